@@ -1,0 +1,265 @@
+"""Every exception that the SDK raises on purpose.
+
+::
+
+    NoukaiError
+    ├── APIConnectionError              no answer: network, DNS, TLS, a stream that was cut
+    │   └── APITimeoutError             a request or ``job.wait`` took longer than its timeout
+    ├── AuthenticationError             401, or no usable API key
+    ├── InsufficientCreditsError        402
+    ├── PermissionDeniedError           403
+    ├── FlowNotFoundError               404
+    ├── RateLimitError                  429
+    ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
+    ├── ToolCallLimitError              ``max_tool_rounds`` is used up
+    ├── ToolHandlerRequiredError        the flow asks for tools and nobody can answer
+    ├── ClientClosedError               a call on a client that was closed
+    └── ReplayError
+        ├── ReplayDisabledError         replay asked for, ``NOUKAI_REPLAY_ENABLED`` not set
+        ├── ReplayForbiddenError        403: another organisation's session
+        ├── ReplaySessionNotFoundError  404: no such session
+        ├── ReplaySessionExpiredError   410: past its retention
+        ├── ReplayInvalidSessionError   the id or the payload is malformed
+        ├── ReplayNoSnapshotsError      captured with snapshots off: there is nothing to serve
+        ├── ReplayMissError             no recording answers this call
+        └── ReplayLeftoverError         recordings were left when the scope ended
+
+Argument errors that Python has a word for stay ``ValueError``, ``TypeError`` and
+``NotImplementedError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models.reports import CallSite, ReplayReport
+
+__all__ = [
+    "APIConnectionError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "ClientClosedError",
+    "FlowExecutionError",
+    "FlowNotFoundError",
+    "InsufficientCreditsError",
+    "NoukaiError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ReplayDisabledError",
+    "ReplayError",
+    "ReplayForbiddenError",
+    "ReplayInvalidSessionError",
+    "ReplayLeftoverError",
+    "ReplayMissError",
+    "ReplayNoSnapshotsError",
+    "ReplaySessionExpiredError",
+    "ReplaySessionNotFoundError",
+    "ToolCallLimitError",
+    "ToolHandlerRequiredError",
+]
+
+
+class NoukaiError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What went wrong and what to do about it.
+        status_code: HTTP status of the answer, None where there was no answer.
+        code: The service's error code, for example ``"BYOK_KEY_REJECTED"``.
+        execution_id: The run that the error belongs to, where it is known.
+        request_id: The answer's ``X-Request-ID``: give it to support.
+        response_body: The answer's decoded JSON, or its text where it was no JSON.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int | None = None,
+        code: str | None = None,
+        execution_id: str | None = None,
+        request_id: str | None = None,
+        response_body: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.code = code
+        self.execution_id = execution_id
+        self.request_id = request_id
+        self.response_body = response_body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only state do not pickle by themselves, and worker pools pickle them.
+        return (_rebuild, (type(self), self.message, self.__dict__.copy()))
+
+
+def _rebuild(kind: type[NoukaiError], message: str, state: dict[str, Any]) -> NoukaiError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    error.__dict__.update(state)
+    return error
+
+
+class APIConnectionError(NoukaiError):
+    """The service could not be reached, or the connection broke before the answer was complete.
+
+    ``request_sent`` is False where it is certain that nothing reached the service (the connection was
+    refused or never made), so that sending the call again cannot pay for a run twice. The HTTP
+    library's own error is the ``__cause__``.
+    """
+
+    def __init__(self, message: str = "", *, request_sent: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.request_sent = request_sent
+
+
+class APITimeoutError(APIConnectionError):
+    """A request, or ``job.wait()``, took longer than its timeout."""
+
+
+class AuthenticationError(NoukaiError):
+    """The API key is missing, malformed or not accepted (401).
+
+    ``www_authenticate`` is the answer's header of that name, where the service sent one.
+    """
+
+    def __init__(
+        self, message: str = "", *, www_authenticate: str | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.www_authenticate = www_authenticate
+
+
+class InsufficientCreditsError(NoukaiError):
+    """The organisation's balance does not cover the call (402)."""
+
+
+class PermissionDeniedError(NoukaiError):
+    """The key may not use this resource (403)."""
+
+
+class FlowNotFoundError(NoukaiError):
+    """No flow or run of this name (404)."""
+
+
+class RateLimitError(NoukaiError):
+    """Too many requests (429). ``retry_after`` is in seconds, None where the service gave none."""
+
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.retry_after = retry_after
+
+
+class FlowExecutionError(NoukaiError):
+    """The service could not run the flow, or refused the request. Branch on ``.code``."""
+
+
+class ToolCallLimitError(NoukaiError):
+    """The flow still asked for tools after ``max_tool_rounds`` rounds."""
+
+
+class ToolHandlerRequiredError(NoukaiError):
+    """The flow paused for tools where the caller has no way to answer: pass ``tool_handler=``."""
+
+
+class ClientClosedError(NoukaiError):
+    """The client was closed; make a new one."""
+
+
+class ReplayError(NoukaiError):
+    """Base of everything that can go wrong with a replay.
+
+    ``report`` is the scope's :class:`~noukai_sdk.models.reports.ReplayReport` so far, where there is one.
+    """
+
+    def __init__(
+        self, message: str = "", *, report: ReplayReport | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.report = report
+
+
+class ReplayDisabledError(ReplayError):
+    """Replay was asked for, but ``NOUKAI_REPLAY_ENABLED`` is not set to a true value."""
+
+
+class ReplayForbiddenError(ReplayError):
+    """The session belongs to another organisation or project (403)."""
+
+
+class ReplaySessionNotFoundError(ReplayError):
+    """The service knows no session of this id (404)."""
+
+
+class ReplaySessionExpiredError(ReplayError):
+    """The session is past its retention and its snapshots are gone (410)."""
+
+
+class ReplayInvalidSessionError(ReplayError):
+    """The session id, or what the service returned for it, is malformed."""
+
+
+class ReplayNoSnapshotsError(ReplayError):
+    """The session was captured without snapshots, so there is nothing to serve."""
+
+
+class ReplayMissError(ReplayError):
+    """A call found no recording.
+
+    Attributes:
+        slug: The bare slug that was called.
+        kind: ``"execute"``, ``"step"`` or ``"job"``.
+        position: Which call to this slug and kind it was, counted from 0.
+        recorded: How many recordings the cassette holds for this slug and kind.
+        remaining: How many of the cassette's recordings are still unplayed.
+        candidates: The nearest recordings, as short descriptions, best first.
+        reason: What probably happened, in one sentence.
+        call_site: Where in the application the call was made.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        slug: str | None = None,
+        kind: str | None = None,
+        position: int | None = None,
+        recorded: int = 0,
+        remaining: int = 0,
+        candidates: Sequence[str] = (),
+        reason: str | None = None,
+        call_site: CallSite | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.slug = slug
+        self.kind = kind
+        self.position = position
+        self.recorded = recorded
+        self.remaining = remaining
+        self.candidates = tuple(candidates)
+        self.reason = reason
+        self.call_site = call_site
+
+
+class ReplayLeftoverError(ReplayError):
+    """The scope ended while recordings were unplayed.
+
+    ``leftovers`` names them as ``(slug, position)`` pairs, in the cassette's order; slug is None
+    for a flow that was deleted since.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        leftovers: Sequence[tuple[str | None, int]] = (),
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.leftovers = tuple(leftovers)

@@ -1,0 +1,20 @@
+"""The base of everything that crosses the wire: camelCase there, snake_case here."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class WireModel(BaseModel):
+    """A wire object. Unknown fields are ignored, so that the service may grow (WIRE.md)."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        # Building a validator costs about a millisecond a class: pay at first use, not at import.
+        defer_build=True,
+        # ``model_used`` is a field of the wire, not a clash with pydantic's own names.
+        protected_namespaces=(),
+    )

@@ -1,0 +1,183 @@
+"""The typed events of a step stream and of a live trace (WIRE.md, "POST step").
+
+Branch on ``event.type`` or on the class. ``event_type`` is the wire's own word, which differs from
+``type`` for ``flow_started`` and ``step_paused_for_tool_calls``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr
+
+from .base import WireModel
+from .results import ToolCall, ToolResult
+
+
+class Tokens(WireModel):
+    """Token counts of one step."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    total: int | None = None
+
+
+class StepFailure(WireModel):
+    """Why a step failed."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class RunStarted(WireModel):
+    """The run has begun. ``step_count`` is the number of steps of the whole flow."""
+
+    type: ClassVar[Literal["run_started"]] = "run_started"
+    event_type: str = "run_started"
+    run_id: str | None = None
+    execution_id: str | None = None
+    flow_id: str | None = None
+    step_count: int | None = None
+
+
+class StepStarted(WireModel):
+    """A step has begun. ``step_index`` counts from the start of the whole flow."""
+
+    type: ClassVar[Literal["step_started"]] = "step_started"
+    event_type: str = "step_started"
+    step_id: str
+    name: str | None = None
+    step_index: int | None = None
+
+
+class StepInput(WireModel):
+    """What a step was given."""
+
+    type: ClassVar[Literal["step_input"]] = "step_input"
+    event_type: str = "step_input"
+    step_id: str
+    input_data: Any = None
+
+
+class StepOutput(WireModel):
+    """One chunk of a step's output, in order."""
+
+    type: ClassVar[Literal["step_output"]] = "step_output"
+    event_type: str = "step_output"
+    step_id: str
+    output_data: Any
+
+
+class StepCompleted(WireModel):
+    """A step has finished.
+
+    Attributes:
+        output: The whole output, of any JSON type.
+        duration_ms: How long the step took, in milliseconds.
+        cost_usd: Estimated cost in US dollars, a decimal string such as ``"0.001234"``.
+    """
+
+    type: ClassVar[Literal["step_completed"]] = "step_completed"
+    event_type: str = "step_completed"
+    step_id: str
+    name: str | None = None
+    output: Any
+    duration_ms: float | None = None
+    tokens: Tokens | None = None
+    cost_usd: str | None = None
+    step_index: int | None = None
+
+
+class StepFailed(WireModel):
+    """A step has failed; the stream ends here."""
+
+    type: ClassVar[Literal["step_error"]] = "step_error"
+    event_type: str = "step_error"
+    step_id: str
+    name: str | None = None
+    error: StepFailure | None = None
+
+
+class StepPaused(WireModel):
+    """The service waits between two steps; the client asks for the next one by itself."""
+
+    type: ClassVar[Literal["step_paused"]] = "step_paused"
+    event_type: str = "step_paused"
+    step_id: str | None = None
+    step_index: int | None = None
+    execution_id: str | None = None
+
+
+class ToolCallsRequired(WireModel):
+    """The flow waits for tool results: ``await event.resume(tool_results=...)`` inside the loop."""
+
+    type: ClassVar[Literal["tool_calls_required"]] = "tool_calls_required"
+    event_type: str = "step_paused_for_tool_calls"
+    run_id: str | None = None
+    execution_id: str
+    step_id: str
+    step_index: int | None = None
+    iterations_used: int = 0
+    tool_call_messages: list[dict[str, Any]] = Field(default_factory=list)
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    accumulated_outputs: dict[str, Any] = Field(default_factory=dict)
+
+    # Set by the client: takes the results; the iterator picks them up at its next step.
+    _stage: Callable[[Sequence[ToolResult]], None] | None = PrivateAttr(None)
+
+    async def resume(self, *, tool_results: Sequence[ToolResult]) -> None:
+        """Stage the tools' results; the iterator sends them when it is advanced. Async clients only.
+
+        Args:
+            tool_results: One result a tool call, in any form that ``PausedResult.resume`` takes.
+
+        Raises:
+            TypeError: The event did not come from an async client's stream.
+
+        Example:
+            >>> async for event in flow.events(message="...", tools=tools):  # doctest: +SKIP
+            ...     if event.type == "tool_calls_required":
+            ...         await event.resume(tool_results=run(event.tool_calls))
+        """
+        if self._stage is None:
+            raise TypeError("resume() belongs to an async stream: pass tool_handler= elsewhere")
+        self._stage(tool_results)
+
+
+class FlowCompleted(WireModel):
+    """The flow has finished; the stream ends here."""
+
+    type: ClassVar[Literal["flow_completed"]] = "flow_completed"
+    event_type: str = "flow_completed"
+    run_id: str | None = None
+    execution_id: str | None = None
+    result: Any = None
+    summary: Any = None
+
+
+StreamEvent = (
+    RunStarted
+    | StepStarted
+    | StepInput
+    | StepOutput
+    | StepCompleted
+    | StepFailed
+    | StepPaused
+    | ToolCallsRequired
+    | FlowCompleted
+)
+
+EVENT_CLASSES: dict[str, type[StreamEvent]] = {
+    "run_started": RunStarted,
+    "flow_started": RunStarted,
+    "step_started": StepStarted,
+    "step_input": StepInput,
+    "step_output": StepOutput,
+    "step_completed": StepCompleted,
+    "step_error": StepFailed,
+    "step_paused": StepPaused,
+    "step_paused_for_tool_calls": ToolCallsRequired,
+    "flow_completed": FlowCompleted,
+}
+"""The wire's word for each event, and its class."""

@@ -1,0 +1,65 @@
+"""Run traces (WIRE.md, "Run traces")."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from .base import WireModel
+from .events import Tokens
+
+StepStatus = Literal["running", "completed", "failed", "skipped"]
+
+
+class FlowRun(WireModel):
+    """The run as a whole. Times are ISO 8601 strings, durations milliseconds."""
+
+    id: str
+    flow_id: str | None = None
+    status: str
+    trigger_type: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_ms: float | None = None
+    step_count: int | None = None
+
+
+class StepTrace(WireModel):
+    """One attempt of one step. ``cost_usd`` is a decimal string; sizes are bytes."""
+
+    step_id: str
+    attempt: int = 1
+    loop_index: int | None = None
+    status: StepStatus
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_ms: float | None = None
+    model_used: str | None = None
+    tokens: Tokens | None = None
+    cost_usd: str | None = None
+    input_context: Any = None
+    output_context: Any = None
+    error_context: Any = None
+    input_size_bytes: int | None = None
+    output_size_bytes: int | None = None
+    truncated: bool = False
+
+
+class StepAttempts(WireModel):
+    """All attempts of one step, oldest first."""
+
+    step_id: str
+    attempts: list[StepTrace] = Field(default_factory=list)
+
+
+class RunTrace(WireModel):
+    """A whole run: its summary and one attempt a step."""
+
+    flow_run: FlowRun
+    steps: list[StepTrace] = Field(default_factory=list)
+
+    @property
+    def summary(self) -> FlowRun:
+        """The same as ``flow_run``."""
+        return self.flow_run

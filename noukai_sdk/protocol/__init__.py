@@ -1,0 +1,1 @@
+"""What is said on the wire, as generators without I/O. Start reading at ``program.py``."""

@@ -1,0 +1,1 @@
+"""The scope that a request's calls share, and ``@trace``."""
