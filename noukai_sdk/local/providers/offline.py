@@ -1,0 +1,90 @@
+"""The model for demos and tests: no dependency, no clock, no chance. Same input, same answer.
+
+The answer quotes the input and carries a hash of the whole request, so that different inputs have
+different answers. Tokens are approximated as one for every four characters begun, message by message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+
+from ...models.events import Tokens
+from ..chat import ChatDelta, ChatRequest
+from .messages import message_text
+from .offline_tools import next_call, tool_findings
+
+_WORDS_A_CHUNK = 4
+_CHARS_A_TOKEN = 4
+_QUOTED_CHARS = 80
+
+
+class OfflineModel:
+    """Answers at once and always the same. Asks for tools city by city (``offline_tools.py``)."""
+
+    name = "offline"
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        """The answer in pieces of a few words, then the usage; or one tool call."""
+        call = next_call(request, _digest(request, 12))
+        if call is not None:
+            yield _asking(request, call)
+            return
+        text, finish_reason = _shorten(_answer(request), request.max_tokens)
+        for chunk in _chunks(text):
+            yield ChatDelta(text=chunk)
+            # A real model takes its time here; an instant one must still let other tasks run.
+            await anyio.sleep(0)
+        yield ChatDelta(usage=_usage(request, text), finish_reason=finish_reason)
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+
+def _answer(request: ChatRequest) -> str:
+    users = [message for message in request.messages if message.get("role") == "user"]
+    text = " ".join(message_text((users or request.messages or [{}])[-1]).split())
+    quoted = text if len(text) <= _QUOTED_CHARS else text[: _QUOTED_CHARS - 3] + "..."
+    said = "; ".join(tool_findings(request.messages)) or f"{len(text.split())} words"
+    return f'Offline answer to "{quoted}": {said} (ref {_digest(request, 8)}).'
+
+
+def _digest(request: ChatRequest, length: int) -> str:
+    told = json.dumps(
+        [request.messages, request.temperature, request.tools, request.tool_choice],
+        sort_keys=True,
+        default=str,
+    )
+    return hashlib.sha256(told.encode()).hexdigest()[:length]
+
+
+def _shorten(text: str, max_tokens: int | None) -> tuple[str, str]:
+    if max_tokens is None or len(text) <= max_tokens * _CHARS_A_TOKEN:
+        return text, "stop"
+    return text[: max_tokens * _CHARS_A_TOKEN], "length"
+
+
+def _chunks(text: str) -> Iterator[str]:
+    words = re.findall(r"\S+\s*", text)
+    for start in range(0, len(words), _WORDS_A_CHUNK):
+        yield "".join(words[start : start + _WORDS_A_CHUNK])
+
+
+def _asking(request: ChatRequest, call: dict[str, Any]) -> ChatDelta:
+    usage = _usage(request, call["function"]["name"] + call["function"]["arguments"])
+    return ChatDelta(tool_calls=(call,), usage=usage, finish_reason="tool_calls")
+
+
+def _usage(request: ChatRequest, answer: str) -> Tokens:
+    prompt = sum(_count(message_text(message)) for message in request.messages)
+    completion = _count(answer)
+    return Tokens(prompt=prompt, completion=completion, total=prompt + completion)
+
+
+def _count(text: str) -> int:
+    return -(-len(text) // _CHARS_A_TOKEN)
