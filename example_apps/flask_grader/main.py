@@ -1,0 +1,101 @@
+"""A spelling grader on Flask. Every request to it can be run again with no model call.
+
+Reads NOUKAI_API_KEY and NOUKAI_ENV; NOUKAI_REPLAY_ENABLED=true lets it replay.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Response, request
+from pydantic import BaseModel, ValidationError
+
+from example_apps.weather import TOOLS, answer_tools
+from noukai_sdk import APITimeoutError, Noukai, NoukaiError, RateLimitError
+from noukai_sdk.adapters.flask import init_noukai_trace
+from noukai_sdk.session.threads import ContextThreadPoolExecutor
+
+noukai = Noukai(org="acme", project="spelling")
+
+app = Flask(__name__)
+init_noukai_trace(app, client=noukai)
+
+
+class Essay(BaseModel):
+    text: str
+
+
+class Essays(BaseModel):
+    texts: list[str]
+
+
+class Question(BaseModel):
+    question: str
+
+
+@app.post("/grade")
+def grade() -> dict[str, Any]:
+    essay = Essay.model_validate(request.get_json())
+    return {"grade": grade_text(essay.text)}
+
+
+def grade_text(text: str) -> Any:
+    return noukai.flow("grade-3").execute(message=text).result
+
+
+@app.post("/grade/stream")
+def grade_stream() -> Response:
+    essay = Essay.model_validate(request.get_json())
+    return Response(grading(essay.text), mimetype="text/event-stream")
+
+
+def grading(text: str) -> Iterator[str]:
+    """Each step as it finishes, then the grade, as server-sent events."""
+    try:
+        for event in noukai.flow("grade-3").events(message=text):
+            match event.type:
+                case "step_completed":
+                    yield sse("step", {"step": event.step_id, "output": event.output})
+                case "step_error":
+                    yield sse("error", {"error": "the grader failed"})
+                case "flow_completed":
+                    yield sse("grade", {"grade": event.result})
+    except NoukaiError as error:
+        yield sse("error", problem(error))
+
+
+def sse(event: str, data: dict[str, Any]) -> str:
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n"
+
+
+@app.post("/grade/many")
+def grade_many() -> dict[str, Any]:
+    essays = Essays.model_validate(request.get_json())
+    # The threads of a plain ThreadPoolExecutor would not know the request's session.
+    with ContextThreadPoolExecutor(max_workers=8) as pool:
+        return {"grades": list(pool.map(grade_text, essays.texts))}
+
+
+@app.post("/weather")
+def weather() -> dict[str, Any]:
+    question = Question.model_validate(request.get_json())
+    result = noukai.flow("acme/samples/weather").execute(
+        message=question.question, tools=TOOLS, tool_handler=answer_tools
+    )
+    return {"answer": result.result}
+
+
+@app.errorhandler(NoukaiError)
+def noukai_failed(error: NoukaiError) -> tuple[dict[str, Any], int]:
+    status = {RateLimitError: 429, APITimeoutError: 504}.get(type(error), 502)
+    return problem(error), status
+
+
+def problem(error: NoukaiError) -> dict[str, Any]:
+    """What our own callers may see of an SDK error: no message, but the id to ask support about."""
+    return {"error": error.code or type(error).__name__, "request_id": error.request_id}
+
+
+@app.errorhandler(ValidationError)
+def wrong_body(error: ValidationError) -> tuple[dict[str, Any], int]:
+    return {"detail": error.errors(include_url=False, include_context=False)}, 422
