@@ -1,9 +1,9 @@
-"""Real servers for tests, on free loopback ports. Every one is stopped when its ``with`` block ends.
+"""Real servers for tests, on free loopback ports. Each stops when its ``with`` block ends.
 
 ::
 
-    with serve_app(app) as url:                      # ASGI app, uvicorn in a thread of this process
-    with serve_wsgi(app) as url:                     # WSGI app, werkzeug in a thread of this process
+    with serve_app(app) as url:                      # ASGI app, uvicorn in a thread
+    with serve_wsgi(app) as url:                     # WSGI app, werkzeug in a thread
     with serve_command([...], env={...}) as server:  # any command line; "{port}" is filled in
     with serve_backend(tmp_path) as server:          # `noukai dev` as a process of its own
 
@@ -109,7 +109,7 @@ def serve_command(
         command: ``{port}`` in any argument becomes a free port; ``python`` as the first becomes
             this interpreter.
         env: Added to this process's environment.
-        ready: Path to ask for; any HTTP answer will do. It reaches the app: choose one without effects.
+        ready: Path to ask for; any HTTP answer will do. The app sees the request.
     """
     port = free_port()
     words = [word.replace("{port}", str(port)) for word in command]
@@ -138,7 +138,7 @@ def serve_command(
 def serve_backend(
     folder: Path, *, flows: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """``noukai dev`` with its database in ``folder``; the same folder again finds the old sessions."""
+    """``noukai dev`` with its database in ``folder``: the same folder again has the old sessions."""
     command = ["python", "-m", "noukai_sdk.cli", "dev", "--port", "{port}"]
     command += ["--db", str(folder / "noukai.db")]
     if flows is not None:
