@@ -138,7 +138,7 @@ def serve_command(
 def serve_backend(
     folder: Path, *, flows: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """``noukai dev`` with its database in ``folder``: the same folder again has the old sessions."""
+    """``noukai dev`` with its database in ``folder``: the same folder has the old sessions."""
     command = ["python", "-m", "noukai_sdk.cli", "dev", "--port", "{port}"]
     command += ["--db", str(folder / "noukai.db")]
     if flows is not None:
