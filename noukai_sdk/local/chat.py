@@ -1,4 +1,4 @@
-"""What a model is to the engine: one streamed chat turn. Every provider is one class of this shape."""
+"""What a model is to the engine: one streamed chat turn. Every provider has this shape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatDelta:
-    """One piece of an answer: text as it comes, then the tool calls and the usage with the last piece."""
+    """One piece of an answer: text as it comes, tool calls and usage with the last piece."""
 
     text: str = ""
     tool_calls: tuple[dict[str, Any], ...] = ()

@@ -34,8 +34,9 @@ class LlmConfig:
         LlmConfigError: A setting is out of range; the message says which.
 
     Example:
-        >>> LlmConfig.openai("sk-secret", timeout=10)
-        LlmConfig(provider='openai', model='gpt-4o-mini', base_url=None, timeout=10, max_retries=2, api_version=None)
+        >>> config = LlmConfig.openai("sk-secret", timeout=10)
+        >>> config.model, "sk-secret" in repr(config)
+        ('gpt-4o-mini', False)
     """
 
     provider: Provider

@@ -42,7 +42,7 @@ __all__ = [
 
 
 class LlmError(NoukaiError):
-    """Base of all errors of model providers. ``is_retryable`` says whether a second try can help."""
+    """Base of all errors of model providers. ``is_retryable``: a second try can help."""
 
     is_retryable = False
 

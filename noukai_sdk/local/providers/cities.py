@@ -17,11 +17,12 @@ _KNOWN = (
 _CANONICAL = {name.casefold(): name for name in _KNOWN.split("|")}
 # Capitalised, and yet no place: "in March", "in Celsius".
 _NO_PLACES = frozenset(
-    "january february march april may june july august september october november december "
-    "monday tuesday wednesday thursday friday saturday sunday celsius fahrenheit kelvin english".split()
+    {"january", "february", "march", "april", "may", "june", "july", "august", "september"}
+    | {"october", "november", "december", "monday", "tuesday", "wednesday", "thursday", "friday"}
+    | {"saturday", "sunday", "celsius", "fahrenheit", "kelvin", "english"}
 )
 
-_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]+"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'\u2019-]+"
 _NAME = rf"{_WORD}(?: {_WORD}){{0,2}}"
 _AND = r"(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or|&)\s+(?:in\s+)?)"
 _KNOWN_CITY = re.compile(rf"\b(?:{_KNOWN})\b", re.IGNORECASE)
@@ -38,10 +39,15 @@ def cities_in(text: str) -> list[str]:
     """
     found = [(*match.span(), _canonical(match.group())) for match in _KNOWN_CITY.finditer(text)]
     for places in _PLACES.finditer(text):
-        for place in _PLACE.finditer(text, *places.span(1)):
-            if place.group().casefold() not in _NO_PLACES:
-                found.append((*place.span(), _canonical(place.group())))
+        hits = _PLACE.finditer(text, *places.span(1))
+        found.extend(
+            (*hit.span(), _canonical(hit.group())) for hit in hits if _is_place(hit.group())
+        )
     return _without_overlaps(found)
+
+
+def _is_place(name: str) -> bool:
+    return name.casefold() not in _NO_PLACES
 
 
 def _canonical(name: str) -> str:

@@ -1,7 +1,7 @@
 """The model for demos and tests: no dependency, no clock, no chance. Same input, same answer.
 
 The answer quotes the input and carries a hash of the whole request, so that different inputs have
-different answers. Tokens are approximated as one for every four characters begun, message by message.
+different answers. Tokens are approximated: one for every four characters begun, message by message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import anyio
+from anyio.lowlevel import checkpoint
 
 from ...models.events import Tokens
 from ..chat import ChatDelta, ChatRequest
@@ -39,7 +39,7 @@ class OfflineModel:
         for chunk in _chunks(text):
             yield ChatDelta(text=chunk)
             # A real model takes its time here; an instant one must still let other tasks run.
-            await anyio.sleep(0)
+            await checkpoint()
         yield ChatDelta(usage=_usage(request, text), finish_reason=finish_reason)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""How the offline model uses tools: one call a round, city by city, then it answers from the results.
+"""How the offline model uses tools: one call a round, city by city, then the answer.
 
 It takes ``get_weather`` where that is among the tools, the first tool elsewhere. A tool that takes
 no city is called once, and so is one that takes a city where the message names none.
@@ -63,7 +63,8 @@ def _chosen_tool(request: ChatRequest) -> dict[str, Any] | None:
 
 def _split_at_question(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """The last user message's text, and the tool calls made since."""
-    question, made = "", []
+    question = ""
+    made: list[dict[str, Any]] = []
     for message in messages:
         if message.get("role") == "user":
             question, made = message_text(message), []
