@@ -1,0 +1,118 @@
+r"""Prompts with references: ``{{message}}``, ``{{parameters.x}}``, ``{{node.name.field}}``.
+
+A template is cut into parts once, and rendering joins the parts: what a reference stands for is
+never looked at again, so text that a model or a user wrote cannot smuggle in a reference.
+``\{{`` is a literal ``{{``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+_REFERENCE = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_ROOTS = {"message": 0, "input": 0, "parameters": 1, "node": 1}
+"""What a reference can start with, and how many names must follow at least."""
+
+
+class UnresolvedReferenceError(LookupError):
+    """A reference stands for nothing."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One ``{{...}}``: ``root`` is its first word, ``path`` the names after it."""
+
+    root: str
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "{{" + ".".join((self.root, *self.path)) + "}}"
+
+    @property
+    def problem(self) -> str | None:
+        """Why this can be no reference at all, None where it can."""
+        least = _ROOTS.get(self.root)
+        if least is None:
+            return f"{self} starts with none of {', '.join(sorted(_ROOTS))}"
+        if len(self.path) < least or not all(self.path):
+            return f"{self} lacks a name after {self.root!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with references, cut into parts."""
+
+    parts: tuple[str | Reference, ...]
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """The references, in the order of the text."""
+        return tuple(part for part in self.parts if isinstance(part, Reference))
+
+    def render(self, resolve: Callable[[Reference], Any]) -> str:
+        """The text with every reference replaced by what ``resolve`` gives for it.
+
+        Raises:
+            UnresolvedReferenceError: As ``resolve`` raises it.
+        """
+        return "".join(p if isinstance(p, str) else as_text(resolve(p)) for p in self.parts)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Template:
+    """Cut ``text`` into a template. Never fails: a bad reference tells so by its ``problem``."""
+    parts: list[str | Reference] = []
+    end = 0
+    for match in _REFERENCE.finditer(text):
+        parts.append(text[end : match.start()])
+        names = match[1]
+        parts.append("{{" if names is None else Reference(*_split(names)))
+        end = match.end()
+    parts.append(text[end:])
+    return Template(tuple(part for part in parts if part != ""))
+
+
+def _split(names: str) -> tuple[str, tuple[str, ...]]:
+    root, *path = (name.strip() for name in names.split("."))
+    return root, tuple(path)
+
+
+def as_text(value: Any) -> str:
+    """A value as it appears in a prompt: text as it is, anything else as JSON, where it can be."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
+    """Follow ``path`` into mappings and sequences.
+
+    Raises:
+        UnresolvedReferenceError: There is nothing of that name.
+    """
+    for name in path:
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif _is_index(value, name):
+            value = value[int(name)]
+        else:
+            raise UnresolvedReferenceError(
+                f"{reference} is not there: no {name!r} in {_kind(value)}"
+            )
+    return value
+
+
+def _is_index(value: Any, name: str) -> bool:
+    return isinstance(value, list | tuple) and name.isdecimal() and int(name) < len(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"an object with {', '.join(map(repr, value)) or 'no fields'}"
+    return f"a value of type {type(value).__name__}"
