@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from .scope import Scope
+
+T = TypeVar("T")
 
 _current: ContextVar[Scope | None] = ContextVar("noukai_scope", default=None)
 
@@ -56,3 +58,40 @@ def active(scope: Scope | None) -> Iterator[None]:
         yield
     finally:
         leave(scope, outer)
+
+
+class Seat:
+    """The current scope as code that runs in steps sees it: a generator, the body of a WSGI answer.
+
+    It is current during each step and gone between two, so whoever asks for the steps never sees it.
+    What a step leaves behind (a ``trace_scope`` block that is open across a yield) is kept for the
+    next step. Use as ``with seat:`` around a plain step and ``await seat.run(...)`` for an async one.
+    """
+
+    __slots__ = ("_inside", "_outside")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._inside = scope
+        self._outside: Scope | None = None
+
+    def __enter__(self) -> None:
+        self._outside = enter(self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        # Not compared as in leave(): a plain step begins and ends in one context.
+        self._inside = enter(self._outside)
+
+    async def run(self, step: Awaitable[T]) -> T:
+        """Await one step."""
+        outside = enter(self._inside)
+        try:
+            result = await step
+        except GeneratorExit:
+            # Dropped in mid-step, so this can be any context.
+            leave(self._inside, outside)
+            raise
+        except BaseException:
+            self._inside = enter(outside)
+            raise
+        self._inside = enter(outside)
+        return result
