@@ -34,6 +34,7 @@ class Service:
         max_retries: How often a request is sent again at most.
         log: Takes the dict of the README's ``log_handler``; never raises.
         log_payloads: Put bodies into it.
+        session_id: The client's own session, for calls that name none and run in no scope.
     """
 
     base_url: str
@@ -42,6 +43,7 @@ class Service:
     max_retries: int
     log: Callable[[dict[str, Any]], None] | None
     log_payloads: bool = False
+    session_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class FlowCall:
         kind: How the flow is called; recordings of different kinds are counted apart.
         request: The body of the fresh call, in the wire's names, without null fields. Only ``step``
             calls carry ``inputOverrides`` and ``runRemaining``; cursor fields are added by the program.
-        session_id: As given to the method; a scope's session is filled in by ``tagged``.
+        session_id: As given to the method; ``tagged`` fills in a scope's or the client's.
         tool_handler, max_tool_rounds: Who answers tool pauses, and how often.
         manual_tools: A stream's consumer can answer tool pauses itself (async clients).
     """

@@ -36,7 +36,7 @@ class Scope:
         return program_for(call.tagged(call.session_id or self.session_id))
 
     def settle(self) -> None:
-        """Called once, when the scope's body has ended well. Raises ReplayLeftoverError in replay."""
+        """Called once, when the scope's body has ended well: a replay raises what is unsettled."""
 
 
 def capture_scope() -> Scope:
@@ -47,4 +47,6 @@ def capture_scope() -> Scope:
 def admit(call: FlowCall) -> Program[Any]:
     """The one seam: every flow call passes here once, and whoever answers it is decided here."""
     scope = current_scope()
-    return program_for(call) if scope is None else scope.admit(call)
+    if scope is not None:
+        return scope.admit(call)
+    return program_for(call.tagged(call.session_id or call.service.session_id))

@@ -1,0 +1,195 @@
+"""The two clients: configuration, flows, and the end of their connections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from ._version import __version__
+from .connections import user_agent
+from .errors import AuthenticationError
+from .flow import AsyncFlow, Flow
+from .options import check_seconds
+from .protocol.call import FlowRef, Service
+from .protocol.paths import require_session_id, resolve_flow
+from .transport import AsyncTransport, SyncTransport
+
+API_VERSION = "2026-05-31"
+BASE_URLS = {
+    "production": "https://api.noukai.xyz/api/v1",
+    "dev": "http://localhost:8080/api/v1",
+}
+
+LogHandler = Callable[[dict[str, Any]], None]
+TransportT = TypeVar("TransportT", SyncTransport, AsyncTransport)
+
+
+class _BaseClient(Generic[TransportT]):
+    """Arguments of both clients, checked; what is common to their calls."""
+
+    _transport_type: type[TransportT]
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        env: Literal["production", "dev"] | None = None,
+        org: str | None = None,
+        project: str | None = None,
+        timeout: float = 300.0,
+        max_retries: int = 1,
+        log_handler: LogHandler | None = None,
+        log_payloads: bool = False,
+        session_id: str | None = None,
+        http_client: Any = None,
+    ) -> None:
+        if (org is None) != (project is None):
+            raise ValueError("org and project go together: pass both or neither")
+        self._defaults = None if org is None or project is None else (org, project)
+        service = Service(
+            base_url=_base_url(env),
+            headers=_headers(_api_key(api_key)),
+            timeout=check_seconds("timeout", timeout) or 300.0,
+            max_retries=_retries(max_retries),
+            log=log_handler,
+            log_payloads=log_payloads,
+            session_id=None if session_id is None else require_session_id(session_id),
+        )
+        self._transport: TransportT = self._transport_type(service, http_client)
+
+    def _ref(self, slug: str | None, org: str | None, project: str | None) -> FlowRef:
+        return resolve_flow(slug, org, project, self._defaults)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._transport.service.base_url!r})"
+
+
+class Noukai(_BaseClient[SyncTransport]):
+    """The sync client: scripts, notebooks, Flask.
+
+    Safe to use from many threads. Use it as a context manager, or call :meth:`close`.
+
+    Args:
+        api_key: Starts with ``nk_``; default: the environment's ``NOUKAI_API_KEY``.
+        env: ``"production"`` (default) or ``"dev"``; default: the environment's ``NOUKAI_ENV``.
+        org, project: Defaults for short slugs; both or neither.
+        timeout: Seconds for each request, where the call names none.
+        max_retries: How often a request is sent again at most; 0 for never. Reads are repeated
+            after 408, 5xx and short 429; calls that start a run only where nothing reached the service.
+        log_handler: Called with a dict at every request, response and retry.
+        log_payloads: Put request and response bodies into it.
+        session_id: A session for all calls that name none and run in no scope.
+        http_client: A client of httpx's interface to send with, for instance with a proxy or a mock
+            transport. It stays yours to close. The base URL stays the service's.
+
+    Raises:
+        AuthenticationError: No key, or one that is malformed.
+        ValueError: A bad argument.
+
+    Example:
+        >>> with Noukai(org="acme", project="spelling") as client:          # doctest: +SKIP
+        ...     print(client.flow("grade-3").execute(message="The cat sat.").result)
+    """
+
+    _transport_type = SyncTransport
+
+    @overload
+    def flow(self, slug: str) -> Flow: ...
+    @overload
+    def flow(self, *, org: str, project: str, slug: str) -> Flow: ...
+    def flow(
+        self, slug: str | None = None, *, org: str | None = None, project: str | None = None
+    ) -> Flow:
+        """A flow, by ``"slug"``, ``"org/project/slug"`` or the three keywords.
+
+        Raises:
+            ValueError: The slug is malformed, or short without defaults.
+        """
+        return Flow(self._ref(slug, org, project), self._transport)
+
+    def close(self) -> None:
+        """Release the connections. May be called any number of times."""
+        self._transport.close()
+
+    def __enter__(self) -> Noukai:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncNoukai(_BaseClient[AsyncTransport]):
+    """The async client: FastAPI, Starlette, anything on asyncio or trio.
+
+    Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
+    event loops. Use it with ``async with``, or call :meth:`aclose`.
+
+    Example:
+        >>> async with AsyncNoukai() as client:                             # doctest: +SKIP
+        ...     result = await client.flow("acme/spelling/grade-3").execute(message="The cat sat.")
+    """
+
+    _transport_type = AsyncTransport
+
+    @overload
+    def flow(self, slug: str) -> AsyncFlow: ...
+    @overload
+    def flow(self, *, org: str, project: str, slug: str) -> AsyncFlow: ...
+    def flow(
+        self, slug: str | None = None, *, org: str | None = None, project: str | None = None
+    ) -> AsyncFlow:
+        """As :meth:`Noukai.flow`."""
+        return AsyncFlow(self._ref(slug, org, project), self._transport)
+
+    async def aclose(self) -> None:
+        """Release the connections. May be called any number of times."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> AsyncNoukai:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _api_key(given: str | None) -> str:
+    key = given if given is not None else os.environ.get("NOUKAI_API_KEY")
+    if not key:
+        raise AuthenticationError("no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'")
+    # The key goes into a header, so it is checked here and shown nowhere.
+    if not key.startswith("nk_") or not key.isascii() or not key.isprintable() or " " in key:
+        raise AuthenticationError("malformed API key: it must start with 'nk_' and hold no spaces")
+    return key
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {key}",
+        "X-Noukai-API-Version": API_VERSION,
+        "User-Agent": user_agent(__version__),
+    }
+
+
+def _base_url(env: str | None) -> str:
+    name = env or os.environ.get("NOUKAI_ENV") or "production"
+    if name not in BASE_URLS:
+        raise ValueError(f'bad env {name!r}: "production" or "dev"')
+    return BASE_URLS[name]
+
+
+def _retries(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"max_retries must be a number from 0, not {number!r}")
+    return number

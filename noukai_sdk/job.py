@@ -1,0 +1,92 @@
+"""A job in the service's queue."""
+
+from __future__ import annotations
+
+from .models.results import JobStatus
+from .options import check_seconds
+from .protocol import jobs
+from .protocol.jobs import JobRef
+from .protocol.program import Program
+from .transport import AsyncTransport, SyncTransport
+
+
+class _BaseJob:
+    def __init__(self, ref: JobRef, transport: SyncTransport | AsyncTransport) -> None:
+        self._ref = ref
+        self._service = transport.service
+
+    @property
+    def execution_id(self) -> str:
+        """The run's id: keep it, and ``flow.job(execution_id)`` finds the job again."""
+        return self._ref.execution_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the job was submitted in, None outside of one."""
+        return self._ref.session_id
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    def _poll(self, timeout: float | None) -> Program[JobStatus]:
+        return jobs.poll(self._service, self._ref, check_seconds("timeout", timeout))
+
+    def _wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
+        for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
+            check_seconds(name, value)
+        return jobs.wait(self._service, self._ref, timeout, poll_interval)
+
+
+class Job(_BaseJob):
+    """A submitted job, on the sync client."""
+
+    def __init__(self, ref: JobRef, transport: SyncTransport) -> None:
+        super().__init__(ref, transport)
+        self._transport = transport
+
+    def poll(self, *, timeout: float | None = None) -> JobStatus:
+        """Look at the job once.
+
+        Args:
+            timeout: Seconds for the request; None takes the client's.
+
+        Returns:
+            Its state. Within 5 s of submission an unknown job is reported as pending.
+        """
+        return self._transport.run(self._poll(timeout))
+
+    def wait(self, *, timeout: float = 300.0, poll_interval: float = 2.0) -> JobStatus:
+        """Poll until the job has completed or failed.
+
+        Args:
+            timeout: Seconds to wait at most.
+            poll_interval: Seconds between two looks.
+
+        Returns:
+            The final state: check ``status`` for ``"failed"``.
+
+        Raises:
+            APITimeoutError: The job is not done yet; it goes on.
+        """
+        return self._transport.run(self._wait(timeout, poll_interval))
+
+
+class AsyncJob(_BaseJob):
+    """A submitted job, on the async client: as :class:`Job`, awaited."""
+
+    def __init__(self, ref: JobRef, transport: AsyncTransport) -> None:
+        super().__init__(ref, transport)
+        self._transport = transport
+
+    async def poll(self, *, timeout: float | None = None) -> JobStatus:  # noqa: ASYNC109
+        """As :meth:`Job.poll`."""
+        return await self._transport.run(self._poll(timeout))
+
+    async def wait(  # the timeout is part of the protocol, not a cancel scope
+        self,
+        *,
+        timeout: float = 300.0,  # noqa: ASYNC109
+        poll_interval: float = 2.0,
+    ) -> JobStatus:
+        """As :meth:`Job.wait`."""
+        return await self._transport.run(self._wait(timeout, poll_interval))

@@ -1,0 +1,71 @@
+"""``execute``: one exchange, and one more for each pause for tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..models.results import ExecuteResult, PausedResult, ToolResult
+from .answers import decode
+from .call import FlowCall
+from .exchange import send
+from .program import Program, Response
+from .requests import post
+from .tools import ToolRounds, continued, wire_results
+
+Answer = ExecuteResult | PausedResult
+
+_answer: TypeAdapter[Answer] = TypeAdapter(Answer, config={"defer_build": True})
+# A resume repeats these fields of the first call, and nothing else (WIRE.md, "POST execute").
+REPEATED = ("parameters", "blockOverrides", "attachments", "tools", "toolChoice", "trace")
+
+
+def execute(call: FlowCall) -> Program[Answer]:
+    """Run a flow to its end, or to a pause that nobody here can answer."""
+    return _run(call, call.request)
+
+
+def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Answer]:
+    """Run a paused flow on with the tools' results."""
+    return _run(call, resume_body(call, paused, wire_results(results)))
+
+
+def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
+    rounds = ToolRounds(call)
+    while True:
+        answer = _read((yield from send(call.service, post(call, body))))
+        answer.session_id = call.session_id
+        if not isinstance(answer, PausedResult):
+            return answer
+        if call.tool_handler is None:
+            answer._resume = partial(resume, call, answer)
+            return answer
+        results = yield from rounds.answer(call.tool_handler, answer)
+        body = resume_body(call, answer, results)
+
+
+def resume_body(
+    call: FlowCall, paused: PausedResult, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The body that answers a pause."""
+    return {
+        **{name: call.request[name] for name in REPEATED if name in call.request},
+        "executionId": paused.execution_id,
+        "pausedAtStep": paused.paused_at_step,
+        "iterationsUsed": paused.iterations_used,
+        "toolCallMessages": continued(paused, results),
+        "accumulatedOutputs": paused.accumulated_outputs,
+    }
+
+
+def _read(response: Response) -> Answer:
+    try:
+        return _answer.validate_json(response.body)
+    except ValidationError:
+        # Again for one of the two, for an error that names the field and not both classes.
+        if b"tool_calls_required" in response.body:
+            return decode(PausedResult, response)
+        return decode(ExecuteResult, response)

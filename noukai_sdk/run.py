@@ -1,0 +1,156 @@
+"""A run of a flow, and its traces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Literal, overload
+
+from .models.events import StreamEvent
+from .models.traces import RunTrace, StepAttempts, StepTrace
+from .options import check_seconds
+from .protocol import reading
+from .protocol.call import FlowRef
+from .protocol.program import Program
+from .protocol.reading import Attempt
+from .transport import AsyncTransport, SyncTransport
+
+
+class _BaseRun:
+    def __init__(
+        self, flow: FlowRef, execution_id: str, transport: SyncTransport | AsyncTransport
+    ) -> None:
+        if not isinstance(execution_id, str) or not execution_id:
+            raise ValueError("a run needs the execution_id of an earlier call")
+        self.execution_id = execution_id
+        self._flow = flow
+        self._service = transport.service
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    def _trace(self, timeout: float | None) -> Program[RunTrace]:
+        timeout = check_seconds("timeout", timeout)
+        return reading.run_trace(self._service, self._flow, self.execution_id, timeout)
+
+    def _step_trace(
+        self, step_id: str, attempt: Attempt, loop_index: int | None, timeout: float | None
+    ) -> Program[StepTrace | StepAttempts]:
+        known = attempt in ("latest", "all")
+        if not known and (not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1):
+            raise ValueError(f'attempt must be "latest", "all" or a number from 1, not {attempt!r}')
+        return reading.step_trace(
+            self._service,
+            self._flow,
+            self.execution_id,
+            step_id,
+            attempt,
+            loop_index,
+            check_seconds("timeout", timeout),
+        )
+
+    def _live(self, timeout: float | None) -> Program[None]:
+        timeout = check_seconds("timeout", timeout)
+        return reading.live_trace(self._service, self._flow, self.execution_id, timeout)
+
+
+class Run(_BaseRun):
+    """A run, on the sync client. Get one from :meth:`Flow.run`."""
+
+    def __init__(self, flow: FlowRef, execution_id: str, transport: SyncTransport) -> None:
+        super().__init__(flow, execution_id, transport)
+        self._transport = transport
+
+    def trace(self, *, timeout: float | None = None) -> RunTrace:
+        """The whole run: ``.summary`` and one attempt a step in ``.steps``.
+
+        Raises:
+            FlowNotFoundError: No such run.
+        """
+        return self._transport.run(self._trace(timeout))
+
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: int | Literal["latest"] = "latest",
+        loop_index: int | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace | StepAttempts:
+        """One step of the run.
+
+        Args:
+            step_id: The step.
+            attempt: ``"latest"``, a number from 1, or ``"all"`` for a list of attempts.
+            loop_index: Which turn of a loop, from 0.
+            timeout: Seconds; None takes the client's.
+        """
+        program = self._step_trace(step_id, attempt, loop_index, timeout)
+        return self._transport.run(program)
+
+    def live_trace(self, *, timeout: float | None = None) -> Iterator[StreamEvent]:
+        """The run's events: stored ones first, then new ones until the run has ended."""
+        return self._transport.stream(self._live(timeout))
+
+
+class AsyncRun(_BaseRun):
+    """A run, on the async client: as :class:`Run`, awaited."""
+
+    def __init__(self, flow: FlowRef, execution_id: str, transport: AsyncTransport) -> None:
+        super().__init__(flow, execution_id, transport)
+        self._transport = transport
+
+    async def trace(self, *, timeout: float | None = None) -> RunTrace:  # noqa: ASYNC109
+        """As :meth:`Run.trace`."""
+        return await self._transport.run(self._trace(timeout))
+
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: int | Literal["latest"] = "latest",
+        loop_index: int | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> StepTrace | StepAttempts:
+        """As :meth:`Run.step_trace`."""
+        program = self._step_trace(step_id, attempt, loop_index, timeout)
+        return await self._transport.run(program)
+
+    def live_trace(self, *, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`Run.live_trace`, with ``async for``."""
+        return self._transport.stream(self._live(timeout))
