@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -15,6 +16,11 @@ from .options import check_seconds
 from .protocol.call import FlowRef, Service
 from .protocol.paths import require_session_id, resolve_flow
 from .transport import AsyncTransport, SyncTransport
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {
@@ -113,7 +119,7 @@ class Noukai(_BaseClient[SyncTransport]):
         """Release the connections. May be called any number of times."""
         self._transport.close()
 
-    def __enter__(self) -> Noukai:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -152,7 +158,7 @@ class AsyncNoukai(_BaseClient[AsyncTransport]):
         """Release the connections. May be called any number of times."""
         await self._transport.aclose()
 
-    async def __aenter__(self) -> AsyncNoukai:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -162,8 +162,8 @@ def _running_loop() -> Any:
 @lru_cache(maxsize=2)
 def _async_client_factory(on_asyncio: bool) -> tuple[Callable[[], Any], int]:
     if on_asyncio and _has_fast():
-        from httpx_aiohttp.httpx2 import Httpx2AiohttpClient
         from httpx2 import Limits
+        from httpx_aiohttp.httpx2 import Httpx2AiohttpClient
 
         # aiohttp reads 0 as "no limit", and None as its default of 100.
         return lambda: Httpx2AiohttpClient(limits=Limits(max_connections=0)), 1

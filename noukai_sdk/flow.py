@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Hashable, Iterator
 from typing import Any
 
 from .errors import FlowExecutionError
@@ -33,9 +33,7 @@ class _BaseFlow:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._ref)!r})"
 
-    def _begin(
-        self, method: str, kind: CallKind, accepted: type[Any], options: Any
-    ) -> Program[Any]:
+    def _begin(self, method: str, kind: CallKind, accepted: Hashable, options: Any) -> Program[Any]:
         # Runs when the method is called, not when its result is awaited: a replay claims the
         # call's position here, so that gathered calls keep the order they were written in.
         transport = self._base_transport

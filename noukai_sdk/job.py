@@ -78,14 +78,14 @@ class AsyncJob(_BaseJob):
         super().__init__(ref, transport)
         self._transport = transport
 
-    async def poll(self, *, timeout: float | None = None) -> JobStatus:  # noqa: ASYNC109
+    async def poll(self, *, timeout: float | None = None) -> JobStatus:
         """As :meth:`Job.poll`."""
         return await self._transport.run(self._poll(timeout))
 
     async def wait(  # the timeout is part of the protocol, not a cancel scope
         self,
         *,
-        timeout: float = 300.0,  # noqa: ASYNC109
+        timeout: float = 300.0,
         poll_interval: float = 2.0,
     ) -> JobStatus:
         """As :meth:`Job.wait`."""

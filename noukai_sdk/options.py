@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .models.results import ToolCall
@@ -112,7 +112,7 @@ def make_call(
     kind: CallKind,
     flow: FlowRef,
     service: Service,
-    accepted: type[Any],
+    accepted: Hashable,
     options: Mapping[str, Any],
     *,
     is_async: bool,
@@ -144,15 +144,15 @@ def make_call(
     )
 
 
-def _refuse_unknown(method: str, accepted: type[Any], options: Mapping[str, Any]) -> None:
+def _refuse_unknown(method: str, accepted: Hashable, options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in _names(accepted):
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
 
 
 @functools.cache
-def _names(accepted: Any) -> frozenset[str]:
-    return frozenset(accepted.__required_keys__ | accepted.__optional_keys__)
+def _names(accepted: Hashable) -> frozenset[str]:
+    return frozenset(accepted.__optional_keys__)  # type: ignore[attr-defined]  # a TypedDict class
 
 
 def _check_inputs(method: str, options: Mapping[str, Any]) -> None:

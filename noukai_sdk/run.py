@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from .models.events import StreamEvent
 from .models.traces import RunTrace, StepAttempts, StepTrace
@@ -117,7 +117,7 @@ class AsyncRun(_BaseRun):
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
-    async def trace(self, *, timeout: float | None = None) -> RunTrace:  # noqa: ASYNC109
+    async def trace(self, *, timeout: float | None = None) -> RunTrace:
         """As :meth:`Run.trace`."""
         return await self._transport.run(self._trace(timeout))
 
@@ -145,7 +145,7 @@ class AsyncRun(_BaseRun):
         *,
         attempt: Attempt = "latest",
         loop_index: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> StepTrace | StepAttempts:
         """As :meth:`Run.step_trace`."""
         program = self._step_trace(step_id, attempt, loop_index, timeout)

@@ -115,7 +115,7 @@ def note(
 def _call_hook(hook: Callable[[dict[str, Any]], None], event: dict[str, Any]) -> None:
     try:
         hook(event)
-    except Exception:  # noqa: BLE001 - the user's hook must never break the user's call
+    except Exception:
         logger.warning("the log_handler raised; the call goes on", exc_info=True)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..models.results import ToolCall, ToolResult
+from ..models.results import ToolCall
 
 T = TypeVar("T")
 
@@ -63,7 +63,8 @@ class SendRequest(Want):
 @dataclass(frozen=True)
 class OpenStream(Want):
     """Send this and leave the answer open. Gives a :class:`Response`: with an empty body where the
-    status is 200, read to its end otherwise. Throws as SendRequest does."""
+    status is 200, read to its end otherwise. Throws as SendRequest does.
+    """
 
     request: Request
 

@@ -14,13 +14,13 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SSEDecoder:
-    """Feed it chunks as they come; it gives the frames that they complete.
+    r"""Feed it chunks as they come; it gives the frames that they complete.
 
     Example:
         >>> decoder = SSEDecoder()
-        >>> decoder.feed(b"event: step_output\\ndata: {")
+        >>> decoder.feed(b"event: step_output\ndata: {")
         []
-        >>> decoder.feed(b"}\\n\\n")
+        >>> decoder.feed(b"}\n\n")
         [(b'step_output', b'{}')]
     """
 
