@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from anyio.lowlevel import checkpoint
@@ -29,29 +30,53 @@ class OfflineModel:
 
     name = "offline"
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """The answer in pieces of a few words, then the usage; or one tool call."""
-        call = next_call(request, _digest(request, 12))
-        if call is not None:
-            yield _asking(request, call)
-            return
-        text, finish_reason = _shorten(_answer(request), request.max_tokens)
-        for chunk in _chunks(text):
-            yield ChatDelta(text=chunk)
+        turn = _turn(request)
+        for text in _chunks(turn.text):
+            yield ChatDelta(text)
             # A real model takes its time here; an instant one must still let other tasks run.
             await checkpoint()
-        yield ChatDelta(usage=_usage(request, text), finish_reason=finish_reason)
+        yield replace(turn, text="")
+
+    async def answer(self, request: ChatRequest) -> ChatDelta:
+        """The whole answer as one piece."""
+        await checkpoint()
+        return _turn(request)
+
+    async def warmup(self) -> None:
+        """Nothing to load."""
 
     async def aclose(self) -> None:
         """Nothing to release."""
 
 
-def _answer(request: ChatRequest) -> str:
+def _turn(request: ChatRequest) -> ChatDelta:
+    call = next_call(request, _digest(request, 12))
+    if call is not None:
+        function = call["function"]
+        usage = _usage(request, function["name"] + function["arguments"])
+        return ChatDelta(tool_calls=(call,), usage=usage, finish_reason="tool_calls")
+    text, finish_reason = _shorten(_text(request), request.max_tokens)
+    return ChatDelta(text, usage=_usage(request, text), finish_reason=finish_reason)
+
+
+def _text(request: ChatRequest) -> str:
+    words = message_text(_last_user_message(request)).split()
+    quoted = " ".join(words)
+    if len(quoted) > _QUOTED_CHARS:
+        quoted = quoted[: _QUOTED_CHARS - 3] + "..."
+    counted = "1 word" if len(words) == 1 else f"{len(words)} words"
+    said = "; ".join(tool_findings(request.messages)) or counted
+    ref = _digest(request, 8)
+    if request.response_format == "json":
+        return json.dumps({"answer": said, "to": quoted, "ref": ref}, ensure_ascii=False)
+    return f'Offline answer to "{quoted}": {said} (ref {ref}).'
+
+
+def _last_user_message(request: ChatRequest) -> dict[str, Any]:
     users = [message for message in request.messages if message.get("role") == "user"]
-    text = " ".join(message_text((users or request.messages or [{}])[-1]).split())
-    quoted = text if len(text) <= _QUOTED_CHARS else text[: _QUOTED_CHARS - 3] + "..."
-    said = "; ".join(tool_findings(request.messages)) or f"{len(text.split())} words"
-    return f'Offline answer to "{quoted}": {said} (ref {_digest(request, 8)}).'
+    return (users or request.messages or [{}])[-1]
 
 
 def _digest(request: ChatRequest, length: int) -> str:
@@ -73,11 +98,6 @@ def _chunks(text: str) -> Iterator[str]:
     words = re.findall(r"\S+\s*", text)
     for start in range(0, len(words), _WORDS_A_CHUNK):
         yield "".join(words[start : start + _WORDS_A_CHUNK])
-
-
-def _asking(request: ChatRequest, call: dict[str, Any]) -> ChatDelta:
-    usage = _usage(request, call["function"]["name"] + call["function"]["arguments"])
-    return ChatDelta(tool_calls=(call,), usage=usage, finish_reason="tool_calls")
 
 
 def _usage(request: ChatRequest, answer: str) -> Tokens:
