@@ -11,9 +11,14 @@ from flask import Flask, Response, request
 from pydantic import BaseModel, ValidationError
 
 from example_apps.weather import TOOLS, answer_tools
-from noukai_sdk import APITimeoutError, Noukai, NoukaiError, RateLimitError
+from noukai_sdk import (
+    APITimeoutError,
+    ContextThreadPoolExecutor,
+    Noukai,
+    NoukaiError,
+    RateLimitError,
+)
 from noukai_sdk.adapters.flask import init_noukai_trace
-from noukai_sdk.session.threads import ContextThreadPoolExecutor
 
 noukai = Noukai(org="acme", project="spelling")
 

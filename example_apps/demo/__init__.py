@@ -1,0 +1,1 @@
+"""Capture and replay on two real apps: ``python -m example_apps.demo``."""

@@ -1,0 +1,95 @@
+"""The commands of a bash block, and what a test may do with each."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVERS = {"noukai": 8080, "uvicorn": 8000, "gunicorn": 8000, "flask": 5000}
+"""Programs that serve until they are stopped, and the port each listens on by itself."""
+
+RUN = {"cat", "curl", "echo", "export", "ls", "noukai", "pytest", "python"}
+CHECKED = {"cd", "docker", "git", "make", "pip", "poetry", "source", "uv"}
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_PORT_OPTIONS = {"--port", "-p", "--bind", "-b"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its text, and its words without the assignments in front of them."""
+
+    text: str
+    words: tuple[str, ...]
+    env: dict[str, str]
+
+    @property
+    def serves(self) -> bool:
+        """It starts a server, which goes on in the background."""
+        program = self.words[0] if self.words else ""
+        return program in SERVERS and (program != "noukai" or self.words[1:2] == ("dev",))
+
+    @property
+    def runs(self) -> bool:
+        """It does something harmless and ends. An assignment alone does, too."""
+        return not self.serves and (not self.words or self.words[0] in RUN)
+
+
+def commands_of(code: str) -> Iterator[Command]:
+    """The commands of a block, in order; one may go over several lines.
+
+    Raises:
+        ValueError: A quotation that is never closed.
+    """
+    pending = ""
+    for line in code.replace("\\\n", " ").splitlines():
+        pending += line
+        try:
+            words = shlex.split(pending, comments=True)
+        except ValueError:  # an open quotation goes on in the next line
+            pending += "\n"
+            continue
+        if words:
+            yield _command(pending, words)
+        pending = ""
+    if pending:
+        raise ValueError(f"a quotation is not closed: {pending}")
+
+
+def _command(text: str, words: list[str]) -> Command:
+    env = {}
+    while words and (match := _ASSIGNMENT.fullmatch(words[0])):
+        env[match[1]] = match[2]
+        words = words[1:]
+    return Command(text, tuple(words[:-1] if words[-1:] == ["&"] else words), env)
+
+
+def listening(command: Command) -> tuple[int, list[str]]:
+    """The port that a server command names, and the command with ``{port}`` in its place."""
+    port, words, rest = SERVERS[command.words[0]], [], iter(command.words)
+    for word in rest:
+        option, _, value = word.partition("=")
+        if option in _PORT_OPTIONS:
+            port = int((value or next(rest)).rpartition(":")[2])
+        else:
+            words.append(word)
+    bind = ["--bind", "127.0.0.1:{port}"] if words[0] == "gunicorn" else ["--port", "{port}"]
+    return port, [*words, *bind]
+
+
+def check(command: Command, root: Path) -> None:
+    """Fail where a command that is not run cannot be right: make targets, extras, folders."""
+    words = command.words
+    assert words[0] in CHECKED, f"no known command: {command.text}: see tests/docs/shell.py"
+    if words[0] == "make":
+        makefile = (root / "Makefile").read_text()
+        targets = [word for word in words[1:] if "=" not in word]
+        missing = [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)]
+        assert not missing, f"no such target in the Makefile: {missing}"
+    for extras in re.findall(r"noukai-sdk\[([\w,]+)\]", command.text):
+        project = (root / "pyproject.toml").read_text()
+        unknown = [name for name in extras.split(",") if f"\n{name} = [" not in project]
+        assert not unknown, f"no such extra in pyproject.toml: {unknown}"
