@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,22 +49,34 @@ def leave(scope: Scope | None, outer: Scope | None) -> None:
         _current.set(outer)
 
 
-@contextmanager
-def active(scope: Scope | None) -> Iterator[None]:
-    """Run a block inside ``scope``. Never raises by itself."""
-    outer = enter(scope)
-    try:
-        yield
-    finally:
-        leave(scope, outer)
+class active:  # noqa: N801  # used like a function: with active(scope)
+    """Run a block inside ``scope``, as ``with`` or ``async with``. Never raises by itself."""
+
+    __slots__ = ("_outer", "_scope")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._scope = scope
+        self._outer: Scope | None = None
+
+    def __enter__(self) -> None:
+        self._outer = enter(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        leave(self._scope, self._outer)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
 
 
 class Seat:
     """The current scope as code that runs in steps sees it: a generator, the body of a WSGI answer.
 
-    It is current during each step and gone between two, so whoever asks for the steps never sees it.
-    What a step leaves behind (a ``trace_scope`` block that is open across a yield) is kept for the
-    next step. Use as ``with seat:`` around a plain step and ``await seat.run(...)`` for an async one.
+    It is current during each step and gone between two, so whoever asks for the steps never sees
+    it. What a step leaves behind (a ``trace_scope`` block that is open across a yield) is kept for
+    the next step. ``with seat:`` is for a plain step, ``await seat.run(...)`` for an async one.
     """
 
     __slots__ = ("_inside", "_outside")

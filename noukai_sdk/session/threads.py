@@ -1,0 +1,66 @@
+"""Carry the scope into threads that do not take it along by themselves.
+
+``asyncio.to_thread``, anyio's threads and the sync endpoints of FastAPI do. ``threading.Thread``,
+``ThreadPoolExecutor`` and ``loop.run_in_executor`` do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import ParamSpec, TypeVar, cast
+
+from .context import active, current_scope
+from .wrapping import Opening, wrap
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def copy_scope(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, bound to the scope that is current now, whichever thread or task runs it.
+
+    Args:
+        function: Of any kind: plain, async, or a generator. It may be called any number of times,
+            from several threads at once.
+
+    Returns:
+        A function of the same kind and signature.
+
+    Raises:
+        TypeError: ``function`` is no function, or a class.
+
+    Example:
+        >>> from threading import Thread
+        >>> from noukai_sdk import copy_scope, current_session_id, trace_scope_sync
+        >>> with trace_scope_sync() as scope:
+        ...     seen = []
+        ...     thread = Thread(target=copy_scope(lambda: seen.append(current_session_id())))
+        ...     thread.start(), thread.join()
+        (None, None)
+        >>> seen == [scope.session_id]
+        True
+    """
+    scope = current_scope()
+    opening = Opening(lambda: active(scope), lambda: active(scope))
+    return cast("Callable[P, T]", wrap(function, opening))
+
+
+class ContextThreadPoolExecutor(ThreadPoolExecutor):
+    """A ``ThreadPoolExecutor`` whose tasks run in a copy of the submitter's context.
+
+    The scope goes along, and so does every other context variable (request ids, tracing spans).
+    Takes the arguments of ``ThreadPoolExecutor``; works with ``map`` and ``loop.run_in_executor``.
+
+    Example:
+        >>> from noukai_sdk import ContextThreadPoolExecutor, current_session_id, trace_scope_sync
+        >>> with trace_scope_sync() as scope, ContextThreadPoolExecutor(max_workers=2) as pool:
+        ...     pool.submit(current_session_id).result() == scope.session_id
+        True
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As ``ThreadPoolExecutor.submit``; ``fn`` sees the context of this call."""
+        return super().submit(partial(copy_context().run, fn, *args, **kwargs))

@@ -1,0 +1,81 @@
+"""``@trace``: every flow call that a function makes belongs to one session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from .context import current_scope
+from .opening import trace_scope, trace_scope_sync
+from .wrapping import Opening, wrap
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+
+
+class TraceDecorator(Protocol):
+    """What ``trace(...)`` with options gives: it decorates as ``trace`` itself does."""
+
+    @overload
+    def __call__(self, function: classmethod[C, P, R], /) -> classmethod[C, P, R]: ...
+    @overload
+    def __call__(self, function: staticmethod[P, R], /) -> staticmethod[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def trace(function: classmethod[C, P, R], /) -> classmethod[C, P, R]: ...
+@overload
+def trace(function: staticmethod[P, R], /) -> staticmethod[P, R]: ...
+@overload
+def trace(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def trace(**options: Any) -> TraceDecorator: ...
+def trace(function: Any = None, /, **options: Any) -> Any:
+    """Group the flow calls that a function makes under one session.
+
+    Inside an active scope (a request under an adapter, another traced function, a ``trace_scope``
+    block) the function joins that scope. Otherwise each call of it opens a scope of its own, for
+    capture unless ``options`` say something else.
+
+    Takes plain functions, coroutine functions, generators, async generators, methods, class and
+    static methods, partials and callable objects, with or without parentheses. The signature stays,
+    and so does what ``inspect`` says of its kind. In a generator the scope is current while a step
+    runs and gone between two, and a consumer that stops early is no error. A plain function's scope
+    ends when it returns: where that gives a coroutine or a generator, decorate what made it.
+
+    Args:
+        function: What to decorate.
+        options: Those of :func:`trace_scope`, for the scope that a call opens.
+
+    Returns:
+        A function of the same kind and signature.
+
+    Raises:
+        TypeError: The decorated thing is no function: a class or a property, for example.
+        ReplayError: At call time, where ``options`` ask for a replay and it goes wrong.
+
+    Example:
+        >>> import noukai_sdk
+        >>> @noukai_sdk.trace
+        ... def session() -> str | None:
+        ...     return noukai_sdk.current_session_id()
+        >>> session() == session()
+        False
+    """
+    if function is None:
+        return lambda function: wrap(function, _opening(options))
+    return wrap(function, _opening(options))
+
+
+def _opening(options: dict[str, Any]) -> Opening:
+    def plain() -> AbstractContextManager[object]:
+        return trace_scope_sync(**options) if current_scope() is None else nullcontext()
+
+    def asynchronous() -> AbstractAsyncContextManager[object]:
+        return trace_scope(**options) if current_scope() is None else nullcontext()
+
+    return Opening(plain, asynchronous)
