@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.servers import ROOT
-
-Redirect = Callable[[str], None]
+from tests.redirect import dev_environment
 
 
 @pytest.fixture(autouse=True)
@@ -20,19 +18,17 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def redirect_dev(monkeypatch: pytest.MonkeyPatch) -> Redirect:
+def redirect_dev(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Give it a backend's base URL, and ``env="dev"`` means that one, with its key.
 
-    In this process and in those that it starts. The real address has a fixed port, which somebody
-    may hold; and no public setting changes it.
+    In this process and in those that it starts.
     """
-    from noukai_sdk.client import BASE_URLS
 
     def redirect(url: str) -> None:
+        from noukai_sdk.client import BASE_URLS
+
         monkeypatch.setitem(BASE_URLS, "dev", url)
-        monkeypatch.setenv("NOUKAI_TEST_DEV_URL", url)
-        monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests' / 'redirect'}{os.pathsep}{ROOT}")
-        monkeypatch.setenv("NOUKAI_ENV", "dev")
-        monkeypatch.setenv("NOUKAI_API_KEY", "nk_dev")
+        for name, value in dev_environment(url).items():
+            monkeypatch.setenv(name, value)
 
     return redirect

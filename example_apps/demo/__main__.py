@@ -34,9 +34,9 @@ console = Console(highlight=False, soft_wrap=True)
 @click.option("--model", type=click.Choice(["offline", "smollm2"]), help="What answers the flows.")
 def main(model: str | None) -> None:
     """Capture one request of each kind on two real apps, and replay it with no model call."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if is_held(PORT):
         _refuse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     model = model or ("smollm2" if _has_smollm2() else "offline")
     with ExitStack() as stack:
         stack.enter_context(_reported())

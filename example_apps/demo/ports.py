@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 _LISTENING = "0A"
@@ -36,8 +37,10 @@ def _listeners(port: int) -> set[str]:
 
 
 def _sockets_of(process: Path) -> set[str]:
-    try:
-        links = [str(link.readlink()) for link in (process / "fd").iterdir()]
-    except OSError:  # it ended meanwhile, or is another user's
-        return set()
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = set()
+    # A process may end, or close a file, while it is looked at; and it may be another user's.
+    with suppress(OSError):
+        for file in (process / "fd").iterdir():
+            with suppress(OSError):
+                found.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found

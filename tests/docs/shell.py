@@ -13,6 +13,7 @@ SERVERS = {"noukai": 8080, "uvicorn": 8000, "gunicorn": 8000, "flask": 5000}
 
 RUN = {"cat", "curl", "echo", "export", "ls", "noukai", "pytest", "python"}
 CHECKED = {"cd", "docker", "git", "make", "pip", "poetry", "source", "uv"}
+CHECKED_MODULES = {"pip", "pytest", "venv"}
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _PORT_OPTIONS = {"--port", "-p", "--bind", "-b"}
@@ -35,7 +36,13 @@ class Command:
     @property
     def runs(self) -> bool:
         """It does something harmless and ends. An assignment alone does, too."""
-        return not self.serves and (not self.words or self.words[0] in RUN)
+        return not (self.serves or self.sets_up) and (not self.words or self.words[0] in RUN)
+
+    @property
+    def sets_up(self) -> bool:
+        """It changes the reader's machine or takes long: it is not run, only checked."""
+        module = self.words[2:3] if self.words[:2] == ("python", "-m") else ()
+        return bool({*self.words[:1]} & CHECKED or {*module} & CHECKED_MODULES)
 
 
 def commands_of(code: str) -> Iterator[Command]:
@@ -83,7 +90,7 @@ def listening(command: Command) -> tuple[int, list[str]]:
 def check(command: Command, root: Path) -> None:
     """Fail where a command that is not run cannot be right: make targets, extras, folders."""
     words = command.words
-    assert words[0] in CHECKED, f"no known command: {command.text}: see tests/docs/shell.py"
+    assert command.sets_up, f"no known command: {command.text}: see tests/docs/shell.py"
     if words[0] == "make":
         makefile = (root / "Makefile").read_text()
         targets = [word for word in words[1:] if "=" not in word]

@@ -1,4 +1,4 @@
-"""Run by every Python process with this folder in PYTHONPATH: see `redirect_dev` in conftest.py."""
+"""Run at the start of every Python process that has this folder in PYTHONPATH."""
 
 import os
 

@@ -1,0 +1,134 @@
+"""Both example apps on real servers: what they answer, and that every route can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+
+from example_apps.demo.exchange import ROUTES, Observer
+from tests.redirect import dev_environment
+from tests.servers import Server, free_port, serve_app, serve_backend, serve_command
+
+FASTAPI = "example_apps.fastapi_grader.main:app"
+FLASK = "example_apps.flask_grader.main:app"
+COMMANDS = {
+    "uvicorn": ["python", "-m", "uvicorn", FASTAPI, "--port", "{port}"],
+    "flask": ["python", "-m", "flask", "--app", FLASK, "run", "--port", "{port}"],
+    "gunicorn": ["python", "-m", "gunicorn", FLASK, "--bind", "127.0.0.1:{port}", "--threads", "4"],
+}
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve_backend(tmp_path_factory.mktemp("backend")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def app(backend: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The root URL of an app that may replay."""
+    env = dev_environment(backend.api) | {"NOUKAI_REPLAY_ENABLED": "true"}
+    with serve_command(COMMANDS[request.param], env=env) as server:
+        yield server.url
+
+
+@pytest.fixture
+def observer(backend: Server) -> Iterator[Observer]:
+    with closing(Observer(backend.url)) as observer:
+        yield observer
+
+
+@pytest.mark.parametrize(("kind", "path", "body"), ROUTES, ids=[kind for kind, _, _ in ROUTES])
+def test_every_route_replays_its_answer_with_no_model_call(
+    app: str, observer: Observer, kind: str, path: str, body: dict[str, Any]
+) -> None:
+    exchange = observer.capture_and_replay(app + path, body)
+    assert exchange.captured.status == 200, exchange.captured.body
+    assert exchange.captured.model_calls > 0
+    assert exchange.replayed.body == exchange.captured.body
+    assert exchange.replayed.model_calls == 0
+    assert exchange.proves_it
+
+
+def post(url: str, body: Any, **headers: str) -> httpx.Response:
+    return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+
+
+def test_the_stream_is_server_sent_events_that_end_in_the_grade(app: str) -> None:
+    answer = post(f"{app}/grade/stream", {"text": "Teh cat."})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [part.partition("\ndata: ") for part in answer.text.strip().split("\n\n")]
+    assert [name for name, _, _ in events] == ["event: step", "event: step", "event: grade"]
+    assert json.loads(events[-1][2])["grade"] == json.loads(events[-2][2])["output"]
+
+
+def test_the_fan_out_answers_in_the_order_of_the_texts(app: str) -> None:
+    texts = ["One cat.", "Two cats.", "Three cats.", "Four cats."]
+    grades = post(f"{app}/grade/many", {"texts": texts}).json()["grades"]
+    alone = [post(f"{app}/grade", {"text": text}).json()["grade"] for text in texts]
+    assert grades == alone
+    assert len(set(alone)) == len(texts)
+
+
+def test_the_tools_run_in_the_app(app: str) -> None:
+    answer = post(f"{app}/weather", {"question": "How is the weather in Oslo?"}).json()["answer"]
+    assert "Oslo" in answer
+    assert "15" in answer
+
+
+@pytest.mark.parametrize("path", [path for _, path, _ in ROUTES])
+@pytest.mark.parametrize("body", [{}, {"text": 3, "texts": "one", "question": None}])
+def test_a_wrong_body_is_refused_with_its_reason(app: str, path: str, body: Any) -> None:
+    answer = post(app + path, body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"]
+
+
+async def troubled(scope: Any, receive: Any, send: Any) -> None:
+    """A service that answers with the status that the message names."""
+    body = json.loads((await receive())["body"])
+    headers = [(b"retry-after", b"900"), (b"x-request-id", b"req-1")]
+    status = int(body["message"])
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    detail = json.dumps({"detail": {"code": "TROUBLE", "message": "secret detail"}}).encode()
+    await send({"type": "http.response.body", "body": detail})
+
+
+@pytest.fixture(scope="module", params=["uvicorn", "flask"])
+def troubled_app(request: pytest.FixtureRequest) -> Iterator[str]:
+    command = COMMANDS[request.param]
+    with (
+        serve_app(troubled, lifespan="off") as service,
+        serve_command(command, env=dev_environment(service)) as server,
+    ):
+        yield server.url
+
+
+@pytest.mark.parametrize(("status", "answered"), [(401, 502), (402, 502), (429, 429), (501, 502)])
+def test_an_error_of_the_service_becomes_an_answer_of_the_app(
+    troubled_app: str, status: int, answered: int
+) -> None:
+    answer = post(f"{troubled_app}/grade", {"text": str(status)})
+    assert answer.status_code == answered
+    assert answer.json() == {"error": "TROUBLE", "request_id": "req-1"}
+    assert answer.headers["x-noukai-session"]
+
+
+def test_an_error_in_a_stream_is_its_last_event(troubled_app: str) -> None:
+    answer = post(f"{troubled_app}/grade/stream", {"text": "501"})
+    problem = {"error": "TROUBLE", "request_id": "req-1"}
+    assert answer.text == f"event: error\ndata: {json.dumps(problem)}\n\n"
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "flask"])
+def test_a_service_that_is_away_is_a_bad_gateway(name: str) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/api/v1"
+    with serve_command(COMMANDS[name], env=dev_environment(nobody)) as server:
+        answer = post(f"{server.url}/grade", {"text": "Teh cat."})
+    assert answer.status_code == 502
+    assert answer.json() == {"error": "APIConnectionError", "request_id": None}
