@@ -59,6 +59,11 @@ class LlmConfig:
         if self.base_url is not None:
             _check_url(self.base_url)
 
+    @property
+    def name(self) -> str:
+        """The model as flow files name it, such as ``openai:gpt-4o-mini`` or ``offline``."""
+        return self.model if self.model == self.provider else f"{self.provider}:{self.model}"
+
     @classmethod
     def from_spec(cls, spec: str) -> LlmConfig:
         """The configuration that a flow file's ``model:`` names, keys from the environment.

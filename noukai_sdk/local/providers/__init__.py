@@ -31,10 +31,18 @@ def open_model(spec: str) -> ChatModel:
 
 def open_config(config: LlmConfig) -> ChatModel:
     """The model of a configuration; otherwise as :func:`open_model`."""
+    if config.provider == "offline":
+        from .offline import OfflineModel
+
+        return OfflineModel()
     if config.provider == "smollm2":
         from .smollm2 import SmolLm2Model
 
         return SmolLm2Model(config.timeout)
-    from .offline import OfflineModel
+    if config.provider == "anthropic":
+        from .anthropic import AnthropicModel
 
-    return OfflineModel()
+        return AnthropicModel(config)
+    from .openai import OpenAiModel
+
+    return OpenAiModel(config)

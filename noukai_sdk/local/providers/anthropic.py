@@ -1,0 +1,67 @@
+"""Models behind Anthropic's messages API."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..chat import ChatDelta, ChatRequest
+from ..llm_config import LlmConfig
+from ..llm_errors import LlmConfigError, MissingExtraError
+from .anthropic_answers import StreamReader, read_message
+from .anthropic_requests import body_of
+from .sdk_model import SdkModel
+
+
+class AnthropicModel(SdkModel):
+    """A chat model over the official ``anthropic`` client.
+
+    Raises:
+        MissingExtraError: The client is not installed.
+        LlmConfigError: No key was given and the environment has none.
+    """
+
+    _path = "/v1/messages"
+
+    def __init__(self, config: LlmConfig) -> None:
+        sdk, key = _import_anthropic(), _api_key(config)
+        client = sdk.AsyncAnthropic(
+            api_key=key,
+            base_url=config.base_url,
+            timeout=config.timeout,
+            max_retries=config.max_retries,
+        )
+        super().__init__(config, sdk, client, key)
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        return {"model": self._config.model, **body_of(request)}
+
+    def _stream_options(self) -> dict[str, Any]:
+        return {"stream": True}
+
+    def _read(self, body: Any) -> ChatDelta:
+        return read_message(body)
+
+    def _reader(self) -> StreamReader:
+        return StreamReader()
+
+    @property
+    def _models_path(self) -> str:
+        return "/v1/models"
+
+
+def _import_anthropic() -> Any:
+    try:
+        import anthropic
+    except ImportError as error:
+        raise MissingExtraError(
+            "this model needs the anthropic client: pip install 'noukai-sdk[anthropic]'"
+        ) from error
+    return anthropic
+
+
+def _api_key(config: LlmConfig) -> str:
+    key = config.api_key or os.environ.get("ANTHROPIC_API_KEY")
+    if not key:
+        raise LlmConfigError(f"{config.name} needs a key: pass api_key= or set ANTHROPIC_API_KEY")
+    return key
