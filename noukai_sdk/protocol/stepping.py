@@ -102,7 +102,7 @@ def step(call: FlowCall) -> Program[None]:
             return
         body = {name: value for name, value in call.request.items() if name not in FIRST_CALL_ONLY}
         if isinstance(pause, ToolCallsRequired):
-            results = yield from _tool_results(call, rounds, pause)
+            results = yield from tool_results(call, rounds, pause)
             if results is None:
                 return
             cursor.same_step(pause)
@@ -138,7 +138,7 @@ def _one_call(
     return pause
 
 
-def _tool_results(
+def tool_results(
     call: FlowCall, rounds: ToolRounds, pause: ToolCallsRequired
 ) -> Program[list[dict[str, Any]] | None]:
     """The results that answer a pause, None where the stream's consumer gave none."""

@@ -1,0 +1,63 @@
+"""What to say when no recording answers a call."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ..errors import ReplayMissError
+from ..models.reports import ReplayReport
+from ..protocol.call import FlowCall
+from .cassette import Cassette
+from .lane import Ticket
+
+_METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
+
+
+def miss(
+    cassette: Cassette, call: FlowCall, ticket: Ticket, report: ReplayReport, reason: str | None
+) -> ReplayMissError:
+    """The error for ``call``: what was asked, what the cassette holds, what probably happened."""
+    lane = ticket.lane
+    reason = reason or _reason(cassette, call, ticket)
+    candidates = _candidates(cassette, call)
+    where = f" at {ticket.site}" if ticket.site else ""
+    nearest = f" Nearest: {'; '.join(candidates)}." if candidates else ""
+    return ReplayMissError(
+        f"no recording answers {call.kind} call {ticket.position + 1} of flow "
+        f"{call.flow.slug!r}{where}: the cassette holds {len(lane.recordings)} for it, "
+        f"{cassette.remaining} of {len(cassette.recordings)} are unplayed. {reason}{nearest}",
+        slug=call.flow.slug,
+        kind=call.kind,
+        position=ticket.position,
+        recorded=len(lane.recordings),
+        remaining=cassette.remaining,
+        candidates=candidates,
+        reason=reason,
+        call_site=ticket.site,
+        report=report,
+    )
+
+
+def _reason(cassette: Cassette, call: FlowCall, ticket: Ticket) -> str:
+    slug = call.flow.slug
+    if ticket.lane.recordings:
+        return "The code calls this flow more often than when it was recorded."
+    if not cassette.recordings:
+        return "The session holds no calls: it was recorded elsewhere, or is not complete yet."
+    kinds = {lane.kind for lane in cassette.lanes() if lane.slug == slug and lane.kind}
+    if kinds:
+        recorded = ", ".join(_METHODS[kind] for kind in sorted(kinds))
+        return f"The flow was recorded through {recorded}, and is called another way now."
+    if any(lane.slug is None for lane in cassette.lanes()):
+        return "A flow of this session was deleted since, and its recordings lost their name."
+    return "The code calls a flow that it did not call when it was recorded."
+
+
+def _candidates(cassette: Cassette, call: FlowCall) -> list[str]:
+    """The cassette's lanes, nearest name first, at most three."""
+    lanes = {f"{lane.slug} [{lane.kind}]": lane for lane in cassette.lanes() if lane.slug}
+    names = get_close_matches(f"{call.flow.slug} [{call.kind}]", lanes, n=3, cutoff=0.0)
+    return [
+        f"{name} with {lanes[name].remaining} of {len(lanes[name].recordings)} unplayed"
+        for name in names
+    ]

@@ -1,0 +1,63 @@
+"""One recorded call, whatever it was read from."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..models.sessions import RecordedError, ToolRound
+from ..protocol.call import CallKind
+from .fingerprint import fingerprint, message_fingerprint
+
+
+class Recording(BaseModel):
+    """A call and its answer, in the wire's own words.
+
+    Attributes:
+        slug: Bare; None for a flow that was deleted since.
+        kind: None where the source does not say: then it answers calls of any kind.
+        request: The body of the fresh call; None where the source does not hold it.
+        message_only: ``request`` holds nothing but the message.
+        started_at, completed_at: Seconds, on one clock for the whole cassette.
+        result: The final answer of ``execute``, or the submission of a job.
+        error: The error answer, for a call that failed.
+        rounds: Pauses for tools, with the results that were sent back.
+        events: Every event of a stream, as it came.
+        unavailable: Why the recording cannot be served, where it cannot.
+    """
+
+    model_config = ConfigDict(defer_build=True)
+
+    slug: str | None
+    kind: CallKind | None
+    org: str | None = None
+    project: str | None = None
+    version: int | None = None
+    execution_id: str | None = None
+    flow_id: str | None = None
+    request: dict[str, Any] | None = None
+    message_only: bool = False
+    started_at: float | None = None
+    completed_at: float | None = None
+    result: dict[str, Any] | None = None
+    error: RecordedError | None = None
+    rounds: list[ToolRound] = Field(default_factory=list)
+    events: list[dict[str, Any]] = Field(default_factory=list)
+    truncated: bool = False
+    unavailable: str | None = None
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """What identifies the input, None where it was not recorded."""
+        if self.request is None:
+            return None
+        if self.message_only:
+            return message_fingerprint(self.request)
+        return fingerprint(self.request, self.version)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.slug or '(deleted flow)'} [{self.kind or 'any kind'}] {self.execution_id or ''}"
+        )

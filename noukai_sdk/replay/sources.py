@@ -1,0 +1,172 @@
+"""From a service session to a cassette."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, get_args
+
+from ..errors import ReplayNoSnapshotsError
+from ..models.sessions import (
+    RecordedError,
+    Session,
+    SessionExecution,
+    StepSnapshot,
+)
+from ..protocol.call import CallKind
+from .cassette import Cassette
+from .recording import Recording
+
+# The service keeps the prompt here; user code never sees it (WIRE.md, "Sessions").
+RENDERED_PROMPT = "__rendered_prompt__"
+
+_KINDS: tuple[CallKind, ...] = get_args(CallKind)
+_WITHOUT_SNAPSHOTS = ("metadata_only", "off")
+
+
+def cassette_from_session(session: Session) -> Cassette:
+    """The cassette of a recorded session.
+
+    Raises:
+        ReplayNoSnapshotsError: No call of the session was captured with its contents.
+    """
+    recordings = [_recording(execution) for execution in session.executions]
+    if recordings and all(recording.unavailable for recording in recordings):
+        raise ReplayNoSnapshotsError(
+            f"session {session.session_id} was captured without snapshots: set the flow's capture "
+            "mode to full or redacted, and record the request again"
+        )
+    return Cassette(session.session_id, recordings)
+
+
+def _recording(execution: SessionExecution) -> Recording:
+    call = execution.call
+    kind = next((kind for kind in _KINDS if kind == execution.trigger_type), None)
+    request = call.request if call is not None else _message_of(execution)
+    return Recording(
+        slug=execution.slug,
+        kind=kind,
+        org=call.org if call else None,
+        project=call.project if call else None,
+        version=call.version if call else None,
+        execution_id=execution.execution_id,
+        flow_id=execution.flow_id,
+        request=request,
+        message_only=call is None,
+        started_at=_seconds(execution.started_at),
+        completed_at=_seconds(execution.completed_at),
+        result=_result(execution),
+        error=_error(execution),
+        rounds=execution.tool_rounds or [],
+        events=execution.events or _rebuilt_events(execution),
+        truncated=any(step.truncated for step in execution.steps),
+        unavailable=_unavailable(execution),
+    )
+
+
+def _unavailable(execution: SessionExecution) -> str | None:
+    mode = execution.trace_capture_mode
+    if mode in _WITHOUT_SNAPSHOTS or not execution.snapshots_available:
+        return f"it was captured without snapshots (capture mode {mode or 'unknown'})"
+    return None
+
+
+def _message_of(execution: SessionExecution) -> dict[str, Any] | None:
+    """The call's message, where the first step's input shows it: the hosted service sends no more."""
+    first = execution.steps[0].input_snapshot if execution.steps else None
+    message = first.get("message") if isinstance(first, dict) else None
+    return {"message": message} if isinstance(message, str) else None
+
+
+def _result(execution: SessionExecution) -> dict[str, Any] | None:
+    if execution.status not in ("completed", "failed"):
+        return None
+    steps = _last_attempts(execution)
+    if "result" in execution.model_fields_set:
+        result = execution.result
+    else:
+        result = _output(steps[-1]) if steps else None
+    return {
+        "status": execution.status,
+        "result": result,
+        "flowId": execution.flow_id,
+        "blockCount": len({step.step_id for step in steps}),
+        "executionId": execution.execution_id,
+    }
+
+
+def _error(execution: SessionExecution) -> RecordedError | None:
+    if execution.error is not None:
+        return execution.error
+    # Our backend says what failed; a failure without an answer of its own was a result.
+    if execution.status != "failed" or "result" in execution.model_fields_set:
+        return None
+    failed = next((step for step in execution.steps if step.error_snapshot is not None), None)
+    snapshot = failed.error_snapshot if failed is not None else None
+    if isinstance(snapshot, dict):
+        code, message = snapshot.get("code"), snapshot.get("message")
+        return RecordedError(code=str(code) if code else None, message=str(message or ""))
+    return RecordedError(message=str(snapshot or "the recorded run failed"))
+
+
+def _last_attempts(execution: SessionExecution) -> list[StepSnapshot]:
+    last: dict[tuple[str, int | None], StepSnapshot] = {}
+    for step in execution.steps:
+        before = last.get((step.step_id, step.loop_index))
+        if before is None or step.attempt >= before.attempt:
+            last[step.step_id, step.loop_index] = step
+    return list(last.values())
+
+
+def _output(step: StepSnapshot) -> Any:
+    output = step.output_snapshot
+    if isinstance(output, dict):
+        return {name: value for name, value in output.items() if name != RENDERED_PROMPT}
+    return output
+
+
+def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
+    """The stream that the steps tell of, in REPLAY.md's order."""
+    steps = _last_attempts(execution)
+    events: list[dict[str, Any]] = [
+        {
+            "eventType": "run_started",
+            "executionId": execution.execution_id,
+            "flowId": execution.flow_id,
+            "stepCount": len({step.step_id for step in steps}),
+        }
+    ]
+    for index, step in enumerate(steps):
+        events.append({"eventType": "step_started", "stepId": step.step_id, "stepIndex": index})
+        events.append(_end_of_step(step, index))
+    result = _result(execution)
+    if execution.status == "completed" and result is not None:
+        events.append({"eventType": "flow_completed", "result": result["result"]})
+    return events
+
+
+def _end_of_step(step: StepSnapshot, index: int) -> dict[str, Any]:
+    if step.status == "failed" or step.error_snapshot is not None:
+        error = step.error_snapshot
+        return {
+            "eventType": "step_error",
+            "stepId": step.step_id,
+            "error": error if isinstance(error, dict) else {"message": str(error or "")},
+        }
+    return {
+        "eventType": "step_completed",
+        "stepId": step.step_id,
+        "output": _output(step),
+        "durationMs": step.duration_ms,
+        "stepIndex": index,
+    }
+
+
+def _seconds(time: str | None) -> float | None:
+    if not time:
+        return None
+    try:
+        moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    # A time without a zone is the service's own, UTC.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
