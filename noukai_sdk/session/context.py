@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class active:  # noqa: N801  # used like a function: with active(scope)
         self._outer: Scope | None = None
 
     def __enter__(self) -> None:
-        self._outer = enter(self._scope)
+        self._outer = _current.get()
+        _current.set(self._scope)
 
     def __exit__(self, *_: object) -> None:
         leave(self._scope, self._outer)
@@ -71,8 +72,15 @@ class active:  # noqa: N801  # used like a function: with active(scope)
         self.__exit__()
 
 
+def context_with(scope: Scope) -> Context:
+    """A copy of this context in which ``scope`` is current. Run code in it by ``context.run``."""
+    context = copy_context()
+    context.run(_current.set, scope)
+    return context
+
+
 class Seat:
-    """The current scope as code that runs in steps sees it: a generator, the body of a WSGI answer.
+    """The current scope as a generator sees it.
 
     It is current during each step and gone between two, so whoever asks for the steps never sees
     it. What a step leaves behind (a ``trace_scope`` block that is open across a yield) is kept for
@@ -86,11 +94,13 @@ class Seat:
         self._outside: Scope | None = None
 
     def __enter__(self) -> None:
-        self._outside = enter(self._inside)
+        self._outside = _current.get()
+        _current.set(self._inside)
 
     def __exit__(self, *_: object) -> None:
         # Not compared as in leave(): a plain step begins and ends in one context.
-        self._inside = enter(self._outside)
+        self._inside = _current.get()
+        _current.set(self._outside)
 
     async def run(self, step: Awaitable[T]) -> T:
         """Await one step."""

@@ -24,7 +24,6 @@ class Scope:
         mode: ``"capture"``: calls go live and carry ``session_id``. ``"replay"``: calls are served
             from a cassette. ``"normal"``: calls go live and carry no session.
         session_id: The session of this scope, None in normal mode.
-        report: What a replay saw so far; stays empty in the other modes.
     """
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
@@ -33,6 +32,7 @@ class Scope:
 
     @cached_property
     def report(self) -> ReplayReport:
+        """What a replay saw so far; stays empty in the other modes."""
         # Made when it is asked for: every request of a production server has a scope.
         return ReplayReport()
 

@@ -1,0 +1,1 @@
+"""Side-by-side measurements. Each module has ``run() -> list[Row]``; see measure.py."""

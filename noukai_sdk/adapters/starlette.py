@@ -1,0 +1,51 @@
+"""Trace and replay for Starlette."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from .answers import require_client
+from .asgi import NoukaiTraceMiddleware
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
+
+    from ..client import AsyncNoukai, Noukai
+
+__all__ = ["NoukaiTraceMiddleware", "instrument"]
+
+App = TypeVar("App", bound="Starlette")
+
+
+def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
+    """Trace an application from outside all its layers.
+
+    ``app.add_middleware(NoukaiTraceMiddleware, client=...)`` puts the middleware inside the layer
+    that answers unhandled exceptions, so those 500s carry no ``X-Noukai-Session``. This puts it
+    around that layer too. Both together act once.
+
+    Args:
+        app: Before or after its routes and middleware are added.
+        client: The client that fetches recorded sessions, sync or async.
+
+    Returns:
+        ``app`` itself.
+
+    Raises:
+        TypeError: ``client`` is no client.
+
+    Example:
+        >>> app = instrument(FastAPI(), client=noukai)  # doctest: +SKIP
+    """
+    require_client(client)
+    build = app.build_middleware_stack
+
+    def build_traced() -> ASGIApp:
+        return NoukaiTraceMiddleware(build(), client=client)
+
+    # Starlette has no hook outside its error layer: this one application gets its own method.
+    app.build_middleware_stack = build_traced  # type: ignore[method-assign]
+    if app.middleware_stack is not None:
+        app.middleware_stack = NoukaiTraceMiddleware(app.middleware_stack, client=client)
+    return app
