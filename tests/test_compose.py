@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -10,9 +9,11 @@ from importlib.metadata import entry_points
 from itertools import pairwise
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from noukai_sdk.cli.commands import noukai
 from tests.servers import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -65,10 +66,12 @@ def test_every_command_can_be_found(name: str) -> None:
 
 
 def test_the_backend_command_takes_these_options() -> None:
-    main = importlib.import_module("noukai_sdk.cli").main
-    program, command, *arguments = SERVICES["backend"]["command"]
+    program, name, *arguments = SERVICES["backend"]["command"]
+    context = click.Context(noukai)
+    command = noukai.get_command(context, name)
     assert program == "noukai"
-    main.commands[command].make_context(command, arguments)
+    assert command is not None
+    command.make_context(name, arguments)
     assert json.loads(instructions("CMD")[0]) == SERVICES["backend"]["command"]
 
 

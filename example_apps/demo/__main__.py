@@ -17,9 +17,10 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from noukai_sdk.cli.ports import holders
+
 from .exchange import REPLAY_HEADER, ROUTES, SESSION_HEADER, Answer, Exchange, Observer
-from .ports import holder_of, is_held
-from .servers import ServerFailedError, free_port, serving
+from .servers import ServerFailedError, free_port, is_held, serving
 
 PORT = 8080
 BACKEND = f"http://localhost:{PORT}"
@@ -49,7 +50,8 @@ def main(model: str | None) -> None:
 
 
 def _refuse() -> NoReturn:
-    console.print(f"[red]Port {PORT} is held by[/] {escape(holder_of(PORT))}")
+    who = " and ".join(holders(PORT)) or f"a process that `lsof -i :{PORT}` may name"
+    console.print(f"[red]Port {PORT} is held by[/] {escape(who)}")
     console.print(f"The demo's backend needs it: the SDK's dev address is localhost:{PORT}.")
     sys.exit(1)
 

@@ -29,6 +29,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_held(port: int) -> bool:
+    """True where something listens on ``port`` of this machine."""
+    try:
+        socket.create_connection(("localhost", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def serving(
     module: str, arguments: Sequence[str], url: str, log: Path, env: Mapping[str, str]

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 
 from example_apps.demo import __main__ as demo
 from example_apps.demo.exchange import ROUTES, Answer, Exchange
-from example_apps.demo.ports import holder_of, is_held
-from example_apps.demo.servers import ServerFailedError, free_port, serving
+from example_apps.demo.servers import ServerFailedError, free_port, is_held, serving
 from tests.servers import ROOT, wait_until
 
 # The demo uses the SDK as users have it, so its backend must be where the SDK looks for it.
@@ -82,11 +81,16 @@ def test_a_held_port_is_named_and_ends_the_demo(held: int, monkeypatch: pytest.M
     monkeypatch.setattr(demo, "PORT", held)
     result = CliRunner().invoke(demo.main, [])
     assert result.exit_code == 1
-    assert f"Port {held} is held by process {os.getpid()}: " in result.output
+    assert f"Port {held} is held by " in result.output
+    assert f"(process {os.getpid()})" in result.output
 
 
-def test_a_holder_that_cannot_be_seen_is_said_to_be_so() -> None:
-    assert "lsof -i :" in holder_of(free_port())
+def test_a_holder_that_cannot_be_seen_is_said_to_be_so(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PORT", held)
+    monkeypatch.setattr(demo, "holders", lambda port: [])
+    assert f"lsof -i :{held}" in CliRunner().invoke(demo.main, []).output
 
 
 @pytest.mark.parametrize("installed", [True, False])
