@@ -1,0 +1,55 @@
+"""Puts the backend together: ``create_app(settings)`` is an ASGI app for any server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from . import errors
+from .channels import Channels
+from .models import Stats
+from .routes import flows, runs, sessions, status
+from .service import running
+from .settings import Settings
+
+BASE = "/api/v1"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The backend as an ASGI app.
+
+    Args:
+        settings: Where its database and flows are, who may call, and the limits.
+
+    Returns:
+        The app. Its lifespan opens the database, brings the tables up to date and closes everything;
+        ``app.state.channels.close()`` ends the live traces before that, so that a server which waits
+        for its open connections can stop.
+
+    Example:
+        >>> app = create_app(Settings(database="noukai.db"))
+        >>> uvicorn.run(app, port=8080)                              # doctest: +SKIP
+    """
+    channels, stats = Channels(), Stats()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(settings, channels, stats) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="Noukai, local",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # Bodies are checked by hand, for the contract's error codes: a schema page would be empty.
+        openapi_url=None,
+    )
+    app.state.channels = channels
+    errors.install(app)
+    for routes in (flows.router, runs.router, sessions.router):
+        app.include_router(routes, prefix=BASE)
+    app.include_router(status.router)
+    return app

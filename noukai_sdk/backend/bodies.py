@@ -1,0 +1,110 @@
+"""Request bodies: from bytes to a checked call. Everything that is wrong is a Refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from ..models.requests import StepRequest
+from .encoding import encode
+from .errors import Refusal
+from .settings import Settings
+
+# What goes on for longer than this is not read to its end before it is refused.
+_MOST_DISCARDED = 64 * 1024 * 1024
+
+_CODES = {
+    "executionId": "EXECUTION_ID_INVALID",
+    "iterationsUsed": "PAUSED_STEP_INVALID",
+    "messages": "MESSAGES_ROLE_INVALID",
+    "pausedAtStep": "PAUSED_STEP_INVALID",
+    "stepIndex": "INVALID_STEP_INDEX",
+    "toolCallMessages": "TOOL_RESULTS_MISMATCH",
+    "toolChoice": "TOOLS_INVALID",
+    "tools": "TOOLS_INVALID",
+}
+_CURSOR = frozenset(
+    {
+        "accumulatedOutputs",
+        "executionId",
+        "iterationsUsed",
+        "pausedAtStep",
+        "stepIndex",
+        "toolCallMessages",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A call's body: ``raw`` as it came, ``call`` with its types checked."""
+
+    raw: dict[str, Any]
+    call: StepRequest
+
+    @property
+    def fresh(self) -> dict[str, Any]:
+        """What the call asks for, as a client would write it: no nulls, no cursor."""
+        return {k: v for k, v in self.raw.items() if v is not None and k not in _CURSOR}
+
+
+async def read_body(request: Request, settings: Settings) -> Body:
+    """Read and check the body of a call."""
+    return parse_body(await _read(request, settings.max_body_bytes), settings)
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        elif size > limit + _MOST_DISCARDED:
+            break
+    # Only now: a client that is still sending would see a broken connection instead of the answer.
+    if size > limit:
+        raise Refusal(413, "MESSAGES_TOO_LARGE", f"the request has more than {limit} bytes")
+    return b"".join(chunks)
+
+
+def parse_body(data: bytes, settings: Settings) -> Body:
+    """Check the types and the sizes of a body."""
+    try:
+        raw = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refusal(400, "INVALID_REQUEST", f"the body is no JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise Refusal(400, "INVALID_REQUEST", "the body must be a JSON object")
+    try:
+        call = StepRequest.model_validate(raw, strict=True)
+    except ValidationError as error:
+        raise _wrong_type(error) from error
+    _check_sizes(call, settings.max_message_bytes)
+    return Body(raw, call)
+
+
+def _wrong_type(error: ValidationError) -> Refusal:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    code = _CODES.get(str(first["loc"][0]), "INVALID_REQUEST")
+    return Refusal(400, code, f"{where}: {first['msg']}")
+
+
+def _check_sizes(call: StepRequest, limit: int) -> None:
+    sizes = {
+        "message": len((call.message or "").encode()),
+        "messages": len(encode(call.messages)) if call.messages else 0,
+        "toolCallMessages": len(encode(call.tool_call_messages)) if call.tool_call_messages else 0,
+    }
+    for name, size in sizes.items():
+        if size > limit:
+            raise Refusal(
+                413,
+                "MESSAGES_TOO_LARGE",
+                f"{name} has {size} bytes, and at most {limit} are taken",
+            )

@@ -1,0 +1,160 @@
+"""Error answers: always ``{"detail": {"code", "message"}}`` and always with X-Request-ID.
+
+Codes beyond those of the wire contract, where it has no word of its own: INVALID_REQUEST (400, no
+JSON or a field of the wrong type), INVALID_VERSION, ATTACHMENTS_INVALID, SESSION_ID_INVALID (400),
+UNAUTHENTICATED (401), FORBIDDEN, SESSION_FORBIDDEN (403), SESSION_NOT_FOUND, STEP_NOT_FOUND,
+ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), SESSION_EXPIRED (410).
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import NoukaiError
+from .encoding import encode
+
+logger = logging.getLogger("noukai_sdk.backend")
+
+_HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+_STEP_STATUS = {
+    "TEMPLATE_UNRESOLVED": 422,
+    "TOOLS_NOT_ENABLED": 422,
+    "TOOL_ITERATION_LIMIT": 422,
+    "STEP_TIMEOUT": 504,
+    "MODEL_ERROR": 502,
+    "OUTPUT_INVALID": 502,
+    "BYOK_KEY_REJECTED": 502,
+}
+
+
+class Refusal(Exception):
+    """An answer other than success, raised from anywhere below a route."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        execution_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.execution_id = execution_id
+        self.headers = dict(headers or {})
+
+
+def step_status(code: str | None) -> int:
+    """The HTTP status for a run whose step failed with ``code``."""
+    return _STEP_STATUS.get(code or "", 500)
+
+
+def request_id(scope: Scope) -> str:
+    """The id of this request, made at first sight."""
+    if "noukai.request_id" not in scope:
+        scope["noukai.request_id"] = f"req_{uuid.uuid4().hex}"
+    return str(scope["noukai.request_id"])
+
+
+class RequestIds:
+    """ASGI middleware: X-Request-ID on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with its id put on the answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = request_id(scope)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault("X-Request-ID", name)
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` an answer of the contract's shape."""
+    app.add_middleware(RequestIds)
+    handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+        Refusal: _refused,
+        NoukaiError: _engine_refused,
+        RequestValidationError: _bad_argument,
+        HTTPException: _bad_route,
+        ClientDisconnect: _gone,
+        Exception: _failed,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def _answer(
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    execution_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    detail = {"code": code, "message": message}
+    if execution_id is not None:
+        detail["executionId"] = execution_id
+    # Set here too: an unhandled error is answered outside of the middleware.
+    with_id = {**(headers or {}), "X-Request-ID": request_id(request.scope)}
+    return Response(encode({"detail": detail}), status, with_id, "application/json")
+
+
+async def _refused(request: Request, error: Refusal) -> Response:
+    return _answer(
+        request,
+        error.status,
+        error.code,
+        error.message,
+        execution_id=error.execution_id,
+        headers=error.headers,
+    )
+
+
+async def _engine_refused(request: Request, error: NoukaiError) -> Response:
+    status = error.status_code or 500
+    return _answer(request, status, error.code or "INTERNAL_ERROR", error.message)
+
+
+async def _bad_argument(request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return _answer(request, 400, "INVALID_REQUEST", f"{where}: {first['msg']}")
+
+
+async def _bad_route(request: Request, error: HTTPException) -> Response:
+    code = _HTTP_CODES.get(error.status_code, "INVALID_REQUEST")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return _answer(request, error.status_code, code, message, headers=error.headers)
+
+
+async def _gone(request: Request, _error: ClientDisconnect) -> Response:
+    # Nobody reads this: it only keeps a client that hung up from looking like a fault of ours.
+    return _answer(request, 400, "INVALID_REQUEST", "the client went away")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    logger.error("request %s failed", request_id(request.scope), exc_info=error)
+    return _answer(request, 500, "INTERNAL_ERROR", "the backend failed; its log says why")

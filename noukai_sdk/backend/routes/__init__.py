@@ -1,0 +1,1 @@
+"""The paths of the contract. Thin: read the call, hand it to what knows, answer."""

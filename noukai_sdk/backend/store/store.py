@@ -1,0 +1,104 @@
+"""The store: saves runs and finds them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from .database import open_database
+from .tables import events, executions, steps
+from .writer import Batch, Changes, Savable, Writer
+
+Found = Mapping[str, Any]
+
+
+class Store:
+    """What is kept of every run. Make one with :meth:`open`, and ``aclose`` it."""
+
+    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, url: str, changes: Callable[[Iterable[Any]], Changes]) -> Store:
+        """Open the database at ``url``; ``changes`` turns saved items into rows."""
+        engine = await open_database(url)
+        return cls(engine, Writer(engine, changes))
+
+    async def aclose(self) -> None:
+        """Write what is left, and close the database."""
+        await self._writer.aclose()
+        await self._engine.dispose()
+
+    def save(self, item: Savable) -> Batch:
+        """Write ``item`` soon; ``await store.save(item).committed()`` waits for it."""
+        return self._writer.save(item)
+
+    async def execution(self, execution_id: str) -> Found | None:
+        """The run's row, None where there is none."""
+        found = await self._all(select(executions).where(executions.c.id == execution_id))
+        return found[0] if found else None
+
+    async def in_session(self, session_id: str) -> Sequence[Found]:
+        """The rows of a session's runs, in the order in which they began."""
+        return await self._all(
+            select(executions)
+            .where(executions.c.session_id == session_id)
+            .order_by(executions.c.started_at)
+        )
+
+    async def steps(self, execution_ids: Sequence[str]) -> dict[str, list[Found]]:
+        """The rows of these runs' steps, by run, in the order in which they began."""
+        return await self._by_execution(steps, steps.c.number, execution_ids)
+
+    async def events(self, execution_ids: Sequence[str]) -> dict[str, list[Found]]:
+        """The rows of these runs' events, by run, in order."""
+        return await self._by_execution(events, events.c.first, execution_ids)
+
+    async def _by_execution(
+        self, table: Any, order: Any, execution_ids: Sequence[str]
+    ) -> dict[str, list[Found]]:
+        found: dict[str, list[Found]] = {name: [] for name in execution_ids}
+        # A statement takes a limited number of parameters.
+        for start in range(0, len(execution_ids), 500):
+            some = execution_ids[start : start + 500]
+            chosen = select(table).where(table.c.execution_id.in_(some)).order_by(order)
+            for row in await self._all(chosen):
+                found[row["execution_id"]].append(row)
+        return found
+
+    async def _all(self, statement: Any) -> list[Found]:
+        async with self._engine.connect() as connection:
+            result = await connection.execute(statement)
+            return [dict(row) for row in result.mappings()]
+
+    async def end_runs(
+        self, statuses: Sequence[str], *, as_status: str, error: str, now: int, before: int
+    ) -> list[str]:
+        """End every run in one of ``statuses`` that was last written before ``before``.
+
+        Returns:
+            Their ids.
+        """
+        change = (
+            update(executions)
+            .where(executions.c.status.in_(statuses), executions.c.updated_at < before)
+            .values(status=as_status, completed_at=now, updated_at=now, error=error, state=None)
+            .returning(executions.c.id)
+        )
+        async with self._writer.lock, self._engine.begin() as connection:
+            return [str(name) for name in (await connection.execute(change)).scalars()]
+
+    async def forget(self, before: int) -> None:
+        """Delete what runs that began before ``before`` took and gave. That they were stays."""
+        old = select(executions.c.id).where(executions.c.started_at < before).scalar_subquery()
+        emptied = {"request": None, "tool_rounds": None, "result": None}
+        async with self._writer.lock, self._engine.begin() as connection:
+            await connection.execute(delete(steps).where(steps.c.execution_id.in_(old)))
+            await connection.execute(delete(events).where(events.c.execution_id.in_(old)))
+            await connection.execute(
+                update(executions).where(executions.c.started_at < before).values(emptied)
+            )

@@ -1,0 +1,158 @@
+"""``noukai dev``: the local backend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from .ports import PortTakenError, listen
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ..backend.settings import Settings
+
+# Seconds that calls in progress are given to end once the server was told to stop.
+_GRACE = 5
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one. Clients with env='dev' look at 8080.",
+)
+@click.option(
+    "--flows",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of flow files, <org>/<project>/<slug>.yaml.  [default: flows, where it is there]",
+)
+@click.option(
+    "--db",
+    default=".noukai/dev.db",
+    show_default=True,
+    help="Database file for runs and sessions, or an SQLAlchemy URL.",
+)
+@click.option(
+    "--model",
+    default="offline",
+    show_default=True,
+    envvar="NOUKAI_DEV_MODEL",
+    show_envvar=True,
+    help="Model of the steps that name none: offline, smollm2, openai:NAME, ...",
+)
+def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
+    """Serve flows on this machine, as the hosted service does.
+
+    Keys beside nk_dev: NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". Sessions expire after
+    NOUKAI_DEV_RETENTION_DAYS days, if that is set.
+    """
+    try:
+        from ..backend.app import create_app
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("noukai_sdk"):
+            raise
+        raise click.ClickException(
+            f"noukai dev needs {error.name}: pip install 'noukai-sdk[backend]'"
+        ) from error
+    settings = _settings(flows, db, model)
+    _check_database(settings)
+    with _listener(host, port) as listener:
+        _introduce(Console(soft_wrap=True, highlight=False), settings, listener)
+        _serve(create_app(settings), listener)
+
+
+def _settings(flows: Path | None, db: str, model: str) -> Settings:
+    from ..backend.settings import Settings, keys_from, retention_from
+
+    folder = flows or Path("flows")
+    try:
+        settings = Settings(
+            database=db,
+            flows=(folder,) if folder.is_dir() else (),
+            keys=keys_from(os.environ.get("NOUKAI_DEV_KEYS", "")),
+            model=model,
+            retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
+        )
+        if settings.database_url.startswith("sqlite") and "://" not in db:
+            Path(db).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot make the folder of {db}: {error}") from error
+    return settings
+
+
+def _check_database(settings: Settings) -> None:
+    """Open the database once ahead of the server, whose own report would be a page of traceback."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ..backend.store.database import open_database
+
+    async def open_and_close() -> None:
+        engine = await open_database(settings.database_url)
+        await engine.dispose()
+
+    try:
+        asyncio.run(open_and_close())
+    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise click.ClickException(
+            f"cannot open the database {settings.database}: {reason}"
+        ) from error
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except PortTakenError as error:
+        raise click.ClickException(f"{error}. End it, or choose another by --port.") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host} port {port}: {error}") from error
+
+
+def _introduce(console: Console, settings: Settings, listener: socket.socket) -> None:
+    from ..backend.app import BASE
+    from ..backend.settings import DEV_KEY
+    from ..local.catalog import FlowCatalog
+
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    console.print(f"Noukai, local: [bold]http://{host}:{port}{BASE}[/]")
+    others = len(settings.keys) - 1
+    more = f" and {others} more from NOUKAI_DEV_KEYS" if others else ""
+    console.print(f"API key: [bold]{DEV_KEY}[/]{more}")
+    console.print(f"Database: {escape(str(settings.database))}")
+    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
+    console.print("Flows:")
+    for flow in catalog.all():
+        version = f" v{flow.version}" if flow.version else ""
+        console.print(f"  {escape(str(flow))}{version}")
+    for problem in catalog.problems():
+        console.print(f"[red]Problem:[/] {escape(str(problem))}")
+    console.print("Stop with Ctrl+C.")
+
+
+def _serve(app: FastAPI, listener: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # A live trace of a paused run would keep the server waiting.
+            app.state.channels.close()
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE)
+    with suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listener])
