@@ -11,7 +11,7 @@ from .models.events import StepCompleted, StepFailed, StreamEvent
 from .models.results import ExecuteResult, PausedResult
 from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call
 from .protocol.call import CallKind, FlowRef
-from .protocol.jobs import JobRef
+from .protocol.jobs import JobPrograms, LiveJob
 from .protocol.program import Program
 from .run import AsyncRun, Run
 from .session.scope import admit
@@ -52,8 +52,11 @@ class _BaseFlow:
         program = self._begin("execute", "execute", ToolOptions, options)
         return _resumable(program, self._base_transport)
 
-    def _submission(self, options: Any) -> Program[JobRef]:
-        return _job_ref(self._ref, self._begin("execute_async", "job", CallOptions, options))
+    def _submission(self, options: Any) -> Program[JobPrograms]:
+        return self._begin("execute_async", "job", CallOptions, options)
+
+    def _known_job(self, execution_id: str) -> JobPrograms:
+        return LiveJob(self._base_transport.service, self._ref, execution_id)
 
 
 class Flow(_BaseFlow):
@@ -142,7 +145,7 @@ class Flow(_BaseFlow):
 
     def job(self, execution_id: str) -> Job:
         """A job that was submitted before, by its ``execution_id``."""
-        return Job(JobRef(self._ref, execution_id), self._transport)
+        return Job(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> Run:
         """A past or present run of this flow, for its traces."""
@@ -200,12 +203,12 @@ class AsyncFlow(_BaseFlow):
         """
         return self._submitted(self._submission(options))
 
-    async def _submitted(self, program: Program[JobRef]) -> AsyncJob:
+    async def _submitted(self, program: Program[JobPrograms]) -> AsyncJob:
         return AsyncJob(await self._transport.run(program), self._transport)
 
     def job(self, execution_id: str) -> AsyncJob:
         """A job that was submitted before, by its ``execution_id``."""
-        return AsyncJob(JobRef(self._ref, execution_id), self._transport)
+        return AsyncJob(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> AsyncRun:
         """A past or present run of this flow, for its traces."""
@@ -223,11 +226,6 @@ def _resumable(
         answer._resume = lambda results: _resumable(go_on(results), transport)
         answer._transport = transport
     return answer
-
-
-def _job_ref(flow: FlowRef, program: Program[Any]) -> Program[JobRef]:
-    submission = yield from program
-    return JobRef(flow, submission.execution_id, submission._submitted_at, submission._session_id)
 
 
 def _completed(event: StreamEvent) -> bool:

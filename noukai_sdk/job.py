@@ -4,44 +4,42 @@ from __future__ import annotations
 
 from .models.results import JobStatus
 from .options import check_seconds
-from .protocol import jobs
-from .protocol.jobs import JobRef
+from .protocol.jobs import JobPrograms
 from .protocol.program import Program
 from .transport import AsyncTransport, SyncTransport
 
 
 class _BaseJob:
-    def __init__(self, ref: JobRef, transport: SyncTransport | AsyncTransport) -> None:
-        self._ref = ref
-        self._service = transport.service
+    def __init__(self, programs: JobPrograms) -> None:
+        self._programs = programs
 
     @property
     def execution_id(self) -> str:
         """The run's id: keep it, and ``flow.job(execution_id)`` finds the job again."""
-        return self._ref.execution_id
+        return self._programs.execution_id
 
     @property
     def session_id(self) -> str | None:
         """The session that the job was submitted in, None outside of one."""
-        return self._ref.session_id
+        return self._programs.session_id
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
     def _poll(self, timeout: float | None) -> Program[JobStatus]:
-        return jobs.poll(self._service, self._ref, check_seconds("timeout", timeout))
+        return self._programs.poll(check_seconds("timeout", timeout))
 
     def _wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
             check_seconds(name, value)
-        return jobs.wait(self._service, self._ref, timeout, poll_interval)
+        return self._programs.wait(timeout, poll_interval)
 
 
 class Job(_BaseJob):
     """A submitted job, on the sync client."""
 
-    def __init__(self, ref: JobRef, transport: SyncTransport) -> None:
-        super().__init__(ref, transport)
+    def __init__(self, programs: JobPrograms, transport: SyncTransport) -> None:
+        super().__init__(programs)
         self._transport = transport
 
     def poll(self, *, timeout: float | None = None) -> JobStatus:
@@ -74,8 +72,8 @@ class Job(_BaseJob):
 class AsyncJob(_BaseJob):
     """A submitted job, on the async client: as :class:`Job`, awaited."""
 
-    def __init__(self, ref: JobRef, transport: AsyncTransport) -> None:
-        super().__init__(ref, transport)
+    def __init__(self, programs: JobPrograms, transport: AsyncTransport) -> None:
+        super().__init__(programs)
         self._transport = transport
 
     async def poll(self, *, timeout: float | None = None) -> JobStatus:

@@ -145,9 +145,11 @@ class _SyncWire:
             case CallTools(handler, tool_calls):
                 return handler(list(tool_calls))
             case Sleep(seconds, jitter):
-                return time.sleep(_jittered(seconds, jitter))
+                return time.sleep(_jittered(seconds, jitter)) if seconds else None
             case Now():
                 return time.monotonic()
+            case _:  # a Note is for listeners
+                return None
 
     def _open(self, request: Request) -> Response:
         self.close()
@@ -261,6 +263,8 @@ class _AsyncWire:
                 return await _async_sleep(_jittered(seconds, jitter))
             case Now():
                 return time.monotonic()
+            case _:  # a Note is for listeners
+                return None
 
     async def _send(self, request: Request) -> Response:
         pool = await self._take()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -18,3 +20,8 @@ class WireModel(BaseModel):
         # ``model_used`` is a field of the wire, not a clash with pydantic's own names.
         protected_namespaces=(),
     )
+
+
+def dump(model: WireModel) -> dict[str, Any]:
+    """``model`` as it stands on the wire, null fields left out."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -131,10 +131,6 @@ class JobSubmission(WireModel):
     flow_id: str | None = None
     block_count: int | None = None
 
-    # Set by the client: when it was taken (monotonic seconds), and in which session.
-    _submitted_at: float | None = PrivateAttr(None)
-    _session_id: str | None = PrivateAttr(None)
-
 
 class JobStatus(WireModel):
     """One look at a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``."""

@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..models.base import dump
 from ..models.results import ExecuteResult, PausedResult, ToolResult
+from ..models.sessions import ToolRound
 from .answers import decode
 from .call import FlowCall
 from .exchange import send
-from .program import Program, Response
+from .program import Note, Program, Response
 from .requests import post
 from .tools import ToolRounds, continued, wire_results
 
@@ -30,7 +32,9 @@ def execute(call: FlowCall) -> Program[Answer]:
 
 def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Answer]:
     """Run a paused flow on with the tools' results."""
-    return _run(call, resume_body(call, paused, wire_results(results)))
+    sent = wire_results(results)
+    yield Note(ToolRound(paused=dump(paused), tool_results=sent))
+    return (yield from _run(call, resume_body(call, paused, sent)))
 
 
 def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
@@ -44,6 +48,7 @@ def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
             answer._resume = partial(resume, call, answer)
             return answer
         results = yield from rounds.answer(call.tool_handler, answer)
+        yield Note(ToolRound(paused=dump(answer), tool_results=results))
         body = resume_body(call, answer, results)
 
 

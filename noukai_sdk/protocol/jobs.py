@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..errors import APITimeoutError, FlowNotFoundError
 from ..models.results import JobStatus, JobSubmission
@@ -17,49 +18,75 @@ from .requests import get, post
 EARLY_404_GRACE = 5.0
 
 
-@dataclass(frozen=True)
-class JobRef:
-    """A submitted job. ``submitted_at`` is a monotonic time, None where it is not known here."""
+class JobPrograms(Protocol):
+    """A submitted job: what can be asked of it, whoever answers."""
 
+    @property
+    def execution_id(self) -> str:
+        """The run's id."""
+        ...
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the job was submitted in."""
+        ...
+
+    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+        """One look at the job."""
+        ...
+
+    def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
+        """Looks until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
+        ...
+
+
+def submit(call: FlowCall) -> Program[JobPrograms]:
+    """Put a call into the service's queue."""
+    response = yield from send(call.service, post(call, call.request))
+    submission = decode(JobSubmission, response)
+    now: float = yield Now()
+    return LiveJob(call.service, call.flow, submission.execution_id, now, call.session_id)
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """A job of the service. ``submitted_at`` is a monotonic time, None where it is not known here."""
+
+    service: Service
     flow: FlowRef
     execution_id: str
     submitted_at: float | None = None
     session_id: str | None = None
 
+    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+        """One look at the job."""
+        request = get(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
+        try:
+            response = yield from send(self.service, request)
+        except FlowNotFoundError:
+            now: float = yield Now()
+            if self.submitted_at is None or now - self.submitted_at >= EARLY_404_GRACE:
+                raise
+            status = JobStatus(execution_id=self.execution_id, status="pending")
+        else:
+            status = decode(JobStatus, response)
+        status.session_id = self.session_id
+        return status
 
-def submit(call: FlowCall) -> Program[JobSubmission]:
-    """Put a call into the service's queue."""
-    response = yield from send(call.service, post(call, call.request))
-    submission = decode(JobSubmission, response)
-    submission._submitted_at = yield Now()
-    submission._session_id = call.session_id
-    return submission
-
-
-def poll(service: Service, job: JobRef, timeout: float | None = None) -> Program[JobStatus]:
-    """One look at the job."""
-    request = get(service, job_path(job.flow, job.execution_id), timeout=timeout)
-    try:
-        response = yield from send(service, request)
-    except FlowNotFoundError:
-        now: float = yield Now()
-        if job.submitted_at is None or now - job.submitted_at >= EARLY_404_GRACE:
-            raise
-        status = JobStatus(execution_id=job.execution_id, status="pending")
-    else:
-        status = decode(JobStatus, response)
-    status.session_id = job.session_id
-    return status
+    def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
+        """Look until the job is done."""
+        return wait(self, self.service.timeout, timeout, poll_interval)
 
 
-def wait(service: Service, job: JobRef, timeout: float, poll_interval: float) -> Program[JobStatus]:
+def wait(
+    job: JobPrograms, longest_poll: float, timeout: float, poll_interval: float
+) -> Program[JobStatus]:
     """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
     now: float = yield Now()
     deadline = now + timeout
     while True:
         # No single poll may outlive the deadline by much, nor be cut off before it had a chance.
-        allowed = min(service.timeout, max(deadline - now, 1.0))
-        status = yield from poll(service, job, allowed)
+        status = yield from job.poll(min(longest_poll, max(deadline - now, 1.0)))
         if status.is_done:
             return status
         now = yield Now()

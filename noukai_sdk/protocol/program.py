@@ -88,6 +88,13 @@ class CallTools(Want):
 
 
 @dataclass(frozen=True)
+class Note(Want):
+    """Nothing to do: tells a listener, such as a recorder, what the caller does not see."""
+
+    what: Any
+
+
+@dataclass(frozen=True)
 class Sleep(Want):
     """Wait ``seconds`` (0: only let other tasks run); up to ``jitter`` times longer, at random."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ToolHandlerRequiredError
+from ..models.base import dump
 from ..models.events import (
     FlowCompleted,
     RunStarted,
@@ -18,10 +19,11 @@ from ..models.events import (
     ToolCallsRequired,
 )
 from ..models.results import ToolResult
+from ..models.sessions import ToolRound
 from .call import FlowCall
 from .events import read_events
 from .exchange import open_stream
-from .program import CloseStream, Program
+from .program import CloseStream, Note, Program
 from .requests import post
 from .sse import SSEDecoder
 from .tools import ToolRounds, continued, wire_results
@@ -105,6 +107,7 @@ def step(call: FlowCall) -> Program[None]:
             results = yield from tool_results(call, rounds, pause)
             if results is None:
                 return
+            yield Note(ToolRound(paused=dump(pause), tool_results=results))
             cursor.same_step(pause)
             body["pausedAtStep"] = pause.step_id
             body["iterationsUsed"] = pause.iterations_used
@@ -143,6 +146,7 @@ def tool_results(
 ) -> Program[list[dict[str, Any]] | None]:
     """The results that answer a pause, None where the stream's consumer gave none."""
     if call.tool_handler is not None:
+        yield Note(pause)
         return (yield from rounds.answer(call.tool_handler, pause))
     if not call.manual_tools:
         raise ToolHandlerRequiredError(
