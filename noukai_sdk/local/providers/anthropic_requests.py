@@ -44,9 +44,8 @@ def _joined(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _blocks(turn: dict[str, Any]) -> list[Block]:
     if turn.get("role") == "tool":
-        tool_use_id = turn.get("tool_call_id")
-        content = message_text(turn)
-        return [{"type": "tool_result", "tool_use_id": tool_use_id, "content": content}]
+        call_id = turn.get("tool_call_id")
+        return [{"type": "tool_result", "tool_use_id": call_id, "content": message_text(turn)}]
     content = turn.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
     blocks = [_part(part) for part in parts if part.get("type") != "text" or part.get("text")]
@@ -72,7 +71,7 @@ def _tool_use(call: dict[str, Any]) -> Block:
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool["function"]
     schema = {"type": "object", **(function.get("parameters") or {})}
-    described = {"name": function["name"], "input_schema": schema}
+    described: dict[str, Any] = {"name": function["name"], "input_schema": schema}
     if function.get("description"):
         described["description"] = function["description"]
     return described
