@@ -78,7 +78,7 @@ def decode(model: type[ModelT], response: Response) -> ModelT:
         return model.model_validate_json(response.body)
     except ValidationError as error:
         raise FlowExecutionError(
-            f"the service's answer is no {model.__name__}: {_first_problem(error)}",
+            f"the service's answer is no {model.__name__}: {first_problem(error)}",
             status_code=response.status,
             code="INVALID_RESPONSE",
             request_id=response.headers.get("x-request-id"),
@@ -86,7 +86,8 @@ def decode(model: type[ModelT], response: Response) -> ModelT:
         ) from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """What a model disliked first, and where. Says nothing of the values: they may be private."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]

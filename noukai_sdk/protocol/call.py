@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .program import ToolHandler
+if TYPE_CHECKING:
+    from .program import ToolHandler
 
 CallKind = Literal["execute", "step", "job"]
 
@@ -65,11 +66,11 @@ class FlowCall:
     request: Mapping[str, Any]
     session_id: str | None = None
     timeout: float | None = None
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tool_handler: ToolHandler | None = None
     max_tool_rounds: int = 10
     manual_tools: bool = False
 
     def tagged(self, session_id: str | None) -> FlowCall:
         """This call in that session."""
-        return replace(self, session_id=session_id)
+        return self if session_id == self.session_id else replace(self, session_id=session_id)
