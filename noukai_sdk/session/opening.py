@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ReplayDisabledError
@@ -43,15 +44,14 @@ def requested_replay(header: str | None) -> str | None:
     return require_session_id(header)
 
 
-@asynccontextmanager
-async def trace_scope(
+def trace_scope(
     *,
     replay_session_id: str | None = None,
     capture: bool = True,
     transport: SyncTransport | AsyncTransport | None = None,
     client: Noukai | AsyncNoukai | None = None,
     strict: bool = False,
-) -> AsyncIterator[Scope]:
+) -> AbstractAsyncContextManager[Scope]:
     """Run a block in a scope of its own, whatever scope is around it.
 
     Args:
@@ -75,13 +75,14 @@ async def trace_scope(
         ...     await noukai.flow("grade-3").execute(message="The cat sat.")
         ...     print(scope.session_id)
     """
-    wanted = _wanted_replay(replay_session_id, strict)
-    if wanted is None:
-        scope = _plain_scope(capture)
-    else:
-        scope = await open_replay(wanted, _source(transport, client))
-    with _inside(scope):
-        yield scope
+
+    async def opened() -> Scope:
+        wanted = _wanted_replay(replay_session_id, strict)
+        if wanted is None:
+            return _plain_scope(capture)
+        return await open_replay(wanted, _source(transport, client))
+
+    return _AsyncBlock(opened)
 
 
 @contextmanager
@@ -141,6 +142,31 @@ def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result, in an event loop of its own: this thread's may be running."""
     with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
         return thread.submit(asyncio.run, coroutine).result()
+
+
+class _AsyncBlock:
+    """What ``trace_scope`` gives.
+
+    No async generator: a traced one holds it open over its yields, and an event loop that ends would
+    close both at the same time, which Python refuses.
+    """
+
+    def __init__(self, opened: Callable[[], Awaitable[Scope]]) -> None:
+        self._opened = opened
+
+    async def __aenter__(self) -> Scope:
+        scope = await self._opened()
+        self._inside = _inside(scope)
+        self._inside.__enter__()
+        return scope
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._inside.__exit__(kind, error, traceback)
 
 
 @contextmanager

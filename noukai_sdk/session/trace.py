@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
@@ -55,7 +56,8 @@ def trace(function: Any = None, /, **options: Any) -> Any:
         A function of the same kind and signature.
 
     Raises:
-        TypeError: The decorated thing is no function: a class or a property, for example.
+        TypeError: The decorated thing is no function (a class or a property, for example), or an
+            option is unknown.
         ReplayError: At call time, where ``options`` ask for a replay and it goes wrong.
 
     Example:
@@ -67,11 +69,15 @@ def trace(function: Any = None, /, **options: Any) -> Any:
         False
     """
     if function is None:
-        return lambda function: wrap(function, _opening(options))
+        opening = _opening(options)
+        return lambda function: wrap(function, opening)
     return wrap(function, _opening(options))
 
 
 def _opening(options: dict[str, Any]) -> Opening:
+    # An unknown option is an error here, not at the first call.
+    inspect.signature(trace_scope).bind(**options)
+
     def plain() -> AbstractContextManager[object]:
         return trace_scope_sync(**options) if current_scope() is None else nullcontext()
 
