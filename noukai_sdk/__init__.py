@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import APIConnectionError as APIConnectionError
     from .errors import APITimeoutError as APITimeoutError
     from .errors import AuthenticationError as AuthenticationError
+    from .errors import CassetteError as CassetteError
     from .errors import ClientClosedError as ClientClosedError
     from .errors import FlowExecutionError as FlowExecutionError
     from .errors import FlowNotFoundError as FlowNotFoundError
@@ -74,6 +75,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "APIConnectionError",
         "APITimeoutError",
         "AuthenticationError",
+        "CassetteError",
         "ClientClosedError",
         "FlowExecutionError",
         "FlowNotFoundError",

@@ -21,6 +21,7 @@
         ├── ReplaySessionExpiredError   410: past its retention
         ├── ReplayInvalidSessionError   the id or the payload is malformed
         ├── ReplayNoSnapshotsError      captured with snapshots off: there is nothing to serve
+        ├── CassetteError               a cassette file that is missing, damaged or foreign
         ├── ReplayMissError             no recording answers this call
         └── ReplayLeftoverError         recordings were left when the scope ended
 
@@ -40,6 +41,7 @@ __all__ = [
     "APIConnectionError",
     "APITimeoutError",
     "AuthenticationError",
+    "CassetteError",
     "ClientClosedError",
     "FlowExecutionError",
     "FlowNotFoundError",
@@ -206,6 +208,20 @@ class ReplayInvalidSessionError(ReplayError):
 
 class ReplayNoSnapshotsError(ReplayError):
     """The session was captured without snapshots, so there is nothing to serve."""
+
+
+class CassetteError(ReplayError):
+    """A cassette file is missing, damaged, of an unknown version, or no cassette.
+
+    ``path`` is the file, ``line`` the line in it counted from 1, None where no line is to blame.
+    """
+
+    def __init__(
+        self, message: str = "", *, path: str = "", line: int | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.path = path
+        self.line = line
 
 
 class ReplayMissError(ReplayError):

@@ -56,28 +56,30 @@ class NoukaiTraceMiddleware:
 
     async def _is_replayed(self, asked: str, scope: Message, receive: Receive, send: Send) -> bool:
         """Serve a connection that asks for a replay; False where the gate is closed."""
-        session_id = None
+        wanted = None
         try:
-            session_id = requested_replay(asked)
-            if session_id is None:
+            wanted = requested_replay(asked)
+            if wanted is None:
                 return False
-            session = await open_replay(session_id, self.client)
+            session = await open_replay(wanted, self.client)
         except NoukaiError as error:
-            await _refuse(error, session_id, scope, receive, send)
+            await _refuse(error, wanted.session_id if wanted else None, scope, receive, send)
         else:
             await self._replay(session, scope, receive, send)
         return True
 
     async def _replay(self, session: Scope, scope: Message, receive: Receive, send: Send) -> None:
         held = HeldAnswer(session, scope, receive, send)
-        failure = None
         scope[_MARK] = session
         try:
             with active(session):
                 await self.app(scope, held.receive, held.send)
         except Exception as error:  # noqa: BLE001  # conclude() raises it again or answers with it
-            failure = error
-        await held.conclude(failure)
+            await held.conclude(error)
+        else:
+            await held.conclude(None)
+        finally:
+            session.end()
 
 
 def _is_inside(scope: Message) -> bool:

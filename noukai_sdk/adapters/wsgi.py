@@ -68,13 +68,14 @@ class NoukaiTraceMiddleware:
         self, asked: str, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes] | None:
         """Serve a request that asks for a replay; None where the gate is closed."""
-        session_id = None
+        wanted = None
         try:
-            session_id = requested_replay(asked)
-            if session_id is None:
+            wanted = requested_replay(asked)
+            if wanted is None:
                 return None
-            session = open_replay_sync(session_id, self.client)
+            session = open_replay_sync(wanted, self.client)
         except NoukaiError as error:
-            return send_answer(refusal(error, session_id), environ, start_response)
+            refused = refusal(error, wanted.session_id if wanted else None)
+            return send_answer(refused, environ, start_response)
         environ[_MARK] = session
         return replayed(self.app, session, environ, start_response)

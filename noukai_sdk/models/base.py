@@ -21,7 +21,13 @@ class WireModel(BaseModel):
         protected_namespaces=(),
     )
 
+    def __eq__(self, other: object) -> bool:
+        # What a client hangs on a model (how to resume it) does not make it another value.
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # models can change, as pydantic's own
+
 
 def dump(model: WireModel) -> dict[str, Any]:
-    """``model`` as it stands on the wire, null fields left out."""
-    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """``model`` with the fields and names that it had on the wire."""
+    return model.model_dump(by_alias=True, exclude_unset=True)

@@ -41,11 +41,17 @@ class RecordedCall(WireModel):
 
 
 class RecordedError(WireModel):
-    """The error answer of a failed call."""
+    """The error of a failed call.
+
+    A service says status, code and message. A recorder keeps the exception whole: the name of its
+    class in ``type`` and its attributes in ``details``.
+    """
 
     status_code: int | None = None
     code: str | None = None
     message: str = ""
+    type: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class ToolRound(WireModel):

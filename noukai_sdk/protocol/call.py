@@ -36,6 +36,7 @@ class Service:
         log: Takes the dict of the README's ``log_handler``; never raises.
         log_payloads: Put bodies into it.
         session_id: The client's own session, for calls that name none and run in no scope.
+        custom_http: The user brought the HTTP client, for instance one with a mock transport.
     """
 
     base_url: str
@@ -45,6 +46,7 @@ class Service:
     log: Callable[[dict[str, Any]], None] | None
     log_payloads: bool = False
     session_id: str | None = None
+    custom_http: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..models.base import dump
 from ..models.results import ExecuteResult, PausedResult, ToolResult
-from ..models.sessions import ToolRound
 from .answers import decode
 from .call import FlowCall
 from .exchange import send
-from .program import Note, Program, Response
+from .program import PauseSeen, Program, Response, ResultsSent
 from .requests import post
 from .tools import ToolRounds, continued, wire_results
 
@@ -33,7 +31,7 @@ def execute(call: FlowCall) -> Program[Answer]:
 def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Answer]:
     """Run a paused flow on with the tools' results."""
     sent = wire_results(results)
-    yield Note(ToolRound(paused=dump(paused), tool_results=sent))
+    yield ResultsSent(sent)
     return (yield from _run(call, resume_body(call, paused, sent)))
 
 
@@ -44,11 +42,12 @@ def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
         answer.session_id = call.session_id
         if not isinstance(answer, PausedResult):
             return answer
+        yield PauseSeen(answer)
         if call.tool_handler is None:
             answer._resume = partial(resume, call, answer)
             return answer
         results = yield from rounds.answer(call.tool_handler, answer)
-        yield Note(ToolRound(paused=dump(answer), tool_results=results))
+        yield ResultsSent(results)
         body = resume_body(call, answer, results)
 
 

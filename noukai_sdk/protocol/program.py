@@ -16,14 +16,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..models.results import ToolCall
-
 T = TypeVar("T")
 
 Program = Generator[Any, Any, T]
 """Yields wants and events, returns T."""
 
-ToolHandler = Callable[[list[ToolCall]], Any]
+ToolHandler = Callable[[list[dict[str, Any]]], Any]
 """Takes the pending tool calls; returns their results, or an awaitable of them (async clients)."""
 
 
@@ -74,6 +72,10 @@ class ReadChunk(Want):
     """Give me the next bytes of the open stream, None at its end. Throws as SendRequest does."""
 
 
+READ_CHUNK = ReadChunk()
+"""There is one for each chunk of a stream, and they are all alike."""
+
+
 @dataclass(frozen=True)
 class CloseStream(Want):
     """Close the open stream, if there is one; gives None."""
@@ -84,14 +86,25 @@ class CallTools(Want):
     """Call this handler with these tool calls and give me what it returns. Throws what it raises."""
 
     handler: ToolHandler
-    tool_calls: Sequence[ToolCall]
+    tool_calls: Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True)
 class Note(Want):
     """Nothing to do: tells a listener, such as a recorder, what the caller does not see."""
 
-    what: Any
+
+@dataclass(frozen=True)
+class PauseSeen(Note):
+    """The run waits for tools: a PausedResult or a ToolCallsRequired."""
+
+    pause: Any
+
+
+@dataclass(frozen=True)
+class ResultsSent(Note):
+    """These tool results, in the wire's form, answer the pause."""
+
+    results: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

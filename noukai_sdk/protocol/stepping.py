@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ToolHandlerRequiredError
-from ..models.base import dump
 from ..models.events import (
     FlowCompleted,
     RunStarted,
@@ -19,11 +18,10 @@ from ..models.events import (
     ToolCallsRequired,
 )
 from ..models.results import ToolResult
-from ..models.sessions import ToolRound
 from .call import FlowCall
 from .events import read_events
 from .exchange import open_stream
-from .program import CloseStream, Note, Program
+from .program import CloseStream, PauseSeen, Program, ResultsSent
 from .requests import post
 from .sse import SSEDecoder
 from .tools import ToolRounds, continued, wire_results
@@ -107,7 +105,7 @@ def step(call: FlowCall) -> Program[None]:
             results = yield from tool_results(call, rounds, pause)
             if results is None:
                 return
-            yield Note(ToolRound(paused=dump(pause), tool_results=results))
+            yield ResultsSent(results)
             cursor.same_step(pause)
             body["pausedAtStep"] = pause.step_id
             body["iterationsUsed"] = pause.iterations_used
@@ -145,8 +143,8 @@ def tool_results(
     call: FlowCall, rounds: ToolRounds, pause: ToolCallsRequired
 ) -> Program[list[dict[str, Any]] | None]:
     """The results that answer a pause, None where the stream's consumer gave none."""
+    yield PauseSeen(pause)
     if call.tool_handler is not None:
-        yield Note(pause)
         return (yield from rounds.answer(call.tool_handler, pause))
     if not call.manual_tools:
         raise ToolHandlerRequiredError(

@@ -25,6 +25,9 @@ class Recording(BaseModel):
         error: The error answer, for a call that failed.
         rounds: Pauses for tools, with the results that were sent back.
         events: Every event of a stream, as it came.
+        chunks: How the events arrived: ``(seconds since the call began, number of events)`` for
+            each network chunk that held any. Empty where that was not recorded.
+        statuses: What each look at a job saw.
         unavailable: Why the recording cannot be served, where it cannot.
     """
 
@@ -45,6 +48,8 @@ class Recording(BaseModel):
     error: RecordedError | None = None
     rounds: list[ToolRound] = Field(default_factory=list)
     events: list[dict[str, Any]] = Field(default_factory=list)
+    chunks: list[tuple[float, int]] = Field(default_factory=list)
+    statuses: list[dict[str, Any]] = Field(default_factory=list)
     truncated: bool = False
     unavailable: str | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from .. import errors
 from ..errors import NoukaiError, ReplayInvalidSessionError, ReplayNoSnapshotsError
 from ..models.events import EVENT_CLASSES, StepPaused, StreamEvent, ToolCallsRequired
 from ..models.results import ExecuteResult, PausedResult, ToolResult
@@ -15,8 +16,10 @@ from ..models.sessions import ToolRound
 from ..protocol.answers import error_class
 from ..protocol.call import FlowCall
 from ..protocol.program import Program, Sleep
+from ..protocol.requests import encode
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
+from .jobs import RecordedJob
 from .lane import Ticket
 from .player import Player
 from .recording import Recording
@@ -26,14 +29,28 @@ Answer = ExecuteResult | PausedResult
 
 def play(player: Player, call: FlowCall, ticket: Ticket) -> Program[Any]:
     """The program that answers ``call`` from its recording."""
+    encode(call.request)  # what cannot be sent is no call
+    player.begin(ticket)
     try:
         # Lets the tasks that were started with this one claim their places first, as they would
         # while a live call is on its way.
         yield Sleep(0)
         recording = player.take(call, ticket)
+        if recording is None:
+            assert player.options.go_live is not None  # take() has looked
+            return (yield from player.options.go_live(call))
         return (yield from _serve(player, call, ticket, recording))
     finally:
-        player.release(ticket)
+        player.finish(ticket)
+
+
+def use_up(player: Player, ticket: Ticket) -> Program[None]:
+    """Play the ticket's recording to nobody."""
+    player.begin(ticket)
+    try:
+        yield Sleep(0)
+    finally:
+        player.finish(ticket)
 
 
 def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording) -> Program[Any]:
@@ -48,9 +65,7 @@ def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording)
         return (yield from reading.execute())
     if call.kind == "step":
         return (yield from reading.stream())
-    raise player.missed(
-        call, ticket, "Jobs cannot be replayed from a service session: use a cassette file."
-    )
+    return reading.job()
 
 
 class _Reading:
@@ -64,11 +79,26 @@ class _Reading:
         self._ticket = ticket
         self._recording = recording
         self._rounds = ToolRounds(call)
+        self._paced = player.options.pacing == "recorded"
         # A call that brings no tools cannot answer a pause: it gets the final result at once.
         self._pauses: Sequence[ToolRound] = recording.rounds if "tools" in call.request else ()
 
     def execute(self) -> Program[Answer]:
-        return self._from_round(0)
+        recording = self._recording
+        if self._paced and recording.started_at and recording.completed_at:
+            yield Sleep(max(0.0, recording.completed_at - recording.started_at))
+        return (yield from self._from_round(0))
+
+    def job(self) -> RecordedJob:
+        if self._recording.error is not None:
+            raise self._error()
+        if self._recording.result is None:
+            raise self._player.missed(
+                self._call,
+                self._ticket,
+                "Jobs cannot be replayed from a service session: use a cassette file.",
+            )
+        return RecordedJob(self._recording, self._player.cassette.session_id)
 
     def _from_round(self, number: int) -> Program[Answer]:
         for index in range(number, len(self._pauses)):
@@ -98,7 +128,10 @@ class _Reading:
         cursor = Cursor()
         pauses = 0
         event = None
-        for event in typed_events(self._recording.events):
+        waits = self._waits()
+        for index, event in enumerate(typed_events(self._recording.events)):
+            if index in waits:
+                yield Sleep(waits[index])
             cursor.see(event)
             if isinstance(event, ToolCallsRequired):
                 if not (yield from self._pause(event, pauses)):
@@ -111,6 +144,15 @@ class _Reading:
                 cursor.next_step()
         if event is None or event.type not in ("flow_completed", "step_error"):
             raise self._error() if self._recording.error else self._ends_here()
+
+    def _waits(self) -> dict[int, float]:
+        """Where a network chunk began, and how long it was waited for."""
+        waits: dict[int, float] = {}
+        index, before = 0, 0.0
+        for at, count in self._recording.chunks:
+            waits[index] = max(0.0, at - before) if self._paced else 0.0
+            index, before = index + count, at
+        return waits
 
     def _pause(self, event: ToolCallsRequired, number: int) -> Program[bool]:
         """Answer a pause as the live stream does; False where nobody did."""
@@ -131,6 +173,10 @@ class _Reading:
     def _error(self) -> NoukaiError:
         error = self._recording.error
         assert error is not None  # the caller has looked
+        recorded_class = getattr(errors, error.type or "", None)
+        if recorded_class is not None and error.type in errors.__all__:
+            rebuilt: NoukaiError = recorded_class(error.message, **error.details)
+            return rebuilt
         said = ": ".join(part for part in (error.code, error.message) if part)
         return error_class(error.status_code, error.code)(
             said or "the recorded run failed",

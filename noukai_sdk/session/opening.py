@@ -1,74 +1,96 @@
-"""How a scope begins: ``trace_scope``, the gate in front of replay, and the session's fetch."""
+"""How a scope begins: ``trace_scope``, its options, and the fetch of a session."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from ..errors import ReplayDisabledError
 from ..protocol.paths import require_session_id
 from .context import active
+from .gate import GATE, ReplayRequest, replay_enabled, requested_replay
 from .scope import Scope, capture_scope
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+    from typing_extensions import Unpack
 
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..transport import AsyncTransport, SyncTransport
+    from .replaying import ReplayPlan
 
 T = TypeVar("T")
 
 logger = logging.getLogger("noukai_sdk")
 
-GATE = "NOUKAI_REPLAY_ENABLED"
-_TRUE = frozenset({"1", "true", "yes", "on"})
+Path = str | os.PathLike[str]
 
 
-def replay_enabled() -> bool:
-    """Whether the gate is open. Read at every request, so that it can be closed at any time."""
-    return os.environ.get(GATE, "").strip().lower() in _TRUE
+class ScopeOptions(TypedDict, total=False):
+    """What ``trace_scope``, ``trace_scope_sync`` and ``@trace(...)`` take.
 
-
-def requested_replay(header: str | None) -> str | None:
-    """The session that a request asks to replay, None where it is to be captured.
-
-    Raises:
-        ReplayInvalidSessionError: The gate is open and the header holds no session id.
+    Attributes:
+        replay_session_id: Serve the calls from this recorded session. Needs
+            ``NOUKAI_REPLAY_ENABLED``, and ``client`` or ``transport``.
+        capture: Tag calls with a new session (default); False leaves them untagged.
+        transport: Whose service holds the session: ``client._transport``.
+        client: The same, as the client itself.
+        strict: Raise where replay is not enabled, instead of capturing with a logged warning; and
+            refuse calls from threads that lost the scope, instead of warning.
+        record: Write the calls to this cassette file, replacing it.
+        cassette: Serve the calls from this cassette file, as ``record_mode`` says.
+        record_mode: ``"none"`` (default) serves and never records. ``"once"`` serves if the file is
+            there and records it if not. ``"new_episodes"`` serves what is recorded and records what
+            is new. ``"all"`` records everything, in place of what the file holds for the same
+            calls. ``"rewrite"`` starts the file anew.
+        redact: Called with each recording as a dict before it is written; returns what to keep.
+            Also called with ``{"request": ...}`` alone when a call is compared with a recording.
+        redact_paths: JSON paths to blank in what is written, such as ``request.parameters.email``.
+        strict_inputs: An input that differs from the recorded one is an error, not drift.
+        pacing: ``"recorded"`` keeps the timing of the live calls; ``"instant"`` (default) does not.
+        on_miss: ``"live"`` puts a call that has no recording to the service, under a new child
+            session; ``"raise"`` (default) raises ReplayMissError.
+        live_from: Serve this many calls and let the rest go live, under a new child session.
     """
-    if header is None or not replay_enabled():
-        return None
-    return require_session_id(header)
+
+    replay_session_id: str | None
+    capture: bool
+    transport: SyncTransport | AsyncTransport | None
+    client: Noukai | AsyncNoukai | None
+    strict: bool
+    record: Path | None
+    cassette: Path | None
+    record_mode: Literal["none", "once", "new_episodes", "all", "rewrite"]
+    redact: Callable[[dict[str, Any]], dict[str, Any]] | None
+    redact_paths: Sequence[str]
+    strict_inputs: bool
+    pacing: Literal["instant", "recorded"]
+    on_miss: Literal["raise", "live"]
+    live_from: int | None
 
 
-def trace_scope(
-    *,
-    replay_session_id: str | None = None,
-    capture: bool = True,
-    transport: SyncTransport | AsyncTransport | None = None,
-    client: Noukai | AsyncNoukai | None = None,
-    strict: bool = False,
-) -> AbstractAsyncContextManager[Scope]:
+def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[Scope]:
     """Run a block in a scope of its own, whatever scope is around it.
 
     Args:
-        replay_session_id: Serve the block's calls from this recorded session. Needs
-            ``NOUKAI_REPLAY_ENABLED`` and ``client`` or ``transport``.
-        capture: Tag the block's calls with a new session; False leaves them untagged.
-        transport: Whose service holds the session: ``client._transport``.
-        client: The same, as the client itself.
-        strict: Raise where replay is not enabled, instead of capturing with a logged warning.
+        **options: See :class:`ScopeOptions`.
 
     Yields:
         The scope: ``.mode``, ``.session_id``, ``.report``.
 
     Raises:
-        ReplayError: The session cannot be had; or, at the end of the block, a call found no
-            recording or recordings were left.
-        ValueError: A replay without ``client`` or ``transport``.
+        ReplayError: The session or cassette cannot be had; or, at the end of the block, a call
+            found no recording or recordings were left.
+        TypeError, ValueError: Bad options.
 
     Example:
         >>> async with trace_scope(client=noukai) as scope:                 # doctest: +SKIP
@@ -77,49 +99,74 @@ def trace_scope(
     """
 
     async def opened() -> Scope:
-        wanted = _wanted_replay(replay_session_id, strict)
-        if wanted is None:
-            return _plain_scope(capture)
-        return await open_replay(wanted, _source(transport, client))
+        session_id = _session_to_fetch(options)
+        if session_id is None:
+            return _scope_at_hand(options)
+        return await _open(session_id, _source(options), options)
 
     return _AsyncBlock(opened)
 
 
 @contextmanager
-def trace_scope_sync(
-    *,
-    replay_session_id: str | None = None,
-    capture: bool = True,
-    transport: SyncTransport | AsyncTransport | None = None,
-    client: Noukai | AsyncNoukai | None = None,
-    strict: bool = False,
-) -> Iterator[Scope]:
+def trace_scope_sync(**options: Unpack[ScopeOptions]) -> Iterator[Scope]:
     """As :func:`trace_scope`, for sync code.
 
     Example:
         >>> with trace_scope_sync() as scope:                               # doctest: +SKIP
         ...     noukai.flow("grade-3").execute(message="The cat sat.")
     """
-    wanted = _wanted_replay(replay_session_id, strict)
-    if wanted is None:
-        scope = _plain_scope(capture)
+    session_id = _session_to_fetch(options)
+    if session_id is None:
+        scope = _scope_at_hand(options)
     else:
-        scope = open_replay_sync(wanted, _source(transport, client))
+        scope = _open_sync(session_id, _source(options), options)
     with _inside(scope):
         yield scope
 
 
-async def open_replay(session_id: str, source: Any) -> Scope:
-    """Fetch a session without blocking the event loop, and give the scope that replays it.
+async def open_replay(wanted: ReplayRequest, source: Any) -> Scope:
+    """The scope that replays what a request's header asks for; the event loop is not blocked.
 
     Args:
-        session_id: The session.
+        wanted: From :func:`requested_replay`.
         source: A client of either kind, or its transport.
     """
+    return await _open(wanted.session_id, source, {"live_from": wanted.live_from})
+
+
+def open_replay_sync(wanted: ReplayRequest, source: Any) -> Scope:
+    """As :func:`open_replay`, blocking."""
+    return _open_sync(wanted.session_id, source, {"live_from": wanted.live_from})
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError for options that no scope takes."""
+    for name in options:
+        if name not in ScopeOptions.__optional_keys__:
+            raise TypeError(f"trace_scope() got an unexpected keyword argument {name!r}")
+    origins = [name for name in ("replay_session_id", "cassette", "record") if options.get(name)]
+    if len(origins) > 1:
+        raise ValueError(f"{' and '.join(origins)} exclude each other: pass one of them")
+    for name, allowed in _CHOICES.items():
+        if options.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"bad {name} {options[name]!r}: one of {', '.join(allowed)}")
+    live_from = options.get("live_from")
+    if live_from is not None and (not isinstance(live_from, int) or live_from < 0):
+        raise ValueError(f"live_from must be a number of calls from 0, not {live_from!r}")
+
+
+_CHOICES = {
+    "record_mode": ("none", "once", "new_episodes", "all", "rewrite"),
+    "pacing": ("instant", "recorded"),
+    "on_miss": ("raise", "live"),
+}
+
+
+async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
     from .replaying import open_session
 
     transport = _transport_of(source)
-    program = open_session(transport.service, session_id)
+    program = open_session(transport.service, session_id, plan_of(options))
     if transport.is_async:
         scope: Scope = await transport.run(program)
         return scope
@@ -128,12 +175,11 @@ async def open_replay(session_id: str, source: Any) -> Scope:
     return await anyio.to_thread.run_sync(transport.run, program)
 
 
-def open_replay_sync(session_id: str, source: Any) -> Scope:
-    """As :func:`open_replay`, blocking."""
+def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
     from .replaying import open_session
 
     transport = _transport_of(source)
-    outcome = transport.run(open_session(transport.service, session_id))
+    outcome = transport.run(open_session(transport.service, session_id, plan_of(options)))
     scope: Scope = _finished(outcome) if transport.is_async else outcome
     return scope
 
@@ -179,22 +225,38 @@ def _inside(scope: Scope) -> Iterator[None]:
         scope.end()
 
 
-def _wanted_replay(session_id: str | None, strict: bool) -> str | None:
+def _session_to_fetch(options: Mapping[str, Any]) -> str | None:
+    check_options(options)
+    session_id: str | None = options.get("replay_session_id")
     if session_id is None:
         return None
     if replay_enabled():
         return require_session_id(session_id)
-    if strict:
+    if options.get("strict"):
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to allow it here")
     logger.warning("replay is off (%s is not set): this scope captures instead", GATE)
     return None
 
 
-def _plain_scope(capture: bool) -> Scope:
-    return capture_scope() if capture else Scope("normal", None)
+def _scope_at_hand(options: Mapping[str, Any]) -> Scope:
+    """A scope that needs nothing from the service."""
+    if options.get("cassette") or options.get("record"):
+        from .cassettes import cassette_scope
+
+        return cassette_scope(options)
+    return capture_scope() if options.get("capture", True) else Scope("normal", None)
 
 
-def _source(transport: Any, client: Any) -> Any:
+def plan_of(options: Mapping[str, Any]) -> ReplayPlan:
+    """The part of the options that says how a cassette is played."""
+    from .replaying import ReplayPlan
+
+    names = ("strict", "strict_inputs", "pacing", "on_miss", "live_from")
+    return ReplayPlan(**{name: options[name] for name in names if name in options})
+
+
+def _source(options: Mapping[str, Any]) -> Any:
+    transport, client = options.get("transport"), options.get("client")
     if (transport is None) == (client is None):
         raise ValueError("a replay needs client= (or transport=), to fetch its session with")
     return client if transport is None else transport
@@ -202,3 +264,14 @@ def _source(transport: Any, client: Any) -> Any:
 
 def _transport_of(source: Any) -> Any:
     return getattr(source, "_transport", source)
+
+
+__all__ = [
+    "ScopeOptions",
+    "check_options",
+    "open_replay",
+    "open_replay_sync",
+    "requested_replay",
+    "trace_scope",
+    "trace_scope_sync",
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..models.reports import ReplayReport
 from ..protocol.live import program_for
+from . import guard
 from .context import current_scope
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class Scope:
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """The program that answers ``call`` here. Runs when the method is called, not when awaited."""
-        own = self.session_id or call.service.session_id
-        return program_for(call.tagged(call.session_id or own))
+        return go_live(call.tagged(call.session_id or self.session_id or call.service.session_id))
 
     def settle(self) -> None:
         """Called once, when the scope's body has ended well: a replay raises what is unsettled."""
@@ -50,10 +50,10 @@ class Scope:
 
 def capture_scope() -> Scope:
     """A scope with a new session."""
-    return Scope("capture", _new_session_id())
+    return Scope("capture", new_session_id())
 
 
-def _new_session_id() -> str:
+def new_session_id() -> str:
     """A random UUID's text (version 4, RFC 4122), in a third of the time of ``uuid.uuid4()``."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 0b11]
@@ -65,4 +65,11 @@ def admit(call: FlowCall) -> Program[Any]:
     scope = current_scope()
     if scope is not None:
         return scope.admit(call)
-    return program_for(call.tagged(call.session_id or call.service.session_id))
+    guard.check_lost(call)
+    return go_live(call.tagged(call.session_id or call.service.session_id))
+
+
+def go_live(call: FlowCall) -> Program[Any]:
+    """The program that puts ``call`` to the service, where live calls are allowed."""
+    guard.check_allowed(call)
+    return program_for(call)

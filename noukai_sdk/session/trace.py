@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from .context import current_scope
-from .opening import trace_scope, trace_scope_sync
+from .opening import check_options, trace_scope, trace_scope_sync
 from .wrapping import Opening, wrap
 
 P = ParamSpec("P")
@@ -76,7 +75,7 @@ def trace(function: Any = None, /, **options: Any) -> Any:
 
 def _opening(options: dict[str, Any]) -> Opening:
     # An unknown option is an error here, not at the first call.
-    inspect.signature(trace_scope).bind(**options)
+    check_options(options)
 
     def plain() -> AbstractContextManager[object]:
         return trace_scope_sync(**options) if current_scope() is None else nullcontext()

@@ -1,0 +1,54 @@
+"""Scopes over cassette files: which mode serves, which records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import CassetteError, ReplayDisabledError
+from ..replay.files import CassetteFile, read_cassette
+from ..replay.redaction import Redactor
+from .gate import GATE, replay_enabled
+from .opening import plan_of
+from .recording import RecordingScope, Tape
+from .replaying import ReplayPlan, ReplayScope
+from .scope import Scope, new_session_id
+
+
+def cassette_scope(options: Mapping[str, Any]) -> Scope:
+    """The scope that ``cassette``, ``record`` and ``record_mode`` ask for."""
+    path = options.get("record") or options["cassette"]
+    mode = "rewrite" if options.get("record") else options.get("record_mode", "none")
+    found = None if mode == "rewrite" else _existing(path)
+    redactor = Redactor(options.get("redact_paths", ()), options.get("redact"))
+    if mode in ("all", "rewrite"):
+        return _recording(Tape(path, redactor, found, replaces=True))
+    if found is None:
+        if mode == "none":
+            name = os.fspath(path)
+            raise CassetteError(f"{name}: no such cassette: record it first", path=name)
+        return _recording(Tape(path, redactor))
+    plan = plan_of(options)
+    if mode == "new_episodes":
+        plan = replace(plan, on_miss="live", tape=Tape(path, redactor, found))
+    return _replaying(found, plan, options)
+
+
+def _recording(tape: Tape) -> RecordingScope:
+    return RecordingScope(new_session_id(), tape)
+
+
+def _replaying(found: CassetteFile, plan: ReplayPlan, options: Mapping[str, Any]) -> ReplayScope:
+    # No fallback to capture here: whoever names a file means that nothing goes live.
+    if not replay_enabled():
+        raise ReplayDisabledError(f"replay is off: set {GATE}=true to play a cassette file")
+    paths = (*found.redacted, *options.get("redact_paths", ()))
+    plan = replace(plan, redactor=Redactor(paths, options.get("redact")))
+    return ReplayScope(found.cassette(), plan)
+
+
+def _existing(path: str | os.PathLike[str]) -> CassetteFile | None:
+    return read_cassette(path) if Path(path).exists() else None
