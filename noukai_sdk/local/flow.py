@@ -1,59 +1,33 @@
-"""A flow and its steps, as a file or a program describes them."""
+"""A flow: a plan with an address, as a file or a program describes it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
+
+from .node import Node
+from .plan import Plan
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
 
-
-@dataclass(frozen=True)
-class Step:
-    """One step: a model and what it is asked.
-
-    Attributes:
-        id: Names the step in outputs, overrides and references; unique in its flow.
-        name: What people see; the id where none was given.
-        model: ``offline``, ``smollm2``, ``openai:...``, ``anthropic:...`` or ``ollama:...``.
-        prompt: The user turn, with references. One that refers to none of the step's inputs gets
-            them below it.
-        system: The system turn, with references, None for none.
-        temperature: 0 to 2; None leaves it to the model.
-        max_tokens: Most tokens to produce; None leaves it to the model.
-        tools: The step may ask for the tools that the call brings.
-        max_tool_iterations: How often it may ask before the run fails.
-        needs: Ids of the steps whose outputs this one takes, in that order.
-        retry: How often a failed step is tried again.
-        timeout: Seconds for one attempt, None for no limit.
-        output: ``"json"``: the model's text is JSON, and the output is its value.
-    """
-
-    id: str
-    name: str
-    model: str = "offline"
-    prompt: str = "{{input}}"
-    system: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    tools: bool = False
-    max_tool_iterations: int = 25
-    needs: tuple[str, ...] = ()
-    retry: int = 0
-    timeout: float | None = None
-    output: Literal["text", "json"] = "text"
+Step = Node
+"""On the wire and in flow files, a node is called a step."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow: steps in an order in which they can run.
+    """A flow.
 
     Attributes:
+        steps: In an order in which they can run.
         version: None for the working copy, else the published version.
         capture_mode: How much of a run is stored.
         parameters: Defaults for ``{{parameters.x}}``; a call's own values win.
+        sources: Files beside the flow's own that it was made from.
     """
 
     org: str
@@ -64,6 +38,7 @@ class Flow:
     capture_mode: CaptureMode = "full"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    sources: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.org}/{self.project}/{self.slug}"
@@ -73,8 +48,7 @@ class Flow:
         """The same for every version of the flow, in every process."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"noukai:{self}"))
 
-    @property
-    def sinks(self) -> list[Step]:
-        """The steps that no other step needs: their outputs are the flow's result."""
-        needed = {need for step in self.steps for need in step.needs}
-        return [step for step in self.steps if step.id not in needed]
+    @cached_property
+    def plan(self) -> Plan:
+        """The steps, ready to run."""
+        return Plan(self.steps, self.parameters)

@@ -1,22 +1,22 @@
-"""Reads one flow file: YAML to a :class:`Flow`, or the problems with file, line and field."""
+"""Reads one flow file: YAML or Python to a :class:`Flow`, or the problems with line and field."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from .checks import Problem, in_order, problems_of
-from .flow import CaptureMode, Flow, Step
+from .checks import Problem, problems_of
+from .flow import Flow
+from .flow_entry import FlowEntry, Loc, Nodes
+from .plan import in_order
+from .python_files import FunctionLoader, PythonFileError, load_file
 
 if TYPE_CHECKING:
     import yaml
-
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
 @dataclass(frozen=True)
@@ -30,153 +30,137 @@ class FlowProblem:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return (
-            f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
-        )
+        return ": ".join(part for part in (place, self.field, self.message) if part)
 
 
 class FlowFileError(ValueError):
-    """A flow file that cannot be used; ``problems`` says why."""
+    """A flow file that cannot be used.
 
-    def __init__(self, problems: Sequence[FlowProblem]) -> None:
+    Attributes:
+        problems: Everything that is wrong with it.
+        sources: Files that it names: where one changes, it may be good.
+    """
+
+    def __init__(self, problems: Sequence[FlowProblem], sources: Sequence[Path] = ()) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = list(problems)
+        self.sources = tuple(sources)
 
 
-class StepEntry(BaseModel):
-    """A step as the file has it. What is None falls back on the flow or on :class:`Step`."""
+@dataclass(frozen=True)
+class FlowFile:
+    """A flow file and the address that its path gives it.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: Identifier
-    name: str | None = None
-    model: str | None = None
-    prompt: str | None = None
-    system: str | None = None
-    temperature: Temperature | None = None
-    max_tokens: Annotated[int, Field(gt=0)] | None = None
-    tools: bool | None = None
-    max_tool_iterations: Annotated[int, Field(gt=0)] | None = None
-    needs: list[Identifier] | None = None
-    retry: Annotated[int, Field(ge=0, le=10)] | None = None
-    timeout: Seconds | None = None
-    output: Literal["text", "json"] | None = None
-
-
-class FlowEntry(BaseModel):
-    """A flow file's content."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    description: str = ""
-    capture: CaptureMode = "full"
-    model: str | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    steps: list[StepEntry] = Field(min_length=1)
-
-    @field_validator("capture", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        # YAML 1.1 reads a bare ``off`` as False.
-        return "off" if value is False else value
-
-
-def read_flow(
-    text: str,
-    *,
-    file: str,
-    org: str,
-    project: str,
-    slug: str,
-    version: int | None = None,
-    default_model: str = "offline",
-) -> Flow:
-    """The flow that ``text`` describes.
-
-    Args:
-        text: The file's content.
+    Attributes:
         file: The name to report problems under.
-        org: The flow's organisation.
-        project: The flow's project.
-        slug: The flow's name in its project.
-        version: None for the working copy.
         default_model: For steps where neither they nor the flow name a model.
-
-    Raises:
-        FlowFileError: The text is no YAML, or no flow that can run.
     """
-    tree = _compose(text, file)
-    entry = _validate(tree, file)
-    steps = _steps(entry, default_model)
-    faults = problems_of(steps)
-    if faults:
-        raise FlowFileError([_located(fault, tree, file) for fault in faults])
-    return Flow(
-        org=org,
-        project=project,
-        slug=slug,
-        version=version,
-        steps=in_order(steps),
-        capture_mode=entry.capture,
-        parameters=entry.parameters,
-        description=entry.description,
-    )
 
+    path: Path
+    file: str
+    org: str
+    project: str
+    slug: str
+    version: int | None = None
+    default_model: str = "offline"
 
-def _compose(text: str, file: str) -> yaml.Node:
-    import yaml
+    def read(self) -> Flow:
+        """The flow.
 
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        message = getattr(error, "problem", None) or str(error)
-        line = mark.line + 1 if mark else None
-        raise FlowFileError([FlowProblem(file, line, None, f"no YAML: {message}")]) from error
-    if not isinstance(node, yaml.MappingNode):
-        message = "a flow file is a mapping with the key 'steps'"
-        raise FlowFileError([FlowProblem(file, 1, "steps", message)])
-    return node
+        Raises:
+            FlowFileError: It cannot run, or the file cannot be read.
+        """
+        try:
+            return self._from_python() if self.path.suffix == ".py" else self._from_yaml()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FlowFileError([self._problem(None, None, f"cannot be read: {error}")]) from error
 
+    def _from_python(self) -> Flow:
+        from .workflow import Workflow, WorkflowError
 
-def _validate(tree: yaml.Node, file: str) -> FlowEntry:
-    import yaml
+        try:
+            workflow = getattr(load_file(self.path), "workflow", None)
+        except PythonFileError as error:
+            raise FlowFileError([self._problem(error.line, None, str(error))]) from error
+        if not isinstance(workflow, Workflow):
+            message = "the module has no Workflow under the name 'workflow'"
+            raise FlowFileError([self._problem(None, "workflow", message)])
+        try:
+            return workflow.as_flow(
+                self.org, self.project, self.slug, version=self.version, model=self.default_model
+            )
+        except WorkflowError as error:
+            problems = [self._problem(None, p.field, str(p)) for p in error.problems]
+            raise FlowFileError(problems) from error
 
-    loader = yaml.SafeLoader("")
-    try:
-        return FlowEntry.model_validate(loader.construct_document(tree))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        message = f"no YAML: {getattr(error, 'problem', error)}"
-        problem = FlowProblem(file, mark.line + 1 if mark else None, None, message)
-        raise FlowFileError([problem]) from error
-    except ValidationError as error:
-        problems = [
-            FlowProblem(file, line_of(tree, e["loc"]), _dotted(e["loc"]), e["msg"])
-            for e in error.errors(include_url=False, include_context=False)
+    def _from_yaml(self) -> Flow:
+        tree = self._compose(self.path.read_text(encoding="utf-8"))
+        entry = self._validate(tree)
+        loader = FunctionLoader(self.path.parent)
+        nodes = Nodes(entry.model or self.default_model, loader)
+        nodes.add_all(entry.steps)
+        problems = [self._located(tree, *fault) for fault in nodes.faults]
+        problems = problems or [
+            self._located(tree, _place(problem, nodes.locs), problem.message)
+            for problem in problems_of(nodes.nodes)
         ]
-        raise FlowFileError(problems) from error
-    finally:
-        loader.dispose()
+        if problems:
+            raise FlowFileError(problems, loader.sources)
+        return Flow(
+            org=self.org,
+            project=self.project,
+            slug=self.slug,
+            version=self.version,
+            steps=in_order(nodes.nodes),
+            capture_mode=entry.capture,
+            parameters=entry.parameters,
+            description=entry.description,
+            sources=tuple(loader.sources),
+        )
+
+    def _compose(self, text: str) -> yaml.Node:
+        import yaml
+
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            raise FlowFileError([self._no_yaml(error)]) from error
+        if not isinstance(node, yaml.MappingNode):
+            message = "a flow file is a mapping with the key 'steps'"
+            raise FlowFileError([self._problem(1, "steps", message)])
+        return node
+
+    def _validate(self, tree: yaml.Node) -> FlowEntry:
+        import yaml
+
+        loader = yaml.SafeLoader("")
+        try:
+            return FlowEntry.model_validate(loader.construct_document(tree))
+        except yaml.YAMLError as error:
+            raise FlowFileError([self._no_yaml(error)]) from error
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_context=False)
+            raise FlowFileError(
+                [self._located(tree, e["loc"], e["msg"]) for e in faults]
+            ) from error
+        finally:
+            loader.dispose()
+
+    def _no_yaml(self, error: Exception) -> FlowProblem:
+        mark = getattr(error, "problem_mark", None)
+        message = f"no YAML: {getattr(error, 'problem', None) or error}"
+        return self._problem(mark.line + 1 if mark else None, None, message)
+
+    def _located(self, tree: yaml.Node, loc: Loc, message: str) -> FlowProblem:
+        return self._problem(line_of(tree, loc), _dotted(loc), message)
+
+    def _problem(self, line: int | None, field: str | None, message: str) -> FlowProblem:
+        return FlowProblem(self.file, line, field, message)
 
 
-def _steps(entry: FlowEntry, default_model: str) -> list[Step]:
-    steps: list[Step] = []
-    for item in entry.steps:
-        given = item.model_dump(exclude_none=True)
-        before = [steps[-1].id] if steps else []
-        given["needs"] = tuple(given.get("needs", before))
-        given.setdefault("name", item.id)
-        given.setdefault("model", entry.model or default_model)
-        steps.append(Step(**given))
-    return steps
-
-
-def _located(fault: Problem, tree: yaml.Node, file: str) -> FlowProblem:
-    loc: tuple[str | int, ...] = () if fault.step is None else ("steps", fault.step)
-    if fault.field:
-        loc += (fault.field,)
-    return FlowProblem(file, line_of(tree, loc), _dotted(loc), fault.message)
+def _place(problem: Problem, locs: Sequence[Loc]) -> Loc:
+    loc: Loc = () if problem.place is None else locs[problem.place]
+    return (*loc, problem.field) if problem.field else loc
 
 
 def line_of(tree: yaml.Node, loc: Sequence[str | int]) -> int:

@@ -1,132 +1,196 @@
-"""What a step is asked: its references resolved, and the chat turns for its model."""
+"""What each node is given in one run: its input, and what its references stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from . import templates
-from .checks import Names
-from .flow import Flow, Step
+from .checks import bad_reference
+from .node import Condition, Node
+from .plan import Plan
+from .references import references_of
 from .run_state import RunState
 from .templates import Reference, UnresolvedReferenceError
 
+NOTHING: Any = object()
+
 
 class Inputs:
-    """Resolves references for the steps of one run."""
+    """The inputs of one run's nodes.
 
-    def __init__(self, flow: Flow, steps: Sequence[Step], state: RunState) -> None:
+    Attributes:
+        skipped: Ids of the nodes that a condition left out.
+    """
+
+    def __init__(self, plan: Plan, state: RunState) -> None:
+        self.plan = plan
+        self.skipped: set[str] = set()
         self._state = state
-        self._parameters = {**flow.parameters, **state.parameters}
-        self._names = Names(steps)
-        self._message = state.message if state.message is not None else _asked(state.messages)
+        self.parameters = {**plan.parameters, **state.parameters}
+        self.message = state.message if state.message is not None else _asked(state.messages)
 
-    def missing(self, step: Step) -> UnresolvedReferenceError | None:
-        """The first reference of ``step`` that can be told now to stand for nothing."""
-        for reference in (*_references(step.prompt), *_references(step.system)):
-            if reference.root == "parameters" or self._is_message(reference, step):
-                error = self._try(reference, step)
-            else:
-                error = UnresolvedReferenceError(reference.problem) if reference.problem else None
-            if error:
-                return error
+    def missing(self, node: Node) -> str | None:
+        """Why ``node`` cannot get what it refers to, as far as can be told before the run."""
+        view = View(self, node)
+        for field, reference in references_of(node):
+            problem = bad_reference(reference, node, field, self.plan.names)
+            if problem is None and _is_known_before(reference, node):
+                problem = _try(view, reference)
+            if problem:
+                return f"{field}: {problem}"
         return None
 
-    def _try(self, reference: Reference, step: Step) -> UnresolvedReferenceError | None:
-        try:
-            self._resolve(reference, step)
-        except UnresolvedReferenceError as error:
-            return error
-        return None
+    def input_of(self, node: Node) -> Any:
+        """The node's input.
 
-    def input_of(self, step: Step) -> Any:
-        """The step's input.
-
-        The message for a first step, its parent's output for a step with one, and for others all of
-        their parents' outputs by id, in the order of ``needs``.
+        The message for a first node; the output of the one parent that has run; for more of them
+        all their outputs by id, in the order of ``needs``. A condition passes on its own input.
         """
-        override = self._state.input_overrides.get(step.id)
-        if len(step.needs) < 2:
-            if override is not None:
-                return override
-            return self._state.outputs[step.needs[0]] if step.needs else self._message
-        outputs = {need: self._state.outputs[need] for need in step.needs}
-        return {**outputs, **override} if isinstance(override, Mapping) else outputs
+        override = self._state.input_overrides.get(node.id, NOTHING)
+        if not node.needs:
+            return self.message if override is NOTHING else override
+        outputs = self._outputs(node)
+        if isinstance(override, Mapping) and len(outputs) > 1:
+            return {**outputs, **override}
+        if len(outputs) == 1:
+            return next(iter(outputs.values())) if override is NOTHING else override
+        return outputs
 
-    def messages_for(self, step: Step) -> list[dict[str, Any]]:
-        """The chat turns that ask ``step``'s model.
+    def _outputs(self, node: Node) -> dict[str, Any]:
+        ran = [need for need in node.needs if need not in self.skipped]
+        data = [need for need in ran if not self._is_condition(need)]
+        if data:
+            return {need: self._state.outputs[need] for need in data}
+        return {need: self.input_of(self.plan.names.by_id[need]) for need in ran[:1]}
 
-        Raises:
-            UnresolvedReferenceError: An output lacks a field that the step refers to.
-        """
-        asked = {"role": "user", "content": self._prompt(step)}
-        turns = self._with_conversation(asked) if self._takes_message(step) else [asked]
-        if step.system is None:
-            return turns
-        return [{"role": "system", "content": self._render(step.system, step)}, *turns]
+    def _is_condition(self, name: str) -> bool:
+        return isinstance(self.plan.names.by_id[name].work, Condition)
 
-    def _prompt(self, step: Step) -> str:
-        text = self._render(step.prompt, step)
-        if _names_input(step):
-            return text
-        value = self.input_of(step)
-        return text if value is None else f"{text}\n\n{_as_context(value)}"
+    def output(self, name: str, node: Node) -> Any:
+        """What ``{{node.name}}`` stands for in ``node``."""
+        target = self.plan.names.by_id.get(name) or self.plan.names.get(name)
+        if target is None or target.id not in self._state.outputs:
+            raise UnresolvedReferenceError(f"{{{{node.{name}}}}}: there is no output of that name")
+        if target.id in node.needs and node.id in self._state.input_overrides:
+            given = self.input_of(node)
+            several = len(self._outputs(node)) > 1
+            return given.get(target.id) if several else given
+        return self._state.outputs[target.id]
 
-    def _with_conversation(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    def conversation(self, prompt: str) -> list[dict[str, Any]]:
+        """The call's own turns with the prompt in the place of the message, and its attachments."""
         turns = self._state.messages or []
         place = _last_user(turns)
         parts = [*_other_parts(turns[place:]), *map(_part, self._state.attachments)]
-        if parts:
-            asked = {**asked, "content": [{"type": "text", "text": asked["content"]}, *parts]}
-        return [*turns[: max(place, 0)], asked, *turns[place + 1 :]]
+        content: Any = [{"type": "text", "text": prompt}, *parts] if parts else prompt
+        return [*turns[: max(place, 0)], {"role": "user", "content": content}, *turns[place + 1 :]]
 
-    def _takes_message(self, step: Step) -> bool:
-        return not step.needs or any(r.root == "message" for r in _references(step.prompt))
 
-    def _is_message(self, reference: Reference, step: Step) -> bool:
-        return reference.root == "message" or (reference.root == "input" and not step.needs)
+@dataclass(frozen=True)
+class View:
+    """One node's view of the inputs; in a loop, that of one item."""
 
-    def _render(self, text: str, step: Step) -> str:
-        return templates.parse(text).render(lambda reference: self._resolve(reference, step))
+    inputs: Inputs
+    node: Node
+    item: Any = NOTHING
+    index: int | None = None
 
-    def _resolve(self, reference: Reference, step: Step) -> Any:
-        value, path = self._root(reference, step)
-        if value is None and self._is_message(reference, step):
+    @property
+    def input(self) -> Any:
+        """The node's input; in a loop, the item."""
+        return self.inputs.input_of(self.node) if self.item is NOTHING else self.item
+
+    def resolve(self, reference: Reference) -> Any:
+        """What the reference stands for.
+
+        Raises:
+            UnresolvedReferenceError: Nothing.
+        """
+        value, path = self._root(reference)
+        if value is None and self._is_message(reference):
             raise UnresolvedReferenceError(f"{reference}: the call has no message")
+        if value is None and reference.root == "node":
+            return None  # skipped: there is no output, and no field of it
         return templates.field_of(value, path, reference)
 
-    def _root(self, reference: Reference, step: Step) -> tuple[Any, Sequence[str]]:
+    def text(self, text: str) -> str:
+        """The text with its references replaced."""
+        return templates.parse(text).render(self.resolve)
+
+    def value(self, given: Any) -> Any:
+        """As ``text``, in all texts of a value; one that is a single reference becomes its value."""
+        if isinstance(given, str):
+            alone = templates.parse(given).alone
+            return self.text(given) if alone is None else self.resolve(alone)
+        if isinstance(given, Mapping):
+            return {key: self.value(item) for key, item in given.items()}
+        if isinstance(given, list | tuple):
+            return [self.value(item) for item in given]
+        return given
+
+    def messages(self, prompt: str, system: str | None) -> list[dict[str, Any]]:
+        """The chat turns that ask a model."""
+        roots = {reference.root for reference in templates.parse(prompt).references}
+        text = self.text(prompt) if prompt else ""
+        if roots.isdisjoint(self._own_roots()):
+            text = _with_context(text, self.input)
+        if "message" in roots or (not self.node.needs and self.item is NOTHING):
+            turns = self.inputs.conversation(text)
+        else:
+            turns = [{"role": "user", "content": text}]
+        return turns if system is None else [_system(self.text(system)), *turns]
+
+    def _own_roots(self) -> set[str]:
+        """The roots that mean the node's own input: a prompt with one of them has said all."""
+        if self.item is not NOTHING:
+            return {"item", "input"}
+        return {"input", "node"} if self.node.needs else {"input", "message"}
+
+    def _is_message(self, reference: Reference) -> bool:
+        return reference.root == "message" or (reference.root == "input" and not self.node.needs)
+
+    def _root(self, reference: Reference) -> tuple[Any, Sequence[str]]:
         if reference.root == "parameters":
-            return self._parameters, reference.path
+            return self.inputs.parameters, reference.path
         if reference.root == "node":
-            return self._output(reference.path[0], step), reference.path[1:]
-        if reference.root == "message" and step.needs:
-            return self._message, reference.path
-        return self.input_of(step), reference.path
-
-    def _output(self, name: str, step: Step) -> Any:
-        target = self._names.get(name)
-        if target is None or target.id not in self._state.outputs:
-            raise UnresolvedReferenceError(f"{{{{node.{name}}}}}: there is no output of that name")
-        if target.id in step.needs:
-            given = self.input_of(step)
-            return given if len(step.needs) == 1 else given[target.id]
-        return self._state.outputs[target.id]
+            return self.inputs.output(reference.path[0], self.node), reference.path[1:]
+        if reference.root == "index":
+            return self.index, reference.path
+        if reference.root == "message":
+            is_first = not self.node.needs
+            whole = self.inputs.input_of(self.node) if is_first else self.inputs.message
+            return whole, reference.path
+        return self.input, reference.path
 
 
-def _references(text: str | None) -> tuple[Reference, ...]:
-    return templates.parse(text).references if text else ()
+def _is_known_before(reference: Reference, node: Node) -> bool:
+    if reference.root in ("parameters", "message"):
+        return True
+    return reference.root == "input" and not node.needs and node.for_each is None
 
 
-def _names_input(step: Step) -> bool:
-    roots = {reference.root for reference in _references(step.prompt)}
-    return not roots.isdisjoint({"input", "node"} if step.needs else {"input", "message"})
+def _try(view: View, reference: Reference) -> str | None:
+    try:
+        view.resolve(reference)
+    except UnresolvedReferenceError as error:
+        return str(error)
+    return None
 
 
-def _as_context(value: Any) -> str:
+def _system(text: str) -> dict[str, Any]:
+    return {"role": "system", "content": text}
+
+
+def _with_context(text: str, value: Any) -> str:
+    if value is None:
+        return text
     if isinstance(value, Mapping):
-        return "\n\n".join(f"{name}:\n{templates.as_text(item)}" for name, item in value.items())
-    return templates.as_text(value)
+        context = "\n\n".join(f"{name}:\n{templates.as_text(item)}" for name, item in value.items())
+    else:
+        context = templates.as_text(value)
+    return f"{text}\n\n{context}"
 
 
 def _last_user(turns: Sequence[Mapping[str, Any]]) -> int:
@@ -139,9 +203,13 @@ def _asked(turns: Sequence[Mapping[str, Any]] | None) -> Any:
         return None
     content = turns[_last_user(turns)].get("content")
     if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, Mapping))
-        return "\n".join(text for text in texts if isinstance(text, str))
+        return "\n".join(_texts(content))
     return content
+
+
+def _texts(parts: Iterable[Any]) -> list[str]:
+    texts = (part.get("text") for part in parts if isinstance(part, Mapping))
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _other_parts(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

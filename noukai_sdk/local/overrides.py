@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from ..errors import FlowExecutionError
-from .flow import Step
+from .node import Agent, Node
 
 logger = logging.getLogger("noukai_sdk.local")
+
+_ABSENT = {"system", "temperature", "max_tokens", "timeout"}
 
 
 class StepOverride(BaseModel):
@@ -30,31 +32,33 @@ class StepOverride(BaseModel):
     retry: int | None = Field(None, ge=0, le=10)
 
 
-def overridden(steps: Sequence[Step], overrides: Mapping[str, Mapping[str, Any]]) -> list[Step]:
-    """The steps with the overrides applied; those for no step of the flow are logged and ignored.
+def overridden(nodes: Sequence[Node], overrides: Mapping[str, Mapping[str, Any]]) -> list[Node]:
+    """The nodes with the overrides applied; those for no node of the flow are logged and ignored.
 
     Raises:
         FlowExecutionError: A value is of the wrong type or out of range; code
             ``BLOCK_OVERRIDE_INVALID``.
     """
-    unknown = sorted(set(overrides) - {step.id for step in steps})
+    unknown = sorted(set(overrides) - {node.id for node in nodes})
     if unknown:
         logger.warning("block overrides for no step of this flow are ignored: %s", unknown)
-    return [_override(step, overrides[step.id]) if step.id in overrides else step for step in steps]
+    return [_override(node, overrides[node.id]) if node.id in overrides else node for node in nodes]
 
 
-def _override(step: Step, values: Mapping[str, Any]) -> Step:
+def _override(node: Node, values: Mapping[str, Any]) -> Node:
     try:
         given = StepOverride.model_validate(values).model_dump(exclude_unset=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, (step.id, *first["loc"])))
+        field = ".".join(map(str, (node.id, *first["loc"])))
         raise FlowExecutionError(
             f"block override {field}: {first['msg']}",
             status_code=400,
             code="BLOCK_OVERRIDE_INVALID",
         ) from error
     # Null takes away what can be absent, and means "leave it" for the rest.
-    absent = {"system", "temperature", "max_tokens", "timeout"}
-    kept = {k: v for k, v in given.items() if v is not None or k in absent}
-    return replace(step, **kept)
+    kept = {name: value for name, value in given.items() if value is not None or name in _ABSENT}
+    of_node = {name: value for name, value in kept.items() if name in ("timeout", "retry")}
+    of_agent = {name: value for name, value in kept.items() if name not in of_node}
+    work = replace(node.work, **of_agent) if isinstance(node.work, Agent) else node.work
+    return replace(node, work=work, **of_node)

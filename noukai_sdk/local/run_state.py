@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class RunState:
-    """One run of a flow. The runner changes the fields from ``outputs`` on; a copy can be resumed.
+    """One run of a flow. The engine changes the fields from ``outputs`` on; a copy can be resumed.
 
     Attributes:
         message: What the flow is asked; None where ``messages`` is given.
@@ -21,14 +21,15 @@ class RunState:
         input_overrides: Step id to the value that it takes for its input, in place of the message
             or of its parents' outputs.
         tools, tool_choice: Offered to the steps that allow tools, in OpenAI's form.
-        outputs: Step id to output, for the steps that are done.
+        outputs: Step id to output, for the steps that are done; None for one that was skipped.
         step_index: How many steps are done, which is the index of the next one.
         iterations_used: How often the step at ``step_index`` has asked for tools.
         tool_messages: To go on after a tool pause: the pause's messages, then the tool results.
+        step_tokens: What the paused step has used so far: ``prompt``, ``completion``, ``total``.
     """
 
     execution_id: str
-    message: str | None = None
+    message: Any = None
     messages: list[dict[str, Any]] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     attachments: list[dict[str, Any]] = field(default_factory=list)
@@ -40,3 +41,4 @@ class RunState:
     step_index: int = 0
     iterations_used: int = 0
     tool_messages: list[dict[str, Any]] | None = None
+    step_tokens: dict[str, int] | None = None

@@ -1,4 +1,4 @@
-r"""Prompts with references: ``{{message}}``, ``{{parameters.x}}``, ``{{node.name.field}}``.
+r"""Texts with references: ``{{message}}``, ``{{parameters.x}}``, ``{{node.name.field}}``.
 
 A template is cut into parts once, and rendering joins the parts: what a reference stands for is
 never looked at again, so text that a model or a user wrote cannot smuggle in a reference.
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-_REFERENCE = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
-_ROOTS = {"message": 0, "input": 0, "parameters": 1, "node": 1}
+REFERENCE = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node": 1}
 """What a reference can start with, and how many names must follow at least."""
 
 
@@ -36,9 +36,10 @@ class Reference:
     @property
     def problem(self) -> str | None:
         """Why this can be no reference at all, None where it can."""
-        least = _ROOTS.get(self.root)
+        least = ROOTS.get(self.root)
         if least is None:
-            return f"{self} starts with none of {', '.join(sorted(_ROOTS))}"
+            hint = f"write {{{{parameters.{self.root}}}}} or {{{{node.{self.root}}}}}"
+            return f"{self} starts with none of {', '.join(ROOTS)}: {hint}"
         if len(self.path) < least or not all(self.path):
             return f"{self} lacks a name after {self.root!r}"
         return None
@@ -55,6 +56,12 @@ class Template:
         """The references, in the order of the text."""
         return tuple(part for part in self.parts if isinstance(part, Reference))
 
+    @property
+    def alone(self) -> Reference | None:
+        """The reference that is the whole text, None where there is more or less."""
+        only = self.parts[0] if len(self.parts) == 1 else None
+        return only if isinstance(only, Reference) else None
+
     def render(self, resolve: Callable[[Reference], Any]) -> str:
         """The text with every reference replaced by what ``resolve`` gives for it.
 
@@ -69,25 +76,31 @@ def parse(text: str) -> Template:
     """Cut ``text`` into a template. Never fails: a bad reference tells so by its ``problem``."""
     parts: list[str | Reference] = []
     end = 0
-    for match in _REFERENCE.finditer(text):
+    for match in REFERENCE.finditer(text):
         parts.append(text[end : match.start()])
         names = match[1]
-        parts.append("{{" if names is None else Reference(*_split(names)))
+        parts.append("{{" if names is None else reference(names))
         end = match.end()
     parts.append(text[end:])
     return Template(tuple(part for part in parts if part != ""))
 
 
-def _split(names: str) -> tuple[str, tuple[str, ...]]:
+def reference(names: str) -> Reference:
+    """The reference that stands between the braces.
+
+    Example:
+        >>> reference("node.draft.title")
+        Reference(root='node', path=('draft', 'title'))
+    """
     root, *path = (name.strip() for name in names.split("."))
-    return root, tuple(path)
+    return Reference(root, tuple(path))
 
 
 def as_text(value: Any) -> str:
-    """A value as it appears in a prompt: text as it is, anything else as JSON, where it can be."""
+    """A value as it stands in a text: text as it is, None as nothing, else JSON where it can be."""
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
@@ -102,9 +115,8 @@ def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
         elif _is_index(value, name):
             value = value[int(name)]
         else:
-            raise UnresolvedReferenceError(
-                f"{reference} is not there: no {name!r} in {_kind(value)}"
-            )
+            kind = _kind(value)
+            raise UnresolvedReferenceError(f"{reference}: there is no {name!r} in {kind}")
     return value
 
 

@@ -1,0 +1,77 @@
+"""An async generator over what a task of its own produces.
+
+The producer holds task groups and timeouts open while the consumer has the turn. In the generator
+itself those would belong to whichever task happens to ask for the next item: they break where the
+generator is closed by another task or by garbage collection. So the producer has a task to itself,
+and every item is handed over by hand: it does not run ahead of the consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+Produce = Callable[[Callable[[T], Awaitable[None]]], Awaitable[None]]
+"""Gets the function that hands over an item, which returns when the consumer has taken it."""
+
+
+async def handed_over(produce: Produce[T]) -> AsyncGenerator[T, None]:
+    """The items that ``produce`` hands over; raises what it raises. Closing it stops the producer."""
+    task = _Task(produce)
+    try:
+        async for item in task.items:
+            yield item
+        task.check()
+    finally:
+        await task.stop()
+
+
+class _Task(Generic[T]):
+    def __init__(self, produce: Produce[T]) -> None:
+        self._send, self.items = anyio.create_memory_object_stream[T](0)
+        self._produce = produce
+        self._scope = anyio.CancelScope()
+        self._finished = anyio.Event()
+        self._error: Exception | None = None
+        self._native = _spawn(self._run)
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._produce(self._send.send)
+        except Exception as error:  # noqa: BLE001 - it belongs to the consumer, who raises it
+            self._error = error
+        finally:
+            self._send.close()
+            self._finished.set()
+
+    def check(self) -> None:
+        """Raise what the producer has raised."""
+        if self._error is not None:
+            raise self._error
+
+    async def stop(self) -> None:
+        """Cancel the producer and wait until it has cleaned up."""
+        self._scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._finished.wait()
+        self.items.close()
+
+
+def _spawn(run: Callable[[], Awaitable[None]]) -> Any:
+    """Start a task outside of every task group; the caller keeps what this gives."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.spawn_system_task(run)
+    return loop.create_task(_coroutine(run))
+
+
+async def _coroutine(run: Callable[[], Awaitable[None]]) -> None:
+    await run()

@@ -1,0 +1,124 @@
+"""What each kind of node does, once or for each item of a list."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.to_thread import run_sync
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from ..errors import FlowExecutionError
+from . import expressions, templates
+from .agent import run_agent
+from .job import Job
+from .node import Agent, Condition, Function, Transform
+from .step_events import StepInput
+from .threads import worker_limiter
+from .transforms import TRANSFORMS
+
+
+async def output_of(job: Job) -> Any:
+    """Do the node's work; gives its output."""
+    if job.node.for_each is None:
+        return await _once(job)
+    return await _for_each(job, job.node.for_each)
+
+
+def as_json(value: Any) -> Any:
+    """The value as JSON has it, for outputs that leave the process.
+
+    Raises:
+        FlowExecutionError: It cannot be; code ``OUTPUT_INVALID``.
+    """
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        message = f"the output cannot be written as JSON: {error}"
+        raise FlowExecutionError(message, code="OUTPUT_INVALID") from error
+
+
+async def _for_each(job: Job, over: str) -> list[Any]:
+    items = job.view.value(over)
+    if not isinstance(items, list | tuple):
+        kind = type(items).__name__
+        message = f"step {job.node.id!r} loops over {over}, which is no list but of type {kind}"
+        raise FlowExecutionError(message, code="NOT_A_LIST")
+    if job.node.concurrency == 1:
+        return [await _once(job.for_item(item, index)) for index, item in enumerate(items)]
+    return await _at_once(job, items)
+
+
+async def _at_once(job: Job, items: list[Any] | tuple[Any, ...]) -> list[Any]:
+    outputs: list[Any] = [None] * len(items)
+    limiter = anyio.CapacityLimiter(job.node.concurrency)
+    failures: list[Exception] = []
+
+    async def one(item: Any, index: int) -> None:
+        async with limiter:
+            try:
+                outputs[index] = await _once(job.for_item(item, index))
+            except Exception as error:  # noqa: BLE001 - raised again below, without a group around it
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for index, item in enumerate(items):
+            group.start_soon(one, item, index)
+    if failures:
+        raise failures[0]
+    return outputs
+
+
+async def _once(job: Job) -> Any:
+    work = job.node.work
+    if isinstance(work, Agent):
+        return await run_agent(job, work)
+    if isinstance(work, Function):
+        return await _function(job, work)
+    if isinstance(work, Condition):
+        return await _condition(job, work)
+    return await _transform(job, work)
+
+
+async def _function(job: Job, work: Function) -> Any:
+    if work.arguments is None:
+        value = job.view.input
+        await _tell_input(job, value)
+        return await _call(work, *[value][: work.takes])
+    given = job.view.value(work.arguments)
+    await _tell_input(job, given)
+    return await _call(work, **given)
+
+
+async def _call(work: Function, *values: Any, **given: Any) -> Any:
+    call = partial(work.call, *values, **given)
+    if work.is_async:
+        return await call()
+    value = await run_sync(call, abandon_on_cancel=True, limiter=worker_limiter())
+    # A partial or a lambda around a coroutine function does not look like one.
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _condition(job: Job, work: Condition) -> bool:
+    if not isinstance(work.test, str):
+        return bool(await _function(job, Function(work.test)))
+    await _tell_input(job, job.view.input)
+    return bool(expressions.parse(work.test).value(job.view.resolve))
+
+
+async def _transform(job: Job, work: Transform) -> Any:
+    if templates.parse(work.transformation).references:
+        value = job.view.value(work.transformation)
+        await _tell_input(job, value)
+        return value
+    await _tell_input(job, job.view.input)
+    return TRANSFORMS[work.transformation](job.view.input)
+
+
+async def _tell_input(job: Job, value: Any) -> None:
+    if job.listens:
+        event = StepInput(step_id=job.node.id, input_data=value, loop_index=job.view.index)
+        await job.tell(event)
