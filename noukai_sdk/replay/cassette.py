@@ -20,15 +20,18 @@ class Cassette:
     def __init__(self, session_id: str | None, recordings: Sequence[Recording]) -> None:
         self.session_id = session_id
         self.recordings = recordings
+        # Where one recording of a flow does not say how it was called, the kinds of the others
+        # cannot be counted apart either: all of them answer any kind of call, in their order.
+        unsaid = {recording.slug for recording in recordings if recording.kind is None}
         grouped: dict[tuple[str | None, str | None], list[Recording]] = {}
         for recording in recordings:
-            grouped.setdefault((recording.kind, recording.slug), []).append(recording)
+            kind = None if recording.slug in unsaid else recording.kind
+            grouped.setdefault((kind, recording.slug), []).append(recording)
         self._lanes = {key: Lane(key[1], key[0], group) for key, group in grouped.items()}
 
     def lane_for(self, call: FlowCall) -> Lane:
         """Where the recordings for ``call`` are; an empty lane where there are none."""
         slug = call.flow.slug
-        # Recordings that do not say how the flow was called answer any kind of call.
         lane = self._lanes.get((call.kind, slug)) or self._lanes.get((None, slug))
         if lane is None:
             lane = self._lanes[call.kind, slug] = Lane(slug, call.kind, ())

@@ -8,94 +8,157 @@ position second, for all calls that are waiting together.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 from ..models.reports import CallSite
 from .fingerprint import fingerprint, message_fingerprint
 from .recording import Recording
 
+Redact = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-@dataclass(eq=False)
+
 class Ticket:
     """A claimed place in a lane: taken when the method is called, settled when it is served.
 
     ``index`` is the recording that answers, None for a miss; it means nothing before ``settled``.
+    The program that answers the call is the only one to hold its ticket. A call that is dropped
+    before it began (a coroutine that nobody awaits) so takes no recording, as it would send nothing.
     """
 
-    lane: Lane
-    position: int
-    request: Mapping[str, Any]
-    version: int | None
-    site: CallSite | None
-    settled: bool = False
-    index: int | None = None
+    __slots__ = (
+        "__weakref__",
+        "index",
+        "lane",
+        "position",
+        "redact",
+        "request",
+        "settled",
+        "site",
+        "version",
+    )
 
-    @cached_property
+    def __init__(
+        self,
+        lane: Lane,
+        position: int,
+        request: Mapping[str, Any],
+        version: int | None,
+        site: CallSite | None,
+        redact: Redact | None = None,
+    ) -> None:
+        self.lane = lane
+        self.position = position
+        self.request = request
+        self.version = version
+        self.site = site
+        self.redact = redact
+        self.settled = False
+        self.index: int | None = None
+
     def fingerprints(self) -> tuple[str, str]:
         """The whole input's, and the message's alone."""
-        return fingerprint(self.request, self.version), message_fingerprint(self.request)
+        probe = self.probe()
+        return fingerprint(probe, self.version), message_fingerprint(probe)
+
+    def probe(self) -> Mapping[str, Any]:
+        """The request as a redacted recording of it would hold it."""
+        return self.request if self.redact is None else self.redact(self.request)
 
 
 @dataclass
 class Decision:
-    """What was decided about calls that overlap; ``ambiguous`` ones have the same input."""
+    """What was decided about calls that overlap.
+
+    Attributes:
+        together: How many calls were decided about at once.
+        by_input: Those that got the recording of their own input.
+        ambiguous: Those of them whose input other recordings have as well.
+        surprising: The calls are known to overlap, or one got another recording than its position's.
+    """
 
     together: int
     by_input: int = 0
     ambiguous: int = 0
+    surprising: bool = False
 
 
 @dataclass(eq=False)
 class Lane:
-    """Recordings in order, and the calls that have come for them so far."""
+    """Recordings in order, and the calls that have come for them so far. Not locked: its player is."""
 
     slug: str | None
     kind: str | None
     recordings: Sequence[Recording]
     calls: int = 0
-    overlapping: bool = False
+    _waiting: list[ref[Ticket]] = field(default_factory=list)
     _under_way: int = 0
-    _waiting: list[Ticket] = field(default_factory=list)
     _first: int = 0
+    # Once calls have overlapped, their order means nothing for those that follow either.
+    _overlapping: bool = False
+    # Another call had begun and not ended, which for a stream that is being read may mean nothing.
+    _crowded: bool = False
 
     def __post_init__(self) -> None:
-        self.overlapping = _overlap(self.recordings)
+        self._overlapping = _overlap(self.recordings)
         self._played = bytearray(len(self.recordings))
 
     def claim(
-        self, request: Mapping[str, Any], version: int | None, site: CallSite | None
+        self,
+        request: Mapping[str, Any],
+        version: int | None,
+        site: CallSite | None,
+        redact: Redact | None = None,
     ) -> Ticket:
-        """A place for a call that begins now."""
-        ticket = Ticket(self, self.calls, request, version, site)
-        self.calls += 1
-        self._under_way += 1
-        self._waiting.append(ticket)
-        # Once calls have overlapped, their order means nothing for those that follow either.
-        self.overlapping = self.overlapping or self._under_way > 1
+        """A place for a call that is made now."""
+        position = self.calls + len(self._waiting)
+        ticket = Ticket(self, position, request, version, site, redact)
+        self._waiting.append(ref(ticket))
+        self._crowded = self._crowded or self._under_way > 0
         return ticket
 
+    def begin(self) -> None:
+        """A claimed call has begun."""
+        self._under_way += 1
+
+    def end(self) -> None:
+        """A call that began has ended."""
+        self._under_way -= 1
+
     def settle(self, ticket: Ticket) -> Decision | None:
-        """Give ``ticket`` its recording; with it, every ticket that waits beside it."""
+        """Give ``ticket`` its recording; with it, every ticket that waits beside it.
+
+        Returns:
+            What was decided, None where order alone decided or ``ticket`` was settled before.
+        """
         if ticket.settled:
             return None
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.settled = True
-        if not self.overlapping:
+        waiting = self._seat()
+        if len(waiting) > 1:
+            self._overlapping = True
+        if not (self._overlapping or self._crowded):
             self._take(ticket, ticket.position)
             return None
-        decision = Decision(len(waiting))
+        decision = Decision(len(waiting), surprising=self._overlapping)
+        # All inputs before any position: a call whose input was never recorded must not take what
+        # was recorded for the one beside it.
         unmatched = [each for each in waiting if not self._by_input(each, decision)]
         for each in unmatched:
-            self._take(each, each.position)
+            self._take_near(each, decision)
         return decision
 
-    def release(self) -> None:
-        """A claimed call has ended."""
-        self._under_way -= 1
+    def _seat(self) -> list[Ticket]:
+        """The tickets that wait, in the order of their calls, which is final now."""
+        waiting = [ticket for place in self._waiting if (ticket := place()) is not None]
+        self._waiting.clear()
+        for ticket in waiting:
+            ticket.settled = True
+            ticket.position = self.calls
+            self.calls += 1
+        return waiting
 
     def unplayed(self) -> list[int]:
         """The positions that no call has taken, in order."""
@@ -107,11 +170,16 @@ class Lane:
         return len(self.recordings) - sum(self._played)
 
     def _take(self, ticket: Ticket, position: int) -> None:
-        if position >= len(self._played) or self._played[position]:
-            position = self._first_unplayed() if self.overlapping else len(self._played)
         if position < len(self._played):
             self._played[position] = 1
             ticket.index = position
+
+    def _take_near(self, ticket: Ticket, decision: Decision) -> None:
+        position = ticket.position
+        if position >= len(self._played) or self._played[position]:
+            position = self._first_unplayed()
+            decision.surprising = True
+        self._take(ticket, position)
 
     def _first_unplayed(self) -> int:
         while self._first < len(self._played) and self._played[self._first]:
@@ -119,13 +187,14 @@ class Lane:
         return self._first
 
     def _by_input(self, ticket: Ticket, decision: Decision) -> bool:
-        for print_ in ticket.fingerprints:
+        for print_ in ticket.fingerprints():
             candidates = self._by_fingerprint.get(print_, ())
             while candidates and self._played[candidates[0]]:
                 candidates.popleft()
             if candidates:
                 decision.by_input += 1
                 decision.ambiguous += len(candidates) > 1
+                decision.surprising |= candidates[0] != ticket.position
                 self._take(ticket, candidates.popleft())
                 return True
         return False

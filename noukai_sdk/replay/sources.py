@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import ReplayNoSnapshotsError
-from ..models.sessions import (
-    RecordedError,
-    Session,
-    SessionExecution,
-    StepSnapshot,
-)
+from ..models.sessions import RecordedError, Session, SessionExecution, StepSnapshot
 from ..protocol.call import CallKind
 from .cassette import Cassette
 from .recording import Recording
@@ -21,6 +19,7 @@ RENDERED_PROMPT = "__rendered_prompt__"
 
 _KINDS: tuple[CallKind, ...] = get_args(CallKind)
 _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
+_time: TypeAdapter[datetime] = TypeAdapter(datetime, config={"defer_build": True})
 
 
 def cassette_from_session(session: Session) -> Cassette:
@@ -43,7 +42,7 @@ def _recording(execution: SessionExecution) -> Recording:
     kind = next((kind for kind in _KINDS if kind == execution.trigger_type), None)
     request = call.request if call is not None else _message_of(execution)
     return Recording(
-        slug=execution.slug,
+        slug=execution.slug or (call.slug if call else None),
         kind=kind,
         org=call.org if call else None,
         project=call.project if call else None,
@@ -84,7 +83,8 @@ def _result(execution: SessionExecution) -> dict[str, Any] | None:
     if "result" in execution.model_fields_set:
         result = execution.result
     else:
-        result = _output(steps[-1]) if steps else None
+        outputs = [_output(step) for step in steps if not _has_failed(step)]
+        result = outputs[-1] if outputs else None
     return {
         "status": execution.status,
         "result": result,
@@ -100,21 +100,35 @@ def _error(execution: SessionExecution) -> RecordedError | None:
     # Our backend says what failed; a failure without an answer of its own was a result.
     if execution.status != "failed" or "result" in execution.model_fields_set:
         return None
-    failed = next((step for step in execution.steps if step.error_snapshot is not None), None)
-    snapshot = failed.error_snapshot if failed is not None else None
+    return _error_of(_failure(execution))
+
+
+def _error_of(snapshot: Any) -> RecordedError:
     if isinstance(snapshot, dict):
         code, message = snapshot.get("code"), snapshot.get("message")
         return RecordedError(code=str(code) if code else None, message=str(message or ""))
     return RecordedError(message=str(snapshot or "the recorded run failed"))
 
 
+def _failure(execution: SessionExecution) -> Any:
+    """What the step that ended the run left as its error, None where no step did."""
+    failed = [step for step in _last_attempts(execution) if _has_failed(step)]
+    named = [step for step in failed if step.step_id == execution.error_at_step]
+    return next((step.error_snapshot for step in named or failed), None)
+
+
 def _last_attempts(execution: SessionExecution) -> list[StepSnapshot]:
+    """The steps that ran, or still do; of a step that was tried again, the last try."""
     last: dict[tuple[str, int | None], StepSnapshot] = {}
     for step in execution.steps:
         before = last.get((step.step_id, step.loop_index))
-        if before is None or step.attempt >= before.attempt:
+        if step.status != "skipped" and (before is None or step.attempt >= before.attempt):
             last[step.step_id, step.loop_index] = step
     return list(last.values())
+
+
+def _has_failed(step: StepSnapshot) -> bool:
+    return step.status == "failed" or step.error_snapshot is not None
 
 
 def _output(step: StepSnapshot) -> Any:
@@ -127,46 +141,52 @@ def _output(step: StepSnapshot) -> Any:
 def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
     """The stream that the steps tell of, in REPLAY.md's order."""
     steps = _last_attempts(execution)
+    if execution.status == "failed" and not steps:
+        return []  # refused before it began: there was no stream
+    # A step that ran in a loop has one index, however often it ran.
+    index = {step_id: at for at, step_id in enumerate(dict.fromkeys(s.step_id for s in steps))}
     events: list[dict[str, Any]] = [
         {
             "eventType": "run_started",
             "executionId": execution.execution_id,
             "flowId": execution.flow_id,
-            "stepCount": len({step.step_id for step in steps}),
+            "stepCount": len(index),
         }
     ]
-    for index, step in enumerate(steps):
-        events.append({"eventType": "step_started", "stepId": step.step_id, "stepIndex": index})
-        events.append(_end_of_step(step, index))
+    for step in steps:
+        events += _events_of(step, index[step.step_id])
     result = _result(execution)
     if execution.status == "completed" and result is not None:
         events.append({"eventType": "flow_completed", "result": result["result"]})
     return events
 
 
-def _end_of_step(step: StepSnapshot, index: int) -> dict[str, Any]:
-    if step.status == "failed" or step.error_snapshot is not None:
-        error = step.error_snapshot
-        return {
-            "eventType": "step_error",
+def _events_of(step: StepSnapshot, index: int) -> Iterator[dict[str, Any]]:
+    yield {"eventType": "step_started", "stepId": step.step_id, "stepIndex": index}
+    if _has_failed(step):
+        yield {"eventType": "step_error", "stepId": step.step_id, "error": _step_failure(step)}
+    elif step.status == "completed":
+        yield {
+            "eventType": "step_completed",
             "stepId": step.step_id,
-            "error": error if isinstance(error, dict) else {"message": str(error or "")},
+            "output": _output(step),
+            "durationMs": step.duration_ms,
+            "stepIndex": index,
         }
-    return {
-        "eventType": "step_completed",
-        "stepId": step.step_id,
-        "output": _output(step),
-        "durationMs": step.duration_ms,
-        "stepIndex": index,
-    }
+
+
+def _step_failure(step: StepSnapshot) -> dict[str, str | None]:
+    error = _error_of(step.error_snapshot)
+    return {"code": error.code, "message": error.message}
 
 
 def _seconds(time: str | None) -> float | None:
-    if not time:
+    if time is None:
         return None
     try:
-        moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
-    except ValueError:
+        # Not datetime.fromisoformat: before Python 3.11 it reads no Z and no 7 digits of a second.
+        moment = _time.validate_python(time)
+        # A time without a zone is the service's own, UTC.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except ValidationError:
         return None
-    # A time without a zone is the service's own, UTC.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
