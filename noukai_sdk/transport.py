@@ -9,11 +9,10 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .connections import AsyncClients, Pool, fault_from, sync_client
+from .connections import build, fault_from, sync_client
 from .errors import ClientClosedError
 from .protocol.call import Service
 from .protocol.program import (
@@ -30,7 +29,12 @@ from .protocol.program import (
     Want,
 )
 
+if TYPE_CHECKING:
+    from .pools import Pool
+
 T = TypeVar("T")
+
+LONGEST_CLOSE = 5.0  # seconds that the end of a stream may take
 
 Keep = Callable[[Any], bool]
 """Tells whether the caller gets an event; may raise to end the stream."""
@@ -72,78 +76,82 @@ class SyncTransport:
 
     def __init__(self, service: Service, http_client: Any = None) -> None:
         self.service = service
+        self.client = sync_client() if http_client is None else http_client
         self._owned = http_client is None
-        self._client = sync_client() if http_client is None else http_client
         self._closed = False
 
     def run(self, program: Program[T]) -> T:
         """The program's result."""
-        with self._wire(program) as wire:
-            item = advance(program)
-            while not isinstance(item, Done):
-                item = wire.answer(item)
-            return item.value  # type: ignore[no-any-return]  # Done holds the program's T
+        with _SyncDrive(self, program) as drive:
+            done = drive.pursue(advance(program))
+            return done.value  # type: ignore[no-any-return]  # Done holds the program's T
 
-    def stream(self, program: Program[None], keep: Keep | None = None) -> Iterator[Any]:
+    def stream(
+        self, program: Program[None], keep: Keep | None = None
+    ) -> Generator[Any, None, None]:
         """The program's events."""
-        with self._wire(program) as wire:
-            item = advance(program)
-            while not isinstance(item, Done):
+        with _SyncDrive(self, program) as drive:
+            for item in program:
                 if isinstance(item, Want):
-                    item = wire.answer(item)
-                    continue
+                    item = drive.pursue(item)
+                    if isinstance(item, Done):
+                        return
                 if keep is None or keep(item):
                     yield item
-                item = advance(program)
 
-    @contextmanager
-    def _wire(self, program: Program[Any]) -> Generator[_SyncWire, None, None]:
-        wire = _SyncWire(self.service, self._client, program)
-        try:
-            _refuse_closed(self._closed)
-            yield wire
-        finally:
-            program.close()
-            wire.close()
+    @property
+    def closed(self) -> bool:
+        """Whether calls are refused."""
+        return self._closed or getattr(self.client, "is_closed", False)
 
     def close(self) -> None:
         """Release the connections. May be called any number of times."""
         self._closed = True
         if self._owned:
-            self._client.close()
+            self.client.close()
 
 
-class _SyncWire:
-    """Does what one program wants; holds its open stream."""
+class _SyncDrive:
+    """One program at work: does what it wants, holds its open stream, and closes both at the end."""
 
-    def __init__(self, service: Service, client: Any, program: Program[Any]) -> None:
-        self._service = service
-        self._client = client
+    def __init__(self, transport: SyncTransport, program: Program[Any]) -> None:
+        self._transport = transport
         self._program = program
+        self._path = ""
         self._response: Any = None
         self._chunks: Iterator[bytes] = iter(())
 
-    def answer(self, want: Want) -> Any:
-        try:
-            outcome = self._perform(want)
-        except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, error)
-        return advance(self._program, outcome)
+    def __enter__(self) -> _SyncDrive:
+        _refuse_closed(self._transport.closed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.close()
+        self._close()
+
+    def pursue(self, item: Any) -> Any:
+        """Do what the program wants until it gives an event or is Done."""
+        while isinstance(item, Want):
+            try:
+                outcome = self._perform(item)
+            except Exception as error:  # noqa: BLE001 - the program decides what an error means
+                item = fail(self._program, _explained(item, error, self._path))
+            else:
+                item = advance(self._program, outcome)
+        return item
 
     def _perform(self, want: Want) -> Any:
         match want:
+            case ReadChunk():
+                return next(self._chunks, None)
             case SendRequest(request):
-                with translated(request.path):
-                    return _whole(self._client.send(self._built(request)))
+                return _whole(self._send(request, stream=False))
             case OpenStream(request):
                 return self._open(request)
-            case ReadChunk():
-                with translated("stream"):
-                    return next(self._chunks, None)
             case CloseStream():
-                return self.close()
+                return self._close()
             case CallTools(handler, tool_calls):
-                return handler(list(tool_calls))
+                return _not_awaitable(handler(list(tool_calls)))
             case Sleep(seconds, jitter):
                 return time.sleep(_jittered(seconds, jitter)) if seconds else None
             case Now():
@@ -151,20 +159,22 @@ class _SyncWire:
             case _:  # a Note is for listeners
                 return None
 
+    def _send(self, request: Request, *, stream: bool) -> Any:
+        self._path = request.path
+        client = self._transport.client
+        built = build(client, self._transport.service, request)
+        return client.send(built, stream=stream, auth=None)
+
     def _open(self, request: Request) -> Response:
-        self.close()
-        with translated(request.path):
-            self._response = self._client.send(self._built(request), stream=True)
-            if self._response.status_code != 200:
-                self._response.read()
-                return _whole(self._response)
-        self._chunks = self._response.iter_bytes()
-        return _head(self._response)
+        self._close()
+        self._response = response = self._send(request, stream=True)
+        if not response.is_success:
+            response.read()
+            return _whole(response)
+        self._chunks = response.iter_bytes()
+        return _head(response)
 
-    def _built(self, request: Request) -> Any:
-        return build(self._client, self._service, request)
-
-    def close(self) -> None:
+    def _close(self) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.close()
@@ -176,86 +186,76 @@ class AsyncTransport:
     is_async = True
 
     def __init__(self, service: Service, http_client: Any = None) -> None:
+        # Imports asyncio, which a program with a sync client can do without.
+        from .pools import AsyncClients
+
         self.service = service
-        self._clients = AsyncClients()
-        self._given = http_client
-        self._closed = False
+        self.clients = AsyncClients(http_client)
 
     async def run(self, program: Program[T]) -> T:
         """The program's result."""
-        wire = self._wire(program)
-        try:
-            _refuse_closed(self._closed)
-            item = advance(program)
-            while not isinstance(item, Done):
-                item = await wire.answer(item)
-            return item.value  # type: ignore[no-any-return]  # Done holds the program's T
-        finally:
-            program.close()
-            await wire.aclose()
+        async with _AsyncDrive(self, program) as drive:
+            done = await drive.pursue(advance(program))
+            return done.value  # type: ignore[no-any-return]  # Done holds the program's T
 
     async def stream(
         self, program: Program[None], keep: Keep | None = None
     ) -> AsyncGenerator[Any, None]:
         """The program's events."""
-        wire = self._wire(program)
-        try:
-            _refuse_closed(self._closed)
-            item = advance(program)
-            while not isinstance(item, Done):
+        async with _AsyncDrive(self, program) as drive:
+            for item in program:
                 if isinstance(item, Want):
-                    item = await wire.answer(item)
-                    continue
+                    item = await drive.pursue(item)
+                    if isinstance(item, Done):
+                        return
                 if keep is None or keep(item):
                     yield item
-                item = advance(program)
-        finally:
-            program.close()
-            await wire.aclose()
-
-    def _wire(self, program: Program[Any]) -> _AsyncWire:
-        return _AsyncWire(self.service, self._take, program)
-
-    async def _take(self) -> Pool:
-        return Pool(self._given) if self._given is not None else await self._clients.take()
 
     async def aclose(self) -> None:
         """Release the connections. May be called any number of times."""
-        self._closed = True
-        await self._clients.aclose()
+        await self.clients.aclose()
 
 
-class _AsyncWire:
-    """Does what one program wants; holds its open stream and the pool that it comes from."""
+class _AsyncDrive:
+    """As :class:`_SyncDrive`; holds also the pool that its open stream comes from."""
 
-    def __init__(
-        self, service: Service, take: Callable[[], Awaitable[Pool]], program: Program[Any]
-    ) -> None:
-        self._service = service
-        self._take = take
+    def __init__(self, transport: AsyncTransport, program: Program[Any]) -> None:
+        self._transport = transport
         self._program = program
+        self._path = ""
         self._pool: Pool | None = None
         self._response: Any = None
         self._chunks: Any = None
 
-    async def answer(self, want: Want) -> Any:
-        try:
-            outcome = await self._perform(want)
-        except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, error)
-        return advance(self._program, outcome)
+    async def __aenter__(self) -> _AsyncDrive:
+        _refuse_closed(self._transport.clients.closed)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._program.close()
+        await self._close()
+
+    async def pursue(self, item: Any) -> Any:
+        """Do what the program wants until it gives an event or is Done."""
+        while isinstance(item, Want):
+            try:
+                outcome = await self._perform(item)
+            except Exception as error:  # noqa: BLE001 - the program decides what an error means
+                item = fail(self._program, _explained(item, error, self._path))
+            else:
+                item = advance(self._program, outcome)
+        return item
 
     async def _perform(self, want: Want) -> Any:
         match want:
+            case ReadChunk():
+                return await anext(self._chunks, None)
             case SendRequest(request):
-                return await self._send(request)
+                return await self._exchange(request)
             case OpenStream(request):
                 return await self._open(request)
-            case ReadChunk():
-                with translated("stream"):
-                    return await anext(self._chunks, None)
             case CloseStream():
-                return await self.aclose()
+                return await self._close()
             case CallTools(handler, tool_calls):
                 results = handler(list(tool_calls))
                 return await results if inspect.isawaitable(results) else results
@@ -266,60 +266,58 @@ class _AsyncWire:
             case _:  # a Note is for listeners
                 return None
 
-    async def _send(self, request: Request) -> Response:
-        pool = await self._take()
+    async def _exchange(self, request: Request) -> Response:
+        pool = await self._transport.clients.take()
         try:
-            with translated(request.path):
-                return _whole(await pool.client.send(build(pool.client, self._service, request)))
+            return _whole(await self._send(pool.client, request, stream=False))
         finally:
             pool.busy -= 1
 
-    async def _open(self, request: Request) -> Response:
-        await self.aclose()
-        self._pool = pool = await self._take()
-        with translated(request.path):
-            built = build(pool.client, self._service, request)
-            self._response = await pool.client.send(built, stream=True)
-            if self._response.status_code != 200:
-                await self._response.aread()
-                return _whole(self._response)
-        self._chunks = self._response.aiter_bytes()
-        return _head(self._response)
+    async def _send(self, client: Any, request: Request, *, stream: bool) -> Any:
+        self._path = request.path
+        built = build(client, self._transport.service, request)
+        return await client.send(built, stream=stream, auth=None)
 
-    async def aclose(self) -> None:
-        response, self._response = self._response, None
+    async def _open(self, request: Request) -> Response:
+        await self._close()
+        self._pool = await self._transport.clients.take()
+        self._response = response = await self._send(self._pool.client, request, stream=True)
+        if not response.is_success:
+            await response.aread()
+            return _whole(response)
+        self._chunks = response.aiter_bytes()
+        return _head(response)
+
+    async def _close(self) -> None:
         pool, self._pool = self._pool, None
+        response, self._response = self._response, None
         if pool is not None:
             pool.busy -= 1
         if response is not None:
             import anyio
 
             # The caller may be cancelled: the connection must be given back all the same.
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(LONGEST_CLOSE, shield=True):
                 await response.aclose()
 
 
-def build(client: Any, service: Service, request: Request) -> Any:
-    """The HTTP library's request."""
-    return client.build_request(
-        request.method,
-        service.base_url + request.path,
-        content=request.body,
-        headers={**service.headers, **request.headers},
-        timeout=request.timeout,
-    )
+def _explained(want: Want, error: Exception, path: str) -> Exception:
+    """The error to give to the program: the SDK's own, caused by the HTTP library's."""
+    if isinstance(want, CallTools):
+        return error  # a tool's network trouble is not the service's
+    fault = fault_from(error, path)
+    if fault is None:
+        return error
+    fault.__cause__ = error
+    return fault
 
 
-@contextmanager
-def translated(path: str) -> Iterator[None]:
-    """Turn the HTTP library's errors into the SDK's, with the original as their cause."""
-    try:
-        yield
-    except Exception as error:
-        fault = fault_from(error, path)
-        if fault is None:
-            raise
-        raise fault from error
+def _not_awaitable(results: Any) -> Any:
+    if not inspect.isawaitable(results):
+        return results
+    if inspect.iscoroutine(results):
+        results.close()
+    raise TypeError("tool_handler returned an awaitable: use AsyncNoukai, or a plain function")
 
 
 def _whole(response: Any) -> Response:

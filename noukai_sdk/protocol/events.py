@@ -11,7 +11,6 @@ from pydantic_core import from_json
 
 from ..models.events import EVENT_CLASSES, StreamEvent
 from .answers import first_problem
-from .program import READ_CHUNK, Program
 from .sse import Frame, SSEDecoder
 
 logger = logging.getLogger("noukai_sdk")
@@ -19,9 +18,8 @@ logger = logging.getLogger("noukai_sdk")
 Reader = Callable[[bytes], StreamEvent]
 
 
-def read_events(decoder: SSEDecoder) -> Program[list[StreamEvent] | None]:
-    """The events of the next chunk of the open stream, None at its end."""
-    chunk: bytes | None = yield READ_CHUNK
+def read_events(decoder: SSEDecoder, chunk: bytes | None) -> list[StreamEvent] | None:
+    """The events that ``chunk`` completes; after the last chunk, which is None, None."""
     if chunk is not None:
         return parse_frames(decoder.feed(chunk))
     return parse_frames(decoder.flush()) or None

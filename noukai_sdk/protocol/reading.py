@@ -25,7 +25,7 @@ from .call import FlowRef, Service
 from .events import read_events
 from .exchange import open_stream, send
 from .paths import session_path, step_trace_path, trace_path
-from .program import CloseStream, Program
+from .program import READ_CHUNK, CloseStream, Program
 from .requests import get
 from .sse import SSEDecoder
 
@@ -69,7 +69,7 @@ def live_trace(
     path = trace_path(flow, execution_id, live=True)
     yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
     decoder = SSEDecoder()
-    while (events := (yield from read_events(decoder))) is not None:
+    while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
         yield from events
     yield CloseStream()
 

@@ -41,6 +41,8 @@ class SSEDecoder:
         if b"\r" in chunk or self._after_cr:
             chunk = self._with_line_feeds(chunk)
         buffer = self._buffer
+        if not (buffer or self._at_start) and chunk.endswith(_BLANK_LINE):
+            return _frames(chunk)
         # A blank line can be split between two chunks, so look one byte back.
         unseen = max(0, len(buffer) - 1)
         buffer += chunk

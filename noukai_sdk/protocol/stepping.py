@@ -21,7 +21,7 @@ from ..models.results import ToolResult
 from .call import FlowCall
 from .events import read_events
 from .exchange import open_stream
-from .program import CloseStream, PauseSeen, Program, ResultsSent
+from .program import READ_CHUNK, CloseStream, PauseSeen, Program, ResultsSent
 from .requests import post
 from .sse import SSEDecoder
 from .tools import ToolRounds, continued, wire_results
@@ -34,6 +34,8 @@ FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments")
 _ENDS = (FlowCompleted, StepFailed)
 _PAUSES = (StepPaused, ToolCallsRequired)
 _INDEXED = (StepStarted, StepCompleted, StepPaused, ToolCallsRequired)
+# Nearly all events of a stream, and they move nothing. (isinstance is slow on pydantic's classes.)
+_PASSING = frozenset({"step_output", "step_input"})
 
 
 class Cursor:
@@ -124,8 +126,11 @@ def _one_call(
     yield from open_stream(call.service, post(call, body, accept="text/event-stream"))
     decoder = SSEDecoder()
     pause: StepPaused | ToolCallsRequired | None = None
-    while (events := (yield from read_events(decoder))) is not None:
+    while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
         for event in events:
+            if event.type in _PASSING:
+                yield event
+                continue
             cursor.see(event)
             if isinstance(event, _PAUSES):
                 pause = event
