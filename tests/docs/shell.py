@@ -69,6 +69,9 @@ def commands_of(code: str) -> Iterator[Command]:
 def _command(text: str, words: list[str]) -> Command:
     env = {}
     while words and (match := _ASSIGNMENT.fullmatch(words[0])):
+        if match[2].startswith("$("):  # what it is assigned is what a command prints
+            words = [match[2][2:], *words[1:]]
+            break
         env[match[1]] = match[2]
         words = words[1:]
     return Command(text, tuple(words[:-1] if words[-1:] == ["&"] else words), env)
