@@ -6,10 +6,10 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from ..errors import ReplayLeftoverError, ReplayMissError
-from ..models.reports import ReplayReport, ReportEntry
+from ..errors import NoukaiError, ReplayError, ReplayLeftoverError, ReplayNoSnapshotsError
+from ..models.reports import CallSite, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
 from ..protocol.program import Program
 from .callsite import call_site
@@ -18,6 +18,8 @@ from .fingerprint import differing_fields
 from .lane import Decision, Ticket
 from .misses import miss
 from .recording import Recording
+
+ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
 
 class ReplayConcurrencyWarning(UserWarning):
@@ -53,14 +55,14 @@ class Player:
         self.cassette = cassette
         self.options = options or PlayOptions()
         self.report: ReplayReport = beside.report if beside else ReplayReport()
-        self._misses: list[ReplayMissError] = beside._misses if beside else []
+        self._refusals: list[NoukaiError] = beside._refusals if beside else []
         self._lock = threading.Lock()
         self._warned: set[tuple[Any, ...]] = set()
         self._ended = False
 
-    def claim(self, call: FlowCall) -> Ticket:
-        """Take the call's place, in the order of the calls."""
-        site = call_site()
+    def claim(self, call: FlowCall, site: CallSite | None = None) -> Ticket:
+        """Take the call's place, in the order of the calls. ``site`` is where it was made: here."""
+        site = site or call_site()
         with self._lock:
             lane = self.cassette.lane_for(call)
             return lane.claim(call.request, call.flow.version, site, self.options.redact)
@@ -82,26 +84,40 @@ class Player:
         Raises:
             ReplayMissError: There is no recording, and the call may not go live.
         """
+        self.check_open(call, ticket)
         with self._lock:
             decision = ticket.lane.settle(ticket)
-        if decision is not None:
-            self._warn(ticket, decision)
-        if self._ended:
-            raise self.missed(call, ticket, "The replay's scope has ended already.")
+            warning = self._warning(ticket, decision) if decision is not None else None
+        if warning is not None:
+            _warn(warning, ticket)
         if ticket.index is None:
             if self.options.go_live is not None:
                 return None
             raise self.missed(call, ticket)
         recording = ticket.lane.recordings[ticket.index]
+        if recording.unavailable is not None:
+            raise self.refused(ticket, _no_snapshots(call, recording, self.report))
         self.report.hits.append(_entry(ticket))
         self._compare(call, ticket, recording)
         return recording
 
-    def missed(self, call: FlowCall, ticket: Ticket, reason: str | None = None) -> ReplayMissError:
-        """The error for a call without an answer. It stays in the report whoever catches it."""
+    def check_open(self, call: FlowCall, ticket: Ticket) -> None:
+        """Refuse a call that comes when the scope has ended."""
+        if self._ended:
+            raise self.missed(call, ticket, "The replay's scope has ended already.")
+
+    def missed(self, call: FlowCall, ticket: Ticket, reason: str | None = None) -> ReplayError:
+        """The error for a call without an answer."""
         error = miss(self.cassette, call, ticket, self.report, reason)
-        self.report.misses.append(_entry(ticket, error.reason or ""))
-        self._misses.append(error)
+        return self.refused(ticket, error, error.reason or "")
+
+    def refused(self, ticket: Ticket, error: ErrorT, detail: str = "") -> ErrorT:
+        """``error``, which answers a call. It stays in the report whoever catches it."""
+        hit = _entry(ticket)
+        if hit in self.report.hits:  # what was found could not be served to its end
+            self.report.hits.remove(hit)
+        self.report.misses.append(_entry(ticket, detail or error.message))
+        self._refusals.append(error)
         return error
 
     def drifted(self, ticket: Ticket, detail: str) -> None:
@@ -111,22 +127,23 @@ class Player:
     def settle(self) -> None:
         """The scope's body has ended well: raise what must not stay unsaid."""
         self.end()
-        if self._misses:
-            raise self._misses[0]
+        if self._refusals:
+            raise self._refusals[0]
         # Who lets calls go live has chosen to leave the recorded path.
         if self.report.leftovers and self.options.go_live is None:
             raise _leftover_error(self.report)
 
     def end(self) -> bool:
         """No call is served from now on; what is left goes into the report. False the second time."""
-        if self._ended:
-            return False
-        self._ended = True
-        self.report.leftovers += [
-            ReportEntry(lane.slug, lane.kind, position, str(lane.recordings[position]))
-            for lane, position in self.cassette.unplayed()
-        ]
-        return True
+        with self._lock:
+            if self._ended:
+                return False
+            self._ended = True
+            self.report.leftovers += [
+                ReportEntry(lane.slug, lane.kind, position, str(lane.recordings[position]))
+                for lane, position in self.cassette.unplayed()
+            ]
+            return True
 
     def _compare(self, call: FlowCall, ticket: Ticket, recording: Recording) -> None:
         if recording.truncated:
@@ -142,11 +159,12 @@ class Player:
         if self.options.strict_inputs:
             raise self.missed(call, ticket, f"{said[0].upper()}{said[1:]}, and inputs are strict.")
 
-    def _warn(self, ticket: Ticket, decision: Decision) -> None:
+    def _warning(self, ticket: Ticket, decision: Decision) -> str | None:
+        """What to say about a decision; None where it was said before, or is nothing to speak of."""
         lane = ticket.lane
         key = (lane.kind, lane.slug, decision.ambiguous > 0)
         if not decision.surprising or key in self._warned:
-            return
+            return None
         self._warned.add(key)
         if decision.ambiguous:
             said = "some have the same input, so these were answered in recorded order"
@@ -154,13 +172,12 @@ class Player:
             said = "each was answered by the recording of its own input"
         else:
             said = "where no recording has the call's input, position decided"
-        text = f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {said}"
-        if ticket.site is None:
-            warnings.warn(text, ReplayConcurrencyWarning, stacklevel=2)
-        else:
-            warnings.warn_explicit(
-                text, ReplayConcurrencyWarning, ticket.site.file, ticket.site.line
-            )
+        return f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {said}"
+
+
+def _warn(text: str, ticket: Ticket) -> None:
+    site = ticket.site or CallSite("noukai_sdk", 0, "")
+    warnings.warn_explicit(text, ReplayConcurrencyWarning, site.file, site.line)
 
 
 def _same_input(recording: Recording, ticket: Ticket) -> bool:
@@ -172,6 +189,14 @@ def _same_input(recording: Recording, ticket: Ticket) -> bool:
 def _entry(ticket: Ticket, detail: str = "") -> ReportEntry:
     lane = ticket.lane
     return ReportEntry(lane.slug, lane.kind, ticket.position, detail, ticket.site)
+
+
+def _no_snapshots(call: FlowCall, recording: Recording, report: ReplayReport) -> ReplayError:
+    return ReplayNoSnapshotsError(
+        f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",
+        execution_id=recording.execution_id,
+        report=report,
+    )
 
 
 def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .. import errors
-from ..errors import NoukaiError, ReplayInvalidSessionError, ReplayNoSnapshotsError
-from ..models.events import EVENT_CLASSES, StepPaused, StreamEvent, ToolCallsRequired
-from ..models.results import ExecuteResult, PausedResult, ToolResult
-from ..models.sessions import ToolRound
-from ..protocol.answers import error_class
+from ..errors import NoukaiError, ReplayError, ReplayInvalidSessionError
+from ..models.events import (
+    EVENT_CLASSES,
+    FlowCompleted,
+    StepFailed,
+    StepPaused,
+    StreamEvent,
+    ToolCallsRequired,
+)
+from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolResult
+from ..protocol.answers import error_class, first_problem
 from ..protocol.call import FlowCall
 from ..protocol.program import Program, Sleep
 from ..protocol.requests import encode
@@ -25,6 +31,7 @@ from .player import Player
 from .recording import Recording
 
 Answer = ExecuteResult | PausedResult
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def play(player: Player, call: FlowCall, ticket: Ticket) -> Program[Any]:
@@ -54,12 +61,6 @@ def use_up(player: Player, ticket: Ticket) -> Program[None]:
 
 
 def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording) -> Program[Any]:
-    if recording.unavailable is not None:
-        raise ReplayNoSnapshotsError(
-            f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",
-            execution_id=recording.execution_id,
-            report=player.report,
-        )
     reading = _Reading(player, call, ticket, recording)
     if call.kind == "execute":
         return (yield from reading.execute())
@@ -81,7 +82,7 @@ class _Reading:
         self._rounds = ToolRounds(call)
         self._paced = player.options.pacing == "recorded"
         # A call that brings no tools cannot answer a pause: it gets the final result at once.
-        self._pauses: Sequence[ToolRound] = recording.rounds if "tools" in call.request else ()
+        self._has_tools = "tools" in call.request
 
     def execute(self) -> Program[Answer]:
         recording = self._recording
@@ -90,19 +91,25 @@ class _Reading:
         return (yield from self._from_round(0))
 
     def job(self) -> RecordedJob:
-        if self._recording.error is not None:
+        recording = self._recording
+        if recording.error is not None and recording.kind == "job":
             raise self._error()
-        if self._recording.result is None:
+        if recording.result is None or recording.kind != "job":
             raise self._player.missed(
                 self._call,
                 self._ticket,
                 "Jobs cannot be replayed from a service session: use a cassette file.",
             )
-        return RecordedJob(self._recording, self._player.cassette.session_id)
+        self._read(JobSubmission, recording.result)
+        try:
+            return RecordedJob(recording, self._player.cassette.session_id)
+        except ValidationError as error:
+            raise self._malformed(f"a look at the job: {first_problem(error)}") from error
 
     def _from_round(self, number: int) -> Program[Answer]:
-        for index in range(number, len(self._pauses)):
-            paused = PausedResult.model_validate(self._pauses[index].paused)
+        rounds = self._recording.rounds if self._has_tools else ()
+        for index in range(number, len(rounds)):
+            paused = self._read(PausedResult, rounds[index].paused)
             paused.session_id = self._player.cassette.session_id
             if self._call.tool_handler is None:
                 paused._resume = partial(self._resumed, index)
@@ -120,30 +127,37 @@ class _Reading:
             raise self._error()
         if self._recording.result is None:
             raise self._ends_here()
-        result = ExecuteResult.model_validate(self._recording.result)
+        result = self._read(ExecuteResult, self._recording.result)
         result.session_id = self._player.cassette.session_id
         return result
 
     def stream(self) -> Program[None]:
         cursor = Cursor()
         pauses = 0
-        event = None
         waits = self._waits()
-        for index, event in enumerate(typed_events(self._recording.events)):
+        for index, event in enumerate(self._events()):
             if index in waits:
                 yield Sleep(waits[index])
             cursor.see(event)
             if isinstance(event, ToolCallsRequired):
-                if not (yield from self._pause(event, pauses)):
+                if self._has_tools and not (yield from self._pause(event, pauses)):
                     return
                 pauses += 1
                 cursor.same_step(event)
                 continue
             yield event
+            if isinstance(event, (FlowCompleted, StepFailed)):
+                return
             if isinstance(event, StepPaused):
                 cursor.next_step()
-        if event is None or event.type not in ("flow_completed", "step_error"):
-            raise self._error() if self._recording.error else self._ends_here()
+        raise self._error() if self._recording.error else self._ends_here()
+
+    def _events(self) -> Iterator[StreamEvent]:
+        """The recorded events; unknown types are left out, as on the wire."""
+        for data in self._recording.events:
+            kind = EVENT_CLASSES.get(str(data.get("eventType")))
+            if kind is not None:
+                yield self._read(kind, data)
 
     def _waits(self) -> dict[int, float]:
         """Where a network chunk began, and how long it was waited for."""
@@ -165,18 +179,26 @@ class _Reading:
     def _check_results(self, number: int, results: list[dict[str, Any]]) -> None:
         recorded = self._recording.rounds[number : number + 1]
         sent = recorded[0].tool_results if recorded else None
-        if sent is not None and wire_results(sent) != results:
+        if sent is not None and self._wire(sent) != results:
             self._player.drifted(
                 self._ticket, f"tool results of round {number + 1} differ from the recorded ones"
             )
 
+    def _wire(self, recorded: Sequence[ToolResult]) -> list[ToolResult]:
+        try:
+            return wire_results(recorded)
+        except (TypeError, ValueError) as error:
+            raise self._malformed(str(error)) from error
+
     def _error(self) -> NoukaiError:
         error = self._recording.error
         assert error is not None  # the caller has looked
-        recorded_class = getattr(errors, error.type or "", None)
-        if recorded_class is not None and error.type in errors.__all__:
-            rebuilt: NoukaiError = recorded_class(error.message, **error.details)
-            return rebuilt
+        if error.type in errors.__all__:
+            recorded_class: type[NoukaiError] = getattr(errors, error.type)
+            try:
+                return recorded_class(error.message, **error.details)
+            except TypeError as problem:
+                return self._malformed(f"{error.type}: {problem}")
         said = ": ".join(part for part in (error.code, error.message) if part)
         return error_class(error.status_code, error.code)(
             said or "the recorded run failed",
@@ -192,16 +214,16 @@ class _Reading:
             "The recording is not complete: the run had not ended when it was recorded.",
         )
 
-
-def typed_events(recorded: Sequence[dict[str, Any]]) -> Iterator[StreamEvent]:
-    """The recorded events; unknown types are left out, as on the wire."""
-    for data in recorded:
-        kind = EVENT_CLASSES.get(str(data.get("eventType")))
-        if kind is None:
-            continue
+    def _read(self, model: type[ModelT], data: Any) -> ModelT:
         try:
-            yield kind.model_validate(data)
+            return model.model_validate(data)
         except ValidationError as error:
-            raise ReplayInvalidSessionError(
-                f"a recorded {kind.type} event is malformed: {error.error_count()} problems"
-            ) from error
+            raise self._malformed(f"{model.__name__}: {first_problem(error)}") from error
+
+    def _malformed(self, said: str) -> ReplayError:
+        error = ReplayInvalidSessionError(
+            f"the recording of {self._call.flow.slug!r} is malformed: {said}",
+            execution_id=self._recording.execution_id,
+            report=self._player.report,
+        )
+        return self._player.refused(self._ticket, error)

@@ -39,6 +39,7 @@ def cassette_from_session(session: Session) -> Cassette:
 
 def _recording(execution: SessionExecution) -> Recording:
     call = execution.call
+    is_job = execution.trigger_type == "job"  # a session says nothing of how its jobs were asked
     kind = next((kind for kind in _KINDS if kind == execution.trigger_type), None)
     request = call.request if call is not None else _message_of(execution)
     return Recording(
@@ -53,8 +54,8 @@ def _recording(execution: SessionExecution) -> Recording:
         message_only=call is None,
         started_at=_seconds(execution.started_at),
         completed_at=_seconds(execution.completed_at),
-        result=_result(execution),
-        error=_error(execution),
+        result=None if is_job else _result(execution),
+        error=None if is_job else _error(execution),
         rounds=execution.tool_rounds or [],
         events=execution.events or _rebuilt_events(execution),
         truncated=any(step.truncated for step in execution.steps),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..errors import NoukaiError
 from ..protocol.call import FlowCall, Service
 from ..protocol.program import Program
 from ..protocol.reading import fetch_session
 from ..replay.cassette import Cassette
+from ..replay.lane import Ticket
 from ..replay.player import Player, PlayOptions
 from ..replay.redaction import Redactor
-from ..replay.lane import Ticket
 from ..replay.serving import play, use_up
 from ..replay.sources import cassette_from_session
 from . import guard
@@ -95,9 +96,16 @@ class ReplayScope(Scope):
         """One call from another session; the scope's own recording of it counts as used."""
         assert call.session_id is not None  # admit() has looked
         yield from use_up(self._player, ticket)
-        session = yield from fetch_session(call.service, call.session_id)
-        player = Player(cassette_from_session(session), beside=self._player)
-        return (yield from play(player, call, player.claim(call)))
+        self._player.check_open(call, ticket)
+        try:
+            session = yield from fetch_session(call.service, call.session_id)
+            cassette = cassette_from_session(session)
+        except NoukaiError as error:
+            raise self._player.refused(ticket, error) from error.__cause__
+        # Nobody meant this call to go live, whatever the scope's own misses may do.
+        options = replace(self._player.options, go_live=None, redact=None)
+        player = Player(cassette, options, beside=self._player)
+        return (yield from play(player, call, player.claim(call, ticket.site)))
 
 
 def open_session(service: Service, session_id: str, plan: ReplayPlan) -> Program[ReplayScope]:
