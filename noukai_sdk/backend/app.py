@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from ..local.chat import ChatModel
 from . import errors
 from .channels import Channels
 from .models import Stats
@@ -17,11 +18,15 @@ from .settings import Settings
 BASE = "/api/v1"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, *, open_model: Callable[[str], ChatModel] | None = None
+) -> FastAPI:
     """The backend as an ASGI app.
 
     Args:
         settings: Where its database and flows are, who may call, and the limits.
+        open_model: Gives the model of a spec such as ``"offline"``; by default
+            ``noukai_sdk.local.providers.open_model``.
 
     Returns:
         The app. Its lifespan opens the database, brings the tables up to date and closes everything;
@@ -36,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, channels, stats) as service:
+        async with running(settings, channels, stats, open_model) as service:
             app.state.service = service
             yield
 

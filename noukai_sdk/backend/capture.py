@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Iterator
 from typing import Any
 
 from ..local.flow import CaptureMode
@@ -32,17 +32,25 @@ def kept_events(mode: CaptureMode | str, events: list[Event]) -> list[Event]:
     """The events as they may be stored. Chunks of one output belong into one call."""
     if mode != "redacted":
         return events if mode == "full" else []
-    out: list[Event] = []
-    for is_text, group in groupby(events, key=_is_text):
-        some = list(group)
-        out += _masked_texts(some) if is_text else masked(some)
+    out = [event if _is_text(event) else masked(event) for event in events]
+    for places in _texts(events):
+        chunks = masked_chunks([events[place]["outputData"] for place in places])
+        for place, chunk in zip(places, chunks, strict=True):
+            out[place] = {**events[place], "outputData": chunk}
     return out
+
+
+def _texts(events: list[Event]) -> Iterator[list[int]]:
+    """Where the pieces of each text stand: steps that run side by side take turns."""
+    growing: dict[Any, list[int]] = {}
+    for place, event in enumerate(events):
+        key = (event.get("stepId"), event.get("loopIndex"))
+        if _is_text(event):
+            growing.setdefault(key, []).append(place)
+        elif key in growing:
+            yield growing.pop(key)
+    yield from growing.values()
 
 
 def _is_text(event: Event) -> bool:
     return event["eventType"] == "step_output" and isinstance(event["outputData"], str)
-
-
-def _masked_texts(events: list[Event]) -> list[Event]:
-    chunks = masked_chunks([event["outputData"] for event in events])
-    return [{**event, "outputData": chunk} for event, chunk in zip(events, chunks, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ..local.flow import Flow
@@ -27,7 +26,7 @@ def execution_row(run: Run, now: int) -> Row:
         "project": flow.project,
         "slug": flow.slug,
         "version": run.version,
-        "flow_id": flow.flow_id,
+        "flow_id": run.flow_id,
         "block_count": len(flow.steps),
         "session_id": run.session_id,
         "trigger": run.trigger,
@@ -47,7 +46,8 @@ def execution_row(run: Run, now: int) -> Row:
 
 def _state(run: Run) -> Row:
     return {
-        "run": asdict(run.state),
+        # Not copied: it becomes text at once.
+        "run": vars(run.state),
         "log": run.log.position(),
         "pause": run.pause,
         "request": run.request,
@@ -99,10 +99,10 @@ def step_ids(row: Mapping[str, Any]) -> list[str]:
     return list(loaded(row["state"])["stepIds"])
 
 
-def open_step(row: Mapping[str, Any]) -> StepRecord | None:
-    """The step that the run of this row is in the middle of, None where it is in none."""
+def open_steps(row: Mapping[str, Any]) -> list[StepRecord]:
+    """The steps that the run of this row is in the middle of."""
     state = loaded(row["state"])
-    return RunLog.at(state["log"]).open_step if state else None
+    return list(RunLog.at(state["log"]).open_steps.values()) if state else []
 
 
 def run_from(row: Mapping[str, Any], flow: Flow) -> Run:

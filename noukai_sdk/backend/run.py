@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from ..local.flow import Flow
@@ -21,6 +22,8 @@ Trigger = Literal["execute", "step", "job"]
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
+
+_CUT_OFF = {"code": "CANCELLED", "message": "the run stopped before this step had ended"}
 
 
 @dataclass
@@ -53,6 +56,11 @@ class Run:
     tool_rounds: list[dict[str, Any]] = field(default_factory=list)
     log: RunLog = field(default_factory=RunLog)
 
+    @cached_property
+    def flow_id(self) -> str:
+        """The flow's id."""
+        return self.flow.flow_id
+
     @property
     def has_ended(self) -> bool:
         """True once nothing more can happen."""
@@ -67,9 +75,11 @@ class Run:
         elif isinstance(event, StepFailed):
             self.error = noted.get("error", {})
             self.error_at_step = event.step_id
+            self.log.interrupt(_CUT_OFF, now)
             self._end("failed", now)
         elif isinstance(event, ToolCallsRequired):
             self.status, self.pause = "paused", noted
+            self.log.interrupt(_CUT_OFF, now)
             self.tool_rounds.append({"paused": self.paused_body(), "toolResults": None})
         elif isinstance(event, StepPaused):
             self.status = "paused"
@@ -90,7 +100,7 @@ class Run:
             "message": message,
         }
         self.error = error
-        self.error_at_step = self.log.give_up(error, now)
+        self.error_at_step = self.log.interrupt(error, now)
         self._end(status, now)
 
     def _end(self, status: Status, now: int) -> None:
@@ -109,6 +119,6 @@ class Run:
             "toolCallMessages": pause["toolCallMessages"],
             "toolCalls": pause["toolCalls"],
             "accumulatedOutputs": pause["accumulatedOutputs"],
-            "flowId": self.flow.flow_id,
+            "flowId": self.flow_id,
             "blockCount": len(self.flow.steps),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.events import (
@@ -18,6 +18,7 @@ from .capture import Event
 
 # What is said even where it is null: the rest of an event's fields are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
+_OF_A_STEP = (StepInput, StepOutput, StepCompleted, StepFailed, ToolCallsRequired)
 
 
 def wire(event: StreamEvent) -> Event:
@@ -28,7 +29,12 @@ def wire(event: StreamEvent) -> Event:
 
 @dataclass
 class StepRecord:
-    """One attempt of one step. Times are microseconds since 1970."""
+    """One attempt of one step. Times are microseconds since 1970.
+
+    Attributes:
+        waits: The step is paused for tools; the same attempt goes on with what they find.
+        first_chunk: The number of the event with the first piece of the output that is growing.
+    """
 
     number: int
     step_id: str
@@ -44,53 +50,51 @@ class StepRecord:
     input: Any = None
     output: Any = None
     error: dict[str, Any] | None = None
-
-    def close(self, status: str, now: int) -> None:
-        """The attempt is over."""
-        self.status = status
-        self.completed_at = now
-        self.duration_ms = (now - self.started_at) / 1000
+    waits: bool = False
+    first_chunk: int | None = None
 
 
 @dataclass
 class RunLog:
     """The events and steps of a run, and which of them are not stored yet.
 
-    ``events`` and ``steps`` hold those of this process that are not taken away yet; the numbers
-    count from the start of the run, whichever process it began in.
+    ``events`` and ``steps`` hold those that were not taken away yet; the numbers count from the
+    start of the run, whichever process it began in.
     """
 
     next_event: int = 0
     next_step: int = 0
-    open_step: StepRecord | None = None
-    waits_for_tools: bool = False
+    open_steps: dict[str, StepRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
-    _open_chunks: int = 0
 
     def note(self, event: StreamEvent, now: int) -> Event:
         """Take in what has happened; gives the event in wire form."""
         noted = wire(event)
+        number = self.next_event
         self.events.append(noted)
         self.next_event += 1
-        self._open_chunks = self._open_chunks + 1 if isinstance(event, StepOutput) else 0
         if isinstance(event, StepStarted):
-            self._start(event, now)
-        elif self.open_step is not None:
-            self._continue(self.open_step, event, noted, now)
+            self._start(event.step_id, now)
+        elif isinstance(event, _OF_A_STEP):
+            # A step that was left out completes without having started.
+            step = self.open_steps.get(event.step_id) or self._start(event.step_id, now)
+            self._continue(step, event, noted, now)
+            step.first_chunk = _first_chunk(step, event, number)
         return noted
 
-    def _start(self, event: StepStarted, now: int) -> None:
-        attempt = 1
-        if self.open_step is not None:
-            if self.waits_for_tools:
-                # The same attempt goes on with what the tools found.
-                self.waits_for_tools = False
-                return
-            attempt = self.open_step.attempt + 1
-            self._close("failed", now)
-        self.open_step = StepRecord(self.next_step, event.step_id, attempt, now)
+    def _start(self, step_id: str, now: int) -> StepRecord:
+        before = self.open_steps.get(step_id)
+        if before is not None and before.waits:
+            before.waits = False
+            return before
+        if before is not None:
+            self._close(before, "failed", now)
+        attempt = 1 if before is None else before.attempt + 1
+        step = StepRecord(self.next_step, step_id, attempt, now)
+        self.open_steps[step_id] = step
         self.next_step += 1
+        return step
 
     def _continue(self, step: StepRecord, event: StreamEvent, noted: Event, now: int) -> None:
         if isinstance(event, StepInput):
@@ -101,35 +105,40 @@ class RunLog:
             step.output = noted["output"]
             step.tokens = noted.get("tokens")
             step.cost_usd = event.cost_usd
-            self._close("completed", now)
+            self._close(step, "skipped" if noted.get("skipped") else "completed", now)
         elif isinstance(event, StepFailed):
             step.error = noted.get("error")
-            self._close("failed", now)
+            self._close(step, "failed", now)
         elif isinstance(event, ToolCallsRequired):
-            self.waits_for_tools = True
+            step.waits = True
 
-    def _close(self, status: str, now: int) -> None:
-        assert self.open_step is not None  # the callers have seen it
-        self.open_step.close(status, now)
-        self.steps.append(self.open_step)
-        self.open_step = None
+    def _close(self, step: StepRecord, status: str, now: int) -> None:
+        step.status = status
+        step.completed_at = now
+        step.duration_ms = (now - step.started_at) / 1000
+        self.steps.append(step)
+        del self.open_steps[step.step_id]
 
-    def give_up(self, error: dict[str, Any], now: int) -> str | None:
-        """The run ends in the middle of a step: it has failed. Gives the step's id."""
-        if self.open_step is None:
-            return None
-        step_id = self.open_step.step_id
-        self.open_step.error = error
-        self._close("failed", now)
-        return step_id
+    def interrupt(self, error: dict[str, Any], now: int) -> str | None:
+        """No step is in progress any more, but those that wait for tools: the others have failed.
+
+        Returns:
+            The id of the first of them, None where there was none.
+        """
+        cut_off = [step for step in self.open_steps.values() if not step.waits]
+        for step in cut_off:
+            step.error = error
+            self._close(step, "failed", now)
+        return cut_off[0].step_id if cut_off else None
 
     def take(self) -> tuple[int, list[Event], list[StepRecord]]:
         """Hand over what can be stored: the first event's number, the events, the closed steps.
 
-        Chunks of an output that is still growing stay: they are masked as one text.
+        Events from the first piece of a growing output on stay: its pieces are masked as one text.
         """
-        ready = len(self.events) - self._open_chunks
+        growing = [s.first_chunk for s in self.open_steps.values() if s.first_chunk is not None]
         first = self.next_event - len(self.events)
+        ready = min(growing, default=self.next_event) - first
         events, self.events = self.events[:ready], self.events[ready:]
         steps, self.steps = self.steps, []
         return first, events, steps
@@ -139,16 +148,23 @@ class RunLog:
         return list(enumerate(self.events, start=self.next_event - len(self.events)))
 
     def position(self) -> dict[str, Any]:
-        """What another process needs to go on with this log, as JSON values."""
+        """What another process needs to go on with this log: values that JSON has words for."""
         return {
-            "next_event": self.next_event,
-            "next_step": self.next_step,
-            "open_step": asdict(self.open_step) if self.open_step else None,
-            "waits_for_tools": self.waits_for_tools,
+            "nextEvent": self.next_event,
+            "nextStep": self.next_step,
+            "openSteps": [vars(step) for step in self.open_steps.values()],
         }
 
     @classmethod
     def at(cls, position: dict[str, Any]) -> RunLog:
         """The log that goes on from :meth:`position`."""
-        step = position["open_step"]
-        return cls(**{**position, "open_step": StepRecord(**step) if step else None})
+        steps = [StepRecord(**step) for step in position["openSteps"]]
+        return cls(
+            position["nextEvent"], position["nextStep"], {step.step_id: step for step in steps}
+        )
+
+
+def _first_chunk(step: StepRecord, event: StreamEvent, number: int) -> int | None:
+    if not isinstance(event, StepOutput):
+        return None
+    return number if step.first_chunk is None else step.first_chunk

@@ -120,7 +120,7 @@ class Runs:
             yield RunStarted(
                 run_id=run.id,
                 execution_id=run.id,
-                flow_id=run.flow.flow_id,
+                flow_id=run.flow_id,
                 step_count=len(run.flow.steps),
             )
         last: StreamEvent | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from ..local.catalog import FlowCatalog
+from ..local.chat import ChatModel
 from ..local.pool import ModelPool
 from .channels import Channels
 from .clock import Clock
@@ -59,11 +60,16 @@ class Service:
 
 
 @asynccontextmanager
-async def running(settings: Settings, channels: Channels, stats: Stats) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings,
+    channels: Channels,
+    stats: Stats,
+    open_model: Callable[[str], ChatModel] | None = None,
+) -> AsyncIterator[Service]:
     """A service, from the opening of its database to its close."""
     clock = Clock()
     store = await Store.open(settings.database_url, lambda runs: changes_of(runs, clock.now))
-    models = CountedModels(ModelPool(), stats)
+    models = CountedModels(ModelPool(open_model), stats)
     runs = Runs(store, models, channels, clock, stats)
     catalog = FlowCatalog(*settings.flows, default_model=settings.model)
     service = Service(settings, catalog, store, runs, channels, clock, stats)

@@ -9,7 +9,7 @@ from .capture import keeps_snapshots, keeps_steps, kept
 from .clock import iso
 from .encoding import loaded
 from .errors import step_status
-from .rows import open_step, step_row
+from .rows import open_steps, step_row
 
 Row = Mapping[str, Any]
 Json = dict[str, Any]
@@ -21,11 +21,10 @@ def wire_status(row: Row) -> str:
 
 
 def all_steps(row: Row, stored: Sequence[Row]) -> list[Row]:
-    """The run's steps with the one that it is in the middle of."""
-    step = open_step(row) if keeps_steps(row["capture_mode"]) else None
-    if step is None:
-        return list(stored)
-    return [*stored, step_row(row["id"], row["capture_mode"], step)]
+    """The run's steps, with those that it is in the middle of."""
+    mode = row["capture_mode"]
+    unfinished = open_steps(row) if keeps_steps(mode) else []
+    return [*stored, *(step_row(row["id"], mode, step) for step in unfinished)]
 
 
 def run_trace(row: Row, steps: Sequence[Row]) -> Json:

@@ -39,7 +39,7 @@ def _answer(run: Run) -> dict[str, Any]:
     return {
         "status": "completed",
         "result": run.result,
-        "flowId": run.flow.flow_id,
+        "flowId": run.flow_id,
         "blockCount": len(run.flow.steps),
         "executionId": run.id,
     }
@@ -68,7 +68,7 @@ async def submit(request: Request) -> Response:
     answer = {
         "executionId": run.id,
         "status": "pending",
-        "flowId": run.flow.flow_id,
+        "flowId": run.flow_id,
         "blockCount": len(run.flow.steps),
     }
     return json_answer(answer, 202)
@@ -80,11 +80,11 @@ async def poll(request: Request) -> Response:
     row = await find_run(request)
     if row["trigger"] != "job":
         raise Refusal(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is no job")
+    answer: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
     run = service_of(request).runs.active(row["id"])
-    answer: dict[str, Any] = {
-        "executionId": row["id"],
-        "status": row["status"] if run is None else run.status,
-    }
+    if run is not None and not run.has_ended:
+        answer["status"] = run.status
+    # The outcome is told by the row alone: a run that is over is not on disk at the same moment.
     if row["status"] == "completed":
         answer["result"] = loaded(row["result"])
     elif row["status"] == "failed":
