@@ -103,6 +103,7 @@ def verdict(scope: Scope, failure: Exception | None, status: int | None) -> Answ
         What to answer instead, None where the application's own answer stands.
     """
     error = _settled(scope) if failure is None else _replay_error_in(failure)
+    scope.end()
     if error is None:
         return None
     logger.warning("replay of session %s: %s [%s]", scope.session_id, error, scope.report.summary())

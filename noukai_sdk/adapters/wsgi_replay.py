@@ -142,7 +142,10 @@ class StreamedBody:
 
     def close(self) -> None:
         """Close the application's body, and settle where the client has stayed to its end."""
-        self._steps.close()
-        if self._has_ended:
-            self._has_ended = False
-            verdict(self._session, None, None)
+        try:
+            self._steps.close()
+            if self._has_ended:
+                self._has_ended = False
+                verdict(self._session, None, None)
+        finally:
+            self._session.end()
