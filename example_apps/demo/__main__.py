@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import signal
 import sys
@@ -27,6 +28,7 @@ BACKEND = f"http://localhost:{PORT}"
 APP_ENV = {"NOUKAI_ENV": "dev", "NOUKAI_API_KEY": "nk_dev", "NOUKAI_REPLAY_ENABLED": "true"}
 FASTAPI = "example_apps.fastapi_grader.main:app"
 FLASK = "example_apps.flask_grader.main:app"
+APPS = {"FastAPI": ["uvicorn", FASTAPI], "Flask": ["flask", "--app", FLASK, "run"]}
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -84,17 +86,15 @@ def _start(stack: ExitStack, folder: Path, model: str) -> dict[str, str]:
     log = folder / "backend.log"
     stack.enter_context(serving("noukai_sdk.cli", dev, f"{BACKEND}/healthz", log, env))
     console.print(f"  backend   {BACKEND}")
-    return {
-        "FastAPI": _start_app(stack, folder / "fastapi.log", "uvicorn", [FASTAPI]),
-        "Flask": _start_app(stack, folder / "flask.log", "flask", ["--app", FLASK, "run"]),
-    }
+    return {name: _start_app(stack, folder, name, command) for name, command in APPS.items()}
 
 
-def _start_app(stack: ExitStack, log: Path, module: str, arguments: list[str]) -> str:
+def _start_app(stack: ExitStack, folder: Path, name: str, command: list[str]) -> str:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    stack.enter_context(serving(module, [*arguments, "--port", str(port)], url, log, APP_ENV))
-    console.print(f"  {module:<9} {url}  {arguments[-1] if module == 'uvicorn' else FLASK}")
+    module, *arguments = [*command, "--port", str(port)]
+    stack.enter_context(serving(module, arguments, url, folder / f"{module}.log", APP_ENV))
+    console.print(f"  {name:<9} {url}")
     return url
 
 
@@ -128,11 +128,11 @@ def _line(answer: Answer) -> str:
 
 def _text(answer: Answer) -> str:
     text = " ".join(answer.body.decode(errors="replace").split())
-    return text if len(text) <= 160 else f"{text[:160]}..."
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _by_hand(model: str) -> None:
-    scripts = Path(sys.executable).parent
+    scripts = os.path.relpath(Path(sys.executable).parent)
     env = " ".join(f"{name}={value}" for name, value in APP_ENV.items())
     data = shlex.quote('{"text": "The cat sat on teh mat."}')
     curl = f"curl -i http://localhost:8000/grade -H 'Content-Type: application/json' -d {data}"
