@@ -1,17 +1,25 @@
-"""Open models by their spec, each opened once."""
+"""Open models by their spec, each opened once; one pool for each event loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncGenerator, Callable
+from weakref import WeakKeyDictionary
+
+from anyio.lowlevel import current_token
 
 from .chat import ChatModel
+from .llm_config import LlmConfig
+
+Spec = str | LlmConfig
 
 
 class ModelPool:
-    """Gives the model of a spec string, opened at first use and kept until ``aclose``.
+    """Gives the model of a spec or configuration, opened at first use and kept until ``aclose``.
 
     Args:
-        open_model: Opens a model; by default ``noukai_sdk.local.providers.open_model``.
+        open_model: Opens the model of a spec string; by default
+            ``noukai_sdk.local.providers.open_model``.
 
     Example:
         >>> ModelPool().get("offline").name
@@ -19,10 +27,10 @@ class ModelPool:
     """
 
     def __init__(self, open_model: Callable[[str], ChatModel] | None = None) -> None:
-        self._open = open_model
-        self._models: dict[str, ChatModel] = {}
+        self._open_model = open_model
+        self._models: dict[Spec, ChatModel] = {}
 
-    def get(self, spec: str) -> ChatModel:
+    def get(self, spec: Spec) -> ChatModel:
         """The model of this spec.
 
         Raises:
@@ -30,7 +38,7 @@ class ModelPool:
         """
         model = self._models.get(spec)
         if model is None:
-            model = self._models[spec] = self._opener()(spec)
+            model = self._models[spec] = self._open(spec)
         return model
 
     async def aclose(self) -> None:
@@ -39,9 +47,47 @@ class ModelPool:
         for model in models.values():
             await model.aclose()
 
-    def _opener(self) -> Callable[[str], ChatModel]:
-        if self._open is None:
-            from .providers import open_model
+    def _open(self, spec: Spec) -> ChatModel:
+        # Imported at first use: a provider's own library is not loaded before its model is.
+        from .providers import open_config, open_model
 
-            self._open = open_model
-        return self._open
+        if isinstance(spec, LlmConfig):
+            return open_config(spec)
+        return (self._open_model or open_model)(spec)
+
+
+class LoopPools:
+    """A pool for each event loop that asks, closed when the loop ends: connections belong to one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: WeakKeyDictionary[object, tuple[ModelPool, AsyncGenerator[None, None]]]
+        self._kept = WeakKeyDictionary()
+
+    async def get(self) -> ModelPool:
+        """The running loop's pool."""
+        loop = current_token().native_token
+        with self._lock:
+            kept = self._kept.get(loop)
+        if kept is None:
+            pool = ModelPool()
+            kept = pool, _closing(pool)
+            with self._lock:
+                self._kept[loop] = kept
+            await anext(kept[1])
+        return kept[0]
+
+    async def aclose(self) -> None:
+        """Close the running loop's pool."""
+        with self._lock:
+            kept = self._kept.pop(current_token().native_token, None)
+        if kept is not None:
+            await kept[1].aclose()
+
+
+async def _closing(pool: ModelPool) -> AsyncGenerator[None, None]:
+    # A loop closes the generators that it has seen when it ends: the one hook there is for that.
+    try:
+        yield
+    finally:
+        await pool.aclose()

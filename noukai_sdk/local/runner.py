@@ -16,7 +16,7 @@ from .overrides import overridden
 from .plan import Plan
 from .run_state import RunState
 
-__all__ = ["RunState", "check_plan", "check_run", "run_steps"]
+__all__ = ["RunState", "check_plan", "check_run", "check_tool_steps", "run_steps"]
 
 
 def check_run(flow: Flow, state: RunState) -> Plan:
@@ -30,11 +30,20 @@ def check_run(flow: Flow, state: RunState) -> Plan:
             is missing), all with status 400.
     """
     plan = check_plan(flow.plan, state)
+    check_tool_steps(plan, state)
+    return plan
+
+
+def check_tool_steps(plan: Plan, state: RunState) -> None:
+    """Refuse tools in steps that cannot pause the run.
+
+    Raises:
+        FlowExecutionError: ``TOOLS_IN_NON_SEQUENTIAL_STEP``.
+    """
     for node in plan.nodes if state.tools else ():
         if node.tools and (node.for_each is not None or not plan.runs_alone(node)):
             message = f"step {node.id!r} runs beside others or in a loop, and cannot wait for tools"
             raise _refusal("TOOLS_IN_NON_SEQUENTIAL_STEP", message)
-    return plan
 
 
 def check_plan(plan: Plan, state: RunState) -> Plan:
