@@ -51,9 +51,10 @@ def run(page: Page, block: Block) -> None:
 def test_every_block_runs(
     path: Path, reader: Page, backend: Server, redirect_dev: Callable[[str], None]
 ) -> None:
-    redirect_dev(backend.api)
     reader.ports[8080] = port_of(backend)
     for block in blocks_of(path.read_text(), path.relative_to(ROOT).as_posix()):
+        # A page may start a backend of its own, with its own flows.
+        redirect_dev(f"http://127.0.0.1:{reader.ports[8080]}/api/v1")
         run(reader, block)
 
 
