@@ -7,8 +7,8 @@ from typing import Any
 
 from ...models.events import Tokens
 from ..chat import ChatDelta
-from ..llm_errors import LlmConnectionError, LlmResponseError
-from .openai_answers import tool_call
+from ..llm_errors import LlmConnectionError
+from .reading import expecting, tool_call
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -25,16 +25,15 @@ def read_message(body: Any) -> ChatDelta:
     Raises:
         LlmResponseError: It is none.
     """
-    if not isinstance(body, dict) or not isinstance(body.get("content"), list):
-        raise LlmResponseError(f"the answer is no message: {repr(body)[:200]}")
-    blocks = body["content"]
-    text = "".join(block.get("text", "") for block in blocks if block.get("type") == "text")
-    calls = tuple(
-        tool_call(block["id"], block["name"], json.dumps(block.get("input") or {}))
-        for block in blocks
-        if block.get("type") == "tool_use"
-    )
-    return ChatDelta(text, calls, _tokens(body.get("usage") or {}), _reason(body))
+    with expecting("message", body):
+        blocks = body["content"]
+        calls = tuple(
+            tool_call(block["id"], block["name"], json.dumps(block.get("input") or {}))
+            for block in blocks
+            if block["type"] == "tool_use"
+        )
+        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        return ChatDelta(text, calls, _tokens(body.get("usage") or {}), _reason(body))
 
 
 class StreamReader:
@@ -51,18 +50,17 @@ class StreamReader:
         Raises:
             LlmResponseError: It is no event.
         """
-        if not isinstance(chunk, dict) or "type" not in chunk:
-            raise LlmResponseError(f"the stream sent no event: {repr(chunk)[:200]}")
-        kind = chunk["type"]
-        if kind == "message_start":
-            self._usage.update(chunk.get("message", {}).get("usage") or {})
-        elif kind == "content_block_start":
-            self._begin(chunk)
-        elif kind == "content_block_delta":
-            return self._add(chunk)
-        elif kind == "message_delta":
-            self._usage.update(chunk.get("usage") or {})
-            self._finish_reason = _reason(chunk.get("delta") or {})
+        with expecting("event", chunk):
+            kind = chunk["type"]
+            if kind == "content_block_delta":
+                return self._add(chunk["index"], chunk["delta"])
+            if kind == "content_block_start":
+                self._begin(chunk["index"], chunk["content_block"])
+            elif kind == "message_start":
+                self._usage.update(chunk["message"].get("usage") or {})
+            elif kind == "message_delta":
+                self._usage.update(chunk.get("usage") or {})
+                self._finish_reason = _reason(chunk["delta"])
         return ""
 
     def end(self) -> ChatDelta:
@@ -70,6 +68,7 @@ class StreamReader:
 
         Raises:
             LlmConnectionError: The stream was cut: nothing has said that it is complete.
+            LlmResponseError: What it said of the usage was no such thing.
         """
         if self._finish_reason is None:
             raise LlmConnectionError("the stream ended before the answer was complete")
@@ -77,20 +76,17 @@ class StreamReader:
             tool_call(call["id"], call["name"], call["arguments"] or "{}")
             for _, call in sorted(self._calls.items())
         )
-        return ChatDelta("", calls, _tokens(self._usage), self._finish_reason)
+        with expecting("usage", self._usage):
+            return ChatDelta("", calls, _tokens(self._usage), self._finish_reason)
 
-    def _begin(self, chunk: dict[str, Any]) -> None:
-        block = chunk.get("content_block") or {}
-        if block.get("type") == "tool_use":
-            call = {"id": block.get("id", ""), "name": block.get("name", ""), "arguments": ""}
-            self._calls[chunk.get("index", 0)] = call
+    def _begin(self, index: int, block: dict[str, Any]) -> None:
+        if block["type"] == "tool_use":
+            self._calls[int(index)] = {"id": block["id"], "name": block["name"], "arguments": ""}
 
-    def _add(self, chunk: dict[str, Any]) -> str:
-        delta = chunk.get("delta") or {}
-        if delta.get("type") == "input_json_delta":
-            self._calls[chunk.get("index", 0)]["arguments"] += delta.get("partial_json", "")
-        text = delta.get("text")
-        return text if isinstance(text, str) else ""
+    def _add(self, index: int, delta: dict[str, Any]) -> str:
+        if delta["type"] == "input_json_delta":
+            self._calls[index]["arguments"] += delta["partial_json"]
+        return str(delta["text"]) if delta["type"] == "text_delta" else ""
 
 
 def _reason(told: dict[str, Any]) -> str | None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from ...models.events import Tokens
 from ..chat import ChatDelta
-from ..llm_errors import LlmConnectionError, LlmResponseError
+from ..llm_errors import LlmConnectionError
+from .reading import expecting, tool_call
 
 
 def read_completion(body: Any) -> ChatDelta:
@@ -15,15 +16,13 @@ def read_completion(body: Any) -> ChatDelta:
     Raises:
         LlmResponseError: It is none.
     """
-    choice = _first_choice(body)
-    message = choice.get("message") if choice else None
-    if not isinstance(message, dict):
-        raise LlmResponseError(f"the answer is no chat completion: {_excerpt(body)}")
-    calls = _ToolCalls()
-    calls.add(message)
-    return ChatDelta(
-        _text(message), calls.whole(), _usage(body), choice.get("finish_reason") or "stop"
-    )
+    with expecting("chat completion", body):
+        choice = body["choices"][0]
+        message = choice["message"]
+        calls = _ToolCalls()
+        calls.add(message)
+        finish_reason = choice.get("finish_reason") or "stop"
+        return ChatDelta(_text(message), calls.whole(), _usage(body), finish_reason)
 
 
 class StreamReader:
@@ -40,16 +39,10 @@ class StreamReader:
         Raises:
             LlmResponseError: It is no such object.
         """
-        if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
-            raise LlmResponseError(f"the stream sent no chat completion chunk: {_excerpt(chunk)}")
-        self._usage = _usage(chunk) or self._usage
-        choice = _first_choice(chunk)
-        if not choice:
-            return ""
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        delta = choice.get("delta") or {}
-        self._calls.add(delta)
-        return _text(delta)
+        with expecting("chat completion chunk", chunk):
+            self._usage = _usage(chunk) or self._usage
+            # The chunk with the usage has no choice.
+            return "".join(self._read_choice(choice) for choice in chunk["choices"][:1])
 
     def end(self) -> ChatDelta:
         """The last piece: tool calls, usage and why it ended.
@@ -61,6 +54,12 @@ class StreamReader:
             raise LlmConnectionError("the stream ended before the answer was complete")
         return ChatDelta("", self._calls.whole(), self._usage, self._finish_reason)
 
+    def _read_choice(self, choice: dict[str, Any]) -> str:
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        delta = choice.get("delta") or {}
+        self._calls.add(delta)
+        return _text(delta)
+
 
 class _ToolCalls:
     """Tool calls come in parts, told apart by their index; the arguments add up."""
@@ -70,9 +69,8 @@ class _ToolCalls:
 
     def add(self, message: dict[str, Any]) -> None:
         for position, part in enumerate(message.get("tool_calls") or ()):
-            call = self._parts.setdefault(
-                part.get("index", position), {"id": "", "name": "", "arguments": ""}
-            )
+            index = int(part.get("index", position))
+            call = self._parts.setdefault(index, {"id": "", "name": "", "arguments": ""})
             function = part.get("function") or {}
             call["id"] = part.get("id") or call["id"]
             call["name"] = function.get("name") or call["name"]
@@ -85,34 +83,19 @@ class _ToolCalls:
         )
 
 
-def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """A tool call in OpenAI's form; ``arguments`` is a JSON text."""
-    function = {"name": name, "arguments": arguments}
-    return {"id": call_id, "type": "function", "function": function}
-
-
-def _first_choice(body: Any) -> dict[str, Any]:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
-
-
 def _text(message: dict[str, Any]) -> str:
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    if content is not None and not isinstance(content, str):
+        raise TypeError("content is no text")
+    return content or ""
 
 
 def _usage(body: dict[str, Any]) -> Tokens | None:
     usage = body.get("usage")
-    if not isinstance(usage, dict):
+    if not usage:
         return None
     return Tokens(
         prompt=usage.get("prompt_tokens"),
         completion=usage.get("completion_tokens"),
         total=usage.get("total_tokens"),
     )
-
-
-def _excerpt(body: Any) -> str:
-    text = repr(body)
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from ..llm_errors import (
@@ -34,6 +33,8 @@ def translated(sdk: Any, provider: str, key: str | None) -> Iterator[None]:
     """
     try:
         yield
+    except LlmError:
+        raise
     except Exception as error:
         ours = _translate(sdk, provider, error)
         if ours is None:
@@ -56,49 +57,47 @@ def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
         return LlmResponseError(f"{provider}: the answer is not of its protocol: {error}")
     if isinstance(error, sdk.APIError):
         # The stream had begun with 200 and then carried an error.
-        message = f"{provider}: {_message(error)}"
-        return LlmServerError(message, code=_code(error.body), response_body=error.body)
+        return _kind(None, _code(error.body))(
+            f"{provider}: {_message(error)}", code=_code(error.body), response_body=error.body
+        )
     if isinstance(error, TypeError | UnicodeEncodeError):
         return LlmRequestError(f"{provider}: the request cannot be written as JSON: {error}")
-    return _from_http(_http_library(sdk), provider, error)
+    return _from_http(provider, error)
 
 
 def _from_status(provider: str, error: Any) -> LlmError:
-    status = error.status_code
-    message = f"{provider}: {status} {_message(error)}"
     details: dict[str, Any] = {
-        "status_code": status,
+        "status_code": error.status_code,
         "code": _code(error.body),
         "request_id": error.request_id,
         "response_body": error.body,
     }
-    if status == 429 or details["code"] == "rate_limit_error":
-        retry_after = _retry_after(error.response.headers)
-        return LlmRateLimitError(message, retry_after=retry_after, **details)
-    return _class_for(status)(message, **details)
+    kind = _kind(error.status_code, details["code"])
+    if kind is LlmRateLimitError:
+        details["retry_after"] = _retry_after(error.response.headers)
+    return kind(f"{provider}: {error.status_code} {_message(error)}", **details)
 
 
-def _class_for(status: int) -> type[LlmError]:
+def _kind(status: int | None, code: str | None) -> type[LlmError]:
+    if status == 429 or code == "rate_limit_error":
+        return LlmRateLimitError
     if status in (401, 403):
         return LlmAuthenticationError
     if status == 408:
         return LlmTimeoutError
-    # Below 400: an error inside a stream that had begun well.
-    return LlmRequestError if 400 <= status < 500 else LlmServerError
+    # No status or one below 400: an error inside a stream that had begun well.
+    return LlmRequestError if status and 400 <= status < 500 else LlmServerError
 
 
-def _from_http(library: ModuleType, provider: str, error: Exception) -> LlmError | None:
+def _from_http(provider: str, error: Exception) -> LlmError | None:
     # The anthropic client lets the errors of a stream under way pass as they are.
+    name = type(error).__module__.partition(".")[0]
+    if name not in ("httpx", "httpx2"):
+        return None
+    library: Any = sys.modules[name]
     if isinstance(error, library.TimeoutException):
         return LlmTimeoutError(f"{provider}: the stream paused for longer than the timeout")
-    if isinstance(error, library.TransportError | library.StreamError):
-        return LlmConnectionError(f"{provider}: the stream was cut: {error}")
-    return None
-
-
-def _http_library(sdk: Any) -> ModuleType:
-    # httpx in older releases of the clients, httpx2 in newer ones.
-    return sys.modules[sdk.Timeout.__module__.partition(".")[0]]
+    return LlmConnectionError(f"{provider}: the stream was cut: {error}")
 
 
 def _error_object(body: Any) -> Mapping[str, Any]:

@@ -73,7 +73,7 @@ class SdkModel(ABC):
         with self._translated():
             stream = await self._client.post(
                 self._path,
-                body={**self._body(request), **self._stream_options()},
+                body={**self._checked_body(request), **self._stream_options()},
                 cast_to=object,
                 stream=True,
                 stream_cls=self._sdk.AsyncStream[object],
@@ -88,9 +88,8 @@ class SdkModel(ABC):
     async def answer(self, request: ChatRequest) -> ChatDelta:
         """The whole answer, in one exchange that does not stream."""
         with self._translated():
-            return self._read(
-                await self._client.post(self._path, body=self._body(request), cast_to=object)
-            )
+            body = self._checked_body(request)
+            return self._read(await self._client.post(self._path, body=body, cast_to=object))
 
     async def warmup(self) -> None:
         """Open a connection and check the key, by asking for the list of models."""
@@ -105,6 +104,14 @@ class SdkModel(ABC):
         """Close the connections."""
         self._closed = True
         await self._client.close()
+
+    def _checked_body(self, request: ChatRequest) -> dict[str, Any]:
+        try:
+            return self._body(request)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise LlmRequestError(
+                f"{self.name}: messages or tools are not in OpenAI's form: {error!r}"
+            ) from error
 
     @property
     def _models_path(self) -> str:
