@@ -1,21 +1,27 @@
-"""The two clients: configuration, flows, and the end of their connections."""
+"""The two clients: configuration, flows, and the end of their connections.
+
+Importing this module loads neither httpx nor pydantic: making the first client does.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
-from .connections import user_agent
 from .errors import AuthenticationError
-from .flow import AsyncFlow, Flow
-from .options import check_seconds
+from .options import is_async_callable, require_seconds
 from .protocol.call import FlowRef, Service
-from .protocol.paths import require_session_id, resolve_flow
-from .transport import AsyncTransport, SyncTransport
+from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
+
+if TYPE_CHECKING:
+    from .flow import AsyncFlow, Flow
+    from .transport import AsyncTransport, SyncTransport
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -28,14 +34,14 @@ BASE_URLS = {
     "dev": "http://localhost:8080/api/v1",
 }
 
+_KEY = re.compile(r"nk_[\x21-\x7e]+\Z")
+
 LogHandler = Callable[[dict[str, Any]], None]
-TransportT = TypeVar("TransportT", SyncTransport, AsyncTransport)
+TransportT = TypeVar("TransportT", "SyncTransport", "AsyncTransport")
 
 
-class _BaseClient(Generic[TransportT]):
+class _BaseClient(ABC, Generic[TransportT]):
     """Arguments of both clients, checked; what is common to their calls."""
-
-    _transport_type: type[TransportT]
 
     def __init__(
         self,
@@ -51,20 +57,21 @@ class _BaseClient(Generic[TransportT]):
         session_id: str | None = None,
         http_client: Any = None,
     ) -> None:
-        if (org is None) != (project is None):
-            raise ValueError("org and project go together: pass both or neither")
-        self._defaults = None if org is None or project is None else (org, project)
+        self._defaults = require_org_and_project(org, project)
         service = Service(
             base_url=_base_url(env),
             headers=_headers(_api_key(api_key)),
-            timeout=check_seconds("timeout", timeout) or 300.0,
+            timeout=require_seconds("timeout", timeout),
             max_retries=_retries(max_retries),
-            log=log_handler,
+            log=_log(log_handler),
             log_payloads=log_payloads,
             session_id=None if session_id is None else require_session_id(session_id),
-            custom_http=http_client is not None,
         )
-        self._transport: TransportT = self._transport_type(service, http_client)
+        self._transport: TransportT = self._connect(service, http_client)
+
+    @abstractmethod
+    def _connect(self, service: Service, http_client: Any) -> TransportT:
+        """The transport of this kind of client."""
 
     def _ref(self, slug: str | None, org: str | None, project: str | None) -> FlowRef:
         return resolve_flow(slug, org, project, self._defaults)
@@ -73,7 +80,7 @@ class _BaseClient(Generic[TransportT]):
         return f"{type(self).__name__}({self._transport.service.base_url!r})"
 
 
-class Noukai(_BaseClient[SyncTransport]):
+class Noukai(_BaseClient["SyncTransport"]):
     """The sync client: scripts, notebooks, Flask.
 
     Safe to use from many threads. Use it as a context manager, or call :meth:`close`.
@@ -100,7 +107,13 @@ class Noukai(_BaseClient[SyncTransport]):
         ...     print(client.flow("grade-3").execute(message="The cat sat.").result)
     """
 
-    _transport_type = SyncTransport
+    def _connect(self, service: Service, http_client: Any) -> SyncTransport:
+        from . import flow  # noqa: F401  # loaded now, and not in the middle of the first call
+        from .transport import SyncTransport
+
+        if is_async_callable(getattr(http_client, "send", None)):
+            raise TypeError("Noukai needs a plain http_client, such as httpx.Client, not an async one")
+        return SyncTransport(service, http_client)
 
     @overload
     def flow(self, slug: str) -> Flow: ...
@@ -114,6 +127,8 @@ class Noukai(_BaseClient[SyncTransport]):
         Raises:
             ValueError: The slug is malformed, or short without defaults.
         """
+        from .flow import Flow
+
         return Flow(self._ref(slug, org, project), self._transport)
 
     def close(self) -> None:
@@ -132,7 +147,7 @@ class Noukai(_BaseClient[SyncTransport]):
         self.close()
 
 
-class AsyncNoukai(_BaseClient[AsyncTransport]):
+class AsyncNoukai(_BaseClient["AsyncTransport"]):
     """The async client: FastAPI, Starlette, anything on asyncio or trio.
 
     Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
@@ -143,7 +158,13 @@ class AsyncNoukai(_BaseClient[AsyncTransport]):
         ...     result = await client.flow("acme/spelling/grade-3").execute(message="The cat sat.")
     """
 
-    _transport_type = AsyncTransport
+    def _connect(self, service: Service, http_client: Any) -> AsyncTransport:
+        from . import flow  # noqa: F401  # as above
+        from .transport import AsyncTransport
+
+        if http_client is not None and not hasattr(http_client, "aclose"):
+            raise TypeError("AsyncNoukai needs an async http_client, such as httpx.AsyncClient")
+        return AsyncTransport(service, http_client)
 
     @overload
     def flow(self, slug: str) -> AsyncFlow: ...
@@ -153,6 +174,8 @@ class AsyncNoukai(_BaseClient[AsyncTransport]):
         self, slug: str | None = None, *, org: str | None = None, project: str | None = None
     ) -> AsyncFlow:
         """As :meth:`Noukai.flow`."""
+        from .flow import AsyncFlow
+
         return AsyncFlow(self._ref(slug, org, project), self._transport)
 
     async def aclose(self) -> None:
@@ -176,12 +199,16 @@ def _api_key(given: str | None) -> str:
     if not key:
         raise AuthenticationError("no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'")
     # The key goes into a header, so it is checked here and shown nowhere.
-    if not key.startswith("nk_") or not key.isascii() or not key.isprintable() or " " in key:
-        raise AuthenticationError("malformed API key: it must start with 'nk_' and hold no spaces")
+    if not isinstance(key, str) or not _KEY.match(key):
+        raise AuthenticationError(
+            "malformed API key: it must start with 'nk_' and hold no spaces or line ends"
+        )
     return key
 
 
 def _headers(key: str) -> dict[str, str]:
+    from .connections import user_agent
+
     return {
         "Authorization": f"Bearer {key}",
         "X-Noukai-API-Version": API_VERSION,
@@ -192,8 +219,14 @@ def _headers(key: str) -> dict[str, str]:
 def _base_url(env: str | None) -> str:
     name = env or os.environ.get("NOUKAI_ENV") or "production"
     if name not in BASE_URLS:
-        raise ValueError(f'bad env {name!r}: "production" or "dev"')
+        raise ValueError(f'bad env {name!r}: it must be "production" or "dev"')
     return BASE_URLS[name]
+
+
+def _log(handler: LogHandler | None) -> LogHandler | None:
+    if handler is not None and (not callable(handler) or is_async_callable(handler)):
+        raise TypeError("log_handler must be a plain function that takes a dict")
+    return handler
 
 
 def _retries(number: int) -> int:

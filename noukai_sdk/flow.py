@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Hashable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any
 
 from .errors import FlowExecutionError
 from .job import AsyncJob, Job
 from .models.events import StepCompleted, StepFailed, StreamEvent
 from .models.results import ExecuteResult, PausedResult
-from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call
+from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call, takes
 from .protocol.call import CallKind, FlowRef
 from .protocol.jobs import JobPrograms, LiveJob
+from .protocol.paths import require_id
 from .protocol.program import Program
 from .run import AsyncRun, Run
 from .session.scope import admit
@@ -33,7 +34,7 @@ class _BaseFlow:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._ref)!r})"
 
-    def _begin(self, method: str, kind: CallKind, accepted: Hashable, options: Any) -> Program[Any]:
+    def _begin(self, method: str, kind: CallKind, accepted: type, options: Any) -> Program[Any]:
         # Runs when the method is called, not when its result is awaited: a replay claims the
         # call's position here, so that gathered calls keep the order they were written in.
         transport = self._base_transport
@@ -56,6 +57,7 @@ class _BaseFlow:
         return self._begin("execute_async", "job", CallOptions, options)
 
     def _known_job(self, execution_id: str) -> JobPrograms:
+        execution_id = require_id("execution_id", execution_id)
         return LiveJob(self._base_transport.service, self._ref, execution_id)
 
 
@@ -69,6 +71,7 @@ class Flow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @takes(ToolOptions)
     def execute(self, **options: Unpack[ToolOptions]) -> ExecuteResult | PausedResult:
         """Run the flow and wait for its result.
 
@@ -90,7 +93,8 @@ class Flow(_BaseFlow):
         """
         return self._transport.run(self._execution(options))
 
-    def steps(self, **options: Unpack[StepOptions]) -> Iterator[StepCompleted]:
+    @takes(StepOptions)
+    def steps(self, **options: Unpack[StepOptions]) -> Generator[StepCompleted, None, None]:
         """Run the flow step by step; one event for each finished step.
 
         Leaving the loop early stops the run and frees the connection.
@@ -107,9 +111,10 @@ class Flow(_BaseFlow):
             ...     print(step.name, step.output)
         """
         program = self._begin("steps", "step", StepOptions, options)
-        return self._transport.stream(program, keep=_completed)
+        return self._transport.stream(program, keep=_FinishedSteps())
 
-    def events(self, **options: Unpack[EventOptions]) -> Iterator[StreamEvent]:
+    @takes(EventOptions)
+    def events(self, **options: Unpack[EventOptions]) -> Generator[StreamEvent, None, None]:
         """Run the flow step by step; every event as it comes.
 
         Tool pauses need ``tool_handler=`` here; only the async client gives them to the loop.
@@ -127,6 +132,7 @@ class Flow(_BaseFlow):
         """
         return self._transport.stream(self._begin("events", "step", EventOptions, options))
 
+    @takes(CallOptions)
     def execute_async(self, **options: Unpack[CallOptions]) -> Job:
         """Put the flow into the service's queue and return at once.
 
@@ -162,6 +168,7 @@ class AsyncFlow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @takes(ToolOptions)
     def execute(
         self, **options: Unpack[ToolOptions]
     ) -> Coroutine[Any, Any, ExecuteResult | PausedResult]:
@@ -172,6 +179,7 @@ class AsyncFlow(_BaseFlow):
         """
         return self._transport.run(self._execution(options))
 
+    @takes(StepOptions)
     def steps(self, **options: Unpack[StepOptions]) -> AsyncGenerator[StepCompleted, None]:
         """As :meth:`Flow.steps`, with ``async for``.
 
@@ -180,8 +188,9 @@ class AsyncFlow(_BaseFlow):
             ...     print(step.name, step.output)
         """
         program = self._begin("steps", "step", StepOptions, options)
-        return self._transport.stream(program, keep=_completed)
+        return self._transport.stream(program, keep=_FinishedSteps())
 
+    @takes(EventOptions)
     def events(self, **options: Unpack[EventOptions]) -> AsyncGenerator[StreamEvent, None]:
         """As :meth:`Flow.events`, with ``async for``.
 
@@ -194,6 +203,7 @@ class AsyncFlow(_BaseFlow):
         """
         return self._transport.stream(self._begin("events", "step", EventOptions, options))
 
+    @takes(CallOptions)
     def execute_async(self, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, AsyncJob]:
         """Put the flow into the service's queue. As :meth:`Flow.execute_async`, awaited.
 
@@ -220,7 +230,7 @@ def _resumable(
 ) -> Program[ExecuteResult | PausedResult]:
     """``program``, whose pause knows the transport to go on with, and so does the next one."""
     answer = yield from program
-    if isinstance(answer, PausedResult):
+    if answer.status == "tool_calls_required":
         go_on = answer._resume
         assert go_on is not None  # every program that returns a pause says how to resume it
         answer._resume = lambda results: _resumable(go_on(results), transport)
@@ -228,12 +238,23 @@ def _resumable(
     return answer
 
 
-def _completed(event: StreamEvent) -> bool:
+class _FinishedSteps:
     """Keeps finished steps; a failed one must not end the loop in silence."""
-    if isinstance(event, StepFailed):
-        failure = event.error
-        raise FlowExecutionError(
-            f"step {event.step_id} failed: {failure.message if failure else 'no reason given'}",
-            code=failure.code if failure else None,
+
+    def __init__(self) -> None:
+        self._execution_id: str | None = None
+
+    def __call__(self, event: StreamEvent) -> bool:
+        if event.type == "run_started":
+            self._execution_id = event.execution_id or event.run_id
+        elif event.type == "step_error":
+            raise self._failure(event)
+        return event.type == "step_completed"
+
+    def _failure(self, event: StepFailed) -> FlowExecutionError:
+        code, message = (event.error.code, event.error.message) if event.error else (None, None)
+        return FlowExecutionError(
+            f"step {event.step_id} failed: {message or code or 'no reason given'}",
+            code=code,
+            execution_id=self._execution_id,
         )
-    return isinstance(event, StepCompleted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .models.results import JobStatus
-from .options import check_seconds
+from .options import check_seconds, require_seconds
 from .protocol.jobs import JobPrograms
 from .protocol.program import Program
 from .transport import AsyncTransport, SyncTransport
@@ -30,9 +30,9 @@ class _BaseJob:
         return self._programs.poll(check_seconds("timeout", timeout))
 
     def _wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
-            check_seconds(name, value)
-        return self._programs.wait(timeout, poll_interval)
+        return self._programs.wait(
+            require_seconds("timeout", timeout), require_seconds("poll_interval", poll_interval)
+        )
 
 
 class Job(_BaseJob):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any, TypedDict, TypeVar
 
-from .models.results import ToolCall
 from .protocol.call import CallKind, FlowCall, FlowRef, Service
 from .protocol.paths import Version, require_session_id, resolve_version
-from .protocol.requests import PROTECTED_HEADERS
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -21,8 +21,23 @@ else:
 
 MOST_ATTACHMENTS = 10  # WIRE.md, "POST execute"
 MOST_TOOLS = 64
+# The client's own: a call may not change them (WIRE.md, "Headers").
+PROTECTED_HEADERS = frozenset(
+    {
+        "authorization",
+        "x-noukai-api-version",
+        "user-agent",
+        "x-request-id",
+        "content-type",
+        "cookie",
+    }
+)
 
 JSONObject = dict[str, Any]
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*\Z")
 
 
 class CallOptions(TypedDict, total=False):
@@ -68,7 +83,7 @@ class ToolOptions(CallOptions, total=False):
 
     tools: Sequence[JSONObject] | None
     tool_choice: str | JSONObject | None
-    tool_handler: Callable[[list[ToolCall]], Any] | None
+    tool_handler: Callable[[list[JSONObject]], Any] | None
     max_tool_rounds: int
 
 
@@ -92,6 +107,14 @@ class EventOptions(StepOptions, total=False):
     run_remaining: bool
 
 
+# What is not None where the caller says nothing.
+_DEFAULTS: dict[str, Any] = {
+    "trace": False,
+    "version": "draft",
+    "max_tool_rounds": 10,
+    "run_remaining": False,
+}
+
 # Argument -> its name in the request's body.
 _BODY = {
     "message": "message",
@@ -105,6 +128,34 @@ _BODY = {
     "input_overrides": "inputOverrides",
     "run_remaining": "runRemaining",
 }
+_OBJECTS = ("parameters", "block_overrides", "input_overrides")
+_LISTS = ("messages", "attachments", "tools")
+
+
+def takes(options: type) -> Callable[[MethodT], MethodT]:
+    """Show the keyword arguments of ``options`` in a method's signature.
+
+    Type checkers read them from ``Unpack``, but ``help()``, notebooks and documentation tools would
+    see ``**options`` only.
+    """
+    self = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    keywords = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(name),
+            annotation=getattr(kind, "__forward_arg__", kind),
+        )
+        for name, kind in options.__annotations__.items()
+    ]
+
+    def shown(method: MethodT) -> MethodT:
+        returns = method.__annotations__["return"]
+        signature = Signature([self, *keywords], return_annotation=returns)
+        method.__signature__ = signature  # type: ignore[attr-defined]  # what inspect looks for
+        return method
+
+    return shown
 
 
 def make_call(
@@ -112,7 +163,7 @@ def make_call(
     kind: CallKind,
     flow: FlowRef,
     service: Service,
-    accepted: Hashable,
+    accepted: type,
     options: Mapping[str, Any],
     *,
     is_async: bool,
@@ -120,39 +171,26 @@ def make_call(
     """The call that these arguments mean. Raises ValueError or TypeError before anything is sent."""
     _refuse_unknown(method, accepted, options)
     _check_inputs(method, options)
-    handler = options.get("tool_handler")
-    if handler is not None and not is_async and is_async_callable(handler):
-        raise TypeError(
-            f"{method}() of the sync client takes a plain function as tool_handler, "
-            "not an async one: use AsyncNoukai"
-        )
-    given = ((wire, options.get(name)) for name, wire in _BODY.items())
-    body = {wire: value for wire, value in given if value is not None and value is not False}
     version = resolve_version(options.get("version", "draft"))
     session_id = options.get("session_id")
+    given = ((_BODY[name], value) for name, value in options.items() if name in _BODY)
     return FlowCall(
         kind=kind,
         flow=FlowRef(flow.org, flow.project, flow.slug, version),
         service=service,
-        request=body,
+        request={name: value for name, value in given if value is not None and value is not False},
         session_id=None if session_id is None else require_session_id(session_id),
         timeout=check_seconds("timeout", options.get("timeout")),
         extra_headers=_checked_headers(options.get("extra_headers")),
-        tool_handler=handler,
+        tool_handler=_checked_handler(method, options.get("tool_handler"), is_async=is_async),
         max_tool_rounds=_checked_rounds(options.get("max_tool_rounds", 10)),
         manual_tools=is_async and method == "events",
     )
 
 
-def _refuse_unknown(method: str, accepted: Hashable, options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in _names(accepted):
-            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
-
-
-@functools.cache
-def _names(accepted: Hashable) -> frozenset[str]:
-    return frozenset(accepted.__optional_keys__)  # type: ignore[attr-defined]  # a TypedDict class
+def _refuse_unknown(method: str, accepted: type, options: Mapping[str, Any]) -> None:
+    for name in options.keys() - accepted.__annotations__.keys():
+        raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
 
 
 def _check_inputs(method: str, options: Mapping[str, Any]) -> None:
@@ -161,20 +199,34 @@ def _check_inputs(method: str, options: Mapping[str, Any]) -> None:
         raise TypeError(f"{method}() needs exactly one of message= and messages=")
     if message is not None and not isinstance(message, str):
         raise TypeError(f"message must be a str, not {type(message).__name__}")
-    attachments = options.get("attachments") or ()
-    if len(attachments) > MOST_ATTACHMENTS:
-        raise ValueError(f"{len(attachments)} attachments: at most {MOST_ATTACHMENTS} are allowed")
-    for attachment in attachments:
+    for name in options.keys() & _OBJECTS:
+        if not isinstance(options[name], (Mapping, type(None))):
+            raise TypeError(f"{name} must be a dict, not {type(options[name]).__name__}")
+    for name in options.keys() & _LISTS:
+        _check_list(name, options[name])
+    for attachment in options.get("attachments") or ():
         if not str(attachment.get("url", "")).startswith("https://"):
             raise ValueError("an attachment needs a 'url' that starts with https://")
-    if len(options.get("tools") or ()) > MOST_TOOLS:
-        raise ValueError(f"more than {MOST_TOOLS} tools: the service refuses them")
+
+
+def _check_list(name: str, items: Any) -> None:
+    if items is None:
+        return
+    is_list = isinstance(items, Sequence) and not isinstance(items, (str, bytes))
+    if not is_list or not all(isinstance(item, Mapping) for item in items):
+        raise TypeError(f"{name} must be a list of dicts")
+    most = {"attachments": MOST_ATTACHMENTS, "tools": MOST_TOOLS}.get(name)
+    if most is not None and len(items) > most:
+        raise ValueError(f"{len(items)} {name}: at most {most} are allowed")
 
 
 def check_seconds(name: str, value: float | None) -> float | None:
     """``value`` if it is a positive number of seconds, or None."""
-    if value is None:
-        return None
+    return None if value is None else require_seconds(name, value)
+
+
+def require_seconds(name: str, value: float) -> float:
+    """``value`` if it is a positive number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
@@ -189,10 +241,27 @@ def _checked_rounds(rounds: int) -> int:
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    for name in headers or {}:
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _HEADER_NAME.match(name):
+            raise ValueError(f"extra_headers: {name!r} is no header name")
         if name.lower() in PROTECTED_HEADERS:
             raise ValueError(f"extra_headers may not set {name}: the client sets it")
+        if not isinstance(value, str) or not _HEADER_VALUE.match(value):
+            raise ValueError(f"extra_headers: the value of {name} must be a str of printable ASCII")
     return headers or {}
+
+
+def _checked_handler(method: str, handler: Any, *, is_async: bool) -> Any:
+    if handler is None:
+        return None
+    if not callable(handler):
+        raise TypeError(f"tool_handler must be a function, not {type(handler).__name__}")
+    if not is_async and is_async_callable(handler):
+        raise TypeError(
+            f"{method}() of the sync client takes a plain function as tool_handler, "
+            "not an async one: use AsyncNoukai"
+        )
+    return handler
 
 
 def is_async_callable(function: Any) -> bool:
@@ -213,4 +282,6 @@ __all__ = [
     "check_seconds",
     "is_async_callable",
     "make_call",
+    "require_seconds",
+    "takes",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Literal, overload
 
 from .models.events import StreamEvent
@@ -10,6 +10,7 @@ from .models.traces import RunTrace, StepAttempts, StepTrace
 from .options import check_seconds
 from .protocol import reading
 from .protocol.call import FlowRef
+from .protocol.paths import require_id
 from .protocol.program import Program
 from .protocol.reading import Attempt
 from .transport import AsyncTransport, SyncTransport
@@ -19,9 +20,7 @@ class _BaseRun:
     def __init__(
         self, flow: FlowRef, execution_id: str, transport: SyncTransport | AsyncTransport
     ) -> None:
-        if not isinstance(execution_id, str) or not execution_id:
-            raise ValueError("a run needs the execution_id of an earlier call")
-        self.execution_id = execution_id
+        self.execution_id = require_id("execution_id", execution_id)
         self._flow = flow
         self._service = transport.service
 
@@ -38,11 +37,13 @@ class _BaseRun:
         known = attempt in ("latest", "all")
         if not known and (not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1):
             raise ValueError(f'attempt must be "latest", "all" or a number from 1, not {attempt!r}')
+        if loop_index is not None and (not isinstance(loop_index, int) or loop_index < 0):
+            raise ValueError(f"loop_index must be a number from 0, not {loop_index!r}")
         return reading.step_trace(
             self._service,
             self._flow,
             self.execution_id,
-            step_id,
+            require_id("step_id", step_id),
             attempt,
             loop_index,
             check_seconds("timeout", timeout),
@@ -105,7 +106,7 @@ class Run(_BaseRun):
         program = self._step_trace(step_id, attempt, loop_index, timeout)
         return self._transport.run(program)
 
-    def live_trace(self, *, timeout: float | None = None) -> Iterator[StreamEvent]:
+    def live_trace(self, *, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
         """The run's events: stored ones first, then new ones until the run has ended."""
         return self._transport.stream(self._live(timeout))
 

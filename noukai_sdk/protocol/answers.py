@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from ..errors import (
 )
 from .program import Response
 
+T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _BY_STATUS: dict[int, type[NoukaiError]] = {
@@ -74,11 +76,16 @@ def retry_after(response: Response) -> float | None:
 
 def decode(model: type[ModelT], response: Response) -> ModelT:
     """The answer's body as ``model``."""
+    return validated(model.model_validate_json, model.__name__, response)
+
+
+def validated(validate: Callable[[bytes], T], name: str, response: Response) -> T:
+    """The answer's body by ``validate``; ``name`` is for the error, which says what is wrong."""
     try:
-        return model.model_validate_json(response.body)
+        return validate(response.body)
     except ValidationError as error:
         raise FlowExecutionError(
-            f"the service's answer is no {model.__name__}: {first_problem(error)}",
+            f"the service's answer is no {name}: {first_problem(error)}",
             status_code=response.status,
             code="INVALID_RESPONSE",
             request_id=response.headers.get("x-request-id"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 from pydantic_core import from_json
 
-from ..errors import APIConnectionError
+from ..errors import APIConnectionError, FlowExecutionError
 from .answers import error_from, retry_after
 from .call import Service
 from .program import OpenStream, Program, Request, Response, SendRequest, Sleep, Want
@@ -20,6 +19,9 @@ RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry
 LONGEST_DELAY = 8.0
 JITTER = 0.25
+NO_STREAM = ("application/json", "text/html")
+
+Outcome = Response | APIConnectionError
 
 
 def send(service: Service, request: Request) -> Program[Response]:
@@ -29,52 +31,64 @@ def send(service: Service, request: Request) -> Program[Response]:
 
 def open_stream(service: Service, request: Request) -> Program[Response]:
     """Send ``request`` and leave the answer's body open for ReadChunk."""
-    return exchange(service, request, OpenStream)
+    response = yield from exchange(service, request, OpenStream)
+    kind = response.headers.get("content-type", "")
+    # A proxy's page, for example: read as events it would be an empty stream.
+    if kind.startswith(NO_STREAM):
+        raise FlowExecutionError(
+            f"the service's answer is no event stream but {kind}",
+            status_code=response.status,
+            code="INVALID_RESPONSE",
+            request_id=response.headers.get("x-request-id"),
+        )
+    return response
 
 
 def exchange(
     service: Service, request: Request, want: Callable[[Request], Want]
 ) -> Program[Response]:
     """Send ``request`` until it is answered well, or no retry is left."""
-    for attempt in count(1):
-        note(service, "request", request, attempt)
-        try:
-            response: Response = yield want(request)
-        except APIConnectionError as error:
-            note(service, "response", request, attempt, error=error)
-            delay = _delay_after_failure(service, request, attempt, error)
-            if delay is None:
-                raise
-        else:
-            note(service, "response", request, attempt, response)
-            if 200 <= response.status < 300:
-                return response
-            delay = _delay_after_answer(service, request, attempt, response)
-            if delay is None:
-                raise error_from(response)
-        note(service, "retry", request, attempt + 1)
+    attempt = 1
+    while True:
+        outcome = yield from _attempt(service, request, want, attempt)
+        if isinstance(outcome, Response) and 200 <= outcome.status < 300:
+            return outcome
+        delay = _delay(service, request, attempt, outcome)
+        if delay is None:
+            raise error_from(outcome) if isinstance(outcome, Response) else outcome
+        attempt += 1
+        note(service, "retry", request, attempt, outcome)
         yield Sleep(delay, JITTER)
-    raise AssertionError  # count() does not end
 
 
-def _delay_after_failure(
-    service: Service, request: Request, attempt: int, error: APIConnectionError
-) -> float | None:
-    # A POST that may have reached the service may have started a run: it must not be paid for twice.
-    safe = request.method == "GET" or not error.request_sent
-    return _backoff(attempt) if safe and attempt <= service.max_retries else None
+def _attempt(
+    service: Service, request: Request, want: Callable[[Request], Want], attempt: int
+) -> Program[Outcome]:
+    note(service, "request", request, attempt)
+    outcome: Outcome
+    try:
+        outcome = yield want(request)
+    except APIConnectionError as error:
+        outcome = error
+    note(service, "response", request, attempt, outcome)
+    return outcome
 
 
-def _delay_after_answer(
-    service: Service, request: Request, attempt: int, response: Response
-) -> float | None:
-    if request.method != "GET" or attempt > service.max_retries:
+def _delay(service: Service, request: Request, attempt: int, outcome: Outcome) -> float | None:
+    """Seconds to wait before the next attempt, None where there must be none."""
+    if attempt > service.max_retries:
         return None
-    asked = retry_after(response)
-    timeout = request.timeout if request.timeout is not None else service.timeout
-    if asked is not None and response.status in RETRYABLE | {429}:
-        return asked if asked <= timeout else None
-    return _backoff(attempt) if response.status in RETRYABLE else None
+    if not isinstance(outcome, Response):
+        # A POST that may have reached the service may have started a run: never pay for it twice.
+        safe = request.method == "GET" or not outcome.request_sent
+        return _backoff(attempt) if safe else None
+    if request.method != "GET":
+        return None
+    asked = retry_after(outcome)
+    if asked is not None and outcome.status in RETRYABLE | {429}:
+        longest = service.timeout if request.timeout is None else request.timeout
+        return asked if asked <= longest else None
+    return _backoff(attempt) if outcome.status in RETRYABLE else None
 
 
 def _backoff(attempt: int) -> float:
@@ -82,34 +96,35 @@ def _backoff(attempt: int) -> float:
 
 
 def note(
-    service: Service,
-    phase: str,
-    request: Request,
-    attempt: int,
-    response: Response | None = None,
-    error: Exception | None = None,
+    service: Service, phase: str, request: Request, attempt: int, outcome: Outcome | None = None
 ) -> None:
     """Tell the logging hook and the ``noukai_sdk`` logger. Headers, and so the key, are never told."""
     if service.log is None and not logger.isEnabledFor(logging.DEBUG):
         return
+    event = _told(phase, request, attempt, outcome)
+    logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
+    if service.log is not None:
+        if service.log_payloads:
+            event["request_body"] = _payload(request.body)
+            event["response_body"] = _payload(getattr(outcome, "body", None))
+        _call_hook(service.log, event)
+
+
+def _told(phase: str, request: Request, attempt: int, outcome: Outcome | None) -> dict[str, Any]:
     event: dict[str, Any] = {
         "phase": phase,
         "method": request.method,
         "path": request.path,
         "attempt": attempt,
+        "status_code": None,
+        "request_id": None,
     }
-    if response is not None:
-        event["status_code"] = response.status
-        event["request_id"] = response.headers.get("x-request-id")
-    if error is not None:
-        event["error"] = str(error)
-    if service.log_payloads:
-        event["request_body"] = _payload(request.body)
-        if response is not None:
-            event["response_body"] = _payload(response.body)
-    logger.debug("%(phase)s %(method)s %(path)s attempt=%(attempt)d", event)
-    if service.log is not None:
-        _call_hook(service.log, event)
+    if isinstance(outcome, Response):
+        event["status_code"] = outcome.status
+        event["request_id"] = outcome.headers.get("x-request-id")
+    elif outcome is not None:
+        event["error"] = str(outcome)
+    return event
 
 
 def _call_hook(hook: Callable[[dict[str, Any]], None], event: dict[str, Any]) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from ..models.results import ExecuteResult, PausedResult, ToolResult
-from .answers import decode
+from .answers import validated
 from .call import FlowCall
 from .exchange import send
-from .program import PauseSeen, Program, Response, ResultsSent
+from .program import PauseSeen, Program, ResultsSent
 from .requests import post
 from .tools import ToolRounds, continued, wire_results
 
 Answer = ExecuteResult | PausedResult
 
-_answer: TypeAdapter[Answer] = TypeAdapter(Answer, config={"defer_build": True})
+_answer: TypeAdapter[Answer] = TypeAdapter(
+    Annotated[Answer, Field(discriminator="status")], config={"defer_build": True}
+)
 # A resume repeats these fields of the first call, and nothing else (WIRE.md, "POST execute").
 REPEATED = ("parameters", "blockOverrides", "attachments", "tools", "toolChoice", "trace")
 
@@ -38,9 +40,10 @@ def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) 
 def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
     rounds = ToolRounds(call)
     while True:
-        answer = _read((yield from send(call.service, post(call, body))))
+        response = yield from send(call.service, post(call, body))
+        answer = validated(_answer.validate_json, "result of execute", response)
         answer.session_id = call.session_id
-        if not isinstance(answer, PausedResult):
+        if answer.status != "tool_calls_required":
             return answer
         yield PauseSeen(answer)
         if call.tool_handler is None:
@@ -63,13 +66,3 @@ def resume_body(
         "toolCallMessages": continued(paused, results),
         "accumulatedOutputs": paused.accumulated_outputs,
     }
-
-
-def _read(response: Response) -> Answer:
-    try:
-        return _answer.validate_json(response.body)
-    except ValidationError:
-        # Again for one of the two, for an error that names the field and not both classes.
-        if b"tool_calls_required" in response.body:
-            return decode(PausedResult, response)
-        return decode(ExecuteResult, response)

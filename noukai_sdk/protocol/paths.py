@@ -26,20 +26,41 @@ def resolve_flow(
     if not isinstance(slug, str) or not slug:
         raise ValueError("a flow needs a slug: flow('org/project/slug') or flow(slug='...')")
     parts = slug.split("/")
-    if len(parts) == 3 and all(parts):
-        return FlowRef(parts[0], parts[1], parts[2])
+    if len(parts) == 3:
+        return _flow_ref(*parts)
     if len(parts) != 1:
         raise ValueError(f"bad flow slug {slug!r}: write 'slug' or 'org/project/slug'")
-    if (org is None) != (project is None):
-        raise ValueError("org and project go together: pass both or neither")
-    if org and project:
-        return FlowRef(org, project, slug)
-    if defaults is None:
+    named = require_org_and_project(org, project) or defaults
+    if named is None:
         raise ValueError(
             f"flow {slug!r} needs an org and a project: write 'org/project/{slug}', "
             "or set org= and project= on the client"
         )
-    return FlowRef(*defaults, slug)
+    return _flow_ref(*named, slug)
+
+
+def require_org_and_project(org: str | None, project: str | None) -> tuple[str, str] | None:
+    """The two, or None where neither is given."""
+    if org is None and project is None:
+        return None
+    if org is None or project is None:
+        raise ValueError("org and project go together: pass both or neither")
+    return require_segment("org", org), require_segment("project", project)
+
+
+def _flow_ref(org: str, project: str, slug: str) -> FlowRef:
+    return FlowRef(
+        require_segment("org", org),
+        require_segment("project", project),
+        require_segment("slug", slug),
+    )
+
+
+def require_segment(name: str, value: str) -> str:
+    """``value`` as it is, if it can be one segment of a path: HTTP libraries resolve "." and ".."."""
+    if not isinstance(value, str) or value in ("", ".", "..") or "/" in value:
+        raise ValueError(f"bad {name} {value!r}: it must be one name, without slashes")
+    return value
 
 
 def resolve_version(version: Version) -> int | None:
@@ -77,19 +98,32 @@ def call_path(kind: CallKind, flow: FlowRef) -> str:
 
 def job_path(flow: FlowRef, execution_id: str) -> str:
     """Where a job is polled."""
-    return f"{flow_path(flow)}/jobs/{quote(execution_id, safe='')}"
+    return f"{flow_path(flow)}/jobs/{_id_segment('execution_id', execution_id)}"
 
 
 def trace_path(flow: FlowRef, execution_id: str, *, live: bool = False) -> str:
     """Where a run's trace is read, or streamed."""
-    tail = "/stream" if live else ""
-    return f"{flow_path(flow)}/runs/{quote(execution_id, safe='')}/trace{tail}"
+    return f"{_run_path(flow, execution_id)}/trace{'/stream' if live else ''}"
 
 
 def step_trace_path(flow: FlowRef, execution_id: str, step_id: str) -> str:
     """Where one step's trace is read."""
-    run = f"{flow_path(flow)}/runs/{quote(execution_id, safe='')}"
-    return f"{run}/steps/{quote(step_id, safe='')}/trace"
+    return f"{_run_path(flow, execution_id)}/steps/{_id_segment('step_id', step_id)}/trace"
+
+
+def _run_path(flow: FlowRef, execution_id: str) -> str:
+    return f"{flow_path(flow)}/runs/{_id_segment('execution_id', execution_id)}"
+
+
+def require_id(name: str, value: str) -> str:
+    """``value`` as it is, if it can be an id of the service; anything else in it is encoded."""
+    if not isinstance(value, str) or not value.strip("."):
+        raise ValueError(f"bad {name} {value!r}: give the one that the service gave")
+    return value
+
+
+def _id_segment(name: str, value: str) -> str:
+    return quote(require_id(name, value), safe="")
 
 
 def session_path(session_id: str) -> str:

@@ -60,8 +60,8 @@ class SendRequest(Want):
 
 @dataclass(frozen=True)
 class OpenStream(Want):
-    """Send this and leave the answer open. Gives a :class:`Response`: with an empty body where the
-    status is 200, read to its end otherwise. Throws as SendRequest does.
+    """Send this and leave the answer open. Gives a :class:`Response`: with an empty body where it is
+    a success, read to its end otherwise. Throws as SendRequest does.
     """
 
     request: Request

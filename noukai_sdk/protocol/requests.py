@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import from_json, to_json
 
 from .call import FlowCall, Service
 from .paths import call_path
 from .program import Request
 
-PROTECTED_HEADERS = frozenset(
-    {
-        "authorization",
-        "x-noukai-api-version",
-        "user-agent",
-        "x-request-id",
-        "content-type",
-        "cookie",
-    }
-)
-
 
 def post(call: FlowCall, body: Mapping[str, Any], *, accept: str | None = None) -> Request:
     """The POST of ``call`` with this body."""
-    headers = dict(call.extra_headers)
+    own = {"Content-Type": "application/json"}
     if call.session_id is not None:
-        headers["X-Session-Id"] = call.session_id
+        own["X-Session-Id"] = call.session_id
     if accept is not None:
-        headers["Accept"] = accept
-    headers["Content-Type"] = "application/json"
+        own["Accept"] = accept
+    headers = own if not call.extra_headers else _merged(call.extra_headers, own)
     return Request(
         "POST",
         call_path(call.kind, call.flow),
@@ -38,6 +28,12 @@ def post(call: FlowCall, body: Mapping[str, Any], *, accept: str | None = None) 
         encode(body),
         timeout_of(call.service, call.timeout),
     )
+
+
+def _merged(extra: Mapping[str, str], own: dict[str, str]) -> dict[str, str]:
+    """Both, ours before a header of the same name in other letters."""
+    taken = {name.lower() for name in own}
+    return {name: value for name, value in extra.items() if name.lower() not in taken} | own
 
 
 def get(
@@ -59,6 +55,9 @@ def timeout_of(service: Service, timeout: float | None) -> float:
 def encode(body: Mapping[str, Any]) -> bytes:
     """The body as JSON. Raises TypeError for what JSON has no word for."""
     try:
-        return to_json(body)
-    except (PydanticSerializationError, ValueError) as error:
+        text = to_json(body)
+        if b"NaN" in text or b"Infinity" in text:  # in a string, it may be; as a number, it is no JSON
+            json.dumps(from_json(text), allow_nan=False)
+    except ValueError as error:
         raise TypeError(f"the call's arguments cannot be sent as JSON: {error}") from error
+    return text

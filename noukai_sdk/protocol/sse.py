@@ -59,7 +59,7 @@ class SSEDecoder:
         """What is left at the end of the stream, where the last blank line is missing."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        return _frames(rest)
+        return _frames(rest + _BLANK_LINE)
 
     def _with_line_feeds(self, chunk: bytes) -> bytes:
         if self._after_cr and chunk.startswith(b"\n"):  # the other half of a CRLF
@@ -80,9 +80,10 @@ class SSEDecoder:
 
 
 def _frames(block: bytes) -> list[Frame]:
+    """The frames of a block that ends in a blank line."""
     frames: list[Frame] = _USUAL_FRAME.findall(block)
-    # Each match is one frame up to its blank line, so equal counts mean that nothing was left out.
-    if block and len(frames) == block.count(_BLANK_LINE) and block.endswith(_BLANK_LINE):
+    # Each match is one frame with its blank line, so equal counts mean that nothing was left out.
+    if len(frames) == block.count(_BLANK_LINE):
         return frames
     return [frame for text in block.split(_BLANK_LINE) if (frame := _frame(text)) is not None]
 
