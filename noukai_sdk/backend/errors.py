@@ -62,51 +62,57 @@ def step_status(code: str | None) -> int:
     return _STEP_STATUS.get(code or "", 500)
 
 
-def request_id(scope: Scope) -> str:
-    """The id of this request, made at first sight."""
-    if "noukai.request_id" not in scope:
-        scope["noukai.request_id"] = f"req_{uuid.uuid4().hex}"
-    return str(scope["noukai.request_id"])
+class Edge:
+    """ASGI middleware: X-Request-ID on every answer, and an answer to our own errors too.
 
-
-class RequestIds:
-    """ASGI middleware: X-Request-ID on every answer."""
+    A framework that answers those re-raises them, and the server then drops the connection, which
+    the client may have used for its next call by then.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with its id put on the answer."""
+        """Pass the request on, and see its answer out."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = request_id(scope)
+        name = f"req_{uuid.uuid4().hex}"
+        has_started = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("X-Request-ID", name)
+                has_started = True
+                MutableHeaders(scope=message)["X-Request-ID"] = name
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed", name)
+            # A cut stream must look cut.
+            if has_started:
+                raise
+            message = "the backend failed; its log says why"
+            await _answer(500, "INTERNAL_ERROR", message)(scope, receive, send_with_id)
 
 
 def install(app: FastAPI) -> None:
     """Make every error of ``app`` an answer of the contract's shape."""
-    app.add_middleware(RequestIds)
+    app.add_middleware(Edge)
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
         Refusal: _refused,
         NoukaiError: _engine_refused,
         RequestValidationError: _bad_argument,
         HTTPException: _bad_route,
         ClientDisconnect: _gone,
-        Exception: _failed,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
 def _answer(
-    request: Request,
     status: int,
     code: str,
     message: str,
@@ -117,14 +123,11 @@ def _answer(
     detail = {"code": code, "message": message}
     if execution_id is not None:
         detail["executionId"] = execution_id
-    # Set here too: an unhandled error is answered outside of the middleware.
-    with_id = {**(headers or {}), "X-Request-ID": request_id(request.scope)}
-    return Response(encode({"detail": detail}), status, with_id, "application/json")
+    return Response(encode({"detail": detail}), status, headers, "application/json")
 
 
-async def _refused(request: Request, error: Refusal) -> Response:
+async def _refused(_request: Request, error: Refusal) -> Response:
     return _answer(
-        request,
         error.status,
         error.code,
         error.message,
@@ -133,28 +136,22 @@ async def _refused(request: Request, error: Refusal) -> Response:
     )
 
 
-async def _engine_refused(request: Request, error: NoukaiError) -> Response:
-    status = error.status_code or 500
-    return _answer(request, status, error.code or "INTERNAL_ERROR", error.message)
+async def _engine_refused(_request: Request, error: NoukaiError) -> Response:
+    return _answer(error.status_code or 500, error.code or "INTERNAL_ERROR", error.message)
 
 
-async def _bad_argument(request: Request, error: RequestValidationError) -> Response:
+async def _bad_argument(_request: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _answer(request, 400, "INVALID_REQUEST", f"{where}: {first['msg']}")
+    return _answer(400, "INVALID_REQUEST", f"{where}: {first['msg']}")
 
 
 async def _bad_route(request: Request, error: HTTPException) -> Response:
     code = _HTTP_CODES.get(error.status_code, "INVALID_REQUEST")
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return _answer(request, error.status_code, code, message, headers=error.headers)
+    return _answer(error.status_code, code, message, headers=error.headers)
 
 
-async def _gone(request: Request, _error: ClientDisconnect) -> Response:
+async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
     # Nobody reads this: it only keeps a client that hung up from looking like a fault of ours.
-    return _answer(request, 400, "INVALID_REQUEST", "the client went away")
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed", request_id(request.scope), exc_info=error)
-    return _answer(request, 500, "INTERNAL_ERROR", "the backend failed; its log says why")
+    return _answer(400, "INVALID_REQUEST", "the client went away")

@@ -45,7 +45,10 @@ BAD_BODIES = [
     ({"messages": "a"}, "MESSAGES_ROLE_INVALID"),
     ({**MESSAGE, "attachments": [{}]}, "ATTACHMENTS_INVALID"),
     ({**MESSAGE, "attachments": [{"url": "http://x.test/a"}]}, "ATTACHMENTS_INVALID"),
-    ({**MESSAGE, "attachments": [{"url": "https://x.test/a", "mime_type": 1}]}, "ATTACHMENTS_INVALID"),
+    (
+        {**MESSAGE, "attachments": [{"url": "https://x.test/a", "mime_type": 1}]},
+        "ATTACHMENTS_INVALID",
+    ),
     ({**MESSAGE, "attachments": [{"url": "https://x.test/a"}] * 11}, "ATTACHMENTS_INVALID"),
     ({**MESSAGE, "tools": {}}, "TOOLS_INVALID"),
     ({**MESSAGE, "tools": [{}]}, "TOOLS_INVALID"),
@@ -157,7 +160,9 @@ def test_the_message_limit(backend: Backend) -> None:
         assert code_of(backend.post(HELLO, body)) == too_large
 
 
-def test_a_body_without_an_end_is_cut_off(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_without_an_end_is_cut_off(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("noukai_sdk.backend.bodies._MOST_DISCARDED", 0)
     response = backend.post(HELLO, {"message": "x" * 9_000_000})
     assert code_of(response) == (413, "MESSAGES_TOO_LARGE")
@@ -303,7 +308,9 @@ def test_bad_steps_leave_the_run_as_it_is(backend: Backend) -> None:
         response = backend.post(three, {"executionId": run, **changes})
         assert code_of(response) == (400, code), changes
     assert code_of(backend.post(three, {**MESSAGE, "stepIndex": 1})) == (400, "INVALID_FIRST_CALL")
-    events = step(backend, "tests/three", {"executionId": run, "stepIndex": 1, "runRemaining": True})
+    events = step(
+        backend, "tests/three", {"executionId": run, "stepIndex": 1, "runRemaining": True}
+    )
     assert types(events)[-1] == "flow_completed"
     response = backend.post(three, {"executionId": run, "stepIndex": 3})
     assert code_of(response) == (409, "EXECUTION_ID_INVALID")

@@ -42,7 +42,9 @@ def test_completes(backend: Backend) -> None:
 
 
 def test_every_answer_has_its_own_request_id(backend: Backend) -> None:
-    ids = {backend.post("samples/hello-world/execute", MESSAGE).headers["x-request-id"] for _ in "ab"}
+    ids = {
+        backend.post("samples/hello-world/execute", MESSAGE).headers["x-request-id"] for _ in "ab"
+    }
     assert len(ids) == 2
 
 

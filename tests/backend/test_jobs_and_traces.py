@@ -209,9 +209,7 @@ def test_the_live_trace_masks_what_a_redacted_flow_says(fresh: Backend) -> None:
     )
     job = submit(fresh, "tests/gated", {"message": "my password: hunter2"})
     wait_until(fresh.fakes.reached.is_set)
-    with fresh.client.stream(
-        "GET", f"/seq/acme/tests/gated/runs/{job}/trace/stream"
-    ) as response:
+    with fresh.client.stream("GET", f"/seq/acme/tests/gated/runs/{job}/trace/stream") as response:
         wait_until(lambda: job in fresh.service.channels._followers)
         fresh.fakes.opened.set()
         text = str(list(lines(response)))

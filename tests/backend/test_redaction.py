@@ -1,0 +1,102 @@
+"""Secrets in what is stored."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noukai_sdk.backend.capture import kept_events
+from noukai_sdk.backend.redaction import masked, masked_chunks
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("Authorization: Basic Zm9v", "Authorization: Basic ***"),
+        ('{"api_key": "xyz", "city": "Paris"}', '{"api_key": "***", "city": "Paris"}'),
+        ('{\\"apiKey\\": \\"xyz\\"}', '{\\"apiKey\\": \\"***\\"}'),
+        ("MY_SECRET_VALUE=hunter2&x=1", "MY_SECRET_VALUE=***&x=1"),
+        ("use sk-proj-abcdefgh now", "use *** now"),
+        ("key nk_live_12345678.", "key ***."),
+        ("AKIAABCDEFGHIJKLMNOP", "***"),
+        ("eyJhbGciOi.eyJzdWIi.c2ln", "***"),
+        ("postgres://me:pw@host/db", "postgres://me:***@host/db"),
+        ("the token is fine", "the token is fine"),
+        ("a task-force met", "a task-force met"),
+        ("", ""),
+    ],
+)
+def test_texts(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+def test_values_by_name() -> None:
+    value = {
+        "headers": {"Authorization": "x", "X-Api-Key": "y", "Accept": "json"},
+        "credentials": {"user": "me", "list": ["a", 5, None]},
+        "max_tokens": 100,
+        "tokens": {"prompt": 3},
+        "messages": [{"content": "password: p"}],
+    }
+    assert masked(value) == {
+        "headers": {"Authorization": "***", "X-Api-Key": "***", "Accept": "json"},
+        "credentials": {"user": "***", "list": ["***", 5, None]},
+        "max_tokens": 100,
+        "tokens": {"prompt": 3},
+        "messages": [{"content": "password: ***"}],
+    }
+    assert value["headers"]["Authorization"] == "x"  # type: ignore[index]  # it is the dict above
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    return [text[a:b] for a, b in pairwise(edges)]
+
+
+TEXTS = st.lists(
+    st.sampled_from(["Bearer ", "abc", "password: ", "hunter2", " ", "sk-12345678", ",", '"', "ü"])
+).map("".join)
+
+
+@given(TEXTS, st.lists(st.integers(0, 200), max_size=5))
+def test_where_a_text_is_cut_does_not_matter(text: str, places: list[int]) -> None:
+    chunks = cut(text, places)
+    out = masked_chunks(chunks)
+    assert len(out) == len(chunks)
+    assert "".join(out) == masked(text)
+
+
+@given(st.text(alphabet='abc=: "\\-_tokenBearers', max_size=60))
+def test_masking_twice_is_masking_once(text: str) -> None:
+    assert masked(masked(text)) == masked(text)
+
+
+def chunk(step: str, text: Any) -> dict[str, Any]:
+    return {"eventType": "step_output", "stepId": step, "outputData": text}
+
+
+def test_pieces_of_outputs_that_grow_side_by_side() -> None:
+    events = [
+        chunk("a", "password: hu"),
+        chunk("b", "fine "),
+        chunk("a", "nter2"),
+        chunk("b", {"token": "x"}),
+        chunk("b", "too"),
+        {"eventType": "step_completed", "stepId": "a", "output": "password: hunter2"},
+    ]
+    out = kept_events("redacted", events)
+    assert [e.get("outputData") for e in out[:5]] == [
+        "password: ***",
+        "fine ",
+        "",
+        {"token": "***"},
+        "too",
+    ]
+    assert out[5]["output"] == "password: ***"
+    assert kept_events("full", events) is events
+    assert kept_events("metadata_only", events) == kept_events("off", events) == []

@@ -1,0 +1,224 @@
+"""The database: migrations, the writer, what a crash leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from noukai_sdk.backend.clock import Clock, iso
+from noukai_sdk.backend.encoding import encode, loaded, stored
+from noukai_sdk.backend.store.database import configuration, migrate, open_database
+from noukai_sdk.backend.store.store import Store
+from noukai_sdk.backend.store.tables import metadata
+from noukai_sdk.backend.store.writer import Changes
+
+from .conftest import serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The database drivers are asyncio's."""
+    return "asyncio"
+
+
+def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/m.db")
+    with engine.begin() as connection:
+        migrate(connection)
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        migrate(connection)
+        command.downgrade(configuration(connection), "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    engine.dispose()
+
+
+def test_migrations_work_below_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alembic's configuration takes % for its own."""
+    from noukai_sdk.backend.store import database
+
+    odd = tmp_path / "100% mine"
+    odd.symlink_to(database._MIGRATIONS)
+    monkeypatch.setattr(database, "_MIGRATIONS", odd)
+    engine = create_engine(f"sqlite:///{tmp_path}/m.db")
+    with engine.begin() as connection:
+        migrate(connection)
+        assert "executions" in inspect(connection).get_table_names()
+    engine.dispose()
+
+
+async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to look at " * 10)
+    with pytest.raises(DatabaseError, match="file is not a database"):
+        await open_database(f"sqlite+aiosqlite:///{path}")
+
+
+async def test_sqlite_keeps_a_log_that_readers_do_not_wait_for(tmp_path: Path) -> None:
+    engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/m.db")
+    await engine.dispose()
+    with sqlite3.connect(tmp_path / "m.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@dataclass
+class Item:
+    """Something to save."""
+
+    id: str
+    status: str = "running"
+    events: int = 0
+
+
+def changes(items: Iterable[Item]) -> Changes:
+    empty = dict.fromkeys(
+        (
+            "version session_id completed_at error_at_step request tool_rounds result error state"
+        ).split()
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            **empty,
+            "id": item.id,
+            "org": "o",
+            "project": "p",
+            "slug": "s",
+            "flow_id": "f",
+            "block_count": 1,
+            "trigger": "execute",
+            "status": item.status,
+            "capture_mode": "full",
+            "started_at": 1,
+            "updated_at": 1,
+        }
+        for item in items
+    ]
+    events = [{"execution_id": item.id, "first": item.events, "body": "[]"} for item in items]
+    return Changes(rows, [], events)
+
+
+async def test_what_is_saved_twice_is_written_once_as_it_is_then(tmp_path: Path) -> None:
+    written: list[list[Item]] = []
+
+    def counted(items: Iterable[Item]) -> Changes:
+        written.append(list(items))
+        return changes(written[-1])
+
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", counted)
+    item, other = Item("a"), Item("b")
+    store.save(item)
+    store.save(other)
+    item.status = "completed"
+    await store.save(item).committed()
+    assert written == [[item, other]]
+    row = await store.execution("a")
+    assert row is not None
+    assert row["status"] == "completed"
+    item.status, item.events = "failed", 1
+    await store.save(item).committed()
+    row = await store.execution("a")
+    assert row is not None
+    assert row["status"] == "failed"
+    assert [r["first"] for r in (await store.events(["a"]))["a"]] == [0, 1]
+    await store.aclose()
+
+
+async def test_what_is_saved_last_is_written_before_the_store_closes(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/m.db"
+    store = await Store.open(url, changes)
+    store.save(Item("a"))
+    await store.aclose()
+    again = await Store.open(url, changes)
+    assert await again.execution("a") is not None
+    await again.aclose()
+
+
+async def test_a_write_that_fails_is_told_and_the_writer_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+    item = Item("a")
+    await store.save(item).committed()
+    waiting = store.save(item)
+    with pytest.raises(IntegrityError):
+        await waiting.committed()
+    assert "cannot store 1 runs" in caplog.text
+    await store.save(Item("b")).committed()
+    assert await store.execution("b") is not None
+    await store.aclose()
+
+
+async def test_a_waiter_that_is_cancelled_disturbs_no_other(tmp_path: Path) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+    batch = store.save(Item("a"))
+    waiters = [asyncio.ensure_future(batch.committed()) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    await waiters[1]
+    assert waiters[0].cancelled()
+    await store.aclose()
+
+
+async def test_more_runs_than_a_statement_takes(tmp_path: Path) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+    names = [f"run-{number}" for number in range(1200)]
+    for name in names:
+        store.save(Item(name))
+    await store.save(Item("last")).committed()
+    found = await store.events(names)
+    assert list(found) == names
+    assert all(len(rows) == 1 for rows in found.values())
+    await store.aclose()
+
+
+def test_times_only_go_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    now = clock.now()
+    monkeypatch.setattr("time.time_ns", lambda: (now - 5_000_000) * 1000)
+    assert [clock.now(), clock.now()] == [now + 1, now + 2]
+    monkeypatch.setattr("time.time_ns", lambda: (now + 5_000_000) * 1000)
+    assert clock.now() == now + 5_000_000
+    assert iso(None) is None
+
+
+def test_json() -> None:
+    assert encode({"a": float("nan"), "b": "ü"}) == '{"a":null,"b":"ü"}'.encode()
+    assert encode(["half a pair: \ud800"]) == b'["half a pair: ?"]'
+    assert (stored(None), loaded(None), loaded(stored([1]))) == (None, None, [1])
+
+
+def test_a_sweep_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.servers import wait_until
+
+    monkeypatch.setattr("noukai_sdk.backend.service._BETWEEN_SWEEPS", 0.001)
+    failed: list[str] = []
+    real = Store.end_runs
+
+    async def end_runs(self: Store, statuses: Any, **values: Any) -> list[str]:
+        if statuses == ["paused"] and not failed:
+            failed.append("once")
+            raise OSError("disk full")
+        swept.append("again")
+        return await real(self, statuses, **values)
+
+    swept: list[str] = []
+    monkeypatch.setattr(Store, "end_runs", end_runs)
+    with serving(tmp_path):
+        wait_until(lambda: len(swept) > 2)
+    assert "the sweep failed" in caplog.text
