@@ -28,13 +28,18 @@ def cassette_from_session(session: Session) -> Cassette:
     Raises:
         ReplayNoSnapshotsError: No call of the session was captured with its contents.
     """
-    recordings = [_recording(execution) for execution in session.executions]
+    recordings = recordings_of(session)
     if recordings and all(recording.unavailable for recording in recordings):
         raise ReplayNoSnapshotsError(
             f"session {session.session_id} was captured without snapshots: set the flow's capture "
             "mode to full or redacted, and record the request again"
         )
     return Cassette(session.session_id, recordings)
+
+
+def recordings_of(session: Session) -> list[Recording]:
+    """The recordings of a session, those that cannot be replayed among them."""
+    return [_recording(execution) for execution in session.executions]
 
 
 def _recording(execution: SessionExecution) -> Recording:

@@ -1,0 +1,141 @@
+"""Recordings as a person reads them: a table with a waterfall, and differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ..replay.diff import Difference
+from ..replay.recording import Recording
+
+BAR_WIDTH = 24
+
+
+def rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
+    """One row a call, as plain values. Times are milliseconds from the first call's start."""
+    first = min((r.started_at for r in recordings if r.started_at is not None), default=0.0)
+    return [_row(recording, first) for recording in recordings]
+
+
+def _row(recording: Recording, first: float) -> dict[str, Any]:
+    tokens, cost = _usage(recording)
+    return {
+        "slug": recording.slug,
+        "kind": recording.kind,
+        "executionId": recording.execution_id,
+        "input": (recording.request or {}).get("message"),
+        "output": _output(recording),
+        "error": recording.error.message if recording.error else recording.unavailable,
+        "tokens": tokens,
+        "costUsd": cost,
+        "startMs": _ms(recording.started_at, first),
+        "durationMs": _ms(recording.completed_at, recording.started_at),
+    }
+
+
+def table(title: str, recordings: Sequence[Recording]) -> Table:
+    """The calls of a session, with a waterfall of their times."""
+    shown = Table(title=escape(title), title_justify="left", show_lines=False)
+    for name, justify in _COLUMNS:
+        shown.add_column(name, justify="right" if justify else "left", overflow="ellipsis")
+    listed = rows(recordings)
+    end = max((_end(row) for row in listed), default=0.0)
+    for number, row in enumerate(listed, start=1):
+        shown.add_row(*_cells(number, row, end))
+    return shown
+
+
+_COLUMNS = (
+    ("#", True),
+    ("flow", False),
+    ("kind", False),
+    ("input", False),
+    ("output", False),
+    ("tokens", True),
+    ("cost $", True),
+    ("ms", True),
+    ("time", False),
+)
+
+
+def _cells(number: int, row: dict[str, Any], end: float) -> list[str]:
+    failed = f"[red]{escape(_short(row['error']))}[/]" if row["error"] else ""
+    return [
+        str(number),
+        escape(row["slug"] or "(deleted)"),
+        row["kind"] or "?",
+        escape(_short(row["input"])),
+        failed or escape(_short(row["output"])),
+        _text(row["tokens"]),
+        _text(row["costUsd"]),
+        _text(row["durationMs"]),
+        _bar(row, end),
+    ]
+
+
+def _bar(row: dict[str, Any], end: float) -> str:
+    if row["startMs"] is None or not end:
+        return ""
+    left = round(row["startMs"] / end * BAR_WIDTH)
+    width = max(1, round((_end(row) - row["startMs"]) / end * BAR_WIDTH))
+    return " " * min(left, BAR_WIDTH - 1) + "█" * width
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """Which calls differ, and how."""
+    shown = Table("flow", "kind", "call", "what", "A", "B")
+    for each in differences:
+        name, number = escape(each.slug or "(deleted)"), str(each.position + 1)
+        sides = (escape(_short(side, 60)) for side in (each.a, each.b))
+        shown.add_row(name, each.kind or "?", number, each.what, *sides)
+    return shown
+
+
+def _usage(recording: Recording) -> tuple[int | None, str | None]:
+    """Tokens and cost, as far as the recording's events tell them."""
+    done = [event for event in recording.events if event.get("eventType") == "step_completed"]
+    tokens = [(event.get("tokens") or {}).get("total") for event in done]
+    counted = [count for count in tokens if isinstance(count, int)]
+    costs = [cost for event in done if (cost := _decimal(event.get("costUsd"))) is not None]
+    return (
+        sum(counted) if counted else None,
+        format(sum(costs, Decimal(0)), "f") if costs else None,
+    )
+
+
+def _decimal(text: Any) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(str(text))
+    except InvalidOperation:
+        return None
+
+
+def _output(recording: Recording) -> Any:
+    if recording.result is not None and "result" in recording.result:
+        return recording.result["result"]
+    ends = [event for event in recording.events if event.get("eventType") == "flow_completed"]
+    return ends[-1].get("result") if ends else None
+
+
+def _end(row: dict[str, Any]) -> float:
+    return float(row["startMs"] or 0) + float(row["durationMs"] or 0)
+
+
+def _ms(time: float | None, since: float | None) -> float | None:
+    return None if time is None or since is None else round((time - since) * 1000, 1)
+
+
+def _short(value: Any, length: int = 32) -> str:
+    text = _text(value).replace("\n", " ")
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

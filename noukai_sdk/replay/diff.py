@@ -1,0 +1,103 @@
+"""Which calls of two cassettes differ, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
+
+from .fingerprint import differing_fields
+from .recording import Recording
+
+Key = tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference between the Nth call of a flow in two cassettes.
+
+    Attributes:
+        slug, kind, position: Which call; positions count from 0.
+        what: The part that differs: ``input.<field>``, ``result``, ``error``, ``events``,
+            ``tools``, or ``call`` where only one side has it.
+        a, b: The two values, None where a side has none.
+    """
+
+    slug: str | None
+    kind: str | None
+    position: int
+    what: str
+    a: Any
+    b: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """The difference as plain JSON values."""
+        return asdict(self)
+
+
+def differences(a: Sequence[Recording], b: Sequence[Recording]) -> list[Difference]:
+    """Compare two cassettes call by call: the Nth call of a flow and kind with the Nth.
+
+    Returns:
+        The differences in the order of the calls of ``a``, then what only ``b`` has. Ids, times and
+        durations, which differ between any two runs, do not count.
+    """
+    left, right = _lanes(a), _lanes(b)
+    return [
+        difference
+        for key in {**left, **right}
+        for position, pair in enumerate(zip_longest(left.get(key, ()), right.get(key, ())))
+        for difference in _compare(key, position, *pair)
+    ]
+
+
+def _lanes(recordings: Sequence[Recording]) -> dict[Key, list[Recording]]:
+    lanes: dict[Key, list[Recording]] = {}
+    for recording in recordings:
+        lanes.setdefault((recording.slug, recording.kind), []).append(recording)
+    return lanes
+
+
+def _compare(
+    key: Key, position: int, a: Recording | None, b: Recording | None
+) -> Iterator[Difference]:
+    slug, kind = key
+    if a is None or b is None:
+        yield Difference(slug, kind, position, "call", a and str(a), b and str(b))
+        return
+    for what, one, other in _parts(a, b):
+        if one != other:
+            yield Difference(slug, kind, position, what, one, other)
+
+
+def _parts(a: Recording, b: Recording) -> Iterator[tuple[str, Any, Any]]:
+    if a.request is not None and b.request is not None:
+        for name in differing_fields(a.request, b.request):
+            yield f"input.{name}", a.request.get(name), b.request.get(name)
+    yield "version", a.version, b.version
+    yield "result", _value(a), _value(b)
+    yield "error", _error(a), _error(b)
+    yield "events", _events(a), _events(b)
+    yield "tools", _tools(a), _tools(b)
+
+
+def _value(recording: Recording) -> Any:
+    result = recording.result or {}
+    return {name: result[name] for name in ("status", "result") if name in result}
+
+
+def _error(recording: Recording) -> Any:
+    error = recording.error
+    return None if error is None else {"code": error.code, "message": error.message}
+
+
+def _events(recording: Recording) -> list[tuple[Any, ...]]:
+    return [
+        tuple(event.get(name) for name in ("eventType", "stepId", "outputData", "output", "result"))
+        for event in recording.events
+    ]
+
+
+def _tools(recording: Recording) -> list[Any]:
+    return [(round_.paused.get("toolCalls"), round_.tool_results) for round_ in recording.rounds]
