@@ -17,7 +17,7 @@ from ..replay.diff import differences
 from ..replay.files import write_cassette
 from .session_replay import Outcome, send
 from .session_sources import load, told
-from .session_views import difference_table, rows, table
+from .session_views import difference_table, rows, views
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
 env = click.option(
@@ -47,7 +47,7 @@ def show(source: str, env: str | None, machine: bool) -> None:
     if machine:
         _print_json({"sessionId": session_id, "calls": rows(recordings)})
     else:
-        Console().print(table(f"session {session_id or source}", recordings))
+        Console().print(*views(f"session {session_id or source}", recordings), sep="\n")
 
 
 @session.command()

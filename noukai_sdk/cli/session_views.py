@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from rich.bar import Bar
+from rich.console import JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from ..replay.diff import Difference
 from ..replay.recording import Recording
 
-BAR_WIDTH = 24
+BAR_WIDTH = 40
 
 
 def rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
@@ -29,7 +31,7 @@ def _row(recording: Recording, first: float) -> dict[str, Any]:
         "kind": recording.kind,
         "executionId": recording.execution_id,
         "input": (recording.request or {}).get("message"),
-        "output": _output(recording),
+        "output": recording.output,
         "error": recording.error.message if recording.error else recording.unavailable,
         "tokens": tokens,
         "costUsd": cost,
@@ -38,32 +40,34 @@ def _row(recording: Recording, first: float) -> dict[str, Any]:
     }
 
 
-def table(title: str, recordings: Sequence[Recording]) -> Table:
-    """The calls of a session, with a waterfall of their times."""
-    shown = Table(title=escape(title), title_justify="left", show_lines=False)
-    for name, justify in _COLUMNS:
-        shown.add_column(name, justify="right" if justify else "left", overflow="ellipsis")
+def views(title: str, recordings: Sequence[Recording]) -> list[RenderableType]:
+    """The calls of a session as a table, and their times as a waterfall."""
     listed = rows(recordings)
-    end = max((_end(row) for row in listed), default=0.0)
+    shown = Table(title=escape(title), title_justify="left", expand=True)
+    for name, justify in _COLUMNS:
+        # The two texts share what the other columns leave.
+        shown.add_column(name, justify=justify, no_wrap=True, ratio=1 if name in _TEXTS else None)
     for number, row in enumerate(listed, start=1):
-        shown.add_row(*_cells(number, row, end))
-    return shown
+        shown.add_row(*_cells(number, row))
+    return [shown, _waterfall(listed)]
 
 
-_COLUMNS = (
-    ("#", True),
-    ("flow", False),
-    ("kind", False),
-    ("input", False),
-    ("output", False),
-    ("tokens", True),
-    ("cost $", True),
-    ("ms", True),
-    ("time", False),
+_COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
+    ("#", "right"),
+    ("flow", "left"),
+    ("kind", "left"),
+    ("input", "left"),
+    ("output", "left"),
+    ("tokens", "right"),
+    ("cost $", "right"),
+    ("ms", "right"),
 )
 
 
-def _cells(number: int, row: dict[str, Any], end: float) -> list[str]:
+_TEXTS = ("input", "output")
+
+
+def _cells(number: int, row: dict[str, Any]) -> list[str]:
     failed = f"[red]{escape(_short(row['error']))}[/]" if row["error"] else ""
     return [
         str(number),
@@ -74,16 +78,17 @@ def _cells(number: int, row: dict[str, Any], end: float) -> list[str]:
         _text(row["tokens"]),
         _text(row["costUsd"]),
         _text(row["durationMs"]),
-        _bar(row, end),
     ]
 
 
-def _bar(row: dict[str, Any], end: float) -> str:
-    if row["startMs"] is None or not end:
-        return ""
-    left = round(row["startMs"] / end * BAR_WIDTH)
-    width = max(1, round((_end(row) - row["startMs"]) / end * BAR_WIDTH))
-    return " " * min(left, BAR_WIDTH - 1) + "█" * width
+def _waterfall(listed: Sequence[dict[str, Any]]) -> Table:
+    end = max((_end(row) for row in listed), default=0.0)
+    grid = Table.grid(padding=(0, 1))
+    for number, row in enumerate(listed, start=1):
+        if row["startMs"] is not None:
+            bar = Bar(end or 1.0, row["startMs"], _end(row), width=BAR_WIDTH)
+            grid.add_row(str(number), escape(row["slug"] or ""), bar, f"{row['startMs']:g} ms")
+    return grid
 
 
 def difference_table(differences: Sequence[Difference]) -> Table:
@@ -115,13 +120,6 @@ def _decimal(text: Any) -> Decimal | None:
         return None
 
 
-def _output(recording: Recording) -> Any:
-    if recording.result is not None and "result" in recording.result:
-        return recording.result["result"]
-    ends = [event for event in recording.events if event.get("eventType") == "flow_completed"]
-    return ends[-1].get("result") if ends else None
-
-
 def _end(row: dict[str, Any]) -> float:
     return float(row["startMs"] or 0) + float(row["durationMs"] or 0)
 
@@ -130,7 +128,7 @@ def _ms(time: float | None, since: float | None) -> float | None:
     return None if time is None or since is None else round((time - since) * 1000, 1)
 
 
-def _short(value: Any, length: int = 32) -> str:
+def _short(value: Any, length: int = 120) -> str:
     text = _text(value).replace("\n", " ")
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -138,4 +136,6 @@ def _short(value: Any, length: int = 32) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -76,15 +76,11 @@ def _parts(a: Recording, b: Recording) -> Iterator[tuple[str, Any, Any]]:
         for name in differing_fields(a.request, b.request):
             yield f"input.{name}", a.request.get(name), b.request.get(name)
     yield "version", a.version, b.version
-    yield "result", _value(a), _value(b)
+    yield "result", a.output, b.output
     yield "error", _error(a), _error(b)
-    yield "events", _events(a), _events(b)
+    if a.kind == "step":  # of the other kinds not every source keeps the events
+        yield "events", _events(a), _events(b)
     yield "tools", _tools(a), _tools(b)
-
-
-def _value(recording: Recording) -> Any:
-    result = recording.result or {}
-    return {name: result[name] for name in ("status", "result") if name in result}
 
 
 def _error(recording: Recording) -> Any:

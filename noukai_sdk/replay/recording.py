@@ -62,6 +62,16 @@ class Recording(BaseModel):
             return message_fingerprint(self.request)
         return fingerprint(self.request, self.version)
 
+    @property
+    def output(self) -> Any:
+        """What the call came to, whichever way it was made; None where it did not end well."""
+        if self.result is not None and "result" in self.result:
+            return self.result["result"]
+        if self.statuses:
+            return self.statuses[-1].get("result")
+        ends = [event for event in self.events if event.get("eventType") == "flow_completed"]
+        return ends[-1].get("result") if ends else None
+
     def __str__(self) -> str:
         return (
             f"{self.slug or '(deleted flow)'} [{self.kind or 'any kind'}] {self.execution_id or ''}"
