@@ -144,11 +144,23 @@ def test_bodies_that_are_read_in_turn_do_not_mix() -> None:
 def test_an_abandoned_stream_leaves_the_thread_clean() -> None:
     log: list[bytes] = []
     exchange = Exchange(streaming(log)).call()
-    next(iter(exchange.result))
+    first = next(iter(exchange.result))
     assert current_scope() is None
     exchange.result = ()
-    gc.collect()
+    assert log == [first]
     assert current_scope() is None
+
+
+def test_a_body_that_cannot_be_read_is_closed() -> None:
+    class Broken(Streamed):
+        def __iter__(self) -> Any:
+            raise KeyError("mine")
+
+    log: list[bytes] = []
+    with pytest.raises(KeyError, match="mine"):
+        Exchange(traced(lambda environ, start_response: Broken(log))).call()
+    gc.collect()
+    assert len(log) == 1
 
 
 def test_a_scope_that_a_stream_holds_open_does_not_reach_the_thread() -> None:

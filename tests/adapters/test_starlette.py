@@ -1,0 +1,381 @@
+"""FastAPI and Starlette: with ``add_middleware`` and with ``instrument``, in process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from asgi_lifespan import LifespanManager
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+import noukai_sdk
+from noukai_sdk import AsyncNoukai, Noukai, NoukaiError, ReplayMissError, current_session_id
+from noukai_sdk.adapters import starlette as starlette_adapter
+from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
+from noukai_sdk.session.context import current_scope
+from tests.adapters.service import Service
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Any:
+    yield
+    assert current_scope() is None
+
+
+def with_middleware(app: FastAPI, client: Any) -> FastAPI:
+    app.add_middleware(NoukaiTraceMiddleware, client=client)
+    return app
+
+
+def with_instrument(app: FastAPI, client: Any) -> FastAPI:
+    return instrument(app, client=client)
+
+
+def with_both(app: FastAPI, client: Any) -> FastAPI:
+    return instrument(with_middleware(app, client), client=client)
+
+
+install_each_way = pytest.mark.parametrize("install", [with_middleware, with_instrument, with_both])
+
+
+def make_app(  # noqa: C901  # a list of routes
+    install: Callable[..., FastAPI], noukai: AsyncNoukai, sync_noukai: Noukai
+) -> FastAPI:
+    app = install(FastAPI(), noukai)
+    flow, sync_flow = noukai.flow("grade-3"), sync_noukai.flow("grade-3")
+
+    @app.post("/plain")
+    @noukai_sdk.trace
+    async def plain(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        result = await flow.execute(message=body["text"])
+        return {"output": result.result}
+
+    @app.post("/untraced")
+    async def untraced() -> dict[str, Any]:
+        return {"output": (await flow.execute(message="a")).result}
+
+    @app.post("/sync")
+    @noukai_sdk.trace
+    def sync() -> dict[str, Any]:
+        return {"output": sync_flow.execute(message="a").result}
+
+    @app.post("/stream")
+    @noukai_sdk.trace
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    async def parts() -> AsyncIterator[str]:
+        async for step in flow.steps(message="a"):
+            yield f"{step.step_id}={step.output};"
+        yield str((await flow.execute(message="b")).result)
+
+    @app.post("/sync-stream")
+    def sync_stream() -> StreamingResponse:
+        return StreamingResponse(sync_parts(), media_type="text/plain")
+
+    @noukai_sdk.trace
+    def sync_parts() -> Iterator[str]:
+        for step in sync_flow.steps(message="a"):
+            yield f"{step.step_id}={step.output};"
+        yield str(sync_flow.execute(message="b").result)
+
+    @app.post("/gather")
+    @noukai_sdk.trace
+    async def gather() -> dict[str, Any]:
+        texts = ["a", "b", "c"]
+        slugs = ["grade-3", "grade-4", "grade-5"]
+        results: dict[str, Any] = {}
+
+        async def one(slug: str, text: str) -> None:
+            results[slug] = (await noukai.flow(slug).execute(message=text)).result
+
+        async with anyio.create_task_group() as tasks:
+            for slug, text in zip(slugs, texts, strict=True):
+                tasks.start_soon(one, slug, text)
+        return dict(sorted(results.items()))
+
+    @app.post("/background")
+    async def background(tasks: BackgroundTasks) -> dict[str, Any]:
+        tasks.add_task(late)
+        return {"session": current_session_id()}
+
+    async def late() -> None:
+        await flow.execute(message="late")
+
+    async def session_of_dependency() -> AsyncIterator[str | None]:
+        yield current_session_id()
+
+    @app.post("/dependency")
+    async def dependency(session: str = Depends(session_of_dependency)) -> dict[str, Any]:
+        return {"sessions": [session, current_session_id()]}
+
+    return app
+
+
+@pytest.fixture(params=[with_middleware, with_instrument, with_both])
+async def http(
+    request: pytest.FixtureRequest, noukai: AsyncNoukai, sync_noukai: Noukai
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = make_app(request.param, noukai, sync_noukai)
+    async with client_of(app) as client:
+        yield client
+
+
+def client_of(app: Any, *, raising: bool = True) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=raising)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+ROUTES = ["plain", "untraced", "sync", "stream", "sync-stream", "gather", "background"]
+
+
+# Under trio httpx leaves generators of its own to the garbage collector, which trio reports.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_replay_equals_its_capture_with_no_call_paid(
+    http: httpx.AsyncClient, service: Service, replay_enabled: None, route: str
+) -> None:
+    captured = await http.post(f"/{route}", json={"text": "The cat sat."})
+    session = captured.headers["x-noukai-session"]
+    assert captured.status_code == 200
+    assert {call[0] for call in service.calls} == {session}
+    paid = len(service.calls)
+    assert paid
+
+    replayed = await http.post(
+        f"/{route}", json={"text": "The cat sat."}, headers={"X-Noukai-Replay": session}
+    )
+    assert (replayed.status_code, replayed.content) == (200, captured.content)
+    assert replayed.headers["x-noukai-session"] == session
+    assert "misses=0; drift=0" in replayed.headers["x-noukai-replay-report"]
+    assert len(service.calls) == paid
+    assert service.fetched == [session]
+
+
+async def test_dependencies_share_the_session(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/dependency")
+    assert set(answer.json()["sessions"]) == {answer.headers["x-noukai-session"]}
+
+
+async def test_a_changed_body_is_drift_and_not_an_error(
+    http: httpx.AsyncClient, replay_enabled: None
+) -> None:
+    captured = await http.post("/plain", json={"text": "The cat sat."})
+    headers = {"X-Noukai-Replay": captured.headers["x-noukai-session"]}
+    replayed = await http.post("/plain", json={"text": "anything"}, headers=headers)
+    assert replayed.json() == captured.json()
+    assert "drift=1" in replayed.headers["x-noukai-replay-report"]
+
+
+@pytest.fixture
+def failing(noukai: AsyncNoukai) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/handled")
+    async def handled() -> None:
+        raise HTTPException(418, "teapot")
+
+    @app.get("/unhandled")
+    async def unhandled() -> None:
+        raise KeyError("mine")
+
+    @app.exception_handler(NoukaiError)
+    async def noukai_failed(request: Request, error: NoukaiError) -> JSONResponse:
+        return JSONResponse({"app": type(error).__name__}, 502)
+
+    @app.get("/calls/{count}")
+    async def calls(count: int) -> list[Any]:
+        flow = noukai.flow("grade-3")
+        return [(await flow.execute(message=str(number))).result for number in range(count)]
+
+    @app.get("/swallows/{count}")
+    async def swallows(count: int) -> str:
+        try:
+            await calls(count)
+        except Exception:  # noqa: BLE001  # as an application does that wants to stay up
+            return "sorry"
+        return "fine"
+
+    @app.get("/group/{count}")
+    async def group(count: int) -> str:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(calls, count)
+        return "fine"
+
+    return app
+
+
+@install_each_way
+async def test_handled_errors_carry_the_session(
+    failing: FastAPI, noukai: AsyncNoukai, install: Any
+) -> None:
+    async with client_of(install(failing, noukai)) as http:
+        for path, status in (("/handled", 418), ("/nowhere", 404), ("/calls/x", 422)):
+            answer = await http.get(path)
+            assert answer.status_code == status
+            assert answer.headers["x-noukai-session"]
+        answer = await http.head("/handled")
+        assert answer.status_code == 405
+        assert answer.headers["x-noukai-session"]
+
+
+@install_each_way
+async def test_an_unhandled_500_carries_it_where_instrument_is_used(
+    failing: FastAPI, noukai: AsyncNoukai, install: Any
+) -> None:
+    async with client_of(install(failing, noukai), raising=False) as http:
+        answer = await http.get("/unhandled")
+        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+        assert ("x-noukai-session" in answer.headers) == (install is not with_middleware)
+
+
+async def test_an_unhandled_500_in_a_replay_stays_the_applications(
+    failing: FastAPI, noukai: AsyncNoukai, replay_enabled: None
+) -> None:
+    async with client_of(instrument(failing, client=noukai), raising=False) as http:
+        captured = await http.get("/unhandled")
+        # The recorded request made no call, so its session is unknown to the service.
+        session = captured.headers["x-noukai-session"]
+        answer = await http.get("/unhandled", headers={"X-Noukai-Replay": session})
+        assert answer.status_code == 404
+        session = (await http.get("/calls/1")).headers["x-noukai-session"]
+        answer = await http.get("/unhandled", headers={"X-Noukai-Replay": session})
+        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+        assert answer.headers["x-noukai-session"] == session
+
+
+@install_each_way
+@pytest.mark.parametrize("path", ["calls", "swallows", "group"])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_fewer_and_more_calls_than_recorded(
+    failing: FastAPI,
+    noukai: AsyncNoukai,
+    replay_enabled: None,
+    install: Any,
+    path: str,
+    count: int,
+) -> None:
+    async with client_of(install(failing, noukai)) as http:
+        session = (await http.get("/calls/2")).headers["x-noukai-session"]
+        headers = {"X-Noukai-Replay": session}
+        answer = await http.get(f"/{path}/{count}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (500, "replay_error")
+    assert "grade-3" in answer.json()["message"]
+    assert answer.headers["x-noukai-session"] == session
+    report = answer.json()["report"]
+    assert [len(report["misses"]), len(report["leftovers"])] == ([0, 1] if count == 1 else [1, 0])
+
+
+@install_each_way
+async def test_below_middleware_that_runs_the_application_in_a_task(
+    failing: FastAPI, noukai: AsyncNoukai, replay_enabled: None, install: Any
+) -> None:
+    seen: list[Any] = []
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        seen.append(current_session_id())
+        response = await call_next(request)
+        seen.append(current_session_id())
+        return response
+
+    failing.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    async with client_of(install(failing, noukai)) as http:
+        captured = await http.get("/calls/1")
+        session = captured.headers["x-noukai-session"]
+        assert seen == [session, session]
+        headers = {"X-Noukai-Replay": session}
+        replayed = await http.get("/calls/1", headers=headers)
+        assert (replayed.status_code, replayed.json()) == (200, captured.json())
+        assert (await http.get("/calls/0", headers=headers)).status_code == 500
+        assert (await http.get("/calls/2", headers=headers)).status_code == 500
+
+
+async def test_a_mounted_application_with_a_middleware_of_its_own(noukai: AsyncNoukai) -> None:
+    async def show(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(current_session_id()))
+
+    inner = Starlette(routes=[Route("/show", show)])
+    inner.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    outer = starlette_adapter.instrument(Starlette(routes=[Mount("/in", inner)]), client=noukai)
+    async with client_of(outer) as http:
+        answer = await http.get("/in/show")
+        assert answer.text == answer.headers["x-noukai-session"]
+
+
+async def test_lifespan_runs_and_an_application_may_be_instrumented_after_it(
+    noukai: AsyncNoukai,
+) -> None:
+    began: list[str | None] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        began.append(current_session_id())
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    async with LifespanManager(app) as running:
+        assert began == [None]
+        assert instrument(app, client=noukai) is app
+        async with client_of(running.app) as http:
+            assert (await http.get("/")).headers["x-noukai-session"]
+
+
+def test_instrument_needs_a_client_at_once() -> None:
+    with pytest.raises(TypeError, match="client="):
+        instrument(FastAPI(), client=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_sync_client_does_not_block_the_loop_while_it_fetches(
+    sync_noukai: Noukai, service: Service, replay_enabled: None
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    def grade() -> Any:
+        return sync_noukai.flow("grade-3").execute(message="a").result
+
+    app.add_middleware(NoukaiTraceMiddleware, client=sync_noukai)
+    async with client_of(app) as http:
+        captured = await http.get("/")
+        headers = {"X-Noukai-Replay": captured.headers["x-noukai-session"]}
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        replayed = await http.get("/", headers=headers)
+        ticking.cancel()
+    assert replayed.json() == captured.json()
+    assert ticks > 10
+
+
+async def test_a_miss_that_the_application_raises_in_capture_mode_is_its_own(
+    noukai: AsyncNoukai,
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def grade() -> None:
+        raise ReplayMissError("of an own replay")
+
+    async with client_of(with_middleware(app, noukai)) as http:
+        with pytest.raises(ReplayMissError):
+            await http.get("/")
