@@ -112,7 +112,9 @@ class Noukai(_BaseClient["SyncTransport"]):
         from .transport import SyncTransport
 
         if is_async_callable(getattr(http_client, "send", None)):
-            raise TypeError("Noukai needs a plain http_client, such as httpx.Client, not an async one")
+            raise TypeError(
+                "Noukai needs a plain http_client, such as httpx.Client, not an async one"
+            )
         return SyncTransport(service, http_client)
 
     @overload

@@ -10,7 +10,7 @@ import inspect
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from .connections import build, fault_from, sync_client
 from .errors import ClientClosedError
@@ -92,12 +92,13 @@ class SyncTransport:
         """The program's events."""
         with _SyncDrive(self, program) as drive:
             for item in program:
+                event = item
                 if isinstance(item, Want):
-                    item = drive.pursue(item)
-                    if isinstance(item, Done):
+                    event = drive.pursue(item)
+                    if isinstance(event, Done):
                         return
-                if keep is None or keep(item):
-                    yield item
+                if keep is None or keep(event):
+                    yield event
 
     @property
     def closed(self) -> bool:
@@ -111,6 +112,7 @@ class SyncTransport:
             self.client.close()
 
 
+@final
 class _SyncDrive:
     """One program at work: does what it wants, holds its open stream, and closes both at the end."""
 
@@ -132,13 +134,15 @@ class _SyncDrive:
     def pursue(self, item: Any) -> Any:
         """Do what the program wants until it gives an event or is Done."""
         while isinstance(item, Want):
-            try:
-                outcome = self._perform(item)
-            except Exception as error:  # noqa: BLE001 - the program decides what an error means
-                item = fail(self._program, _explained(item, error, self._path))
-            else:
-                item = advance(self._program, outcome)
+            item = self._answer(item)
         return item
+
+    def _answer(self, want: Want) -> Any:
+        try:
+            outcome = self._perform(want)
+        except Exception as error:  # noqa: BLE001 - the program decides what an error means
+            return fail(self._program, _explained(want, error, self._path))
+        return advance(self._program, outcome)
 
     def _perform(self, want: Want) -> Any:
         match want:
@@ -204,18 +208,20 @@ class AsyncTransport:
         """The program's events."""
         async with _AsyncDrive(self, program) as drive:
             for item in program:
+                event = item
                 if isinstance(item, Want):
-                    item = await drive.pursue(item)
-                    if isinstance(item, Done):
+                    event = await drive.pursue(item)
+                    if isinstance(event, Done):
                         return
-                if keep is None or keep(item):
-                    yield item
+                if keep is None or keep(event):
+                    yield event
 
     async def aclose(self) -> None:
         """Release the connections. May be called any number of times."""
         await self.clients.aclose()
 
 
+@final
 class _AsyncDrive:
     """As :class:`_SyncDrive`; holds also the pool that its open stream comes from."""
 
@@ -238,13 +244,15 @@ class _AsyncDrive:
     async def pursue(self, item: Any) -> Any:
         """Do what the program wants until it gives an event or is Done."""
         while isinstance(item, Want):
-            try:
-                outcome = await self._perform(item)
-            except Exception as error:  # noqa: BLE001 - the program decides what an error means
-                item = fail(self._program, _explained(item, error, self._path))
-            else:
-                item = advance(self._program, outcome)
+            item = await self._answer(item)
         return item
+
+    async def _answer(self, want: Want) -> Any:
+        try:
+            outcome = await self._perform(want)
+        except Exception as error:  # noqa: BLE001 - the program decides what an error means
+            return fail(self._program, _explained(want, error, self._path))
+        return advance(self._program, outcome)
 
     async def _perform(self, want: Want) -> Any:
         match want:

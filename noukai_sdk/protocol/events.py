@@ -60,7 +60,7 @@ def _reader(model: type[StreamEvent]) -> Reader:
     # The bare validator, which the model has put off to build: model_validate_json spends a third of
     # its time on options.
     model.model_rebuild()
-    return cast(Reader, model.__pydantic_validator__.validate_json)
+    return cast("Reader", model.__pydantic_validator__.validate_json)
 
 
 def _type_of(data: bytes) -> bytes:

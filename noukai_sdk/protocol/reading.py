@@ -28,6 +28,7 @@ from .paths import session_path, step_trace_path, trace_path
 from .program import READ_CHUNK, CloseStream, Program
 from .requests import get
 from .sse import SSEDecoder
+from .stepping import Cursor
 
 Attempt = int | Literal["latest", "all"]
 
@@ -65,12 +66,15 @@ def live_trace(
     service: Service, flow: FlowRef, execution_id: str, timeout: float | None
 ) -> Program[None]:
     """Yield a run's events, stored ones first, until it has ended."""
+    cursor = Cursor()
     headers = {"Accept": "text/event-stream"}
     path = trace_path(flow, execution_id, live=True)
     yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
     decoder = SSEDecoder()
     while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
-        yield from events
+        for event in events:
+            cursor.follow(event)
+            yield event
     yield CloseStream()
 
 

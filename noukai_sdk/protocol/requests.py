@@ -52,12 +52,13 @@ def timeout_of(service: Service, timeout: float | None) -> float:
     return service.timeout if timeout is None else timeout
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
-    """The body as JSON. Raises TypeError for what JSON has no word for."""
+def encode(value: Any) -> bytes:
+    """``value`` as JSON. Raises TypeError for what JSON has no word for."""
     try:
-        text = to_json(body)
-        if b"NaN" in text or b"Infinity" in text:  # in a string, it may be; as a number, it is no JSON
+        text = to_json(value)
+        # As part of a string both may be there; as a number they are no JSON.
+        if b"NaN" in text or b"Infinity" in text:
             json.dumps(from_json(text), allow_nan=False)
     except ValueError as error:
-        raise TypeError(f"the call's arguments cannot be sent as JSON: {error}") from error
+        raise TypeError(f"this cannot be sent as JSON: {error}") from error
     return text

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ToolHandlerRequiredError
+from ..errors import NoukaiError, ToolHandlerRequiredError
 from ..models.events import (
     FlowCompleted,
     RunStarted,
@@ -31,6 +31,8 @@ logger = logging.getLogger("noukai_sdk")
 # Sent with the first call of a run only; the service keeps them (WIRE.md, "POST step").
 FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments")
 
+Pause = StepPaused | ToolCallsRequired
+
 _ENDS = (FlowCompleted, StepFailed)
 _PAUSES = (StepPaused, ToolCallsRequired)
 _INDEXED = (StepStarted, StepCompleted, StepPaused, ToolCallsRequired)
@@ -53,6 +55,8 @@ class Cursor:
 
     def see(self, event: StreamEvent) -> None:
         """Learn from an event, and put right its ``step_index``."""
+        if event.type in _PASSING:
+            return
         if isinstance(event, RunStarted):
             self.execution_id = event.execution_id or event.run_id or self.execution_id
         elif isinstance(event, _INDEXED):
@@ -62,23 +66,33 @@ class Cursor:
             elif isinstance(event, _PAUSES):
                 self.execution_id = event.execution_id or self.execution_id
 
+    def follow(self, event: StreamEvent) -> None:
+        """As ``see``, for who reads a run that somebody else drives."""
+        self.see(event)
+        if isinstance(event, ToolCallsRequired):
+            self.same_step(event)
+        elif isinstance(event, StepPaused):
+            self.next_step()
+
     def _place(self, event: StepStarted | StepCompleted | StepPaused | ToolCallsRequired) -> None:
-        # The first indexed event of a call belongs to the step that was asked for, so it tells
-        # whether the service counts from the start of the flow or of this call.
         step_id = event.step_id
         if step_id is None or step_id in self._index_of:
             # A pause without a step comes after the last one that was seen.
-            known = list(self._index_of.values())[-1:] or [self.step_index]
-            event.step_index = self._index_of[step_id] if step_id else known[0]
+            last = list(self._index_of.values())[-1:] or [self.step_index]
+            event.step_index = self._index_of[step_id] if step_id else last[0]
             return
-        counted = self.step_index + len(self._index_of)
         if event.step_index is None:
-            event.step_index = counted
+            event.step_index = self.step_index + len(self._index_of)
         else:
-            if self._offset is None:
-                self._offset = self.step_index - event.step_index
-            event.step_index += self._offset
+            event.step_index += self._offset_of(event.step_index)
         self._index_of[step_id] = event.step_index
+
+    def _offset_of(self, first: int) -> int:
+        # A call never goes back behind the step that it asked for, so a smaller number says that the
+        # service counts from the start of the call.
+        if self._offset is None:
+            self._offset = 0 if first >= self.step_index else self.step_index
+        return self._offset
 
     def next_step(self) -> None:
         """The steps of this call are done; the next call asks for the one after them."""
@@ -92,40 +106,56 @@ class Cursor:
         self.outputs |= pause.accumulated_outputs
         self._begin()
 
+    def fields(self) -> dict[str, Any]:
+        """The run, and the step of it, that the next call asks for."""
+        fields = {
+            "executionId": self.execution_id,
+            "stepIndex": self.step_index,
+            "accumulatedOutputs": self.outputs,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 def step(call: FlowCall) -> Program[None]:
     """Drive a flow step by step; yields every event."""
     cursor = Cursor()
     rounds = ToolRounds(call)
-    body: dict[str, Any] = {**call.request, "stepIndex": 0}
-    while True:
-        pause = yield from _one_call(call, body, cursor)
-        if pause is None:
-            return
-        body = {name: value for name, value in call.request.items() if name not in FIRST_CALL_ONLY}
-        if isinstance(pause, ToolCallsRequired):
-            results = yield from tool_results(call, rounds, pause)
-            if results is None:
-                return
-            yield ResultsSent(results)
-            cursor.same_step(pause)
-            body["pausedAtStep"] = pause.step_id
-            body["iterationsUsed"] = pause.iterations_used
-            body["toolCallMessages"] = continued(pause, results)
-        else:
-            cursor.next_step()
-        body["executionId"] = cursor.execution_id
-        body["stepIndex"] = cursor.step_index
-        body["accumulatedOutputs"] = cursor.outputs
+    body: dict[str, Any] | None = {**call.request, "stepIndex": 0}
+    try:
+        while body is not None:
+            pause = yield from _one_call(call, body, cursor)
+            body = yield from _next_body(call, cursor, rounds, pause)
+    except NoukaiError as error:
+        error.execution_id = error.execution_id or cursor.execution_id
+        raise
 
 
-def _one_call(
-    call: FlowCall, body: dict[str, Any], cursor: Cursor
-) -> Program[StepPaused | ToolCallsRequired | None]:
+def _next_body(
+    call: FlowCall, cursor: Cursor, rounds: ToolRounds, pause: Pause | None
+) -> Program[dict[str, Any] | None]:
+    """What goes on after a pause; None where nothing does."""
+    if pause is None:
+        return None
+    body = {name: value for name, value in call.request.items() if name not in FIRST_CALL_ONLY}
+    if isinstance(pause, ToolCallsRequired):
+        results = yield from tool_results(call, rounds, pause)
+        if results is None:
+            return None
+        yield ResultsSent(results)
+        cursor.same_step(pause)
+        body["pausedAtStep"] = pause.step_id
+        body["iterationsUsed"] = pause.iterations_used
+        body["toolCallMessages"] = continued(pause, results)
+    else:
+        cursor.next_step()
+    return {**body, **cursor.fields()}
+
+
+def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[Pause | None]:
     """One step call: yields its events; gives the pause that it ended with, None at the run's end."""
     yield from open_stream(call.service, post(call, body, accept="text/event-stream"))
     decoder = SSEDecoder()
-    pause: StepPaused | ToolCallsRequired | None = None
+    pause: Pause | None = None
     while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
         for event in events:
             if event.type in _PASSING:

@@ -6,12 +6,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from pydantic_core import to_json
-
 from ..errors import ToolCallLimitError
 from ..models.results import ToolCall
 from .call import FlowCall
 from .program import CallTools, Program, ToolHandler
+from .requests import encode
 
 # From this many messages on, a conversation nears the service's MESSAGES_TOO_LARGE.
 MANY_MESSAGES = 200
@@ -60,7 +59,7 @@ def _wire_result(result: Any) -> dict[str, Any]:
     if "output" not in result and "content" not in result:
         raise ValueError(f"the result of tool call {call_id!r} needs 'output' or 'content'")
     content = result["output"] if "output" in result else result["content"]
-    text = content if isinstance(content, str) else to_json(content).decode()
+    text = content if isinstance(content, str) else encode(content).decode()
     return {"role": "tool", "tool_call_id": call_id, "content": text}
 
 
