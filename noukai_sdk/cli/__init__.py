@@ -9,8 +9,10 @@ def main() -> None:
     """Run the command line. Says what to install where the extra ``cli`` is missing."""
     try:
         from .commands import noukai
+
+        noukai()
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
             raise
-        sys.exit(f"noukai needs {error.name}: pip install 'noukai-sdk[cli]'")
-    noukai()
+        sys.exit(f"noukai needs {missing}: pip install 'noukai-sdk[cli]'")

@@ -59,12 +59,15 @@ def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
     NOUKAI_DEV_RETENTION_DAYS days, if that is set.
     """
     try:
+        import uvicorn  # noqa: F401 - the server comes last, and must not be missed only then
+
         from ..backend.app import create_app
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("noukai_sdk"):
+        missing = (error.name or "").partition(".")[0]
+        if missing == "noukai_sdk":
             raise
         raise click.ClickException(
-            f"noukai dev needs {error.name}: pip install 'noukai-sdk[backend]'"
+            f"noukai dev needs {missing}: pip install 'noukai-sdk[backend]'"
         ) from error
     settings = _settings(flows, db, model)
     _check_database(settings)

@@ -85,11 +85,8 @@ class Item:
 
 
 def changes(items: Iterable[Item]) -> Changes:
-    empty = dict.fromkeys(
-        (
-            "version session_id completed_at error_at_step request tool_rounds result error state"
-        ).split()
-    )
+    names = ["version", "session_id", "completed_at", "error_at_step", "request"]
+    empty = dict.fromkeys([*names, "tool_rounds", "result", "error", "state"])
     rows: list[dict[str, Any]] = [
         {
             **empty,
