@@ -35,7 +35,7 @@ def llama_server(*, embeddings: bool = False) -> Iterator[str]:
     params.model_alias = {"smollm2"}
     params.n_ctx = 2048
     params.n_parallel = 1
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.warmup = False
     params.verbosity = -1
     params.api_keys = [KEY]

@@ -103,7 +103,10 @@ def _serve(weights: Path) -> Any:
     params.model_alias = {"smollm2"}
     params.n_ctx = _CONTEXT_TOKENS * _AT_ONCE
     params.n_parallel = _AT_ONCE
-    params.cpuparams.n_threads = min(os.cpu_count() or 1, 4)
+    # Its threads wait for each other in a busy loop: with one for each core they stand still as soon
+    # as the machine has other work to do.
+    threads = max((os.cpu_count() or 1) // 2, 1)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.warmup = False
     params.verbosity = -1
     params.ui = False
