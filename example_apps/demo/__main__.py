@@ -84,16 +84,16 @@ def _start(stack: ExitStack, folder: Path, model: str) -> dict[str, str]:
     dev = ["dev", "--port", str(PORT), "--db", str(folder / "noukai.db")]
     env = {"NOUKAI_DEV_MODEL": model}
     log = folder / "backend.log"
-    stack.enter_context(serving("noukai_sdk.cli", dev, f"{BACKEND}/healthz", log, env))
+    stack.enter_context(serving("noukai_sdk.cli", dev, PORT, log, env))
     console.print(f"  backend   {BACKEND}")
     return {name: _start_app(stack, folder, name, command) for name, command in APPS.items()}
 
 
 def _start_app(stack: ExitStack, folder: Path, name: str, command: list[str]) -> str:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    module, *arguments = [*command, "--port", str(port)]
-    stack.enter_context(serving(module, arguments, url, folder / f"{module}.log", APP_ENV))
+    port, module = free_port(), command[0]
+    arguments = [*command[1:], "--port", str(port)]
+    log = folder / f"{module}.log"
+    url = stack.enter_context(serving(module, arguments, port, log, APP_ENV))
     console.print(f"  {name:<9} {url}")
     return url
 

@@ -40,14 +40,15 @@ def is_held(port: int) -> bool:
 
 @contextmanager
 def serving(
-    module: str, arguments: Sequence[str], url: str, log: Path, env: Mapping[str, str]
+    module: str, arguments: Sequence[str], port: int, log: Path, env: Mapping[str, str]
 ) -> Iterator[str]:
-    """Run ``python -m module arguments`` until the block ends; gives ``url`` once it answers."""
+    """Run ``python -m module arguments`` until the block ends; gives its URL once it answers."""
+    url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
-            env={**os.environ, **env},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -63,10 +64,10 @@ def serving(
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not _answers(url):
+    # Another process may answer on the port: ours is there once it has said so.
+    while url not in (said := log.read_text(errors="replace")) or not _answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
-            end = log.read_text(errors="replace")[-2000:]
-            raise ServerFailedError(f"the server at {url} did not start:\n{end}")
+            raise ServerFailedError(f"the server at {url} did not start:\n{said[-2000:]}")
         time.sleep(0.05)
 
 

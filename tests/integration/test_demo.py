@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,10 +21,9 @@ from example_apps.demo.servers import ServerFailedError, free_port, is_held, ser
 from tests.servers import ROOT, wait_until
 
 # The demo uses the SDK as users have it, so its backend must be where the SDK looks for it.
-needs_its_port = [
-    pytest.mark.xdist_group("port 8080"),
-    pytest.mark.skipif(is_held(demo.PORT), reason=f"somebody holds port {demo.PORT}"),
-]
+# Side by side with others of its kind, one of two would find the port held: `make test` runs the
+# tests of one file in one process.
+needs_its_port = pytest.mark.skipif(is_held(demo.PORT), reason=f"somebody holds port {demo.PORT}")
 
 
 def start_demo(folder: Path) -> subprocess.Popen[str]:
@@ -37,8 +37,23 @@ def start_demo(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def leaves_nothing(folder: Path) -> bool:
-    return not is_held(demo.PORT) and not list(folder.iterdir())
+def leaves_nothing(folder: Path, said: str) -> bool:
+    ports = {int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", said)}
+    assert ports
+    return not list(folder.iterdir()) and not any(map(is_held, ports)) and not users_of(folder)
+
+
+def users_of(folder: Path) -> list[Path]:
+    """The processes whose command line names the folder: the backend, by its database."""
+    lines = Path("/proc").glob("[0-9]*/cmdline")
+    return [line for line in lines if str(folder).encode() in text_of(line)]
+
+
+def text_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # the process has ended
+        return b""
 
 
 class TestWhole:
@@ -52,7 +67,7 @@ class TestWhole:
         assert said.count("  0 model calls") == 2 * len(ROUTES)
         assert said.count("X-Noukai-Session: ") == 4 * len(ROUTES)
         assert "curl -i http://localhost:8000/grade" in said
-        assert leaves_nothing(tmp_path)
+        assert leaves_nothing(tmp_path, said)
 
     @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_it_stops_its_servers_when_it_is_stopped(
@@ -60,13 +75,15 @@ class TestWhole:
     ) -> None:
         process = start_demo(tmp_path)
         assert process.stdout is not None
+        said = ""
         for line in process.stdout:
+            said += line
             if "POST /grade" in line:
                 break
         process.send_signal(sent)
-        process.communicate(timeout=60)
-        assert process.returncode == code
-        assert leaves_nothing(tmp_path)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == code, said + rest
+        assert leaves_nothing(tmp_path, said)
 
 
 @pytest.fixture
@@ -112,12 +129,20 @@ def test_a_real_model_is_used_where_it_is_installed(
 
 
 def test_a_server_that_does_not_start_says_what_it_printed(tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
     with (
         pytest.raises(ServerFailedError, match='Could not import module "missing"'),
-        serving("uvicorn", ["missing:app"], url, tmp_path / "log", {}),
+        serving("uvicorn", ["missing:app"], free_port(), tmp_path / "log", {}),
     ):
         pytest.fail("it cannot have started")
+
+
+def test_a_server_whose_port_is_held_has_not_started(held: int, tmp_path: Path) -> None:
+    arguments = ["dev", "--port", str(held), "--db", str(tmp_path / "noukai.db")]
+    with (
+        pytest.raises(ServerFailedError, match=f"port {held} of 127.0.0.1 is held by"),
+        serving("noukai_sdk.cli", arguments, held, tmp_path / "log", {}),
+    ):
+        pytest.fail("another process answers there")
 
 
 def test_a_server_is_stopped_when_the_block_fails(tmp_path: Path) -> None:
@@ -125,7 +150,7 @@ def test_a_server_is_stopped_when_the_block_fails(tmp_path: Path) -> None:
     arguments = [str(port), "--bind", "127.0.0.1"]
     with (
         pytest.raises(KeyboardInterrupt),
-        serving("http.server", arguments, f"http://127.0.0.1:{port}", tmp_path / "log", {}),
+        serving("http.server", arguments, port, tmp_path / "log", {}),
     ):
         raise KeyboardInterrupt
     wait_until(lambda: not is_held(port), what="the server's end")
