@@ -148,13 +148,10 @@ class Player:
     def _compare(self, call: FlowCall, ticket: Ticket, recording: Recording) -> None:
         if recording.truncated:
             self.drifted(ticket, "the recorded output was truncated by the service")
-        if recording.request is None or _same_input(recording, ticket):
+        changed = _changed(recording, ticket)
+        if not changed:
             return
-        if recording.message_only:
-            fields = ["message"]
-        else:
-            fields = differing_fields(recording.request, ticket.probe()) or ["version"]
-        said = f"the input differs from the recorded one in: {', '.join(fields)}"
+        said = f"the input differs from the recorded one in: {', '.join(changed)}"
         self.drifted(ticket, said)
         if self.options.strict_inputs:
             raise self.missed(call, ticket, f"{said[0].upper()}{said[1:]}, and inputs are strict.")
@@ -180,10 +177,15 @@ def _warn(text: str, ticket: Ticket) -> None:
     warnings.warn_explicit(text, ReplayConcurrencyWarning, site.file, site.line)
 
 
-def _same_input(recording: Recording, ticket: Ticket) -> bool:
-    # Most replays send what was recorded, and comparing is cheaper than hashing.
-    same = recording.request == ticket.request and recording.version == ticket.version
-    return same or recording.fingerprint in ticket.fingerprints()
+def _changed(recording: Recording, ticket: Ticket) -> list[str]:
+    """The parts of the input that are known to differ from the recorded ones."""
+    if recording.request is None:
+        return []
+    probe = ticket.probe()
+    if recording.message_only:
+        return ["message"] if recording.request.get("message") != probe.get("message") else []
+    changed = differing_fields(recording.request, probe)
+    return changed if recording.version == ticket.version else [*changed, "version"]
 
 
 def _entry(ticket: Ticket, detail: str = "") -> ReportEntry:
