@@ -19,16 +19,7 @@ FASTAPI = "tests.adapters.apps.on_fastapi:app"
 FLASK = "tests.adapters.apps.on_flask:app"
 UVICORN = ["python", "-m", "uvicorn", FASTAPI, "--port", "{port}"]
 FLASK_RUN = ["python", "-m", "flask", "--app", FLASK, "run", "--port", "{port}"]
-GUNICORN = [
-    "python",
-    "-m",
-    "gunicorn",
-    FLASK,
-    "--bind",
-    "127.0.0.1:{port}",
-    "--worker-tmp-dir",
-    ".",
-]
+GUNICORN = ["python", "-m", "gunicorn", FLASK, "--bind", "127.0.0.1:{port}"]
 
 SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
     "uvicorn": (UVICORN, {}),
@@ -42,11 +33,15 @@ TEXT = {"text": "The cat sat on the mat."}
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(
-    request: pytest.FixtureRequest, running_service: tuple[Service, str]
+    request: pytest.FixtureRequest,
+    running_service: tuple[Service, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """One server for all tests of this module, with the gate open."""
     command, env = SERVERS[request.param]
     env = {**env, **dev_environment(f"{running_service[1]}/api/v1")}
+    # gunicorn keeps a socket in the home folder.
+    env["HOME"] = str(tmp_path_factory.mktemp("home"))
     with serve_command(command, env={**env, "NOUKAI_REPLAY_ENABLED": "true"}) as server:
         yield server
         output = server.output()
