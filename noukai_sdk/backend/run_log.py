@@ -18,7 +18,10 @@ from .capture import Event
 
 # What is said even where it is null: the rest of an event's fields are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
-_OF_A_STEP = (StepInput, StepOutput, StepCompleted, StepFailed, ToolCallsRequired)
+Place = tuple[str, "int | None"]
+"""A step's id and, in a loop, the item's place."""
+
+OfAStep = StepInput | StepOutput | StepCompleted | StepFailed | ToolCallsRequired
 
 
 def wire(event: StreamEvent) -> Event:
@@ -29,9 +32,10 @@ def wire(event: StreamEvent) -> Event:
 
 @dataclass
 class StepRecord:
-    """One attempt of one step. Times are microseconds since 1970.
+    """One attempt of one step, or of one item of a step that loops. Times are microseconds since 1970.
 
     Attributes:
+        loop_index: The item's place in the list; None for the step as a whole.
         waits: The step is paused for tools; the same attempt goes on with what they find.
         first_chunk: The number of the event with the first piece of the output that is growing.
     """
@@ -64,7 +68,7 @@ class RunLog:
 
     next_event: int = 0
     next_step: int = 0
-    open_steps: dict[str, StepRecord] = field(default_factory=dict)
+    open_steps: dict[Place, StepRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
 
@@ -76,23 +80,33 @@ class RunLog:
         self.next_event += 1
         if isinstance(event, StepStarted):
             self._start(event.step_id, now)
-        elif isinstance(event, _OF_A_STEP):
-            # A step that was left out completes without having started.
-            step = self.open_steps.get(event.step_id) or self._start(event.step_id, now)
+        elif isinstance(event, OfAStep):
+            step = self._step_of(event, now)
             self._continue(step, event, noted, now)
             step.first_chunk = _first_chunk(step, event, number)
         return noted
 
+    def _step_of(self, event: OfAStep, now: int) -> StepRecord:
+        # A step that was left out completes without having started.
+        step = self.open_steps.get((event.step_id, None)) or self._start(event.step_id, now)
+        index = getattr(event, "loop_index", None)
+        if index is None:
+            return step
+        item = self.open_steps.get((event.step_id, index))
+        return item or self._open(event.step_id, index, step.attempt, now)
+
     def _start(self, step_id: str, now: int) -> StepRecord:
-        before = self.open_steps.get(step_id)
+        before = self.open_steps.get((step_id, None))
         if before is not None and before.waits:
             before.waits = False
             return before
         if before is not None:
             self._close(before, "failed", now)
-        attempt = 1 if before is None else before.attempt + 1
-        step = StepRecord(self.next_step, step_id, attempt, now)
-        self.open_steps[step_id] = step
+        return self._open(step_id, None, 1 if before is None else before.attempt + 1, now)
+
+    def _open(self, step_id: str, index: int | None, attempt: int, now: int) -> StepRecord:
+        step = StepRecord(self.next_step, step_id, attempt, now, loop_index=index)
+        self.open_steps[step_id, index] = step
         self.next_step += 1
         return step
 
@@ -113,11 +127,16 @@ class RunLog:
             step.waits = True
 
     def _close(self, step: StepRecord, status: str, now: int) -> None:
-        step.status = status
-        step.completed_at = now
-        step.duration_ms = (now - step.started_at) / 1000
-        self.steps.append(step)
-        del self.open_steps[step.step_id]
+        """The attempt is over, and so are those of its items."""
+        for item in [s for s in self.open_steps.values() if s.step_id == step.step_id]:
+            if item.loop_index is not None and status == "completed":
+                item.output = step.output[item.loop_index]
+            item.status = status
+            item.completed_at = now
+            item.duration_ms = (now - item.started_at) / 1000
+            item.error = step.error
+            self.steps.append(item)
+            del self.open_steps[item.step_id, item.loop_index]
 
     def interrupt(self, error: dict[str, Any], now: int) -> str | None:
         """No step is in progress any more, but those that wait for tools: the others have failed.
@@ -125,7 +144,8 @@ class RunLog:
         Returns:
             The id of the first of them, None where there was none.
         """
-        cut_off = [step for step in self.open_steps.values() if not step.waits]
+        running = [step for step in self.open_steps.values() if not step.waits]
+        cut_off = [step for step in running if step.loop_index is None]
         for step in cut_off:
             step.error = error
             self._close(step, "failed", now)
@@ -159,9 +179,8 @@ class RunLog:
     def at(cls, position: dict[str, Any]) -> RunLog:
         """The log that goes on from :meth:`position`."""
         steps = [StepRecord(**step) for step in position["openSteps"]]
-        return cls(
-            position["nextEvent"], position["nextStep"], {step.step_id: step for step in steps}
-        )
+        places = {(step.step_id, step.loop_index): step for step in steps}
+        return cls(position["nextEvent"], position["nextStep"], places)
 
 
 def _first_chunk(step: StepRecord, event: StreamEvent, number: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .capture import keeps_snapshots, keeps_steps, kept
@@ -21,10 +22,11 @@ def wire_status(row: Row) -> str:
 
 
 def all_steps(row: Row, stored: Sequence[Row]) -> list[Row]:
-    """The run's steps, with those that it is in the middle of."""
+    """The run's steps, with those that it is in the middle of, in the order in which they began."""
     mode = row["capture_mode"]
     unfinished = open_steps(row) if keeps_steps(mode) else []
-    return [*stored, *(step_row(row["id"], mode, step) for step in unfinished)]
+    steps = [*stored, *(step_row(row["id"], mode, step) for step in unfinished)]
+    return sorted(steps, key=itemgetter("number"))
 
 
 def run_trace(row: Row, steps: Sequence[Row]) -> Json:

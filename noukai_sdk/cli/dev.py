@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..backend.settings import Settings
 
 # Seconds that calls in progress are given to end once the server was told to stop.
-_GRACE = 5
+_GRACE = 2
 
 
 @click.command()

@@ -31,6 +31,20 @@ FLOWS = {
     "acme/tests/retried.yaml": "steps: [{id: shaky, model: shaky, retry: 2}]",
     "acme/tests/asks.yaml": "steps: [{id: plan}, {id: ask, tools: true}, {id: end}]",
     "acme/tests/picky.yaml": "steps: [{id: only, prompt: 'Use {{parameters.style}}'}]",
+    "acme/tests/fan.yaml": """
+        steps:
+          - parallel:
+              - {id: left, model: echo, prompt: "left {{message}}"}
+              - {id: right, model: echo, prompt: "right {{message}}"}
+          - {id: each, model: echo, for_each: "{{parameters.words}}", prompt: "{{item}}!"}
+          - {id: sure, condition: "message == 'never'", needs: [each]}
+          - {id: yes_, model: echo, needs: [sure]}
+          - {id: no_, model: echo, needs: [not sure], prompt: "{{node.each}}"}
+    """,
+    "acme/tests/half.yaml": """
+        steps:
+          - parallel: [{id: held, model: gate}, {id: bad, model: broken}]
+    """,
     "acme/tests/redacted.yaml": "{capture: redacted, steps: [{id: echo, model: echo}]}",
     "acme/tests/metadata.yaml": "{capture: metadata_only, steps: [{id: echo, model: echo}]}",
     "acme/tests/nothing.yaml": "{capture: 'off', steps: [{id: echo, model: echo}]}",

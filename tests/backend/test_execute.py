@@ -203,3 +203,36 @@ def test_an_edited_flow_file_is_used_at_once(fresh: Backend) -> None:
     path = fresh.settings.flows[0] / "acme/tests/three.yaml"
     path.write_text("steps: [{id: alone}]")
     assert fresh.post("tests/three/execute", MESSAGE).json()["blockCount"] == 1
+
+
+def test_steps_side_by_side_in_a_loop_and_left_out(backend: Backend) -> None:
+    body = {**MESSAGE, "parameters": {"words": ["a", "b"]}}
+    answer = backend.post("tests/fan/execute", body, **{"X-Session-Id": "fan"}).json()
+    assert answer["result"] == '["a!", "b!"]'
+    [execution] = backend.session("fan")
+    found = [(s["stepId"], s["loopIndex"], s["status"]) for s in execution["steps"]]
+    assert found == [
+        ("left", None, "completed"),
+        ("right", None, "completed"),
+        ("each", None, "completed"),
+        ("each", 0, "completed"),
+        ("each", 1, "completed"),
+        ("sure", None, "completed"),
+        ("yes_", None, "skipped"),
+        ("no_", None, "completed"),
+    ]
+    assert [s["outputSnapshot"] for s in execution["steps"][2:5]] == [["a!", "b!"], "a!", "b!"]
+    path = f"/seq/acme/tests/fan/runs/{answer['executionId']}/steps/each/trace"
+    assert backend.get(path).json()["outputContext"] == ["a!", "b!"]
+    assert backend.get(f"{path}?loop_index=1").json()["outputContext"] == "b!"
+
+
+def test_a_failure_beside_another_step(fresh: Backend) -> None:
+    response = fresh.post("tests/half/execute", MESSAGE, **{"X-Session-Id": "half"})
+    assert response.status_code == 502
+    [execution] = fresh.session("half")
+    assert execution["errorAtStep"] == "bad"
+    steps = {s["stepId"]: s for s in execution["steps"]}
+    assert {s["status"] for s in steps.values()} == {"failed"}
+    assert steps["held"]["errorSnapshot"]["code"] == "CANCELLED"
+    assert fresh.fakes.left.wait(10)

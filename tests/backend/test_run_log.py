@@ -93,7 +93,7 @@ def test_steps_side_by_side() -> None:
     first, events, [step] = log.take()
     # Up to the first piece of a's output; b's is whole.
     assert (first, len(events), step.step_id) == (0, 3, "b")
-    assert list(log.open_steps) == ["a"]
+    assert list(log.open_steps) == [("a", None)]
 
 
 def test_a_second_start_is_a_second_attempt() -> None:
@@ -133,7 +133,7 @@ def test_a_step_that_fails() -> None:
 def test_an_interruption_spares_what_waits_for_tools() -> None:
     log = noted(started("a"), started("b"), asks("b"))
     assert log.interrupt({"code": "C", "message": "m"}, 7000) == "a"
-    assert list(log.open_steps) == ["b"]
+    assert list(log.open_steps) == [("b", None)]
     assert log.interrupt({"code": "C", "message": "m"}, 8000) is None
     [step] = log.take()[2]
     assert (step.step_id, step.status, step.error) == ("a", "failed", {"code": "C", "message": "m"})
@@ -141,5 +141,40 @@ def test_an_interruption_spares_what_waits_for_tools() -> None:
 
 def test_other_events_touch_no_step() -> None:
     log = noted(StepPaused(step_id="a", step_index=0), StepInput(step_id="b", input_data="text"))
-    assert list(log.open_steps) == ["b"]
-    assert log.open_steps["b"].model_used is None
+    assert list(log.open_steps) == [("b", None)]
+    assert log.open_steps["b", None].model_used is None
+
+
+class ItemInput(StepInput):
+    loop_index: int
+
+
+class ItemOutput(StepOutput):
+    loop_index: int
+
+
+def test_the_items_of_a_loop() -> None:
+    log = noted(
+        started("a"),
+        ItemInput(step_id="a", input_data={"model": "m"}, loop_index=0),
+        ItemInput(step_id="a", input_data={"model": "n"}, loop_index=1),
+        ItemOutput(step_id="a", output_data="x", loop_index=1),
+        done("a", ["w", "x"]),
+    )
+    steps = {step.loop_index: step for step in log.take()[2]}
+    assert [steps[index].output for index in (None, 0, 1)] == [["w", "x"], "w", "x"]
+    assert [steps[index].model_used for index in (None, 0, 1)] == [None, "m", "n"]
+    assert {step.status for step in steps.values()} == {"completed"}
+
+
+def test_the_items_of_a_loop_that_is_tried_again() -> None:
+    item = ItemInput(step_id="a", input_data=1, loop_index=0)
+    log = noted(started("a"), item, started("a"), item)
+    assert log.interrupt({"code": "C", "message": "m"}, 9000) == "a"
+    found = [(s.attempt, s.loop_index, s.status, s.error is None) for s in log.take()[2]]
+    assert found == [
+        (1, None, "failed", True),
+        (1, 0, "failed", True),
+        (2, None, "failed", False),
+        (2, 0, "failed", False),
+    ]

@@ -33,9 +33,7 @@ async def one_step(
     _row, steps = await _run_and_steps(request)
     step_id = request.path_params["step_id"]
     found = [
-        step
-        for step in steps
-        if step["step_id"] == step_id and (loop_index is None or step["loop_index"] == loop_index)
+        step for step in steps if (step["step_id"], step["loop_index"]) == (step_id, loop_index)
     ]
     if attempt == "all" and found:
         return json_answer({"stepId": step_id, "attempts": [step_trace(step) for step in found]})
