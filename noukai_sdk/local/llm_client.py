@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 import anyio
@@ -11,9 +11,10 @@ import anyio
 from .chat import ChatDelta, ChatModel, ChatRequest
 from .llm_circuit import CircuitBreaker
 from .llm_config import LlmConfig
-from .llm_errors import LlmClosedError, LlmError
+from .llm_errors import LlmError
 from .llm_host import Host, HostedClient
 from .llm_meter import Meter
+from .llm_relay import relay
 from .llm_response import CompletionStream, LlmResponse, StreamedAnswer
 from .llm_stats import LlmStats
 from .providers import open_config
@@ -199,31 +200,15 @@ class LlmClient(HostedClient[ChatModel]):
     async def _pieces(
         self, request: ChatRequest, answer: StreamedAnswer
     ) -> AsyncGenerator[str, None]:
-        # The model's generator lives in the host's loop; each of its steps is sent there.
-        stream: AsyncGenerator[ChatDelta, None] | None = None
-
-        async def step(model: ChatModel) -> ChatDelta | None:
-            nonlocal stream
-            stream = stream or model.stream(request)
-            return await anext(stream, None)
-
         texts: list[str] = []
         last = ChatDelta()
         with self._meter.call() as call:
-            try:
-                while (piece := await self._host.wait(step)) is not None:
-                    last = piece
-                    texts.append(piece.text)
-                    if piece.text:
-                        yield piece.text
-            finally:
-                if stream is not None:
-                    await self._end(stream)
+            async with aclosing(relay(self._host, lambda model: model.stream(request))) as pieces:
+                async for last in pieces:
+                    texts.append(last.text)
+                    if last.text:
+                        yield last.text
             answer.response = call.ended("".join(texts), last)
-
-    async def _end(self, stream: AsyncGenerator[ChatDelta, None]) -> None:
-        with anyio.CancelScope(shield=True), suppress(LlmClosedError):
-            await self._host.wait(lambda _: stream.aclose())
 
 
 def _turns(prompt: Prompt) -> list[dict[str, Any]]:

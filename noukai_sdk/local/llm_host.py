@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from anyio.to_thread import run_sync
 
@@ -69,12 +70,11 @@ class Host(Generic[R]):
 
     async def wait(self, work: Callable[[R], Awaitable[T]]) -> T:
         """As :meth:`run`, for a task; stops the work when the task is cancelled."""
+        future = self._submit(work)
+        awaitable: Awaitable[T]
         if _asyncio_runs():
-            future = self._submit(work)
-            awaitable: Awaitable[T] = asyncio.wrap_future(future)
+            awaitable = asyncio.wrap_future(future)
         else:
-            # Submitted by a thread, because the work would inherit trio's mark from this task.
-            future = await run_sync(self._submit, work)
             awaitable = run_sync(future.result, abandon_on_cancel=True)
         try:
             return await awaitable
@@ -186,12 +186,20 @@ async def _serve(
 
 
 async def _guarded(work: Callable[[R], Awaitable[T]], resource: R, stopping: asyncio.Event) -> T:
+    _forget_trio()
     try:
         return await work(resource)
     except asyncio.CancelledError:
         if stopping.is_set():
             raise LlmClosedError("the client was closed while this call was under way") from None
         raise
+
+
+def _forget_trio() -> None:
+    # The work runs in a copy of its caller's context, where trio may have left its mark.
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None:
+        sniffio.current_async_library_cvar.set("asyncio")
 
 
 def _asyncio_runs() -> bool:

@@ -71,7 +71,7 @@ class FaultServer:
         asked = Asked(scope["path"], headers, json.loads(body or b"null"), time.monotonic())
         self.asked.append(asked)
         answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        await answer(Exchange(self, asked, receive, send))
+        await answer(Exchange(self, asked, receive, send, scope["client"]))
 
 
 @dataclass
@@ -80,6 +80,7 @@ class Exchange:
     asked: Asked
     receive: Any
     send: Any
+    client: Any
 
     @property
     def streams(self) -> bool:

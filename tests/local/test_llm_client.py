@@ -1,0 +1,418 @@
+"""LlmClient: from sync and async code, in batches and streams, with statistics and a circuit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import pytest
+
+from noukai_sdk.local.llm_client import LlmClient
+from noukai_sdk.local.llm_config import LlmConfig
+from noukai_sdk.local.llm_errors import (
+    LlmAuthenticationError,
+    LlmCircuitOpenError,
+    LlmClosedError,
+    LlmConfigError,
+    LlmConnectionError,
+    LlmRequestError,
+    LlmServerError,
+)
+from tests.local.llm_servers import (
+    FaultServer,
+    after,
+    cut,
+    fault_server,
+    ok,
+    silent,
+    stalled,
+    status,
+    stream_of,
+)
+
+pytestmark = pytest.mark.anyio
+
+SOON = {"retry_after_ms": "1"}
+
+Ask = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(params=["complete", "complete_async", "complete_stream"])
+def how(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def client_of(server: FaultServer, **options: Any) -> LlmClient:
+    circuit = {name: options.pop(name) for name in list(options) if name.startswith("circuit_")}
+    config = LlmConfig.openai_compatible(f"{server.url}/v1", "m", **{"max_retries": 0, **options})
+    return LlmClient(config, **circuit)
+
+
+def offline() -> LlmClient:
+    return LlmClient(LlmConfig.offline())
+
+
+async def ask(client: LlmClient, how: str, prompt: Any = "Hello", **options: Any) -> str:
+    """One call in any of the three ways; sync ones run in a worker thread."""
+    if how == "complete":
+        return await anyio.to_thread.run_sync(lambda: client.complete(prompt, **options))
+    if how == "complete_async":
+        return await client.complete_async(prompt, **options)
+    return await client.complete_stream(prompt, **options)
+
+
+async def test_all_ways_give_the_same_text(how: str) -> None:
+    async with offline() as client:
+        text = await ask(client, how, "Hello", max_tokens=5, temperature=0.5)
+        assert text == client.complete("Hello", 5, 0.5)
+        assert len(text) == 20
+
+
+async def test_a_prompt_may_be_whole_turns(how: str) -> None:
+    turns = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hello"}]
+    with fault_server(ok()) as server, client_of(server) as client:
+        await ask(client, how, tuple(turns))
+    assert server.asked[0].body["messages"] == turns
+
+
+@pytest.mark.parametrize("prompt", [5, None, {"role": "user"}, ["Hello"]])
+async def test_a_prompt_of_another_kind_is_a_type_error(prompt: Any, how: str) -> None:
+    async with offline() as client:
+        with pytest.raises(TypeError, match=r"a (prompt|turn) is"):
+            await ask(client, how, prompt)
+
+
+async def test_a_full_answer_has_what_it_took() -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+    async with offline() as client:
+        plain = client.complete_full("Hello")
+        asking = await client.complete_full_async("In Paris?", tools=[tool], tool_choice="auto")
+        forced = client.complete_full("In Paris?", tools=[tool], tool_choice="none")
+    assert (str(plain), plain.model) == (plain.text, "offline")
+    assert (plain.cost_usd, plain.finish_reason, plain.tool_calls) == ("0", "stop", ())
+    assert plain.tokens is not None
+    assert plain.tokens.prompt == 2
+    assert plain.latency_ms > 0
+    assert asking.tool_calls[0]["function"]["name"] == "get_weather"
+    assert asking.finish_reason == "tool_calls"
+    assert forced.tool_calls == ()
+
+
+async def test_the_cost_is_known_where_the_price_is() -> None:
+    with fault_server(ok()) as server:
+        config = LlmConfig.openai("k", "gpt-4o-mini", base_url=f"{server.url}/v1")
+        with LlmClient(config) as client:
+            answer = client.complete_full("Hello")
+            stats = client.get_stats()
+    assert answer.cost_usd == "0.00000165"
+    assert stats["total_cost_usd"] == "0.00000165"
+    assert stats["unpriced_requests"] == 0
+
+
+async def test_a_stream_gives_pieces_then_the_whole() -> None:
+    async with offline() as client:
+        stream = client.complete_stream("Hello, how are you today?")
+        assert (stream.response, stream.text) == (None, "")
+        pieces = [piece async for piece in stream]
+        again = await stream
+    assert len(pieces) >= 3
+    assert "".join(pieces) == stream.text == again
+    assert stream.response is not None
+    assert stream.response.text == again
+    assert stream.response.cost_usd == "0"
+    assert stream.response.tokens is not None
+
+
+async def test_awaiting_after_some_pieces_gives_the_text_from_its_start() -> None:
+    async with offline() as client:
+        async for piece in (stream := client.complete_stream("Hello, how are you today?")):
+            whole = await stream
+            assert whole.startswith(piece)
+            assert len(whole) > len(piece)
+
+
+async def test_pieces_come_before_the_answer_is_complete() -> None:
+    with fault_server(stalled()) as server, client_of(server) as client:
+        async with client.complete_stream("Hello") as stream:
+            assert (await anext(stream)).strip() == "Hello"
+            assert stream.response is None
+        assert await happened(server.hung_up)
+        assert client.get_stats()["cancelled_requests"] == 1
+
+
+async def test_nothing_is_sent_for_a_stream_that_is_not_read() -> None:
+    with fault_server(ok()) as server, client_of(server) as client:
+        stream = client.complete_stream("Hello")
+        await stream.aclose()
+        await stream.aclose()
+        assert [piece async for piece in stream] == []
+        assert client.get_stats()["total_requests"] == 0
+    assert server.asked == []
+
+
+async def test_a_batch_answers_in_input_order() -> None:
+    with fault_server(after(0.05, ok("late")), ok("early")) as server:
+        async with client_of(server) as client:
+            assert await client.complete_batch(["a", "b", "c"]) == ["late", "early", "early"]
+            assert await client.complete_batch([]) == []
+
+
+async def test_a_batch_has_one_result_or_one_error_for_each_prompt() -> None:
+    with fault_server(ok("one"), status(400), ok("three")) as server:
+        async with client_of(server) as client:
+            first, second, third = await client.complete_batch(["a", "b", "c"], max_concurrency=1)
+            stats = client.get_stats()
+    assert (first, third) == ("one", "three")
+    assert isinstance(second, LlmRequestError)
+    assert (stats["successful_requests"], stats["failed_requests"]) == (2, 1)
+
+
+async def test_a_batch_runs_at_once_up_to_its_limit() -> None:
+    with fault_server(silent()) as server, client_of(server) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.complete_batch, ["x"] * 5)
+            await until(lambda: len(server.asked) == 5)
+            tasks.cancel_scope.cancel()
+    most = 0
+    under_way = 0
+
+    async def counting(exchange: Any) -> None:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        await ok()(exchange)
+
+    with fault_server(counting) as server, client_of(server) as client:
+        await client.complete_batch(["x"] * 6, max_concurrency=2)
+    assert most == 2
+
+
+async def test_a_batch_refuses_bad_arguments_before_it_asks() -> None:
+    with fault_server(ok()) as server, client_of(server) as client:
+        with pytest.raises(ValueError, match="max_concurrency must be at least 1"):
+            await client.complete_batch(["x"], max_concurrency=0)
+        with pytest.raises(TypeError):
+            await client.complete_batch(["x", 5])  # type: ignore[list-item]  # on purpose
+    assert server.asked == []
+
+
+async def test_retries_are_inside_a_call(how: str) -> None:
+    with (
+        fault_server(status(500, **SOON), status(429, **SOON), ok("At last")) as server,
+        client_of(server, max_retries=2, circuit_threshold=1) as client,
+    ):
+        assert (await ask(client, how)).strip() == "At last"
+        stats = client.get_stats()
+    assert len(server.asked) == 3
+    assert (stats["total_requests"], stats["circuit_state"]) == (1, "closed")
+
+
+async def test_a_wrong_key_is_never_tried_twice(how: str) -> None:
+    with fault_server(status(401)) as server:
+        async with client_of(server, max_retries=5) as client:
+            with pytest.raises(LlmAuthenticationError):
+                await ask(client, how)
+    assert len(server.asked) == 1
+
+
+async def test_the_circuit_counts_calls_and_then_sends_nothing(how: str) -> None:
+    with fault_server(status(503, **SOON)) as server:
+        async with client_of(server, max_retries=1, circuit_threshold=2) as client:
+            for _ in range(2):
+                with pytest.raises(LlmServerError):
+                    await ask(client, how)
+            with pytest.raises(LlmCircuitOpenError):
+                await ask(client, how)
+            stats = client.get_stats()
+    assert len(server.asked) == 4
+    assert stats["circuit_state"] == "open"
+    assert (stats["failed_requests"], stats["rejected_requests"]) == (2, 1)
+    assert stats["total_requests"] == 2
+
+
+async def test_the_circuit_closes_when_the_provider_is_back() -> None:
+    with fault_server(status(503), ok()) as server:
+        async with client_of(server, circuit_threshold=1, circuit_cooldown=0) as client:
+            with pytest.raises(LlmServerError):
+                client.complete("Hello")
+            assert client.get_stats()["circuit_state"] == "half_open"
+            client.complete("Hello")
+            assert client.get_stats()["circuit_state"] == "closed"
+
+
+async def test_refusals_do_not_open_the_circuit(how: str) -> None:
+    with fault_server(status(400)) as server, client_of(server, circuit_threshold=1) as client:
+        for _ in range(3):
+            with pytest.raises(LlmRequestError):
+                await ask(client, how)
+        assert client.get_stats()["circuit_state"] == "closed"
+
+
+async def test_statistics_count_every_way_and_can_be_reset() -> None:
+    async with offline() as client:
+        assert client.get_stats()["average_latency_ms"] is None
+        client.complete("Hello")
+        await client.complete_async("Hello")
+        await client.complete_stream("Hello")
+        await client.complete_batch(["Hello", "Hello"])
+        stats = client.get_stats()
+        client.reset_stats()
+        assert client.get_stats()["total_requests"] == 0
+    assert stats["total_requests"] == stats["successful_requests"] == 5
+    assert stats["prompt_tokens"] == 10
+    assert stats["total_tokens"] == stats["prompt_tokens"] + stats["completion_tokens"]
+    assert stats["average_latency_ms"] is not None
+    assert stats["total_cost_usd"] == "0"
+
+
+async def test_calls_without_price_or_count_are_told_apart() -> None:
+    end = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    with fault_server(stream_of(end)) as server, client_of(server) as client:
+        stream = client.complete_stream("Hello")
+        assert await stream == "Hi"
+        stats = client.get_stats()
+    assert stream.response is not None
+    assert (stream.response.tokens, stream.response.cost_usd) == (None, None)
+    assert (stats["unpriced_requests"], stats["total_tokens"]) == (1, 0)
+
+
+async def test_a_stream_that_is_cut_keeps_its_text_and_counts_as_failed() -> None:
+    with fault_server(cut()) as server, client_of(server) as client:
+        stream = client.complete_stream("Hello")
+        with pytest.raises(LlmConnectionError):
+            await stream
+        assert stream.text.startswith("Hello")
+        assert client.get_stats()["failed_requests"] == 1
+
+
+@pytest.mark.parametrize("how", ["complete_async", "complete_stream"])
+async def test_a_cancelled_call_stops_the_request(how: str) -> None:
+    with fault_server(silent()) as server, client_of(server) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, client, how)
+            assert await happened(server.waiting)
+            tasks.cancel_scope.cancel()
+        assert await happened(server.hung_up)
+        await until(lambda: client.get_stats()["cancelled_requests"] == 1)
+        assert client.get_stats()["circuit_state"] == "closed"
+
+
+async def test_an_interrupted_sync_call_stops_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fault_server(silent()) as server, client_of(server) as client:
+        real = client._host._submit
+
+        def interrupted(work: Any) -> Any:
+            future = real(work)
+
+            def wait() -> Any:
+                assert server.waiting.wait(10)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(future, "result", wait)
+            return future
+
+        monkeypatch.setattr(client._host, "_submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.complete("Hello")
+        assert await happened(server.hung_up)
+
+
+async def test_one_connection_serves_every_thread_and_loop() -> None:
+    ports: set[Any] = set()
+
+    async def noting(exchange: Any) -> None:
+        ports.add(exchange.client)
+        await ok()(exchange)
+
+    with fault_server(noting) as server, client_of(server) as client:
+        client.complete("from this thread")
+        await anyio.to_thread.run_sync(client.complete, "from another")
+        await client.complete_async("from this loop")
+        await anyio.to_thread.run_sync(lambda: asyncio.run(client.complete_async("and another")))
+        await client.complete_stream("and streamed")
+        await client.warmup()
+    assert len(ports) == 1
+
+
+async def test_many_threads_at_once() -> None:
+    prompts = [f"Hello {number}" for number in range(40)]
+    with offline() as client, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(client.complete, prompts))
+        assert client.get_stats()["total_requests"] == 40
+    assert all(prompt in answer for prompt, answer in zip(prompts, answers, strict=True))
+
+
+async def test_warming_up_checks_the_key() -> None:
+    with fault_server(status(401)) as server, client_of(server) as client:
+        with pytest.raises(LlmAuthenticationError):
+            await client.warmup()
+        assert client.get_stats()["total_requests"] == 0
+
+
+async def test_a_closed_client_says_so(how: str) -> None:
+    client = offline()
+    client.complete("Hello")
+    client.close()
+    await client.aclose()
+    client.close()
+    with pytest.raises(LlmClosedError, match="make a new one"):
+        await ask(client, how)
+    assert client.get_stats()["successful_requests"] == 1
+
+
+async def test_closing_ends_what_is_under_way(how: str) -> None:
+    caught: list[Exception] = []
+
+    async def call() -> None:
+        with pytest.raises(LlmClosedError) as error:
+            await ask(client, how)
+        caught.append(error.value)
+
+    with fault_server(silent()) as server:
+        client = client_of(server)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            assert await happened(server.waiting)
+            await client.aclose()
+        assert await happened(server.hung_up)
+    assert caught
+
+
+async def test_a_client_that_was_never_used_closes() -> None:
+    with fault_server(ok()) as server, client_of(server):
+        pass
+    async with offline():
+        pass
+
+
+def test_a_dropped_client_ends_its_thread() -> None:
+    before = set(threading.enumerate())
+    client = offline()
+    client.complete("Hello")
+    (thread,) = set(threading.enumerate()) - before
+    del client
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_wrong_setting_is_told_when_the_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(LlmConfigError, match="OPENAI_API_KEY"):
+        LlmClient(LlmConfig.openai())
+
+
+async def happened(event: threading.Event) -> bool:
+    """Wait for a thread's event, off the loop."""
+    return await anyio.to_thread.run_sync(event.wait, 10)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():
+            await anyio.sleep(0.01)
