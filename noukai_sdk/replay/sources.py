@@ -62,7 +62,7 @@ def _recording(execution: SessionExecution) -> Recording:
         result=None if is_job else _result(execution),
         error=None if is_job else _error(execution),
         rounds=execution.tool_rounds or [],
-        events=execution.events or _rebuilt_events(execution),
+        events=execution.events or ([] if kind == "execute" else _rebuilt_events(execution)),
         truncated=any(step.truncated for step in execution.steps),
         unavailable=_unavailable(execution),
     )
