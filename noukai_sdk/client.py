@@ -66,6 +66,7 @@ class _BaseClient(ABC, Generic[TransportT]):
             log=_log(log_handler),
             log_payloads=log_payloads,
             session_id=None if session_id is None else require_session_id(session_id),
+            custom_http=http_client is not None,
         )
         self._transport: TransportT = self._connect(service, http_client)
 

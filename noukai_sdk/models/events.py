@@ -83,7 +83,7 @@ class StepCompleted(WireModel):
     step_id: str
     name: str | None = None
     output: Any
-    duration_ms: float | None = None
+    duration_ms: int | float | None = None
     tokens: Tokens | None = None
     cost_usd: str | None = None
     step_index: int | None = None

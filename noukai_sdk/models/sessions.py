@@ -23,7 +23,7 @@ class StepSnapshot(WireModel):
     status: str
     started_at: str | None = None
     completed_at: str | None = None
-    duration_ms: float | None = None
+    duration_ms: int | float | None = None
     input_snapshot: Any = None
     output_snapshot: Any = None
     error_snapshot: Any = None

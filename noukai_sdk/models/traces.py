@@ -21,7 +21,7 @@ class FlowRun(WireModel):
     trigger_type: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
-    duration_ms: float | None = None
+    duration_ms: int | float | None = None
     step_count: int | None = None
 
 
@@ -34,7 +34,7 @@ class StepTrace(WireModel):
     status: StepStatus
     started_at: str | None = None
     completed_at: str | None = None
-    duration_ms: float | None = None
+    duration_ms: int | float | None = None
     model_used: str | None = None
     tokens: Tokens | None = None
     cost_usd: str | None = None

@@ -1,0 +1,133 @@
+"""Programs, stepped by hand: no network, no clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from noukai_sdk.models.events import StreamEvent
+from noukai_sdk.protocol.call import CallKind, FlowCall, FlowRef, Service
+from noukai_sdk.protocol.program import (
+    CallTools,
+    CloseStream,
+    Note,
+    Now,
+    OpenStream,
+    Program,
+    ReadChunk,
+    Request,
+    Response,
+    SendRequest,
+    Sleep,
+    Want,
+)
+
+FLOW = FlowRef("acme", "spelling", "grade-3")
+
+
+def a_service(**changes: Any) -> Service:
+    """A service as a client with no settings sees it."""
+    settings = {
+        "base_url": "http://service.test",
+        "headers": {"Authorization": "Bearer nk_secret"},
+        "timeout": 300.0,
+        "max_retries": 1,
+        "log": None,
+        **changes,
+    }
+    return Service(**settings)
+
+
+def a_call(kind: CallKind = "execute", **changes: Any) -> FlowCall:
+    """A call of FLOW with a message."""
+    settings = {"flow": FLOW, "service": a_service(), "request": {"message": "hi"}, **changes}
+    return FlowCall(kind=kind, **settings)
+
+
+def answer(body: Any = None, status: int = 200, **headers: str) -> Response:
+    """An answer with a JSON body; ``headers`` with underscores for their hyphens."""
+    raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    return Response(status, {name.replace("_", "-"): text for name, text in headers.items()}, raw)
+
+
+def frames(*events: dict[str, Any]) -> bytes:
+    """The events as a service streams them."""
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+Outcome = Response | Exception | Iterable[Any]
+"""What a request is answered with: an answer, an error, or the chunks of a stream (or its errors)."""
+
+
+@dataclass
+class Played:
+    """Everything that a program did."""
+
+    requests: list[Request] = field(default_factory=list)
+    events: list[StreamEvent] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    closed: int = 0
+    result: Any = None
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(request.body or b"{}") for request in self.requests]
+
+
+def play(
+    program: Program[Any],
+    outcomes: Sequence[Outcome] = (),
+    *,
+    times: Sequence[float] = (),
+    on_event: Any = None,
+    played: Played | None = None,
+) -> Played:
+    """Run ``program`` to its end, with the next outcome for each request and the next of ``times``
+    for each look at the clock. ``on_event`` is called with each event before the program goes on.
+    """
+    done = played if played is not None else Played()
+    waiting, clock = list(outcomes), iter(times)
+    chunks: list[Any] = []
+    step, value = program.send, None
+    try:
+        while True:
+            item = step(value)
+            step, value = program.send, None
+            match item:
+                case SendRequest(request) | OpenStream(request):
+                    done.requests.append(request)
+                    outcome = waiting.pop(0)
+                    if isinstance(outcome, Exception):
+                        step, value = program.throw, outcome
+                    elif isinstance(outcome, Response):
+                        value = outcome
+                    else:
+                        chunks = list(outcome)
+                        value = answer()
+                case ReadChunk():
+                    value = chunks.pop(0) if chunks else None
+                    if isinstance(value, Exception):
+                        step = program.throw
+                case CloseStream():
+                    done.closed += 1
+                case CallTools(handler, tool_calls):
+                    value = handler(list(tool_calls))
+                case Sleep(seconds):
+                    done.slept.append(seconds)
+                case Now():
+                    value = next(clock)
+                case Note():
+                    done.notes.append(item)
+                case Want():
+                    raise AssertionError(f"unknown want {item}")
+                case event:
+                    done.events.append(event)
+                    if on_event is not None:
+                        on_event(event)
+    except StopIteration as end:
+        done.result = end.value
+    assert not waiting, f"never asked for: {waiting}"
+    return done

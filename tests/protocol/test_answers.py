@@ -1,0 +1,121 @@
+"""From answers to errors: WIRE.md, "Errors"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noukai_sdk import errors
+from noukai_sdk.models.results import JobStatus
+from noukai_sdk.protocol.answers import decode, error_class, error_from, retry_after
+from noukai_sdk.protocol.program import Response
+
+from .by_hand import answer
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.AuthenticationError),
+        (402, errors.InsufficientCreditsError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.FlowNotFoundError),
+        (429, errors.RateLimitError),
+        *[
+            (status, errors.FlowExecutionError)
+            for status in (302, 400, 408, 409, 410, 422, 500, 503, 599)
+        ],
+    ],
+)
+def test_the_class_of_each_status(status: int, kind: type[errors.NoukaiError]) -> None:
+    body = {"detail": {"code": "SOME_CODE", "message": "what happened", "executionId": "e1"}}
+    error = error_from(answer(body, status, x_request_id="r1"))
+    assert type(error) is kind
+    assert str(error) == "SOME_CODE: what happened"
+    assert (error.status_code, error.code, error.execution_id) == (status, "SOME_CODE", "e1")
+    assert (error.request_id, error.response_body) == ("r1", body)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"detail": "text"}, None, "text"),
+        ({"detail": {"code": "X"}}, "X", "X"),
+        ({"detail": {"message": "m"}}, None, "m"),
+        ({"detail": {"code": 5, "message": ["m"]}}, "5", "5: ['m']"),
+        ({"code": "X", "message": "m"}, "X", "X: m"),
+        ({"detail": [{"loc": ["body"], "msg": "bad"}]}, None, "[{'loc': ['body'], 'msg': 'bad'}]"),
+        ({"detail": None}, None, "the service answered HTTP 500"),
+        ({}, None, "the service answered HTTP 500"),
+        (None, None, "the service answered HTTP 500"),
+        (b"<h1>Bad gateway</h1>", None, "<h1>Bad gateway</h1>"),
+        (b"x" * 2000, None, "x" * 500),
+        (b"\xff\xfe", None, "\ufffd\ufffd"),
+    ],
+)
+def test_every_form_of_body(body: Any, code: str | None, message: str) -> None:
+    error = error_from(answer(body, 500))
+    assert (error.code, str(error), error.message) == (code, message, message)
+
+
+def test_what_only_some_errors_have() -> None:
+    denied = error_from(answer(None, 401, www_authenticate="Bearer"))
+    assert isinstance(denied, errors.AuthenticationError)
+    assert denied.www_authenticate == "Bearer"
+    limited = error_from(answer(None, 429, retry_after="1.5"))
+    assert isinstance(limited, errors.RateLimitError)
+    assert limited.retry_after == 1.5
+    assert error_from(answer(None, 429)).retry_after is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("3", 3.0),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after(text: str, seconds: float | None) -> None:
+    assert retry_after(answer(None, 429, retry_after=text)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("INSUFFICIENT_CREDITS", errors.InsufficientCreditsError),
+        ("CREDITS_EXHAUSTED", errors.InsufficientCreditsError),
+        ("FLOW_NOT_FOUND", errors.FlowNotFoundError),
+        ("RUN_NOT_FOUND", errors.FlowNotFoundError),
+        ("INVALID_TREE", errors.FlowExecutionError),
+        (None, errors.FlowExecutionError),
+    ],
+)
+def test_the_class_by_the_code_where_no_status_is_known(
+    code: str | None, kind: type[errors.NoukaiError]
+) -> None:
+    assert error_class(None, code) is kind
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{}", "executionId: Field required"),
+        (b'{"executionId": "e", "status": "lost"}', "status: Input should be"),
+        (b"[]", "Input should be an object"),
+        (b"hello", "Invalid JSON"),
+        (b"", "Invalid JSON"),
+    ],
+)
+def test_an_answer_that_is_none(body: bytes, said: str) -> None:
+    with pytest.raises(errors.FlowExecutionError, match=said) as caught:
+        decode(JobStatus, Response(200, {"x-request-id": "r1"}, body))
+    error = caught.value
+    assert "no JobStatus" in str(error)
+    assert (error.status_code, error.code, error.request_id) == (200, "INVALID_RESPONSE", "r1")
+    assert error.__cause__ is not None

@@ -1,0 +1,152 @@
+"""Run traces, live traces and sessions, stepped by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noukai_sdk import FlowExecutionError, FlowNotFoundError, StepTrace, errors
+from noukai_sdk.protocol.reading import fetch_session, live_trace, run_trace, step_trace
+
+from .by_hand import FLOW, a_service, answer, frames, play
+
+BASE = "/seq/acme/spelling/grade-3/runs/e"
+STEP = {
+    "stepId": "a", "attempt": 2, "loopIndex": 0, "status": "completed", "startedAt": "t0",
+    "completedAt": "t1", "durationMs": 12, "modelUsed": "m",
+    "tokens": {"prompt": 1, "completion": 2, "total": 3}, "costUsd": "0.001",
+    "inputContext": {"i": 1}, "outputContext": [1], "errorContext": None,
+    "inputSizeBytes": 7, "outputSizeBytes": 8, "truncated": True,
+}  # fmt: skip
+RUN = {"id": "e", "flowId": "f", "status": "completed", "triggerType": "execute", "stepCount": 1}
+
+
+def test_a_run() -> None:
+    played = play(
+        run_trace(a_service(), FLOW, "e", 5.0), [answer({"flowRun": RUN, "steps": [STEP]})]
+    )
+    assert (played.requests[0].path, played.requests[0].timeout) == (f"{BASE}/trace", 5.0)
+    trace = played.result
+    assert trace.summary is trace.flow_run
+    assert (trace.summary.id, trace.summary.step_count) == ("e", 1)
+    (step,) = trace.steps
+    assert (step.model_used, step.tokens.total, step.cost_usd, step.truncated) == (
+        "m",
+        3,
+        "0.001",
+        True,
+    )
+    assert (step.input_context, step.output_context, step.duration_ms) == ({"i": 1}, [1], 12)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "loop_index", "query"),
+    [
+        ("latest", None, ""),
+        ("latest", 0, "?loop_index=0"),
+        (3, None, "?attempt=3"),
+        (3, 2, "?attempt=3&loop_index=2"),
+    ],
+)
+def test_a_step(attempt: Any, loop_index: int | None, query: str) -> None:
+    program = step_trace(a_service(), FLOW, "e", "a", attempt, loop_index, None)
+    played = play(program, [answer(STEP)])
+    assert played.requests[0].path == f"{BASE}/steps/a/trace{query}"
+    assert played.result == StepTrace.model_validate(STEP)
+
+
+def test_all_attempts_of_a_step() -> None:
+    program = step_trace(a_service(), FLOW, "e", "a", "all", None, None)
+    played = play(program, [answer({"stepId": "a", "attempts": [STEP, STEP]})])
+    assert played.requests[0].path == f"{BASE}/steps/a/trace?attempt=all"
+    assert [attempt.attempt for attempt in played.result.attempts] == [2, 2]
+
+
+def test_no_such_run() -> None:
+    with pytest.raises(FlowNotFoundError):
+        play(run_trace(a_service(), FLOW, "e", None), [answer({"detail": "no"}, 404)])
+
+
+def test_a_live_trace_is_read_until_it_closes() -> None:
+    events = [
+        {"eventType": "run_started", "executionId": "e"},
+        {"eventType": "step_started", "stepId": "a", "stepIndex": 0},
+        {"eventType": "step_output", "stepId": "a", "outputData": "x"},
+        {"eventType": "step_paused", "executionId": "e"},
+        {"eventType": "step_completed", "stepId": "b", "output": 1, "stepIndex": 0},
+        {
+            "eventType": "step_paused_for_tool_calls",
+            "executionId": "e",
+            "stepId": "b",
+            "stepIndex": 0,
+        },
+        {"eventType": "step_completed", "stepId": "b", "output": 1},
+        {"eventType": "flow_completed"},
+        {"eventType": "step_output", "stepId": "late", "outputData": 1},
+    ]
+    played = play(
+        live_trace(a_service(), FLOW, "e", 9.0), [[frames(*events[:2]), frames(*events[2:])]]
+    )
+    assert [event.event_type for event in played.events] == [event["eventType"] for event in events]
+    numbers = [getattr(event, "step_index", "-") for event in played.events]
+    assert numbers == ["-", 0, "-", 0, 1, 1, 1, "-", "-"]
+    (request,) = played.requests
+    assert (request.path, request.timeout) == (f"{BASE}/trace/stream", 9.0)
+    assert request.headers == {"Accept": "text/event-stream"}
+    assert played.closed == 1
+
+
+def test_a_session() -> None:
+    body = {
+        "sessionId": "s1",
+        "executions": [
+            {"executionId": "e", "slug": None, "status": "completed", "steps": [
+                {"stepId": "a", "status": "completed", "outputSnapshot": [1]}
+            ]}
+        ],
+    }  # fmt: skip
+    played = play(fetch_session(a_service(), "s1"), [answer(None, 503), answer(body)])
+    assert played.requests[0].path == "/seq/sessions/s1"
+    assert played.result.executions[0].steps[0].output_snapshot == [1]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.ReplayInvalidSessionError),
+        (403, errors.ReplayForbiddenError),
+        (404, errors.ReplaySessionNotFoundError),
+        (410, errors.ReplaySessionExpiredError),
+        (401, errors.AuthenticationError),
+        (422, errors.FlowExecutionError),
+    ],
+)
+def test_a_session_that_cannot_be_had(status: int, kind: type[errors.NoukaiError]) -> None:
+    with pytest.raises(errors.NoukaiError) as caught:
+        play(
+            fetch_session(a_service(), "s1"),
+            [answer({"detail": {"code": "C", "message": "secret org"}}, status, x_request_id="r1")],
+        )
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status_code, error.code, error.request_id) == (status, "C", "r1")
+    if isinstance(error, errors.ReplayError):
+        assert "s1" in str(error)
+        assert "secret org" not in str(error)
+
+
+def test_a_session_that_is_none() -> None:
+    with pytest.raises(errors.ReplayInvalidSessionError, match="malformed") as caught:
+        play(fetch_session(a_service(), "s1"), [answer(b"\xff")])
+    assert caught.value.response_body == "\ufffd"
+
+
+def test_a_hostile_id_is_refused_before_any_request() -> None:
+    with pytest.raises(errors.ReplayInvalidSessionError):
+        next(fetch_session(a_service(), "../x"))
+
+
+def test_a_trace_that_is_none() -> None:
+    with pytest.raises(FlowExecutionError, match="no RunTrace"):
+        play(run_trace(a_service(), FLOW, "e", None), [answer({})])
