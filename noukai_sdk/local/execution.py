@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.to_thread import run_sync
 
 from ..errors import FlowExecutionError
 from ..models.events import (
@@ -28,6 +27,7 @@ from .plan import Plan
 from .result import WorkflowResult
 from .run_state import RunState
 from .runner import check_plan, check_tool_steps
+from .threads import in_thread
 from .tool_functions import tool_turns
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
@@ -176,5 +176,4 @@ def answered(pause: ToolCallsRequired, results: Any) -> list[dict[str, Any]]:
 async def _called(handler: ToolHandler, calls: list[dict[str, Any]]) -> Any:
     if inspect.iscoroutinefunction(handler):
         return await handler(calls)
-    results = await run_sync(partial(handler, calls), abandon_on_cancel=True)
-    return await results if inspect.isawaitable(results) else results
+    return await in_thread(partial(handler, calls))

@@ -226,11 +226,13 @@ class Executor:
         tools: Sequence[Mapping[str, Any]],
         tool_handler: ToolHandler | None,
     ) -> Execution:
-        given = {"message": inputs} if isinstance(inputs, str) else dict(inputs or {})
+        given = {"message": inputs} if isinstance(inputs, str) else inputs or {}
+        if not isinstance(given, Mapping):
+            raise TypeError(f"inputs must be a mapping or a text, not {type(inputs).__name__}")
         state = RunState(
             execution_id=str(uuid.uuid4()),
             message=given.get("message"),
-            parameters=given,
+            parameters=dict(given),
             tools=[dict(tool) for tool in tools] or None,
         )
         return self._execution(workflow, state, given, tool_handler)

@@ -41,6 +41,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.IsNot: operator.is_not,
 }
 _PLACEHOLDER = "reference_{}_"
+_DEEPEST = 50
 
 
 class ExpressionError(ValueError):
@@ -146,7 +147,9 @@ def parse(text: str) -> Expression:
     return Expression(body, named)
 
 
-def _check(part: ast.AST, named: dict[str, Reference]) -> None:
+def _check(part: ast.AST, named: dict[str, Reference], depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise ExpressionError("the condition is nested too deeply")
     names = _dotted(part)
     if names is not None:
         _check_name(names, named)
@@ -157,7 +160,7 @@ def _check(part: ast.AST, named: dict[str, Reference]) -> None:
     children = part.args if isinstance(part, ast.Call) else list(ast.iter_child_nodes(part))
     for child in children:
         if isinstance(child, ast.expr):
-            _check(child, named)
+            _check(child, named, depth + 1)
 
 
 def _check_name(names: list[str], named: dict[str, Reference]) -> None:

@@ -6,15 +6,13 @@ whichever thread those come; and a blocking call works where a loop is running a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from concurrent.futures import wait
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-from anyio.lowlevel import checkpoint
 
 T = TypeVar("T")
 
@@ -30,19 +28,17 @@ class LoopThread:
         self.most_calls: int | None = None
         self._turns: AbstractContextManager[Any] = nullcontext()
         self._lock = threading.Lock()
-        self._portal: BlockingPortal | None = None
-        self._thread_id: int | None = None
-        self._exits = ExitStack()
+        self._running: _Running | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether there is a thread."""
-        return self._portal is not None
+        return self._running is not None
 
-    def limit(self, most_calls: int) -> None:
-        """Let further calls wait, from now on, where so many are under way."""
+    def limit(self, most_calls: int | None) -> None:
+        """Let further calls wait, from now on, where so many are under way; None for no limit."""
         self.most_calls = most_calls
-        self._turns = threading.BoundedSemaphore(most_calls)
+        self._turns = threading.BoundedSemaphore(most_calls) if most_calls else nullcontext()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run an async function on the loop and wait for its result, or raise what it raises.
@@ -52,11 +48,11 @@ class LoopThread:
         Raises:
             RuntimeError: Called on the loop's own thread, which would wait for itself.
         """
-        portal = self._started()
-        if self._thread_id == threading.get_ident():
+        running = self._started()
+        if running.thread is threading.current_thread():
             raise RuntimeError("a blocking call inside async code: await the async form instead")
         with self._turns:
-            future = portal.start_task_soon(function, *args)
+            future = asyncio.run_coroutine_threadsafe(_await(function, args), running.loop)
             try:
                 return future.result()
             finally:
@@ -74,38 +70,63 @@ class LoopThread:
     def stop(self) -> None:
         """Cancel what is running and end the thread. May be called any number of times."""
         with self._lock:
-            portal, self._portal = self._portal, None
-            exits, self._exits = self._exits, ExitStack()
-        if portal is not None:
-            portal.call(portal.stop, True)
-        exits.close()
+            running, self._running = self._running, None
+        if running is not None:
+            running.stop()
 
     def forget(self) -> None:
         """Act as if never started: in a forked child the thread does not exist."""
         self._lock = threading.Lock()
-        self._portal = None
-        self._exits = ExitStack()
+        self._running = None
 
     def responds(self, within: float) -> bool | None:
         """Whether the loop answers within so many seconds; None where it is not running."""
-        portal = self._portal
-        return (
-            None
-            if portal is None
-            else bool(wait([portal.start_task_soon(checkpoint)], within).done)
-        )
+        running = self._running
+        if running is None:
+            return None
+        answered = threading.Event()
+        running.loop.call_soon_threadsafe(answered.set)
+        return answered.wait(within)
 
-    def _started(self) -> BlockingPortal:
+    def _started(self) -> _Running:
         with self._lock:
-            if self._portal is None:
-                portal = start_blocking_portal(name="noukai-loop")
-                self._portal = self._exits.enter_context(portal)
-                self._thread_id = self._portal.call(_thread_id)
-            return self._portal
+            if self._running is None:
+                self._running = _Running()
+            return self._running
 
 
-async def _thread_id() -> int:
-    return threading.get_ident()
+class _Running:
+    """The thread and the way into its loop."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+        ready: Future[asyncio.AbstractEventLoop] = Future()
+        self.thread = threading.Thread(
+            target=self._run, args=(ready,), name="noukai-loop", daemon=True
+        )
+        self.thread.start()
+        self.loop = ready.result()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._stopping.set)
+        self.thread.join()
+
+    def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+        ready.set_result(asyncio.get_running_loop())
+        # What is still running then is cancelled by asyncio.run.
+        await self._stopping.wait()
+
+
+async def _await(function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
+    return await function(*args)
 
 
 async def _next(items: AsyncGenerator[T, None], end: T) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from weakref import WeakKeyDictionary
@@ -57,11 +58,14 @@ class ModelPool:
 
 
 class LoopPools:
-    """A pool for each event loop that asks, closed when the loop ends: connections belong to one."""
+    """A pool for each event loop that asks: connections belong to one.
+
+    A loop of asyncio's closes its pool at its end; under trio, close it by hand.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: WeakKeyDictionary[object, tuple[ModelPool, AsyncGenerator[None, None]]]
+        self._kept: WeakKeyDictionary[object, tuple[ModelPool, AsyncGenerator[None, None] | None]]
         self._kept = WeakKeyDictionary()
 
     async def get(self) -> ModelPool:
@@ -71,10 +75,12 @@ class LoopPools:
             kept = self._kept.get(loop)
         if kept is None:
             pool = ModelPool()
-            kept = pool, _closing(pool)
+            closing = _closing(pool) if isinstance(loop, asyncio.AbstractEventLoop) else None
+            kept = pool, closing
             with self._lock:
                 self._kept[loop] = kept
-            await anext(kept[1])
+            if closing is not None:
+                await anext(closing)
         return kept[0]
 
     async def aclose(self) -> None:
@@ -82,7 +88,8 @@ class LoopPools:
         with self._lock:
             kept = self._kept.pop(current_token().native_token, None)
         if kept is not None:
-            await kept[1].aclose()
+            pool, closing = kept
+            await (pool.aclose() if closing is None else closing.aclose())
 
 
 async def _closing(pool: ModelPool) -> AsyncGenerator[None, None]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
 
 DEFAULT_WORKER_THREADS = 40
 
@@ -22,8 +27,7 @@ def worker_threads() -> int:
     return _count
 
 
-def worker_limiter() -> CapacityLimiter:
-    """The running event loop's limiter."""
+def _worker_limiter() -> CapacityLimiter:
     limiter = _limiter.get(None)
     if limiter is None:
         limiter = CapacityLimiter(_count)
@@ -31,3 +35,11 @@ def worker_limiter() -> CapacityLimiter:
     elif limiter.total_tokens != _count:
         limiter.total_tokens = _count
     return limiter
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    """Call it in a worker thread. Cancelled, it is left to itself: nothing can stop a thread."""
+    # In a list, because a lambda around a coroutine function gives something to await, which trio
+    # takes for a mistake.
+    (value,) = await run_sync(lambda: [call()], abandon_on_cancel=True, limiter=_worker_limiter())
+    return await value if inspect.isawaitable(value) else value

@@ -6,14 +6,14 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from anyio.to_thread import run_sync
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
 
 from .node import Tool
+from .threads import in_thread
 
 logger = logging.getLogger("noukai_sdk.local")
 
@@ -80,7 +80,7 @@ async def _called(function: Tool, arguments: dict[str, Any]) -> Any:
     given = ArgsKwargs((), arguments)
     if inspect.iscoroutinefunction(function):
         return await _adapter(function).validate_python(given)
-    return await run_sync(_adapter(function).validate_python, given, abandon_on_cancel=True)
+    return await in_thread(partial(_adapter(function).validate_python, given))
 
 
 @lru_cache(maxsize=256)

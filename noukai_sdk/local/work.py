@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from typing import Any
 
 import anyio
-from anyio.to_thread import run_sync
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from ..errors import FlowExecutionError
@@ -16,7 +14,7 @@ from .agent import run_agent
 from .job import Job
 from .node import Agent, Condition, Function, Transform
 from .step_events import StepInput
-from .threads import worker_limiter
+from .threads import in_thread
 from .transforms import TRANSFORMS
 
 
@@ -94,12 +92,9 @@ async def _function(job: Job, work: Function) -> Any:
 
 
 async def _call(work: Function, *values: Any, **given: Any) -> Any:
-    call = partial(work.call, *values, **given)
     if work.is_async:
-        return await call()
-    value = await run_sync(call, abandon_on_cancel=True, limiter=worker_limiter())
-    # A partial or a lambda around a coroutine function does not look like one.
-    return await value if inspect.isawaitable(value) else value
+        return await work.call(*values, **given)
+    return await in_thread(partial(work.call, *values, **given))
 
 
 async def _condition(job: Job, work: Condition) -> bool:

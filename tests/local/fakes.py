@@ -1,0 +1,88 @@
+"""Models and tools for tests of the engine: what they answer is said by the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any
+
+import anyio
+
+from noukai_sdk.local.chat import ChatDelta, ChatRequest
+from noukai_sdk.models.events import Tokens
+
+GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+
+
+def asked(request: ChatRequest) -> str:
+    """The text of the last turn."""
+    content = request.messages[-1]["content"]
+    return content if isinstance(content, str) else content[0]["text"]
+
+
+def tool_call(name: str = "get_weather", call_id: str = "call_1", arguments: str = "{}") -> Any:
+    """A tool call as models make it."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+class FakeModel:
+    """Answers with what ``reply`` makes of the request: a text, chunks, a delta or an error."""
+
+    def __init__(
+        self, reply: Callable[[ChatRequest], Any] | None = None, *, name: str = "fake"
+    ) -> None:
+        self.name = name
+        self.requests: list[ChatRequest] = []
+        self.stopped = 0
+        self.closed = 0
+        self._reply = reply or (lambda request: f"<{asked(request)}>")
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
+        self.requests.append(request)
+        answer = self._reply(request)
+        if callable(answer):
+            answer = await answer()
+        try:
+            for piece in self._pieces(answer):
+                await anyio.lowlevel.checkpoint()
+                yield piece
+        finally:
+            self.stopped += 1
+
+    def _pieces(self, answer: Any) -> Iterable[ChatDelta]:
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, ChatDelta):
+            yield answer
+            return
+        chunks = [answer] if isinstance(answer, str) else answer
+        for chunk in chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield ChatDelta(chunk)
+        yield ChatDelta(usage=Tokens(prompt=3, completion=2, total=5), finish_reason="stop")
+
+    async def answer(self, request: ChatRequest) -> ChatDelta:
+        pieces = [piece async for piece in self.stream(request)]
+        return ChatDelta(
+            "".join(piece.text for piece in pieces),
+            tuple(call for piece in pieces for call in piece.tool_calls),
+            pieces[-1].usage,
+        )
+
+    async def warmup(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class FakeModels:
+    """Gives the same model for every spec, and remembers the specs."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+        self.specs: list[Any] = []
+
+    def get(self, spec: Any) -> FakeModel:
+        self.specs.append(spec)
+        return self.model

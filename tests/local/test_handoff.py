@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import anyio
+import pytest
+
+from noukai_sdk.local.handoff import handed_over
+
+pytestmark = pytest.mark.anyio
+
+Emit = Callable[[int], Awaitable[None]]
+
+
+class Producer:
+    """Hands over numbers and remembers how far it came."""
+
+    def __init__(self, count: int = 3, error: Exception | None = None) -> None:
+        self.made: list[int] = []
+        self.stopped = anyio.Event()
+        self._count = count
+        self._error = error
+
+    async def __call__(self, emit: Emit) -> None:
+        try:
+            async with anyio.create_task_group():
+                for number in range(self._count):
+                    self.made.append(number)
+                    await emit(number)
+        finally:
+            self.stopped.set()
+        if self._error is not None:
+            raise self._error
+
+
+async def test_items_come_in_order() -> None:
+    assert [item async for item in handed_over(Producer())] == [0, 1, 2]
+
+
+async def test_an_error_comes_after_the_items() -> None:
+    items = handed_over(Producer(2, ValueError("late")))
+    assert [await anext(items), await anext(items)] == [0, 1]
+    with pytest.raises(ValueError, match="late"):
+        await anext(items)
+
+
+async def test_the_producer_does_not_run_ahead() -> None:
+    producer = Producer(100)
+    async with aclosing(handed_over(producer)) as items:
+        await anext(items)
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert len(producer.made) <= 2
+
+
+async def test_closing_stops_the_producer_and_waits_for_it() -> None:
+    producer = Producer(100)
+    items = handed_over(producer)
+    await anext(items)
+    await items.aclose()
+    assert producer.stopped.is_set()
+
+
+async def test_every_item_may_be_asked_for_by_another_task_in_another_scope() -> None:
+    items = handed_over(Producer(3))
+    got: list[int] = []
+
+    async def ask() -> None:
+        with anyio.fail_after(10):
+            got.append(await anext(items))
+
+    for _ in range(3):
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+    async with anyio.create_task_group() as group:
+        group.start_soon(items.aclose)
+    assert got == [0, 1, 2]
+
+
+async def test_cancelling_the_consumer_stops_the_producer() -> None:
+    stopped = anyio.Event()
+
+    async def hang(emit: Emit) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    with anyio.move_on_after(0.05):
+        async for _ in handed_over(hang):
+            pass
+    assert stopped.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_garbage_collection_stops_the_producer() -> None:
+    producer = Producer(100)
+    items = handed_over(producer)
+    await anext(items)
+    del items
+    gc.collect()
+    with anyio.fail_after(10):
+        await producer.stopped.wait()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noukai_sdk.local.templates import (
+    Reference,
+    UnresolvedReferenceError,
+    as_text,
+    field_of,
+    parse,
+    reference,
+)
+
+
+@given(st.text())
+def test_any_text_parses(text: str) -> None:
+    parse(text)
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="{\\")))
+def test_a_text_without_braces_is_rendered_as_it_is(text: str) -> None:
+    assert parse(text).render(lambda _: "never") == text
+
+
+@given(st.text(), st.text())
+def test_what_a_reference_gives_is_never_looked_at_again(before: str, value: str) -> None:
+    plain = before.replace("{", "").replace("\\", "")
+    text = f"{plain}{{{{message}}}}"
+    assert parse(text).render(lambda _: value + "{{node.x}}") == plain + value + "{{node.x}}"
+
+
+def test_references_are_found_in_order_with_spaces_and_fields() -> None:
+    found = parse("a {{message}} b {{ node.My step.title }}\n{{parameters.x}}").references
+    assert found == (
+        Reference("message"),
+        Reference("node", ("My step", "title")),
+        Reference("parameters", ("x",)),
+    )
+
+
+def test_a_backslash_makes_braces_plain() -> None:
+    template = parse(r"\{{message}} {{message}}")
+    assert template.render(lambda _: "hi") == "{{message}} hi"
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [("{{item}}", Reference("item")), ("{{item}}.", None), ("", None), ("item", None)],
+)
+def test_a_reference_may_be_the_whole_text(text: str, alone: Reference | None) -> None:
+    assert parse(text).alone == alone
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("topic", "write {{parameters.topic}}"),
+        ("node", "lacks a name after 'node'"),
+        ("node..x", "lacks a name"),
+        ("", "starts with none of"),
+    ],
+)
+def test_a_bad_reference_tells_what_is_wrong(names: str, problem: str) -> None:
+    assert problem in (reference(names).problem or "")
+
+
+def test_a_good_reference_has_no_problem() -> None:
+    assert reference("parameters.a.b").problem is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain", "plain"),
+        (None, ""),
+        ({"a": [1, "ü"]}, '{"a": [1, "ü"]}'),
+        (True, "true"),
+        ({1}, '"{1}"'),
+    ],
+)
+def test_values_become_text(value: object, text: str) -> None:
+    assert as_text(value) == text
+
+
+def test_fields_are_followed_into_objects_and_lists() -> None:
+    found = field_of({"a": [{"b": 7}]}, ["a", "0", "b"], Reference("input"))
+    assert found == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "told"),
+    [
+        ({"a": 1}, ["b"], "there is no 'b' in an object with 'a'"),
+        ({}, ["b"], "an object with no fields"),
+        ("text", ["b"], "a value of type str"),
+        ([1], ["1"], "a value of type list"),
+    ],
+)
+def test_a_field_that_is_not_there_is_named(value: object, path: list[str], told: str) -> None:
+    with pytest.raises(UnresolvedReferenceError, match=told):
+        field_of(value, path, Reference("input", tuple(path)))
