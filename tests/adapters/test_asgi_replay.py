@@ -13,6 +13,7 @@ import pytest
 from noukai_sdk import APIConnectionError, AsyncNoukai, ReplayMissError
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
 from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.replaying import ReplayScope
 from tests.adapters.asgi_driver import Connection, Message, http_scope, websocket_scope
 from tests.adapters.service import Service
 
@@ -70,6 +71,14 @@ class App:
 
 
 @pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every replay that has ended, in order."""
+    scopes: list[Any] = []
+    monkeypatch.setattr(ReplayScope, "end", lambda scope: scopes.append(scope))
+    return scopes
+
+
+@pytest.fixture
 def app(noukai: AsyncNoukai) -> App:
     return App(noukai)
 
@@ -109,6 +118,16 @@ async def test_with_the_gate_closed_the_header_changes_nothing(
         assert answer.headers["x-noukai-session"] not in (session, header)
     assert len(service.calls) == 3
     assert service.fetched == []
+
+
+async def test_a_fork_answers_under_its_child_session(app: App, service: Service) -> None:
+    app.calls = 3
+    session = await app.captured()
+    answer = await app.replay(f"{session};live-from=2").run()
+    child = answer.headers["x-noukai-session"]
+    assert answer.status == 200
+    assert child != session
+    assert [call[0] for call in service.calls] == [session, session, session, child]
 
 
 @pytest.mark.parametrize("header", ["", "..", "a/b", "a b", "a%2Fb", "é", "x" * 129, "a,b"])
@@ -444,7 +463,9 @@ async def test_a_disconnect_after_a_complete_answer_is_only_its_end(app: App, ca
     assert "grade-3" in caplog.text
 
 
-async def test_cancellation_passes_and_ends_the_replay(app: App, caplog: Any) -> None:
+async def test_cancellation_passes_and_ends_the_replay(
+    app: App, caplog: Any, ended: list[Any]
+) -> None:
     session = await app.captured()
 
     async def forever(send: Send) -> None:
@@ -455,6 +476,7 @@ async def test_cancellation_passes_and_ends_the_replay(app: App, caplog: Any) ->
         await app.replay(session).run()
     assert cancelled.cancelled_caught
     assert not caplog.records
+    assert [scope.session_id for scope in ended] == [session]
 
 
 class Socket(App):
@@ -510,6 +532,8 @@ async def test_the_verdict_on_an_open_websocket_goes_to_the_log(
 @pytest.mark.parametrize("denial", [True, False])
 async def test_a_websocket_replay_that_cannot_begin_is_denied(socket: Socket, denial: bool) -> None:
     connection = await socket.socket("unknown-id", denial=denial).run()
+    # The handshake was read before it was answered, as the specification wants it.
+    assert [message["type"] for message in connection.incoming] == ["websocket.disconnect"]
     if not denial:
         assert connection.sent == [{"type": "websocket.close", "code": 1008}]
         return

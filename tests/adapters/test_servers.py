@@ -54,21 +54,26 @@ def http(server: Server) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture
-def is_flask(request: pytest.FixtureRequest) -> bool:
-    return "uvicorn" not in request.node.callspec.params["server"]
-
-
 def replaying(answer: httpx.Response) -> dict[str, str]:
     return {"X-Noukai-Replay": answer.headers["X-Noukai-Session"]}
 
 
-@pytest.mark.parametrize("route", ["grade", "stream", "gather", "sync", "sync-stream"])
+@pytest.mark.parametrize("route", ["grade", "stream", "gather"])
 def test_a_replay_equals_its_capture_with_no_call_paid(
-    http: httpx.Client, service: Service, is_flask: bool, route: str
+    http: httpx.Client, service: Service, route: str
 ) -> None:
-    if is_flask and route.startswith("sync"):
-        pytest.skip("every Flask route is sync")
+    check_replay(http, service, route)
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn, instrumented"], indirect=True)
+@pytest.mark.parametrize("route", ["sync", "sync-stream"])
+def test_sync_endpoints_of_an_async_application(
+    http: httpx.Client, service: Service, route: str
+) -> None:
+    check_replay(http, service, route)
+
+
+def check_replay(http: httpx.Client, service: Service, route: str) -> None:
     captured = http.post(f"/{route}", json=TEXT)
     assert captured.status_code == 200
     session = captured.headers["X-Noukai-Session"]
@@ -159,6 +164,7 @@ def test_a_client_that_leaves_in_mid_stream(
     assert "Traceback" not in server.output()[said:]
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn, threads"], indirect=True)
 def test_interleaved_captures_and_replays_do_not_mix(server: Server, service: Service) -> None:
     limits = httpx.Limits(max_connections=32)
     with (

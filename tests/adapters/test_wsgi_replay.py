@@ -14,6 +14,7 @@ import pytest
 from noukai_sdk import APIConnectionError, AsyncNoukai, Noukai, ReplayMissError
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
 from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.replaying import ReplayScope
 from tests.adapters.service import Service
 from tests.adapters.wsgi_driver import Exchange, FileWrapper
 
@@ -108,6 +109,16 @@ def test_with_the_gate_closed_the_header_changes_nothing(
         assert answer.headers["x-noukai-session"] not in (session, header)
     assert len(service.calls) == 3
     assert service.fetched == []
+
+
+def test_a_fork_answers_under_its_child_session(app: App, service: Service) -> None:
+    app.calls = 3
+    session = app.captured()
+    answer = app.replay(f"{session};live-from=2").run()
+    child = answer.headers["x-noukai-session"]
+    assert answer.status == 200
+    assert child != session
+    assert [call[0] for call in service.calls] == [session, session, session, child]
 
 
 @pytest.mark.parametrize("header", ["", "..", "a/b", "a b", "a%2Fb", "é", "x" * 129, "a,b"])
@@ -287,7 +298,9 @@ def test_the_verdict_on_a_stream_goes_to_the_log_at_its_close(app: App, caplog: 
     assert list(exchange.result) == [b"a", b"b"]
     assert not caplog.records
     exchange.close()
-    assert "grade-3" in caplog.text
+    exchange.close()
+    [record] = caplog.records
+    assert "grade-3" in record.getMessage()
     assert len(exchange.starts) == 1
 
 
@@ -302,15 +315,21 @@ def test_a_miss_in_mid_stream_is_raised_and_logged(app: App, caplog: Any) -> Non
     assert "grade-3" in caplog.text
 
 
-def test_a_client_that_leaves_is_no_error(app: App, caplog: Any) -> None:
+def test_a_client_that_leaves_is_no_error(
+    app: App, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = app.captured()
+    ended: list[Any] = []
+    monkeypatch.setattr(ReplayScope, "end", lambda scope: ended.append(scope.session_id))
     app.calls = 0
     body = Body(app, b"a", b"b", None)
     responding(app, body)
     exchange = app.replay(session).call()
     next(iter(exchange.result))
+    assert ended == []
     exchange.close()
     assert body.closed == 1
+    assert ended == [session]
     assert not caplog.records
 
 
