@@ -176,7 +176,7 @@ def make_call(
     given = ((_BODY[name], value) for name, value in options.items() if name in _BODY)
     return FlowCall(
         kind=kind,
-        flow=FlowRef(flow.org, flow.project, flow.slug, version),
+        flow=FlowRef(flow.org, flow.project, flow.slug, version) if version else flow,
         service=service,
         request={name: value for name, value in given if value is not None and value is not False},
         session_id=None if session_id is None else require_session_id(session_id),

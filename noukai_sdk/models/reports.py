@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class CallSite:
+class CallSite(NamedTuple):
     """A place in the application's code."""
 
     file: str
@@ -18,8 +17,7 @@ class CallSite:
         return f"{self.file}:{self.line} in {self.function}"
 
 
-@dataclass(frozen=True)
-class ReportEntry:
+class ReportEntry(NamedTuple):
     """One thing that happened to one call.
 
     ``position`` counts the calls to this slug and kind from 0; ``detail`` says what differs, or what

@@ -115,6 +115,10 @@ class Sleep(Want):
     jitter: float = 0.0
 
 
+TURN = Sleep(0)
+"""Let other tasks run: every replayed call does."""
+
+
 @dataclass(frozen=True)
 class Now(Want):
     """Give me the monotonic clock, in seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from types import FrameType
 
 from ..models.reports import CallSite
@@ -18,4 +19,8 @@ def call_site() -> CallSite | None:
     if frame is None:
         return None
     code = frame.f_code
-    return CallSite(code.co_filename, frame.f_lineno, code.co_name)
+    return _site(code.co_filename, frame.f_lineno, code.co_name)
+
+
+# A program calls from few places, many times each.
+_site = lru_cache(maxsize=1024)(CallSite)
