@@ -1,0 +1,119 @@
+"""What a replayed call takes, in short sessions and in long ones.
+
+The limits are absolute times and the machine may be busy, so calls are timed in blocks of 100, each
+block counts with its best round, and the mean over all blocks is what is judged: that leaves out what
+disturbs a round, and nothing that grows with the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+
+from benchmarks.measure import Row
+from noukai_sdk import AsyncNoukai, Noukai, trace_scope, trace_scope_sync
+
+SHORT, LONG = 100, 4_000
+BLOCK = 100
+ROUNDS = {SHORT: 60, LONG: 8}
+FLOW = "acme/spelling/grade-3"
+
+
+def run() -> list[Row]:
+    """Microseconds a call, sync and async, and how they grow with the session."""
+    with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
+        sync = {size: micro(replay_sync, size) for size in (SHORT, LONG)}
+        as_async = {size: micro(replay_async, size) for size in (SHORT, LONG)}
+    return [
+        Row("replayed execute(), sync", sync[SHORT], 25.0, "µs"),
+        Row("replayed execute(), async", as_async[SHORT], 25.0, "µs"),
+        Row(f"sync, {LONG} recordings / {SHORT}", sync[LONG] / sync[SHORT], 1.3, "times"),
+        Row(f"async, {LONG} recordings / {SHORT}", as_async[LONG] / as_async[SHORT], 1.3, "times"),
+    ]
+
+
+def micro(replay: Callable[[int], list[float]], size: int) -> float:
+    """Microseconds a call: the mean of the blocks, each in its best round."""
+    rounds = [replay(size) for _ in range(ROUNDS[size])]
+    return statistics.mean(min(block) for block in zip(*rounds, strict=True)) / BLOCK * 1e6
+
+
+def replay_sync(size: int) -> list[float]:
+    """Seconds a block, on the sync client."""
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    flow = Noukai(api_key="nk_bench", http_client=http).flow(FLOW)
+    times = []
+    with trace_scope_sync(replay_session_id=str(size), transport=flow._transport):
+        for block in blocks(size):
+            start = time.perf_counter()
+            for message in block:
+                flow.execute(message=message)
+            times.append(time.perf_counter() - start)
+    return times
+
+
+def replay_async(size: int) -> list[float]:
+    """Seconds a block, on the async client."""
+
+    async def replay() -> list[float]:
+        http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        flow = AsyncNoukai(api_key="nk_bench", http_client=http).flow(FLOW)
+        times = []
+        async with trace_scope(replay_session_id=str(size), transport=flow._transport):
+            for block in blocks(size):
+                start = time.perf_counter()
+                for message in block:
+                    await flow.execute(message=message)
+                times.append(time.perf_counter() - start)
+        return times
+
+    return asyncio.run(replay())
+
+
+def blocks(size: int) -> list[list[str]]:
+    """The recorded messages."""
+    return [[f"m{n}" for n in range(start, start + BLOCK)] for start in range(0, size, BLOCK)]
+
+
+def answer(request: httpx.Request) -> httpx.Response:
+    """The session whose id is its size."""
+    size = int(request.url.path.rpartition("/")[2])
+    recorded = [execution(number) for number in range(size)]
+    return httpx.Response(200, json={"sessionId": str(size), "executions": recorded})
+
+
+def execution(number: int) -> dict[str, Any]:
+    """One call, as the hosted service shows it."""
+    minutes, seconds = divmod(number, 60)
+    at = f"2026-05-31T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+    return {
+        "executionId": f"exec-{number}",
+        "flowId": "flow-1",
+        "slug": "grade-3",
+        "triggerType": "execute",
+        "status": "completed",
+        "startedAt": f"{at}.000Z",
+        "completedAt": f"{at}.900Z",
+        "traceCaptureMode": "full",
+        "snapshotsAvailable": True,
+        "steps": [
+            {
+                "stepId": "grade",
+                "status": "completed",
+                "inputSnapshot": {"message": f"m{number}"},
+                "outputSnapshot": "The cat sat on the mat.",
+            }
+        ],
+    }
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(f"{row.name:45} {row.value:8.2f} {row.unit:6} {row.limit or ''}")
