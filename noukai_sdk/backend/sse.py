@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -34,10 +35,11 @@ class EventStream(StreamingResponse):
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the answer. A reader that goes away is no error."""
         try:
             async with aclosing(self._events):
-                await super().__call__(scope, receive, send)
+                with suppress(ClientDisconnect):
+                    await super().__call__(scope, receive, send)
         finally:
             self._on_end()
 

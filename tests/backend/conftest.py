@@ -176,8 +176,6 @@ def serving(folder: Path, *, write: bool = True, **settings: Any) -> Iterator[Ba
                 base_url=f"{url}/api/v1", headers={"Authorization": "Bearer nk_dev"}, timeout=30
             )
         )
-        # What a test left waiting must not keep the server from stopping.
-        stack.callback(fakes.opened.set)
         yield Backend(url, client, app, fakes, chosen)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from noukai_sdk.backend.bodies import parse_body
+from noukai_sdk.backend.sse import EventStream
+from noukai_sdk.models.events import StepStarted
 from tests.servers import wait_until
 
-from .conftest import Backend
+from .conftest import Backend, serving
 from .streams import lines, parse, step
 
 MESSAGE = {"message": "hello"}
@@ -91,8 +97,59 @@ def test_a_live_trace_that_is_left_is_forgotten(fresh: Backend) -> None:
     path = f"/seq/acme/tests/three/runs/{run}/trace/stream"
     followers = fresh.service.channels._followers
     with fresh.client.stream("GET", path) as response:
-        next(lines(response))
+        events = lines(response)
+        assert next(events)["eventType"] == "run_started"
         wait_until(lambda: run in followers)
     wait_until(lambda: run not in followers, what="the channel is let go")
     # It had no part in the run itself.
     assert step(fresh, "tests/three", {"executionId": run, "stepIndex": 1})
+
+
+def test_what_is_in_progress_when_the_backend_stops(tmp_path: Path) -> None:
+    with serving(tmp_path) as backend:
+        body = {"json": MESSAGE, "headers": {"X-Session-Id": "stopped"}}
+        jobs = [backend.client.post(f"{GATED}/jobs", **body).json() for _ in range(2)]
+        wait_until(backend.fakes.reached.is_set)
+        # One that nobody has taken up yet: its answer was lost on the way.
+        lost = backend.service.runs
+        flow = backend.service.catalog.get("acme", "tests", "three")
+        parsed = parse_body(b'{"message": "hello"}', backend.settings)
+        lost.begin(flow, None, parsed, trigger="job", session_id="stopped", started_at=1)
+    with serving(tmp_path) as backend:
+        runs = backend.session("stopped")
+        assert [run["status"] for run in runs] == ["failed"] * 3
+        assert {run["error"]["code"] for run in runs} == {"INTERNAL_ERROR"}
+        for job in jobs:
+            answer = backend.get(f"{GATED}/jobs/{job['executionId']}").json()
+            assert "the backend was stopped" in answer["error"]["message"]
+
+
+def test_a_stream_that_breaks_off_by_an_error_of_ours(
+    fresh: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        yield StepStarted(step_id="one")
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("noukai_sdk.backend.runs.run_steps", fail)
+    with pytest.raises(httpx.TransportError):
+        fresh.post("tests/three/step", MESSAGE, **{"X-Session-Id": "broke"})
+    execution = ended(fresh, "broke")
+    assert (execution["status"], execution["errorAtStep"]) == ("failed", "one")
+    assert "a bug" in caplog.text
+
+
+def test_a_stream_whose_reader_left_before_it_began(fresh: Backend) -> None:
+    """The answer is never started, so that nothing in it can notice."""
+    runs = fresh.service.runs
+    flow = fresh.service.catalog.get("acme", "tests", "three")
+    parsed = parse_body(b'{"message": "hello"}', fresh.settings)
+    run = runs.begin(flow, None, parsed, trigger="step", session_id=None, started_at=1)
+    stream = EventStream(runs.advance(run), on_end=lambda: runs.release(run))
+
+    async def gone(*_: Any) -> Any:
+        raise OSError("the connection is closed")
+
+    asyncio.run(stream({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone))
+    assert run.status == "cancelled"
+    assert runs.active(run.id) is None

@@ -64,6 +64,33 @@ def test_null_fields_are_as_if_they_were_not_there(backend: Backend) -> None:
     assert backend.post("samples/hello-world/execute", body).status_code == 200
 
 
+def test_attachments(backend: Backend) -> None:
+    attachments = [
+        {"url": "https://example.test/a.png", "mime_type": "image/png"},
+        {"url": "https://example.test/b"},
+        {"url": "https://example.test/c", "mimeType": None},
+    ]
+    body = {**MESSAGE, "attachments": attachments}
+    answer = backend.post("samples/hello-world/execute", body, **{"X-Session-Id": "attached"})
+    assert answer.status_code == 200
+    [execution] = backend.session("attached")
+    assert "https://example.test/b" in str(execution["steps"][0]["inputSnapshot"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "status"),
+    [
+        ("auto", "tool_calls_required"),
+        ("required", "tool_calls_required"),
+        ("none", "completed"),
+        ({"type": "function", "function": {"name": "get_weather"}}, "tool_calls_required"),
+    ],
+)
+def test_tool_choice(backend: Backend, choice: Any, status: str) -> None:
+    body = {"message": "Paris?", "tools": WEATHER, "toolChoice": choice}
+    assert backend.post("samples/weather/execute", body).json()["status"] == status
+
+
 def test_parameters_reach_the_flow(backend: Backend) -> None:
     results = [
         backend.post("tests/picky/execute", {**MESSAGE, "parameters": {"style": style}})

@@ -1,4 +1,4 @@
-"""Settings from the environment, and channels."""
+"""Settings from the environment, channels, counted models, and what a resume finds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import asyncio
 import pytest
 
 from noukai_sdk.backend.channels import Channels
+from noukai_sdk.backend.errors import Refusal
+from noukai_sdk.backend.models import CountedModels, Stats
+from noukai_sdk.backend.resuming import resumed
 from noukai_sdk.backend.settings import Settings, keys_from, retention_from
+from noukai_sdk.local.catalog import FlowCatalog
+from noukai_sdk.local.chat import ChatRequest, collect
+from noukai_sdk.local.pool import ModelPool
+from noukai_sdk.models.requests import StepRequest
 
 
 def test_keys() -> None:
@@ -53,3 +60,30 @@ def test_a_channel_that_was_closed_takes_nobody() -> None:
                 return [early.get_nowait(), early.get_nowait(), late.get_nowait()]
 
     assert asyncio.run(follow()) == [(0, {"n": 0}), None, None]
+
+
+def test_every_turn_of_a_model_is_counted() -> None:
+    async def ask() -> Stats:
+        stats = Stats()
+        models = CountedModels(ModelPool(), stats)
+        model = models.get("offline")
+        request = ChatRequest([{"role": "user", "content": "a"}])
+        await model.warmup()
+        assert stats.model_calls == 0
+        whole = await model.answer(request)
+        assert (await collect(model.stream(request))).text == whole.text
+        await model.aclose()
+        await models.aclose()
+        return stats
+
+    assert asyncio.run(ask()).model_calls == 2
+
+
+def test_a_run_that_another_process_drives_cannot_be_resumed() -> None:
+    flow = FlowCatalog().get("acme", "samples", "two-step")
+    row = {"id": "x", "org": "acme", "project": "samples", "slug": "two-step"}
+    row |= {"trigger": "step", "status": "running"}
+    call = StepRequest(execution_id="x", step_index=1)
+    with pytest.raises(Refusal, match="another call goes on with this run") as caught:
+        resumed(row, flow, None, call, "step")
+    assert caught.value.status == 409
