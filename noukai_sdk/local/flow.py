@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from .mermaid import mermaid
 from .node import Node
 from .plan import Plan
 
@@ -47,6 +48,10 @@ class Flow:
     def flow_id(self) -> str:
         """The same for every version of the flow, in every process."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"noukai:{self}"))
+
+    def to_mermaid(self) -> str:
+        """A picture of the flow, as the text of a Mermaid flowchart."""
+        return mermaid(self.steps)
 
     @cached_property
     def plan(self) -> Plan:

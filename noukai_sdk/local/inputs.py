@@ -70,9 +70,8 @@ class Inputs:
 
     def output(self, name: str, node: Node) -> Any:
         """What ``{{node.name}}`` stands for in ``node``."""
-        target = self.plan.names.by_id.get(name) or self.plan.names.get(name)
-        if target is None or target.id not in self._state.outputs:
-            raise UnresolvedReferenceError(f"{{{{node.{name}}}}}: there is no output of that name")
+        target = self.plan.names.get(name)
+        assert target is not None  # missing() has looked
         if target.id in node.needs and node.id in self._state.input_overrides:
             given = self.input_of(node)
             several = len(self._outputs(node)) > 1

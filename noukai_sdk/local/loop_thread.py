@@ -7,7 +7,9 @@ whichever thread those come; and a blocking call works where a loop is running a
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -57,6 +59,10 @@ class LoopThread:
                 return future.result()
             finally:
                 future.cancel()
+
+    def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
+        """Begin an async function on the loop, without waiting and without the limit of calls."""
+        return asyncio.run_coroutine_threadsafe(_await(function, args), self._started().loop)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         """The items of an async generator, which is closed when the iterator is."""
@@ -114,9 +120,7 @@ class _Running:
     def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         try:
             asyncio.run(self._serve(ready))
-        except BaseException as error:
-            if ready.done():
-                raise
+        except Exception as error:  # noqa: BLE001 - whoever asked for the loop raises it
             ready.set_exception(error)
 
     async def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
@@ -126,6 +130,10 @@ class _Running:
 
 
 async def _await(function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None:
+        # This runs in a copy of the caller's context, where trio may have left its mark.
+        sniffio.current_async_library_cvar.set("asyncio")
     return await function(*args)
 
 
@@ -136,5 +144,7 @@ async def _next(items: AsyncGenerator[T, None], end: T) -> T:
 loop_thread = LoopThread()
 """The one of this process."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=loop_thread.forget)
+# Models want to be closed while the interpreter still has everything they need for it.
+atexit.register(loop_thread.stop)
+# Windows has no fork, and no such function.
+getattr(os, "register_at_fork", lambda **_: None)(after_in_child=loop_thread.forget)

@@ -27,7 +27,7 @@ class FunctionLoader:
         sources: The files that were loaded so far: where one changes, the flow is read again.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.sources: list[Path] = []
         self._directory = directory
 
@@ -49,8 +49,6 @@ class FunctionLoader:
 
     def _module(self, name: str) -> ModuleType:
         if name.endswith(".py"):
-            if self._directory is None:
-                raise ValueError(f"{name} has no place to be looked for")
             self.sources.append(self._directory / name)
             return load_file(self._directory / name)
         try:

@@ -144,7 +144,7 @@ def configure_runtime(
 def shutdown() -> None:
     """Cancel blocking calls that are under way, release threads, pools and models, undo ``init``.
 
-    May be called any number of times; everything starts again where it is used again.
+    May be called any number of times; clients and executors start again where they are used again.
     """
     global _started_at, _handler
     loop_thread.stop()

@@ -430,7 +430,7 @@ async def test_a_field_that_turns_out_missing_fails_the_node() -> None:
         Node.transform("take", "{{node.make.b}}"),
         edges="make>take",
     )
-    result = await run(workflow)
+    result = await run(workflow, retry=3)
     assert [error.code for error in result.errors] == ["TEMPLATE_UNRESOLVED"]
 
 

@@ -70,6 +70,16 @@ def test_it_starts_again_after_a_stop(loop: LoopThread) -> None:
     assert loop.is_running
 
 
+def test_what_is_forgotten_starts_anew(loop: LoopThread) -> None:
+    before = loop.call(thread_id)
+    running = loop._running
+    assert running is not None
+    loop.forget()
+    assert not loop.is_running
+    assert loop.call(thread_id) != before
+    running.stop()
+
+
 def test_stopping_cancels_what_is_under_way(loop: LoopThread) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(loop.call, anyio.sleep_forever)

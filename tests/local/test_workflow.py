@@ -137,6 +137,13 @@ def test_a_bad_node_is_told(node: Node, problem: str) -> None:
     assert any(problem in line and "'x'" in line for line in told(workflow)), told(workflow)
 
 
+def test_unknown_needs_do_not_hide_other_problems() -> None:
+    workflow = workflow_of(
+        Node.agent("x"), Node.agent("y", "{{node.x}}"), edges=[("nobody", "y"), ("y", "x")]
+    )
+    assert len(told(workflow)) == 2
+
+
 def test_outputs_with_fields_may_be_referred_to_by_field() -> None:
     workflow = workflow_of(
         Node.agent("json", output="json"),
