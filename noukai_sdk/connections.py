@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from .errors import APIConnectionError, APITimeoutError, ClientClosedError, NoukaiError
+from .network import check_allowed
 from .protocol.call import Service
 from .protocol.program import Request
 
@@ -74,7 +75,12 @@ def _tls() -> ssl.SSLContext:
 
 
 def build(client: Any, service: Service, request: Request) -> Any:
-    """The HTTP library's own request."""
+    """The HTTP library's own request.
+
+    Raises:
+        ReplayDisabledError: Requests are refused here.
+    """
+    check_allowed(service, request.path)
     url_of_its_library: Callable[[str], Any] = type(getattr(client, "base_url", ""))
     return client.build_request(
         request.method,

@@ -15,7 +15,7 @@ from .protocol.jobs import JobPrograms, LiveJob
 from .protocol.paths import require_id
 from .protocol.program import Program
 from .run import AsyncRun, Run
-from .session.scope import admit
+from .session.scope import admit, known_job
 from .transport import AsyncTransport, SyncTransport
 
 
@@ -58,7 +58,7 @@ class _BaseFlow:
 
     def _known_job(self, execution_id: str) -> JobPrograms:
         execution_id = require_id("execution_id", execution_id)
-        return LiveJob(self._base_transport.service, self._ref, execution_id)
+        return known_job(LiveJob(self._base_transport.service, self._ref, execution_id))
 
 
 class Flow(_BaseFlow):

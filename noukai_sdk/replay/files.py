@@ -2,9 +2,12 @@
 
 ::
 
-    {"noukai_cassette": 1, "session_id": "...", "sdk": "0.2.0", "redacted": [], "recordings": 2}
-    {"slug": "grade-3", "kind": "execute", ...}
-    {"slug": "grade-3", "kind": "step", ...}
+    {"noukai_cassette": 1, "session_id": "...", "sdk": "0.2.0", "redacted": [], "recordings": 2, ...}
+    {"slug": "grade-3", "kind": "execute", ..., "seal": "9c0c3cbe1b0ad2f5"}
+    {"slug": "grade-3", "kind": "step", ..., "seal": "a61d3ef2b85f6b07"}
+
+Each line is sealed with a digest of itself and all lines before it, so that damage of any kind is an
+error that names the line. Whoever edits a cassette by hand says so in the header: ``"sealed": false``.
 
 A file is written whole, beside its place, and moved there: a reader, in this process or another,
 sees the old file or the new one and never a part.
@@ -14,20 +17,23 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from .._version import __version__
 from ..errors import CassetteError
+from ..protocol.answers import first_problem
 from .cassette import Cassette
 from .recording import Recording
 from .redaction import Redactor
+from .sealing import BrokenSealError, Seal
 
 FORMAT_VERSION = 1
 _MARK = "noukai_cassette"
@@ -46,6 +52,19 @@ class CassetteFile:
         return Cassette(self.session_id, self.recordings)
 
 
+class _Header(BaseModel):
+    """The first line."""
+
+    model_config = ConfigDict(defer_build=True, strict=True)
+
+    noukai_cassette: int
+    session_id: str | None
+    sdk: str
+    redacted: list[str]
+    recordings: int
+    sealed: bool
+
+
 def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
     """Read a cassette file.
 
@@ -54,22 +73,18 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
             names file and line.
     """
     name = os.fspath(path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise _bad(name, None, f"cannot be read: {error.strerror or error}") from error
-    lines = data.split(b"\n")
-    if lines.pop():
-        raise _bad(name, len(lines) + 1, "the last line is torn: the file was cut")
-    header = _header(name, lines[0] if lines else b"")
-    recordings = [_recording(name, number, line) for number, line in enumerate(lines[1:], start=2)]
-    if header.get("recordings") != len(recordings):
-        raise _bad(
-            name,
-            None,
-            f"holds {len(recordings)} recordings of {header.get('recordings')}: it was cut",
-        )
-    return CassetteFile(header.get("session_id"), recordings, tuple(header.get("redacted") or ()))
+    first, *others = _lines(name)
+    header = _header(name, first)
+    seal = Seal() if header.sealed else None
+    _check(name, 1, first, seal)
+    recordings = []
+    for number, line in enumerate(others, start=2):
+        _check(name, number, line, seal)
+        recordings.append(_recording(name, number, line))
+    if len(recordings) != header.recordings:
+        said = f"the file ends after {len(recordings)} recordings of {header.recordings}"
+        raise _bad(name, len(recordings) + 1, said)
+    return CassetteFile(header.session_id, recordings, tuple(header.redacted))
 
 
 def write_cassette(
@@ -85,6 +100,9 @@ def write_cassette(
         session_id: The session that was recorded.
         recordings: In the order in which the calls began.
         redactor: Takes secrets out; the default one knows the usual forms of keys and tokens.
+
+    Raises:
+        CassetteError: The file cannot be written, or redaction left something that cannot be read.
     """
     redactor = redactor or Redactor()
     header = {
@@ -93,9 +111,14 @@ def write_cassette(
         "sdk": __version__,
         "redacted": list(redactor.paths),
         "recordings": len(recordings),
+        "sealed": True,
     }
-    lines = [header, *(redactor(as_json(recording)) for recording in recordings)]
-    _replace(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    lines = [_as_line(header)]
+    for recording in recordings:
+        lines.append(_as_line(redactor(as_json(recording))))
+        _check_redacted(os.fspath(path), recording, lines[-1])
+    seal = Seal()
+    _replace(path, b"".join(seal.put(line) + b"\n" for line in lines))
 
 
 def as_json(recording: Recording) -> dict[str, Any]:
@@ -103,45 +126,105 @@ def as_json(recording: Recording) -> dict[str, Any]:
     return recording.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise CassetteError where :func:`write_cassette` could not write to ``path``."""
+    place = Path(os.path.realpath(path))
+    folder = next(parent for parent in place.parents if parent.exists())
+    if place.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise _bad(os.fspath(path), None, "no file can be written there")
 
 
-def _header(name: str, line: bytes) -> dict[str, Any]:
+def _lines(name: str) -> list[bytes]:
     try:
-        header = from_json(line)
+        data = Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise _bad(name, None, f"cannot be read: {error}") from error
+    # Git may have changed the ends of the lines; within a line JSON has no such bytes.
+    lines = data.replace(b"\r\n", b"\n").split(b"\n")
+    if lines.pop():
+        raise _bad(name, len(lines) + 1, "the last line has no end: the file was cut")
+    if not lines:
+        raise _bad(name, 1, "the file is empty")
+    return lines
+
+
+def _header(name: str, line: bytes) -> _Header:
+    try:
+        found = from_json(line)
     except ValueError as error:
         raise _bad(name, 1, "this is no cassette: the header is no JSON") from error
-    if not isinstance(header, dict) or _MARK not in header:
+    if not isinstance(found, dict) or _MARK not in found:
         raise _bad(name, 1, f"this is no cassette: the header has no {_MARK!r}")
-    if header[_MARK] != FORMAT_VERSION:
+    if found[_MARK] != FORMAT_VERSION:
         raise _bad(
             name,
             1,
-            f"format version {header[_MARK]!r} is unknown to noukai-sdk {__version__}, which reads "
+            f"format version {found[_MARK]!r} is unknown to noukai-sdk {__version__}, which reads "
             f"version {FORMAT_VERSION}: update the package, or record the cassette again",
         )
-    return header
+    try:
+        return _Header.model_validate(found)
+    except ValidationError as error:
+        raise _bad(name, 1, f"the header is damaged: {first_problem(error)}") from error
+
+
+def _check(name: str, number: int, line: bytes, seal: Seal | None) -> None:
+    if seal is None:
+        return
+    try:
+        seal.check(line)
+    except BrokenSealError as error:
+        raise _bad(
+            name,
+            number,
+            "this line was changed or moved since it was recorded. Record the cassette again; or, "
+            'if the change was meant, say so in line 1: "sealed": false',
+        ) from error
 
 
 def _recording(name: str, number: int, line: bytes) -> Recording:
     try:
         return Recording.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = f"{where}: {first['msg']}" if where else first["msg"]
-        raise _bad(name, number, f"this line is no recording: {said}") from error
+        said = f"this line is no recording: {first_problem(error)}"
+        raise _bad(name, number, said) from error
+
+
+def _as_line(value: dict[str, Any]) -> bytes:
+    # Half a surrogate pair is no text that any service could have sent or read.
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _check_redacted(name: str, recording: Recording, line: bytes) -> None:
+    try:
+        Recording.model_validate_json(line)
+    except ValidationError as error:
+        said = f"redaction leaves no valid recording of {recording}: {first_problem(error)}"
+        raise _bad(name, None, said) from error
+
+
+def _replace(path: str | os.PathLike[str], data: bytes) -> None:
+    place = Path(os.path.realpath(path))  # a link stays a link
+    beside = place.with_name(f".{place.name}.{token_hex(4)}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _removed_on_failure(beside):
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(place)
+    except OSError as error:
+        raise _bad(os.fspath(path), None, f"cannot be written: {error}") from error
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _bad(name: str, line: int | None, said: str) -> CassetteError:

@@ -128,8 +128,12 @@ class Lane:
         """A call that began has ended."""
         self._under_way -= 1
 
-    def settle(self, ticket: Ticket) -> Decision | None:
+    def settle(self, ticket: Ticket, *, by_input: bool = False) -> Decision | None:
         """Give ``ticket`` its recording; with it, every ticket that waits beside it.
+
+        Args:
+            ticket: A claimed one.
+            by_input: An input that was not recorded has no recording, though its position has one.
 
         Returns:
             What was decided, None where order alone decided or ``ticket`` was settled before.
@@ -139,7 +143,7 @@ class Lane:
         waiting = self._seat()
         if len(waiting) > 1:
             self._overlapping = True
-        if not (self._overlapping or self._crowded):
+        if not (self._overlapping or self._crowded or by_input):
             self._take(ticket, ticket.position)
             return None
         decision = Decision(len(waiting), surprising=self._overlapping)
@@ -147,8 +151,9 @@ class Lane:
         # was recorded for the one beside it.
         unmatched = [each for each in waiting if not self._by_input(each, decision)]
         for each in unmatched:
-            self._take_near(each, decision)
-        return decision
+            if not by_input or self._says_no_input(each.position):
+                self._take_near(each, decision)
+        return None if by_input else decision
 
     def _seat(self) -> list[Ticket]:
         """The tickets that wait, in the order of their calls, which is final now."""
@@ -180,6 +185,9 @@ class Lane:
             position = self._first_unplayed()
             decision.surprising = True
         self._take(ticket, position)
+
+    def _says_no_input(self, position: int) -> bool:
+        return position < len(self.recordings) and self.recordings[position].request is None
 
     def _first_unplayed(self) -> int:
         while self._first < len(self._played) and self._played[self._first]:

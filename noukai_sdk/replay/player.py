@@ -6,17 +6,25 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import NoukaiError, ReplayError, ReplayLeftoverError, ReplayNoSnapshotsError
+from ..errors import (
+    NoukaiError,
+    ReplayError,
+    ReplayLeftoverError,
+    ReplayMissError,
+    ReplayNoSnapshotsError,
+)
 from ..models.reports import CallSite, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
 from ..protocol.program import Program
 from .callsite import call_site
 from .cassette import Cassette
 from .fingerprint import differing_fields
+from .jobs import RecordedJob
 from .lane import Decision, Ticket
 from .misses import miss
+from .pacing import InstantPace, PaceOf
 from .recording import Recording
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
@@ -32,15 +40,21 @@ class PlayOptions:
 
     Attributes:
         strict_inputs: An input that differs from the recorded one is a miss, not drift.
-        pacing: ``"recorded"`` takes the time that the live calls took, ``"instant"`` none.
+        by_input: A call whose input was not recorded has no recording, whatever its position.
+        pace: When the parts of an answer come.
         go_live: Puts a call that has no recording to the service; None refuses it as a miss.
+        may_leave: Recordings may stay unplayed.
         redact: Makes of a call's request what a redacted recording of it holds.
+        heard: Told of each recording that is played.
     """
 
     strict_inputs: bool = False
-    pacing: Literal["instant", "recorded"] = "instant"
+    by_input: bool = False
+    pace: PaceOf = InstantPace
     go_live: Callable[[FlowCall], Program[Any]] | None = None
+    may_leave: bool = False
     redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    heard: Callable[[Recording], None] | None = None
 
 
 class Player:
@@ -59,6 +73,7 @@ class Player:
         self._lock = threading.Lock()
         self._warned: set[tuple[Any, ...]] = set()
         self._ended = False
+        self.jobs: dict[str, RecordedJob] = {}
 
     def claim(self, call: FlowCall, site: CallSite | None = None) -> Ticket:
         """Take the call's place, in the order of the calls. ``site`` is where it was made: here."""
@@ -75,7 +90,7 @@ class Player:
     def finish(self, ticket: Ticket) -> None:
         """A call that began has ended: well, with an error, or cancelled."""
         with self._lock:
-            ticket.lane.settle(ticket)
+            ticket.lane.settle(ticket, by_input=self.options.by_input)
             ticket.lane.end()
 
     def take(self, call: FlowCall, ticket: Ticket) -> Recording | None:
@@ -86,7 +101,7 @@ class Player:
         """
         self.check_open(call, ticket)
         with self._lock:
-            decision = ticket.lane.settle(ticket)
+            decision = ticket.lane.settle(ticket, by_input=self.options.by_input)
             warning = self._warning(ticket, decision) if decision is not None else None
         if warning is not None:
             _warn(warning, ticket)
@@ -98,6 +113,8 @@ class Player:
         if recording.unavailable is not None:
             raise self.refused(ticket, _no_snapshots(call, recording, self.report))
         self.report.hits.append(_entry(ticket))
+        if self.options.heard is not None:
+            self.options.heard(recording)
         self._compare(call, ticket, recording)
         return recording
 
@@ -110,6 +127,21 @@ class Player:
         """The error for a call without an answer."""
         error = miss(self.cassette, call, ticket, self.report, reason)
         return self.refused(ticket, error, error.reason or "")
+
+    def unknown_job(self, slug: str, execution_id: str) -> ReplayError:
+        """The error for a job that this replay has not submitted."""
+        error = ReplayMissError(
+            f"job {execution_id} of flow {slug!r} was not submitted in this replay: of a job that was "
+            "submitted elsewhere the cassette holds nothing",
+            slug=slug,
+            kind="job",
+            remaining=self.cassette.remaining,
+            call_site=call_site(),
+            report=self.report,
+        )
+        self.report.misses.append(ReportEntry(slug, "job", 0, error.message, error.call_site))
+        self._refusals.append(error)
+        return error
 
     def refused(self, ticket: Ticket, error: ErrorT, detail: str = "") -> ErrorT:
         """``error``, which answers a call. It stays in the report whoever catches it."""
@@ -129,8 +161,7 @@ class Player:
         self.end()
         if self._refusals:
             raise self._refusals[0]
-        # Who lets calls go live has chosen to leave the recorded path.
-        if self.report.leftovers and self.options.go_live is None:
+        if self.report.leftovers and not self.options.may_leave:
             raise _leftover_error(self.report)
 
     def end(self) -> bool:

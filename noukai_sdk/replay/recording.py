@@ -25,13 +25,17 @@ class Recording(BaseModel):
         error: The error answer, for a call that failed.
         rounds: Pauses for tools, with the results that were sent back.
         events: Every event of a stream, as it came.
-        chunks: How the events arrived: ``(seconds since the call began, number of events)`` for
-            each network chunk that held any. Empty where that was not recorded.
+        closed: The stream was closed by the service, with no event that says so.
+        chunks: When what came: ``(seconds since the call began, 0)`` for each request that went
+            out; ``(seconds, number of events)`` for each network chunk that held any; and ``(seconds,
+            1)`` for each whole answer and each error. Empty where that was not recorded.
         statuses: What each look at a job saw.
+        look_errors: Looks that ended in an error: ``(number of statuses seen before, the error)``.
         unavailable: Why the recording cannot be served, where it cannot.
     """
 
-    model_config = ConfigDict(defer_build=True)
+    # A service may answer NaN, which pydantic would write as null.
+    model_config = ConfigDict(defer_build=True, ser_json_inf_nan="constants")
 
     slug: str | None
     kind: CallKind | None
@@ -48,8 +52,10 @@ class Recording(BaseModel):
     error: RecordedError | None = None
     rounds: list[ToolRound] = Field(default_factory=list)
     events: list[dict[str, Any]] = Field(default_factory=list)
+    closed: bool = False
     chunks: list[tuple[float, int]] = Field(default_factory=list)
     statuses: list[dict[str, Any]] = Field(default_factory=list)
+    look_errors: list[tuple[int, RecordedError]] = Field(default_factory=list)
     truncated: bool = False
     unavailable: str | None = None
 

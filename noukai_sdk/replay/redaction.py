@@ -7,27 +7,15 @@ applied to a call before it is compared with a recording, so that a redacted cas
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-REDACTED = "[redacted]"
+from pydantic_core import to_jsonable_python
+
+from .json_paths import Path, blank, parse_path
+from .secrets import REDACTED, is_secret_name, without_secrets
 
 Hook = Callable[[dict[str, Any]], dict[str, Any]]
-
-# Fields whose value is a secret wherever they stand.
-_SECRET_NAMES = re.compile(
-    r"(proxy-)?authorization|(set-)?cookie|(x-)?api[-_]?key|pass(word|wd|phrase)|secret|"
-    r"client[-_]?secret|private[-_]?key|((access|refresh|id|auth|bearer|session)[-_]?)?token",
-    re.IGNORECASE,
-)
-# Text that is a secret wherever it stands: keys of Noukai, OpenAI and Anthropic, GitHub and AWS;
-# bearer tokens; JSON web tokens.
-_SECRET_TEXT = re.compile(
-    r"\bnk_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bAKIA[A-Z0-9]{16}\b|"
-    r"\bBearer\s+[A-Za-z0-9._~+/=-]{8,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
-)
-_PATH = re.compile(r"\.?(\*|[^.\[\]*]+)|\[(\*|\d+)\]")
 
 
 class Redactor:
@@ -52,85 +40,82 @@ class Redactor:
     def __init__(
         self, paths: Iterable[str] = (), hook: Hook | None = None, secrets: Iterable[str] = ()
     ) -> None:
-        self.paths = tuple(paths)
-        self._parsed = [_parse(path) for path in self.paths]
+        self.paths = tuple(dict.fromkeys(paths))
+        self._parsed: list[Path] = [parse_path(path) for path in self.paths]
         self._hook = hook
-        self._secrets = [secret for secret in secrets if secret]
+        self._secrets: tuple[str, ...] = ()
+        self.add_secrets(secrets)
 
     def __call__(self, recording: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of the recording without its secrets."""
+        """A copy of the recording without its secrets.
+
+        Raises:
+            TypeError: The hook did not return a dict.
+        """
         clean: dict[str, Any] = self._clean(recording)
         for path in self._parsed:
-            _blank(clean, path)
-        return clean if self._hook is None else self._hook(clean)
+            blank(clean, path, REDACTED)
+        return clean if self._hook is None else self._checked(self._hook(clean))
 
     def add_secrets(self, secrets: Iterable[str]) -> None:
         """Take these texts out as well."""
-        self._secrets += [secret for secret in secrets if secret and secret not in self._secrets]
+        known = {*self._secrets, *secrets} - {""}
+        if len(known) == len(self._secrets):
+            return
+        # The longest first: one may be part of another.
+        self._secrets = tuple(sorted(known, key=lambda secret: (-len(secret), secret)))
 
     def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A call's request, as a recording of it would hold it."""
-        clean: dict[str, Any] = self({"request": request})["request"]
+        """A call's request, as a recording of it would hold it.
+
+        Raises:
+            TypeError: The hook did not return a dict with ``request``.
+        """
+        kept = self({"request": to_jsonable_python(request)})
+        if not isinstance(kept.get("request"), dict):
+            raise TypeError("the redact hook must keep the 'request' of what it is given, a dict")
+        clean: dict[str, Any] = kept["request"]
         return clean
 
+    def _checked(self, kept: Any) -> dict[str, Any]:
+        if not isinstance(kept, dict):
+            raise TypeError(
+                f"the redact hook must return the dict to keep, not {type(kept).__name__}"
+            )
+        return kept
+
     def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
         if isinstance(value, Mapping):
-            return {name: self._field(name, item) for name, item in value.items()}
+            return {self._name(name): self._field(name, item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._clean(item) for item in value]
-        return self._text(value) if isinstance(value, str) else value
+        return value
 
-    def _field(self, name: str, value: Any) -> Any:
-        if isinstance(name, str) and isinstance(value, str) and _SECRET_NAMES.fullmatch(name):
-            return REDACTED
-        return self._clean(value)
+    def _name(self, name: Any) -> Any:
+        return self._plain(name) if isinstance(name, str) else name
+
+    def _field(self, name: Any, value: Any) -> Any:
+        # Neither True nor None is a secret, and both often say whether there is one.
+        if isinstance(value, bool) or value is None or not is_secret_name(name):
+            return self._clean(value)
+        return REDACTED
 
     def _text(self, text: str) -> str:
-        if text[:1] in ("{", "["):
-            text = self._json_text(text)
+        start = text.lstrip()[:1]
+        return self._plain(self._json_text(text) if start in ("{", "[", '"') else text)
+
+    def _plain(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
-        return _SECRET_TEXT.sub(REDACTED, text)
+        return without_secrets(text)
 
     def _json_text(self, text: str) -> str:
         """Tool arguments are JSON in a string: their fields count too."""
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
         clean = self._clean(value)
-        return text if clean == value else json.dumps(clean)
-
-
-def _parse(path: str) -> list[str]:
-    rest = path.removeprefix("$")
-    parts: list[str] = []
-    position = 0
-    while position < len(rest):
-        found = _PATH.match(rest, position)
-        if found is None:
-            break
-        parts.append(found[1] or found[2])
-        position = found.end()
-    if not parts or position != len(rest):
-        raise ValueError(f"bad JSON path {path!r}: write it like 'request.parameters.email'")
-    return parts
-
-
-def _blank(value: Any, path: list[str]) -> None:
-    name, rest = path[0], path[1:]
-    for key in _keys(value, name):
-        if rest:
-            _blank(value[key], rest)
-        else:
-            value[key] = REDACTED
-
-
-def _keys(value: Any, name: str) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value) if name == "*" else [name] if name in value else []
-    if isinstance(value, list):
-        if name == "*":
-            return list(range(len(value)))
-        return [int(name)] if name.isdigit() and int(name) < len(value) else []
-    return []
+        return text if clean == value else json.dumps(clean, ensure_ascii=False)

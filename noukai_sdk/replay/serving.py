@@ -19,14 +19,16 @@ from ..models.events import (
     ToolCallsRequired,
 )
 from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolResult
+from ..models.sessions import RecordedError
 from ..protocol.answers import error_class, first_problem
 from ..protocol.call import FlowCall
-from ..protocol.program import Program, Sleep
+from ..protocol.program import TURN, Program
 from ..protocol.requests import encode
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
 from .jobs import RecordedJob
 from .lane import Ticket
+from .pacing import InstantPace
 from .player import Player
 from .recording import Recording
 
@@ -41,7 +43,7 @@ def play(player: Player, call: FlowCall, ticket: Ticket) -> Program[Any]:
     try:
         # Lets the tasks that were started with this one claim their places first, as they would
         # while a live call is on its way.
-        yield Sleep(0)
+        yield TURN
         recording = player.take(call, ticket)
         if recording is None:
             assert player.options.go_live is not None  # take() has looked
@@ -55,7 +57,7 @@ def use_up(player: Player, ticket: Ticket) -> Program[None]:
     """Play the ticket's recording to nobody."""
     player.begin(ticket)
     try:
-        yield Sleep(0)
+        yield TURN
     finally:
         player.finish(ticket)
 
@@ -66,7 +68,7 @@ def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording)
         return (yield from reading.execute())
     if call.kind == "step":
         return (yield from reading.stream())
-    return reading.job()
+    return (yield from reading.job())
 
 
 class _Reading:
@@ -80,20 +82,18 @@ class _Reading:
         self._ticket = ticket
         self._recording = recording
         self._rounds = ToolRounds(call)
-        self._paced = player.options.pacing == "recorded"
+        self._pace = player.options.pace(recording)
         # A call that brings no tools cannot answer a pause: it gets the final result at once.
         self._has_tools = "tools" in call.request
 
     def execute(self) -> Program[Answer]:
-        recording = self._recording
-        if self._paced and recording.started_at and recording.completed_at:
-            yield Sleep(max(0.0, recording.completed_at - recording.started_at))
-        return (yield from self._from_round(0))
+        return self._from_round(0)
 
-    def job(self) -> RecordedJob:
+    def job(self) -> Program[RecordedJob]:
         recording = self._recording
         if recording.error is not None and recording.kind == "job":
-            raise self._error()
+            yield from self._pace.part()
+            raise self._error(recording.error)
         if recording.result is None or recording.kind != "job":
             raise self._player.missed(
                 self._call,
@@ -101,14 +101,28 @@ class _Reading:
                 "Jobs cannot be replayed from a service session: use a cassette file.",
             )
         self._read(JobSubmission, recording.result)
+        yield from self._pace.part()
         try:
-            return RecordedJob(recording, self._player.cassette.session_id)
+            job = self._recorded_job()
         except ValidationError as error:
             raise self._malformed(f"a look at the job: {first_problem(error)}") from error
+        self._player.jobs[job.execution_id] = job
+        return job
+
+    def _recorded_job(self) -> RecordedJob:
+        return RecordedJob(
+            self._call,
+            self._recording,
+            self._player.cassette.session_id,
+            paced=not isinstance(self._pace, InstantPace),
+            error_of=self._error,
+            missed=partial(self._player.missed, self._call, self._ticket),
+        )
 
     def _from_round(self, number: int) -> Program[Answer]:
         rounds = self._recording.rounds if self._has_tools else ()
         for index in range(number, len(rounds)):
+            yield from self._pace.part()
             paused = self._read(PausedResult, rounds[index].paused)
             paused.session_id = self._player.cassette.session_id
             if self._call.tool_handler is None:
@@ -116,6 +130,7 @@ class _Reading:
                 return paused
             results = yield from self._rounds.answer(self._call.tool_handler, paused)
             self._check_results(index, results)
+        yield from self._pace.part()
         return self._final()
 
     def _resumed(self, number: int, results: Sequence[ToolResult]) -> Program[Answer]:
@@ -124,7 +139,7 @@ class _Reading:
 
     def _final(self) -> ExecuteResult:
         if self._recording.error is not None:
-            raise self._error()
+            raise self._error(self._recording.error)
         if self._recording.result is None:
             raise self._ends_here()
         result = self._read(ExecuteResult, self._recording.result)
@@ -134,10 +149,8 @@ class _Reading:
     def stream(self) -> Program[None]:
         cursor = Cursor()
         pauses = 0
-        waits = self._waits()
-        for index, event in enumerate(self._events()):
-            if index in waits:
-                yield Sleep(waits[index])
+        for event in self._events():
+            yield from self._pace.part()
             cursor.see(event)
             if isinstance(event, ToolCallsRequired):
                 if self._has_tools and not (yield from self._pause(event, pauses)):
@@ -150,7 +163,11 @@ class _Reading:
                 return
             if isinstance(event, StepPaused):
                 cursor.next_step()
-        raise self._error() if self._recording.error else self._ends_here()
+        yield from self._pace.part()
+        if self._recording.error is not None:
+            raise self._error(self._recording.error)
+        if not self._recording.closed:
+            raise self._ends_here()
 
     def _events(self) -> Iterator[StreamEvent]:
         """The recorded events; unknown types are left out, as on the wire."""
@@ -158,15 +175,6 @@ class _Reading:
             kind = EVENT_CLASSES.get(str(data.get("eventType")))
             if kind is not None:
                 yield self._read(kind, data)
-
-    def _waits(self) -> dict[int, float]:
-        """Where a network chunk began, and how long it was waited for."""
-        waits: dict[int, float] = {}
-        index, before = 0, 0.0
-        for at, count in self._recording.chunks:
-            waits[index] = max(0.0, at - before) if self._paced else 0.0
-            index, before = index + count, at
-        return waits
 
     def _pause(self, event: ToolCallsRequired, number: int) -> Program[bool]:
         """Answer a pause as the live stream does; False where nobody did."""
@@ -190,18 +198,17 @@ class _Reading:
         except (TypeError, ValueError) as error:
             raise self._malformed(str(error)) from error
 
-    def _error(self) -> NoukaiError:
-        error = self._recording.error
-        assert error is not None  # the caller has looked
+    def _error(self, error: RecordedError) -> NoukaiError:
         if error.type in errors.__all__:
             recorded_class: type[NoukaiError] = getattr(errors, error.type)
+            said = {"status_code": error.status_code, "code": error.code}
             try:
-                return recorded_class(error.message, **error.details)
+                return recorded_class(error.message, **{**said, **error.details})
             except TypeError as problem:
                 return self._malformed(f"{error.type}: {problem}")
-        said = ": ".join(part for part in (error.code, error.message) if part)
+        text = ": ".join(part for part in (error.code, error.message) if part)
         return error_class(error.status_code, error.code)(
-            said or "the recorded run failed",
+            text or "the recorded run failed",
             status_code=error.status_code,
             code=error.code,
             execution_id=self._recording.execution_id,

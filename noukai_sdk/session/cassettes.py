@@ -14,7 +14,7 @@ from ..replay.redaction import Redactor
 from .gate import GATE, replay_enabled
 from .opening import plan_of
 from .recording import RecordingScope, Tape
-from .replaying import ReplayPlan, ReplayScope
+from .replaying import ReplayScope
 from .scope import Scope, new_session_id
 
 
@@ -23,30 +23,40 @@ def cassette_scope(options: Mapping[str, Any]) -> Scope:
     path = options.get("record") or options["cassette"]
     mode = "rewrite" if options.get("record") else options.get("record_mode", "none")
     found = None if mode == "rewrite" else _existing(path)
-    redactor = Redactor(options.get("redact_paths", ()), options.get("redact"))
+    redactor = _redactor(options, found)
     if mode in ("all", "rewrite"):
         return _recording(Tape(path, redactor, found, replaces=True))
-    if found is None:
-        if mode == "none":
-            name = os.fspath(path)
-            raise CassetteError(f"{name}: no such cassette: record it first", path=name)
-        return _recording(Tape(path, redactor))
-    plan = plan_of(options)
-    if mode == "new_episodes":
-        plan = replace(plan, on_miss="live", tape=Tape(path, redactor, found))
-    return _replaying(found, plan, options)
+    if found is not None:
+        return _replaying(path, mode, found, redactor, options)
+    if mode == "none":
+        name = os.fspath(path)
+        raise CassetteError(f"{name}: no such cassette: record it first", path=name)
+    return _recording(Tape(path, redactor))
+
+
+def _redactor(options: Mapping[str, Any], found: CassetteFile | None) -> Redactor:
+    # What was redacted stays redacted, in what is compared with it and in what is written beside it.
+    redacted = found.redacted if found is not None else ()
+    return Redactor((*redacted, *options.get("redact_paths", ())), options.get("redact"))
 
 
 def _recording(tape: Tape) -> RecordingScope:
     return RecordingScope(new_session_id(), tape)
 
 
-def _replaying(found: CassetteFile, plan: ReplayPlan, options: Mapping[str, Any]) -> ReplayScope:
+def _replaying(
+    path: str | os.PathLike[str],
+    mode: str,
+    found: CassetteFile,
+    redactor: Redactor,
+    options: Mapping[str, Any],
+) -> ReplayScope:
     # No fallback to capture here: whoever names a file means that nothing goes live.
     if not replay_enabled():
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to play a cassette file")
-    paths = (*found.redacted, *options.get("redact_paths", ()))
-    plan = replace(plan, redactor=Redactor(paths, options.get("redact")))
+    plan = replace(plan_of(options), redactor=redactor)
+    if mode == "new_episodes":
+        plan = replace(plan, on_miss="live", by_input=True, tape=Tape(path, redactor, found))
     return ReplayScope(found.cassette(), plan)
 
 

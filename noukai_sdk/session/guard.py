@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..errors import ReplayDisabledError, ReplayError
+from ..errors import ReplayError
+from ..replay.callsite import call_site
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 # Weak, so that a scope whose generator was dropped and never closed does not count for ever.
 _replays: WeakSet[Any] = WeakSet()
 _lock = threading.Lock()
-_refusals: list[str] = []
 
 
 class LostScopeWarning(UserWarning):
@@ -43,30 +41,25 @@ def check_lost(call: FlowCall) -> None:
     with _lock:
         strict = any(scope.strict for scope in _replays)
     text = (
-        f"a call of flow {call.flow} in thread {threading.current_thread().name!r} carries no scope "
-        "while a replay is under way, and would reach the live service: start the thread with "
-        "copy_scope(function), or use ContextThreadPoolExecutor"
+        f"a call of flow {call.flow} in {_whose_context()} carries no scope while a replay is under "
+        "way, and would reach the live service: start the thread or task with copy_scope(function), "
+        "or use ContextThreadPoolExecutor"
     )
     if strict:
         raise ReplayError(text)
-    warnings.warn(text, LostScopeWarning, stacklevel=6)
+    site = call_site()
+    if site is None:
+        warnings.warn(text, LostScopeWarning, stacklevel=2)
+    else:
+        warnings.warn_explicit(text, LostScopeWarning, site.file, site.line)
 
 
-@contextmanager
-def live_calls_refused(reason: str) -> Iterator[None]:
-    """Refuse every live call in this process. Clients with an ``http_client`` of their own may go on.
+def _whose_context() -> str:
+    import asyncio
 
-    Args:
-        reason: What the error says, and what to do about it.
-    """
-    _refusals.append(reason)
+    thread = f"thread {threading.current_thread().name!r}"
     try:
-        yield
-    finally:
-        _refusals.remove(reason)
-
-
-def check_allowed(call: FlowCall) -> None:
-    """Raise ReplayDisabledError where live calls are refused."""
-    if _refusals and not call.service.custom_http:
-        raise ReplayDisabledError(f"a live call of flow {call.flow} was refused: {_refusals[-1]}")
+        task = asyncio.current_task()
+    except RuntimeError:
+        return thread
+    return f"task {task.get_name()!r} of {thread}" if task is not None else thread

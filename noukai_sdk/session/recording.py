@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from ..protocol.call import FlowCall
+from ..protocol.jobs import JobPrograms, LiveJob
 from ..protocol.program import Program
-from ..replay.files import CassetteFile, write_cassette
+from ..replay.files import CassetteFile, check_writable, write_cassette
+from ..replay.merging import merged
 from ..replay.recorder import Recorder
-from ..replay.recording import Recording
 from ..replay.redaction import Redactor
 from .scope import Scope
 
 
 class Tape:
-    """What a scope writes to its cassette file, beside what the file already holds.
+    """What a scope writes to its cassette file, with what the file already holds.
 
     Args:
         path: The file.
         redactor: Takes secrets out of what is written.
-        kept: Recordings that the file already holds and that stay.
+        kept: What the file already holds, and what stays.
         replaces: The Nth new recording of a flow takes the place of the Nth kept one.
+
+    Raises:
+        CassetteError: The file cannot be written. Said now, before any call is paid for.
+
+    Attributes:
+        discarded: Set it, and nothing is written.
     """
 
     def __init__(
@@ -33,22 +39,27 @@ class Tape:
         *,
         replaces: bool = False,
     ) -> None:
+        check_writable(path)
         self.path = path
         self.recorder = Recorder()
         self.discarded = False
         self._redactor = redactor
         self._kept = kept
         self._replaces = replaces
+        self._saved = False
 
     def save(self, session_id: str | None) -> None:
-        """Write the file, if there is something new to write."""
-        new = self.recorder.recordings()
-        if self.discarded or (not new and self._kept is not None):
+        """Write the file, once, if there is something new to write."""
+        if self._saved or self.discarded:
             return
-        kept = self._kept.recordings if self._kept else []
-        merged = replaced(kept, new) if self._replaces else [*kept, *new]
+        self._saved = True
+        run = self.recorder.recordings()
+        if self._kept is not None:
+            if not self.recorder.has_news:
+                return
+            run = merged(self._kept.recordings, run, replaces=self._replaces)
         self._redactor.add_secrets(self.recorder.api_keys)
-        write_cassette(self.path, session_id, merged, self._redactor)
+        write_cassette(self.path, session_id, run, self._redactor)
 
 
 class RecordingScope(Scope):
@@ -57,28 +68,15 @@ class RecordingScope(Scope):
     def __init__(self, session_id: str, tape: Tape) -> None:
         super().__init__("capture", session_id)
         self.tape = tape
-        self._saved = False
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """The live program, recorded."""
         return self.tape.recorder.listen(call, super().admit(call))
 
+    def job(self, live: LiveJob) -> JobPrograms:
+        """The live job; its looks are recorded, where its submission was."""
+        return self.tape.recorder.job(live)
+
     def end(self) -> None:
         """Write the file."""
-        if not self._saved:
-            self._saved = True
-            self.tape.save(self.session_id)
-
-
-def replaced(kept: Sequence[Recording], new: Sequence[Recording]) -> list[Recording]:
-    """``kept``, in which the Nth new recording of a flow and kind replaces the Nth old one."""
-    fresh: dict[tuple[Any, Any], list[Recording]] = {}
-    for recording in new:
-        fresh.setdefault((recording.kind, recording.slug), []).append(recording)
-    merged = []
-    for old in kept:
-        waiting = fresh.get((old.kind, old.slug))
-        merged.append(waiting.pop(0) if waiting else old)
-    # By identity: two recordings of the same call are equal.
-    used = {id(recording) for recording in merged}
-    return merged + [recording for recording in new if id(recording) not in used]
+        self.tape.save(self.session_id)

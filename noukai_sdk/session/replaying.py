@@ -8,17 +8,22 @@ from typing import Any, Literal
 
 from ..errors import NoukaiError
 from ..protocol.call import FlowCall, Service
+from ..protocol.jobs import JobPrograms, LiveJob
 from ..protocol.program import Program
 from ..protocol.reading import fetch_session
 from ..replay.cassette import Cassette
 from ..replay.lane import Ticket
+from ..replay.pacing import InstantPace, PaceOf, RecordedPace
 from ..replay.player import Player, PlayOptions
+from ..replay.recorder import api_keys
 from ..replay.redaction import Redactor
 from ..replay.serving import play, use_up
 from ..replay.sources import cassette_from_session
 from . import guard
 from .recording import Tape
-from .scope import Scope, go_live, new_session_id
+from .scope import Scope, new_session_id
+
+_PACES: dict[str, PaceOf] = {"instant": InstantPace, "recorded": RecordedPace}
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,10 @@ class ReplayPlan:
     """How a cassette is replayed; the arguments of ``trace_scope`` of the same names.
 
     Attributes:
+        by_input: A call whose input was not recorded is a miss, whatever its position.
         redactor: Makes calls comparable with a redacted cassette; None for service sessions.
         tape: Records the calls that go live.
+        pace: In place of what ``pacing`` names.
     """
 
     strict: bool = False
@@ -35,8 +42,10 @@ class ReplayPlan:
     pacing: Literal["instant", "recorded"] = "instant"
     on_miss: Literal["raise", "live"] = "raise"
     live_from: int | None = None
+    by_input: bool = False
     redactor: Redactor | None = None
     tape: Tape | None = None
+    pace: PaceOf | None = None
 
     @property
     def forks(self) -> bool:
@@ -51,6 +60,7 @@ class ReplayScope(Scope):
         self._plan = plan or ReplayPlan()
         # Live calls of a fork belong to a session of their own, and so does the answer.
         child = new_session_id() if self._plan.forks else cassette.session_id
+        self._recorded_session = cassette.session_id
         super().__init__("replay", child)
         self._calls = itertools.count()
         self._player = Player(cassette, self._play_options())
@@ -63,10 +73,21 @@ class ReplayScope(Scope):
         live_from = self._plan.live_from
         if live_from is not None and next(self._calls) >= live_from:
             return self._go_live(call)
+        if self._plan.redactor is not None:
+            self._plan.redactor.add_secrets(api_keys(call))
         ticket = self._player.claim(call)
-        if call.session_id in (None, self.session_id, self._player.cassette.session_id):
+        if call.session_id in (None, self.session_id, self._recorded_session):
             return play(self._player, call, ticket)
         return self._from_other_session(call, ticket)
+
+    def job(self, live: LiveJob) -> JobPrograms:
+        """The recorded job of this id; the live one where the scope has put it to the service."""
+        recorded = self._player.jobs.get(live.execution_id)
+        if recorded is not None:
+            return recorded
+        if self._plan.forks:
+            return live if self._plan.tape is None else self._plan.tape.recorder.job(live)
+        raise self._player.unknown_job(live.flow.slug, live.execution_id)
 
     def settle(self) -> None:
         """Raise the first miss, else ReplayLeftoverError if recordings are left."""
@@ -75,20 +96,32 @@ class ReplayScope(Scope):
     def end(self) -> None:
         """Serve nothing from now on; write what was recorded."""
         guard.ended(self)
-        if self._player.end() and self._plan.tape is not None:
-            self._plan.tape.save(self._player.cassette.session_id)
+        self._player.end()
+        if self._plan.tape is not None:
+            self._plan.tape.save(self._recorded_session)
+
+    @property
+    def tape(self) -> Tape | None:
+        """What the calls that go live are recorded on, if anything."""
+        return self._plan.tape
 
     def _play_options(self) -> PlayOptions:
         plan = self._plan
         return PlayOptions(
             strict_inputs=plan.strict_inputs,
-            pacing=plan.pacing,
-            go_live=self._go_live if plan.forks else None,
+            by_input=plan.by_input,
+            pace=plan.pace or _PACES[plan.pacing],
+            # Up to live_from a miss is a miss: only on_miss says that calls may go live by themselves.
+            go_live=self._go_live if plan.on_miss == "live" else None,
+            may_leave=plan.forks,
             redact=plan.redactor.request if plan.redactor else None,
+            heard=plan.tape.recorder.played if plan.tape else None,
         )
 
     def _go_live(self, call: FlowCall) -> Program[Any]:
-        program = go_live(call.tagged(self.session_id))
+        # Never into the recorded session: what it holds must stay what was recorded.
+        named = call.session_id if call.session_id != self._recorded_session else None
+        program = super().admit(call.tagged(named))
         tape = self._plan.tape
         return program if tape is None else tape.recorder.listen(call, program)
 
@@ -103,7 +136,9 @@ class ReplayScope(Scope):
         except NoukaiError as error:
             raise self._player.refused(ticket, error) from error.__cause__
         # Nobody meant this call to go live, whatever the scope's own misses may do.
-        options = replace(self._player.options, go_live=None, redact=None)
+        options = replace(
+            self._player.options, go_live=None, redact=None, by_input=False, heard=None
+        )
         player = Player(cassette, options, beside=self._player)
         return (yield from play(player, call, player.claim(call, ticket.site)))
 

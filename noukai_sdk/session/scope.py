@@ -13,6 +13,7 @@ from .context import current_scope
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
+    from ..protocol.jobs import JobPrograms, LiveJob
     from ..protocol.program import Program
 
 Mode = Literal["normal", "capture", "replay"]
@@ -39,7 +40,13 @@ class Scope:
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """The program that answers ``call`` here. Runs when the method is called, not when awaited."""
-        return go_live(call.tagged(call.session_id or self.session_id or call.service.session_id))
+        return program_for(
+            call.tagged(call.session_id or self.session_id or call.service.session_id)
+        )
+
+    def job(self, live: LiveJob) -> JobPrograms:
+        """Who answers for a job that was submitted before; ``live`` asks the service."""
+        return live
 
     def settle(self) -> None:
         """Called once, when the scope's body has ended well: a replay raises what is unsettled."""
@@ -66,10 +73,10 @@ def admit(call: FlowCall) -> Program[Any]:
     if scope is not None:
         return scope.admit(call)
     guard.check_lost(call)
-    return go_live(call.tagged(call.session_id or call.service.session_id))
+    return program_for(call.tagged(call.session_id or call.service.session_id))
 
 
-def go_live(call: FlowCall) -> Program[Any]:
-    """The program that puts ``call`` to the service, where live calls are allowed."""
-    guard.check_allowed(call)
-    return program_for(call)
+def known_job(live: LiveJob) -> JobPrograms:
+    """A job by its id, as the current scope knows it; ``live`` asks the service."""
+    scope = current_scope()
+    return live if scope is None else scope.job(live)
