@@ -1,8 +1,9 @@
-"""One pooled resource in an event loop of its own, used from any thread and any loop.
+"""One pooled resource in the process's loop thread, used from any thread and any event loop.
 
 Connections belong to the event loop that opened them. A client that lives through several
-``asyncio.run`` and is called from sync code as well therefore keeps its pool in one loop, in a daemon
-thread, and all callers send their work there: 0.1 ms a call, small beside any model.
+``asyncio.run`` and is called from sync code as well therefore keeps its pool in one loop, and all
+callers send their work there: 0.1 ms a call, small beside any model. ``shutdown()`` releases the
+resource; it is opened again where it is used again.
 """
 
 from __future__ import annotations
@@ -10,22 +11,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import threading
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from anyio.to_thread import run_sync
 
 from .llm_errors import LlmClosedError
+from .loop_thread import loop_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_JOIN_SECONDS = 5.0
 
 
 class Closable(Protocol):
@@ -41,18 +38,20 @@ T = TypeVar("T")
 
 
 class Host(Generic[R]):
-    """Opens a resource at once, so that a wrong setting is told at once; its thread starts at need.
+    """Opens a resource at once, so that a wrong setting is told at once.
 
     Args:
-        open_resource: Opens it; called once more in each forked child that uses it.
+        open_resource: Opens it; called again after ``shutdown()``, and in a forked child.
     """
 
     def __init__(self, open_resource: Callable[[], R]) -> None:
         self._open = open_resource
+        self._unused: R | None = open_resource()
+        self._holder: AsyncGenerator[R, None] | None = None
+        self._resource: R | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
-        self._resource = open_resource()
-        self._thread: _LoopThread | None = None
-        self._lock = threading.Lock()
+        self._calls: set[asyncio.Task[Any] | None] = set()
         self._closed = False
 
     def run(self, work: Callable[[R], Awaitable[T]]) -> T:
@@ -61,49 +60,79 @@ class Host(Generic[R]):
         Raises:
             LlmClosedError: The host is closed, or was closed meanwhile.
         """
-        future = self._submit(work)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        self._check()
+        outcome: tuple[T] | None = loop_thread.call(self._do, work)
+        return self._result(outcome)
 
     async def wait(self, work: Callable[[R], Awaitable[T]]) -> T:
         """As :meth:`run`, for a task; stops the work when the task is cancelled."""
-        future = self._submit(work)
-        awaitable: Awaitable[T]
-        if _asyncio_runs():
-            awaitable = asyncio.wrap_future(future)
-        else:
-            awaitable = run_sync(future.result, abandon_on_cancel=True)
-        try:
-            return await awaitable
-        finally:
-            future.cancel()
+        self._check()
+        outcome: tuple[T] | None = await _outcome(loop_thread.submit(self._do, work))
+        return self._result(outcome)
 
     def close(self) -> None:
-        """Stop what is under way, release the resource, end the thread. Any number of times."""
-        with self._lock:
-            self._closed = True
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
+        """Stop what is under way and release the resource. Any number of times.
+
+        Raises:
+            RuntimeError: Called on the loop thread, which would wait for itself.
+        """
+        self._closed = True
+        if self._lives():
+            if self._loop is _running_loop():
+                raise RuntimeError("a blocking call inside async code: await aclose() instead")
+            loop_thread.submit(self._release).result()
 
     async def aclose(self) -> None:
         """As :meth:`close`, without blocking the loop."""
-        await run_sync(self.close)
+        self._closed = True
+        if self._lives():
+            await _outcome(loop_thread.submit(self._release))
 
-    def _submit(self, work: Callable[[R], Awaitable[T]]) -> Future[T]:
-        with self._lock:
-            if self._closed:
-                raise LlmClosedError("this client was closed: make a new one")
-            if self._pid != os.getpid():
-                # A forked child has neither the thread nor connections of its own.
-                self._pid, self._thread, self._resource = os.getpid(), None, self._open()
-            if self._thread is None:
-                self._thread = _LoopThread(self._resource)
-                weakref.finalize(self, self._thread.stop)
-            return self._thread.submit(work, self._resource)
+    def _check(self) -> None:
+        if self._closed:
+            raise LlmClosedError("this client was closed: make a new one")
+
+    def _lives(self) -> bool:
+        """Whether the resource is open in a loop that still runs, in this process."""
+        return self._loop is not None and not self._loop.is_closed() and self._pid == os.getpid()
+
+    async def _do(self, work: Callable[[R], Awaitable[T]]) -> tuple[T] | None:
+        """The work's result, in the loop thread; None where it was stopped."""
+        _forget_trio()
+        call = asyncio.current_task()
+        self._calls.add(call)
+        try:
+            return (await work(await self._opened()),)
+        except asyncio.CancelledError:
+            # The caller has gone, or the client or the runtime is being closed.
+            return None
+        finally:
+            self._calls.discard(call)
+
+    def _result(self, outcome: tuple[T] | None) -> T:
+        if outcome is not None:
+            return outcome[0]
+        self._check()
+        raise LlmClosedError("the runtime was shut down while this call was under way")
+
+    async def _opened(self) -> R:
+        if self._resource is None or not self._lives() or self._loop is not _running_loop():
+            unused = self._unused if self._pid == os.getpid() else None
+            self._unused, self._pid, self._loop = None, os.getpid(), _running_loop()
+            # A generator, because a loop closes those that it has begun when it ends itself.
+            self._holder = _held(unused or self._open())
+            self._resource = await anext(self._holder)
+        return self._resource
+
+    async def _release(self) -> None:
+        _forget_trio()
+        calls = [call for call in self._calls if call is not None]
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        if self._holder is not None:
+            await self._holder.aclose()
+        self._loop = None
 
 
 class HostedClient(Generic[R]):
@@ -146,53 +175,28 @@ class HostedClient(Generic[R]):
         await self.aclose()
 
 
-class _LoopThread:
-    """An event loop in a daemon thread, with the resource that it closes at its end."""
-
-    def __init__(self, resource: Closable) -> None:
-        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        # Keeps no reference to this object, so that nothing keeps it alive but its users.
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(_serve(resource, started)), name="noukai-llm", daemon=True
-        )
-        self._thread.start()
-        self._loop, self._stopping = started.result()
-
-    def submit(self, work: Callable[[R], Awaitable[T]], resource: R) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(
-            _guarded(work, resource, self._stopping), self._loop
-        )
-
-    def stop(self) -> None:
-        if not self._thread.is_alive():
-            return
-        with suppress(RuntimeError):  # the loop has closed since
-            self._loop.call_soon_threadsafe(self._stopping.set)
-        if self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_SECONDS)
-
-
-async def _serve(
-    resource: Closable, started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-) -> None:
-    stopping = asyncio.Event()
-    started.set_result((asyncio.get_running_loop(), stopping))
-    await stopping.wait()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await resource.aclose()
-
-
-async def _guarded(work: Callable[[R], Awaitable[T]], resource: R, stopping: asyncio.Event) -> T:
-    _forget_trio()
+async def _held(resource: R) -> AsyncGenerator[R, None]:
     try:
-        return await work(resource)
-    except asyncio.CancelledError:
-        if stopping.is_set():
-            raise LlmClosedError("the client was closed while this call was under way") from None
-        raise
+        yield resource
+    finally:
+        await resource.aclose()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _outcome(future: Future[T]) -> T:
+    try:
+        if _running_loop() is not None:
+            return await asyncio.wrap_future(future)
+        # trio: a thread waits in the place of a loop of asyncio's.
+        return await run_sync(future.result, abandon_on_cancel=True)
+    finally:
+        future.cancel()
 
 
 def _forget_trio() -> None:
@@ -200,11 +204,3 @@ def _forget_trio() -> None:
     sniffio: Any = sys.modules.get("sniffio")
     if sniffio is not None:
         sniffio.current_async_library_cvar.set("asyncio")
-
-
-def _asyncio_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

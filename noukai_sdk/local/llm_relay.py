@@ -23,17 +23,22 @@ async def relay(
     # A cancelled step goes on unwinding in the host's loop: closing has to wait for its end.
     busy = asyncio.Lock()
 
+    home: asyncio.AbstractEventLoop | None = None
+
     async def step(resource: R) -> tuple[T] | None:
-        nonlocal stream
+        nonlocal stream, home
+        loop = asyncio.get_running_loop()
+        if home not in (None, loop):
+            raise LlmClosedError("the runtime was shut down while this stream was read")
         async with busy:
-            stream = stream or start(resource)
+            home, stream = loop, stream or start(resource)
             async for value in stream:
                 return (value,)
             return None
 
     async def end(_: R) -> None:
         async with busy:
-            if stream is not None:
+            if stream is not None and home is asyncio.get_running_loop():
                 await stream.aclose()
 
     try:

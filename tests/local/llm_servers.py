@@ -40,6 +40,8 @@ def llama_server(*, embeddings: bool = False) -> Iterator[str]:
     params.verbosity = -1
     params.api_keys = [KEY]
     params.embedding = embeddings
+    if embeddings:
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)
     yield server.listening_address
     del server

@@ -21,6 +21,9 @@ from ..llm_errors import (
     LlmTimeoutError,
 )
 
+# Shorter ones are stand-ins, and found in any text.
+_KEY_CHARS = 8
+
 
 @contextmanager
 def translated(sdk: Any, provider: str, key: str | None) -> Iterator[None]:
@@ -39,7 +42,7 @@ def translated(sdk: Any, provider: str, key: str | None) -> Iterator[None]:
         ours = _translate(sdk, provider, error)
         if ours is None:
             raise
-        if key and key in f"{error}{ours}{ours.response_body}":
+        if key and len(key) >= _KEY_CHARS and key in f"{error}{ours}{ours.response_body}":
             raise type(ours)(str(ours).replace(key, "..."), status_code=ours.status_code) from None
         raise ours from error
 
