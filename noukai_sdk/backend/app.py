@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from ..local.catalog import FlowCatalog
 from ..local.chat import ChatModel
 from . import errors
 from .channels import Channels
@@ -31,17 +32,18 @@ def create_app(
     Returns:
         The app. Its lifespan opens the database, brings the tables up to date and closes everything;
         ``app.state.channels.close()`` ends the live traces before that, so that a server which waits
-        for its open connections can stop.
+        for its open connections can stop. ``app.state.catalog`` has the flows.
 
     Example:
         >>> app = create_app(Settings(database="noukai.db"))
         >>> uvicorn.run(app, port=8080)                              # doctest: +SKIP
     """
+    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
     channels, stats = Channels(), Stats()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, channels, stats, open_model) as service:
+        async with running(settings, catalog, channels, stats, open_model) as service:
             app.state.service = service
             yield
 
@@ -52,6 +54,7 @@ def create_app(
         # Bodies are checked by hand, for the contract's error codes: a schema page would be empty.
         openapi_url=None,
     )
+    app.state.catalog = catalog
     app.state.channels = channels
     errors.install(app)
     for routes in (flows.router, runs.router, sessions.router):

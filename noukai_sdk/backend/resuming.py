@@ -51,13 +51,16 @@ def _found(
 ) -> Mapping[str, Any]:
     address = (flow.org, flow.project, flow.slug)
     if row is None or (row["org"], row["project"], row["slug"]) != address:
-        # One answer for both: whether another flow has such a run is nobody's business here.
-        message = f"{flow} has no run {call.execution_id!r}"
-        raise Refusal(400, "EXECUTION_ID_INVALID", message)
+        raise unknown_run(flow, call.execution_id)
     if row["trigger"] != trigger:
         message = f"the run was started by {row['trigger']!r} and cannot go on by {trigger!r}"
         raise _refusal(400, "EXECUTION_ID_INVALID", message, row)
     return row
+
+
+def unknown_run(flow: Flow, execution_id: str | None) -> Refusal:
+    """The answer where the flow has no such run. Whether another one has is nobody's business."""
+    return Refusal(400, "EXECUTION_ID_INVALID", f"{flow} has no run {execution_id!r}")
 
 
 def _check_status(row: Mapping[str, Any]) -> None:

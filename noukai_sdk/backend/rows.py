@@ -18,8 +18,9 @@ Row = dict[str, Any]
 def execution_row(run: Run, now: int) -> Row:
     """The run's row in ``executions`` as it is now."""
     flow, mode = run.flow, run.flow.capture_mode
-    # A job's result must reach its poll in every mode; the session view hides it again.
+    # A job's outcome must reach its poll in every mode; the session view hides it again.
     result = run.result if run.trigger == "job" else kept(mode, run.result)
+    error = kept(mode, run.error) if keeps_snapshots(mode) else run.error
     return {
         "id": run.id,
         "org": flow.org,
@@ -39,7 +40,7 @@ def execution_row(run: Run, now: int) -> Row:
         "request": stored(kept(mode, run.request)),
         "tool_rounds": stored(kept(mode, run.tool_rounds)),
         "result": stored(result),
-        "error": stored(run.error),
+        "error": stored(error),
         "state": None if run.has_ended else stored(_state(run)),
     }
 

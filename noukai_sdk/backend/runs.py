@@ -23,7 +23,7 @@ from .channels import Channels
 from .checks import check_fresh
 from .clock import Clock
 from .models import CountedModels, Stats
-from .resuming import already_running, resumed
+from .resuming import already_running, resumed, unknown_run
 from .rows import execution_row, new_rows
 from .run import Run, Trigger
 from .store.store import Store
@@ -86,7 +86,9 @@ class Runs:
         """Take up a paused run again; refuses a call that does not fit where it stands."""
         name = body.call.execution_id or ""
         if name in self._active:
-            raise already_running(name)
+            driven = self._active[name]
+            other = driven is not None and str(driven.flow) != str(flow)
+            raise unknown_run(flow, name) if other else already_running(name)
         # Taken before the row is read: of two calls at once, the second must find it taken.
         self._active[name] = None
         try:

@@ -62,6 +62,7 @@ class Service:
 @asynccontextmanager
 async def running(
     settings: Settings,
+    catalog: FlowCatalog,
     channels: Channels,
     stats: Stats,
     open_model: Callable[[str], ChatModel] | None = None,
@@ -71,7 +72,6 @@ async def running(
     store = await Store.open(settings.database_url, lambda runs: changes_of(runs, clock.now))
     models = CountedModels(ModelPool(open_model), stats)
     runs = Runs(store, models, channels, clock, stats)
-    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
     service = Service(settings, catalog, store, runs, channels, clock, stats)
     try:
         await _end_interrupted(store, clock)

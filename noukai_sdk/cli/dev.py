@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ..backend.settings import Settings
+    from ..local.catalog import FlowCatalog
 
 # Seconds that calls in progress are given to end once the server was told to stop.
 _GRACE = 2
@@ -72,8 +73,9 @@ def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
     settings = _settings(flows, db, model)
     _check_database(settings)
     with _listener(host, port) as listener:
-        _introduce(Console(soft_wrap=True, highlight=False), settings, listener)
-        _serve(create_app(settings), listener)
+        app = create_app(settings)
+        _introduce(Console(soft_wrap=True, highlight=False), settings, app.state.catalog, listener)
+        _serve(app, listener)
 
 
 def _settings(flows: Path | None, db: str, model: str) -> Settings:
@@ -125,10 +127,11 @@ def _listener(host: str, port: int) -> socket.socket:
         raise click.ClickException(f"cannot listen on {host} port {port}: {error}") from error
 
 
-def _introduce(console: Console, settings: Settings, listener: socket.socket) -> None:
+def _introduce(
+    console: Console, settings: Settings, catalog: FlowCatalog, listener: socket.socket
+) -> None:
     from ..backend.app import BASE
     from ..backend.settings import DEV_KEY
-    from ..local.catalog import FlowCatalog
 
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
@@ -137,7 +140,6 @@ def _introduce(console: Console, settings: Settings, listener: socket.socket) ->
     more = f" and {others} more from NOUKAI_DEV_KEYS" if others else ""
     console.print(f"API key: [bold]{DEV_KEY}[/]{more}")
     console.print(f"Database: {escape(str(settings.database))}")
-    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
     console.print("Flows:")
     for flow in catalog.all():
         version = f" v{flow.version}" if flow.version else ""
@@ -156,6 +158,8 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
             app.state.channels.close()
             await super().shutdown(sockets)
 
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE
+    )
     with suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listener])

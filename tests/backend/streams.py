@@ -32,6 +32,7 @@ def step(backend: Backend, flow: str, body: dict[str, Any], **headers: str) -> l
     """One step call of a flow of acme."""
     response = backend.post(f"{flow}/step", body, **headers)
     assert response.status_code == 200, response.text
+    assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["content-type"].startswith("text/event-stream")
     return parse(response.text)
 

@@ -8,6 +8,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+
 from tests.servers import wait_until
 
 from .conftest import Backend
@@ -79,6 +81,13 @@ def test_a_run_that_is_driven_cannot_be_driven_by_another(fresh: Backend) -> Non
     second = fresh.post("tests/gated/step", body)
     assert second.status_code == 409
     assert "another call" in second.json()["detail"]["message"]
+    # To others it is as if it were not there.
+    elsewhere = f"{fresh.url}/api/v1/seq/otherorg/things/hello/step"
+    headers = {"Authorization": "Bearer nk_other"}
+    third = httpx.post(elsewhere, json=body, headers=headers)
+    assert third.status_code == 400
+    assert third.json()["detail"]["code"] == "EXECUTION_ID_INVALID"
+    assert "has no run" in third.json()["detail"]["message"]
     fresh.fakes.opened.set()
     first.join(20)
     assert '"step_paused"' in answers[0].text
