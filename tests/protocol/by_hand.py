@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,52 +82,60 @@ def play(
     outcomes: Sequence[Outcome] = (),
     *,
     times: Sequence[float] = (),
-    on_event: Any = None,
+    on_event: Callable[[Any], None] = lambda event: None,
     played: Played | None = None,
 ) -> Played:
     """Run ``program`` to its end, with the next outcome for each request and the next of ``times``
     for each look at the clock. ``on_event`` is called with each event before the program goes on.
     """
-    done = played if played is not None else Played()
-    waiting, clock = list(outcomes), iter(times)
-    chunks: list[Any] = []
-    step, value = program.send, None
+    world = _World(list(outcomes), iter(times), played if played is not None else Played())
+    outcome: Any = None
     try:
         while True:
-            item = step(value)
-            step, value = program.send, None
-            match item:
-                case SendRequest(request) | OpenStream(request):
-                    done.requests.append(request)
-                    outcome = waiting.pop(0)
-                    if isinstance(outcome, Exception):
-                        step, value = program.throw, outcome
-                    elif isinstance(outcome, Response):
-                        value = outcome
-                    else:
-                        chunks = list(outcome)
-                        value = answer()
-                case ReadChunk():
-                    value = chunks.pop(0) if chunks else None
-                    if isinstance(value, Exception):
-                        step = program.throw
-                case CloseStream():
-                    done.closed += 1
-                case CallTools(handler, tool_calls):
-                    value = handler(list(tool_calls))
-                case Sleep(seconds):
-                    done.slept.append(seconds)
-                case Now():
-                    value = next(clock)
-                case Note():
-                    done.notes.append(item)
-                case Want():
-                    raise AssertionError(f"unknown want {item}")
-                case event:
-                    done.events.append(event)
-                    if on_event is not None:
-                        on_event(event)
+            failed = isinstance(outcome, Exception)
+            item = program.throw(outcome) if failed else program.send(outcome)
+            outcome = (
+                world.answer(item) if isinstance(item, Want) else world.played.events.append(item)
+            )
+            if not isinstance(item, Want):
+                on_event(item)
     except StopIteration as end:
-        done.result = end.value
-    assert not waiting, f"never asked for: {waiting}"
-    return done
+        world.played.result = end.value
+    assert not world.outcomes, f"never asked for: {world.outcomes}"
+    return world.played
+
+
+@dataclass
+class _World:
+    """What answers the wants."""
+
+    outcomes: list[Outcome]
+    times: Iterator[float]
+    played: Played
+    chunks: Iterator[Any] = field(default_factory=lambda: iter(()))
+
+    def answer(self, want: Want) -> Any:
+        match want:
+            case SendRequest(request) | OpenStream(request):
+                return self.exchange(request)
+            case ReadChunk():
+                return next(self.chunks, None)
+            case CallTools(handler, tool_calls):
+                return handler(list(tool_calls))
+            case Now():
+                return next(self.times)
+            case Sleep(seconds):
+                return self.played.slept.append(seconds)
+            case Note():
+                return self.played.notes.append(want)
+            case CloseStream():
+                self.played.closed += 1
+                return None
+
+    def exchange(self, request: Request) -> Any:
+        self.played.requests.append(request)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, (Response, Exception)):
+            return outcome
+        self.chunks = iter(outcome)
+        return answer()

@@ -1,0 +1,161 @@
+"""``execute``, over a real server."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import noukai_sdk
+from noukai_sdk import ExecuteResult, FlowExecutionError, errors
+from tests.client.service import DONE, Reply, Service
+from tests.client.sides import Side
+
+EVERYTHING: dict[str, Any] = {
+    "message": "Input text",
+    "parameters": {"difficulty": "hard"},
+    "block_overrides": {"step-id": {"temperature": 0.5}},
+    "attachments": [{"url": "https://files.test/a.png", "mime_type": "image/png"}],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "tool_choice": "auto",
+    "trace": True,
+}
+ON_THE_WIRE = {
+    "message": "Input text",
+    "parameters": {"difficulty": "hard"},
+    "blockOverrides": {"step-id": {"temperature": 0.5}},
+    "attachments": [{"url": "https://files.test/a.png", "mime_type": "image/png"}],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "toolChoice": "auto",
+    "trace": True,
+}
+
+
+async def test_a_result(side: Side, service: Service) -> None:
+    async with side.flow() as flow:
+        result = await side.call(flow.execute, message="hi")
+    assert result == ExecuteResult(
+        status="completed", result={"grade": 3}, flow_id="f", block_count=2, execution_id="e"
+    )
+    assert (result.output, result.session_id, result.requires_tool_calls) == (
+        {"grade": 3},
+        None,
+        False,
+    )
+
+
+async def test_the_request_is_the_wires(side: Side, service: Service) -> None:
+    async with side.flow() as flow:
+        await side.call(flow.execute, **EVERYTHING, session_id="s-1", extra_headers={"X-Mine": "1"})
+    request = service.last
+    assert (request.method, request.path) == ("POST", "/api/v1/seq/acme/spelling/grade-3/execute")
+    assert request.body == ON_THE_WIRE
+    headers = request.headers
+    assert headers["authorization"] == "Bearer nk_test"
+    assert headers["x-noukai-api-version"] == "2026-05-31"
+    assert headers["content-type"] == "application/json"
+    assert (headers["x-session-id"], headers["x-mine"]) == ("s-1", "1")
+    agent = headers["user-agent"]
+    assert agent.startswith(f"noukai-python/{noukai_sdk.__version__} (httpx/")
+    assert "; python/3." in agent
+
+
+@pytest.mark.parametrize(
+    ("version", "path"), [("draft", "grade-3/execute"), (3, "grade-3/v3/execute")]
+)
+async def test_a_version(side: Side, service: Service, version: Any, path: str) -> None:
+    async with side.flow() as flow:
+        await side.call(flow.execute, message="hi", version=version)
+    assert service.last.path == f"/api/v1/seq/acme/spelling/{path}"
+
+
+async def test_chat_turns_in_place_of_a_message(side: Side, service: Service) -> None:
+    turns = [{"role": "user", "content": "hi"}]
+    async with side.flow() as flow:
+        await side.call(flow.execute, messages=turns, message=None, parameters=None)
+    assert service.last.body == {"messages": turns}
+
+
+async def test_a_slug_of_any_letters_arrives_as_it_is(side: Side, service: Service) -> None:
+    async with side.client() as client:
+        flow = client.flow(org="a b", project="ü%", slug="x?y#z")
+        await side.call(flow.execute, message="hi")
+    assert service.last.path == "/api/v1/seq/a%20b/%C3%BC%25/x%3Fy%23z/execute"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.AuthenticationError),
+        (402, errors.InsufficientCreditsError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.FlowNotFoundError),
+        (429, errors.RateLimitError),
+        (400, errors.FlowExecutionError),
+        (503, errors.FlowExecutionError),
+    ],
+)
+async def test_errors_carry_what_the_answer_said(
+    side: Side, service: Service, status: int, kind: type[errors.NoukaiError]
+) -> None:
+    body = {"detail": {"code": "SOME_CODE", "message": "what happened"}}
+    headers = {"www-authenticate": "Bearer", "retry-after": "2"}
+    service.says(Reply(body, status, headers))
+    async with side.flow() as flow:
+        with pytest.raises(kind, match="SOME_CODE: what happened") as caught:
+            await side.call(flow.execute, message="hi")
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status_code, error.code, error.request_id) == (status, "SOME_CODE", "req-1")
+    assert error.response_body == body
+    assert getattr(error, "retry_after", 2.0) == 2.0
+    assert getattr(error, "www_authenticate", "Bearer") == "Bearer"
+    assert len(service.requests) == 1
+
+
+async def test_an_answer_that_is_no_result(side: Side, service: Service) -> None:
+    service.says(Reply(b"<html>welcome</html>", headers={"content-type": "text/html"}))
+    async with side.flow() as flow:
+        with pytest.raises(FlowExecutionError) as caught:
+            await side.call(flow.execute, message="hi")
+    assert (caught.value.code, caught.value.response_body) == (
+        "INVALID_RESPONSE",
+        "<html>welcome</html>",
+    )
+
+
+async def test_one_default_session_for_all_calls(side: Side, service: Service) -> None:
+    async with side.flow(session_id="s-all") as flow:
+        tagged = await side.call(flow.execute, message="hi")
+        other = await side.call(flow.execute, message="hi", session_id="s-one")
+    assert [request.headers["x-session-id"] for request in service.requests] == ["s-all", "s-one"]
+    assert (tagged.session_id, other.session_id) == ("s-all", "s-one")
+
+
+async def test_nothing_is_sent_before_the_coroutine_is_awaited(
+    async_side: Side, service: Service
+) -> None:
+    async with async_side.flow() as flow:
+        waiting = flow.execute(message="hi")
+        assert not service.requests
+        assert (await waiting).result == {"grade": 3}
+
+
+async def test_the_hook_and_the_logger(
+    side: Side, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[dict[str, Any]] = []
+    with caplog.at_level(logging.DEBUG, "noukai_sdk"):
+        async with side.flow(log_handler=told.append, log_payloads=True) as flow:
+            await side.call(flow.execute, message="hi")
+    assert [(event["phase"], event["status_code"]) for event in told] == [
+        ("request", None),
+        ("response", 200),
+    ]
+    assert told[1]["request_body"] == {"message": "hi"}
+    assert told[1]["response_body"] == DONE
+    assert told[1]["path"] == "/seq/acme/spelling/grade-3/execute"
+    ours = [record.getMessage() for record in caplog.records if record.name == "noukai_sdk"]
+    assert [line.split()[0] for line in ours] == ["phase=request", "phase=response"]
+    assert "nk_test" not in repr(told) + caplog.text

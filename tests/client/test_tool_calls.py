@@ -1,0 +1,231 @@
+"""Tool pauses of ``execute``: the handler's forms, resuming by hand, the wrong ways."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from noukai_sdk import ExecuteResult, PausedResult, ToolCallLimitError
+from tests.client.service import CALL, DONE, PAUSED, Reply, Service
+from tests.client.sides import SYNC, Side
+
+TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
+RESULTS = [{"tool_call_id": "call_1", "output": {"sky": "blue"}}]
+ON_THE_WIRE = {"role": "tool", "tool_call_id": "call_1", "content": '{"sky":"blue"}'}
+
+
+def plain(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    assert tool_calls == [CALL]
+    return RESULTS
+
+
+async def asynchronous(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return plain(tool_calls)
+
+
+class Plain:
+    def __call__(self, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return plain(tool_calls)
+
+    def method(self, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return plain(tool_calls)
+
+
+class Asynchronous:
+    async def __call__(self, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return plain(tool_calls)
+
+    async def method(self, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return plain(tool_calls)
+
+
+def second_argument(_: str, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return plain(tool_calls)
+
+
+async def async_second_argument(_: str, tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return plain(tool_calls)
+
+
+PLAIN: list[Callable[..., Any]] = [
+    plain, Plain(), Plain().method, functools.partial(second_argument, "x"), lambda calls: plain(calls),
+]  # fmt: skip
+ASYNCHRONOUS: list[Callable[..., Any]] = [
+    asynchronous,
+    Asynchronous(),
+    Asynchronous().method,
+    functools.partial(async_second_argument, "x"),
+    functools.partial(functools.partial(async_second_argument), "x"),
+    functools.partial(Asynchronous()),
+]
+CONTINUED = {
+    "tools": TOOLS,
+    "executionId": "e",
+    "pausedAtStep": "step-1",
+    "iterationsUsed": 1,
+    "toolCallMessages": [{"role": "user", "content": "hi"}, ON_THE_WIRE],
+    "accumulatedOutputs": {},
+}
+
+
+@pytest.mark.parametrize("handler", PLAIN)
+async def test_a_plain_handler(side: Side, service: Service, handler: Callable[..., Any]) -> None:
+    service.says(PAUSED, PAUSED, DONE)
+    async with side.flow() as flow:
+        result = await side.call(
+            flow.execute, message="hi", tools=TOOLS, tool_handler=handler, session_id="s1"
+        )
+    assert result.result == {"grade": 3}
+    assert [request.body for request in service.requests] == [
+        {"message": "hi", "tools": TOOLS},
+        CONTINUED,
+        CONTINUED,
+    ]
+    assert [request.headers["x-session-id"] for request in service.requests] == ["s1"] * 3
+
+
+@pytest.mark.parametrize("handler", ASYNCHRONOUS)
+async def test_an_async_handler_on_the_async_client(
+    async_side: Side, service: Service, handler: Callable[..., Any]
+) -> None:
+    service.says(PAUSED, DONE)
+    async with async_side.flow() as flow:
+        result = await flow.execute(message="hi", tools=TOOLS, tool_handler=handler)
+    assert result.result == {"grade": 3}
+
+
+@pytest.mark.parametrize("handler", ASYNCHRONOUS)
+@pytest.mark.parametrize("method", ["execute", "steps", "events"])
+def test_the_sync_client_refuses_it_at_call_time(
+    service: Service, handler: Callable[..., Any], method: str
+) -> None:
+    with (
+        SYNC.make() as client,
+        pytest.raises(TypeError, match=f"{method}.*plain function.*AsyncNoukai"),
+    ):
+        getattr(client.flow("grade-3"), method)(message="hi", tool_handler=handler)
+    assert not service.requests
+
+
+@pytest.mark.parametrize("make", [lambda: asynchronous([CALL]), lambda: Awaitable()])
+def test_and_at_the_latest_when_it_gives_an_awaitable(
+    service: Service, make: Callable[[], Any]
+) -> None:
+    service.says(PAUSED)
+    with SYNC.make() as client, pytest.raises(TypeError, match="returned an awaitable"):
+        client.flow("grade-3").execute(message="hi", tool_handler=lambda calls: make())
+
+
+class Awaitable:
+    def __await__(self) -> Any:
+        yield
+
+
+async def test_the_rounds_are_counted(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    async with side.flow() as flow:
+        with pytest.raises(ToolCallLimitError, match="max_tool_rounds=3") as caught:
+            await side.call(flow.execute, message="hi", tool_handler=plain, max_tool_rounds=3)
+    assert len(service.requests) == 4
+    assert caught.value.execution_id == "e"
+
+
+async def test_ten_rounds_by_default(side: Side, service: Service) -> None:
+    service.says(*[PAUSED] * 10, DONE)
+    async with side.flow() as flow:
+        assert (
+            await side.call(flow.execute, message="hi", tool_handler=plain)
+        ).status == "completed"
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("x"), OSError("the tool's own network"), StopIteration(5)]
+)
+async def test_what_a_handler_raises_is_the_callers(
+    side: Side, service: Service, error: Exception
+) -> None:
+    service.says(PAUSED)
+
+    def broken(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        raise error
+
+    async with side.flow() as flow:
+        with pytest.raises((ZeroDivisionError, OSError, RuntimeError)) as caught:
+            await side.call(flow.execute, message="hi", tool_handler=broken)
+    assert error in (caught.value, caught.value.__cause__)
+
+
+async def test_a_handler_that_returns_nothing(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    async with side.flow() as flow:
+        with pytest.raises(TypeError, match="must be a list of dicts, not NoneType"):
+            await side.call(flow.execute, message="hi", tool_handler=lambda calls: None)
+
+
+async def test_many_messages_are_warned_of(side: Side, service: Service) -> None:
+    service.says({**PAUSED, "toolCallMessages": [{"role": "user", "content": "hi"}] * 200}, DONE)
+    async with side.flow() as flow:
+        with pytest.warns(UserWarning, match="201 tool messages"):
+            await side.call(flow.execute, message="hi", tool_handler=plain)
+
+
+async def test_resuming_by_hand(side: Side, service: Service) -> None:
+    service.says(PAUSED, PAUSED, DONE)
+    async with side.flow() as flow:
+        result = await side.call(
+            flow.execute, message="hi", tools=TOOLS, session_id="s1", extra_headers={"X-Mine": "1"}
+        )
+        assert isinstance(result, PausedResult)
+        assert (result.requires_tool_calls, result.tool_calls, result.session_id) == (
+            True,
+            [CALL],
+            "s1",
+        )
+        while result.requires_tool_calls:
+            result = await side.resume(result, RESULTS)
+    assert isinstance(result, ExecuteResult)
+    assert result.session_id == "s1"
+    assert [request.body for request in service.requests[1:]] == [CONTINUED, CONTINUED]
+    assert [request.headers["x-session-id"] for request in service.requests] == ["s1"] * 3
+    assert [request.headers["x-mine"] for request in service.requests] == ["1"] * 3
+
+
+async def test_resuming_the_wrong_way(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    async with side.flow() as flow:
+        paused = await side.call(flow.execute, message="hi")
+        if side.is_async:
+            with pytest.raises(TypeError, match=r"await result\.resume\(\.\.\.\)"):
+                paused.resume_sync(tool_results=RESULTS)
+        else:
+            with pytest.raises(TypeError, match=r"resume_sync\(\.\.\.\)"):
+                await paused.resume(tool_results=RESULTS)
+    assert len(service.requests) == 1
+
+
+async def test_bad_results_by_hand(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    async with side.flow() as flow:
+        paused = await side.call(flow.execute, message="hi")
+        with pytest.raises(ValueError, match="'call_1' needs 'output' or 'content'"):
+            await side.resume(paused, [{"tool_call_id": "call_1"}])
+    assert len(service.requests) == 1
+
+
+def test_a_pause_of_no_client_cannot_be_resumed() -> None:
+    paused = PausedResult.model_validate(PAUSED)
+    with pytest.raises(TypeError, match="did not come from a client"):
+        paused.resume_sync(tool_results=RESULTS)
+
+
+async def test_the_services_own_limit(side: Side, service: Service) -> None:
+    service.says(
+        PAUSED, Reply({"detail": {"code": "TOOL_ITERATION_LIMIT", "message": "enough"}}, 400)
+    )
+    async with side.flow() as flow:
+        with pytest.raises(Exception, match="TOOL_ITERATION_LIMIT") as caught:
+            await side.call(flow.execute, message="hi", tool_handler=plain)
+    assert caught.value.execution_id == "e"  # type: ignore[attr-defined]
