@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -37,6 +38,21 @@ R = TypeVar("R", bound=Closable)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Opened(Generic[R]):
+    """A resource where it lives. A forked child inherits it, and can do nothing with it."""
+
+    resource: R
+    holder: AsyncGenerator[R, None]
+    loop: asyncio.AbstractEventLoop
+    pid: int
+    calls: set[asyncio.Task[Any] | None] = field(default_factory=set)
+
+    @property
+    def lives(self) -> bool:
+        return self.pid == os.getpid() and not self.loop.is_closed()
+
+
 class Host(Generic[R]):
     """Opens a resource at once, so that a wrong setting is told at once.
 
@@ -46,12 +62,8 @@ class Host(Generic[R]):
 
     def __init__(self, open_resource: Callable[[], R]) -> None:
         self._open = open_resource
-        self._unused: R | None = open_resource()
-        self._holder: AsyncGenerator[R, None] | None = None
-        self._resource: R | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = os.getpid()
-        self._calls: set[asyncio.Task[Any] | None] = set()
+        self._first: R | None = open_resource()
+        self._opened: _Opened[R] | None = None
         self._closed = False
 
     def run(self, work: Callable[[R], Awaitable[T]]) -> T:
@@ -59,6 +71,7 @@ class Host(Generic[R]):
 
         Raises:
             LlmClosedError: The host is closed, or was closed meanwhile.
+            RuntimeError: Called on the loop thread, which would wait for itself.
         """
         self._check()
         outcome: tuple[T] | None = loop_thread.call(self._do, work)
@@ -77,37 +90,22 @@ class Host(Generic[R]):
             RuntimeError: Called on the loop thread, which would wait for itself.
         """
         self._closed = True
-        if self._lives():
-            if self._loop is _running_loop():
+        opened = self._opened
+        if opened is not None and opened.lives:
+            if opened.loop is _running_loop():
                 raise RuntimeError("a blocking call inside async code: await aclose() instead")
-            loop_thread.submit(self._release).result()
+            loop_thread.submit(self._release, opened).result()
 
     async def aclose(self) -> None:
         """As :meth:`close`, without blocking the loop."""
         self._closed = True
-        if self._lives():
-            await _outcome(loop_thread.submit(self._release))
+        opened = self._opened
+        if opened is not None and opened.lives:
+            await _outcome(loop_thread.submit(self._release, opened))
 
     def _check(self) -> None:
         if self._closed:
             raise LlmClosedError("this client was closed: make a new one")
-
-    def _lives(self) -> bool:
-        """Whether the resource is open in a loop that still runs, in this process."""
-        return self._loop is not None and not self._loop.is_closed() and self._pid == os.getpid()
-
-    async def _do(self, work: Callable[[R], Awaitable[T]]) -> tuple[T] | None:
-        """The work's result, in the loop thread; None where it was stopped."""
-        _forget_trio()
-        call = asyncio.current_task()
-        self._calls.add(call)
-        try:
-            return (await work(await self._opened()),)
-        except asyncio.CancelledError:
-            # The caller has gone, or the client or the runtime is being closed.
-            return None
-        finally:
-            self._calls.discard(call)
 
     def _result(self, outcome: tuple[T] | None) -> T:
         if outcome is not None:
@@ -115,24 +113,38 @@ class Host(Generic[R]):
         self._check()
         raise LlmClosedError("the runtime was shut down while this call was under way")
 
-    async def _opened(self) -> R:
-        if self._resource is None or not self._lives() or self._loop is not _running_loop():
-            unused = self._unused if self._pid == os.getpid() else None
-            self._unused, self._pid, self._loop = None, os.getpid(), _running_loop()
-            # A generator, because a loop closes those that it has begun when it ends itself.
-            self._holder = _held(unused or self._open())
-            self._resource = await anext(self._holder)
-        return self._resource
-
-    async def _release(self) -> None:
+    async def _do(self, work: Callable[[R], Awaitable[T]]) -> tuple[T] | None:
+        """The work's result, in the loop thread; None where it was stopped."""
         _forget_trio()
-        calls = [call for call in self._calls if call is not None]
+        opened, call = await self._here(), asyncio.current_task()
+        opened.calls.add(call)
+        try:
+            return (await work(opened.resource),)
+        except asyncio.CancelledError:
+            # The caller has gone, or the client or the runtime is being closed.
+            return None
+        finally:
+            opened.calls.discard(call)
+
+    async def _here(self) -> _Opened[R]:
+        opened = self._opened
+        if opened is None or not opened.lives:
+            resource, self._first = self._first or self._open(), None
+            # A generator, because a loop closes those that it has begun when it ends itself.
+            holder = _held(resource)
+            await anext(holder)
+            opened = _Opened(resource, holder, asyncio.get_running_loop(), os.getpid())
+            self._opened = opened
+        return opened
+
+    async def _release(self, opened: _Opened[R]) -> None:
+        _forget_trio()
+        calls = [call for call in opened.calls if call is not None]
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        if self._holder is not None:
-            await self._holder.aclose()
-        self._loop = None
+        await opened.holder.aclose()
+        self._opened = None
 
 
 class HostedClient(Generic[R]):

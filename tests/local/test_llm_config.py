@@ -142,6 +142,21 @@ def test_the_key_comes_from_the_environment_or_is_asked_for(
     assert open_config(config).name == config.name
 
 
+@pytest.mark.parametrize("key", [f"{SECRET}\n", f"{SECRET} ", f"{SECRET}é"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        LlmConfig.openai,
+        LlmConfig.anthropic,
+        lambda k: LlmConfig.openai_compatible("http://h", "m", api_key=k),
+    ],
+)
+def test_a_key_that_cannot_be_one_is_refused_and_not_printed(make: Any, key: str) -> None:
+    with pytest.raises(LlmConfigError, match="a line break") as caught:
+        open_config(make(key))
+    assert SECRET not in str(caught.value)
+
+
 def test_a_compatible_server_never_gets_the_key_for_openai(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

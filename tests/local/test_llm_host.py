@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,13 @@ def test_a_forked_child_opens_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     host.run(Resource.use)
     host.run(Resource.use)
     assert Resource.opened == opened + 2
+    host.close()
+
+
+def test_without_trios_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sniffio", None)
+    host = Host(Resource)
+    assert host.run(Resource.use) == "none"
     host.close()
 
 

@@ -95,6 +95,12 @@ def test_a_stream_that_nothing_ended_is_cut(reader: Any) -> None:
         reader().end()
 
 
+@pytest.mark.parametrize("content", [5, [], {}])
+def test_text_that_is_no_text(content: Any) -> None:
+    with pytest.raises(LlmResponseError):
+        openai_answers.StreamReader().read(openai_delta(content=content))
+
+
 def test_whole_answers_with_tool_calls() -> None:
     message = {"content": None, "tool_calls": [CALLS[0], {"function": {"name": "g"}}]}
     read = openai_answers.read_completion({"choices": [{"message": message}]})

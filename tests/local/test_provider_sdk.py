@@ -17,6 +17,7 @@ from noukai_sdk.local.llm_config import LlmConfig
 from noukai_sdk.local.llm_errors import (
     LlmAuthenticationError,
     LlmClosedError,
+    LlmConfigError,
     LlmConnectionError,
     LlmError,
     LlmRateLimitError,
@@ -409,6 +410,50 @@ async def test_a_closed_model_says_so(protocol: str, how: str) -> None:
     await model.aclose()
     with pytest.raises(LlmClosedError, match="smollm2: the model was closed"):
         await ask(model, how)
+
+
+async def test_closing_the_model_ends_what_is_under_way(protocol: str, how: str) -> None:
+    with fault_server(silent() if how == "answer" else stalled()) as server:
+        model = open_config(config(protocol, server.url))
+
+        async def call() -> None:
+            with pytest.raises(LlmClosedError, match="closed meanwhile"):
+                await ask(model, how)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            assert await happened(server.waiting)
+            await model.aclose()
+        assert await happened(server.hung_up)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name"), [("openai_compatible", "OpenAIError"), ("anthropic", "AnthropicError")]
+)
+async def test_other_errors_of_the_client_are_translated_too(
+    protocol: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aclosing(open_config(config(protocol, "http://127.0.0.1:9"))) as opened:
+        model: Any = opened
+
+        async def fail(*_: Any, **__: Any) -> None:
+            raise getattr(model._sdk, name)("odd settings")
+
+        monkeypatch.setattr(model._client, "post", fail)
+        with pytest.raises(LlmConfigError, match="odd settings"):
+            await ask(model, "answer")
+
+
+async def test_a_mistake_in_this_program_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with aclosing(open_config(config("openai", "http://127.0.0.1:9"))) as opened:
+        model: Any = opened
+
+        async def fail(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(model._client, "post", fail)
+        with pytest.raises(ZeroDivisionError):
+            await ask(model, "answer")
 
 
 async def test_warming_up_takes_a_server_without_a_list_of_models(provider: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..llm_config import LlmConfig
-from ..llm_errors import LlmConfigError, MissingExtraError
+from ..llm_errors import MissingExtraError
 from .anthropic_answers import StreamReader, read_message
 from .anthropic_requests import body_of
+from .keys import required_key
 from .sdk_model import SdkModel
 
 
@@ -18,13 +18,13 @@ class AnthropicModel(SdkModel):
 
     Raises:
         MissingExtraError: The client is not installed.
-        LlmConfigError: No key was given and the environment has none.
+        LlmConfigError: The key is missing or cannot be one.
     """
 
     _path = "/v1/messages"
 
     def __init__(self, config: LlmConfig) -> None:
-        sdk, key = _import_anthropic(), _api_key(config)
+        sdk, key = _import_anthropic(), required_key(config, "ANTHROPIC_API_KEY")
         client = sdk.AsyncAnthropic(
             api_key=key,
             base_url=config.base_url,
@@ -58,10 +58,3 @@ def _import_anthropic() -> Any:
             "this model needs the anthropic client: pip install 'noukai-sdk[anthropic]'"
         ) from error
     return anthropic
-
-
-def _api_key(config: LlmConfig) -> str:
-    key = config.api_key or os.environ.get("ANTHROPIC_API_KEY")
-    if not key:
-        raise LlmConfigError(f"{config.name} needs a key: pass api_key= or set ANTHROPIC_API_KEY")
-    return key

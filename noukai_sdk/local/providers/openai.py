@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..llm_config import LlmConfig
-from ..llm_errors import LlmConfigError, MissingExtraError
+from ..llm_errors import MissingExtraError
+from .keys import required_key, usable_key
 from .openai_answers import StreamReader, read_completion
 from .sdk_model import SdkModel
 
@@ -21,7 +21,7 @@ class OpenAiModel(SdkModel):
 
     Raises:
         MissingExtraError: The client is not installed.
-        LlmConfigError: No key was given and the environment has none.
+        LlmConfigError: The key is missing or cannot be one.
     """
 
     _path = "/chat/completions"
@@ -73,11 +73,8 @@ def api_key(config: LlmConfig) -> str:
     """The configuration's key, the environment's, or a stand-in where none is needed."""
     variable = _KEY_VARIABLES.get(config.provider)
     if variable is None:
-        return config.api_key or "none"
-    key = config.api_key or os.environ.get(variable)
-    if not key:
-        raise LlmConfigError(f"{config.name} needs a key: pass api_key= or set {variable}")
-    return key
+        return usable_key(config, config.api_key or "none")
+    return required_key(config, variable)
 
 
 def make_client(sdk: Any, config: LlmConfig, key: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..llm_errors import (
     LlmAuthenticationError,
+    LlmConfigError,
     LlmConnectionError,
     LlmError,
     LlmRateLimitError,
@@ -65,6 +66,8 @@ def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
         )
     if isinstance(error, TypeError | UnicodeEncodeError):
         return LlmRequestError(f"{provider}: the request cannot be written as JSON: {error}")
+    if type(error).__module__.partition(".")[0] == sdk.__name__:
+        return LlmConfigError(f"{provider}: {error}")
     return _from_http(provider, error)
 
 

@@ -8,8 +8,8 @@ a stream, and a field that is new or missing would be an error.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..chat import ChatDelta, ChatRequest
@@ -117,7 +117,14 @@ class SdkModel(ABC):
     def _models_path(self) -> str:
         return "/models"
 
-    def _translated(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         if self._closed:
             raise LlmClosedError(f"{self.name}: the model was closed: open a new one")
-        return translated(self._sdk, self.name, self._key)
+        try:
+            with translated(self._sdk, self.name, self._key):
+                yield
+        except Exception as error:
+            if self._closed:
+                raise LlmClosedError(f"{self.name}: the model was closed meanwhile") from error
+            raise
