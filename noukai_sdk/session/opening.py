@@ -263,7 +263,13 @@ def _source(options: Mapping[str, Any]) -> Any:
 
 
 def _transport_of(source: Any) -> Any:
-    return getattr(source, "_transport", source)
+    transport = getattr(source, "_transport", source)
+    if not hasattr(transport, "is_async"):
+        raise TypeError(
+            "client= takes a Noukai or an AsyncNoukai, and transport= the transport of one, "
+            f"not {type(source).__name__}"
+        )
+    return transport
 
 
 __all__ = [

@@ -63,6 +63,7 @@ class ReplayScope(Scope):
         self._recorded_session = cassette.session_id
         super().__init__("replay", child)
         self._calls = itertools.count()
+        self._ended = False
         self._player = Player(cassette, self._play_options())
         self.report = self._player.report
         self.strict = self._plan.strict
@@ -71,7 +72,8 @@ class ReplayScope(Scope):
     def admit(self, call: FlowCall) -> Program[Any]:
         """Claim the call's place now; the program serves its recording."""
         live_from = self._plan.live_from
-        if live_from is not None and next(self._calls) >= live_from:
+        # A call that comes when the scope has ended is refused below, whatever was allowed in it.
+        if live_from is not None and not self._ended and next(self._calls) >= live_from:
             return self._go_live(call)
         if self._plan.redactor is not None:
             self._plan.redactor.add_secrets(api_keys(call))
@@ -96,6 +98,7 @@ class ReplayScope(Scope):
     def end(self) -> None:
         """Serve nothing from now on; write what was recorded."""
         guard.ended(self)
+        self._ended = True
         self._player.end()
         if self._plan.tape is not None:
             self._plan.tape.save(self._recorded_session)

@@ -12,8 +12,14 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noukai_sdk import ExecuteResult, Noukai, NoukaiError, PausedResult, ReplayError
-from noukai_sdk import trace_scope_sync
+from noukai_sdk import (
+    ExecuteResult,
+    Noukai,
+    NoukaiError,
+    PausedResult,
+    ReplayError,
+    trace_scope_sync,
+)
 from noukai_sdk.models.events import EVENT_CLASSES, StreamEvent
 from tests.replay.service import TOOLS, execution, step, weather, weather_stream
 
@@ -175,7 +181,9 @@ def test_the_good_ones_are_good() -> None:
     """The fuzzer starts from sessions that replay without an error."""
     for recorded in (execution(0), weather()):
         body = json.dumps({"sessionId": "s-1", "executions": [recorded]}).encode()
-        transport = httpx.MockTransport(lambda request, body=body: httpx.Response(200, content=body))
+        transport = httpx.MockTransport(
+            lambda request, body=body: httpx.Response(200, content=body)
+        )
         http = httpx.Client(transport=transport)
         client = Noukai(api_key="nk_test", http_client=http)
         with (

@@ -184,8 +184,10 @@ async def test_equal_inputs_are_answered_in_recorded_order_with_a_warning(
     service: Service, async_side: AsyncSide
 ) -> None:
     service.record(
-        *(execution(n, "same", steps=[step(output=n, inputSnapshot={"message": "same"})])
-          for n in range(3))
+        *(
+            execution(n, "same", steps=[step(output=n, inputSnapshot={"message": "same"})])
+            for n in range(3)
+        )
     )
     with pytest.warns(ReplayConcurrencyWarning, match="the same input.*recorded order"):
         async with async_side.scope():
@@ -252,7 +254,8 @@ async def test_a_call_that_begins_when_another_ends_does_not_overlap(
 
 async def test_a_call_inside_a_stream_is_no_concurrency(service: Service, side: Side) -> None:
     service.record(
-        execution(0, triggerType="step", took=3), *(execution(n, triggerType="step") for n in (5, 6))
+        execution(0, triggerType="step", took=3),
+        *(execution(n, triggerType="step") for n in (5, 6)),
     )
     outputs = []
     async with side.scope() as scope:

@@ -222,6 +222,6 @@ def test_a_call_from_no_python_code_has_no_site() -> None:
     from noukai_sdk.replay import callsite
 
     names = {"__name__": "noukai_sdk.made_up", "call_site": callsite.call_site}
-    exec(compile("site = call_site()", "made_up", "exec"), names)  # noqa: S102 - our own text
+    exec(compile("site = call_site()", "made_up", "exec"), names)
     # Above that frame is this test, so it is found.
     assert names["site"].function == "test_a_call_from_no_python_code_has_no_site"  # type: ignore[attr-defined]

@@ -215,7 +215,10 @@ async def test_tasks_of_a_group_share_the_scope(
 
     with pytest.warns(ReplayConcurrencyWarning):
         async with async_side.scope() as scope:
-            tasks = [asyncio.create_task(nested("m3", "m1")), asyncio.create_task(nested("m0", "m2"))]
+            tasks = [
+                asyncio.create_task(nested("m3", "m1")),
+                asyncio.create_task(nested("m0", "m2")),
+            ]
             both = await asyncio.gather(*tasks)
     assert both == [["answer to m3", "answer to m1"], ["answer to m0", "answer to m2"]]
     assert scope.report.clean
