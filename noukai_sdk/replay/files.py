@@ -15,6 +15,7 @@ sees the old file or the new one and never a part.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ from ..protocol.answers import first_problem
 from .cassette import Cassette
 from .recording import Recording
 from .redaction import Redactor
-from .sealing import BrokenSealError, Seal
+from .sealing import Seal
 
 FORMAT_VERSION = 1
 _MARK = "noukai_cassette"
@@ -73,14 +74,12 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
             names file and line.
     """
     name = os.fspath(path)
-    first, *others = _lines(name)
-    header = _header(name, first)
-    seal = Seal() if header.sealed else None
-    _check(name, 1, first, seal)
-    recordings = []
-    for number, line in enumerate(others, start=2):
-        _check(name, number, line, seal)
-        recordings.append(_recording(name, number, line))
+    lines = _lines(name)
+    header = _header(name, lines[0])
+    if header.sealed:
+        _check_seals(name, lines)
+    with _uncollected():
+        recordings = [_recording(name, number, line) for number, line in enumerate(lines[1:], 2)]
     if len(recordings) != header.recordings:
         said = f"the file ends after {len(recordings)} recordings of {header.recordings}"
         raise _bad(name, len(recordings) + 1, said)
@@ -168,18 +167,28 @@ def _header(name: str, line: bytes) -> _Header:
         raise _bad(name, 1, f"the header is damaged: {first_problem(error)}") from error
 
 
-def _check(name: str, number: int, line: bytes, seal: Seal | None) -> None:
-    if seal is None:
-        return
+def _check_seals(name: str, lines: Sequence[bytes]) -> None:
+    seal = Seal()
+    for number, line in enumerate(lines, start=1):
+        if not seal.fits(line):
+            raise _bad(
+                name,
+                number,
+                "this line was changed or moved since it was recorded. Record the cassette again; "
+                'or, if the change was meant, say so in line 1: "sealed": false',
+            )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look again and again at what is being loaded."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        seal.check(line)
-    except BrokenSealError as error:
-        raise _bad(
-            name,
-            number,
-            "this line was changed or moved since it was recorded. Record the cassette again; or, "
-            'if the change was meant, say so in line 1: "sealed": false',
-        ) from error
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _recording(name: str, number: int, line: bytes) -> Recording:

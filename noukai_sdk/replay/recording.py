@@ -50,12 +50,12 @@ class Recording(BaseModel):
     completed_at: float | None = None
     result: dict[str, Any] | None = None
     error: RecordedError | None = None
-    rounds: list[ToolRound] = Field(default_factory=list)
-    events: list[dict[str, Any]] = Field(default_factory=list)
+    rounds: tuple[ToolRound, ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
     closed: bool = False
-    chunks: list[tuple[float, int]] = Field(default_factory=list)
-    statuses: list[dict[str, Any]] = Field(default_factory=list)
-    look_errors: list[tuple[int, RecordedError]] = Field(default_factory=list)
+    chunks: tuple[tuple[float, int], ...] = ()
+    statuses: tuple[dict[str, Any], ...] = ()
+    look_errors: tuple[tuple[int, RecordedError], ...] = ()
     truncated: bool = False
     unavailable: str | None = None
 

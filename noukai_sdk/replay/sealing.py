@@ -10,10 +10,6 @@ _END = b'"}'
 _LENGTH = len(_FIELD) + _DIGITS + len(_END)
 
 
-class BrokenSealError(Exception):
-    """A line is not what was written, or not where it was written."""
-
-
 class Seal:
     """Seals the lines of one file, or checks their seals, from the first on."""
 
@@ -27,8 +23,7 @@ class Seal:
         self._digest.update(body)
         return body + _FIELD + self._digest.hexdigest().encode() + _END
 
-    def check(self, line: bytes) -> None:
-        """Raise BrokenSealError where ``line`` does not have the seal that belongs to it here."""
+    def fits(self, line: bytes) -> bool:
+        """Whether ``line`` has the seal that belongs to it here."""
         self._digest.update(line[:-_LENGTH])
-        if line[-_LENGTH:] != _FIELD + self._digest.hexdigest().encode() + _END:
-            raise BrokenSealError
+        return line[-_LENGTH:] == _FIELD + self._digest.hexdigest().encode() + _END
