@@ -133,12 +133,12 @@ class Draft:
             completed_at=self._time(self._ended),
             result=self._result,
             error=self._error,
-            rounds=self._rounds,
-            events=self._events,
+            rounds=tuple(self._rounds),
+            events=tuple(self._events),
             closed=self._closed,
-            chunks=self._chunks,
-            statuses=self._statuses,
-            look_errors=self._look_errors,
+            chunks=tuple(self._chunks),
+            statuses=tuple(self._statuses),
+            look_errors=tuple(self._look_errors),
         )
 
     def _paused(self, pause: Any) -> None:

@@ -61,8 +61,8 @@ def _recording(execution: SessionExecution) -> Recording:
         completed_at=_seconds(execution.completed_at),
         result=None if is_job else _result(execution),
         error=None if is_job else _error(execution),
-        rounds=execution.tool_rounds or [],
-        events=execution.events or ([] if kind == "execute" else _rebuilt_events(execution)),
+        rounds=tuple(execution.tool_rounds or ()),
+        events=tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution))),
         truncated=any(step.truncated for step in execution.steps),
         unavailable=_unavailable(execution),
     )
