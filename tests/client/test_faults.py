@@ -1,0 +1,216 @@
+"""Everything that can go wrong below the wire, as errors of the SDK."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from noukai_sdk import APIConnectionError, APITimeoutError, AuthenticationError, NoukaiError
+from noukai_sdk.client import BASE_URLS
+from tests.client import sockets
+from tests.client.service import DONE, STARTED, Reply, Service, output, stream
+from tests.client.sides import Side
+
+METHODS = [
+    "execute",
+    "steps",
+    "events",
+    "execute_async",
+    "trace",
+    "step_trace",
+    "live_trace",
+    "poll",
+]
+READS = ["trace", "step_trace", "live_trace", "poll"]
+
+
+async def call(side: Side, flow: Any, method: str, **options: Any) -> Any:
+    """Any method of the client, to its end."""
+    if method in ("steps", "events"):
+        return await side.collect(getattr(flow, method)(message="hi", **options))
+    if method == "live_trace":
+        return await side.collect(flow.run("e").live_trace(**options))
+    if method in ("trace", "step_trace"):
+        arguments = ["step-1"] if method == "step_trace" else []
+        return await side.call(getattr(flow.run("e"), method), *arguments, **options)
+    if method == "poll":
+        return await side.call(flow.job("e").poll, **options)
+    return await side.call(getattr(flow, method), message="hi", **options)
+
+
+@pytest.fixture
+def points_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make ``env="dev"`` mean that URL."""
+    return lambda url: monkeypatch.setitem(BASE_URLS, "dev", url)
+
+
+@pytest.fixture
+def nobody(points_at: Callable[[str], None]) -> Iterator[None]:
+    """A port where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        points_at(f"http://127.0.0.1:{bound.getsockname()[1]}/api/v1")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noukai_sdk.protocol.exchange.FIRST_DELAY", 0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("nobody")
+async def test_a_refused_connection(side: Side, method: str) -> None:
+    told: list[dict[str, Any]] = []
+    async with side.flow(log_handler=told.append) as flow:
+        with pytest.raises(APIConnectionError, match="connection failed") as caught:
+            await call(side, flow, method)
+    error = caught.value
+    assert not isinstance(error, APITimeoutError)
+    assert not error.request_sent
+    assert error.status_code is None
+    assert type(error.__cause__).__module__.split(".")[0] in ("httpx", "httpx2")
+    assert "nk_test" not in repr(error) + str(told)
+    # Nothing reached the service, so every call is tried once more.
+    assert [event["phase"] for event in told] == [
+        "request",
+        "response",
+        "retry",
+        "request",
+        "response",
+    ]
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        sockets.hang_up,
+        sockets.hang_up_at_once,
+        sockets.reset,
+        sockets.garbage,
+        sockets.cut_body,
+        sockets.bad_gzip,
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+# httpx drops generators of its own halfway when a request fails, and trio warns of them.
+@pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning")
+async def test_a_server_that_breaks_off(
+    side: Side, points_at: Callable[[str], None], handle: Any, method: str
+) -> None:
+    if handle in (sockets.cut_body, sockets.bad_gzip) and method in (
+        "steps",
+        "events",
+        "live_trace",
+    ):
+        pytest.skip("an answer to these is a stream: see test_streams.py")
+    with sockets.serve_sockets(handle) as (url, connections):
+        points_at(url)
+        async with side.flow() as flow:
+            with pytest.raises(APIConnectionError) as caught:
+                await call(side, flow, method)
+    error = caught.value
+    assert not isinstance(error, APITimeoutError)
+    assert error.request_sent
+    assert error.__cause__ is not None
+    # The service may have begun the run: only what is free to repeat is repeated.
+    if method not in READS:
+        assert len(connections) == 1
+    elif side.fast:
+        assert len(connections) >= 2  # aiohttp sends a read again by itself
+    else:
+        assert len(connections) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_call", [False, True])
+async def test_a_silent_server(
+    side: Side, points_at: Callable[[str], None], method: str, per_call: bool
+) -> None:
+    with sockets.serve_sockets(sockets.silence) as (url, connections):
+        points_at(url)
+        client = {"max_retries": 0, **({} if per_call else {"timeout": 0.2})}
+        async with side.flow(**client) as flow:
+            with pytest.raises(APITimeoutError, match="timed out") as caught:
+                await call(side, flow, method, **({"timeout": 0.2} if per_call else {}))
+    assert caught.value.request_sent
+    assert len(connections) == 1
+
+
+async def test_a_slow_answer_is_never_paid_for_twice(side: Side, service: Service) -> None:
+    service.says(Reply(DONE, when=NEVER))
+    async with side.flow(timeout=0.2, max_retries=3) as flow:
+        with pytest.raises(APITimeoutError):
+            await side.call(flow.execute, message="hi")
+    assert len(service.requests) == 1
+
+
+async def test_a_stream_that_falls_silent(side: Side, service: Service) -> None:
+    service.says(stream(STARTED, output("x"), then="silence"))
+    seen: list[Any] = []
+    async with side.flow() as flow:
+        with pytest.raises(APITimeoutError) as caught:
+            await side.collect(flow.events(message="hi", timeout=0.3), seen)
+        await service.has_disconnects()
+    assert [event.type for event in seen] == ["run_started", "step_output"]
+    assert caught.value.execution_id == "e"
+
+
+class _Never:
+    def is_set(self) -> bool:
+        return False
+
+
+NEVER: Any = _Never()
+
+
+async def test_a_server_that_cannot_be_connected_to_in_time(
+    side: Side, points_at: Callable[[str], None]
+) -> None:
+    """Its queue of connections is full, so that a new one is never made: safe to send again."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(address)
+        points_at(f"http://127.0.0.1:{address[1]}/api/v1")
+        told: list[dict[str, Any]] = []
+        async with side.flow(timeout=0.2, log_handler=told.append) as flow:
+            with pytest.raises(APITimeoutError) as caught:
+                await side.call(flow.execute, message="hi")
+        for client in waiting:
+            client.close()
+    assert not caught.value.request_sent
+    assert [event["phase"] for event in told].count("retry") == 1
+
+
+async def test_a_read_is_repeated_until_it_succeeds(side: Side, service: Service) -> None:
+    service.says(
+        Reply(None, 503),
+        Reply(None, 429, {"retry-after": "0"}),
+        Reply({"executionId": "e", "status": "running"}),
+    )
+    async with side.flow(max_retries=2) as flow:
+        assert (await side.call(flow.job("e").poll)).status == "running"
+    assert len(service.requests) == 3
+
+
+async def test_no_retries(side: Side, service: Service) -> None:
+    service.says(Reply(None, 503))
+    async with side.flow(max_retries=0) as flow:
+        with pytest.raises(NoukaiError):
+            await side.call(flow.run("e").trace)
+    assert len(service.requests) == 1
+
+
+async def test_a_rejected_key_is_said_and_not_shown(side: Side, service: Service) -> None:
+    service.says(Reply({"detail": "who are you?"}, 401))
+    async with side.client(api_key="nk_very_secret") as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await side.call(client.flow("grade-3").execute, message="hi")
+    shown = repr(client) + repr(caught.value) + str(caught.value) + repr(vars(caught.value))
+    assert "very_secret" not in shown + repr(client._transport.service)
