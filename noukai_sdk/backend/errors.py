@@ -27,6 +27,7 @@ logger = logging.getLogger("noukai_sdk.backend")
 
 _HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 _STEP_STATUS = {
+    "NOT_A_LIST": 422,
     "TEMPLATE_UNRESOLVED": 422,
     "TOOLS_NOT_ENABLED": 422,
     "TOOL_ITERATION_LIMIT": 422,
