@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import _thread
 import json
-from itertools import starmap
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
-from noukai_sdk import ReplayLeftoverError, ReplayMissError
+from noukai_sdk import ReplayLeftoverError, ReplayMissError, trace_scope_sync
 from noukai_sdk.models.reports import CallSite, ReplayReport
-from noukai_sdk.replay.callsite import call_site
-from tests.replay.service import AsyncSide, Service, Side, execution
+from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -225,9 +224,11 @@ async def test_the_call_site_is_the_applications(service: Service, async_side: A
     assert str(hit.call_site) == f"{__file__}:{line} in application"
 
 
-def test_a_call_from_no_python_code_has_no_site() -> None:
+def test_a_call_from_no_python_code_has_no_site(service: Service, sync_side: SyncSide) -> None:
     """As in a thread that runs nothing but C code and ours."""
-    sites: list[CallSite | None] = []
-    _thread.start_new_thread(sites.extend, (starmap(call_site, [()]),))
-    wait_until(lambda: sites)
-    assert sites == [None]
+    service.record(execution(0))
+    with trace_scope_sync(replay_session_id="s-1", client=sync_side.client) as scope:
+        call = (copy_context().run, (sync_side.flow().execute,), {"message": "m0"})
+        _thread.start_new_thread(*call)
+        wait_until(lambda: scope.report.hits)
+    assert scope.report.hits[0].call_site is None
