@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .models.reports import CallSite, ReplayReport
+    from .models.reports import CallSite, Candidate, ReplayReport
 
 __all__ = [
     "APIConnectionError",
@@ -233,7 +233,7 @@ class ReplayMissError(ReplayError):
         position: Which call to this slug and kind it was, counted from 0.
         recorded: How many recordings the cassette holds for this slug and kind.
         remaining: How many of the cassette's recordings are still unplayed.
-        candidates: The nearest recordings, as short descriptions, best first.
+        candidates: The nearest recordings, best first: which part of the input differs.
         reason: What probably happened, in one sentence.
         call_site: Where in the application the call was made.
     """
@@ -247,7 +247,7 @@ class ReplayMissError(ReplayError):
         position: int | None = None,
         recorded: int = 0,
         remaining: int = 0,
-        candidates: Sequence[str] = (),
+        candidates: Sequence[Candidate] = (),
         reason: str | None = None,
         call_site: CallSite | None = None,
         **details: Any,

@@ -41,6 +41,39 @@ class ReportEntry(NamedTuple):
         }
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A recording, or all recordings of a flow, that a call without a recording may have meant.
+
+    Attributes:
+        slug, kind: The flow, and how it was called.
+        recorded, unplayed: How many recordings this stands for, and how many of them are unplayed.
+        position: Which recording of this slug and kind, counted from 0; None for all of them.
+        differs: The parts of the input in which the call differs from the recording, such as
+            ``message`` or ``parameters.level``; empty where the inputs are the same, None where that
+            is not known. Never their values, which may be private.
+    """
+
+    slug: str | None
+    kind: str | None
+    recorded: int
+    unplayed: int
+    position: int | None = None
+    differs: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.slug} [{self.kind}]"
+        if self.position is None:
+            return f"{name} with {self.unplayed} of {self.recorded} unplayed"
+        played = "unplayed" if self.unplayed else "played"
+        return f"{name} #{self.position + 1}, {played}{self._difference()}"
+
+    def _difference(self) -> str:
+        if self.differs is None:
+            return ""
+        return f", differs in {', '.join(self.differs)}" if self.differs else ", has this input"
+
+
 @dataclass
 class ReplayReport:
     """Everything that one replay scope saw. Grows while the scope runs.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from ..errors import ReplayMissError
 from ..models.reports import ReplayReport
 from ..protocol.call import FlowCall
+from .candidates import nearest
 from .cassette import Cassette
 from .lane import Ticket
 
@@ -19,13 +18,13 @@ def miss(
     """The error for ``call``: what was asked, what the cassette holds, what probably happened."""
     lane = ticket.lane
     reason = reason or _reason(cassette, call, ticket)
-    candidates = _candidates(cassette, call)
+    candidates = nearest(cassette, call, ticket)
     where = f" at {ticket.site}" if ticket.site else ""
-    nearest = f" Nearest: {'; '.join(candidates)}." if candidates else ""
+    named = f" Nearest: {'; '.join(map(str, candidates))}." if candidates else ""
     return ReplayMissError(
         f"no recording answers {call.kind} call {ticket.position + 1} of flow "
         f"{call.flow.slug!r}{where}: the cassette holds {len(lane.recordings)} for it, "
-        f"{cassette.remaining} of {len(cassette.recordings)} are unplayed. {reason}{nearest}",
+        f"{cassette.remaining} of {len(cassette.recordings)} are unplayed. {reason}{named}",
         slug=call.flow.slug,
         kind=call.kind,
         position=ticket.position,
@@ -51,13 +50,3 @@ def _reason(cassette: Cassette, call: FlowCall, ticket: Ticket) -> str:
     if any(lane.slug is None for lane in cassette.lanes()):
         return "A flow of this session was deleted since, and its recordings lost their name."
     return "The code calls a flow that it did not call when it was recorded."
-
-
-def _candidates(cassette: Cassette, call: FlowCall) -> list[str]:
-    """The cassette's lanes, nearest name first, at most three."""
-    lanes = {f"{lane.slug} [{lane.kind}]": lane for lane in cassette.lanes() if lane.slug}
-    names = get_close_matches(f"{call.flow.slug} [{call.kind}]", lanes, n=3, cutoff=0.0)
-    return [
-        f"{name} with {lanes[name].remaining} of {len(lanes[name].recordings)} unplayed"
-        for name in names
-    ]
