@@ -199,7 +199,7 @@ async def test_a_sibling_that_fails(async_side: Side, service: Service, long_cal
             tasks.start_soon(fail)
 
     async with async_side.flow() as flow:
-        with pytest.raises(Exception, match="errors|Exceptions") as caught:
+        with pytest.raises(Exception, match=r"errors|Exceptions") as caught:
             await both(flow)
         assert [type(error) for error in caught.value.exceptions] == [Boom]  # type: ignore[attr-defined]
         await service.has_disconnects()

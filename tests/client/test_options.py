@@ -1,0 +1,161 @@
+"""Arguments of flow calls: what is wrong is said before any request, and ``help()`` names them all."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from noukai_sdk import AsyncFlow, Flow, ReplayInvalidSessionError
+from noukai_sdk.options import CallOptions, EventOptions, StepOptions, ToolOptions
+from tests.client.service import Service
+from tests.client.sides import SYNC
+
+METHODS = {
+    "execute": ToolOptions,
+    "steps": StepOptions,
+    "events": EventOptions,
+    "execute_async": CallOptions,
+}
+TOOL = {"type": "function", "function": {"name": "f"}}
+ATTACHMENT = {"url": "https://files.test/a"}
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"message": None}, TypeError, "needs exactly one of message= and messages="),
+    ({"messages": []}, TypeError, "needs exactly one of message= and messages="),
+    ({"message": 5}, TypeError, "message must be a str, not int"),
+    ({"message": b"hi"}, TypeError, "message must be a str, not bytes"),
+    ({"message": None, "messages": "hi"}, TypeError, "messages must be a list of dicts"),
+    ({"message": None, "messages": ["hi"]}, TypeError, "messages must be a list of dicts"),
+    ({"parameters": [1]}, TypeError, "parameters must be a dict, not list"),
+    ({"block_overrides": "x"}, TypeError, "block_overrides must be a dict, not str"),
+    ({"attachments": "https://x"}, TypeError, "attachments must be a list of dicts"),
+    ({"attachments": ["https://x"]}, TypeError, "attachments must be a list of dicts"),
+    ({"attachments": ATTACHMENT}, TypeError, "attachments must be a list of dicts"),
+    ({"attachments": [{}]}, ValueError, "an attachment needs a 'url' that starts with https://"),
+    ({"attachments": [{"url": "http://x"}]}, ValueError, "starts with https://"),
+    ({"attachments": [ATTACHMENT] * 11}, ValueError, "11 attachments: at most 10 are allowed"),
+    ({"version": 0}, ValueError, "bad version 0"),
+    ({"version": "v3"}, ValueError, "bad version 'v3'"),
+    ({"version": "production"}, NotImplementedError, "not supported yet"),
+    ({"timeout": 0}, ValueError, "timeout must be a positive number of seconds"),
+    ({"timeout": "1"}, TypeError, "timeout must be a number of seconds"),
+    ({"session_id": "a b"}, ReplayInvalidSessionError, "bad session id"),
+    ({"extra_headers": {"Authorization": "x"}}, ValueError, "may not set Authorization"),
+    ({"extra_headers": {"AUTHORIZATION": "x"}}, ValueError, "may not set AUTHORIZATION"),
+    ({"extra_headers": {"x-noukai-api-version": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"User-agent": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"X-Request-ID": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"content-Type": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"Cookie": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"X Y": "x"}}, ValueError, "'X Y' is no header name"),
+    ({"extra_headers": {5: "x"}}, ValueError, "5 is no header name"),
+    ({"extra_headers": {"X-Mine": "a\r\nX-Evil: 1"}}, ValueError, "value of X-Mine must be"),
+    ({"extra_headers": {"X-Mine": "ü"}}, ValueError, "value of X-Mine must be"),
+    ({"extra_headers": {"X-Mine": 5}}, ValueError, "value of X-Mine must be"),
+    ({"mesage": "typo"}, TypeError, "unexpected keyword argument 'mesage'"),
+]
+BAD_WITH_TOOLS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"tools": [TOOL] * 65}, ValueError, "65 tools: at most 64 are allowed"),
+    ({"tools": TOOL}, TypeError, "tools must be a list of dicts"),
+    ({"tool_handler": 5}, TypeError, "tool_handler must be a function, not int"),
+    ({"max_tool_rounds": -1}, ValueError, "max_tool_rounds must be a number from 0"),
+    ({"max_tool_rounds": True}, ValueError, "max_tool_rounds must be a number from 0"),
+    ({"max_tool_rounds": 1.0}, ValueError, "max_tool_rounds must be a number from 0"),
+]
+OF_OTHER_METHODS = [
+    ("execute", "run_remaining"),
+    ("execute", "input_overrides"),
+    ("steps", "run_remaining"),
+    ("execute_async", "tools"),
+    ("execute_async", "tool_handler"),
+]
+
+
+def refused(method: str, options: dict[str, Any], error: type[Exception], said: str) -> None:
+    with SYNC.make() as client, pytest.raises(error, match=re.escape(said)):
+        getattr(client.flow("grade-3"), method)(**{"message": "hi", **options})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("options", "error", "said"), BAD, ids=str)
+def test_bad_arguments(
+    service: Service, method: str, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    refused(method, options, error, said)
+    assert not service.requests
+
+
+@pytest.mark.parametrize("method", ["execute", "steps", "events"])
+@pytest.mark.parametrize(("options", "error", "said"), BAD_WITH_TOOLS, ids=str)
+def test_bad_tool_arguments(
+    service: Service, method: str, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    refused(method, options, error, said)
+    assert not service.requests
+
+
+@pytest.mark.parametrize(("method", "name"), OF_OTHER_METHODS)
+def test_arguments_of_other_methods(method: str, name: str) -> None:
+    refused(
+        method, {name: None}, TypeError, f"{method}() got an unexpected keyword argument {name!r}"
+    )
+
+
+def test_input_overrides_must_be_a_dict() -> None:
+    refused(
+        "steps", {"input_overrides": [1]}, TypeError, "input_overrides must be a dict, not list"
+    )
+
+
+def test_the_async_client_refuses_when_called_and_not_when_awaited() -> None:
+    from noukai_sdk import AsyncNoukai
+
+    flow = AsyncNoukai(api_key="nk_1").flow("a/b/c")
+    for method in METHODS:
+        with pytest.raises(TypeError, match="exactly one of"):
+            getattr(flow, method)()
+
+
+def test_what_cannot_be_sent_as_json(service: Service) -> None:
+    for value in (object(), float("nan")):
+        refused("execute", {"parameters": {"x": value}}, TypeError, "cannot be sent as JSON")
+    assert not service.requests
+
+
+@pytest.mark.parametrize("most", [{"attachments": [ATTACHMENT] * 10}, {"tools": [TOOL] * 64}])
+def test_the_most_that_is_allowed(service: Service, most: dict[str, Any]) -> None:
+    with SYNC.make() as client:
+        client.flow("grade-3").execute(message="hi", **most)
+    assert {name: len(service.last.body[name]) for name in most} == {
+        name: len(items) for name, items in most.items()
+    }
+
+
+@pytest.mark.parametrize("kind", [Flow, AsyncFlow])
+@pytest.mark.parametrize(("method", "options"), METHODS.items())
+def test_the_signature_names_every_argument(kind: Any, method: str, options: Any) -> None:
+    shown = inspect.signature(getattr(kind, method))
+    keywords = {name: each for name, each in shown.parameters.items() if name != "self"}
+    assert set(keywords) == set(options.__optional_keys__)
+    assert {each.kind for each in keywords.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert keywords["version"].default == "draft"
+    assert keywords["message"].annotation == "str | None"
+    assert "max_tool_rounds" not in keywords or keywords["max_tool_rounds"].default == 10
+    assert shown.return_annotation
+
+
+def test_a_signature_binds_what_a_call_takes() -> None:
+    with SYNC.make() as client:
+        bound = inspect.signature(client.flow("grade-3").execute).bind(message="hi")
+    assert bound.arguments == {"message": "hi"}
+
+
+def test_every_argument_is_described() -> None:
+    told = "".join(
+        options.__doc__ or "" for options in (CallOptions, ToolOptions, StepOptions, EventOptions)
+    )
+    for name in EventOptions.__optional_keys__:
+        assert re.search(rf"^ +{name}: ", told, re.MULTILINE), name
