@@ -112,6 +112,9 @@ class _LoopPools:
         finally:
             for pool in self._pools:
                 await pool.client.aclose()
+            # Both know the loop, and would keep it alive.
+            self._pools.clear()
+            del self._guard
 
 
 def _running_loop() -> Any:

@@ -10,6 +10,7 @@ import inspect
 import random
 import sys
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -83,6 +84,9 @@ class SyncTransport:
         self.client = sync_client() if http_client is None else http_client
         self._owned = http_client is None
         self._closed = False
+        if self._owned:
+            # For a client that nobody closes: Python warns of sockets that are dropped open.
+            weakref.finalize(self, self.client.close)
 
     def run(self, program: Program[T]) -> T:
         """The program's result."""

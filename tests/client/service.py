@@ -67,6 +67,7 @@ class Request:
     path: str
     headers: dict[str, str]
     raw: bytes
+    client: Any  # the address that the connection came from
 
     @property
     def body(self) -> Any:
@@ -199,4 +200,4 @@ async def _request(scope: Message, receive: Receive) -> Request:
     query = scope["query_string"].decode()
     path = scope["raw_path"].decode() + (f"?{query}" if query else "")
     headers = {name.decode(): text.decode() for name, text in scope["headers"]}
-    return Request(scope["method"], path, headers, body)
+    return Request(scope["method"], path, headers, body, scope["client"])

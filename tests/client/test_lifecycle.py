@@ -1,0 +1,241 @@
+"""Clients from their making to their end: closing, event loops, threads, notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import pytest
+
+from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
+from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
+from tests.client.sides import SYNC, Side
+
+
+@pytest.fixture(params=[False, True], ids=["httpx", "fast"])
+def on_asyncio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """The async client on asyncio, over each HTTP library, for tests that run event loops themselves."""
+    monkeypatch.setenv("NOUKAI_FAST", str(int(request.param)))
+    return Side("asyncio")
+
+
+async def test_closing_any_number_of_times(side: Side, service: Service) -> None:
+    client = side.make()
+    await side.close(client)  # before any call
+    await side.close(client)
+    client = side.make()
+    await side.call(client.flow("grade-3").execute, message="hi")
+    await side.close(client)
+    await side.close(client)
+
+
+async def test_a_closed_client_says_so(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    async with side.client() as client:
+        flow = client.flow("grade-3")
+        run, job = flow.run("e"), flow.job("e")
+        paused = await side.call(flow.execute, message="hi")
+    for method in (flow.execute, flow.execute_async):
+        with pytest.raises(ClientClosedError, match="was closed: make a new one"):
+            await side.call(method, message="hi")
+    for method in (run.trace, lambda: run.step_trace("a"), job.poll, job.wait):
+        with pytest.raises(ClientClosedError):
+            await side.call(method)
+    for events in (flow.steps(message="hi"), flow.events(message="hi"), run.live_trace()):
+        with pytest.raises(ClientClosedError):
+            await side.collect(events)
+    with pytest.raises(ClientClosedError):
+        await side.resume(paused, [])
+    assert len(service.requests) == 1
+
+
+async def test_with_blocks(side: Side, service: Service) -> None:
+    client = side.make()
+    if isinstance(client, AsyncNoukai):
+        async with client as entered:
+            assert entered is client
+            await client.flow("grade-3").execute(message="hi")
+    else:
+        with client as entered:
+            assert entered is client
+            await side.call(client.flow("grade-3").execute, message="hi")
+    with pytest.raises(ClientClosedError):
+        await side.call(client.flow("grade-3").execute, message="hi")
+
+
+async def test_closed_between_two_steps_of_a_call(side: Side, service: Service) -> None:
+    service.says(PAUSED)
+    client = side.make()
+
+    def close(tool_calls: Any) -> list[Any]:
+        client.close()
+        return []
+
+    async def aclose(tool_calls: Any) -> list[Any]:
+        await client.aclose()
+        return []
+
+    with pytest.raises(ClientClosedError):
+        await side.call(
+            client.flow("grade-3").execute,
+            message="hi",
+            tool_handler=aclose if side.is_async else close,
+        )
+    assert len(service.requests) == 1
+
+
+async def test_one_connection_serves_call_after_call(side: Side, service: Service) -> None:
+    ports = set()
+    async with side.flow() as flow:
+        for _ in range(3):
+            await side.call(flow.execute, message="hi")
+            ports.add(service.last.client)
+        service.says(stream(STARTED, {"eventType": "step_paused"}), stream(STARTED), DONE)
+        await side.collect(flow.events(message="hi"))
+        await side.call(flow.execute, message="hi")
+        ports.add(service.last.client)
+    assert len(ports) == 1
+
+
+def test_one_async_client_in_many_event_loops(service: Service, on_asyncio: Side) -> None:
+    """No loop's connections are used in another, none is left open, nothing is warned of."""
+    client = on_asyncio.make()
+
+    async def main() -> None:
+        flow = client.flow("grade-3")
+        results = await asyncio.gather(*(flow.execute(message=str(n)) for n in range(20)))
+        assert len(results) == 20
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            asyncio.run(main())
+        gc.collect()
+    assert len(client._transport.clients._by_loop) == 0
+    asyncio.run(client.aclose())
+
+
+def test_event_loops_in_several_threads(service: Service, on_asyncio: Side) -> None:
+    client = on_asyncio.make()
+
+    async def main() -> int:
+        flow = client.flow("grade-3")
+        return len(await asyncio.gather(*(flow.execute(message="hi") for _ in range(10))))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: asyncio.run(main()), range(8))) == [10] * 8
+    assert len(service.requests) == 80
+
+
+def test_asyncio_and_trio_in_turn(service: Service, on_asyncio: Side) -> None:
+    client = on_asyncio.make()
+
+    async def main() -> None:
+        assert (await client.flow("grade-3").execute(message="hi")).status == "completed"
+
+    for backend in ("asyncio", "trio", "asyncio"):
+        anyio.run(main, backend=backend)
+
+
+def test_a_client_that_nobody_closes(service: Service, on_asyncio: Side) -> None:
+    async def main() -> None:
+        client = on_asyncio.make()
+        await client.flow("grade-3").execute(message="hi")
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_a_sync_client_that_nobody_closes(service: Service) -> None:
+    """Its sockets are closed with it: Python would warn of those that are not."""
+    client = SYNC.make()
+    client.flow("grade-3").execute(message="hi")
+    del client
+    gc.collect()
+
+
+def test_one_sync_client_in_many_threads(service: Service) -> None:
+    with SYNC.make() as client, ThreadPoolExecutor(8) as pool:
+        flow = client.flow("grade-3")
+        results = list(pool.map(lambda n: flow.execute(message=str(n)).result, range(64)))
+    assert results == [{"grade": 3}] * 64
+    assert sorted(int(request.body["message"]) for request in service.requests) == list(range(64))
+
+
+def test_the_sync_client_inside_a_running_loop(service: Service) -> None:
+    """As in a notebook's cell, which runs inside a loop."""
+
+    async def cell() -> Any:
+        with SYNC.make() as client:
+            flow = client.flow("grade-3")
+            service.says(DONE, stream(STARTED))
+            return flow.execute(message="hi").result, [
+                event.type for event in flow.events(message="hi")
+            ]
+
+    assert asyncio.run(cell()) == ({"grade": 3}, ["run_started"])
+
+
+def test_cells_of_a_notebook_share_a_loop_and_a_client(service: Service, on_asyncio: Side) -> None:
+    client = on_asyncio.make()
+
+    async def cell() -> None:
+        assert (await client.flow("grade-3").execute(message="hi")).status == "completed"
+
+    loop = asyncio.new_event_loop()
+    try:
+        for _ in range(3):
+            loop.run_until_complete(cell())
+        loop.run_until_complete(client.aclose())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+@pytest.mark.parametrize("calls", [1, 8, 9, 100])
+async def test_calls_are_spread_over_pools(async_side: Side, service: Service, calls: int) -> None:
+    gate = threading.Event()
+    service.says(Reply(DONE, when=gate))
+    async with async_side.client() as client:
+        flow = client.flow("grade-3")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(calls):
+                tasks.start_soon(lambda: flow.execute(message="hi"))
+            await service.has_requests(calls)
+            (loop,) = client._transport.clients._by_loop.values()
+            busy = [pool.busy for pool in loop._pools]
+            gate.set()
+        assert sum(busy) == calls
+        assert max(busy) - min(busy) <= max(busy)
+        assert len(busy) == (1 if async_side.fast else -(-calls // 8))
+        assert [pool.busy for pool in loop._pools] == [0] * len(busy)
+    assert service.most_under_way == calls
+
+
+async def test_more_calls_than_the_pools_have_room_for(
+    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.pools.MOST_POOLS", 2)
+    gate = threading.Event()
+    service.says(Reply(DONE, when=gate))
+    async with async_side.client() as client:
+        flow = client.flow("grade-3")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(lambda: flow.execute(message="hi"))
+            await service.has_requests(40)
+            (loop,) = client._transport.clients._by_loop.values()
+            busy = [pool.busy for pool in loop._pools]
+            gate.set()
+    assert busy == ([40] if async_side.fast else [20, 20])
+
+
+@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai])
+def test_making_a_client_connects_to_nobody(service: Service, kind: Any) -> None:
+    kind(api_key="nk_1", env="dev")
+    assert not service.requests
