@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from noukai_sdk.session.context import current_scope
+from tests.replay.live import Live, LiveAsync, LiveSync, write_flows
 from tests.replay.service import AsyncSide, Service, Side, SyncSide
+from tests.servers import Server, serve_backend
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +50,39 @@ def async_side(service: Service) -> AsyncSide:
 def sync_side(service: Service) -> SyncSide:
     """The sync client."""
     return SyncSide(service)
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real backend."""
+    folder = tmp_path_factory.mktemp("backend")
+    with serve_backend(folder, flows=write_flows(folder / "flows")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sync", "async"])
+def live(request: Any, backend: Server, redirect_dev: Callable[[str], None]) -> Iterator[Live]:
+    """One of the two clients, in front of the real backend."""
+    redirect_dev(backend.api)
+    if request.param == "async":
+        yield LiveAsync()
+        return
+    side = LiveSync()
+    with side.client:
+        yield side
+
+
+@pytest.fixture
+def live_sync(backend: Server, redirect_dev: Callable[[str], None]) -> Iterator[LiveSync]:
+    """The sync client, in front of the real backend."""
+    redirect_dev(backend.api)
+    side = LiveSync()
+    with side.client:
+        yield side
+
+
+@pytest.fixture
+def live_async(backend: Server, redirect_dev: Callable[[str], None]) -> LiveAsync:
+    """The async client, in front of the real backend."""
+    redirect_dev(backend.api)
+    return LiveAsync()

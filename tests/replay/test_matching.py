@@ -163,6 +163,18 @@ async def test_a_call_that_was_never_recorded_takes_what_the_others_leave(
     assert "message" in drift.detail
 
 
+async def test_a_recording_that_was_played_by_order_is_not_found_by_input_again(
+    service: Service, async_side: AsyncSide
+) -> None:
+    service.record(*(execution(n) for n in range(4)))
+    with pytest.warns(ReplayConcurrencyWarning):
+        async with async_side.scope() as scope:
+            assert (await async_side.execute("m0")).result == "answer to m0"
+            assert (await async_side.execute("m1")).result == "answer to m1"
+            assert await answers(async_side, "m0", "m2") == to("m3", "m2")
+    assert len(scope.report.drift) == 1
+
+
 async def test_a_call_too_many_is_the_one_whose_input_is_new(
     service: Service, async_side: AsyncSide
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from noukai_sdk import ReplayLeftoverError, ReplayMissError, trace_scope_sync
 from noukai_sdk.models.reports import CallSite, ReplayReport
+from noukai_sdk.replay import callsite
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
 from tests.servers import wait_until
 
@@ -222,6 +223,11 @@ async def test_the_call_site_is_the_applications(service: Service, async_side: A
     assert hit.call_site is not None
     line = application.__code__.co_firstlineno + 1
     assert str(hit.call_site) == f"{__file__}:{line} in application"
+
+
+def test_where_all_code_is_ours_there_is_no_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callsite, "_PACKAGE", "")
+    assert callsite.call_site() is None
 
 
 def test_a_call_from_no_python_code_has_no_site(service: Service, sync_side: SyncSide) -> None:
