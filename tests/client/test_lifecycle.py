@@ -211,7 +211,6 @@ async def test_calls_are_spread_over_pools(async_side: Side, service: Service, c
             busy = [pool.busy for pool in loop._pools]
             gate.set()
         assert sum(busy) == calls
-        assert max(busy) - min(busy) <= max(busy)
         assert len(busy) == (1 if async_side.fast else -(-calls // 8))
         assert [pool.busy for pool in loop._pools] == [0] * len(busy)
     assert service.most_under_way == calls
