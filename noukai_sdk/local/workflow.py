@@ -45,6 +45,7 @@ class Workflow:
         self.description = description
         self._nodes: list[Node] = []
         self._ids: set[str] = set()
+        self._id_by_name: dict[str, str] = {}
         self._edges: dict[_Edge, None] = {}
         self._plan: Plan | None = None
 
@@ -68,6 +69,7 @@ class Workflow:
         if node.id in self._ids:
             raise ValueError(f"there is a node {node.id!r} already: give this one another id")
         self._ids.add(node.id)
+        self._id_by_name.setdefault(node.name, node.id)
         self._nodes.append(node)
         self._plan = None
         return node.id
@@ -88,7 +90,10 @@ class Workflow:
 
     def problems(self) -> list[Problem]:
         """Everything that is wrong with the workflow; empty where it can run."""
-        return [*self._bad_edges(), *self._forgotten(), *problems_of(self.nodes)]
+        return self._problems(self.nodes)
+
+    def _problems(self, nodes: Sequence[Node]) -> list[Problem]:
+        return [*self._bad_edges(), *self._forgotten(), *problems_of(nodes)]
 
     def validate(self) -> None:
         """Check the whole workflow.
@@ -107,11 +112,12 @@ class Workflow:
             WorkflowError: As for :meth:`validate`.
         """
         if self._plan is None:
-            problems = self.problems()
+            nodes = self.nodes
+            problems = self._problems(nodes)
             if problems:
                 told = "".join(f"\n- {problem}" for problem in problems)
                 raise WorkflowError(f"workflow {self.name!r} cannot run:{told}", problems)
-            self._plan = Plan(self.nodes, self.parameters)
+            self._plan = Plan(nodes, self.parameters)
         return self._plan
 
     def as_flow(
@@ -161,11 +167,11 @@ class Workflow:
         return mermaid(self.nodes)
 
     def _id_of(self, name: str) -> str:
-        if name in self._ids:
-            return name
-        return next((node.id for node in self._nodes if node.name == name), name)
+        return name if name in self._ids else self._id_by_name.get(name, name)
 
     def _connected(self, node: Node, edges: Sequence[_Edge]) -> Node:
+        if not edges:
+            return node
         needs = tuple(self._id_of(edge.source) for edge in edges)
         unless = frozenset(self._id_of(edge.source) for edge in edges if not edge.when)
         return replace(node, needs=node.needs + needs, unless=node.unless | unless)

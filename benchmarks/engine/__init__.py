@@ -1,0 +1,16 @@
+"""The flow engine beside GraphBit, LangGraph and the bare HTTP client: python -m benchmarks.engine.
+
+GraphBit and LangGraph are measured where they are installed: pip install graphbit==0.6.8 langgraph.
+"""
+
+from __future__ import annotations
+
+from benchmarks.engine.compared import Compared, measured_rows
+from benchmarks.measure import Row
+
+__all__ = ["Compared", "run"]
+
+
+def run() -> list[Row]:
+    """The rows with a limit, as the other benchmarks give theirs."""
+    return [compared.as_row() for compared in measured_rows() if compared.limit is not None]

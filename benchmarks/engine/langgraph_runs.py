@@ -1,0 +1,62 @@
+"""LangGraph's side of each measurement; nothing where it is not installed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Annotated, Any, TypedDict
+
+from benchmarks.engine.timing import Run
+
+Work = Callable[[], Awaitable[str]]
+
+
+def runs() -> bool:
+    """Whether LangGraph is installed."""
+    return find_spec("langgraph") is not None
+
+
+class State(TypedDict, total=False):
+    """What LangGraph passes from node to node."""
+
+    done: Annotated[list[str], operator.add]
+
+
+def _compiled(edges: list[tuple[Any, Any]], names: list[str], work: Work) -> Any:
+    from langgraph.graph import END, START, StateGraph
+
+    async def node(state: State) -> State:
+        await work()
+        return {}
+
+    graph = StateGraph(State)
+    for name in names:
+        graph.add_node(name, node)
+    for one, other in [(START, names[0]), *edges, (names[-1], END)]:
+        graph.add_edge(one, other)
+    return graph.compile()
+
+
+def chain(count: int, work: Work) -> Run:
+    """Nodes in a row."""
+    names = [f"n{place}" for place in range(count)]
+    graph = _compiled(list(pairwise(names)), names, work)
+
+    async def run() -> None:
+        await graph.ainvoke({}, {"recursion_limit": count + 10})
+
+    return run
+
+
+def fan_out(width: int, work: Work) -> Run:
+    """One node, then many, then one."""
+    middle = [f"m{place}" for place in range(width)]
+    edges = [*(("first", name) for name in middle), (middle, "last")]
+    graph = _compiled(edges, ["first", *middle, "last"], work)
+
+    async def run() -> None:
+        await graph.ainvoke({})
+
+    return run

@@ -1,0 +1,82 @@
+"""What grows with the size of a workflow, and with the number of runs."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from benchmarks.engine.compared import Compared
+from benchmarks.engine.timing import best_of_each
+from noukai_sdk.local import Executor, Node, Workflow, templates
+
+SMALL, LARGE = 2_500, 10_000
+RUNS = 1_000
+
+
+def _chain(count: int) -> Workflow:
+    workflow = Workflow("large")
+    for place in range(count):
+        prompt = f"{{{{node.n{place - 1}}}}}" if place else "Start"
+        workflow.add_node(Node.agent(f"n{place}", prompt))
+        if place:
+            workflow.connect(f"n{place - 1}", f"n{place}")
+    return workflow
+
+
+async def growth() -> list[Compared]:
+    """Ten times the nodes, measured against ten times the time; offline agents in a row."""
+    executor = Executor()
+    small, large = _chain(SMALL), _chain(LARGE)
+
+    def validating(workflow: Workflow):
+        async def validate() -> None:
+            # The small one's templates fit into the cache, the large one's do not.
+            templates.parse.cache_clear()
+            workflow._plan = None
+            workflow.validate()
+
+        return validate
+
+    def running(workflow: Workflow):
+        async def run() -> None:
+            (await executor.run_async(workflow)).raise_for_failure()
+
+        return run
+
+    validated = await best_of_each({"small": validating(small), "large": validating(large)}, 15)
+    ran = await best_of_each({"small": running(small), "large": running(large)}, 3)
+    return [
+        Compared(
+            f"{what} {LARGE} nodes",
+            "ms",
+            best["large"],
+            limit=1.5,
+            base=best["small"] * LARGE / SMALL,
+            note=f"{LARGE // SMALL} x {SMALL} nodes",
+        )
+        for what, best in (("validating", validated), ("running", ran))
+    ]
+
+
+async def memory() -> Compared:
+    """Bytes that a run leaves behind, over a thousand runs with all caches warm."""
+
+    async def run() -> None:
+        # A workflow and an executor of its own each: nothing may keep them.
+        executor = Executor()
+        workflow = _chain(10)
+        workflow.add_node(Node.function("end", lambda text: {"text": text}))
+        workflow.connect("n9", "end")
+        (await executor.run_async(workflow, {"message": "x"})).raise_for_failure()
+
+    for _ in range(50):
+        await run()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(RUNS):
+        await run()
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return Compared(f"memory left by a run, of {RUNS}", "bytes", left / RUNS, limit=100)
