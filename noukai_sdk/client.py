@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
@@ -20,13 +19,10 @@ from .protocol.call import FlowRef, Service
 from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .flow import AsyncFlow, Flow
     from .transport import AsyncTransport, SyncTransport
-
-if sys.version_info >= (3, 11):
-    from typing import Self
-else:
-    from typing_extensions import Self
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {

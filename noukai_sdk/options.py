@@ -16,7 +16,7 @@ from .protocol.paths import Version, require_session_id, resolve_version
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
-else:
+else:  # pragma: no cover - Python 3.10
     from typing_extensions import Unpack
 
 MOST_ATTACHMENTS = 10  # WIRE.md, "POST execute"

@@ -73,7 +73,7 @@ async def test_a_version(side: Side, service: Service, version: Any, path: str) 
 async def test_chat_turns_in_place_of_a_message(side: Side, service: Service) -> None:
     turns = [{"role": "user", "content": "hi"}]
     async with side.flow() as flow:
-        await side.call(flow.execute, messages=turns, message=None, parameters=None)
+        await side.call(flow.execute, messages=turns, message=None, parameters=None, tools=None)
     assert service.last.body == {"messages": turns}
 
 

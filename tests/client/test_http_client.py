@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,25 @@ async def test_a_mock_transport(side: Side, library: Any) -> None:
     assert client._transport.service.custom_http
     assert (await side.call(client.flow("grade-3").execute, message="hi")).result == {"grade": 3}
     assert len(await side.collect(client.flow("grade-3").events(message="hi"))) == 2
+
+
+async def test_a_stream_without_end_is_left_all_the_same(
+    async_side: Side, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mock goes on giving chunks after it was closed."""
+    monkeypatch.setattr("noukai_sdk.transport.MOST_LEFT", 5)
+    given: list[int] = []
+
+    class Endless(library.AsyncByteStream):  # type: ignore[misc]
+        async def __aiter__(self) -> Any:
+            while True:
+                given.append(1)
+                yield frame(STARTED)
+
+    client = mocked(async_side, library, lambda request: library.Response(200, stream=Endless()))
+    async with contextlib.aclosing(client.flow("grade-3").events(message="hi")) as events:
+        await anext(events)
+    assert len(given) < 10
 
 
 @pytest.mark.parametrize(
