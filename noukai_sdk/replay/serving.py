@@ -111,7 +111,6 @@ class _Reading:
 
     def _recorded_job(self) -> RecordedJob:
         return RecordedJob(
-            self._call,
             self._recording,
             self._player.cassette.session_id,
             paced=not isinstance(self._pace, InstantPace),

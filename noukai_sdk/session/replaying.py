@@ -86,7 +86,7 @@ class ReplayScope(Scope):
         """The recorded job of this id; the live one where the scope has put it to the service."""
         recorded = self._player.jobs.get(live.execution_id)
         if recorded is not None:
-            return recorded
+            return recorded.by_id()
         if self._plan.forks:
             return live if self._plan.tape is None else self._plan.tape.recorder.job(live)
         raise self._player.unknown_job(live.flow.slug, live.execution_id)
