@@ -99,7 +99,7 @@ class PausedResult(WireModel):
             NoukaiError: As for ``execute``.
 
         Example:
-            >>> while result.requires_tool_calls:                       # doctest: +SKIP
+            >>> while result.status == "tool_calls_required":           # doctest: +SKIP
             ...     result = await result.resume(tool_results=run(result.tool_calls))
         """
         program = self._continue(tool_results, is_async=True)

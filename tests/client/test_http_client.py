@@ -115,6 +115,7 @@ async def test_a_mock_transport(side: Side, library: Any) -> None:
     assert len(await side.collect(client.flow("grade-3").events(message="hi"))) == 2
 
 
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # of trio, and rightly so
 async def test_a_stream_without_end_is_left_all_the_same(
     async_side: Side, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
