@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -37,7 +38,7 @@ class _Task(Generic[T]):
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
         self._error: Exception | None = None
-        self._native = _spawn(self._run)
+        self._native = _spawn(self._run, self._end)
 
     async def _run(self) -> None:
         try:
@@ -46,8 +47,11 @@ class _Task(Generic[T]):
         except Exception as error:  # noqa: BLE001 - it belongs to the consumer, who raises it
             self._error = error
         finally:
-            self._send.close()
-            self._finished.set()
+            self._end()
+
+    def _end(self, _: object = None) -> None:
+        self._send.close()
+        self._finished.set()
 
     def check(self) -> None:
         """Raise what the producer has raised."""
@@ -62,15 +66,18 @@ class _Task(Generic[T]):
         self.items.close()
 
 
-def _spawn(run: Callable[[], Awaitable[None]]) -> Any:
+def _spawn(run: Callable[[], Awaitable[None]], end: Callable[[object], None]) -> Any:
     """Start a task outside of every task group; the caller keeps what this gives."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         import trio
 
-        return trio.lowlevel.spawn_system_task(run)
-    return loop.create_task(_coroutine(run))
+        return trio.lowlevel.spawn_system_task(run, context=copy_context())
+    task = loop.create_task(_coroutine(run))
+    # A task that is cancelled before its first step runs none of its code, not even a finally.
+    task.add_done_callback(end)
+    return task
 
 
 async def _coroutine(run: Callable[[], Awaitable[None]]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from contextvars import ContextVar
 
 import anyio
 import pytest
@@ -103,3 +105,28 @@ async def test_garbage_collection_stops_the_producer() -> None:
     gc.collect()
     with anyio.fail_after(10):
         await producer.stopped.wait()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_producer_that_is_cancelled_before_it_begins_is_no_trouble() -> None:
+    """A loop that ends cancels all tasks, also those that it has not started yet."""
+    producer = Producer()
+    items = handed_over(producer)
+    known = asyncio.all_tasks()
+    asking = asyncio.create_task(anext(items))
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - known:
+        task.cancel()
+    with anyio.fail_after(10), pytest.raises((asyncio.CancelledError, StopAsyncIteration)):
+        await asking
+    assert producer.made == []
+
+
+async def test_the_producer_has_the_context_of_the_consumer() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="lost")
+    variable.set("kept")
+
+    async def produce(emit: Callable[[str], Awaitable[None]]) -> None:
+        await emit(variable.get())
+
+    assert [item async for item in handed_over(produce)] == ["kept"]
