@@ -39,6 +39,7 @@ class Executor:
         ValueError: A setting is out of range.
 
     Example:
+        >>> from noukai_sdk.local import Node, Workflow
         >>> workflow = Workflow("Shout")
         >>> _ = workflow.add_node(Node.transform("Loud", "uppercase"))
         >>> Executor().execute(workflow, inputs={"message": "hello"}).result
