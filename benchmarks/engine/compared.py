@@ -37,9 +37,14 @@ class Compared:
     def holds(self) -> bool:
         return self.limit is None or self.judged <= self.limit
 
-    def as_row(self) -> Row:
+    def as_rows(self) -> list[Row]:
         """For the table of all benchmarks."""
-        return Row(self.name, self.judged, self.limit, self.unit if self.base is None else "times")
+        base, unit = (1.0, self.unit) if self.base is None else (self.base, "times")
+        others = [
+            Row(f"    {name}", value / base, None, unit) for name, value in self.others.items()
+        ]
+        name = f"{self.name} / {self.note}" if self.note else self.name
+        return [Row(name, self.judged, self.limit, unit), *others]
 
 
 def measured_rows() -> Iterator[Compared]:
