@@ -103,7 +103,7 @@ async def chains(url: str) -> list[Compared]:
     others = {name: best[name] for name in ("LangGraph", "GraphBit") if name in best}
     return [
         Compared(
-            "a node that makes the bare HTTP call",
+            "a node with the bare HTTP call",
             "ms",
             best["functions"],
             limit=1.15,
@@ -112,16 +112,16 @@ async def chains(url: str) -> list[Compared]:
             others=others,
         ),
         Compared(
-            "an agent node over the official client",
+            "an agent node",
             "ms",
             best["agents"],
             limit=1.15,
             base=best["official"],
-            note="openai's own post() alone",
+            note="the official client's post()",
             others={**others, "openai typed": best["typed"]},
         ),
         Compared(
-            "an agent node beside the bare HTTP call",
+            "an agent node",
             "ms",
             best["agents"],
             base=best["bare"],
