@@ -9,16 +9,21 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table. ``limit`` None where the number is only shown, not judged."""
+    """One line of the table. ``limit`` None where the number is only shown, not judged; the most
+    that ``value`` may be, or the least with ``at_least``.
+    """
 
     name: str
     value: float
     limit: float | None
     unit: str
+    at_least: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.limit is None or self.value <= self.limit
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 def seconds(fn: Callable[[], object]) -> float:
@@ -31,6 +36,18 @@ def seconds(fn: Callable[[], object]) -> float:
 def best_of(fn: Callable[[], object], rounds: int) -> float:
     """Seconds of the fastest of ``rounds`` calls: what ``fn`` costs when nothing disturbs it."""
     return min(seconds(fn) for _ in range(rounds))
+
+
+def best_of_each(fns: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of the fastest of ``rounds`` calls of each function, which are run in turn.
+
+    For short functions: what they cost when nothing disturbs them, on a machine with other work.
+    """
+    best = dict.fromkeys(fns, float("inf"))
+    for _ in range(rounds):
+        for name, fn in fns.items():
+            best[name] = min(best[name], seconds(fn))
+    return best
 
 
 def alternating(fns: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

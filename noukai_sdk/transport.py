@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import random
-import sys
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
@@ -319,12 +318,12 @@ class _AsyncDrive:
             # The caller may be cancelled: the connection must be given back all the same.
             with anyio.move_on_after(LONGEST_CLOSE, shield=True):
                 await response.aclose()
-                if "trio" in sys.modules:
-                    await self._wind_up()
+                await self._wind_up()
 
     async def _wind_up(self) -> None:
-        # httpx reads through generators within generators, and trio warns of each that is dropped
-        # halfway. Nobody can close the inner ones, but a read on the closed connection ends them all.
+        # httpx reads through generators within generators. Each that is dropped halfway makes a task
+        # on asyncio and a warning on trio. Nobody can close the inner ones, but a read on the closed
+        # connection ends them all.
         with suppress(Exception):
             for _ in range(MOST_LEFT):
                 await anext(self._chunks)

@@ -28,12 +28,12 @@ def read_events(decoder: SSEDecoder, chunk: bytes | None) -> list[StreamEvent] |
 
 def parse_frames(frames: list[Frame]) -> list[StreamEvent]:
     """The events in ``frames``; unknown types and unreadable frames are left out."""
-    events = []
-    readers = _readers()
+    events: list[StreamEvent] = []
+    known_as = _readers().get
     for name, data in frames:
         # Most services write the type first: then the body need not be parsed to find it.
-        known = readers.get(name or data[: data.find(b'"', 16) + 1])
-        if known is None and (name or not (known := readers.get(_type_of(data)))):
+        known = known_as(name or data[: data.find(b'"', 16) + 1])
+        if known is None and (name or not (known := known_as(_type_of(data)))):
             continue
         word, read = known
         try:
