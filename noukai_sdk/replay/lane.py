@@ -223,5 +223,5 @@ def _overlap(recordings: Sequence[Recording]) -> bool:
             continue
         if recording.started_at < latest:
             return True
-        latest = max(latest, recording.completed_at or recording.started_at)
+        latest = recording.completed_at or recording.started_at
     return False

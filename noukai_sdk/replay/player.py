@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from .lane import Decision, Ticket
 from .misses import miss
 from .pacing import InstantPace, PaceOf
 from .recording import Recording
+from .redaction import Redactor
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
@@ -46,7 +47,7 @@ class PlayOptions:
         pace: When the parts of an answer come.
         go_live: Puts a call that has no recording to the service; None refuses it as a miss.
         may_leave: Recordings may stay unplayed.
-        redact: Makes of a call's request what a redacted recording of it holds.
+        redactor: Makes of what a call sends what a redacted recording of it holds.
         heard: Told of each recording that is played.
     """
 
@@ -55,7 +56,7 @@ class PlayOptions:
     pace: PaceOf = InstantPace
     go_live: Callable[[FlowCall], Program[Any]] | None = None
     may_leave: bool = False
-    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    redactor: Redactor | None = None
     heard: Callable[[Recording], None] | None = None
 
 
@@ -76,13 +77,15 @@ class Player:
         self._warned: set[tuple[Any, ...]] = set()
         self._ended = False
         self.jobs: dict[str, RecordedJob] = {}
+        redactor = self.options.redactor
+        self._redact = redactor.request if redactor is not None else None
 
     def claim(self, call: FlowCall, site: CallSite | None = None) -> Ticket:
         """Take the call's place, in the order of the calls. ``site`` is where it was made: here."""
         site = site or call_site()
         with self._lock:
             lane = self.cassette.lane_for(call)
-            return lane.claim(call.request, call.flow.version, site, self.options.redact)
+            return lane.claim(call.request, call.flow.version, site, self._redact)
 
     def begin(self, ticket: Ticket) -> None:
         """The call is on its way: from now on its recording is used up, whatever happens."""

@@ -25,8 +25,9 @@ class Redactor:
         paths: JSON paths of a recording to blank, such as ``request.parameters.email`` or
             ``events[*].outputData``; ``*`` stands for every name or index, a leading ``$.`` is
             allowed, a path that leads nowhere is no error.
-        hook: Called last with the recording as a dict, or with one that holds only ``request``
-            where a call is matched; returns what to keep.
+        hook: Called last with the recording as a dict; returns what to keep. Where a call is
+            compared with a recording, the dict holds what the call sent and no more: ``request``,
+            and in ``rounds`` the ``tool_results``.
         secrets: Texts to take out wherever they stand: the client's own key.
 
     Raises:
@@ -71,11 +72,25 @@ class Redactor:
         Raises:
             TypeError: The hook did not return a dict with ``request``.
         """
-        kept = self({"request": to_jsonable_python(request)})
+        return self._sent(request, [])["request"]  # type: ignore[no-any-return]  # _sent has looked
+
+    def tool_results(
+        self, request: Mapping[str, Any], number: int, results: list[dict[str, Any]]
+    ) -> Any:
+        """The tool results of a call's round ``number``, as a recording of them would hold them."""
+        rounds: list[dict[str, Any]] = [{} for _ in range(number)]
+        kept = self._sent(request, [*rounds, {"tool_results": results}])
+        try:
+            return kept["rounds"][number]["tool_results"]
+        except (KeyError, IndexError, TypeError):
+            return None  # the hook drops them, so nothing of them was recorded
+
+    def _sent(self, request: Mapping[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+        sent = {"request": to_jsonable_python(request), **({"rounds": rounds} if rounds else {})}
+        kept = self(sent)
         if not isinstance(kept.get("request"), dict):
             raise TypeError("the redact hook must keep the 'request' of what it is given, a dict")
-        clean: dict[str, Any] = kept["request"]
-        return clean
+        return kept
 
     def _checked(self, kept: Any) -> dict[str, Any]:
         if not isinstance(kept, dict):

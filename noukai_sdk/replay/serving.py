@@ -186,10 +186,19 @@ class _Reading:
     def _check_results(self, number: int, results: list[dict[str, Any]]) -> None:
         recorded = self._recording.rounds[number : number + 1]
         sent = recorded[0].tool_results if recorded else None
-        if sent is not None and self._wire(sent) != results:
+        if sent is not None and not self._same_results(number, self._wire(sent), results):
             self._player.drifted(
                 self._ticket, f"tool results of round {number + 1} differ from the recorded ones"
             )
+
+    def _same_results(
+        self, number: int, recorded: list[ToolResult], results: list[ToolResult]
+    ) -> bool:
+        redactor = self._player.options.redactor
+        return recorded == results or (
+            redactor is not None
+            and recorded == redactor.tool_results(self._call.request, number, results)
+        )
 
     def _wire(self, recorded: Sequence[ToolResult]) -> list[ToolResult]:
         try:

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from ..errors import ReplayDisabledError
-from ..protocol.paths import require_session_id
 from .context import active
 from .gate import GATE, ReplayRequest, replay_enabled, requested_replay
 from .scope import Scope, capture_scope
@@ -53,7 +52,8 @@ class ScopeOptions(TypedDict, total=False):
             is new. ``"all"`` records everything, in place of what the file holds for the same
             calls. ``"rewrite"`` starts the file anew.
         redact: Called with each recording as a dict before it is written; returns what to keep.
-            Also called with ``{"request": ...}`` alone when a call is compared with a recording.
+            Where a call is compared with a recording, the dict holds what the call sent and no more:
+            ``request``, and in ``rounds`` the ``tool_results``.
         redact_paths: JSON paths to blank in what is written, such as ``request.parameters.email``.
         strict_inputs: An input that differs from the recorded one is an error, not drift.
         pacing: ``"recorded"`` keeps the timing of the live calls; ``"instant"`` (default) does not.
@@ -231,7 +231,7 @@ def _session_to_fetch(options: Mapping[str, Any]) -> str | None:
     if session_id is None:
         return None
     if replay_enabled():
-        return require_session_id(session_id)
+        return session_id
     if options.get("strict"):
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to allow it here")
     logger.warning("replay is off (%s is not set): this scope captures instead", GATE)

@@ -117,7 +117,7 @@ class ReplayScope(Scope):
             # Up to live_from a miss is a miss: only on_miss says that calls may go live by themselves.
             go_live=self._go_live if plan.on_miss == "live" else None,
             may_leave=plan.forks,
-            redact=plan.redactor.request if plan.redactor else None,
+            redactor=plan.redactor,
             heard=plan.tape.recorder.played if plan.tape else None,
         )
 
@@ -140,7 +140,7 @@ class ReplayScope(Scope):
             raise self._player.refused(ticket, error) from error.__cause__
         # Nobody meant this call to go live, whatever the scope's own misses may do.
         options = replace(
-            self._player.options, go_live=None, redact=None, by_input=False, heard=None
+            self._player.options, go_live=None, redactor=None, by_input=False, heard=None
         )
         player = Player(cassette, options, beside=self._player)
         return (yield from play(player, call, player.claim(call, ticket.site)))
