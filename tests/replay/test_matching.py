@@ -99,12 +99,13 @@ async def test_once_calls_have_overlapped_the_input_goes_on_deciding(
     service: Service, async_side: AsyncSide
 ) -> None:
     service.record(*(execution(n) for n in range(4)))
-    with pytest.warns(ReplayConcurrencyWarning):
+    with pytest.warns(ReplayConcurrencyWarning) as caught:
         async with async_side.scope() as scope:
             await answers(async_side, "m0", "m1")
             assert (await async_side.execute("m3")).result == "answer to m3"
             assert (await async_side.execute("m2")).result == "answer to m2"
     assert scope.report.clean
+    assert len(caught) == 1
 
 
 async def test_where_calls_overlapped_when_recorded_the_input_decides_now(

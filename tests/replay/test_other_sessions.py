@@ -94,12 +94,16 @@ async def test_drift_and_call_site_land_in_the_scopes_report(
 ) -> None:
     service.record(execution(0))
     service.record(execution(0, "theirs"), session_id="s-2")
+
+    def made() -> Any:
+        return async_side.flow().execute(message="mine", session_id="s-2")
+
     async with async_side.scope() as scope:
-        await async_side.flow().execute(message="mine", session_id="s-2")
+        await made()
     (hit,) = scope.report.hits
     (drift,) = scope.report.drift
     assert hit.call_site is not None
-    assert hit.call_site.file == __file__
+    assert hit.call_site.function == "made"
     assert "message" in drift.detail
 
 

@@ -21,6 +21,7 @@ from tests.replay.service import (
     answered,
     execution,
     weather,
+    weather_call,
     weather_stream,
 )
 
@@ -209,6 +210,27 @@ async def test_a_streams_consumer_can_answer(service: Service, async_side: Async
     assert [entry.detail for entry in scope.report.drift] == [
         "tool results of round 1 differ from the recorded ones"
     ]
+
+
+async def test_steps_are_counted_through_a_pause(service: Service, side: Side) -> None:
+    def at(kind: str, step_id: str, index: int, **fields: Any) -> dict[str, Any]:
+        return {"eventType": kind, "stepId": step_id, "stepIndex": index, **fields}
+
+    pause = at("step_paused_for_tool_calls", "b", 1, executionId="exec-0")
+    events = [
+        at("step_started", "a", 0),
+        at("step_completed", "a", 0, output=1),
+        at("step_started", "b", 1),
+        {**pause, "toolCalls": [weather_call(1, "Paris")]},
+        # The next call of the service counts from 0 again.
+        at("step_completed", "b", 0, output=2),
+        at("step_completed", "c", 1, output=3),
+        {"eventType": "flow_completed", "result": 3},
+    ]
+    service.record({**weather_stream(), "events": events})
+    async with side.scope():
+        steps = await side.steps(**ASK, tool_handler=Handler())
+    assert [(step.step_id, step.step_index) for step in steps] == [("a", 0), ("b", 1), ("c", 2)]
 
 
 async def test_a_stream_that_nobody_answers_stays_paused(
