@@ -61,11 +61,11 @@ def test_a_call_works_where_a_loop_is_running(loop: LoopThread) -> None:
 
 
 def test_it_starts_again_after_a_stop(loop: LoopThread) -> None:
-    loop.call(thread_id)
+    before = loop.call(thread_id)
     loop.stop()
     loop.stop()
     assert not loop.is_running
-    assert not [t for t in threading.enumerate() if t.name == "noukai-loop" and t.is_alive()]
+    assert before not in [thread.ident for thread in threading.enumerate()]
     loop.call(thread_id)
     assert loop.is_running
 
