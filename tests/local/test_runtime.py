@@ -14,6 +14,7 @@ from noukai_sdk import local
 from noukai_sdk.local import Executor, Node
 from noukai_sdk.local.threads import DEFAULT_WORKER_THREADS, set_worker_threads
 from tests.local.test_engine import workflow_of
+from tests.servers import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,8 @@ def test_shutdown_releases_threads_and_may_be_followed_by_more() -> None:
     assert local.get_system_info()["loop_thread_running"] is True
     local.shutdown()
     local.shutdown()
-    assert set(threading.enumerate()) <= before
+    # Idle worker threads are told to end, and do so by themselves.
+    wait_until(lambda: set(threading.enumerate()) <= before, what="all threads have ended")
     assert local.get_system_info()["loop_thread_running"] is False
     assert logging.getLogger("noukai_sdk").level == logging.NOTSET
     local.init()
