@@ -78,6 +78,8 @@ class Candidate:
 class ReplayReport:
     """Everything that one replay scope saw. Grows while the scope runs.
 
+    ``live`` are the calls that a fork, or a recording of new calls, has put to the service.
+
     Example:
         >>> ReplayReport().summary()
         'hits=0; misses=0; drift=0; leftovers=0'
@@ -87,22 +89,24 @@ class ReplayReport:
     misses: list[ReportEntry] = field(default_factory=list)
     drift: list[ReportEntry] = field(default_factory=list)
     leftovers: list[ReportEntry] = field(default_factory=list)
+    live: list[ReportEntry] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True where every call was served, and nothing differed or was left."""
+        """True where every call was answered, and nothing differed or was left."""
         return not (self.misses or self.drift or self.leftovers)
 
     def summary(self) -> str:
         """One line for a log or the ``X-Noukai-Replay-Report`` header."""
+        live = f"; live={len(self.live)}" if self.live else ""
         return (
             f"hits={len(self.hits)}; misses={len(self.misses)}; "
-            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}"
+            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """The whole report as plain JSON values."""
         return {
             name: [entry.as_dict() for entry in getattr(self, name)]
-            for name in ("hits", "misses", "drift", "leftovers")
+            for name in ("hits", "misses", "drift", "leftovers", "live")
         }

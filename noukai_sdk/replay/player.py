@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from .callsite import call_site
 from .cassette import Cassette
 from .fingerprint import differing_fields
 from .jobs import RecordedJob
-from .lane import Decision, Ticket
+from .lane import Decision, Lane, Ticket
 from .misses import miss
 from .pacing import InstantPace, PaceOf
 from .recording import Recording
@@ -76,6 +77,7 @@ class Player:
         self._lock = threading.Lock()
         self._warned: set[tuple[Any, ...]] = set()
         self._ended = False
+        self._passed: Counter[Lane] = Counter()
         self.jobs: dict[str, RecordedJob] = {}
         redactor = self.options.redactor
         self._redact = redactor.request if redactor is not None else None
@@ -112,6 +114,7 @@ class Player:
             _warn(warning, ticket)
         if ticket.index is None:
             if self.options.go_live is not None:
+                self.report.live.append(_entry(ticket))
                 return None
             raise self.missed(call, ticket)
         recording = ticket.lane.recordings[ticket.index]
@@ -156,6 +159,14 @@ class Player:
         self.report.misses.append(_entry(ticket, detail or error.message))
         self._refusals.append(error)
         return error
+
+    def passed(self, call: FlowCall) -> None:
+        """The call goes live without a look at the cassette."""
+        with self._lock:
+            lane = self.cassette.lane_for(call)
+            position = lane.calls + self._passed[lane]
+            self._passed[lane] += 1
+        self.report.live.append(ReportEntry(lane.slug, lane.kind, position, "", call_site()))
 
     def drifted(self, ticket: Ticket, detail: str) -> None:
         """Something differs from the recording, and the replay goes on."""

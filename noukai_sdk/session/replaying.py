@@ -74,6 +74,7 @@ class ReplayScope(Scope):
         live_from = self._plan.live_from
         # A call that comes when the scope has ended is refused below, whatever was allowed in it.
         if live_from is not None and not self._ended and next(self._calls) >= live_from:
+            self._player.passed(call)
             return self._go_live(call)
         if self._plan.redactor is not None:
             self._plan.redactor.add_secrets(api_keys(call))
