@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from time import process_time
 
 from benchmarks.engine.compared import Compared
 from benchmarks.engine.timing import best_of_each
@@ -43,8 +44,10 @@ async def growth() -> list[Compared]:
 
         return run
 
-    validated = await best_of_each({"small": validating(small), "large": validating(large)}, 15)
-    ran = await best_of_each({"small": running(small), "large": running(large)}, 3)
+    validated = await best_of_each(
+        {"small": validating(small), "large": validating(large)}, 15, process_time
+    )
+    ran = await best_of_each({"small": running(small), "large": running(large)}, 3, process_time)
     return [
         Compared(
             f"{what} {LARGE} nodes",
