@@ -59,9 +59,11 @@ if TYPE_CHECKING:
     from .models.traces import RunTrace as RunTrace
     from .models.traces import StepAttempts as StepAttempts
     from .models.traces import StepTrace as StepTrace
+    from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
     from .run import AsyncRun as AsyncRun
     from .run import Run as Run
     from .session.context import current_session_id as current_session_id
+    from .session.guard import LostScopeWarning as LostScopeWarning
     from .session.opening import trace_scope as trace_scope
     from .session.opening import trace_scope_sync as trace_scope_sync
     from .session.scope import Scope as Scope
@@ -113,8 +115,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "models.reports": ("ReplayReport",),
     "models.results": ("ExecuteResult", "JobStatus", "PausedResult"),
     "models.traces": ("FlowRun", "RunTrace", "StepAttempts", "StepTrace"),
+    "replay.player": ("ReplayConcurrencyWarning",),
     "run": ("AsyncRun", "Run"),
     "session.context": ("current_session_id",),
+    "session.guard": ("LostScopeWarning",),
     "session.opening": ("trace_scope", "trace_scope_sync"),
     "session.scope": ("Scope",),
     "session.threads": ("ContextThreadPoolExecutor", "copy_scope"),

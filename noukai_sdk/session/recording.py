@@ -77,6 +77,10 @@ class RecordingScope(Scope):
         """The live job; its looks are recorded, where its submission was."""
         return self.tape.recorder.job(live)
 
+    def discard(self) -> None:
+        """Write nothing at the end."""
+        self.tape.discarded = True
+
     def end(self) -> None:
         """Write the file."""
         self.tape.save(self.session_id)

@@ -96,6 +96,11 @@ class ReplayScope(Scope):
         """Raise the first miss, else ReplayLeftoverError if recordings are left."""
         self._player.settle()
 
+    def discard(self) -> None:
+        """Write nothing at the end."""
+        if self._plan.tape is not None:
+            self._plan.tape.discarded = True
+
     def end(self) -> None:
         """Serve nothing from now on; write what was recorded."""
         guard.ended(self)

@@ -54,6 +54,9 @@ class Scope:
     def end(self) -> None:
         """Called when the scope's body has ended, well or not; may be called again."""
 
+    def discard(self) -> None:
+        """Write nothing at the end."""
+
 
 def capture_scope() -> Scope:
     """A scope with a new session."""
