@@ -1,43 +1,53 @@
-"""The HTTP clients behind one AsyncNoukai: some for each event loop, and no more than are needed.
+"""The HTTP clients behind one AsyncNoukai.
 
 httpx's pool slows down with the number of requests under way (DEPENDENCIES.md: 1,114 requests a
-second at 1, 432 at 64), so they are spread over several pools. With the extra ``fast`` one is enough.
+second at 1, 432 at 64). So each request has a client of its own while it is under way; a client costs
+3 kB, and has as many connections as one pool would have for it: one. The extra ``fast`` has a pool that
+does not slow down: there all share one client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from .connections import async_client, fast_client, fast_is_on
 from .errors import ClientClosedError
 
-# More pools than this bring nothing; fewer requests a pool than this open connections for nothing.
-MOST_POOLS = 16
-REQUESTS_PER_POOL = 8
+# Seconds that a client is kept for the next request. httpx drops a connection after as many.
+KEPT = 5.0
 
 
-class Pool:
-    """One async client and the number of requests that it has under way."""
+class Lease:
+    """A client, lent for one request."""
 
-    __slots__ = ("busy", "client")
+    __slots__ = ("_shelf", "client", "idle_since")
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, shelf: deque[Lease] | None = None) -> None:
         self.client = client
-        self.busy = 0
+        self.idle_since = 0.0
+        self._shelf = shelf
+
+    def give_back(self) -> None:
+        """The request is over."""
+        if self._shelf is not None:
+            self.idle_since = time.monotonic()
+            self._shelf.append(self)
 
 
 class AsyncClients:
-    """Gives out pools. Connections belong to the event loop they were made in.
+    """Lends clients. Connections belong to the event loop they were made in.
 
     ``given`` is the user's own client, to be used for everything and never closed.
     """
 
     def __init__(self, given: Any = None) -> None:
-        self._given = None if given is None else Pool(given)
-        self._by_loop: WeakKeyDictionary[Any, _LoopPools] = WeakKeyDictionary()
+        self._given = None if given is None else Lease(given)
+        self._by_loop: WeakKeyDictionary[Any, _LoopClients] = WeakKeyDictionary()
         self._closed = False
 
     @property
@@ -47,36 +57,35 @@ class AsyncClients:
             self._given is not None and getattr(self._given.client, "is_closed", False)
         )
 
-    async def take(self) -> Pool:
-        """A pool that has room; give it back by counting ``busy`` down."""
+    async def take(self) -> Lease:
+        """A client of this event loop, to be given back after the request."""
         if self._closed:
             raise ClientClosedError("this client was closed: make a new one")
         if self._given is not None:
             return self._given
         loop = _running_loop()
-        pools = self._by_loop.get(loop)
-        if pools is None:
+        clients = self._by_loop.get(loop)
+        if clients is None:
             fast = isinstance(loop, asyncio.AbstractEventLoop) and fast_is_on()
-            pools = _LoopPools(fast_client, 1) if fast else _LoopPools(async_client, MOST_POOLS)
-            self._by_loop[loop] = pools
-            await pools.start()
-        return pools.take()
+            clients = self._by_loop[loop] = _LoopClients(fast)
+            await clients.start()
+        return await clients.take()
 
     async def aclose(self) -> None:
         """Close what was opened in this event loop; other loops close theirs when they stop."""
         self._closed = True
-        pools = self._by_loop.pop(_running_loop(), None)
-        if pools is not None:
-            await pools.aclose()
+        clients = self._by_loop.pop(_running_loop(), None)
+        if clients is not None:
+            await clients.aclose()
 
 
-class _LoopPools:
-    """The pools of one event loop."""
+class _LoopClients:
+    """The clients of one event loop."""
 
-    def __init__(self, make: Callable[[], Any], most: int) -> None:
-        self._make = make
-        self._most = most
-        self._pools: list[Pool] = []
+    def __init__(self, fast: bool) -> None:
+        self._shared = Lease(fast_client()) if fast else None
+        self._all = set() if self._shared is None else {self._shared}
+        self._idle: deque[Lease] = deque()
         # Event loops close their async generators before they stop: that is when connections that
         # belong to the loop must go, whether or not somebody thought of aclose().
         self._guard = self._close_with_loop()
@@ -84,24 +93,22 @@ class _LoopPools:
     async def start(self) -> None:
         await self._guard.asend(None)
 
-    def take(self) -> Pool:
-        pool = self._roomy() or self._new() or min(self._pools, key=lambda pool: pool.busy)
-        pool.busy += 1
-        return pool
+    async def take(self) -> Lease:
+        if self._shared is not None:
+            return self._shared
+        if self._idle and time.monotonic() - self._idle[0].idle_since > KEPT:
+            await self._dismiss(self._idle.popleft())
+        # The last one that came back has the warmest connection; those below it rest until they go.
+        return self._idle.pop() if self._idle else self._new()
 
-    def _roomy(self) -> Pool | None:
-        # The first that has room, not the emptiest: its connections are warm, the others' may rest.
-        for pool in self._pools:
-            if pool.busy < REQUESTS_PER_POOL:
-                return pool
-        return None
+    def _new(self) -> Lease:
+        lease = Lease(async_client(), self._idle)
+        self._all.add(lease)
+        return lease
 
-    def _new(self) -> Pool | None:
-        if len(self._pools) >= self._most:
-            return None
-        pool = Pool(self._make())
-        self._pools.append(pool)
-        return pool
+    async def _dismiss(self, lease: Lease) -> None:
+        self._all.discard(lease)
+        await lease.client.aclose()
 
     async def aclose(self) -> None:
         await self._guard.aclose()
@@ -110,10 +117,11 @@ class _LoopPools:
         try:
             yield
         finally:
-            for pool in self._pools:
-                await pool.client.aclose()
+            self._idle.clear()
+            while self._all:
+                await self._all.pop().client.aclose()
             # Both know the loop, and would keep it alive.
-            self._pools.clear()
+            self._shared = None
             del self._guard
 
 

@@ -33,7 +33,7 @@ from .protocol.program import (
 )
 
 if TYPE_CHECKING:
-    from .pools import Pool
+    from .pools import Lease
 
 T = TypeVar("T")
 
@@ -230,13 +230,13 @@ class AsyncTransport:
 
 @final
 class _AsyncDrive:
-    """As :class:`_SyncDrive`; holds also the pool that its open stream comes from."""
+    """As :class:`_SyncDrive`; holds also the client that its open stream comes from."""
 
     def __init__(self, transport: AsyncTransport, program: Program[Any]) -> None:
         self._transport = transport
         self._program = program
         self._path = ""
-        self._pool: Pool | None = None
+        self._lease: Lease | None = None
         self._response: Any = None
         self._chunks: Any = None
 
@@ -286,11 +286,11 @@ class _AsyncDrive:
                 return None
 
     async def _exchange(self, request: Request) -> Response:
-        pool = await self._transport.clients.take()
+        lease = await self._transport.clients.take()
         try:
-            return _whole(await self._send(pool.client, request, stream=False))
+            return _whole(await self._send(lease.client, request, stream=False))
         finally:
-            pool.busy -= 1
+            lease.give_back()
 
     async def _send(self, client: Any, request: Request, *, stream: bool) -> Any:
         self._path = request.path
@@ -299,8 +299,8 @@ class _AsyncDrive:
 
     async def _open(self, request: Request) -> Response:
         await self._close()
-        self._pool = await self._transport.clients.take()
-        self._response = response = await self._send(self._pool.client, request, stream=True)
+        self._lease = await self._transport.clients.take()
+        self._response = response = await self._send(self._lease.client, request, stream=True)
         if not response.is_success:
             await response.aread()
             return _whole(response)
@@ -308,17 +308,22 @@ class _AsyncDrive:
         return _head(response)
 
     async def _close(self) -> None:
-        pool, self._pool = self._pool, None
+        lease, self._lease = self._lease, None
         response, self._response = self._response, None
-        if pool is not None:
-            pool.busy -= 1
-        if response is not None:
-            import anyio
+        try:
+            if response is not None:
+                await self._end(response)
+        finally:
+            if lease is not None:
+                lease.give_back()
 
-            # The caller may be cancelled: the connection must be given back all the same.
-            with anyio.move_on_after(LONGEST_CLOSE, shield=True):
-                await response.aclose()
-                await self._wind_up()
+    async def _end(self, response: Any) -> None:
+        import anyio
+
+        # The caller may be cancelled: the connection must go all the same.
+        with anyio.move_on_after(LONGEST_CLOSE, shield=True):
+            await response.aclose()
+            await self._wind_up()
 
     async def _wind_up(self) -> None:
         # httpx reads through generators within generators. Each that is dropped halfway makes a task

@@ -197,29 +197,10 @@ def test_cells_of_a_notebook_share_a_loop_and_a_client(service: Service, on_asyn
         loop.close()
 
 
-@pytest.mark.parametrize("calls", [1, 8, 9, 100])
-async def test_calls_are_spread_over_pools(async_side: Side, service: Service, calls: int) -> None:
-    gate = threading.Event()
-    service.says(Reply(DONE, when=gate))
-    async with async_side.client() as client:
-        flow = client.flow("grade-3")
-        async with anyio.create_task_group() as tasks:
-            for _ in range(calls):
-                tasks.start_soon(lambda: flow.execute(message="hi"))
-            await service.has_requests(calls)
-            (loop,) = client._transport.clients._by_loop.values()
-            busy = [pool.busy for pool in loop._pools]
-            gate.set()
-        assert sum(busy) == calls
-        assert len(busy) == (1 if async_side.fast else -(-calls // 8))
-        assert [pool.busy for pool in loop._pools] == [0] * len(busy)
-    assert service.most_under_way == calls
-
-
-async def test_more_calls_than_the_pools_have_room_for(
-    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+async def test_each_request_under_way_has_a_client_of_its_own(
+    async_side: Side, service: Service
 ) -> None:
-    monkeypatch.setattr("noukai_sdk.pools.MOST_POOLS", 2)
+    """And those of before serve the ones after. With ``fast`` one client serves all."""
     gate = threading.Event()
     service.says(Reply(DONE, when=gate))
     async with async_side.client() as client:
@@ -228,10 +209,32 @@ async def test_more_calls_than_the_pools_have_room_for(
             for _ in range(40):
                 tasks.start_soon(lambda: flow.execute(message="hi"))
             await service.has_requests(40)
-            (loop,) = client._transport.clients._by_loop.values()
-            busy = [pool.busy for pool in loop._pools]
+            (clients,) = client._transport.clients._by_loop.values()
+            made = len(clients._all)
             gate.set()
-    assert busy == ([40] if async_side.fast else [20, 20])
+        for _ in range(3):
+            await flow.execute(message="hi")
+        assert len(clients._all) == made
+    assert made == (1 if async_side.fast else 40)
+    assert service.most_under_way == 40
+    assert len({request.client for request in service.requests}) == 40
+
+
+async def test_clients_that_rest_too_long_go_one_by_one(
+    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.pools.KEPT", 0.0)
+    async with async_side.client() as client:
+        flow = client.flow("grade-3")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(lambda: flow.execute(message="hi"))
+        (clients,) = client._transport.clients._by_loop.values()
+        left = []
+        for _ in range(5):
+            await flow.execute(message="hi")
+            left.append(len(clients._all))
+    assert left[-1] == 1
 
 
 @pytest.mark.parametrize("kind", [Noukai, AsyncNoukai])
