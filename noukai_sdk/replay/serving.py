@@ -28,7 +28,7 @@ from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
 from .jobs import RecordedJob
 from .lane import Ticket
-from .pacing import InstantPace
+from .pacing import RecordedPace
 from .player import Player
 from .recording import Recording
 
@@ -113,7 +113,7 @@ class _Reading:
         return RecordedJob(
             self._recording,
             self._player.cassette.session_id,
-            paced=not isinstance(self._pace, InstantPace),
+            paced=isinstance(self._pace, RecordedPace),
             error_of=self._error,
             missed=partial(self._player.missed, self._call, self._ticket),
         )
