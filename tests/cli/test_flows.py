@@ -86,7 +86,8 @@ def test_list_for_machines() -> None:
     ]
     assert found["mine/demo/branches", None]["capture"] == "off"
     other = json.loads(run("list", "--json", "--model", "smollm2").stdout)
-    assert {step["model"] for flow in other for step in flow["steps"]} == {"smollm2", None}
+    steps = {f["flow"]: f["steps"] for f in other}["acme/samples/two-step"]
+    assert {step["model"] for step in steps} == {"smollm2"}
 
 
 def test_validate_says_that_all_is_well() -> None:
