@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from .errors import ReplayDisabledError
 from .protocol.call import Service
 
-_refusals: list[str] = []
+# The last one counts; None allows. With an object that makes each entry one of its own.
+_rules: list[tuple[object, str | None]] = []
 
 
 @contextmanager
@@ -18,14 +19,31 @@ def live_calls_refused(reason: str) -> Iterator[None]:
     Args:
         reason: What the error says, and what to do about it.
     """
-    _refusals.append(reason)
+    with _rule(reason):
+        yield
+
+
+@contextmanager
+def live_calls_allowed() -> Iterator[None]:
+    """Allow requests again, inside of a block that refuses them."""
+    with _rule(None):
+        yield
+
+
+@contextmanager
+def _rule(reason: str | None) -> Iterator[None]:
+    rule = (object(), reason)
+    _rules.append(rule)
     try:
         yield
     finally:
-        _refusals.remove(reason)
+        _rules.remove(rule)
 
 
 def check_allowed(service: Service, path: str) -> None:
     """Raise ReplayDisabledError where requests are refused."""
-    if _refusals and not service.custom_http:
-        raise ReplayDisabledError(f"a live request to {path} was refused: {_refusals[-1]}")
+    if not _rules:
+        return
+    _, reason = _rules[-1]
+    if reason is not None and not service.custom_http:
+        raise ReplayDisabledError(f"a live request to {path} was refused: {reason}")

@@ -1,13 +1,16 @@
-"""The pytest plugin: cassettes for tests.
+"""The pytest plugin: tests that run on cassettes.
 
-Holds options, marker and fixtures; recording and serving are in ``replay`` and ``session``. Those are
+Holds options, markers and fixtures; recording and serving are in ``replay`` and ``session``. Those are
 imported when a test needs them, because pytest loads this module in every run.
+
+A test's scope is current while its own function runs, and while its function-scoped fixtures do, each
+in whatever task runs it. It is never current in between, where an event loop that outlives the test may
+be started.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import types
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,36 +23,34 @@ if TYPE_CHECKING:
 
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
 MARKER = "noukai_cassette"
-FIXTURE = "noukai_cassette"
 NETWORK_MARKER = "noukai_network"
+OPTIONS = frozenset(
+    {"record_mode", "redact", "redact_paths", "strict_inputs", "pacing", "on_miss", "live_from"}
+)
 
 _REFUSED = (
-    "this test is outside of a cassette, and --noukai-record is none. Mark it with "
+    "nothing that this test does is recorded, and --noukai-record is none. Mark it with "
     "@pytest.mark.noukai_cassette, or with @pytest.mark.noukai_network if it may reach the service "
     "(for the whole suite: noukai_network = allow)"
 )
-_failed = pytest.StashKey[bool]()
-_cassettes = pytest.StashKey["Cassettes"]()
+_HOW_TO_RECORD = "run the test with --noukai-record=once, where the service can be reached"
 
 
-class Cassettes:
-    """The cassette files that tests of this run have, and the folders that they are in."""
+class _Test:
+    """A test that has a cassette and is under way."""
 
-    def __init__(self) -> None:
-        self.expected: set[Path] = set()
-        self.folders: set[Path] = set()
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.has_passed = False
 
-    def note(self, item: pytest.Item) -> None:
-        """A test was found; it may have a cassette."""
-        folder = item.path.parent / "cassettes" / item.path.stem
-        self.folders.add(folder)
-        if _uses_cassette(item):
-            self.expected.add(cassette_path(item))
+    def end(self) -> None:
+        """Write what was recorded; nothing where the test has failed."""
+        if not self.has_passed:
+            self.scope.discard()
+        self.scope.end()
 
-    def orphans(self) -> list[str]:
-        """Files that belong to no test."""
-        found = (path for folder in self.folders for path in folder.glob("*.jsonl"))
-        return sorted(str(path) for path in found if path not in self.expected)
+
+_test = pytest.StashKey[_Test]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,81 +72,140 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known."""
+    from . import pytest_orphans
+
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(name=None, **options): serve the test's flow calls from a cassette file; the "
-        "options are those of noukai_sdk.trace_scope.",
+        f"{MARKER}(name=None, **options): serve the test's flow calls from a cassette file; "
+        f"options: {', '.join(sorted(OPTIONS))}.",
     )
     config.addinivalue_line(
         "markers", f"{NETWORK_MARKER}: the test may reach the service outside of a cassette."
     )
     if config.getini("noukai_network") not in ("refuse", "allow"):
         raise pytest.UsageError("noukai_network must be refuse or allow")
-    config.stash[_cassettes] = Cassettes()
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Note the test's cassette before any test is deselected."""
-    item.config.stash[_cassettes].note(item)
+    config.pluginmanager.register(pytest_orphans, "noukai_orphans")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember whether the test failed, for the end of its cassette."""
-    report = yield
-    if not report.passed:
-        item.stash[_failed] = True
-    return report
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Refuse live calls while a test runs, its fixtures of any scope included."""
+    if not _refuses(item):
+        return (yield)
+    from .network import live_calls_refused
+
+    with live_calls_refused(_REFUSED):
+        return (yield)
+
+
+@pytest.fixture(scope="session")
+def noukai_cassette_options() -> dict[str, Any]:
+    """Options for all cassettes, such as ``{"redact_paths": [...]}``. Define your own to set them."""
+    return {}
 
 
 @pytest.fixture(autouse=True)
 def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
-    """Every test: inside its cassette, or with live calls refused."""
-    if _uses_cassette(request.node):
-        with _playing(request.node) as scope:
-            yield scope
-    elif _refuses(request.node):
-        from .network import live_calls_refused
-
-        with live_calls_refused(_REFUSED):
-            yield None
-    else:
+    item = request.node
+    if not has_cassette(item):
         yield None
+        return
+    with ExitStack() as stack:
+        options = {**request.getfixturevalue("noukai_cassette_options"), **_options(item)}
+        stack.enter_context(_surroundings(options))
+        test = item.stash[_test] = _Test(_opened(item, options))
+        stack.callback(test.end)
+        stack.callback(item.stash.__delitem__, _test)
+        yield test.scope
 
 
 @pytest.fixture
-def noukai_cassette(_noukai_scope: Scope) -> Scope:
+def noukai_cassette(_noukai_scope: Scope | None) -> Scope:
     """The scope that the test runs in: ``.mode``, ``.session_id``, ``.report``."""
+    if _noukai_scope is None:
+        pytest.fail("name noukai_cassette as an argument, or mark the test with it", pytrace=False)
     return _noukai_scope
 
 
-def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette is: ``cassettes/<module>/<test>.jsonl`` beside the module."""
-    marker = item.get_closest_marker(MARKER)
-    given = marker.args[0] if marker and marker.args else None
-    _, _, parameters = item.name.partition("[")
-    name = f"{given}[{parameters}" if given and parameters else given or _qualified(item)
-    return item.path.parent / "cassettes" / item.path.stem / f"{_safe(name)}.jsonl"
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Run the fixtures of a test in its scope."""
+    test = request.node.stash.get(_test, None) if fixturedef.scope == "function" else None
+    if test is None:
+        return (yield)
+    from .session.context import active
+
+    with _wrapped(fixturedef, "func", lambda: active(test.scope)):
+        return (yield)
 
 
-def _qualified(item: pytest.Item) -> str:
-    owner = getattr(item, "cls", None)
-    return item.name if owner is None else f"{owner.__name__}.{item.name}"
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test in its scope, and judge the replay where it ends."""
+    test = item.stash.get(_test, None)
+    if test is None:
+        return (yield)
+    with _wrapped(item, "obj", lambda: _Body(test)):
+        return (yield)
 
 
-def _safe(name: str) -> str:
-    """``name`` as every file system takes it; a changed one carries a digest, so none collide."""
-    safe = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:100]
-    if safe == name:
-        return safe
-    return f"{safe}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+class _Body:
+    """Around a test's function, as ``with`` or ``async with``."""
+
+    def __init__(self, test: _Test) -> None:
+        from .session.context import active
+
+        self._test = test
+        self._active = active(test.scope)
+
+    def __enter__(self) -> None:
+        self._active.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._active.__exit__()
+        if kind is None:
+            _settle(self._test.scope)
+            self._test.has_passed = True
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
 
 
-def _uses_cassette(item: pytest.Item) -> bool:
+def _settle(scope: Scope) -> None:
+    from .errors import ReplayError
+
+    try:
+        scope.settle()
+    except ReplayError as error:
+        # Its traceback would show nothing but this plugin.
+        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+
+
+@contextmanager
+def _wrapped(holder: Any, name: str, block: Any) -> Iterator[None]:
+    """Run the function that ``holder`` holds inside ``block``, of whatever kind it is."""
+    from .session.wrapping import Opening, wrap
+
+    function = getattr(holder, name)
+    owner = getattr(function, "__self__", None)
+    # A fixture's method is bound to another object than the one that it will be called on.
+    wrapped = wrap(getattr(function, "__func__", function), Opening(block, block))
+    setattr(holder, name, wrapped if owner is None else types.MethodType(wrapped, owner))
+    try:
+        yield
+    finally:
+        setattr(holder, name, function)
+
+
+def has_cassette(item: pytest.Item) -> bool:
+    """Whether a test has a cassette, or would have."""
     marked = item.get_closest_marker(MARKER) is not None
-    return marked or FIXTURE in getattr(item, "fixturenames", ())
+    return marked or "noukai_cassette" in getattr(item, "fixturenames", ())
 
 
 def _refuses(item: pytest.Item) -> bool:
@@ -156,107 +216,56 @@ def _refuses(item: pytest.Item) -> bool:
     )
 
 
-@contextmanager
-def _playing(item: Any) -> Iterator[Scope]:
-    """The test's scope, for its fixtures and, wrapped around its function, for the test itself."""
-    from .session.context import active
-    from .session.wrapping import Opening, wrap
-
-    with ExitStack() as stack:
-        stack.enter_context(_gate_open())
-        scope = _opened(item)
-        stack.callback(scope.end)
-        stack.enter_context(active(scope))
-        # In the test's own task too, which may have been made before this fixture ran.
-        opening = Opening(lambda: _Body(scope), lambda: _Body(scope))
-        item.obj = wrap(item.obj, opening)
-        yield scope
-        if item.stash.get(_failed, False):
-            scope.discard()
-
-
-def _opened(item: pytest.Item) -> Scope:
-    from .session.cassettes import cassette_scope
-    from .session.opening import check_options
-
+def _options(item: pytest.Item) -> dict[str, Any]:
+    """What the marker and the command line say; the command line has the last word on the mode."""
     marker = item.get_closest_marker(MARKER)
-    options: dict[str, Any] = {
-        "record_mode": item.config.getoption("--noukai-record") or "none",
-        **(marker.kwargs if marker else {}),
-        "cassette": cassette_path(item),
-        "strict": True,
-    }
+    options = dict(marker.kwargs) if marker is not None else {}
     asked = item.config.getoption("--noukai-record")
-    if asked is not None:
-        options["record_mode"] = asked
-    check_options(options)
-    return cassette_scope(options)
+    return options if asked is None else {**options, "record_mode": asked}
 
 
 @contextmanager
-def _gate_open() -> Iterator[None]:
+def _surroundings(options: dict[str, Any]) -> Iterator[None]:
+    """An open gate; and live calls, where the test is there to record them."""
+    from .network import live_calls_allowed
     from .session.gate import GATE
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(GATE, "true")
-        yield
+        if options.get("record_mode", "none") == "none":
+            yield
+            return
+        with live_calls_allowed():
+            yield
 
 
-class _Body:
-    """Around the test's function: makes the scope current, and judges the replay at its end."""
+def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
+    from .errors import CassetteError
+    from .session.cassettes import cassette_scope
+    from .session.opening import check_options
 
-    def __init__(self, scope: Scope) -> None:
-        from .session.context import active
-
-        self._scope = scope
-        self._active = active(scope)
-
-    def __enter__(self) -> None:
-        self._active.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._active.__exit__()
-        if kind is None:
-            self._scope.settle()
-
-    async def __aenter__(self) -> None:
-        self.__enter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.__exit__(kind)
+    path = cassette_of(item)
+    try:
+        if unknown := options.keys() - OPTIONS:
+            raise ValueError(f"{MARKER} takes no {', '.join(sorted(unknown))}")
+        options = {**options, "cassette": path, "strict": True}
+        check_options(options)
+        return cassette_scope(options)
+    except CassetteError as error:
+        hint = "" if path.exists() else f": {_HOW_TO_RECORD}"
+        pytest.fail(f"{error}{hint}", pytrace=False)
+    except (TypeError, ValueError) as error:
+        pytest.fail(str(error), pytrace=False)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Under pytest-xdist only the workers know the tests: they tell the one that reports."""
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["noukai_orphans"] = _orphans(session.config)
+def cassette_of(item: pytest.Item) -> Path:
+    """Where the cassette of a test is."""
+    from .replay.folders import cassette_path
 
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has ended."""
-    told = getattr(node, "workeroutput", {}).get("noukai_orphans", ())
-    node.config.stash.setdefault(_orphans_of_workers, set()).update(told)
-
-
-_orphans_of_workers = pytest.StashKey[set[str]]()
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """List cassette files that belong to no test."""
-    orphans = {*_orphans(config), *config.stash.get(_orphans_of_workers, set())}
-    if not orphans:
-        return
-    terminalreporter.section("cassettes of no test")
-    for path in sorted(orphans):
-        terminalreporter.line(str(path))
-
-
-def _orphans(config: pytest.Config) -> list[str]:
-    # A run of single tests does not know the others of their modules.
-    if any("::" in str(arg) for arg in config.args):
-        return []
-    return config.stash[_cassettes].orphans()
+    marker = item.get_closest_marker(MARKER)
+    owners = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    name = ".".join([*owners, item.name])
+    if marker is not None and marker.args:
+        _, bracket, parameters = item.name.partition("[")
+        name = f"{marker.args[0]}{bracket}{parameters}"
+    return cassette_path(item.path, name)

@@ -1,0 +1,391 @@
+"""Tests on cassettes: recorded once, played from then on, strictly."""
+
+from __future__ import annotations
+
+import pytest
+
+from noukai_sdk.replay.files import read_cassette
+from tests.pytest_plugin.conftest import QUICK, Suite
+
+pytest_plugins = ["pytester"]
+
+KINDS = {
+    "marker": """
+@pytest.mark.noukai_cassette
+def test_one(ask):
+    assert ask() == "X!"
+""",
+    "called marker": """
+@pytest.mark.noukai_cassette()
+def test_one(ask):
+    assert ask() == "X!"
+""",
+    "fixture": """
+def test_one(ask, noukai_cassette):
+    assert ask() == "X!"
+    assert noukai_cassette.mode in ("capture", "replay")
+""",
+    "fixture of a fixture": """
+@pytest.fixture
+def scope(noukai_cassette):
+    return noukai_cassette
+
+def test_one(ask, scope):
+    assert ask() == "X!"
+""",
+    "usefixtures": """
+@pytest.mark.usefixtures("noukai_cassette")
+def test_one(ask):
+    assert ask() == "X!"
+""",
+    "module": """
+pytestmark = pytest.mark.noukai_cassette
+def test_one(ask):
+    assert ask() == "X!"
+""",
+    "async": """
+from noukai_sdk import current_session_id
+
+@pytest.mark.anyio
+@pytest.mark.noukai_cassette
+async def test_one(async_flow, noukai_cassette):
+    assert (await async_flow.execute(message="x")).result == "X!"
+    assert current_session_id() == noukai_cassette.session_id
+""",
+    "async without marker": """
+@pytest.mark.anyio
+async def test_one(async_flow, noukai_cassette):
+    assert (await async_flow.execute(message="x")).result == "X!"
+""",
+    "async on trio": """
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+@pytest.mark.anyio
+async def test_one(async_flow, noukai_cassette):
+    assert (await async_flow.execute(message="x")).result == "X!"
+""",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_once_and_played_from_then_on(suite: Suite, kind: str) -> None:
+    suite.write(KINDS[kind])
+    suite.record(passed=1)
+    assert suite.service.calls == ["x"]
+    assert suite.cassettes() == ["test_it/test_one.jsonl"]
+    before = suite.cassette("test_it/test_one.jsonl").read_bytes()
+    suite.run(passed=1)
+    suite.record(passed=1)
+    suite.record(mode="none", passed=1)
+    assert suite.service.calls == ["x"]
+    assert suite.cassette("test_it/test_one.jsonl").read_bytes() == before
+
+
+def test_a_class_of_unittest(suite: Suite) -> None:
+    suite.write(
+        """
+import unittest
+from noukai_sdk import Noukai
+
+class TestCase(unittest.TestCase):
+    @pytest.mark.noukai_cassette
+    def test_one(self):
+        with Noukai() as client:
+            assert client.flow("a/b/c").execute(message="x").result == "X!"
+
+    @pytest.mark.noukai_cassette
+    def test_two(self):
+        with Noukai() as client:
+            client.flow("a/b/c").execute(message="x")
+        self.fail("no")
+"""
+    )
+    suite.record(passed=1, failed=1)
+    assert suite.cassettes() == ["test_it/TestCase.test_one.jsonl"]
+    suite.run("-k", "test_one", passed=1, deselected=1)
+
+
+def test_without_a_cassette_the_test_says_how_to_record_one(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    said = suite.run(errors=1)
+    assert "no such cassette: record it first: run the test with --noukai-record=once" in said
+    assert suite.service.calls == []
+    assert suite.cassettes() == []
+
+
+def test_a_cassette_that_is_damaged_is_named(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    suite.cassette("test_it").mkdir(parents=True)
+    suite.cassette("test_it/test_one.jsonl").write_text("<<<<<<< HEAD\n")
+    said = suite.run(errors=1)
+    assert "test_one.jsonl:1: this is no cassette: the header is no JSON" in said
+    assert "record it first" not in said
+
+
+TWO_CALLS = """
+@pytest.mark.noukai_cassette
+def test_one(ask):
+    ask("a")
+    ask("b")
+"""
+
+
+def test_a_recording_that_is_not_played_fails_the_test(suite: Suite) -> None:
+    suite.write(TWO_CALLS)
+    suite.record(passed=1)
+    suite.write(TWO_CALLS.replace('ask("b")', "pass"))
+    said = suite.run(failed=1)
+    assert "ReplayLeftoverError: the replay ended with 1 unplayed: flow #2." in said
+    assert "wrapping.py" not in said
+
+
+def test_a_call_too_many_fails_the_test_even_where_it_is_caught(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    suite.record(passed=1)
+    suite.write(
+        """
+@pytest.mark.noukai_cassette
+def test_one(ask):
+    ask()
+    with pytest.raises(Exception):
+        ask("more")
+"""
+    )
+    said = suite.run(failed=1)
+    assert "ReplayMissError: no recording answers execute call 2 of flow 'flow' at " in said
+    assert suite.service.calls == ["x"]
+
+
+FAILING = {
+    "the test fails": ("def test_one(ask):\n    ask()\n    assert False", "failed"),
+    "the test is skipped": ("def test_one(ask):\n    ask()\n    pytest.skip()", "skipped"),
+    "the test is expected to fail": (
+        "@pytest.mark.xfail\ndef test_one(ask):\n    ask()\n    assert False",
+        "xfailed",
+    ),
+    "a fixture fails": (
+        """
+@pytest.fixture
+def broken(ask):
+    ask()
+    assert False
+
+def test_one(broken):
+    pass
+""",
+        "errors",
+    ),
+    "an async test fails": (
+        """
+@pytest.mark.anyio
+async def test_one(async_flow):
+    await async_flow.execute(message="x")
+    assert False
+""",
+        "failed",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", FAILING)
+@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
+def test_a_test_that_fails_leaves_no_half_cassette(suite: Suite, why: str, mode: str) -> None:
+    text, outcome = FAILING[why]
+    suite.write(f"pytestmark = pytest.mark.noukai_cassette\n{text}")
+    suite.record(mode=mode, **{outcome: 1})
+    assert suite.service.calls == ["x"]
+    assert suite.cassettes() == []
+
+
+def test_a_test_that_fails_leaves_the_old_cassette(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    suite.record(passed=1)
+    before = suite.cassette("test_it/test_one.jsonl").read_bytes()
+    suite.write(KINDS["marker"] + "    ask('more')\n    assert False")
+    for mode in ("new_episodes", "all", "rewrite"):
+        suite.record(mode=mode, failed=1)
+        assert suite.cassette("test_it/test_one.jsonl").read_bytes() == before
+
+
+def test_the_command_line_has_the_last_word_on_the_mode(suite: Suite) -> None:
+    suite.write(
+        """
+@pytest.mark.noukai_cassette(record_mode="new_episodes")
+def test_one(ask):
+    ask("a")
+"""
+    )
+    suite.run(passed=1)
+    assert suite.service.calls == ["a"]
+    suite.record(mode="none", passed=1)
+    suite.write(
+        '@pytest.mark.noukai_cassette(record_mode="rewrite")\ndef test_one(ask):\n  ask("b")'
+    )
+    suite.record(mode="none", passed=1)
+    assert suite.service.calls == ["a"]
+    suite.run(passed=1)
+    assert suite.service.calls == ["a", "b"]
+
+
+def test_an_unknown_mode_is_refused(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    result = suite.pytester.runpytest_inprocess(*QUICK, "--noukai-record=sometimes")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--noukai-record: invalid choice: 'sometimes'*"])
+
+
+def test_options_of_the_marker(suite: Suite) -> None:
+    suite.write(
+        """
+def hide(recording):
+    recording["request"]["parameters"] = {}
+    return recording
+
+@pytest.mark.noukai_cassette(redact=hide, redact_paths=["execution_id"], strict_inputs=True)
+def test_one(ask):
+    assert ask(parameters={"a": 1}) == "X!"
+"""
+    )
+    suite.record(passed=1)
+    (recording,) = read_cassette(suite.cassette("test_it/test_one.jsonl")).recordings
+    assert recording.request == {"message": "x", "parameters": {}}
+    assert recording.execution_id == "[redacted]"
+    suite.run(passed=1)
+    suite.write(
+        """
+@pytest.mark.noukai_cassette(strict_inputs=True)
+def test_one(ask):
+    assert ask(parameters={"a": 1}) == "X!"
+"""
+    )
+    assert "inputs are strict" in suite.run(failed=1)
+
+
+def test_options_of_the_whole_suite(suite: Suite) -> None:
+    suite.write(
+        """
+@pytest.fixture(scope="module")
+def noukai_cassette_options():
+    return {"redact_paths": ["request.message"], "record_mode": "once"}
+
+@pytest.mark.noukai_cassette
+def test_one(ask):
+    assert ask("private") == "PRIVATE!"
+"""
+    )
+    suite.run(passed=1)
+    assert suite.service.calls == ["private"]
+    assert '"message": "private"' not in suite.cassette("test_it/test_one.jsonl").read_text()
+    suite.record(mode="none", passed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("colour=1, replay_session_id='s'", "noukai_cassette takes no colour, replay_session_id"),
+        ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
+        ("redact_paths=['a[']", "bad JSON path"),
+        ("redact_paths=5", "must be an iterable, not int"),
+    ],
+)
+def test_bad_options_are_said(suite: Suite, options: str, said: str) -> None:
+    suite.write(f"@pytest.mark.noukai_cassette({options})\ndef test_one(ask):\n    ask()")
+    assert said in suite.run(errors=1)
+
+
+def test_the_fixture_must_be_named_or_the_test_marked(suite: Suite) -> None:
+    suite.write("def test_one(request):\n    request.getfixturevalue('noukai_cassette')")
+    assert "name noukai_cassette as an argument" in suite.run(failed=1)
+
+
+def test_the_gate_is_open_for_the_test_alone(suite: Suite) -> None:
+    suite.write(
+        """
+import os
+from noukai_sdk.session.gate import GATE
+
+def test_before():
+    assert GATE not in os.environ
+
+@pytest.mark.noukai_cassette
+def test_one(ask):
+    ask()
+    assert os.environ[GATE] == "true"
+
+def test_after():
+    assert GATE not in os.environ
+"""
+    )
+    suite.record(passed=3)
+    suite.run(passed=3)
+
+
+def test_a_test_that_runs_again_starts_anew(suite: Suite) -> None:
+    """As with pytest-rerunfailures."""
+    suite.pytester.syspathinsert()
+    suite.pytester.makepyfile(
+        again="""
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    runtestprotocol(item, nextitem=nextitem, log=False)
+    item._initrequest()
+    runtestprotocol(item, nextitem=nextitem)
+    return True
+"""
+    )
+    suite.write(
+        """
+@pytest.mark.noukai_cassette
+def test_one(ask, tries=[]):
+    ask()
+    tries.append(1)
+    assert len(tries) % 2 == 0
+"""
+    )
+    suite.record("-p", "again", passed=1)
+    assert suite.service.calls == ["x", "x"]
+    suite.run("-p", "again", passed=1)
+
+
+def test_names_that_are_safe_and_of_one_test_alone(suite: Suite) -> None:
+    suite.write(
+        """
+pytestmark = pytest.mark.noukai_cassette
+
+@pytest.mark.parametrize("text", ["a", "A", "a/b", "a:b", "", "ü", "x" * 300, "."])
+def test_one(ask, text):
+    assert ask(text) == text.upper() + "!"
+
+class TestGrades:
+    def test_one(self, ask):
+        ask("class")
+
+    class TestNested:
+        def test_one(self, ask):
+            ask("nested")
+
+@pytest.mark.noukai_cassette("by name")
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_named(ask, text):
+    assert ask(text) == text.upper() + "!"
+
+@pytest.mark.noukai_cassette("shared")
+def test_shared(ask):
+    ask("shared")
+
+@pytest.mark.noukai_cassette("shared")
+def test_shared_too(ask):
+    ask("shared")
+"""
+    )
+    suite.record(passed=14)
+    suite.run(passed=14)
+    names = suite.cassettes("cassettes/test_it")
+    assert len(names) == len({name.lower() for name in names}) == 13
+    assert {"test_one[a].jsonl", "TestGrades.test_one.jsonl", "shared.jsonl"} <= set(names)
+    assert "TestGrades.TestNested.test_one.jsonl" in names
+    assert all(name.isascii() and len(name) < 130 for name in names)
