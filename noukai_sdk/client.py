@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
+from .checks import is_async_callable, require_seconds
 from .errors import AuthenticationError
-from .options import is_async_callable, require_seconds
 from .protocol.call import FlowRef, Service
 from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
 

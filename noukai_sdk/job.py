@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .checks import check_seconds, require_seconds
 from .models.results import JobStatus
-from .options import check_seconds, require_seconds
 from .protocol.jobs import JobPrograms
 from .protocol.program import Program
 from .transport import AsyncTransport, SyncTransport

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import Literal, overload
 
+from .checks import check_seconds
 from .models.events import StreamEvent
 from .models.traces import RunTrace, StepAttempts, StepTrace
-from .options import check_seconds
 from .protocol import reading
 from .protocol.call import FlowRef
 from .protocol.paths import require_id
