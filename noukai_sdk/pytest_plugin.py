@@ -123,7 +123,7 @@ def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
 def noukai_cassette(_noukai_scope: Scope | None) -> Scope:
     """The scope that the test runs in: ``.mode``, ``.session_id``, ``.report``."""
     if _noukai_scope is None:
-        pytest.fail("name noukai_cassette as an argument, or mark the test with it", pytrace=False)
+        raise _failure("name noukai_cassette as an argument, or mark the test with it")
     return _noukai_scope
 
 
@@ -183,7 +183,7 @@ def _settle(scope: Scope) -> None:
         scope.settle()
     except ReplayError as error:
         # Its traceback would show nothing but this plugin.
-        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+        raise _failure(f"{type(error).__name__}: {error}") from None
 
 
 @contextmanager
@@ -253,9 +253,13 @@ def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
         return cassette_scope(options)
     except CassetteError as error:
         hint = "" if path.exists() else f": {_HOW_TO_RECORD}"
-        pytest.fail(f"{error}{hint}", pytrace=False)
+        raise _failure(f"{error}{hint}") from None
     except (TypeError, ValueError) as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _failure(str(error)) from None
+
+
+def _failure(said: str) -> BaseException:
+    return pytest.fail.Exception(said, pytrace=False)
 
 
 def cassette_of(item: pytest.Item) -> Path:

@@ -16,7 +16,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from .options import is_async_callable
+from .checks import is_async_callable
 from .protocol.call import FlowCall
 from .protocol.program import Program, Sleep, Want
 from .replay.files import CassetteFile, read_cassette
