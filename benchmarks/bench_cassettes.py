@@ -1,0 +1,187 @@
+"""Cassette files: what a played call takes, what loading takes, what recording adds to a live call.
+
+Played calls are timed as in bench_replay: in blocks, each with its best round, so that what disturbs a
+round is left out, and nothing that grows with the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from benchmarks.bench_replay import blocks, micro
+from benchmarks.lean_service import served
+from benchmarks.measure import Row, alternating, best_of_each
+from noukai_sdk import AsyncNoukai, Noukai, Scope, client, trace_scope, trace_scope_sync
+from noukai_sdk.replay.files import read_cassette, write_cassette
+from noukai_sdk.replay.recording import Recording
+
+LOADED = 10_000
+PLAYED = 100
+CALLS = 50
+FLOW = "acme/spelling/grade-3"
+
+
+def run() -> list[Row]:
+    """The three numbers that are judged, and what the end of a recording takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [*playing(Path(folder)), *loading(Path(folder)), *recording(Path(folder))]
+
+
+def playing(folder: Path) -> list[Row]:
+    """Microseconds a call from a file, sync and async."""
+    path = written(folder / "played.jsonl", PLAYED)
+    with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
+        sync = micro(lambda _: play(path), PLAYED)
+        as_async = micro(lambda _: play_async(path), PLAYED)
+    return [
+        Row("a call from a file, sync", sync, 25.0, "µs"),
+        Row("a call from a file, async", as_async, 25.0, "µs"),
+    ]
+
+
+def play(path: Path) -> list[float]:
+    """Seconds a block, on the sync client."""
+    flow = Noukai(api_key="nk_bench").flow(FLOW)
+    times = []
+    with trace_scope_sync(cassette=path):
+        for block in blocks(PLAYED):
+            start = time.perf_counter()
+            for message in block:
+                flow.execute(message=message)
+            times.append(time.perf_counter() - start)
+    return times
+
+
+def play_async(path: Path) -> list[float]:
+    """Seconds a block, on the async client."""
+
+    async def run() -> list[float]:
+        flow = AsyncNoukai(api_key="nk_bench").flow(FLOW)
+        times = []
+        async with trace_scope(cassette=path):
+            for block in blocks(PLAYED):
+                start = time.perf_counter()
+                for message in block:
+                    await flow.execute(message=message)
+                times.append(time.perf_counter() - start)
+        return times
+
+    return asyncio.run(run())
+
+
+def loading(folder: Path) -> list[Row]:
+    """A file of many recordings, ready to be played, beside ``json.loads`` of its lines."""
+    path = written(folder / "loaded.jsonl", LOADED)
+    lines = path.read_bytes().splitlines()
+    took = alternating(
+        {
+            "json": lambda: [json.loads(line) for line in lines],
+            "ours": lambda: read_cassette(path).cassette(),
+        },
+        rounds=15,
+    )
+    return [
+        Row(f"loading {LOADED} recordings", took["ours"] * 1e3, None, "ms"),
+        Row("loading / json.loads of the lines", took["ours"] / took["json"], 1.5, "times"),
+    ]
+
+
+def recording(folder: Path) -> list[Row]:
+    """Live calls to the leanest of services, recorded or not; and the end of a recording."""
+    path = folder / "recorded.jsonl"
+    with service() as noukai:
+        flow = noukai.flow(FLOW)
+
+        def calls() -> None:
+            for number in range(CALLS):
+                flow.execute(message=f"The cat sat on mat {number}.")
+
+        took = best_of_each(
+            {
+                "live": within(trace_scope_sync, calls),
+                "recorded": within(lambda: unwritten(path), calls),
+            },
+            rounds=60,
+        )
+    many = [a_recording(number) for number in range(1_000)]
+    writing = min(alternating({"": lambda: write_cassette(path, "s", many)}, rounds=5).values())
+    return [
+        Row("a live call to a local service", took["live"] / CALLS * 1e6, None, "µs"),
+        Row("a recorded call / a live call", took["recorded"] / took["live"], 1.1, "times"),
+        Row("writing the file, for each recording", writing / len(many) * 1e6, None, "µs"),
+    ]
+
+
+@contextmanager
+def service() -> Iterator[Noukai]:
+    """A client of a local service in a process of its own."""
+    with (
+        served() as url,
+        patch.dict(client.BASE_URLS, dev=url),
+        Noukai(api_key="nk_bench", env="dev") as noukai,
+    ):
+        yield noukai
+
+
+@contextmanager
+def unwritten(path: Path) -> Iterator[Scope]:
+    """A recording whose file is never written: that is timed by itself."""
+    with trace_scope_sync(record=path) as scope:
+        yield scope
+        scope.discard()
+
+
+def within(
+    scope: Callable[[], AbstractContextManager[Scope]], calls: Callable[[], None]
+) -> Callable[[], None]:
+    """``calls`` in a scope of their own."""
+
+    def run() -> None:
+        with scope():
+            calls()
+
+    return run
+
+
+def written(path: Path, size: int) -> Path:
+    """A cassette file of so many recordings."""
+    write_cassette(path, "s", [a_recording(number) for number in range(size)])
+    return path
+
+
+def a_recording(number: int) -> Recording:
+    """One call, as the recorder keeps it."""
+    result = {
+        "status": "completed",
+        "result": "The cat sat on the mat. " * 5,
+        "flowId": "46e933f6-dd58-541b-9353-cec290ba3f0a",
+        "blockCount": 2,
+        "executionId": f"fd199941-e321-4353-86bf-{number:012}",
+        "sessionId": "f21e712c-a1a1-4ede-abcb-34dea2c2eae0",
+    }
+    return Recording(
+        slug="grade-3",
+        kind="execute",
+        org="acme",
+        project="spelling",
+        execution_id=str(result["executionId"]),
+        flow_id=str(result["flowId"]),
+        request={"message": f"m{number}"},
+        started_at=1_795_193_167 + number,
+        completed_at=1_795_193_167.5 + number,
+        result=result,
+        chunks=((0.0, 0), (0.5, 1)),
+    )
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(f"{row.name:45} {row.value:8.2f} {row.unit:6} {row.limit or ''}")
