@@ -42,7 +42,9 @@ def llama_server(*, embeddings: bool = False) -> Iterator[str]:
     params.embedding = embeddings
     if embeddings:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    params.endpoint_metrics = True
     server = xllamacpp.Server(params)
+    server.handle_metrics()  # see smollm2_engine: it must not be freed before this
     yield server.listening_address
     del server
 

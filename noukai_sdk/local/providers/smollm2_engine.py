@@ -111,7 +111,12 @@ def _serve(weights: Path) -> Any:
     params.verbosity = -1
     params.ui = False
     params.api_keys = [secrets.token_urlsafe(32)]
+    params.endpoint_metrics = True
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise LlmConfigError(f"SmolLM2 could not be loaded from {weights.name}: {error}") from error
+    # A server that is freed before its work loop has begun waits for that loop for ever, and holds
+    # the interpreter's lock meanwhile. The loop answers this, so it has begun.
+    server.handle_metrics()
+    return server
