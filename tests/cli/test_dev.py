@@ -178,6 +178,11 @@ def test_what_was_in_progress_when_it_stopped_has_failed_or_is_cancelled(
         follower = threading.Thread(target=stream)
         follower.start()
         wait_until(lambda: httpx.get(f"{server.url}/dev/stats").json()["modelCalls"] == 2)
+        # A model that is at work is no row in the database yet.
+        session_url = f"{server.api}/seq/sessions/dev"
+        wait_until(
+            lambda: len(httpx.get(session_url, headers=HEADERS).json().get("executions", ())) == 2
+        )
         end(server)
         follower.join(20)
     with serve_backend(tmp_path) as server:

@@ -53,6 +53,8 @@ class Page:
         """Stop the page's servers."""
         for server in self._servers.values():
             server.close()
+        # As asyncio.run() ends: a client that nobody closed closes its connections with the loop.
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def run(self, block: Block) -> None:
