@@ -1,0 +1,134 @@
+"""Many calls at once: ``AsyncNoukai`` over httpx and over the extra ``fast``, beside plain httpx.
+
+With a thousand calls under way Python's garbage collector runs every few calls and looks through all
+of their some 90 objects each (most of them the HTTP library's), which is a fifth of the time. Programs
+that do so raise its threshold, once, for everything. So the fall from 8 calls at once to 1,000 is judged
+with a raised threshold, and shown without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+
+from benchmarks.lean_service import served
+from benchmarks.measure import Row
+from noukai_sdk import AsyncNoukai
+from noukai_sdk.client import BASE_URLS
+from noukai_sdk.connections import FAST
+
+CONCURRENCIES = (8, 64, 1_000)
+CALLS = 2_000
+ROUNDS = 3
+CALL = {"message": "The cat sat on the mat."}
+
+Call = Callable[[], Awaitable[Any]]
+Opened = Callable[[str], AbstractAsyncContextManager[Call]]
+Rates = dict[tuple[str, int], float]
+
+
+def run() -> list[Row]:
+    """Calls a second, and the ratios that are judged."""
+    clients = {"ours": ours("0"), "ours with fast": ours("1")}
+    plain: Rates = {}
+    rates: Rates = {}
+    raised: Rates = {}
+    with served() as url:
+        BASE_URLS["dev"] = url
+        for _ in range(ROUNDS):
+            measure(rates, url, clients, CALLS)
+            with collecting_less():
+                measure(raised, url, clients, CALLS)
+        # Once and with fewer calls: it takes a minute as it is.
+        measure(plain, url, {"plain httpx": plain_httpx}, CALLS // 4)
+    return [*shown(plain | rates), *judged(plain | rates, raised)]
+
+
+def shown(rates: Rates) -> list[Row]:
+    return [
+        Row(f"{name}, {at_once} at once", rate, None, "calls/s")
+        for (name, at_once), rate in rates.items()
+    ]
+
+
+def judged(rates: Rates, raised: Rates) -> list[Row]:
+    rows = []
+    for name in ("ours", "ours with fast"):
+        few, some, many = (rates[name, at_once] for at_once in CONCURRENCIES)
+        kept = raised[name, 1_000] / raised[name, 8]
+        rows += [
+            Row(f"{name}, 64 at once / 8 at once", some / few, 0.9, "times", True),
+            Row(f"{name}, 1000 / 8, gc threshold raised", kept, 0.9, "times", True),
+            Row(f"{name}, 1000 / 8, gc threshold as it is", many / few, None, "times"),
+        ]
+    for at_once in CONCURRENCIES[1:]:
+        gained = rates["ours with fast", at_once] / rates["plain httpx", at_once]
+        rows.append(
+            Row(f"ours with fast / plain httpx, {at_once} at once", gained, 3.0, "times", True)
+        )
+    return rows
+
+
+@contextmanager
+def collecting_less() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def measure(rates: Rates, url: str, clients: dict[str, Opened], calls: int) -> None:
+    """Put the best of the rounds so far into ``rates``."""
+    for name, opened in clients.items():
+        for at_once in CONCURRENCIES:
+            rate = asyncio.run(calls_a_second(opened, url, at_once, max(calls, at_once)))
+            rates[name, at_once] = max(rate, rates.get((name, at_once), 0.0))
+
+
+async def calls_a_second(opened: Opened, url: str, at_once: int, calls: int) -> float:
+    async with opened(url) as call:
+        await many(call, at_once, at_once)  # opens the connections
+        start = time.perf_counter()
+        await many(call, calls, at_once)
+        return calls / (time.perf_counter() - start)
+
+
+async def many(call: Call, count: int, at_once: int) -> None:
+    left = iter(range(count))
+
+    async def worker() -> None:
+        for _ in left:
+            await call()
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+
+
+@asynccontextmanager
+async def plain_httpx(url: str) -> Any:
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+
+        async def call() -> None:
+            answer = await client.post(f"{url}/seq/acme/spelling/grade-3/execute", json=CALL)
+            answer.json()
+
+        yield call
+
+
+def ours(fast: str) -> Opened:
+    @asynccontextmanager
+    async def opened(url: str) -> Any:
+        os.environ[FAST] = fast
+        async with AsyncNoukai(api_key="nk_bench", env="dev") as client:
+            flow = client.flow("acme/spelling/grade-3")
+            yield lambda: flow.execute(message=CALL["message"])
+
+    return opened
