@@ -86,11 +86,14 @@ class Noukai(_BaseClient["SyncTransport"]):
         api_key: Starts with ``nk_``; default: the environment's ``NOUKAI_API_KEY``.
         env: ``"production"`` (default) or ``"dev"``; default: the environment's ``NOUKAI_ENV``.
         org, project: Defaults for short slugs; both or neither.
-        timeout: Seconds for each request, where the call names none.
+        timeout: Seconds for each request, where the call names none: to connect, to send, and to wait
+            for the next bytes of the answer. A stream that goes on sending may take longer in all.
         max_retries: How often a request is sent again at most; 0 for never. Reads are repeated
             after 408, 5xx and short 429; calls that start a run only where nothing reached the service.
-        log_handler: Called with a dict at every request, response and retry.
-        log_payloads: Put request and response bodies into it.
+        log_handler: Called with a dict at every request, response and retry: ``phase``, ``method``,
+            ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` where there was no
+            answer. What it raises is logged and breaks no call.
+        log_payloads: Put ``request_body`` and ``response_body`` into it. A stream's body is not kept.
         session_id: A session for all calls that name none and run in no scope.
         http_client: A client of httpx's interface to send with, for instance with a proxy or a mock
             transport. It stays yours to close. The base URL stays the service's.
@@ -151,6 +154,10 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
 
     Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
     event loops. Use it with ``async with``, or call :meth:`aclose`.
+
+    Where the extra ``fast`` is installed, calls on asyncio go over httpx2 and aiohttp instead of httpx,
+    which takes half of the time. ``NOUKAI_FAST=0`` in the environment keeps to httpx, for example for
+    tests that mock httpx; with ``http_client=`` neither is used.
 
     Example:
         >>> async with AsyncNoukai() as client:                             # doctest: +SKIP
