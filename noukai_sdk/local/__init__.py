@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         LlmTimeoutError,
         MissingExtraError,
     )
-    from .llm_response import LlmResponse
+    from .llm_response import CompletionStream, LlmResponse
     from .llm_stats import LlmStats
     from .node import Node
     from .result import WorkflowResult
@@ -82,7 +82,7 @@ _MODULES = {
         "LlmTimeoutError",
         "MissingExtraError",
     ],
-    "llm_response": ["LlmResponse"],
+    "llm_response": ["CompletionStream", "LlmResponse"],
     "llm_stats": ["LlmStats"],
     "node": ["Node"],
     "result": ["WorkflowResult"],
@@ -99,6 +99,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "CompletionStream",
     "EmbeddingClient",
     "EventStream",
     "Executor",

@@ -5,7 +5,6 @@ Nothing here must be called first: clients and executors start what they need by
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import platform
@@ -153,7 +152,3 @@ def shutdown() -> None:
     for name in (_PACKAGE, _TRACE):
         logging.getLogger(name).setLevel(logging.NOTSET)
     _handler, _started_at = None, None
-
-
-# Models want to be closed while the interpreter still has everything they need for it.
-atexit.register(loop_thread.stop)
