@@ -109,11 +109,6 @@ class ReplayScope(Scope):
         if self._plan.tape is not None:
             self._plan.tape.save(self._recorded_session)
 
-    @property
-    def tape(self) -> Tape | None:
-        """What the calls that go live are recorded on, if anything."""
-        return self._plan.tape
-
     def _play_options(self) -> PlayOptions:
         plan = self._plan
         return PlayOptions(

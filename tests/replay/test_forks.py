@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from noukai_sdk import AsyncNoukai, Noukai, ReplayError, ReplayLeftoverError, ReplayMissError
+from noukai_sdk.protocol.jobs import LiveJob
 from noukai_sdk.session.gate import ReplayRequest, requested_replay
 from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync
 from tests.servers import Server, serve_app, serve_wsgi
@@ -137,6 +138,15 @@ async def test_calls_that_run_together(echo: Echo, tmp_path: Path) -> None:
             answers = await asyncio.gather(*(side.execute(text) for text in texts))
     assert [a.result for a in answers[:4]] == [r.result for r in recorded[:4]]
     assert sorted(echo.messages) == texts[4:]
+
+
+async def test_jobs_of_a_fork_are_live_ones(side: EchoSide, path: Path) -> None:
+    async with side.scope(cassette=path, on_miss="live"):
+        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
+    async with side.scope(cassette=path, record_mode="new_episodes"):
+        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
+    async with side.scope():
+        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
 
 
 @pytest.mark.parametrize(

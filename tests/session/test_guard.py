@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,9 +27,10 @@ from noukai_sdk import (
 from noukai_sdk.network import live_calls_refused
 from noukai_sdk.replay.files import write_cassette
 from noukai_sdk.replay.recording import Recording
+from noukai_sdk.session import guard
 from noukai_sdk.session.cassettes import cassette_scope
 from noukai_sdk.session.guard import LostScopeWarning
-from tests.servers import ROOT, serve_app
+from tests.servers import serve_app
 
 pytestmark = pytest.mark.anyio
 
@@ -219,27 +218,15 @@ def test_a_replay_that_was_dropped_does_not_count_for_ever(client: Noukai, casse
     assert ask(client) == "live"
 
 
-def test_of_code_that_is_all_ours_no_line_is_named(cassette: Path) -> None:
+def test_a_call_without_a_place_is_warned_of_all_the_same(
+    client: Noukai, cassette: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a thread that runs nothing but C code and ours."""
-    code = (
-        "import _thread, sys, time, warnings, httpx\n"
-        "from noukai_sdk import Noukai, trace_scope_sync\n"
-        "import noukai_sdk.session.opening\n"
-        "said = []\n"
-        "warnings.showwarning = lambda message, *_: said.append(str(message))\n"
-        "answer = lambda request: httpx.Response(200, json={'status': 'completed'})\n"
-        "http = httpx.Client(transport=httpx.MockTransport(answer))\n"
-        "flow = Noukai(api_key='nk_x', http_client=http).flow('a/b/c')\n"
-        f"with trace_scope_sync(cassette={str(cassette)!r}, on_miss='live'):\n"
-        "    _thread.start_new_thread(flow.execute, (), {'message': 'm'})\n"
-        "    end = time.monotonic() + 20\n"
-        "    while not said and time.monotonic() < end: time.sleep(0.01)\n"
-        "print(said[0])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert "carries no scope" in done.stdout, done.stderr
+    monkeypatch.setattr(guard, "call_site", lambda: None)
+    with trace_scope_sync(cassette=cassette):
+        with pytest.warns(LostScopeWarning, match="carries no scope"):
+            in_thread(lambda: ask(client))
+        ask(client)
 
 
 # Requests that are refused.
