@@ -27,7 +27,7 @@ _OFF = frozenset({"0", "false", "no", "off"})
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
 _NOT_SENT_AIOHTTP = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"})
 _HTTP_FAULTS = frozenset({"HTTPError", "StreamError", "InvalidURL", "ClientError", "OSError"})
-_CLOSED = ("client has been closed", "Session is closed")
+_CLOSED = ("client has been closed", "Session is closed", "Connection closed.")
 
 
 def user_agent(version: str) -> str:

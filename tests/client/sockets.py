@@ -69,6 +69,11 @@ def garbage(connection: socket.socket) -> None:
     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
 
 
+def no_tls(connection: socket.socket) -> None:
+    connection.recv(1024)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def cut_body(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(ANSWER + b'content-length: 100\r\n\r\n{"status": ')

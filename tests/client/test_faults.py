@@ -140,6 +140,21 @@ async def test_a_silent_server(
     assert len(connections) == 1
 
 
+@pytest.mark.parametrize("method", ["execute", "events", "poll"])
+async def test_a_server_that_speaks_no_tls(
+    side: Side, points_at: Callable[[str], None], method: str
+) -> None:
+    with sockets.serve_sockets(sockets.no_tls) as (url, connections):
+        points_at(url.replace("http://", "https://"))
+        async with side.flow() as flow:
+            with pytest.raises(APIConnectionError) as caught:
+                await call(side, flow, method)
+    assert not isinstance(caught.value, APITimeoutError)
+    # No byte of the request went out, so that sending it again is safe.
+    assert not caught.value.request_sent
+    assert len(connections) >= 2
+
+
 async def test_a_slow_answer_is_never_paid_for_twice(side: Side, service: Service) -> None:
     service.says(Reply(DONE, when=NEVER))
     async with side.flow(timeout=0.2, max_retries=3) as flow:

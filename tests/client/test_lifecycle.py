@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
+from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
 
@@ -87,6 +87,18 @@ async def test_closed_between_two_steps_of_a_call(side: Side, service: Service) 
             tool_handler=aclose if side.is_async else close,
         )
     assert len(service.requests) == 1
+
+
+async def test_closing_ends_the_streams_that_are_open(side: Side, service: Service) -> None:
+    service.says(stream(STARTED, then="silence"))
+    client = side.make()
+    events = client.flow("grade-3").events(message="hi")
+    first = await side.call(lambda: anext(events) if side.is_async else next(events))
+    assert first.type == "run_started"
+    await side.close(client)
+    await service.has_disconnects()
+    with pytest.raises((APIConnectionError, ClientClosedError)):
+        await side.collect(events)
 
 
 async def test_one_connection_serves_call_after_call(side: Side, service: Service) -> None:
