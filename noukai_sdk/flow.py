@@ -183,6 +183,9 @@ class AsyncFlow(_BaseFlow):
     def steps(self, **options: Unpack[StepOptions]) -> AsyncGenerator[StepCompleted, None]:
         """As :meth:`Flow.steps`, with ``async for``.
 
+        Leaving the loop early frees the connection at once. On trio wrap the stream in
+        ``contextlib.aclosing`` for that, as trio asks for with any async generator.
+
         Example:
             >>> async for step in flow.steps(message="The cat sat."):       # doctest: +SKIP
             ...     print(step.name, step.output)
