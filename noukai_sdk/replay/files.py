@@ -104,19 +104,35 @@ def write_cassette(
         CassetteError: The file cannot be written, or redaction left something that cannot be read.
     """
     redactor = redactor or Redactor()
+    clean = [redacted(recording, redactor, path) for recording in recordings]
+    write_redacted(path, CassetteFile(session_id, clean, redactor.paths))
+
+
+def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
+    """The recording as it may be written to ``path``.
+
+    Raises:
+        CassetteError: Redaction left something that is no recording.
+    """
+    try:
+        return Recording.model_validate(redactor(as_json(recording)))
+    except ValidationError as error:
+        said = f"redaction leaves no valid recording of {recording}: {first_problem(error)}"
+        raise _bad(os.fspath(path), None, said) from error
+
+
+def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
+    """Write a file as it is, with nothing taken out."""
     header = {
         _MARK: FORMAT_VERSION,
-        "session_id": session_id,
+        "session_id": file.session_id,
         "sdk": __version__,
-        "redacted": list(redactor.paths),
-        "recordings": len(recordings),
+        "redacted": list(file.redacted),
+        "recordings": len(file.recordings),
         "sealed": True,
     }
-    lines = [_as_line(header)]
-    for recording in recordings:
-        lines.append(_as_line(redactor(as_json(recording))))
-        _check_redacted(os.fspath(path), recording, lines[-1])
     seal = Seal()
+    lines = (_as_line(each) for each in (header, *map(as_json, file.recordings)))
     _replace(path, b"".join(seal.put(line) + b"\n" for line in lines))
 
 
@@ -202,14 +218,6 @@ def _recording(name: str, number: int, line: bytes) -> Recording:
 def _as_line(value: dict[str, Any]) -> bytes:
     # Half a surrogate pair is no text that any service could have sent or read.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _check_redacted(name: str, recording: Recording, line: bytes) -> None:
-    try:
-        Recording.model_validate_json(line)
-    except ValidationError as error:
-        said = f"redaction leaves no valid recording of {recording}: {first_problem(error)}"
-        raise _bad(name, None, said) from error
 
 
 def _replace(path: str | os.PathLike[str], data: bytes) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from ..protocol.call import FlowCall
 from ..protocol.jobs import JobPrograms, LiveJob
 from ..protocol.program import Program
-from ..replay.files import CassetteFile, check_writable, write_cassette
+from ..replay.files import CassetteFile, check_writable, redacted, write_redacted
 from ..replay.merging import merged
 from ..replay.recorder import Recorder
+from ..replay.recording import Recording
 from ..replay.redaction import Redactor
 from .scope import Scope
 
@@ -53,13 +54,21 @@ class Tape:
         if self._saved or self.discarded:
             return
         self._saved = True
-        run = self.recorder.recordings()
-        if self._kept is not None:
-            if not self.recorder.has_news:
-                return
-            run = merged(self._kept.recordings, run, replaces=self._replaces)
-        self._redactor.add_secrets(self.recorder.api_keys)
-        write_cassette(self.path, session_id, run, self._redactor)
+        if self._kept is None or self.recorder.has_news:
+            self._redactor.add_secrets(self.recorder.api_keys)
+            recordings = self._recordings(self._kept.recordings if self._kept else [])
+            write_redacted(self.path, CassetteFile(session_id, recordings, self._redactor.paths))
+
+    def _recordings(self, kept: list[Recording]) -> list[Recording]:
+        """The new ones among the kept ones."""
+        # What is kept has been through the hook, which is to see each recording once.
+        again = self._redactor.without_hook()
+        clean = {id(each): redacted(each, again, self.path) for each in kept}
+        run = [
+            clean.get(id(each)) or redacted(each, self._redactor, self.path)
+            for each in self.recorder.recordings()
+        ]
+        return merged(list(clean.values()), run, replaces=self._replaces) if kept else run
 
 
 class RecordingScope(Scope):

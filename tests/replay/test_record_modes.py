@@ -236,6 +236,19 @@ async def test_rewrite_does_not_read_what_it_replaces(
     assert held(path) == ["a"]
 
 
+async def test_one_run_keeps_its_own_times(echo: Echo, tmp_path: Path) -> None:
+    side = EchoAsync(echo)
+    async with side.scope(record=tmp_path / "c.jsonl"):
+        late, early = side.flow().execute(message="late"), side.flow().execute(message="early")
+        await early
+        await late
+    first, second = read_cassette(tmp_path / "c.jsonl").recordings
+    assert (first.request, second.request) == ({"message": "late"}, {"message": "early"})
+    assert first.started_at is not None
+    assert second.started_at is not None
+    assert second.started_at < first.started_at
+
+
 async def test_a_tape_that_is_discarded_writes_nothing(side: EchoSide, tmp_path: Path) -> None:
     async with side.scope(record=tmp_path / "c.jsonl") as scope:
         await side.ask("a")

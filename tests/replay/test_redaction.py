@@ -292,6 +292,27 @@ async def test_new_recordings_are_redacted_as_the_old_ones(live: Live, tmp_path:
     assert len(read_cassette(path).recordings) == 3
 
 
+def grow(recording: dict[str, Any]) -> dict[str, Any]:
+    recording["request"]["message"] += "!"
+    return recording
+
+
+async def test_the_hook_sees_each_recording_once(live: Live, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    await recorded(live, path, with_secrets, redact=grow)
+    async with live.scope(
+        cassette=path,
+        record_mode="new_episodes",
+        redact=grow,
+        redact_paths=["request.parameters.email"],
+    ):
+        await live.execute("new", slug="echo", parameters=SECRETS)
+    requests = [each.request for each in read_cassette(path).recordings]
+    messages = [request["message"] for request in requests if request is not None]
+    assert [message.count("!") for message in messages] == [1, 1, 1]
+    assert "ann@example.org" not in path.read_text()  # paths hold for the old ones too
+
+
 async def test_secrets_in_errors(live: Live, tmp_path: Path) -> None:
     async def body(live: Live) -> list[Any]:
         return [await outcome(live.execute(f"{KEYS[0]}", slug="acme/samples/nk_dev"))]
