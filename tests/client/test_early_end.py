@@ -184,10 +184,15 @@ async def test_a_cancel_scope(async_side: Side, service: Service, long_call: Any
 async def test_a_timeout_of_the_callers_own(
     async_side: Side, service: Service, long_call: Any
 ) -> None:
-    async with async_side.client() as client:
-        with pytest.raises(TimeoutError):
-            with anyio.fail_after(0.2):
-                await long_call(client.flow("grade-3"))
+    async def run_out(scope: anyio.CancelScope) -> None:
+        await service.has_requests()
+        scope.deadline = anyio.current_time()
+
+    async with async_side.client() as client, anyio.create_task_group() as tasks:
+        with anyio.move_on_after(60) as scope:
+            tasks.start_soon(run_out, scope)
+            await long_call(client.flow("grade-3"))
+        assert scope.cancelled_caught
         await service.has_disconnects()
 
 
@@ -249,8 +254,13 @@ def test_a_stream_that_is_open_when_the_loop_ends(
 
 async def test_cancelled_while_it_waits_for_a_retry(async_side: Side, service: Service) -> None:
     service.says(Reply(None, 503, {"retry-after": "200"}))
-    async with async_side.flow() as flow:
-        with anyio.move_on_after(0.3) as scope:
-            await flow.run("e").trace()
-    assert scope.cancelled_caught
+    told: list[str] = []
+    async with (
+        async_side.flow(log_handler=lambda event: told.append(event["phase"])) as flow,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(flow.run("e").trace)
+        while "retry" not in told:
+            await anyio.sleep(0.005)
+        tasks.cancel_scope.cancel()
     assert len(service.requests) == 1
