@@ -7,15 +7,26 @@ same few lines, one of them with ``await``: a change to one belongs into the oth
 from __future__ import annotations
 
 import inspect
-import random
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from .connections import build, fault_from, sync_client
-from .errors import ClientClosedError
+from .connections import build, sync_client
+from .driving import (
+    Done,
+    Keep,
+    advance,
+    explained,
+    fail,
+    head,
+    jittered,
+    let_go,
+    not_awaitable,
+    refuse_closed,
+    whole,
+)
 from .protocol.call import Service
 from .protocol.program import (
     TURN,
@@ -39,38 +50,6 @@ T = TypeVar("T")
 
 LONGEST_CLOSE = 5.0  # seconds that the end of a stream may take
 MOST_LEFT = 10_000  # chunks that can be left in the buffers of a closed connection
-
-Keep = Callable[[Any], bool]
-"""Tells whether the caller gets an event; may raise to end the stream."""
-
-
-class Done:
-    """A program has returned ``value``."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def advance(program: Program[Any], outcome: Any = None) -> Any:
-    """The program's next want or event, or Done."""
-    try:
-        return program.send(outcome)
-    except StopIteration as end:
-        return Done(end.value)
-
-
-def fail(program: Program[Any], error: Exception) -> Any:
-    """As :func:`advance`, for a want that failed.
-
-    A StopIteration among the errors is no result: thrown into a generator, Python makes a
-    RuntimeError of it.
-    """
-    try:
-        return program.throw(error)
-    except StopIteration as end:
-        return Done(end.value)
 
 
 class SyncTransport:
@@ -131,7 +110,7 @@ class _SyncDrive:
         self._chunks: Iterator[bytes] = iter(())
 
     def __enter__(self) -> _SyncDrive:
-        _refuse_closed(self._transport.closed)
+        refuse_closed(self._transport.closed)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,7 +127,7 @@ class _SyncDrive:
         try:
             outcome = self._perform(want)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, _explained(want, error, self._path))
+            return fail(self._program, explained(want, error, self._path))
         return advance(self._program, outcome)
 
     def _perform(self, want: Want) -> Any:
@@ -162,9 +141,9 @@ class _SyncDrive:
             case CloseStream():
                 return self._close()
             case CallTools(handler, tool_calls):
-                return _not_awaitable(handler(list(tool_calls)))
+                return not_awaitable(handler(list(tool_calls)))
             case Sleep(seconds, jitter):
-                return time.sleep(_jittered(seconds, jitter)) if seconds else None
+                return time.sleep(jittered(seconds, jitter)) if seconds else None
             case Now():
                 return time.monotonic()
             case _:  # a Note is for listeners
@@ -172,8 +151,8 @@ class _SyncDrive:
 
     def _exchange(self, request: Request) -> Response:
         response = self._send(request, stream=False)
-        answer = _whole(response)
-        _let_go(response)
+        answer = whole(response)
+        let_go(response)
         return answer
 
     def _send(self, request: Request, *, stream: bool) -> Any:
@@ -187,9 +166,9 @@ class _SyncDrive:
         self._response = response = self._send(request, stream=True)
         if not response.is_success:
             response.read()
-            return _whole(response)
+            return whole(response)
         self._chunks = response.iter_bytes()
-        return _head(response)
+        return head(response)
 
     def _close(self) -> None:
         response, self._response = self._response, None
@@ -247,7 +226,7 @@ class _AsyncDrive:
         self._chunks: Any = None
 
     async def __aenter__(self) -> _AsyncDrive:
-        _refuse_closed(self._transport.clients.closed)
+        refuse_closed(self._transport.clients.closed)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -268,7 +247,7 @@ class _AsyncDrive:
         try:
             outcome = await self._perform(want)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, _explained(want, error, self._path))
+            return fail(self._program, explained(want, error, self._path))
         return advance(self._program, outcome)
 
     async def _perform(self, want: Want) -> Any:
@@ -285,7 +264,7 @@ class _AsyncDrive:
                 results = handler(list(tool_calls))
                 return await results if inspect.isawaitable(results) else results
             case Sleep(seconds, jitter):
-                return await _async_sleep(_jittered(seconds, jitter))
+                return await _async_sleep(jittered(seconds, jitter))
             case Now():
                 return time.monotonic()
             case _:  # a Note is for listeners
@@ -299,8 +278,8 @@ class _AsyncDrive:
             response = await lease.client.send(built, auth=None)
         finally:
             lease.give_back()
-        answer = _whole(response)
-        _let_go(response)
+        answer = whole(response)
+        let_go(response)
         return answer
 
     async def _open(self, request: Request) -> Response:
@@ -311,9 +290,9 @@ class _AsyncDrive:
         self._response = response = await lease.client.send(built, stream=True, auth=None)
         if not response.is_success:
             await response.aread()
-            return _whole(response)
+            return whole(response)
         self._chunks = response.aiter_bytes()
-        return _head(response)
+        return head(response)
 
     async def _close(self) -> None:
         lease, self._lease = self._lease, None
@@ -342,43 +321,6 @@ class _AsyncDrive:
                 await anext(self._chunks)
 
 
-def _explained(want: Want, error: Exception, path: str) -> Exception:
-    """The error to give to the program: the SDK's own, caused by the HTTP library's."""
-    if isinstance(want, CallTools):
-        return error  # a tool's network trouble is not the service's
-    fault = fault_from(error, path)
-    if fault is None:
-        return error
-    fault.__cause__ = error
-    return fault
-
-
-def _not_awaitable(results: Any) -> Any:
-    if not inspect.isawaitable(results):
-        return results
-    if inspect.iscoroutine(results):
-        results.close()
-    raise TypeError("tool_handler returned an awaitable: use AsyncNoukai, or a plain function")
-
-
-def _whole(response: Any) -> Response:
-    return Response(response.status_code, response.headers, response.content)
-
-
-def _let_go(response: Any) -> None:
-    # A response of httpx and its stream hold each other: garbage that only the collector would find,
-    # with every call, and with a thousand calls under way it looks through them all.
-    response.stream = None
-
-
-def _head(response: Any) -> Response:
-    return Response(response.status_code, response.headers, b"")
-
-
-def _jittered(seconds: float, jitter: float) -> float:
-    return seconds * (1 + jitter * random.random())  # noqa: S311 - spreads retries, guards nothing
-
-
 async def _async_sleep(seconds: float) -> None:
     import anyio
 
@@ -396,8 +338,3 @@ def _turn() -> Awaitable[None]:
 
         return anyio.lowlevel.checkpoint()
     return asyncio.sleep(0)
-
-
-def _refuse_closed(closed: bool) -> None:
-    if closed:
-        raise ClientClosedError("this client was closed: make a new one")
