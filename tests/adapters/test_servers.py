@@ -26,7 +26,8 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
     "uvicorn, instrumented": (UVICORN, {"TEST_INSTRUMENT": "1"}),
     "flask run": (FLASK_RUN, {}),
     "gunicorn": (GUNICORN, {}),
-    "gunicorn, threads": ([*GUNICORN, "--threads", "8"], {}),
+    # By itself gunicorn hangs up after two idle seconds, in which a busy client may be sending.
+    "gunicorn, threads": ([*GUNICORN, "--threads", "8", "--keep-alive", "60"], {}),
 }
 TEXT = {"text": "The cat sat on the mat."}
 
