@@ -5,8 +5,8 @@ client, so that on a machine with nothing else to do these are the calls a secon
 
 Each call under way has some 90 objects, most of them the HTTP library's. With a thousand calls Python's
 garbage collector runs every few calls and finds nothing, which is a fifth of the time (a program that
-lives with a thousand calls raises its threshold). So the fall from 8 calls at once to 1,000 is judged
-with the collector aside, and shown with it.
+lives with a thousand calls raises its threshold). The fall from 8 calls at once to 1,000 is judged as it
+is, collector and all, and shown with the collector aside.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def judged(rates: Rates, aside: Rates) -> list[Row]:
         kept = aside[name, 1_000] / aside[name, 8]
         rows += [
             Row(f"{name}, 64 at once / 8 at once", some / few, 0.9, "times", True),
-            Row(f"{name}, 1000 / 8, the collector aside", kept, 0.9, "times", True),
-            Row(f"{name}, 1000 / 8, with the collector", many / few, None, "times"),
+            Row(f"{name}, 1000 at once / 8 at once", many / few, 0.9, "times", True),
+            Row(f"{name}, 1000 / 8, the collector aside", kept, None, "times"),
         ]
     for at_once in CONCURRENCIES[1:]:
         gained = rates["ours with fast", at_once] / rates["plain httpx", at_once]
