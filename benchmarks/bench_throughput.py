@@ -3,10 +3,10 @@
 In calls a second of the client's own processor time: the service is a process of its own and waits for the
 client, so that on a machine with nothing else to do these are the calls a second by the clock.
 
-Each call under way has some 90 objects, most of them the HTTP library's. With a thousand calls Python's
-garbage collector runs every few calls and finds nothing, which is a fifth of the time (a program that
-lives with a thousand calls raises its threshold). The fall from 8 calls at once to 1,000 is judged as it
-is, collector and all, and shown with the collector aside.
+Each call under way has some 90 objects, most of them the HTTP library's. With a thousand calls sent in
+one breath Python's garbage collector runs every few calls and finds nothing, which is a fifth of the time;
+so the client sends them in waves (``noukai_sdk.pools``). The ratio is judged with the collector at work,
+and shown with the collector aside.
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+"""Of many requests, few are young at once: the rest wait for an answer, or a moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noukai_sdk import pools
+from noukai_sdk.pools import AsyncClients
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MOST_YOUNG", 2)
+
+
+def test_a_request_waits_until_one_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "YOUNG", 3600)
+
+    async def main() -> None:
+        clients = AsyncClients()
+        first, _ = await clients.take(), await clients.take()
+        third = asyncio.create_task(clients.take())
+        await asyncio.sleep(0)
+        assert not third.done()
+        first.give_back()
+        first.give_back()  # gives one place, however often
+        await third
+        fourth = asyncio.create_task(clients.take())
+        await asyncio.sleep(0)
+        assert not fourth.done()
+        fourth.cancel()
+        await clients.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_answered_late_holds_nobody_up() -> None:
+    async def main() -> None:
+        clients = AsyncClients()
+        leases = [await asyncio.wait_for(clients.take(), 20) for _ in range(10)]
+        for lease in leases:
+            lease.give_back()
+        await clients.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_waiting_request_that_is_cancelled_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "YOUNG", 3600)
+
+    async def main() -> None:
+        clients = AsyncClients()
+        first, _ = await clients.take(), await clients.take()
+        waiting = [asyncio.create_task(clients.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        first.give_back()
+        await asyncio.wait_for(clients.take(), 20)
+        await clients.aclose()
+
+    asyncio.run(main())
