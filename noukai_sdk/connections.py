@@ -6,8 +6,6 @@ by the names of their classes.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import platform
 import ssl
 from collections.abc import Callable
@@ -16,13 +14,11 @@ from typing import Any
 
 import httpx
 
+from . import fast
 from .errors import APIConnectionError, APITimeoutError, ClientClosedError, NoukaiError
 from .network import check_allowed
 from .protocol.call import Service
 from .protocol.program import Request
-
-FAST = "NOUKAI_FAST"
-_OFF = frozenset({"0", "false", "no", "off"})
 
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
 _NOT_SENT_AIOHTTP = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"})
@@ -59,13 +55,8 @@ def fast_client() -> Any:
 
 
 def fast_is_on() -> bool:
-    """The extra ``fast`` is installed, and ``NOUKAI_FAST`` does not switch it off."""
-    return os.environ.get(FAST, "").strip().lower() not in _OFF and _fast_is_installed()
-
-
-@cache
-def _fast_is_installed() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("httpx2", "httpx_aiohttp"))
+    """Whether :func:`fast_client` can be used, and should be."""
+    return fast.is_on("httpx2", "httpx_aiohttp")
 
 
 @cache

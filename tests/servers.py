@@ -153,8 +153,9 @@ def serve_app(app: Any, **config: Any) -> Iterator[str]:
     # With the protocol named, or asyncio leaves Nagle's algorithm on: 40 ms for each request.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    options = {"log_level": "warning", "timeout_graceful_shutdown": 5, **config}
-    server = uvicorn.Server(uvicorn.Config(app, **options))
+    # A client must not send on a connection that uvicorn has just found idle for too long.
+    options = {"log_level": "warning", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 60}
+    server = uvicorn.Server(uvicorn.Config(app, **{**options, **config}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -17,7 +17,9 @@ from tests.servers import Server, serve_command, wait_until
 
 FASTAPI = "tests.adapters.apps.on_fastapi:app"
 FLASK = "tests.adapters.apps.on_flask:app"
-UVICORN = ["python", "-m", "uvicorn", FASTAPI, "--port", "{port}"]
+# By themselves uvicorn and gunicorn hang up after a few idle seconds, in which a busy client may be
+# sending.
+UVICORN = ["python", "-m", "uvicorn", FASTAPI, "--port", "{port}", "--timeout-keep-alive", "60"]
 FLASK_RUN = ["python", "-m", "flask", "--app", FLASK, "run", "--port", "{port}"]
 GUNICORN = ["python", "-m", "gunicorn", FLASK, "--bind", "127.0.0.1:{port}"]
 
@@ -26,7 +28,6 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
     "uvicorn, instrumented": (UVICORN, {"TEST_INSTRUMENT": "1"}),
     "flask run": (FLASK_RUN, {}),
     "gunicorn": (GUNICORN, {}),
-    # By itself gunicorn hangs up after two idle seconds, in which a busy client may be sending.
     "gunicorn, threads": ([*GUNICORN, "--threads", "8", "--keep-alive", "60"], {}),
 }
 TEXT = {"text": "The cat sat on the mat."}

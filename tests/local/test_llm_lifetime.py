@@ -119,7 +119,12 @@ def test_an_interrupted_sync_call_stops_the_request() -> None:
         assert server.hung_up.wait(10)
 
 
-async def test_one_connection_serves_every_thread_and_loop() -> None:
+@pytest.mark.parametrize(("fast", "connections"), [("0", 1), ("1", 2)])
+async def test_one_connection_serves_every_thread_and_loop(
+    fast: str, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the extra ``fast``, streams and the rest go over different pools.
+    monkeypatch.setenv("NOUKAI_FAST", fast)
     ports: set[Any] = set()
 
     async def noting(exchange: Any) -> None:
@@ -133,7 +138,7 @@ async def test_one_connection_serves_every_thread_and_loop() -> None:
         await anyio.to_thread.run_sync(lambda: asyncio.run(client.complete_async("and another")))
         await client.complete_stream("and streamed")
         await client.warmup()
-    assert len(ports) == 1
+    assert len(ports) == connections
 
 
 async def test_many_threads_at_once() -> None:

@@ -50,6 +50,12 @@ def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=["0", "1"], ids=["official", "fast"], autouse=True)
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once through the official client alone, once with the short way."""
+    monkeypatch.setenv("NOUKAI_FAST", str(request.param))
+
+
 @pytest.fixture(params=["answer", "stream"])
 def how(request: pytest.FixtureRequest) -> str:
     return str(request.param)

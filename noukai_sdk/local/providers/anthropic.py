@@ -25,13 +25,15 @@ class AnthropicModel(SdkModel):
 
     def __init__(self, config: LlmConfig) -> None:
         sdk, key = _import_anthropic(), required_key(config, "ANTHROPIC_API_KEY")
+        http = sdk.DefaultAsyncHttpxClient()
         client = sdk.AsyncAnthropic(
             api_key=key,
             base_url=config.base_url,
             timeout=config.timeout,
             max_retries=config.max_retries,
+            http_client=http,
         )
-        super().__init__(config, sdk, client, key)
+        super().__init__(config, sdk, client, http, key)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self._config.model, **body_of(request)}

@@ -28,7 +28,8 @@ class OpenAiModel(SdkModel):
 
     def __init__(self, config: LlmConfig) -> None:
         sdk, key = import_openai(), api_key(config)
-        super().__init__(config, sdk, make_client(sdk, config, key), key)
+        http = sdk.DefaultAsyncHttpxClient()
+        super().__init__(config, sdk, make_client(sdk, config, key, http), http, key)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         max_tokens = _MAX_TOKENS.get(self._config.provider, "max_tokens")
@@ -77,9 +78,14 @@ def api_key(config: LlmConfig) -> str:
     return required_key(config, variable)
 
 
-def make_client(sdk: Any, config: LlmConfig, key: str) -> Any:
-    """The official async client for a configuration."""
-    settings = {"api_key": key, "timeout": config.timeout, "max_retries": config.max_retries}
+def make_client(sdk: Any, config: LlmConfig, key: str, http: Any) -> Any:
+    """The official async client for a configuration, over an HTTP client of its library's."""
+    settings = {
+        "api_key": key,
+        "timeout": config.timeout,
+        "max_retries": config.max_retries,
+        "http_client": http,
+    }
     if config.provider == "azure":
         return sdk.AsyncAzureOpenAI(
             azure_endpoint=config.base_url, api_version=config.api_version, **settings

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..llm_config import LlmConfig
 from ..llm_errors import LlmResponseError
+from .json_post import JsonPost
 from .openai import api_key, import_openai, make_client
 from .sdk_errors import translated
 
@@ -21,7 +22,9 @@ class OpenAiEmbedder:
         self._sdk, self._key = import_openai(), api_key(config)
         self.name = config.name
         self._model = config.model
-        self._client = make_client(self._sdk, config, self._key)
+        http = self._sdk.DefaultAsyncHttpxClient()
+        self._client = make_client(self._sdk, config, self._key, http)
+        self._post = JsonPost(self._sdk, self._client, http, "/embeddings")
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector for each text, in their order."""
@@ -32,12 +35,13 @@ class OpenAiEmbedder:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._post.aclose()
         await self._client.close()
 
     async def _request(self, texts: list[str]) -> list[list[float]]:
         body = {"model": self._model, "input": texts, "encoding_format": "float"}
         with translated(self._sdk, self.name, self._key):
-            answer = await self._client.post("/embeddings", body=body, cast_to=object)
+            answer = await self._post.send(body)
         vectors = _vectors(answer)
         if len(vectors) != len(texts):
             found = f"{len(vectors)} vectors for {len(texts)} texts"

@@ -64,7 +64,7 @@ def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
         return _kind(None, _code(error.body))(
             f"{provider}: {_message(error)}", code=_code(error.body), response_body=error.body
         )
-    if isinstance(error, TypeError | UnicodeEncodeError):
+    if isinstance(error, TypeError | ValueError):
         return LlmRequestError(f"{provider}: the request cannot be written as JSON: {error}")
     if type(error).__module__.partition(".")[0] == sdk.__name__:
         return LlmConfigError(f"{provider}: {error}")

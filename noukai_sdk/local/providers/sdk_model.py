@@ -1,8 +1,8 @@
 """A model behind one of the official clients: what OpenAI's and Anthropic's have in common.
 
-Requests go through the clients' ``post``, which has their retries, timeouts, keys and connection pool,
-but takes and gives plain JSON: building their typed objects costs three times the request itself in
-a stream, and a field that is new or missing would be an error.
+Requests go through the clients' ``post``, which has their retries, timeouts and keys, but takes and
+gives plain JSON: building their typed objects costs three times the request itself in a stream, and a
+field that is new or missing would be an error.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..chat import ChatDelta, ChatRequest
 from ..llm_config import LlmConfig
 from ..llm_errors import LlmClosedError, LlmRequestError
+from .json_post import JsonPost
 from .sdk_errors import translated
 
 
@@ -38,16 +39,18 @@ class SdkModel(ABC):
         sdk: The official client's module.
         client: Its async client. Retries are its own: connection errors, timeouts, 408, 409, 429
             and 5xx, with Retry-After, never 401.
+        http: The HTTP client that it was made with.
         key: The API key, which must not get into an error.
     """
 
     _path: str
 
-    def __init__(self, config: LlmConfig, sdk: Any, client: Any, key: str | None) -> None:
+    def __init__(self, config: LlmConfig, sdk: Any, client: Any, http: Any, key: str) -> None:
         self.name = config.name
         self._config = config
         self._sdk = sdk
         self._client = client
+        self._post = JsonPost(sdk, client, http, self._path)
         self._key = key
         self._closed = False
 
@@ -88,14 +91,13 @@ class SdkModel(ABC):
     async def answer(self, request: ChatRequest) -> ChatDelta:
         """The whole answer, in one exchange that does not stream."""
         with self._translated():
-            body = self._checked_body(request)
-            return self._read(await self._client.post(self._path, body=body, cast_to=object))
+            return self._read(await self._post.send(self._checked_body(request)))
 
     async def warmup(self) -> None:
         """Open a connection and check the key, by asking for the list of models."""
         try:
             with self._translated():
-                await self._client.get(self._models_path, cast_to=object)
+                await self._post.warm_up(self._models_path)
         except LlmRequestError:
             # Some compatible servers list no models: the connection is open all the same.
             return
@@ -103,6 +105,7 @@ class SdkModel(ABC):
     async def aclose(self) -> None:
         """Close the connections."""
         self._closed = True
+        await self._post.aclose()
         await self._client.close()
 
     def _checked_body(self, request: ChatRequest) -> dict[str, Any]:

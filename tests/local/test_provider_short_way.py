@@ -1,0 +1,213 @@
+"""Calls past the official client look like its own, and end as its own where they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+import pytest
+
+from noukai_sdk.local.llm_errors import LlmAuthenticationError, LlmConnectionError, LlmRequestError
+from noukai_sdk.local.providers import open_config, short_way
+from tests.local.llm_calls import SOON, ask, asking, config
+from tests.local.llm_servers import Exchange, FaultServer, fault_server, ok, silent, status
+
+pytestmark = pytest.mark.anyio
+
+# Each HTTP library writes its own.
+ITS_OWN = {"accept", "accept-encoding", "connection", "content-length", "host"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The short way is for asyncio; elsewhere the official client does it all."""
+    return "asyncio"
+
+
+@pytest.fixture(params=["openai", "openai_compatible", "ollama", "azure", "anthropic"])
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["openai_compatible", "anthropic"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def asked_once(provider: str, server: FaultServer) -> tuple[str, Any, dict[str, str]]:
+    options = {"key": None} if provider == "ollama" else {}
+    async with aclosing(open_config(config(provider, server.url, **options))) as model:
+        await ask(model, "answer", asking("Grüße, \u2028 und ein Ende", max_tokens=3))
+    asked = server.asked.pop()
+    headers = {name: text for name, text in asked.headers.items() if name not in ITS_OWN}
+    return asked.path, asked.body, headers
+
+
+async def test_a_request_is_the_official_clients_own(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fault_server(ok()) as server:
+        past_it = await asked_once(provider, server)
+        monkeypatch.setenv("NOUKAI_FAST", "0")
+        assert past_it == await asked_once(provider, server)
+    assert "user-agent" in past_it[2]
+
+
+async def test_a_good_answer_does_not_touch_the_official_client(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fault_server(ok("One"), ok("Two")) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as opened:
+            model: Any = opened
+            assert await ask(model, "answer") == "One"
+            monkeypatch.setattr(type(model._client), "post", None)
+            assert await ask(model, "answer") == "Two"
+
+
+async def test_the_official_client_goes_on_from_the_first_failure(protocol: str) -> None:
+    with fault_server(status(503, **SOON), status(429, **SOON), ok("At last")) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+            assert await ask(model, "answer") == "At last"
+    assert [asked.headers["x-stainless-retry-count"] for asked in server.asked] == ["0", "1", "2"]
+    assert server.asked[0].body == server.asked[2].body
+
+
+async def test_a_connection_that_breaks_is_tried_again(protocol: str) -> None:
+    async def broken(exchange: Exchange) -> None:
+        raise ConnectionResetError("a fault on purpose")
+
+    async def cut_off(exchange: Exchange) -> None:
+        await exchange.start(200, {"content-type": "application/json", "content-length": "50"})
+        await exchange.part(b'{"choices": ', more=True)
+        raise ConnectionResetError("a fault on purpose")
+
+    for fault in (broken, cut_off):
+        # uvicorn answers 500 to the first, and hangs up on the second.
+        with fault_server(fault, ok("Again")) as server:
+            async with aclosing(open_config(config(protocol, server.url))) as model:
+                assert await ask(model, "answer") == "Again"
+        assert len(server.asked) == 2
+
+
+async def test_the_cause_of_a_failure_is_chained(protocol: str) -> None:
+    async with aclosing(
+        open_config(config(protocol, "http://127.0.0.1:9", max_retries=0))
+    ) as model:
+        with pytest.raises(LlmConnectionError) as caught:
+            await ask(model, "answer")
+    causes = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        causes.append(type(error).__module__.partition(".")[0])
+        error = error.__cause__
+    assert causes[:2] == ["noukai_sdk", "openai" if "openai" in protocol else "anthropic"]
+    assert "aiohttp" in causes
+
+
+def packed(code: int, body: Any) -> Any:
+    async def answer(exchange: Exchange) -> None:
+        text = gzip.compress(json.dumps(body).encode())
+        await exchange.whole(code, text, {"content-encoding": "gzip"})
+
+    return answer
+
+
+async def test_compressed_answers_are_read_also_where_they_are_handed_over() -> None:
+    message = {"role": "assistant", "content": "Hi"}
+    body = {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+    refusal = {"error": {"message": "No such key", "code": "no_key"}}
+    with fault_server(packed(200, body), packed(401, refusal)) as server:
+        async with aclosing(open_config(config("openai", server.url))) as model:
+            assert await ask(model, "answer") == "Hi"
+            with pytest.raises(LlmAuthenticationError, match="401 No such key") as caught:
+                await ask(model, "answer")
+    assert caught.value.code == "no_key"
+    assert "gzip" in server.asked[0].headers["accept-encoding"]
+
+
+async def test_a_redirect_is_followed_as_the_official_client_does(protocol: str) -> None:
+    with fault_server(ok("Over here")) as there:
+        path = "/v1/messages" if protocol == "anthropic" else "/v1/chat/completions"
+        with fault_server(status(307, location=there.url + path)) as here:
+            async with aclosing(open_config(config(protocol, here.url))) as model:
+                assert await ask(model, "answer") == "Over here"
+    assert there.asked[0].body == here.asked[0].body
+
+
+async def test_many_first_calls_at_once_each_get_their_answer(protocol: str) -> None:
+    async def echo(exchange: Exchange) -> None:
+        content = exchange.asked.body["messages"][0]["content"]
+        await ok(content if isinstance(content, str) else content[0]["text"])(exchange)
+
+    answers: dict[int, str] = {}
+    with fault_server(echo) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+
+            async def one(number: int) -> None:
+                answers[number] = await ask(model, "answer", asking(f"number {number}"))
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(30):
+                    tasks.start_soon(one, number)
+    assert answers == {number: f"number {number}" for number in range(30)}
+
+
+def last(text: str) -> Any:
+    """A good answer, after which the connection is closed: no loop keeps one."""
+
+    async def answer(exchange: Exchange) -> None:
+        message = {"role": "assistant", "content": text}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        body = json.dumps({"choices": choices}).encode()
+        await exchange.whole(200, body, {"connection": "close"})
+
+    return answer
+
+
+async def test_another_event_loop_has_the_official_client() -> None:
+    with fault_server(last("One"), last("Two"), last("Three")) as server:
+        async with aclosing(open_config(config("openai", server.url))) as model:
+            assert await ask(model, "answer") == "One"
+            elsewhere = anyio.to_thread.run_sync(lambda: asyncio.run(ask(model, "answer")))
+            assert await elsewhere == "Two"
+            assert await ask(model, "answer") == "Three"
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_trio_has_the_official_client() -> None:
+    with fault_server(last("One")) as server:
+        async with aclosing(open_config(config("openai", server.url))) as model:
+            assert await ask(model, "answer") == "One"
+
+
+async def test_a_proxy_is_the_official_clients_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert short_way.is_open()
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert not short_way.is_open()
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+async def test_a_request_that_is_no_json(value: Any, protocol: str) -> None:
+    refused = asking(temperature=value)
+    with fault_server(ok()) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+            for _ in range(2):
+                with pytest.raises(LlmRequestError, match="cannot be written as JSON"):
+                    await ask(model, "answer", refused)
+                await ask(model, "answer")
+    assert len(server.asked) == 2
+
+
+async def test_a_cancelled_first_call_leaves_the_way_open(protocol: str) -> None:
+    with fault_server(silent(), ok("Next")) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+            with anyio.move_on_after(10) as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask, model, "answer")
+                    assert await anyio.to_thread.run_sync(server.waiting.wait, 10)
+                    scope.cancel()
+            assert await ask(model, "answer") == "Next"
