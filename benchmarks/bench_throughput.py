@@ -25,7 +25,7 @@ from benchmarks.lean_service import served
 from benchmarks.measure import Row
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.client import BASE_URLS
-from noukai_sdk.connections import FAST
+from noukai_sdk.fast import VARIABLE
 
 CONCURRENCIES = (8, 64, 1_000)
 CALLS = 2_000
@@ -131,7 +131,7 @@ async def plain_httpx(url: str) -> Any:
 def ours(fast: str) -> Opened:
     @asynccontextmanager
     async def opened(url: str) -> Any:
-        os.environ[FAST] = fast
+        os.environ[VARIABLE] = fast
         async with AsyncNoukai(api_key="nk_bench", env="dev") as client:
             flow = client.flow("acme/spelling/grade-3")
             yield lambda: flow.execute(message=CALL["message"])

@@ -54,6 +54,7 @@ def measured_rows() -> Iterator[Compared]:
 
     with serving() as url:
         yield from asyncio.run(http.chains(url))
+        yield asyncio.run(http.official_chain(url))
         yield asyncio.run(http.fan_out(url))
         yield asyncio.run(clients.batch(url))
     yield asyncio.run(alone.per_node())

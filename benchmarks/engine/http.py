@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.engine import graphbit_runs, langgraph_runs
 from benchmarks.engine.compared import Compared
 from benchmarks.engine.timing import Run, best_of_each
+from noukai_sdk import fast
 from noukai_sdk.local import Executor, LlmConfig, Node, Workflow
 
 try:  # what the openai client uses
@@ -21,6 +24,7 @@ ROUNDS = 30
 WIDTH = 10
 LATENCY = 50
 _HEADERS = {"authorization": "Bearer none"}
+_ALONE = f"{http.__name__} alone"
 
 
 def _body(latency: int) -> dict[str, Any]:
@@ -70,65 +74,84 @@ def _times(call: Any, count: int) -> Run:
     return run
 
 
+@asynccontextmanager
+async def _aiohttp_call(url: str, latency: int) -> AsyncIterator[Any]:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session:
+
+        async def call() -> str:
+            async with session.post(
+                f"{url}/v1/chat/completions", json=_body(latency), headers=_HEADERS
+            ) as answer:
+                return str((await answer.json())["choices"][0]["message"]["content"])
+
+        yield call
+
+
+def _agents() -> Workflow:
+    return _chain([Node.agent(f"n{place}", "Prompt {{input}}") for place in range(COUNT)])
+
+
 async def chains(url: str) -> list[Compared]:
-    """Nodes in a row without latency: over the bare client, and over the official one."""
-    import openai
-
-    names = [f"n{place}" for place in range(COUNT)]
+    """Nodes in a row without latency, and the calls underneath."""
     executor = Executor(_config(url, 0))
-    official = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
-
-    async def official_call() -> None:
-        await official.post("/chat/completions", body=_body(0), cast_to=object)
-
-    async def typed_call() -> None:
-        await official.chat.completions.create(**_body(0))
-
-    async with _bare_call(url, 0) as bare, official:
-        functions = _chain([Node.function(name, bare) for name in names])
-        agents = _chain([Node.agent(name, "Prompt {{input}}") for name in names])
+    async with _bare_call(url, 0) as bare, _aiohttp_call(url, 0) as aiohttp_call:
+        functions = _chain([Node.function(f"n{place}", bare) for place in range(COUNT)])
         runs = {
             "bare": _times(bare, COUNT),
+            "aiohttp alone": _times(aiohttp_call, COUNT),
             "functions": _ours(executor, functions),
-            "official": _times(official_call, COUNT),
-            "typed": _times(typed_call, COUNT),
-            "agents": _ours(executor, agents),
+            "agents": _ours(executor, _agents()),
         }
         if langgraph_runs.runs():
             runs["LangGraph"] = langgraph_runs.chain(COUNT, bare)
         if graphbit_runs.runs():
             runs["GraphBit"] = graphbit_runs.chain(url, COUNT)
-        best = {name: ms / COUNT for name, ms in (await best_of_each(runs, ROUNDS)).items()}
+        best = await _of_one(runs)
         await executor.aclose()
-    others = {name: best[name] for name in ("LangGraph", "GraphBit") if name in best}
+    others = {
+        name: best[name] for name in ("aiohttp alone", "LangGraph", "GraphBit") if name in best
+    }
     return [
-        Compared(
-            "a node with the bare HTTP call",
-            "ms",
-            best["functions"],
-            limit=1.15,
-            base=best["bare"],
-            note=f"{http.__name__} alone",
-            others=others,
-        ),
-        Compared(
-            "an agent node",
-            "ms",
-            best["agents"],
-            limit=1.15,
-            base=best["official"],
-            note="the official client's post()",
-            others={**others, "openai typed": best["typed"]},
-        ),
-        Compared(
-            "an agent node",
-            "ms",
-            best["agents"],
-            base=best["bare"],
-            note=f"{http.__name__} alone",
-            others=others,
-        ),
+        _node("a node with the bare HTTP call", best["functions"], best["bare"], _ALONE, others),
+        _node("an agent node", best["agents"], best["bare"], _ALONE, others),
     ]
+
+
+async def official_chain(url: str) -> Compared:
+    """Nodes in a row without the extra ``fast``: all of it through the official client."""
+    import openai
+
+    executor = Executor(_config(url, 0))
+    official = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+
+    async def post() -> None:
+        await official.post("/chat/completions", body=_body(0), cast_to=object)
+
+    async def typed() -> None:
+        await official.chat.completions.create(**_body(0))
+
+    async with official:
+        runs = {
+            "post": _times(post, COUNT),
+            "typed": _times(typed, COUNT),
+            "agents": _ours(executor, _agents()),
+        }
+        with patch.dict(os.environ, {fast.VARIABLE: "0"}):
+            best = await _of_one(runs)
+        await executor.aclose()
+    others = {"its typed call": best["typed"]}
+    name = "an agent node without the extra fast"
+    return _node(name, best["agents"], best["post"], "the official client's post()", others)
+
+
+async def _of_one(runs: Mapping[str, Run]) -> dict[str, float]:
+    return {name: ms / COUNT for name, ms in (await best_of_each(runs, ROUNDS)).items()}
+
+
+def _node(name: str, ours: float, base: float, note: str, others: Mapping[str, float]) -> Compared:
+    return Compared(name, "ms", ours, limit=1.15, base=base, note=note, others=others)
 
 
 async def fan_out(url: str) -> Compared:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Seconds that calls in progress are given to end once the server was told to stop.
 _GRACE = 2
+# Seconds that an idle connection is kept: longer than clients keep theirs (httpx 5, aiohttp 15), so that
+# none sends a request on a connection that is being closed.
+_KEEP_ALIVE = 75
 
 
 @click.command()
@@ -159,7 +162,11 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=_KEEP_ALIVE,
     )
     with suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listener])
