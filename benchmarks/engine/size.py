@@ -7,58 +7,65 @@ import tracemalloc
 from time import process_time
 
 from benchmarks.engine.compared import Compared
-from benchmarks.engine.timing import best_of_each
+from benchmarks.engine.timing import Run, best_of_each
 from noukai_sdk.local import Executor, Node, Workflow, templates
 
 SMALL, LARGE = 5_000, 10_000
 RUNS = 1_000
 
 
-def _chain(count: int) -> Workflow:
+def _chain(count: int, refers_to: str = "the one before") -> Workflow:
     workflow = Workflow("large")
     for place in range(count):
-        prompt = f"{{{{node.n{place - 1}}}}}" if place else "Start"
+        named = 0 if refers_to == "the first" else place - 1
+        prompt = f"{{{{node.n{named}}}}}" if place else "Start"
         workflow.add_node(Node.agent(f"n{place}", prompt))
         if place:
             workflow.connect(f"n{place - 1}", f"n{place}")
     return workflow
 
 
+def _validating(workflow: Workflow) -> Run:
+    async def validate() -> None:
+        # Each node is read anew, in both.
+        templates.parse.cache_clear()
+        workflow._plan = None
+        workflow.validate()
+
+    return validate
+
+
+def _running(executor: Executor, workflow: Workflow) -> Run:
+    async def run() -> None:
+        (await executor.run_async(workflow)).raise_for_failure()
+
+    return run
+
+
 async def growth() -> list[Compared]:
     """Twice the nodes, measured against twice the time (the square of it would be 2 times)."""
     executor = Executor()
     small, large = _chain(SMALL), _chain(LARGE)
-
-    def validating(workflow: Workflow):
-        async def validate() -> None:
-            # Each node is read anew, in both.
-            templates.parse.cache_clear()
-            workflow._plan = None
-            workflow.validate()
-
-        return validate
-
-    def running(workflow: Workflow):
-        async def run() -> None:
-            (await executor.run_async(workflow)).raise_for_failure()
-
-        return run
-
-    validated = await best_of_each(
-        {"small": validating(small), "large": validating(large)}, 15, process_time
-    )
-    ran = await best_of_each({"small": running(small), "large": running(large)}, 3, process_time)
-    return [
-        Compared(
-            f"{what} {LARGE} nodes",
-            "ms",
-            best["large"],
-            limit=1.5,
-            base=best["small"] * LARGE / SMALL,
-            note=f"{LARGE // SMALL} x {SMALL} nodes",
-        )
-        for what, best in (("validating", validated), ("running", ran))
+    far_small, far_large = (_chain(count, "the first") for count in (SMALL, LARGE))
+    # What other measurements have left behind is not looked through again and again.
+    gc.collect()
+    gc.freeze()
+    rows = [
+        await _growth("validating", _validating(small), _validating(large), 15),
+        await _growth(
+            "validating, far references,", _validating(far_small), _validating(far_large), 15
+        ),
+        await _growth("running", _running(executor, small), _running(executor, large), 3),
     ]
+    gc.unfreeze()
+    return rows
+
+
+async def _growth(what: str, small: Run, large: Run, rounds: int) -> Compared:
+    best = await best_of_each({"small": small, "large": large}, rounds, process_time)
+    base = best["small"] * LARGE / SMALL
+    note = f"{LARGE // SMALL} x {SMALL} nodes"
+    return Compared(f"{what} {LARGE} nodes", "ms", best["large"], limit=1.5, base=base, note=note)
 
 
 async def memory() -> Compared:

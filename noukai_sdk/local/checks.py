@@ -153,7 +153,7 @@ def bad_reference(reference: Reference, node: Node, field: str, names: Names) ->
     target = names.get(reference.path[0])
     if target is None:
         return f"{reference}: there is no node of that name"
-    if target.id not in node.needs and target.id not in names.before(node):
+    if not names.is_before(target, node):
         return f"{reference}: that node may not have run by then; add it to needs"
     if len(reference.path) > 1 and _has_no_fields(target):
         return f"{reference}: that node's output has no fields"
