@@ -1,4 +1,4 @@
-"""The extra ``fast``: aiohttp where the event loop is asyncio's, for the client and for local models."""
+"""aiohttp where it is installed and the event loop is asyncio's, for the client and for local models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OFF = frozenset({"0", "false", "no", "off"})
 
 
 def is_on(*packages: str) -> bool:
-    """These packages are installed, and ``NOUKAI_FAST=0`` does not switch the extra off."""
+    """These packages are installed, and ``NOUKAI_FAST=0`` does not switch this off."""
     return os.environ.get(VARIABLE, "").strip().lower() not in _OFF and _are_installed(packages)
 
 

@@ -1,7 +1,7 @@
 """The HTTP clients behind one AsyncNoukai.
 
-httpx's pool slows down with the number of requests under way (DEPENDENCIES.md: 1,114 requests a
-second at 1, 432 at 64). So each request has a client of its own while it is under way; a client costs
+httpx's pool slows down with the number of requests under way (docs/speed.md: at 1,000 to a fifteenth of
+what it does at 8). So each request has a client of its own while it is under way; a client costs
 3 kB, and has as many connections as one pool would have for it: one. The extra ``fast`` has a pool that
 does not slow down: there all share one client.
 """

@@ -120,7 +120,7 @@ async def chains(url: str) -> list[Compared]:
 
 
 async def official_chain(url: str) -> Compared:
-    """Nodes in a row without the extra ``fast``: all of it through the official client."""
+    """Nodes in a row without aiohttp: all of it through the official client."""
     import openai
 
     executor = Executor(_config(url, 0))
@@ -142,7 +142,7 @@ async def official_chain(url: str) -> Compared:
             best = await _of_one(runs)
         await executor.aclose()
     others = {"its typed call": best["typed"]}
-    name = "an agent node without the extra fast"
+    name = "an agent node without aiohttp"
     return _node(name, best["agents"], best["post"], "the official client's post()", others)
 
 

@@ -123,7 +123,7 @@ def test_an_interrupted_sync_call_stops_the_request() -> None:
 async def test_one_connection_serves_every_thread_and_loop(
     fast: str, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With the extra ``fast``, streams and the rest go over different pools.
+    # Over aiohttp, streams and the rest go over different pools.
     monkeypatch.setenv("NOUKAI_FAST", fast)
     ports: set[Any] = set()
 

@@ -1,4 +1,4 @@
-"""POSTs of JSON as an official client does them; the good ones, with the extra ``fast``, past it.
+"""POSTs of JSON as an official client does them; the good ones, over aiohttp, past it.
 
 An official client spends 0.3 ms of processor time on a call, three times what the call itself takes: a
 hundred calls at once stand in a queue (docs/speed.md). All that it adds shows in two places: in how a

@@ -55,7 +55,7 @@ class Failed:
 
 
 def is_open() -> bool:
-    """Whether the short way can be used: extra ``fast``, asyncio, and no proxy to go through."""
+    """Whether it can be used: aiohttp and asyncio are there, and no proxy to go through."""
     return fast.is_on("aiohttp") and not urllib.request.getproxies() and _on_asyncio()
 
 
