@@ -11,9 +11,9 @@ from typing import Any
 
 from .protocol.paths import require_session_id
 
-MOST_ATTACHMENTS = 10  # WIRE.md, "POST execute"
+MOST_ATTACHMENTS = 10  # docs/wire.md, "POST execute"
 MOST_TOOLS = 64
-# The client's own: a call may not change them (WIRE.md, "Headers").
+# The client's own: a call may not change them (docs/wire.md, "Headers").
 PROTECTED_HEADERS = frozenset(
     {
         "authorization",

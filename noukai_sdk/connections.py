@@ -27,7 +27,7 @@ _CLOSED = ("client has been closed", "Session is closed", "Connection closed.")
 
 
 def user_agent(version: str) -> str:
-    """The User-Agent of WIRE.md for this version of the SDK."""
+    """The User-Agent of docs/wire.md for this version of the SDK."""
     python = platform.python_version()
     return (
         f"noukai-python/{version} "

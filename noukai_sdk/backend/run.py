@@ -109,7 +109,7 @@ class Run:
         self.pause = None
 
     def paused_body(self) -> dict[str, Any]:
-        """The answer of ``POST execute`` for a tool pause, as WIRE.md has it."""
+        """The answer of ``POST execute`` for a tool pause, as docs/wire.md has it."""
         pause = self.pause or {}
         return {
             "status": "tool_calls_required",

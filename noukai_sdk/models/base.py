@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 
 class WireModel(BaseModel):
-    """A wire object. Unknown fields are ignored, so that the service may grow (WIRE.md)."""
+    """A wire object. Unknown fields are ignored, so that the service may grow (docs/wire.md)."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,

@@ -1,4 +1,4 @@
-"""The typed events of a step stream and of a live trace (WIRE.md, "POST step").
+"""The typed events of a step stream and of a live trace (docs/wire.md, "POST step").
 
 Branch on ``event.type`` or on the class. ``event_type`` is the wire's own word, which differs from
 ``type`` for ``flow_started`` and ``step_paused_for_tool_calls``.

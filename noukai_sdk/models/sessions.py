@@ -1,4 +1,4 @@
-"""A recorded session, as ``GET /seq/sessions/{id}`` gives it (WIRE.md, "Sessions").
+"""A recorded session, as ``GET /seq/sessions/{id}`` gives it (docs/wire.md, "Sessions").
 
 The hosted service sends the plain fields. Our local backend adds ``call``, ``result``, ``error``,
 ``events`` and ``tool_rounds`` to each execution, so that a replay of a local session is faithful to

@@ -1,4 +1,4 @@
-"""Run traces (WIRE.md, "Run traces")."""
+"""Run traces (docs/wire.md, "Run traces")."""
 
 from __future__ import annotations
 

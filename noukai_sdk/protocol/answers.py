@@ -1,4 +1,4 @@
-"""From HTTP answers to values and errors (WIRE.md, "Errors")."""
+"""From HTTP answers to values and errors (docs/wire.md, "Errors")."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Answer = ExecuteResult | PausedResult
 _answer: TypeAdapter[Answer] = TypeAdapter(
     Annotated[Answer, Field(discriminator="status")], config={"defer_build": True}
 )
-# A resume repeats these fields of the first call, and nothing else (WIRE.md, "POST execute").
+# A resume repeats these fields of the first call, and nothing else (docs/wire.md, "POST execute").
 REPEATED = ("parameters", "blockOverrides", "attachments", "tools", "toolChoice", "trace")
 
 

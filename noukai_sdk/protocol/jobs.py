@@ -14,7 +14,7 @@ from .paths import job_path
 from .program import Now, Program, Sleep
 from .requests import get, post
 
-# The hosted service can answer 404 for a few seconds after it took a job (WIRE.md, "Jobs").
+# The hosted service can answer 404 for a few seconds after it took a job (docs/wire.md, "Jobs").
 EARLY_404_GRACE = 5.0
 
 

@@ -1,7 +1,7 @@
 """An incremental decoder of ``text/event-stream``, on bytes.
 
 Written here because the known decoders lose the first event after a byte order mark and give an
-empty event for a block that holds no data (DEPENDENCIES.md). Working on bytes, it does not mind
+empty event for a block that holds no data. Working on bytes, it does not mind
 where a network chunk cuts a line or a character.
 """
 

@@ -28,7 +28,7 @@ from .tools import ToolRounds, continued, wire_results
 
 logger = logging.getLogger("noukai_sdk")
 
-# Sent with the first call of a run only; the service keeps them (WIRE.md, "POST step").
+# Sent with the first call of a run only; the service keeps them (docs/wire.md, "POST step").
 FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments")
 
 Pause = StepPaused | ToolCallsRequired

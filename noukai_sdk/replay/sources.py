@@ -14,7 +14,7 @@ from ..protocol.call import CallKind
 from .cassette import Cassette
 from .recording import Recording
 
-# The service keeps the prompt here; user code never sees it (WIRE.md, "Sessions").
+# The service keeps the prompt here; user code never sees it (docs/wire.md, "Sessions").
 RENDERED_PROMPT = "__rendered_prompt__"
 
 _KINDS: tuple[CallKind, ...] = get_args(CallKind)
@@ -145,7 +145,7 @@ def _output(step: StepSnapshot) -> Any:
 
 
 def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
-    """The stream that the steps tell of, in REPLAY.md's order."""
+    """The stream that the steps tell of: run_started, each step, the end."""
     steps = _last_attempts(execution)
     if execution.status == "failed" and not steps:
         return []  # refused before it began: there was no stream

@@ -1,4 +1,4 @@
-"""A stand-in for the service: runs every flow at once, and records sessions as WIRE.md has them."""
+"""A stand-in for the service: runs every flow at once, and records sessions as docs/wire.md has them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 
 def parse(text: str) -> list[Event]:
-    """The events of a stream; holds each frame to the form that WIRE.md asks for."""
+    """The events of a stream; holds each frame to the form that docs/wire.md asks for."""
     events = []
     for block in text.split("\n\n")[:-1]:
         first, second = block.split("\n")

@@ -1,4 +1,4 @@
-"""From answers to errors: WIRE.md, "Errors"."""
+"""From answers to errors: docs/wire.md, "Errors"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From frames to typed events: the table of WIRE.md, and what is left out."""
+"""From frames to typed events: the table of docs/wire.md, and what is left out."""
 
 from __future__ import annotations
 
