@@ -21,7 +21,7 @@ class Done:
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self.value: Any = value
 
 
 def advance(program: Program[Any], outcome: Any = None) -> Any:

@@ -258,7 +258,7 @@ class ReplayMissError(ReplayError):
         self.position = position
         self.recorded = recorded
         self.remaining = remaining
-        self.candidates = tuple(candidates)
+        self.candidates: tuple[Candidate, ...] = tuple(candidates)
         self.reason = reason
         self.call_site = call_site
 
@@ -278,4 +278,4 @@ class ReplayLeftoverError(ReplayError):
         **details: Any,
     ) -> None:
         super().__init__(message, **details)
-        self.leftovers = tuple(leftovers)
+        self.leftovers: tuple[tuple[str | None, int], ...] = tuple(leftovers)

@@ -51,8 +51,8 @@ class Lease:
     __slots__ = ("_shelf", "client", "idle_since", "start")
 
     def __init__(self, client: Any, shelf: deque[Lease] | None = None) -> None:
-        self.client = client
-        self.idle_since = 0.0
+        self.client: Any = client
+        self.idle_since: float = 0.0
         self.start: Start | None = None
         self._shelf = shelf
 

@@ -20,7 +20,7 @@ class _BaseRun:
     def __init__(
         self, flow: FlowRef, execution_id: str, transport: SyncTransport | AsyncTransport
     ) -> None:
-        self.execution_id = require_id("execution_id", execution_id)
+        self.execution_id: str = require_id("execution_id", execution_id)
         self._flow = flow
         self._service = transport.service
 

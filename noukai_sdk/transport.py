@@ -59,7 +59,7 @@ class SyncTransport:
 
     def __init__(self, service: Service, http_client: Any = None) -> None:
         self.service = service
-        self.client = sync_client() if http_client is None else http_client
+        self.client: Any = sync_client() if http_client is None else http_client
         self._owned = http_client is None
         self._closed = False
         if self._owned:
@@ -186,7 +186,7 @@ class AsyncTransport:
         from .pools import AsyncClients
 
         self.service = service
-        self.clients = AsyncClients(http_client)
+        self.clients: AsyncClients = AsyncClients(http_client)
 
     async def run(self, program: Program[T]) -> T:
         """The program's result."""

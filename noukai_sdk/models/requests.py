@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 from .base import WireModel
 
@@ -13,7 +15,7 @@ class Attachment(WireModel):
     url: str
     mime_type: str | None = None
 
-    model_config = {"alias_generator": None}
+    model_config: ClassVar[ConfigDict] = {"alias_generator": None}
 
 
 class ExecuteRequest(WireModel):

@@ -14,7 +14,7 @@ from ..models.events import EVENT_CLASSES, StreamEvent
 from .answers import first_problem
 from .sse import Frame, SSEDecoder
 
-logger = logging.getLogger("noukai_sdk")
+logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 Reader = Callable[[bytes], StreamEvent]
 

@@ -13,7 +13,7 @@ from .answers import error_from, retry_after
 from .call import Service
 from .program import OpenStream, Program, Request, Response, SendRequest, Sleep, Want
 
-logger = logging.getLogger("noukai_sdk")
+logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry

@@ -26,7 +26,7 @@ from .requests import post
 from .sse import SSEDecoder
 from .tools import ToolRounds, continued, wire_results
 
-logger = logging.getLogger("noukai_sdk")
+logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 # Sent with the first call of a run only; the service keeps them (docs/wire.md, "POST step").
 FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments")
@@ -45,7 +45,7 @@ class Cursor:
 
     def __init__(self) -> None:
         self.execution_id: str | None = None
-        self.step_index = 0
+        self.step_index: int = 0
         self.outputs: dict[str, Any] = {}
         self._begin()
 
