@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from .protocol.paths import require_session_id
 
 MOST_ATTACHMENTS = 10  # docs/wire.md, "POST execute"
 MOST_TOOLS = 64
+LONGEST = 1e9  # seconds: some 30 years, and no more than every system's clock can add up
 # The client's own: a call may not change them (docs/wire.md, "Headers").
 PROTECTED_HEADERS = frozenset(
     {
@@ -25,8 +25,21 @@ PROTECTED_HEADERS = frozenset(
     }
 )
 
+# How the message goes over the connection: the HTTP library's, for it knows.
+FRAMING_HEADERS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+    }
+)
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*\Z")
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
 
 
 def is_async_callable(function: Any) -> bool:
@@ -47,14 +60,23 @@ def require_seconds(name: str, value: float) -> float:
     """``value`` if it is a positive number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
+    if not value > 0:
         raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    if value > LONGEST:
+        raise ValueError(f"{name} must be a number of seconds up to {LONGEST:g}")
     return float(value)
 
 
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+
+
+def require_flag(name: str, value: bool) -> bool:
+    """``value`` if it is a bool: the word "no" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
 
 
 def _check_object(name: str, value: Any) -> None:
@@ -83,6 +105,11 @@ def _check_attachments(name: str, value: Any) -> None:
             raise ValueError("an attachment needs a 'url' that starts with https://")
 
 
+def _check_choice(name: str, value: Any) -> None:
+    if not isinstance(value, (str, Mapping)):
+        raise TypeError(f"{name} must be a str or a dict, not {type(value).__name__}")
+
+
 def _check_handler(name: str, value: Any) -> None:
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
@@ -97,10 +124,13 @@ def _check_headers(name: str, value: Any) -> None:
     for header, text in value.items():
         if not isinstance(header, str) or not _HEADER_NAME.match(header):
             raise ValueError(f"{name}: {header!r} is no header name")
-        if header.lower() in PROTECTED_HEADERS:
+        if header.lower() in PROTECTED_HEADERS | FRAMING_HEADERS:
             raise ValueError(f"{name} may not set {header}: the client sets it")
         if not isinstance(text, str) or not _HEADER_VALUE.match(text):
-            raise ValueError(f"{name}: the value of {header} must be a str of printable ASCII")
+            raise ValueError(
+                f"{name}: the value of {header} must be a str of printable ASCII, "
+                "with no space at either end"
+            )
 
 
 CHECKS: dict[str, Callable[[str, Any], object]] = {
@@ -111,8 +141,11 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
     "input_overrides": _check_object,
     "attachments": _check_attachments,
     "tools": _check_tools,
+    "tool_choice": _check_choice,
     "tool_handler": _check_handler,
     "max_tool_rounds": _check_rounds,
+    "trace": require_flag,
+    "run_remaining": require_flag,
     "timeout": require_seconds,
     "session_id": lambda name, value: require_session_id(value),
     "extra_headers": _check_headers,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
-from .checks import is_async_callable, require_seconds
+from .checks import is_async_callable, require_flag, require_seconds
 from .errors import AuthenticationError
 from .protocol.call import FlowRef, Service
 from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
@@ -60,7 +60,7 @@ class _BaseClient(ABC, Generic[TransportT]):
             timeout=require_seconds("timeout", timeout),
             max_retries=_retries(max_retries),
             log=_log(log_handler),
-            log_payloads=log_payloads,
+            log_payloads=require_flag("log_payloads", log_payloads),
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
         )
@@ -111,7 +111,9 @@ class Noukai(_BaseClient["SyncTransport"]):
         from . import flow  # noqa: F401  # loaded now, and not in the middle of the first call
         from .transport import SyncTransport
 
-        if is_async_callable(getattr(http_client, "send", None)):
+        if http_client is not None and (
+            not _sends(http_client) or is_async_callable(http_client.send)
+        ):
             raise TypeError(
                 "Noukai needs a plain http_client, such as httpx.Client, not an async one"
             )
@@ -168,7 +170,7 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
         from . import flow  # noqa: F401  # as above
         from .transport import AsyncTransport
 
-        if http_client is not None and not hasattr(http_client, "aclose"):
+        if http_client is not None and not (_sends(http_client) and hasattr(http_client, "aclose")):
             raise TypeError("AsyncNoukai needs an async http_client, such as httpx.AsyncClient")
         return AsyncTransport(service, http_client)
 
@@ -227,6 +229,11 @@ def _base_url(env: str | None) -> str:
     if name not in BASE_URLS:
         raise ValueError(f'bad env {name!r}: it must be "production" or "dev"')
     return BASE_URLS[name]
+
+
+def _sends(http_client: Any) -> bool:
+    needed = ("build_request", "send")
+    return not isinstance(http_client, type) and all(hasattr(http_client, name) for name in needed)
 
 
 def _log(handler: LogHandler | None) -> LogHandler | None:

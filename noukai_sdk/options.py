@@ -157,6 +157,7 @@ def make_call(
             "not an async one: use AsyncNoukai"
         )
     version = resolve_version(options.get("version", "draft"))
+    rounds = options.get("max_tool_rounds")
     body = ((_BODY[name], value) for name, value in options.items() if name in _BODY)
     return FlowCall(
         kind=kind,
@@ -167,7 +168,7 @@ def make_call(
         timeout=options.get("timeout"),
         extra_headers=options.get("extra_headers") or {},
         tool_handler=handler,
-        max_tool_rounds=options.get("max_tool_rounds", 10),
+        max_tool_rounds=_DEFAULTS["max_tool_rounds"] if rounds is None else rounds,
         manual_tools=is_async and method == "events",
     )
 

@@ -10,6 +10,7 @@ from ..errors import ReplayInvalidSessionError
 from .call import CallKind, FlowRef
 
 _SESSION_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _VERBS: dict[CallKind, str] = {"execute": "execute", "step": "step", "job": "jobs"}
 
 Version = int | Literal["draft", "production"]
@@ -58,9 +59,14 @@ def _flow_ref(org: str, project: str, slug: str) -> FlowRef:
 
 def require_segment(name: str, value: str) -> str:
     """``value`` as it is, if it can be one segment of a path: HTTP libraries resolve "." and ".."."""
-    if not isinstance(value, str) or value in ("", ".", "..") or "/" in value:
+    if not _is_text(value) or value in ("", ".", "..") or "/" in value:
         raise ValueError(f"bad {name} {value!r}: it must be one name, without slashes")
     return value
+
+
+def _is_text(value: object) -> bool:
+    # A lone surrogate, as from a mangled file name, has no bytes that it could be encoded in.
+    return isinstance(value, str) and not _SURROGATES.search(value)
 
 
 def resolve_version(version: Version) -> int | None:
@@ -117,7 +123,7 @@ def _run_path(flow: FlowRef, execution_id: str) -> str:
 
 def require_id(name: str, value: str) -> str:
     """``value`` as it is, if it can be an id of the service; anything else in it is encoded."""
-    if not isinstance(value, str) or not value.strip("."):
+    if not _is_text(value) or not value.strip("."):
         raise ValueError(f"bad {name} {value!r}: give the one that the service gave")
     return value
 

@@ -92,8 +92,10 @@ def test_no_other_service(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"org": "a", "project": "b/c"}, ValueError, "bad project 'b/c'"),
         ({"timeout": 0}, ValueError, "timeout must be a positive number"),
         ({"timeout": -1.0}, ValueError, "timeout must be a positive number"),
-        ({"timeout": float("inf")}, ValueError, "timeout must be a positive number"),
+        ({"timeout": float("inf")}, ValueError, "timeout must be a number of seconds up to"),
         ({"timeout": float("nan")}, ValueError, "timeout must be a positive number"),
+        ({"timeout": 1e300}, ValueError, "timeout must be a number of seconds up to 1e+09"),
+        ({"log_payloads": "no"}, TypeError, "log_payloads must be True or False, not 'no'"),
         ({"timeout": "60"}, TypeError, "timeout must be a number of seconds, not str"),
         ({"timeout": True}, TypeError, "timeout must be a number of seconds, not bool"),
         ({"timeout": None}, TypeError, "timeout must be a number of seconds, not NoneType"),
@@ -125,6 +127,12 @@ def test_the_other_kind_of_http_client() -> None:
         Noukai(api_key="nk_1", http_client=httpx.AsyncClient())
 
 
+@pytest.mark.parametrize("given", ["client", 5, object(), httpx.Client, httpx.Response(200)])
+def test_what_is_no_http_client(client: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"needs an? (plain|async) http_client"):
+        client(api_key="nk_1", http_client=given)
+
+
 def test_the_three_forms_of_a_flow(client: Any) -> None:
     made = client(api_key="nk_1", org="acme", project="spelling")
     assert repr(made.flow("grade-3")) == f"{type(made.flow('x')).__name__}('acme/spelling/grade-3')"
@@ -150,7 +158,7 @@ def test_half_of_an_address(client: Any) -> None:
         client(api_key="nk_1").flow("x")
 
 
-@pytest.mark.parametrize("value", ["", "..", None, 5])
+@pytest.mark.parametrize("value", ["", "..", None, 5, "\ud800"])
 def test_a_bad_execution_id(client: Any, value: Any) -> None:
     flow = client(api_key="nk_1").flow("a/b/c")
     for method in (flow.run, flow.job):

@@ -10,7 +10,7 @@ import pytest
 
 from noukai_sdk import AsyncFlow, Flow, ReplayInvalidSessionError
 from noukai_sdk.options import CallOptions, EventOptions, StepOptions, ToolOptions
-from tests.client.service import Service
+from tests.client.service import DONE, PAUSED, Service
 from tests.client.sides import SYNC
 
 METHODS = {
@@ -41,6 +41,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"version": "v3"}, ValueError, "bad version 'v3'"),
     ({"version": "production"}, NotImplementedError, "not supported yet"),
     ({"timeout": 0}, ValueError, "timeout must be a positive number of seconds"),
+    ({"timeout": 10**400}, ValueError, "timeout must be a number of seconds up to 1e+09"),
+    ({"trace": "yes"}, TypeError, "trace must be True or False, not 'yes'"),
     ({"timeout": "1"}, TypeError, "timeout must be a number of seconds"),
     ({"session_id": "a b"}, ReplayInvalidSessionError, "bad session id"),
     ({"extra_headers": {"Authorization": "x"}}, ValueError, "may not set Authorization"),
@@ -50,9 +52,14 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"extra_headers": {"X-Request-ID": "x"}}, ValueError, "may not set"),
     ({"extra_headers": {"content-Type": "x"}}, ValueError, "may not set"),
     ({"extra_headers": {"Cookie": "x"}}, ValueError, "may not set"),
+    ({"extra_headers": {"Content-Length": "3"}}, ValueError, "may not set Content-Length"),
+    ({"extra_headers": {"transfer-encoding": "chunked"}}, ValueError, "may not set"),
+    ({"extra_headers": {"Host": "evil.test"}}, ValueError, "may not set Host"),
     ({"extra_headers": {"X Y": "x"}}, ValueError, "'X Y' is no header name"),
     ({"extra_headers": {5: "x"}}, ValueError, "5 is no header name"),
     ({"extra_headers": {"X-Mine": "a\r\nX-Evil: 1"}}, ValueError, "value of X-Mine must be"),
+    ({"extra_headers": {"X-Mine": " a"}}, ValueError, "with no space at either end"),
+    ({"extra_headers": {"X-Mine": "a\t"}}, ValueError, "with no space at either end"),
     ({"extra_headers": {"X-Mine": "ü"}}, ValueError, "value of X-Mine must be"),
     ({"extra_headers": {"X-Mine": 5}}, ValueError, "value of X-Mine must be"),
     ({"mesage": "typo"}, TypeError, "unexpected keyword argument 'mesage'"),
@@ -60,6 +67,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 BAD_WITH_TOOLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"tools": [TOOL] * 65}, ValueError, "65 tools: at most 64 are allowed"),
     ({"tools": TOOL}, TypeError, "tools must be a list of dicts"),
+    ({"tool_choice": 5}, TypeError, "tool_choice must be a str or a dict, not int"),
     ({"tool_handler": 5}, TypeError, "tool_handler must be a function, not int"),
     ({"max_tool_rounds": -1}, ValueError, "max_tool_rounds must be a number from 0"),
     ({"max_tool_rounds": True}, ValueError, "max_tool_rounds must be a number from 0"),
@@ -102,6 +110,28 @@ def test_arguments_of_other_methods(method: str, name: str) -> None:
     refused(
         method, {name: None}, TypeError, f"{method}() got an unexpected keyword argument {name!r}"
     )
+
+
+def test_run_remaining_must_be_a_flag() -> None:
+    refused("events", {"run_remaining": 1}, TypeError, "run_remaining must be True or False, not 1")
+
+
+def test_none_is_the_default(service: Service) -> None:
+    nothing: Any = {name: None for name in EventOptions.__optional_keys__ if name != "version"}
+    service.says(PAUSED, DONE)
+    with SYNC.make() as client:
+        options = {name: nothing[name] for name in nothing if name in ToolOptions.__optional_keys__}
+        client.flow("grade-3").execute(
+            **{**options, "message": "hi", "tool_handler": lambda calls: []}
+        )
+    assert service.requests[0].body == {"message": "hi"}
+
+
+@pytest.mark.parametrize("value", ["", "a", "a b", "a\tb", "~"])
+def test_header_values_as_they_are(service: Service, value: str) -> None:
+    with SYNC.make() as client:
+        client.flow("grade-3").execute(message="hi", extra_headers={"X-Mine": value})
+    assert service.last.headers["x-mine"] == value
 
 
 def test_input_overrides_must_be_a_dict() -> None:

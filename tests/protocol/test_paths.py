@@ -60,6 +60,8 @@ def test_the_three_forms(given: dict[str, Any], expected: FlowRef) -> None:
         ("grade-3", "", "", "bad org ''"),
         ("grade-3", "a/b", "c", "bad org 'a/b'"),
         ("grade-3", "a", 5, "bad project 5"),
+        ("\ud800", "a", "b", r"bad slug '\ud800'"),
+        ("a/\udfff/c", None, None, r"bad project '\udfff'"),
     ],
 )
 def test_bad_addresses(slug: Any, org: Any, project: Any, said: str) -> None:
@@ -137,7 +139,7 @@ def test_hostile_session_ids(session_id: Any) -> None:
         paths.require_session_id(session_id)
 
 
-@pytest.mark.parametrize("value", ["", ".", "..", "...", None, 5])
+@pytest.mark.parametrize("value", ["", ".", "..", "...", "\udfff", None, 5])
 def test_ids_that_a_path_cannot_hold(value: Any) -> None:
     with pytest.raises(ValueError, match="bad execution_id"):
         paths.job_path(FLOW, value)
