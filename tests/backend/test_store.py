@@ -134,6 +134,18 @@ async def test_what_is_saved_twice_is_written_once_as_it_is_then(tmp_path: Path)
     await store.aclose()
 
 
+async def test_what_was_saved_is_found_at_once(tmp_path: Path) -> None:
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+    for number in range(20):
+        store.save(Item(f"early {number}"))
+        # The writer may be at work on the one before, or not have begun.
+        await asyncio.sleep(0)
+        store.save(Item(f"late {number}"))
+        assert await store.execution(f"early {number}") is not None
+        assert await store.execution(f"late {number}") is not None
+    await store.aclose()
+
+
 async def test_what_is_saved_last_is_written_before_the_store_closes(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/m.db"
     store = await Store.open(url, changes)

@@ -37,9 +37,13 @@ class Batch:
         self._done = asyncio.Event()
         self._error: Exception | None = None
 
+    async def done(self) -> None:
+        """Wait until it is on disk, or could not be stored."""
+        await self._done.wait()
+
     async def committed(self) -> None:
         """Wait until it is on disk; raises what went wrong otherwise."""
-        await self._done.wait()
+        await self.done()
         if self._error is not None:
             raise self._error
 
@@ -72,6 +76,7 @@ class Writer:
         self._changes = changes
         self._insert = _inserts(engine.dialect.name)
         self._next = Batch()
+        self._current: Batch | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self.lock = asyncio.Lock()
@@ -83,6 +88,12 @@ class Writer:
         self._wake.set()
         return self._next
 
+    async def settled(self) -> None:
+        """Wait until what has been saved so far is on disk, or could not be stored."""
+        waiting = self._next if self._next.items else self._current
+        if waiting is not None:
+            await waiting.done()
+
     async def aclose(self) -> None:
         """Write what is left, and end."""
         self._closing = True
@@ -93,8 +104,9 @@ class Writer:
         while not (self._closing and not self._next.items):
             await self._wake.wait()
             self._wake.clear()
-            batch, self._next = self._next, Batch()
-            await self._commit(batch)
+            self._current, self._next = self._next, Batch()
+            await self._commit(self._current)
+            self._current = None
 
     async def _commit(self, batch: Batch) -> None:
         try:
