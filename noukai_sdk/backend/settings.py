@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
 DEV_KEY = "nk_dev"
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+# A database in memory has one connection, which all would have to share.
+_NO_FILE = (None, "", ":memory:")
 
 Keys = Mapping[str, "str | None"]
 """API key to the organisation that it belongs to; None for a key that may use every one."""
@@ -17,7 +28,7 @@ class Settings:
     """The backend's settings.
 
     Attributes:
-        database: A file for SQLite, or a URL as SQLAlchemy takes it.
+        database: A file for SQLite, or a URL, such as ``"postgresql://user@host/noukai"``.
         flows: Directories of flow files; the bundled samples are always there too.
         keys: The API keys that are accepted.
         model: The model of steps that name none.
@@ -38,12 +49,38 @@ class Settings:
     pause_seconds: float = 24 * 3600.0
 
     @property
-    def database_url(self) -> str:
-        """The database as SQLAlchemy takes it."""
+    def database_url(self) -> URL:
+        """The database as SQLAlchemy takes it, with the driver that we need.
+
+        Raises:
+            ValueError: It is no URL, or none of SQLite or Postgres.
+        """
         database = str(self.database)
-        if "://" in database:
+        if "://" not in database:
+            return URL.create(_DRIVERS["sqlite"], database=str(Path(database).absolute()))
+        try:
+            url = make_url(database)
+        except ArgumentError:
+            # It may hold a password, and SQLAlchemy's own message the whole of it.
+            raise ValueError("the database URL cannot be read") from None
+        driver = _DRIVERS.get(url.drivername.partition("+")[0])
+        if driver is None or (driver == _DRIVERS["sqlite"] and url.database in _NO_FILE):
+            raise ValueError(f"the database {self.database_name} is neither a file nor in Postgres")
+        return url.set(drivername=driver)
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of the database; None where it is in Postgres."""
+        url = self.database_url
+        return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+    @property
+    def database_name(self) -> str:
+        """The database as it may be printed: without password and query."""
+        database = str(self.database)
+        if "://" not in database:
             return database
-        return f"sqlite+aiosqlite:///{Path(database).absolute()}"
+        return make_url(database).set(query={}).render_as_string()
 
 
 def keys_from(text: str) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from .flow_options import folder, folders, import_from_here, model
 from .ports import PortTakenError, listen
 
 if TYPE_CHECKING:
@@ -37,26 +38,15 @@ _KEEP_ALIVE = 75
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 takes a free one. Clients with env='dev' look at 8080.",
 )
-@click.option(
-    "--flows",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of flow files, <org>/<project>/<slug>.yaml.  [default: flows, where it is there]",
-)
+@folder
 @click.option(
     "--db",
     default=".noukai/dev.db",
     show_default=True,
     help="Database file for runs and sessions, or an SQLAlchemy URL.",
 )
-@click.option(
-    "--model",
-    default="offline",
-    show_default=True,
-    envvar="NOUKAI_DEV_MODEL",
-    show_envvar=True,
-    help="Model of the steps that name none: offline, smollm2, openai:NAME, ...",
-)
-def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
+@model
+def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> None:
     """Serve flows on this machine, as the hosted service does.
 
     Keys beside nk_dev: NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". Sessions expire after
@@ -73,7 +63,8 @@ def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
         raise click.ClickException(
             f"noukai dev needs {missing}: pip install 'noukai-sdk[backend]'"
         ) from error
-    settings = _settings(flows, db, model)
+    settings = _settings(directory, db, model)
+    import_from_here()
     _check_database(settings)
     with _listener(host, port) as listener:
         app = create_app(settings)
@@ -81,24 +72,28 @@ def dev(host: str, port: int, flows: Path | None, db: str, model: str) -> None:
         _serve(app, listener)
 
 
-def _settings(flows: Path | None, db: str, model: str) -> Settings:
+def _settings(directory: Path | None, db: str, model: str) -> Settings:
     from ..backend.settings import Settings, keys_from, retention_from
 
-    folder = flows or Path("flows")
     try:
         settings = Settings(
             database=db,
-            flows=(folder,) if folder.is_dir() else (),
+            flows=folders(directory),
             keys=keys_from(os.environ.get("NOUKAI_DEV_KEYS", "")),
             model=model,
             retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
         )
-        if settings.database_url.startswith("sqlite") and "://" not in db:
-            Path(db).absolute().parent.mkdir(parents=True, exist_ok=True)
+        file = settings.database_file
+        if file is not None and file.is_dir():
+            raise click.UsageError(f"--db: {file} is a folder; name a file in it")
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"cannot make the folder of {db}: {error}") from error
+        raise click.ClickException(
+            f"cannot make the folder of {settings.database_name}: {error}"
+        ) from error
     return settings
 
 
@@ -109,15 +104,15 @@ def _check_database(settings: Settings) -> None:
     from ..backend.store.database import open_database
 
     async def open_and_close() -> None:
-        engine = await open_database(settings.database_url)
-        await engine.dispose()
+        await (await open_database(settings.database_url)).aclose()
 
     try:
         asyncio.run(open_and_close())
-    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+    # asyncpg takes the query of a URL as arguments: what it does not know is a TypeError.
+    except (SQLAlchemyError, ModuleNotFoundError, OSError, TypeError) as error:
         reason = getattr(error, "orig", None) or error
         raise click.ClickException(
-            f"cannot open the database {settings.database}: {reason}"
+            f"cannot open the database {settings.database_name}: {reason}"
         ) from error
 
 
@@ -142,7 +137,7 @@ def _introduce(
     others = len(settings.keys) - 1
     more = f" and {others} more from NOUKAI_DEV_KEYS" if others else ""
     console.print(f"API key: [bold]{DEV_KEY}[/]{more}")
-    console.print(f"Database: {escape(str(settings.database))}")
+    console.print(f"Database: {escape(settings.database_name)}")
     console.print("Flows:")
     for flow in catalog.all():
         version = f" v{flow.version}" if flow.version else ""

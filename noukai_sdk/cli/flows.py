@@ -21,6 +21,7 @@ from ..local.executor import Executor
 from ..local.flow import Flow
 from ..local.templates import as_text
 from ..models.events import StreamEvent
+from .flow_options import folder, folders, import_from_here, model
 from .flow_progress import follow
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,20 +29,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # What is said even where it is null: the rest of an event's fields are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
 
-folder = click.option(
-    "--flows",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of flow files, <org>/<project>/<slug>.yaml.  [default: flows, where it is there]",
-)
-model = click.option(
-    "--model",
-    default="offline",
-    show_default=True,
-    envvar="NOUKAI_DEV_MODEL",
-    show_envvar=True,
-    help="Model of the steps that name none: offline, smollm2, openai:NAME, ...",
-)
 version = click.option(
     "--version", type=click.IntRange(min=1), help="Published version.  [default: the working copy]"
 )
@@ -71,9 +58,7 @@ def flows() -> None:
 
     A flow's address is ORG/PROJECT/SLUG.
     """
-    # Modules that flow files name are looked for where the command runs, as with ``python -m``.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_here()
 
 
 @flows.command("list")
@@ -168,8 +153,7 @@ def show(address: str, version: int | None, directory: Path | None) -> None:
 
 
 def _catalog(directory: Path | None, model: str = "offline") -> FlowCatalog:
-    found = directory or Path("flows")
-    return FlowCatalog(*([found] if found.is_dir() else []), default_model=model)
+    return FlowCatalog(*folders(directory), default_model=model)
 
 
 def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:

@@ -12,12 +12,14 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from sqlalchemy import URL
 
 from noukai_sdk.backend.app import create_app
 from noukai_sdk.backend.settings import Settings
 from noukai_sdk.local.chat import ChatDelta, ChatModel, ChatRequest, collect
 from noukai_sdk.local.llm_errors import LlmConnectionError
 from noukai_sdk.local.providers import open_model
+from tests.postgres import postgres
 from tests.servers import serve_app
 
 KEYS = {"nk_dev": None, "nk_other": "otherorg"}
@@ -163,11 +165,16 @@ def write_flows(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, *, write: bool = True, **settings: Any) -> Iterator[Backend]:
-    """A backend whose database and flows are in ``folder``; ``write``: put the flows there first."""
+def serving(
+    folder: Path, *, write: bool = True, database: str | None = None, **settings: Any
+) -> Iterator[Backend]:
+    """A backend whose flows are in ``folder``; ``write``: put them there first.
+
+    So is its database, where none is named.
+    """
     fakes = Fakes()
     flows = write_flows(folder / "flows") if write else folder / "flows"
-    chosen = Settings(folder / "noukai.db", flows=(flows,), keys=KEYS, **settings)
+    chosen = Settings(database or folder / "noukai.db", flows=(flows,), keys=KEYS, **settings)
     app = create_app(chosen, open_model=fakes.open_model)
     with ExitStack() as stack:
         url = stack.enter_context(serve_app(app))
@@ -180,6 +187,22 @@ def serving(folder: Path, *, write: bool = True, **settings: Any) -> Iterator[Ba
 
 
 Serve = Callable[..., AbstractContextManager[Backend]]
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], URL]]:
+    """Makes databases in a Postgres that is started for the first who asks."""
+    with postgres() as new:
+        yield new
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/noukai.db"
+    url: URL = request.getfixturevalue("new_database")()
+    return url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="module")

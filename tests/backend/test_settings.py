@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -44,9 +45,35 @@ def test_retention_that_is_none(text: str) -> None:
         retention_from(text)
 
 
-def test_databases() -> None:
-    assert Settings("/x/a.db").database_url == "sqlite+aiosqlite:////x/a.db"
-    assert Settings("postgresql+asyncpg://h/d").database_url == "postgresql+asyncpg://h/d"
+@pytest.mark.parametrize(
+    ("given", "url", "name", "file"),
+    [
+        ("/x/a.db", "sqlite+aiosqlite:////x/a.db", "/x/a.db", "/x/a.db"),
+        ("/x/a?b%c.db", None, "/x/a?b%c.db", "/x/a?b%c.db"),
+        ("sqlite:////x/a.db", "sqlite+aiosqlite:////x/a.db", "sqlite:////x/a.db", "/x/a.db"),
+        ("postgres://h/d", "postgresql+asyncpg://h/d", "postgres://h/d", None),
+        (
+            "postgresql+psycopg://me:secret@h/d?password=secret",
+            "postgresql+asyncpg://me:secret@h/d?password=secret",
+            "postgresql+psycopg://me:***@h/d",
+            None,
+        ),
+    ],
+)
+def test_databases(given: str, url: str | None, name: str, file: str | None) -> None:
+    settings = Settings(given)
+    assert url in (None, settings.database_url.render_as_string(hide_password=False))
+    assert settings.database_name == name
+    assert settings.database_file == (Path(file) if file else None)
+
+
+@pytest.mark.parametrize(
+    "given", ["sqlite://", "sqlite:///:memory:", "mysql://me:secret@h/d", "my sql://me:secret@h/d"]
+)
+def test_databases_that_are_none(given: str) -> None:
+    with pytest.raises(ValueError, match="database") as caught:
+        _ = Settings(given).database_url
+    assert "secret" not in str(caught.value)
 
 
 def test_a_channel_that_was_closed_takes_nobody() -> None:

@@ -13,11 +13,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import URL, Connection, create_engine, inspect
 from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from noukai_sdk.backend.clock import Clock, iso
 from noukai_sdk.backend.encoding import encode, loaded, stored
+from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.database import configuration, migrate, open_database
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import metadata
@@ -34,16 +36,25 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/m.db")
-    with engine.begin() as connection:
+@pytest.fixture
+def url(database: str) -> URL:
+    """An empty database of each kind."""
+    return Settings(database).database_url
+
+
+async def test_the_migrations_make_the_tables(url: URL) -> None:
+    def there_and_back(connection: Connection) -> None:
         migrate(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
         migrate(connection)
         command.downgrade(configuration(connection), "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
-    engine.dispose()
+
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(there_and_back)
+    await engine.dispose()
 
 
 def test_migrations_work_below_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +75,12 @@ async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to look at " * 10)
     with pytest.raises(DatabaseError, match="file is not a database"):
-        await open_database(f"sqlite+aiosqlite:///{path}")
+        await open_database(Settings(path).database_url)
 
 
 async def test_sqlite_keeps_a_log_that_readers_do_not_wait_for(tmp_path: Path) -> None:
-    engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/m.db")
-    await engine.dispose()
+    database = await open_database(Settings(tmp_path / "m.db").database_url)
+    await database.aclose()
     with sqlite3.connect(tmp_path / "m.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -108,14 +119,14 @@ def changes(items: Iterable[Item]) -> Changes:
     return Changes(rows, [], events)
 
 
-async def test_what_is_saved_twice_is_written_once_as_it_is_then(tmp_path: Path) -> None:
+async def test_what_is_saved_twice_is_written_once_as_it_is_then(url: URL) -> None:
     written: list[list[Item]] = []
 
     def counted(items: Iterable[Item]) -> Changes:
         written.append(list(items))
         return changes(written[-1])
 
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", counted)
+    store = await Store.open(url, counted)
     item, other = Item("a"), Item("b")
     store.save(item)
     store.save(other)
@@ -134,8 +145,8 @@ async def test_what_is_saved_twice_is_written_once_as_it_is_then(tmp_path: Path)
     await store.aclose()
 
 
-async def test_what_was_saved_is_found_at_once(tmp_path: Path) -> None:
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+async def test_what_was_saved_is_found_at_once(url: URL) -> None:
+    store = await Store.open(url, changes)
     for number in range(20):
         store.save(Item(f"early {number}"))
         # The writer may be at work on the one before, or not have begun.
@@ -146,8 +157,7 @@ async def test_what_was_saved_is_found_at_once(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_what_is_saved_last_is_written_before_the_store_closes(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/m.db"
+async def test_what_is_saved_last_is_written_before_the_store_closes(url: URL) -> None:
     store = await Store.open(url, changes)
     store.save(Item("a"))
     await store.aclose()
@@ -157,9 +167,9 @@ async def test_what_is_saved_last_is_written_before_the_store_closes(tmp_path: P
 
 
 async def test_a_write_that_fails_is_told_and_the_writer_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+    store = await Store.open(url, changes)
     item = Item("a")
     await store.save(item).committed()
     waiting = store.save(item)
@@ -171,8 +181,8 @@ async def test_a_write_that_fails_is_told_and_the_writer_goes_on(
     await store.aclose()
 
 
-async def test_a_waiter_that_is_cancelled_disturbs_no_other(tmp_path: Path) -> None:
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+async def test_a_waiter_that_is_cancelled_disturbs_no_other(url: URL) -> None:
+    store = await Store.open(url, changes)
     batch = store.save(Item("a"))
     waiters = [asyncio.ensure_future(batch.committed()) for _ in range(2)]
     await asyncio.sleep(0)
@@ -182,8 +192,8 @@ async def test_a_waiter_that_is_cancelled_disturbs_no_other(tmp_path: Path) -> N
     await store.aclose()
 
 
-async def test_more_runs_than_a_statement_takes(tmp_path: Path) -> None:
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/m.db", changes)
+async def test_more_runs_than_a_statement_takes(url: URL) -> None:
+    store = await Store.open(url, changes)
     names = [f"run-{number}" for number in range(1200)]
     for name in names:
         store.save(Item(name))

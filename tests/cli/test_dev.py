@@ -27,6 +27,12 @@ HEADERS = {"Authorization": "Bearer nk_dev", "X-Session-Id": "dev"}
 HELLO = "/seq/acme/samples/hello-world"
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command adds the current folder to the path that modules are looked for in."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+
 def execute(server: Server, **headers: str) -> httpx.Response:
     body = {"message": "hello"}
     return httpx.post(f"{server.api}{HELLO}/execute", json=body, headers={**HEADERS, **headers})
@@ -84,9 +90,17 @@ def answers(port: int) -> bool:
 def test_uses_what_lies_in_the_current_folder(tmp_path: Path) -> None:
     flow = tmp_path / "flows/acme/mine/local.yaml"
     flow.parent.mkdir(parents=True)
-    flow.write_text("steps: [{id: a}]")
-    command = ["python", "-m", "noukai_sdk.cli", "dev", "--port", "{port}"]
-    with serve_command(command, cwd=tmp_path, ready="/healthz") as server:
+    flow.write_text("steps: [{id: a, function: 'of_mine:shout'}]")
+    (tmp_path / "of_mine.py").write_text("def shout(message): return message.upper()")
+    # As the installed command: ``python -m`` would look in the current folder by itself.
+    command = tmp_path / "bin/noukai"
+    command.parent.mkdir()
+    command.write_text("from noukai_sdk.cli import main; main()")
+    words = ["python", str(command), "dev", "--port", "{port}"]
+    with serve_command(words, cwd=tmp_path, ready="/healthz") as server:
+        url = f"{server.api}/seq/acme/mine/local/execute"
+        answer = httpx.post(url, json={"message": "hello"}, headers=HEADERS)
+        assert answer.json()["result"] == "HELLO"
         assert "  acme/mine/local\n" in server.output()
         assert "Database: .noukai/dev.db" in server.output()
     assert (tmp_path / ".noukai/dev.db").is_file()
@@ -111,7 +125,13 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
         (["--host", "no host"], {}, "cannot listen on no host"),
         (["--db", "README.md"], {}, "cannot open the database README.md: file is not a database"),
         (["--db", "README.md/a.db"], {}, "cannot make the folder of README.md/a.db"),
-        (["--db", "nodb://x"], {}, "cannot open the database nodb://x"),
+        (["--db", "."], {}, "is a folder; name a file in it"),
+        (["--db", "nodb://x:nope@h"], {}, "nodb://x:***@h is neither a file nor in Postgres"),
+        (
+            ["--db", "postgresql://x:nope@localhost/d?sslmode=disable"],
+            {},
+            "cannot open the database postgresql://x:***@localhost/d: connect() got an unexpected",
+        ),
         ([], {"NOUKAI_DEV_KEYS": "nope"}, "NOUKAI_DEV_KEYS: entry 1"),
         ([], {"NOUKAI_DEV_RETENTION_DAYS": "soon"}, "NOUKAI_DEV_RETENTION_DAYS: 'soon'"),
     ],

@@ -7,31 +7,69 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from .claim import Release, claim
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
-async def open_database(url: str) -> AsyncEngine:
-    """An engine for ``url``, its tables brought up to date.
+_POSTGRES = "a Postgres database needs asyncpg: pip install 'noukai-sdk[postgres]'"
+
+
+class Database:
+    """An open database, which no other backend works on. ``aclose`` it."""
+
+    def __init__(self, engine: AsyncEngine, release: Release) -> None:
+        self.engine = engine
+        self._release = release
+
+    async def aclose(self) -> None:
+        """Close every connection, and let other backends have the database."""
+        await self.engine.dispose()
+        await self._release()
+
+
+async def open_database(url: URL) -> Database:
+    """Open the database at ``url``, its tables brought up to date.
 
     Args:
         url: ``sqlite+aiosqlite:///file`` or ``postgresql+asyncpg://...``.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: It cannot be opened, or is no database.
+        DatabaseInUseError: Another backend works on it.
+        ModuleNotFoundError: The driver is not installed.
     """
-    # A wave of readers waits its turn: giving up after a while would turn load into errors.
-    engine = create_async_engine(url, pool_timeout=None)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    engine = _engine(url)
+    try:
+        release = await claim(engine)
+    except BaseException:
+        await engine.dispose()
+        raise
+    database = Database(engine, release)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)
     except BaseException:
-        await engine.dispose()
+        await database.aclose()
         raise
+    return database
+
+
+def _engine(url: URL) -> AsyncEngine:
+    is_postgres = url.get_backend_name() == "postgresql"
+    try:
+        # A wave of readers waits its turn: giving up after a while would turn load into errors. Postgres
+        # can be started anew under us, and then the old connections are dead.
+        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
+    if not is_postgres:
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     return engine
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import URL, delete, select, update
 
-from .database import open_database
+from .database import Database, open_database
 from .tables import events, executions, steps
 from .writer import Batch, Changes, Savable, Writer
 
@@ -18,20 +17,21 @@ Found = Mapping[str, Any]
 class Store:
     """What is kept of every run. Make one with :meth:`open`, and ``aclose`` it."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._engine = database.engine
         self._writer = writer
 
     @classmethod
-    async def open(cls, url: str, changes: Callable[[Iterable[Any]], Changes]) -> Store:
+    async def open(cls, url: URL, changes: Callable[[Iterable[Any]], Changes]) -> Store:
         """Open the database at ``url``; ``changes`` turns saved items into rows."""
-        engine = await open_database(url)
-        return cls(engine, Writer(engine, changes))
+        database = await open_database(url)
+        return cls(database, Writer(database.engine, changes))
 
     async def aclose(self) -> None:
         """Write what is left, and close the database."""
         await self._writer.aclose()
-        await self._engine.dispose()
+        await self._database.aclose()
 
     def save(self, item: Savable) -> Batch:
         """Write ``item`` soon; ``await store.save(item).committed()`` waits for it."""
@@ -71,6 +71,8 @@ class Store:
         return found
 
     async def _all(self, statement: Any) -> list[Found]:
+        # Whoever was answered finds what was saved before, also where the answer was an error.
+        await self._writer.settled()
         async with self._engine.connect() as connection:
             result = await connection.execute(statement)
             return [dict(row) for row in result.mappings()]

