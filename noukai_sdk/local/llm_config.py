@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ Provider = Literal[
 ]
 
 OLLAMA_URL = "http://localhost:11434/v1"
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 SPECS = "'offline', 'smollm2', 'openai:NAME', 'anthropic:NAME' or 'ollama:NAME'"
 
 
@@ -52,7 +54,7 @@ class LlmConfig:
             raise LlmConfigError(f"unknown provider {self.provider!r}: one of {get_args(Provider)}")
         if not self.model or not isinstance(self.model, str):
             raise LlmConfigError(f"{self.provider}: name the model, as in model='...'")
-        if not self.timeout > 0:
+        if not isinstance(self.timeout, int | float) or not self.timeout > 0:
             raise LlmConfigError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
         if not isinstance(self.max_retries, int) or self.max_retries < 0:
             raise LlmConfigError(f"max_retries must be 0 or more, not {self.max_retries!r}")
@@ -189,9 +191,22 @@ class LlmConfig:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LlmConfigError(f"base_url must be http://... or https://..., not {url!r}")
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and _is_host(parts.hostname)
+        is_address = is_address and parts.port != 0 and not _BLANK.search(url)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LlmConfigError(f"base_url must be http://... or https://...: {error}") from error
+    # These two would be printed with the URL; and the messages must not print them either.
     if parts.username or parts.password:
-        # It would be printed with the URL; and the message must not print it either.
         raise LlmConfigError("base_url must not carry a user or password: pass api_key= instead")
+    if parts.query or parts.fragment:
+        raise LlmConfigError("base_url must end with its path, without '?' or '#'")
+    if not is_address:
+        raise LlmConfigError(f"base_url must be http://... or https://..., not {url!r}")
+
+
+def _is_host(host: str | None) -> bool:
+    # What DNS takes; the HTTP library's own error comes too late to be clear.
+    labels = (host or "").removesuffix(".").split(".")
+    return all(0 < len(label) < 64 for label in labels)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from contextlib import aclosing
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from noukai_sdk.local.llm_errors import LlmAuthenticationError, LlmConnectionError, LlmRequestError
+from noukai_sdk.local.llm_errors import (
+    LlmAuthenticationError,
+    LlmClosedError,
+    LlmConnectionError,
+    LlmRequestError,
+    LlmTimeoutError,
+)
 from noukai_sdk.local.providers import open_config, short_way
 from tests.local.llm_calls import SOON, ask, asking, config
 from tests.local.llm_servers import Exchange, FaultServer, fault_server, ok, silent, status
@@ -211,3 +219,112 @@ async def test_a_cancelled_first_call_leaves_the_way_open(protocol: str) -> None
                     assert await anyio.to_thread.run_sync(server.waiting.wait, 10)
                     scope.cancel()
             assert await ask(model, "answer") == "Next"
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def talking(talk: Talk) -> AsyncIterator[str]:
+    """A server with no HTTP library in it; gives its URL."""
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        except asyncio.IncompleteReadError:
+            pass  # the client has hung up
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
+HI = {"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+
+
+async def test_an_answer_that_aiohttp_refuses_goes_to_the_official_client_from_then_on() -> None:
+    chunk = json.dumps({"choices": [HI]}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Content-Length: 7\r\n\r\n"
+
+    async def both_lengths(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}]}")
+        writer.write(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(chunk), chunk))
+        await writer.drain()
+
+    key = "sk-never-to-be-seen"
+    async with talking(both_lengths) as url:
+        settings = config("openai", url, key=key, max_retries=0)
+        async with aclosing(open_config(settings)) as model:
+            with pytest.raises(LlmConnectionError, match="Transfer-Encoding") as caught:
+                await ask(model, "answer")
+            assert [await ask(model, "answer") for _ in range(2)] == ["Hi", "Hi"]
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert key not in repr(error)
+        error = error.__cause__
+
+
+async def test_a_server_that_does_not_read_is_given_up() -> None:
+    done = asyncio.Event()
+
+    async def unmoved(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await done.wait()
+
+    async with talking(unmoved) as url:
+        async with aclosing(
+            open_config(config("openai", url, timeout=0.1, max_retries=0))
+        ) as model:
+            with anyio.fail_after(10), pytest.raises(LlmTimeoutError):
+                await ask(model, "answer", asking("x" * 20_000_000))
+        done.set()
+
+
+async def test_no_limit_of_time(protocol: str) -> None:
+    with fault_server(ok("In its time")) as server:
+        settings = config(protocol, server.url, timeout=float("inf"))
+        async with aclosing(open_config(settings)) as model:
+            assert await ask(model, "answer") == "In its time"
+
+
+@pytest.mark.parametrize("header", ["a" * 50_000, "Käse"], ids=["long", "not ASCII"])
+async def test_headers_that_aiohttp_is_strict_about(header: str, protocol: str) -> None:
+    refused = status(401, x_told=header)
+
+    async def good(exchange: Exchange) -> None:
+        await exchange.whole(200, json.dumps(body).encode(), {"x-told": header})
+
+    text = [{"type": "text", "text": "Hi"}]
+    body = {"choices": [HI], "content": text, "stop_reason": "end_turn"}
+    with fault_server(good, refused) as server:
+        async with aclosing(open_config(config(protocol, server.url, max_retries=0))) as model:
+            assert await ask(model, "answer") == "Hi"
+            with pytest.raises(LlmAuthenticationError, match="401 fault 401"):
+                await ask(model, "answer")
+
+
+async def test_the_request_that_is_only_written_is_not_logged(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fault_server(ok("Hi")) as server, caplog.at_level(logging.INFO):
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+            await ask(model, "answer")
+    assert not [record for record in caplog.records if "HTTP Request" in record.getMessage()]
+
+
+async def test_a_model_that_is_closed_in_the_middle(protocol: str) -> None:
+    with fault_server(silent()) as server:
+        model = open_config(config(protocol, server.url))
+
+        async def one() -> None:
+            with pytest.raises(LlmClosedError, match="closed meanwhile"):
+                await ask(model, "answer")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one)
+            assert await anyio.to_thread.run_sync(server.waiting.wait, 10)
+            await model.aclose()
+        assert await anyio.to_thread.run_sync(server.hung_up.wait, 10)

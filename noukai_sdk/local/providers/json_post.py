@@ -13,10 +13,15 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from . import short_way
 from .short_way import Answered, Failed, ShortWay, Written
+
+
+class _Kept(BaseException):
+    """Leaves the client, which would try again after an Exception."""
 
 
 class JsonPost:
@@ -37,6 +42,7 @@ class JsonPost:
         # httpx2, and httpx in older releases of the official clients.
         self._library: Any = sys.modules[type(http).__mro__[1].__module__.partition(".")[0]]
         self._way: ShortWay | None = None
+        self._is_readable = True
         self._written: Written | None = None
         self._writing = asyncio.Lock()
 
@@ -50,11 +56,12 @@ class JsonPost:
         if way is None:
             return await self._post(self._client, body)
         outcome = await way.send(await self._request(body), _as_json(body))
-        if isinstance(outcome, Answered) and outcome.status == 200:
-            try:
+        if isinstance(outcome, Failed):
+            self._is_readable = self._is_readable and not outcome.is_unreadable
+        elif outcome.status == 200:
+            # The official client has an error of its own for what is no JSON.
+            with suppress(ValueError):
                 return json.loads(outcome.content)
-            except ValueError:
-                pass  # the official client has an error of its own for that
         return await self._post(self._client_that_got(outcome), body)
 
     async def warm_up(self, path: str) -> None:
@@ -73,6 +80,8 @@ class JsonPost:
         return await client.post(self._path, body=body, cast_to=object)
 
     def _short_way(self) -> ShortWay | None:
+        if not self._is_readable:
+            return None
         if self._way is None and short_way.is_open():
             tls = self._library.create_ssl_context()
             self._way = ShortWay(self._client.timeout, tls)
@@ -91,9 +100,10 @@ class JsonPost:
 
         async def keep(request: Any) -> Any:
             written.append(Written(request))
-            return self._library.Response(200, json={})
+            raise _Kept
 
-        await request_with(self._client_over(keep))
+        with suppress(_Kept):
+            await request_with(self._client_over(keep))
         return written[0]
 
     def _client_that_got(self, outcome: Answered | Failed) -> Any:
@@ -118,7 +128,7 @@ class JsonPost:
                 outcome.status, headers=outcome.headers, content=outcome.content
             )
         kind = getattr(self._library, outcome.kind)
-        raise kind(f"connection failed: {outcome.error}", request=request) from outcome.error
+        raise kind(f"connection failed: {outcome.message}", request=request) from outcome.cause
 
 
 def _as_json(body: dict[str, Any]) -> bytes:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import math
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from ... import fast
 
@@ -18,7 +22,15 @@ if TYPE_CHECKING:
 # aiohttp writes these itself.
 _ITS_OWN = frozenset({"host", "connection", "content-length", "accept-encoding"})
 # These are about a body on the wire, before aiohttp has unpacked it.
-_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+# What the official clients allow themselves.
+_MOST_CONNECTIONS = 1000
+# aiohttp's own 8 kB are less than some gateways send.
+_LONGEST_HEADER = 100_000
+# aiohttp warns about larger bodies that are not files; it writes those piece by piece.
+_MOST_AT_ONCE = 1_000_000
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class Written:
@@ -34,7 +46,7 @@ class Written:
 
         self.method: str = request.method
         self.url = URL(str(request.url), encoded=True)
-        self.headers = CIMultiDict(_without(_ITS_OWN, request.headers))
+        self.headers = CIMultiDict(_kept(request.headers))
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,27 @@ class Answered:
     """An answer of any status, whole."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     content: bytes
 
 
 @dataclass(frozen=True)
 class Failed:
-    """There was no answer; ``kind`` is the name of httpx's error for that."""
+    """There was no answer.
+
+    Attributes:
+        kind: The name of httpx's error for that.
+        cause: None for an error that holds the request's headers, and so the key.
+    """
 
     kind: str
-    error: Exception
+    message: str
+    cause: Exception | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """There was one, which aiohttp does not take; httpx is less strict."""
+        return self.kind == "RemoteProtocolError"
 
 
 def is_open() -> bool:
@@ -63,7 +86,7 @@ class ShortWay:
     """Connections that are kept for the next request.
 
     Args:
-        timeout: Seconds to wait for a connection, and for each part of an answer.
+        timeout: Seconds to wait for a connection, to send, and to wait for each part of an answer.
         tls: For https addresses.
     """
 
@@ -71,10 +94,15 @@ class ShortWay:
         import aiohttp
 
         self._loop = asyncio.get_running_loop()
+        # aiohttp has no limit of its own for sending.
+        self._until_answer = 3 * timeout
+        limit = timeout if math.isfinite(timeout) else None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=_MOST_CONNECTIONS, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limit, sock_read=limit),
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
         )
 
     @property
@@ -87,32 +115,50 @@ class ShortWay:
         import aiohttp
 
         try:
-            async with self._session.request(
+            return await self._answered(written, content)
+        # Two classes before Python 3.11.
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            return Failed("ReadTimeout", str(error), error)
+        except aiohttp.ClientConnectorError as error:
+            return Failed("ConnectError", str(error), error)
+        except aiohttp.ClientResponseError as error:
+            return Failed("RemoteProtocolError", error.message)
+        except (aiohttp.ClientError, OSError) as error:
+            return Failed("ReadError", str(error), error)
+
+    async def _answered(self, written: Written, content: bytes | None) -> Answered:
+        with anyio.fail_after(self._until_answer):
+            answer = await self._session.request(
                 written.method,
                 written.url,
                 headers=written.headers,
-                data=content,
+                data=_in_pieces(content),
                 allow_redirects=False,
-            ) as answer:
-                return await _whole(answer)
-        except TimeoutError as error:
-            return Failed("ReadTimeout", error)
-        except aiohttp.ClientConnectorError as error:
-            return Failed("ConnectError", error)
-        except (aiohttp.ClientError, OSError) as error:
-            return Failed("ReadError", error)
+            )
+        async with answer:
+            return await _whole(answer)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._session.close()
 
 
+def _in_pieces(content: bytes | None) -> bytes | io.BytesIO | None:
+    if content is None or len(content) <= _MOST_AT_ONCE:
+        return content
+    return io.BytesIO(content)
+
+
 async def _whole(answer: aiohttp.ClientResponse) -> Answered:
-    return Answered(answer.status, _without(_OF_THE_WIRE, answer.headers), await answer.read())
+    return Answered(answer.status, _unpacked(answer.raw_headers), await answer.read())
 
 
-def _without(names: frozenset[str], headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in headers.items() if name.lower() not in names}
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name.lower() not in _ITS_OWN}
+
+
+def _unpacked(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [(name, text) for name, text in headers if name.lower() not in _OF_THE_WIRE]
 
 
 def _on_asyncio() -> bool:
