@@ -15,11 +15,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import anyio
+
 from .connections import async_client, fast_client, fast_is_on
+from .driving import refuse_closed
 from .errors import ClientClosedError
 
 # Seconds that a client is kept for the next request. httpx drops a connection after as many.
 KEPT = 5.0
+# How many that were kept too long one request takes away: all at once would hold it up.
+MOST_DISMISSED = 10
 
 # How many requests may be young at once, and for how many seconds one is. A thousand that are sent in one
 # breath cost Python's collector a fifth of the time; sent in waves they do not, and those that are answered
@@ -46,23 +51,43 @@ class Start:
 
 
 class Lease:
-    """A client, lent for one request."""
+    """A client, lent for one request. ``lender`` is None for the user's own, which we never close."""
 
-    __slots__ = ("_shelf", "client", "idle_since", "start")
+    __slots__ = ("_lender", "_scope", "_start", "client")
 
-    def __init__(self, client: Any, shelf: deque[Lease] | None = None) -> None:
+    def __init__(
+        self, client: Any, lender: _LoopClients | None = None, start: Start | None = None
+    ) -> None:
         self.client: Any = client
-        self.idle_since: float = 0.0
-        self.start: Start | None = None
-        self._shelf = shelf
+        self._lender = lender
+        self._start = start
+        self._scope: anyio.CancelScope | None = None
+
+    async def send(self, request: Any, *, stream: bool = False) -> Any:
+        """The answer. Raises ClientClosedError where :meth:`recall` comes first."""
+        if self._lender is None:
+            return await self.client.send(request, stream=stream, auth=None)
+        cause = None
+        with anyio.CancelScope() as self._scope:
+            try:
+                return await self.client.send(request, stream=stream, auth=None)
+            except Exception as error:  # a closed connection may be noticed first
+                if not self._scope.cancel_called:
+                    raise
+                cause = error
+        raise ClientClosedError("the client was closed during the call: make a new one") from cause
+
+    def recall(self) -> None:
+        """End the request: closing a client does not, where it has no connection yet."""
+        if self._scope is not None:
+            self._scope.cancel()
 
     def give_back(self) -> None:
         """The request is over."""
-        if self.start is not None:
-            self.start.end()
-        if self._shelf is not None:
-            self.idle_since = time.monotonic()
-            self._shelf.append(self)
+        if self._start is not None:
+            self._start.end()
+        if self._lender is not None:
+            self._lender.take_back(self)
 
 
 class AsyncClients:
@@ -85,17 +110,24 @@ class AsyncClients:
 
     async def take(self) -> Lease:
         """A client of this event loop, to be given back after the request."""
-        if self._closed:
-            raise ClientClosedError("this client was closed: make a new one")
+        refuse_closed(self._closed)
         if self._given is not None:
             return self._given
+        clients = await self._of_this_loop()
+        start = await clients.start()
+        if self._closed and start is not None:
+            start.end()
+        refuse_closed(self._closed)
+        return await clients.lend(start)
+
+    async def _of_this_loop(self) -> _LoopClients:
         loop = _running_loop()
         clients = self._by_loop.get(loop)
         if clients is None:
             on_asyncio = isinstance(loop, asyncio.AbstractEventLoop)
             clients = self._by_loop[loop] = _LoopClients(on_asyncio)
-            await clients.start()
-        return await clients.take()
+            await clients.open()
+        return clients
 
     async def aclose(self) -> None:
         """Close what was opened in this event loop; other loops close theirs when they stop."""
@@ -110,42 +142,57 @@ class _LoopClients:
 
     def __init__(self, on_asyncio: bool) -> None:
         self._young = asyncio.Semaphore(MOST_YOUNG) if on_asyncio else None
-        self._shared = Lease(fast_client()) if on_asyncio and fast_is_on() else None
-        self._all = set() if self._shared is None else {self._shared}
-        self._idle: deque[Lease] = deque()
+        self._shared = fast_client() if on_asyncio and fast_is_on() else None
+        self._all: set[Any] = set() if self._shared is None else {self._shared}
+        self._idle: deque[tuple[Any, float]] = deque()
+        self._lent: set[Lease] = set()
         # Event loops close their async generators before they stop: that is when connections that
         # belong to the loop must go, whether or not somebody thought of aclose().
         self._guard = self._close_with_loop()
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         await self._guard.asend(None)
 
-    async def take(self) -> Lease:
-        start = None
-        if self._young is not None:
-            await self._young.acquire()
-            start = Start(self._young)
-        # Whoever is cancelled from here on gives the start back by its timer.
-        lease = await self._lend()
-        lease.start = start
+    async def start(self) -> Start | None:
+        """Wait until there are few young requests."""
+        if self._young is None:
+            return None
+        await self._young.acquire()
+        return Start(self._young)
+
+    async def lend(self, start: Start | None) -> Lease:
+        lease = Lease(self._client(), self, start)
+        self._lent.add(lease)
+        try:
+            await self._dismiss()
+        except BaseException:  # cancelled
+            lease.give_back()
+            raise
         return lease
 
-    async def _lend(self) -> Lease:
+    def take_back(self, lease: Lease) -> None:
+        if lease in self._lent:
+            self._lent.discard(lease)
+            if lease.client is not self._shared:
+                self._idle.append((lease.client, time.monotonic()))
+
+    def _client(self) -> Any:
         if self._shared is not None:
-            return Lease(self._shared.client)
-        if self._idle and time.monotonic() - self._idle[0].idle_since > KEPT:
-            await self._dismiss(self._idle.popleft())
-        # The last one that came back has the warmest connection; those below it rest until they go.
-        return self._idle.pop() if self._idle else self._new()
+            return self._shared
+        if self._idle:
+            # The last one that came back has the warmest connection; those below it rest until they go.
+            return self._idle.pop()[0]
+        client = async_client()
+        self._all.add(client)
+        return client
 
-    def _new(self) -> Lease:
-        lease = Lease(async_client(), self._idle)
-        self._all.add(lease)
-        return lease
-
-    async def _dismiss(self, lease: Lease) -> None:
-        self._all.discard(lease)
-        await lease.client.aclose()
+    async def _dismiss(self) -> None:
+        for _ in range(MOST_DISMISSED):
+            if not self._idle or time.monotonic() - self._idle[0][1] <= KEPT:
+                break
+            client, _since = self._idle.popleft()
+            self._all.discard(client)
+            await client.aclose()
 
     async def aclose(self) -> None:
         await self._guard.aclose()
@@ -155,8 +202,10 @@ class _LoopClients:
             yield
         finally:
             self._idle.clear()
+            for lease in self._lent:
+                lease.recall()
             while self._all:
-                await self._all.pop().client.aclose()
+                await self._all.pop().aclose()
             # Both know the loop, and would keep it alive.
             self._shared = None
             del self._guard

@@ -275,7 +275,7 @@ class _AsyncDrive:
         lease = await self._transport.clients.take()
         try:
             built = build(lease.client, self._transport.service, request)
-            response = await lease.client.send(built, auth=None)
+            response = await lease.send(built)
         finally:
             lease.give_back()
         answer = whole(response)
@@ -287,7 +287,7 @@ class _AsyncDrive:
         self._path = request.path
         self._lease = lease = await self._transport.clients.take()
         built = build(lease.client, self._transport.service, request)
-        self._response = response = await lease.client.send(built, stream=True, auth=None)
+        self._response = response = await lease.send(built, stream=True)
         if not response.is_success:
             await response.aread()
             return whole(response)

@@ -38,9 +38,7 @@ async def consume(flow: Any, *, then_raise: bool = False) -> None:
 def under_way(client: AsyncNoukai) -> int:
     """How many of its HTTP clients are not given back."""
     loops = client._transport.clients._by_loop.values()
-    return sum(
-        0 if clients._shared else len(clients._all) - len(clients._idle) for clients in loops
-    )
+    return sum(len(clients._lent) for clients in loops)
 
 
 @pytest.mark.parametrize("method", ["steps", "events", "live_trace"])

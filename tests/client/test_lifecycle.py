@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai
+from noukai_sdk.pools import MOST_YOUNG, Lease
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
 
@@ -99,6 +101,62 @@ async def test_closing_ends_the_streams_that_are_open(side: Side, service: Servi
     await service.has_disconnects()
     with pytest.raises((APIConnectionError, ClientClosedError)):
         await side.collect(events)
+
+
+@pytest.mark.parametrize("method", ["execute", "events"])
+@pytest.mark.parametrize("answered", [False, True], ids=["before it connects", "while it waits"])
+async def test_closing_ends_the_calls_that_are_under_way(
+    async_side: Side, service: Service, method: str, answered: bool
+) -> None:
+    """Those too that have no connection yet, and those that are not sent yet: none is sent after."""
+    service.says(Reply(DONE, when=threading.Event()))
+    ended = []
+
+    async def call(flow: Any) -> None:
+        begun = (
+            flow.execute(message="hi") if method == "execute" else anext(flow.events(message="hi"))
+        )
+        with pytest.raises(ClientClosedError) as caught:
+            await begun
+        ended.append(caught.value)
+
+    client = async_side.make()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3 * MOST_YOUNG):
+                tasks.start_soon(call, client.flow("grade-3"))
+            if answered:
+                await service.has_requests()
+            else:
+                for _ in range(2):
+                    await anyio.lowlevel.checkpoint()
+            await client.aclose()
+    assert len(ended) == 3 * MOST_YOUNG
+    sent = len(service.requests)
+    assert answered or sent < 3 * MOST_YOUNG
+    if sent:
+        await service.has_disconnects(sent)
+
+
+@pytest.mark.parametrize("closing", [True, False])
+async def test_what_breaks_by_closing_is_no_fault_of_the_network(
+    service: Service, monkeypatch: pytest.MonkeyPatch, closing: bool
+) -> None:
+    """A request may notice that its connection is gone before it is ended."""
+
+    async def send(lease: Lease, **_: Any) -> None:
+        if closing:
+            await client.aclose()
+        raise httpx.ReadError("gone")
+
+    client = AsyncNoukai(api_key="nk_1", env="dev")
+    lease = await client._transport.clients.take()
+    monkeypatch.setattr(lease.client, "send", send)
+    with pytest.raises(ClientClosedError if closing else httpx.ReadError):
+        await lease.send(lease)
+    lease.give_back()
+    lease.give_back()
+    await client.aclose()
 
 
 async def test_one_connection_serves_call_after_call(side: Side, service: Service) -> None:
@@ -232,21 +290,39 @@ async def test_each_request_under_way_has_a_client_of_its_own(
     assert len({request.client for request in service.requests}) == 40
 
 
-async def test_clients_that_rest_too_long_go_one_by_one(
+async def test_clients_that_rest_too_long_go_a_few_at_a_time(
     async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noukai_sdk.pools.KEPT", 0.0)
+    gate = threading.Event()
+    service.says(Reply(DONE, when=gate))
     async with async_side.client() as client:
         flow = client.flow("grade-3")
         async with anyio.create_task_group() as tasks:
-            for _ in range(5):
+            for _ in range(25):
                 tasks.start_soon(lambda: flow.execute(message="hi"))
+            await service.has_requests(25)
+            gate.set()
         (clients,) = client._transport.clients._by_loop.values()
+        monkeypatch.setattr("noukai_sdk.pools.KEPT", -1.0)
         left = []
-        for _ in range(5):
+        for _ in range(3):
             await flow.execute(message="hi")
             left.append(len(clients._all))
-    assert left[-1] == 1
+    assert left == ([1, 1, 1] if async_side.fast else [15, 5, 1])
+
+
+async def test_cancelled_while_resting_clients_go(
+    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancelled request gives its client back."""
+    monkeypatch.setattr("noukai_sdk.pools._LoopClients._dismiss", lambda self: anyio.sleep(3600))
+    async with async_side.client() as client:
+        with anyio.move_on_after(0.05):
+            await client.flow("grade-3").execute(message="hi")
+        (clients,) = client._transport.clients._by_loop.values()
+        assert not clients._lent
+        assert len(clients._idle) == (0 if async_side.fast else 1)
+    assert not service.requests
 
 
 @pytest.mark.parametrize("kind", [Noukai, AsyncNoukai])
