@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from .context import current_scope
-from .opening import check_options, trace_scope, trace_scope_sync
+from .opening import trace_scope, trace_scope_sync
+from .scope_options import check_options
 from .wrapping import Opening, wrap
 
 P = ParamSpec("P")
