@@ -10,7 +10,9 @@ be started.
 
 from __future__ import annotations
 
+import inspect
 import types
+import unittest
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -147,12 +149,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     test = item.stash.get(_test, None)
     if test is None:
         return (yield)
-    with _wrapped(item, "obj", lambda: _Body(test)):
+    with _wrapped(*_place_of_function(item), lambda: _Body(test)):
         return (yield)
 
 
+def _place_of_function(item: Any) -> tuple[Any, str]:
+    """The object, and the name on it, that the test's function is taken from."""
+    case = getattr(item, "instance", None)
+    # pytest leaves it to unittest to look for the coroutine functions of a test case.
+    if isinstance(case, unittest.TestCase) and inspect.iscoroutinefunction(item.obj):
+        return case, item.name
+    return item, "obj"
+
+
 class _Body:
-    """Around a test's function, as ``with`` or ``async with``."""
+    """Around a test's function, as ``with`` or ``async with``.
+
+    Where it ends the cassette ends, recorded or played: what is written is what will be played.
+    """
 
     def __init__(self, test: _Test) -> None:
         from .session.context import active
@@ -166,8 +180,7 @@ class _Body:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._active.__exit__()
         if kind is None:
-            _settle(self._test.scope)
-            self._test.has_passed = True
+            _settle(self._test)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -176,11 +189,13 @@ class _Body:
         self.__exit__(kind)
 
 
-def _settle(scope: Scope) -> None:
+def _settle(test: _Test) -> None:
     from .errors import ReplayError
 
     try:
-        scope.settle()
+        test.scope.settle()
+        test.has_passed = True
+        test.end()
     except ReplayError as error:
         # Its traceback would show nothing but this plugin.
         raise _failure(f"{type(error).__name__}: {error}") from None
@@ -220,6 +235,7 @@ def _options(item: pytest.Item) -> dict[str, Any]:
     """What the marker and the command line say; the command line has the last word on the mode."""
     marker = item.get_closest_marker(MARKER)
     options = dict(marker.kwargs) if marker is not None else {}
+    options.pop("name", None)
     asked = item.config.getoption("--noukai-record")
     return options if asked is None else {**options, "record_mode": asked}
 
@@ -242,12 +258,16 @@ def _surroundings(options: dict[str, Any]) -> Iterator[None]:
 def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
     from .errors import CassetteError
     from .session.cassettes import cassette_scope
-    from .session.opening import check_options
+    from .session.scope_options import check_options
 
     path = cassette_of(item)
     try:
+        _check_marker(item.get_closest_marker(MARKER))
         if unknown := options.keys() - OPTIONS:
-            raise ValueError(f"{MARKER} takes no {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"{MARKER} takes no {', '.join(sorted(unknown))}: "
+                f"its options are {', '.join(sorted(OPTIONS))}"
+            )
         options = {**options, "cassette": path, "strict": True}
         check_options(options)
         return cassette_scope(options)
@@ -256,6 +276,15 @@ def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
         raise _failure(f"{error}{hint}") from None
     except (TypeError, ValueError) as error:
         raise _failure(str(error)) from None
+
+
+def _check_marker(marker: pytest.Mark | None) -> None:
+    if marker is None:
+        return
+    names = [*marker.args, *([marker.kwargs["name"]] if "name" in marker.kwargs else [])]
+    if len(names) > 1 or not all(isinstance(name, str) and name for name in names):
+        said = ", ".join(map(repr, names))
+        raise TypeError(f"{MARKER} takes one name, a text that is not empty; it was given {said}")
 
 
 def _failure(said: str) -> BaseException:
@@ -269,7 +298,8 @@ def cassette_of(item: pytest.Item) -> Path:
     marker = item.get_closest_marker(MARKER)
     owners = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
     name = ".".join([*owners, item.name])
-    if marker is not None and marker.args:
+    given = None if marker is None else next(iter(marker.args), marker.kwargs.get("name"))
+    if given is not None:
         _, bracket, parameters = item.name.partition("[")
-        name = f"{marker.args[0]}{bracket}{parameters}"
+        name = f"{given}{bracket}{parameters}"
     return cassette_path(item.path, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from functools import lru_cache
 from types import FrameType
 
@@ -20,6 +21,12 @@ def call_site() -> CallSite | None:
         return None
     code = frame.f_code
     return _site(code.co_filename, frame.f_lineno, code.co_name)
+
+
+def warn_at(site: CallSite | None, text: str, category: type[Warning]) -> None:
+    """Warn of the application's line, whichever of ours found out."""
+    where = site or CallSite("noukai_sdk", 0, "")
+    warnings.warn_explicit(text, category, where.file, where.line)
 
 
 # A program calls from few places, many times each.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..errors import (
 from ..models.reports import CallSite, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
 from ..protocol.program import Program
-from .callsite import call_site
+from .callsite import call_site, warn_at
 from .cassette import Cassette
 from .fingerprint import differing_fields
 from .jobs import RecordedJob
@@ -111,7 +110,7 @@ class Player:
             decision = ticket.lane.settle(ticket, by_input=self.options.by_input)
             warning = self._warning(ticket, decision) if decision is not None else None
         if warning is not None:
-            _warn(warning, ticket)
+            warn_at(ticket.site, warning, ReplayConcurrencyWarning)
         if ticket.index is None:
             if self.options.go_live is not None:
                 self.report.live.append(_entry(ticket))
@@ -217,11 +216,6 @@ class Player:
         else:
             said = "where no recording has the call's input, position decided"
         return f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {said}"
-
-
-def _warn(text: str, ticket: Ticket) -> None:
-    site = ticket.site or CallSite("noukai_sdk", 0, "")
-    warnings.warn_explicit(text, ReplayConcurrencyWarning, site.file, site.line)
 
 
 def _changed(recording: Recording, ticket: Ticket) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..errors import ReplayError
-from ..replay.callsite import call_site
+from ..replay.callsite import call_site, warn_at
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
@@ -47,11 +46,7 @@ def check_lost(call: FlowCall) -> None:
     )
     if strict:
         raise ReplayError(text)
-    site = call_site()
-    if site is None:
-        warnings.warn(text, LostScopeWarning, stacklevel=2)
-    else:
-        warnings.warn_explicit(text, LostScopeWarning, site.file, site.line)
+    warn_at(call_site(), text, LostScopeWarning)
 
 
 def _whose_context() -> str:

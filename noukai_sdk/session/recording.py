@@ -8,6 +8,7 @@ from typing import Any
 from ..protocol.call import FlowCall
 from ..protocol.jobs import JobPrograms, LiveJob
 from ..protocol.program import Program
+from ..replay.callsite import call_site, warn_at
 from ..replay.files import CassetteFile, check_writable, redacted, write_redacted
 from ..replay.merging import merged
 from ..replay.recorder import Recorder
@@ -71,15 +72,23 @@ class Tape:
         return merged(list(clean.values()), run, replaces=self._replaces) if kept else run
 
 
+class LateCallWarning(UserWarning):
+    """A call came when its cassette file had been written: it went live, and is in no recording."""
+
+
 class RecordingScope(Scope):
     """A capture scope that also writes a cassette file."""
 
     def __init__(self, session_id: str, tape: Tape) -> None:
         super().__init__("capture", session_id)
         self.tape = tape
+        self._ended = False
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """The live program, recorded."""
+        if self._ended:
+            self._say_late(call)
+            return super().admit(call)
         return self.tape.recorder.listen(call, super().admit(call))
 
     def job(self, live: LiveJob) -> JobPrograms:
@@ -92,4 +101,13 @@ class RecordingScope(Scope):
 
     def end(self) -> None:
         """Write the file."""
+        self._ended = True
         self.tape.save(self.session_id)
+
+    def _say_late(self, call: FlowCall) -> None:
+        text = (
+            f"a call of flow {call.flow} came after the end of what {os.fspath(self.tape.path)} "
+            "records: it goes live, and a replay will refuse it. Make it, or wait for what makes it, "
+            "before the block (or the test's function) ends"
+        )
+        warn_at(call_site(), text, LateCallWarning)

@@ -83,12 +83,8 @@ def test_recorded_once_and_played_from_then_on(suite: Suite, kind: str) -> None:
     assert suite.cassette("test_it/test_one.jsonl").read_bytes() == before
 
 
-def test_a_class_of_unittest(suite: Suite) -> None:
-    suite.write(
-        """
-import unittest
-from noukai_sdk import Noukai
-
+UNITTEST = {
+    "sync": """
 class TestCase(unittest.TestCase):
     @pytest.mark.noukai_cassette
     def test_one(self):
@@ -100,11 +96,58 @@ class TestCase(unittest.TestCase):
         with Noukai() as client:
             client.flow("a/b/c").execute(message="x")
         self.fail("no")
-"""
-    )
+""",
+    "async": """
+class TestCase(unittest.IsolatedAsyncioTestCase):
+    @pytest.mark.noukai_cassette
+    async def test_one(self):
+        async with AsyncNoukai() as client:
+            assert (await client.flow("a/b/c").execute(message="x")).result == "X!"
+
+    @pytest.mark.noukai_cassette
+    async def test_two(self):
+        async with AsyncNoukai() as client:
+            await client.flow("a/b/c").execute(message="x")
+        self.fail("no")
+""",
+}
+
+
+@pytest.mark.parametrize("kind", UNITTEST)
+def test_a_class_of_unittest(suite: Suite, kind: str) -> None:
+    suite.write(f"import unittest\nfrom noukai_sdk import *\n{UNITTEST[kind]}")
     suite.record(passed=1, failed=1)
     assert suite.cassettes() == ["test_it/TestCase.test_one.jsonl"]
     suite.run("-k", "test_one", passed=1, deselected=1)
+    assert len(suite.service.calls) == 2
+
+
+def test_a_call_of_a_teardown_is_said_when_it_is_recorded(suite: Suite) -> None:
+    suite.write(
+        """
+@pytest.fixture
+def tidy(ask):
+    yield
+    ask("tidy")
+
+@pytest.mark.noukai_cassette
+def test_one(tidy, ask):
+    ask()
+"""
+    )
+    said = suite.record("-W", "default", passed=1)
+    assert "LateCallWarning: a call of flow acme/p/flow came after the end of what" in said
+    assert suite.service.calls == ["x", "tidy"]
+    assert len(read_cassette(suite.cassette("test_it/test_one.jsonl")).recordings) == 1
+    said = suite.run(passed=1, errors=1)
+    assert "The replay's scope has ended already." in said
+
+
+def test_what_a_redact_hook_raises_fails_the_test(suite: Suite) -> None:
+    suite.write("@pytest.mark.noukai_cassette(redact=lambda kept: None)\ndef test_one(ask): ask()")
+    said = suite.record(failed=1)
+    assert "the redact hook must return the dict to keep, not NoneType" in said
+    assert suite.cassettes() == []
 
 
 def test_without_a_cassette_the_test_says_how_to_record_one(suite: Suite) -> None:
@@ -287,7 +330,15 @@ def test_one(ask):
         ("colour=1, replay_session_id='s'", "noukai_cassette takes no colour, replay_session_id"),
         ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
         ("redact_paths=['a[']", "bad JSON path"),
-        ("redact_paths=5", "must be an iterable, not int"),
+        ("redact_paths=5", "redact_paths takes a list of JSON paths, not 5"),
+        ("redact_paths='a.b'", "redact_paths takes a list of JSON paths, not 'a.b'"),
+        ("redact='a.b'", "redact takes a function, not 'a.b'"),
+        ("''", "noukai_cassette takes one name, a text that is not empty; it was given ''"),
+        ("name=1", "noukai_cassette takes one name, a text that is not empty; it was given 1"),
+        (
+            "'a', 'b'",
+            "noukai_cassette takes one name, a text that is not empty; it was given 'a', 'b'",
+        ),
     ],
 )
 def test_bad_options_are_said(suite: Suite, options: str, said: str) -> None:
