@@ -107,8 +107,8 @@ def verdict(scope: Scope, failure: Exception | None, status: int | None) -> Answ
     if error is None:
         return None
     logger.warning("replay of session %s: %s [%s]", scope.session_id, error, scope.report.summary())
-    # Calls that were never made often have their reason here: a 401, a 422.
-    hidden = isinstance(error, ReplayLeftoverError) and (status or 0) >= HTTPStatus.BAD_REQUEST
+    # Calls that were never made often have their reason here: a 303 to the login, a 401, a 422.
+    hidden = isinstance(error, ReplayLeftoverError) and (status or 0) >= HTTPStatus.MULTIPLE_CHOICES
     note = f" (The application had answered {status}.)" if hidden else ""
     return error_answer(error, note=note, headers=session_headers(scope), report=scope.report)
 

@@ -39,6 +39,10 @@ class HeldAnswer:
 
     async def receive(self) -> Message:
         """The application's ``receive``."""
+        if self._complete and not self._released and self._scope["type"] == "http":
+            # The server's word for the end of an answer, which it does not have yet: it would
+            # never come.
+            return {"type": "http.disconnect"}
         message = await self._receive()
         # After a complete answer a disconnect is only the server's word for the end.
         if message["type"] == "http.disconnect" and not (self._released and self._complete):

@@ -96,7 +96,7 @@ class Player:
     def finish(self, ticket: Ticket) -> None:
         """A call that began has ended: well, with an error, or cancelled."""
         with self._lock:
-            ticket.lane.settle(ticket, by_input=self.options.by_input)
+            self._settled(ticket)
             ticket.lane.end()
 
     def take(self, call: FlowCall, ticket: Ticket) -> Recording | None:
@@ -105,10 +105,13 @@ class Player:
         Raises:
             ReplayMissError: There is no recording, and the call may not go live.
         """
-        self.check_open(call, ticket)
         with self._lock:
-            decision = ticket.lane.settle(ticket, by_input=self.options.by_input)
+            # Under the lock: a recording is played, or left, and never both.
+            ended = self._ended
+            decision = None if ended else self._settled(ticket)
             warning = self._warning(ticket, decision) if decision is not None else None
+        if ended:
+            raise self._late(call, ticket)
         if warning is not None:
             warn_at(ticket.site, warning, ReplayConcurrencyWarning)
         if ticket.index is None:
@@ -128,7 +131,13 @@ class Player:
     def check_open(self, call: FlowCall, ticket: Ticket) -> None:
         """Refuse a call that comes when the scope has ended."""
         if self._ended:
-            raise self.missed(call, ticket, "The replay's scope has ended already.")
+            raise self._late(call, ticket)
+
+    def _late(self, call: FlowCall, ticket: Ticket) -> ReplayError:
+        return self.missed(call, ticket, "The replay's scope has ended already.")
+
+    def _settled(self, ticket: Ticket) -> Decision | None:
+        return ticket.lane.settle(ticket, by_input=self.options.by_input)
 
     def missed(self, call: FlowCall, ticket: Ticket, reason: str | None = None) -> ReplayError:
         """The error for a call without an answer."""
@@ -250,8 +259,9 @@ def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     left = [(entry.slug, entry.position) for entry in report.leftovers]
     named = ", ".join(f"{slug or '(deleted flow)'} #{position + 1}" for slug, position in left[:10])
     more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+    counted = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
     return ReplayLeftoverError(
-        f"the replay ended with {len(left)} unplayed: {named}{more}. "
+        f"the replay ended with {counted} unplayed: {named}{more}. "
         "The code makes fewer calls than when it was recorded.",
         leftovers=left,
         report=report,

@@ -157,11 +157,12 @@ def test_what_settling_raises_becomes_the_answer(caplog: Any) -> None:
     assert "no recording" in caplog.text
 
 
-def test_leftovers_behind_an_error_answer_say_which_that_was() -> None:
-    answer = verdict(Replay(ReplayLeftoverError("left: grade-3 #1")), None, 422)
+@pytest.mark.parametrize("status", [302, 422])
+def test_leftovers_behind_another_answer_say_which_that_was(status: int) -> None:
+    answer = verdict(Replay(ReplayLeftoverError("left: grade-3 #1")), None, status)
     assert answer
     assert json.loads(answer.body)["message"] == (
-        "left: grade-3 #1 (The application had answered 422.)"
+        f"left: grade-3 #1 (The application had answered {status}.)"
     )
     for status, error in ((200, ReplayLeftoverError("left")), (500, ReplayMissError("missed"))):
         answer = verdict(Replay(error), None, status)

@@ -462,6 +462,20 @@ async def test_a_disconnect_after_a_complete_answer_is_only_its_end(app: App, ca
     assert "grade-3" in caplog.text
 
 
+async def test_an_application_that_waits_for_the_end_of_its_answer_hears_of_it(app: App) -> None:
+    session = await app.captured()
+
+    async def waits(scope: Any, receive: Any, send: Send) -> None:
+        await receive()
+        await app.call("text 0")
+        await app.answers(send)
+        await listening(app, receive, send)
+
+    app.asgi = NoukaiTraceMiddleware(waits, client=app.noukai)
+    answer = await app.replay(session).run()
+    assert (answer.status, answer.body) == (200, b"answer")
+
+
 async def test_cancellation_passes_and_ends_the_replay(
     app: App, caplog: Any, ended: list[Any]
 ) -> None:

@@ -180,7 +180,7 @@ def test_a_recording_that_is_not_played_fails_the_test(suite: Suite) -> None:
     suite.record(passed=1)
     suite.write(TWO_CALLS.replace('ask("b")', "pass"))
     said = suite.run(failed=1)
-    assert "ReplayLeftoverError: the replay ended with 1 unplayed: flow #2." in said
+    assert "ReplayLeftoverError: the replay ended with 1 recording unplayed: flow #2." in said
     assert "wrapping.py" not in said
 
 

@@ -14,6 +14,7 @@ import pytest
 from noukai_sdk import ReplayLeftoverError, ReplayMissError, trace_scope_sync
 from noukai_sdk.models.reports import CallSite, ReplayReport
 from noukai_sdk.replay import callsite
+from noukai_sdk.replay.player import Player
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
 from tests.servers import wait_until
 
@@ -107,7 +108,7 @@ async def test_what_is_left_is_raised_at_the_end(service: Service, side: Side) -
             await side.execute()
     error = caught.value
     assert error.leftovers == (("grade-3", 1), ("other", 0), (None, 0))
-    assert "3 unplayed: grade-3 #2, other #1, (deleted flow) #1." in str(error)
+    assert "3 recordings unplayed: grade-3 #2, other #1, (deleted flow) #1." in str(error)
     assert "fewer calls" in str(error)
     assert error.report is scope.report
     assert [entry.detail for entry in scope.report.leftovers] == [
@@ -116,6 +117,34 @@ async def test_what_is_left_is_raised_at_the_end(service: Service, side: Side) -
         "(deleted flow) [execute] exec-3",
     ]
     assert all(entry.call_site is None for entry in scope.report.leftovers)
+
+
+class Overtaken:
+    """A player's lock, in front of which the replay ends: at the third time, where a call is served."""
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+        self.lock = player._lock
+        self.entered = 0
+
+    def __enter__(self) -> None:
+        self.entered += 1
+        if self.entered == 3:
+            self.player._lock = self.lock
+            self.player.end()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+async def test_a_recording_is_played_or_left_and_never_both(service: Service, side: Side) -> None:
+    service.record(execution(0))
+    with pytest.raises(ReplayMissError, match="scope has ended already"):
+        async with side.scope() as scope:
+            scope._player._lock = Overtaken(scope._player)
+            await side.execute()
+    assert scope.report.summary() == "hits=0; misses=1; drift=0; leftovers=1"
 
 
 async def test_many_leftovers_are_named_up_to_ten(service: Service, side: Side) -> None:
