@@ -27,7 +27,7 @@ from .plan import Plan
 from .result import WorkflowResult
 from .run_state import RunState
 from .runner import check_plan, check_tool_steps
-from .threads import in_thread
+from .threads import called
 from .tool_functions import tool_turns
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
@@ -104,7 +104,10 @@ class Execution:
 
     async def _answers(self, event: ToolCallsRequired) -> list[dict[str, Any]]:
         assert self.tool_handler is not None  # run() has looked
-        return answered(event, await _called(self.tool_handler, event.tool_calls))
+        handler = self.tool_handler
+        is_async = inspect.iscoroutinefunction(handler)
+        results = await called(partial(handler, event.tool_calls), is_async=is_async)
+        return answered(event, results)
 
     def _timed_out(self) -> NodeError:
         node = self.plan.nodes[min(self.state.step_index, len(self.plan.nodes) - 1)]
@@ -171,9 +174,3 @@ def answered(pause: ToolCallsRequired, results: Any) -> list[dict[str, Any]]:
         message = f"one result for each of the tool calls {wanted} is needed, and not for {given}"
         raise FlowExecutionError(message, code="TOOL_RESULTS_MISMATCH")
     return turns
-
-
-async def _called(handler: ToolHandler, calls: list[dict[str, Any]]) -> Any:
-    if inspect.iscoroutinefunction(handler):
-        return await handler(calls)
-    return await in_thread(partial(handler, calls))

@@ -37,15 +37,18 @@ class _Task(Generic[T]):
         self._produce = produce
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._native = _spawn(self._run, self._end)
 
     async def _run(self) -> None:
         try:
             with self._scope:
                 await self._produce(self._send.send)
-        except Exception as error:  # noqa: BLE001 - it belongs to the consumer, who raises it
+        except BaseException as error:
+            # It belongs to the consumer, who raises it; a cancelled loop has to go on as well.
             self._error = error
+            if isinstance(error, GeneratorExit | anyio.get_cancelled_exc_class()):
+                raise
         finally:
             self._end()
 

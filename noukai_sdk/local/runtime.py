@@ -141,7 +141,10 @@ def configure_runtime(
 
 
 def shutdown() -> None:
-    """Cancel blocking calls that are under way, release threads, pools and models, undo ``init``.
+    """Cancel blocking calls and streams, release threads, pools and models, undo ``init``.
+
+    What was under way in other threads ends with ``concurrent.futures.CancelledError`` there, or with
+    LlmClosedError for a client.
 
     May be called any number of times; clients and executors start again where they are used again.
     """

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
 
 from .node import Tool
-from .threads import in_thread
+from .threads import called
 
 logger = logging.getLogger("noukai_sdk.local")
 
@@ -78,9 +78,8 @@ async def _result(known: dict[str, Tool], asked: dict[str, Any]) -> Any:
 
 async def _called(function: Tool, arguments: dict[str, Any]) -> Any:
     given = ArgsKwargs((), arguments)
-    if inspect.iscoroutinefunction(function):
-        return await _adapter(function).validate_python(given)
-    return await in_thread(partial(_adapter(function).validate_python, given))
+    call = partial(_adapter(function).validate_python, given)
+    return await called(call, is_async=inspect.iscoroutinefunction(function))
 
 
 @lru_cache(maxsize=256)

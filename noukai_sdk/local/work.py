@@ -14,7 +14,7 @@ from .agent import run_agent
 from .job import Job
 from .node import Agent, Condition, Function, Transform
 from .step_events import StepInput
-from .threads import in_thread
+from .threads import called
 from .transforms import TRANSFORMS
 
 
@@ -85,16 +85,12 @@ async def _function(job: Job, work: Function) -> Any:
     if work.arguments is None:
         value = job.view.input
         await _tell_input(job, value)
-        return await _call(work, *[value][: work.takes])
-    given = job.view.value(work.arguments)
-    await _tell_input(job, given)
-    return await _call(work, **given)
-
-
-async def _call(work: Function, *values: Any, **given: Any) -> Any:
-    if work.is_async:
-        return await work.call(*values, **given)
-    return await in_thread(partial(work.call, *values, **given))
+        call = partial(work.call, *[value][: work.takes])
+    else:
+        given = job.view.value(work.arguments)
+        await _tell_input(job, given)
+        call = partial(work.call, **given)
+    return await called(call, is_async=work.is_async)
 
 
 async def _condition(job: Job, work: Condition) -> bool:

@@ -130,3 +130,16 @@ async def test_the_producer_has_the_context_of_the_consumer() -> None:
         await emit(variable.get())
 
     assert [item async for item in handed_over(produce)] == ["kept"]
+
+
+async def test_what_ends_more_than_the_producer_is_raised_too() -> None:
+    class Rare(BaseException):
+        pass
+
+    async def produce(take: Callable[[int], Awaitable[None]]) -> None:
+        await take(1)
+        raise Rare
+
+    with pytest.raises(Rare):
+        async for _ in handed_over(produce):
+            pass

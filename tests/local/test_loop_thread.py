@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 
 import anyio
 import pytest
@@ -124,6 +125,47 @@ def test_calls_wait_for_their_turn(loop: LoopThread) -> None:
     assert most <= 2
 
 
+def test_a_call_out_of_another_one_does_not_wait_for_it(loop: LoopThread) -> None:
+    async def outer() -> int:
+        inner = partial(loop.call, thread_id)
+        with anyio.fail_after(10):
+            return await anyio.to_thread.run_sync(inner, abandon_on_cancel=True)
+
+    loop.limit(1)
+    assert loop.call(outer) == loop.call(thread_id)
+
+
+def test_a_stop_inside_itself_is_refused(loop: LoopThread) -> None:
+    async def inside() -> None:
+        loop.stop()
+
+    with pytest.raises(RuntimeError, match="await the async form"):
+        loop.call(inside)
+    assert loop.is_running
+
+
+def test_a_loop_that_something_has_ended_is_started_again(loop: LoopThread) -> None:
+    async def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        loop.call(end)
+    assert wait_until(lambda: not loop.is_running)
+    assert loop.responds(1) is None
+    loop.call(thread_id)
+    assert loop.is_running
+
+
+def test_a_loop_that_something_has_ended_can_be_stopped(loop: LoopThread) -> None:
+    async def end() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        loop.call(end)
+    assert wait_until(lambda: not loop.is_running)
+    loop.stop()
+
+
 async def numbers(closed: list[str]) -> AsyncGenerator[int, None]:
     try:
         for number in range(3):
@@ -139,6 +181,14 @@ def test_items_are_iterated_and_the_generator_closed(loop: LoopThread) -> None:
         if number == 1:
             break
     assert closed == ["closed", "closed"]
+
+
+def test_a_stop_is_not_the_end_of_a_generator(loop: LoopThread) -> None:
+    items = loop.iterate(numbers([]))
+    assert next(items) == 0
+    loop.stop()
+    with pytest.raises(CancelledError, match="the runtime was shut down"):
+        next(items)
 
 
 def test_a_loop_that_cannot_start_says_so(
