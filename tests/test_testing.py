@@ -48,7 +48,8 @@ def recording(text: str, number: int = 0, **fields: Any) -> Recording:
         "kind": "execute",
         "request": {"message": text},
         "started_at": number,
-        "completed_at": number + 0.5,
+        # As calls that were made together: threads come for their answers in any order.
+        "completed_at": number + 10,
         "result": {"status": "completed", "result": text.upper()},
     }
     return Recording(slug="flow", **{**usual, **fields})
