@@ -9,23 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from ..adapters.answers import REPLAY_HEADER
-from ..protocol.paths import require_session_id
 from ..replay.diff import differences
 from ..replay.files import write_cassette
 from .session_replay import Outcome, send
-from .session_sources import load, told
-from .session_views import difference_table, rows, views
+from .session_requests import ReplayRequest, read_headers
+from .session_sources import load, session_id_of, told
+from .session_views import console, difference_table, rows, views
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
 env = click.option(
     "--env", type=click.Choice(["production", "dev"]), help="The service.  [default: NOUKAI_ENV]"
 )
-data = click.option("--data", "-d", help="Request body; @FILE reads it from a file.")
+data = click.option(
+    "--data", "-d", help="Request body, JSON unless a Content-Type is given; @FILE reads a file."
+)
 method = click.option("--request", "-X", "method", help="HTTP method.  [default: POST with --data]")
-header = click.option("--header", "-H", "headers", multiple=True, help="'Name: value'; repeatable.")
+header = click.option(
+    "--header",
+    "-H",
+    "headers",
+    multiple=True,
+    callback=lambda _context, _option, given: read_headers(given),
+    help="'Name: value'; repeatable.",
+)
 
 
 @click.group()
@@ -47,7 +54,7 @@ def show(source: str, env: str | None, machine: bool) -> None:
     if machine:
         _print_json({"sessionId": session_id, "calls": rows(recordings)})
     else:
-        Console().print(*views(f"session {session_id or source}", recordings), sep="\n")
+        console().print(*views(f"session {session_id or source}", recordings), sep="\n")
 
 
 @session.command()
@@ -78,7 +85,7 @@ def diff(a: str, b: str, env: str | None, machine: bool) -> None:
     if machine:
         _print_json({"differences": [each.as_dict() for each in found]})
     elif found:
-        Console().print(difference_table(found))
+        console().print(difference_table(found))
     else:
         click.echo("no differences")
     sys.exit(1 if found else 0)
@@ -96,12 +103,8 @@ def curl(
     session_id: str, url: str, data: str | None, method: str | None, headers: Any, machine: bool
 ) -> None:
     """The line to paste: a request that replays the session."""
-    words = ["curl", "-i", "-H", f"{REPLAY_HEADER}: {require_session_id(session_id)}"]
-    words += ["-X", method] if method else []
-    for each in headers:
-        words += ["-H", each]
-    words += ["-d", data] if data is not None else []
-    line = shlex.join([*words, url])
+    request = ReplayRequest(session_id_of(session_id), url, method, data, headers)
+    line = shlex.join(request.curl())
     _print_json({"command": line}) if machine else click.echo(line)
 
 
@@ -133,22 +136,21 @@ def replay(
     differs. 2: the request could not be sent, or the app does not replay.
     """
     expected = None if expect is None else expect.read_bytes()
-    outcome = send(require_session_id(session_id), url, method, data, headers, expected)
+    request = ReplayRequest(session_id_of(session_id), url, method, data, headers)
+    outcome = send(request, expected)
     _print_json(outcome.as_dict()) if machine else _print_outcome(outcome)
     sys.exit(outcome.exit_code)
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    console = Console(highlight=False)
+    out = console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
-    console.print(f"[{color}]{outcome.verdict}[/]", soft_wrap=True)
-    console.print(f"HTTP {outcome.status}  {outcome.report or 'no report'}")
+    out.print(f"[{color}]{outcome.verdict}[/]", soft_wrap=True)
+    out.print(f"HTTP {outcome.status}  {outcome.report or 'no report'}")
     for problem in outcome.problems:
-        console.print(f"  {problem}", markup=False, soft_wrap=True)
+        out.print(f"  {problem}", markup=False, soft_wrap=True)
     if outcome.body_differs:
-        console.print(
-            "expected:", outcome.expected, "answered:", outcome.body, sep="\n", markup=False
-        )
+        out.print("expected:", outcome.expected, "answered:", outcome.body, sep="\n", markup=False)
 
 
 def _print_json(value: Any) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ..adapters.answers import REPLAY_HEADER, REPORT_HEADER, SESSION_HEADER
+from ..adapters.answers import REPORT_HEADER, SESSION_HEADER
 from ..errors import APIConnectionError
+from .session_requests import ReplayRequest
 
 # A request may run long in the app, even though no model does.
 TIMEOUT = 300.0
@@ -72,35 +71,26 @@ class Outcome:
         }
 
 
-def send(
-    session_id: str,
-    url: str,
-    method: str | None,
-    data: str | None,
-    headers: Sequence[str],
-    expected: bytes | None,
-) -> Outcome:
-    """Send the request with the replay header.
+def send(request: ReplayRequest, expected: bytes | None) -> Outcome:
+    """Send the request, and judge its answer by ``expected``, where that is known.
 
     Raises:
         APIConnectionError: The app cannot be reached.
+        OSError: The body's file cannot be read.
     """
-    content = _content(data)
-    given = dict(_split(header) for header in headers)
-    names = {name.lower() for name in given}
-    if content is not None and "content-type" not in names:
-        given["Content-Type"] = "application/json"
+    content = request.content()
     try:
         answer = httpx.request(
-            method or ("GET" if content is None else "POST"),
-            url,
+            request.method,
+            request.url,
             content=content,
-            headers={**given, REPLAY_HEADER: session_id},
+            # As curl sends them: httpx itself takes nothing but ASCII.
+            headers=[(name.encode(), value.encode()) for name, value in request.headers],
             timeout=TIMEOUT,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise APIConnectionError(f"{url}: {error or type(error).__name__}") from error
-    return _outcome(answer, session_id, expected)
+        raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
+    return _outcome(answer, request.session_id, expected)
 
 
 def _outcome(answer: httpx.Response, session_id: str, expected: bytes | None) -> Outcome:
@@ -146,14 +136,3 @@ def _equal(a: str, b: str) -> bool:
         return bool(json.loads(a) == json.loads(b))
     except ValueError:
         return a == b
-
-
-def _content(data: str | None) -> bytes | None:
-    if data is None:
-        return None
-    return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-
-
-def _split(header: str) -> tuple[str, str]:
-    name, _, value = header.partition(":")
-    return name.strip(), value.strip()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from rich.bar import Bar
-from rich.console import JustifyMethod, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +19,15 @@ from ..replay.diff import Difference
 from ..replay.recording import Recording
 
 BAR_WIDTH = 40
+# What a recorded text could tell a terminal to do.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def console() -> Console:
+    """Where tables go. What the output's encoding has no character for is shown as ``?``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False)
 
 
 def rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
@@ -71,7 +83,7 @@ def _cells(number: int, row: dict[str, Any]) -> list[str]:
     failed = f"[red]{escape(_short(row['error']))}[/]" if row["error"] else ""
     return [
         str(number),
-        escape(row["slug"] or "(deleted)"),
+        escape(_short(row["slug"] or "(deleted)")),
         row["kind"] or "?",
         escape(_short(row["input"])),
         failed or escape(_short(row["output"])),
@@ -87,7 +99,7 @@ def _waterfall(listed: Sequence[dict[str, Any]]) -> Table:
     for number, row in enumerate(listed, start=1):
         if row["startMs"] is not None:
             bar = Bar(end or 1.0, row["startMs"], _end(row), width=BAR_WIDTH)
-            grid.add_row(str(number), escape(row["slug"] or ""), bar, f"{row['startMs']:g} ms")
+            grid.add_row(str(number), escape(_short(row["slug"])), bar, f"{row['startMs']:g} ms")
     return grid
 
 
@@ -95,7 +107,7 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     """Which calls differ, and how."""
     shown = Table("flow", "kind", "call", "what", "A", "B")
     for each in differences:
-        name, number = escape(each.slug or "(deleted)"), str(each.position + 1)
+        name, number = escape(_short(each.slug or "(deleted)")), str(each.position + 1)
         sides = (escape(_short(side, 60)) for side in (each.a, each.b))
         shown.add_row(name, each.kind or "?", number, each.what, *sides)
     return shown
@@ -129,7 +141,7 @@ def _ms(time: float | None, since: float | None) -> float | None:
 
 
 def _short(value: Any, length: int = 120) -> str:
-    text = _text(value).replace("\n", " ")
+    text = _CONTROLS.sub(" ", _text(value))
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

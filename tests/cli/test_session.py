@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.diff import differences
+from noukai_sdk.replay.files import write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.servers import Server, serve_app, serve_backend
 
@@ -140,8 +142,92 @@ def test_every_part_of_a_call_counts(a: dict[str, Any], b: dict[str, Any], what:
 def test_curl_prints_a_line_for_the_shell() -> None:
     words = ("curl", "s-1", "http://localhost:8000/x", "-d", '{"text": "it\'s"}', "-H", "A: b")
     line = run(*words).stdout.strip()
-    assert line.startswith("curl -i -H 'X-Noukai-Replay: s-1' -H 'A: b' -d '")
+    assert line.startswith(
+        "curl -i -H 'X-Noukai-Replay: s-1' -H 'Content-Type: application/json' -H 'A: b' -d '"
+    )
     assert told(*words, "-X", "PUT")["command"].count("-X PUT") == 1
+    assert "-d" not in run("curl", "s-1", "http://localhost:8000/x").stdout.split()
+
+
+@pytest.mark.parametrize(
+    "data", ['{"a": "it\'s \\"quoted\\" $HOME `id`",\n "b": "\\u00e9é"}', "@body.json", ""]
+)
+def test_the_line_sends_what_replay_sends(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("body.json").write_text('{\n"a": 1}\n')
+    seen: list[tuple[Any, ...]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        headers = {k: v for k, v in scope["headers"] if k.startswith(b"x-") or k == b"content-type"}
+        seen.append((scope["method"], scope["path"], scope["query_string"], headers, body))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    with serve_app(app, lifespan="off") as url:
+        words = ("s-1", f"{url}/x?a[0]={{1}}", "-d", data, "-H", "X-Name: Zoë", "-H", "X-B: it's")
+        run("replay", *words)
+        line = run("curl", *words).stdout
+        subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+    by_replay, by_curl = seen
+    assert by_curl == by_replay
+    assert by_curl[0] == "POST"
+    assert by_curl[3][b"content-type"] == b"application/json"
+
+
+def test_a_file_names_the_session_that_the_app_is_to_replay(
+    captured: tuple[str, Path], tmp_path: Path
+) -> None:
+    session_id, _ = captured
+    path = str(tmp_path / "pulled.jsonl")
+    run("pull", session_id, "-o", path)
+    assert f"X-Noukai-Replay: {session_id}" in run("curl", path, "http://localhost:8000/").stdout
+    write_cassette(path, None, [])
+    refused = run("curl", path, "http://localhost:8000/")
+    assert refused.exit_code == 2
+    assert "this file names no session to replay" in refused.stderr
+
+
+@pytest.mark.parametrize("header", ["no colon", ": b", "A: b\nC: d"])
+def test_what_is_no_header_is_refused(header: str) -> None:
+    for command in ("curl", "replay"):
+        refused = run(command, "s-1", "http://localhost:8000/", "-H", header)
+        assert refused.exit_code == 2
+        assert "is no header: write 'Name: value'" in refused.stderr
+
+
+@pytest.mark.parametrize("source", ["cassettes/none.jsonl", "none.jsonl", "."])
+def test_a_file_that_is_not_there_is_said(source: str) -> None:
+    for words in (("show", source), ("curl", source, "http://localhost:8000/")):
+        refused = run(*words)
+        assert refused.exit_code == 2
+        said = "not only dots" if source == "." else "there is no such file"
+        assert said in refused.stderr
+
+
+def test_texts_tell_the_terminal_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.jsonl"
+    hostile = "\x1b[31m[red]a[/]\x9b2Jb\n"
+    request = {"message": hostile}
+    write_cassette(path, None, [Recording(slug=hostile, kind="execute", request=request)])
+    other = tmp_path / "other.jsonl"
+    write_cassette(other, None, [])
+    for words in (("show", str(path)), ("diff", str(path), str(other))):
+        shown = run(*words).stdout
+        assert not set(shown) & {"\x1b", "\x9b"}
+        assert "[red]" in shown
+    assert told("show", str(path))["calls"][0]["input"] == hostile
+
+
+def test_an_output_without_the_characters_shows_others(tmp_path: Path) -> None:
+    path = tmp_path / "words.jsonl"
+    request = {"message": "日本語"}
+    write_cassette(path, None, [Recording(slug="a", kind="execute", request=request)])
+    shown = CliRunner(charset="ascii").invoke(noukai, ["session", "show", str(path)])
+    assert shown.exit_code == 0
+    assert "?" in shown.stdout
 
 
 def test_curl_refuses_a_hostile_id() -> None:
