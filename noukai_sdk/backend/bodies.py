@@ -17,6 +17,10 @@ from .settings import Settings
 # What goes on for longer than this is not read to its end before it is refused.
 _MOST_DISCARDED = 64 * 1024 * 1024
 
+# Levels of lists and objects. What is stored and sent wraps a body in some more, and the quickest JSON
+# parsers, ours and our client's among them, go 200 levels deep.
+_MOST_LEVELS = 128
+
 _CODES = {
     "executionId": "EXECUTION_ID_INVALID",
     "iterationsUsed": "PAUSED_STEP_INVALID",
@@ -80,12 +84,20 @@ def parse_body(data: bytes, settings: Settings) -> Body:
         raise Refusal(400, "INVALID_REQUEST", f"the body is no JSON: {error}") from error
     if not isinstance(raw, dict):
         raise Refusal(400, "INVALID_REQUEST", "the body must be a JSON object")
+    if _levels(raw) > _MOST_LEVELS:
+        message = f"the body is nested more than {_MOST_LEVELS} levels deep"
+        raise Refusal(400, "INVALID_REQUEST", message)
     try:
         call = StepRequest.model_validate(raw, strict=True)
     except ValidationError as error:
         raise _wrong_type(error) from error
     _check_sizes(call, settings.max_message_bytes)
     return Body(raw, call)
+
+
+def _levels(value: dict[str, Any] | list[Any]) -> int:
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + max((_levels(item) for item in items if isinstance(item, dict | list)), default=0)
 
 
 def _wrong_type(error: ValidationError) -> Refusal:

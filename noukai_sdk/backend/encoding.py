@@ -24,4 +24,10 @@ def stored(value: Any) -> str | None:
 
 def loaded(text: str | None) -> Any:
     """The value of a JSON column."""
-    return None if text is None else from_json(text)
+    if text is None:
+        return None
+    try:
+        return from_json(text)
+    except ValueError:
+        # It is more deeply nested than the quick parser goes: a step can give such an output.
+        return json.loads(text)

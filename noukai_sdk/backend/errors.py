@@ -3,7 +3,8 @@
 Codes beyond those of the wire contract, where it has no word of its own: INVALID_REQUEST (400, no
 JSON or a field of the wrong type), INVALID_VERSION, ATTACHMENTS_INVALID, SESSION_ID_INVALID (400),
 UNAUTHENTICATED (401), FORBIDDEN, SESSION_FORBIDDEN (403), SESSION_NOT_FOUND, STEP_NOT_FOUND,
-ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), SESSION_EXPIRED (410).
+ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), SESSION_EXPIRED (410),
+STORE_UNAVAILABLE (503, the database is full, locked or gone).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import NoukaiError
 from .encoding import encode
+from .store.outage import StoreUnavailableError
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -108,6 +110,7 @@ def install(app: FastAPI) -> None:
         RequestValidationError: _bad_argument,
         HTTPException: _bad_route,
         ClientDisconnect: _gone,
+        StoreUnavailableError: _not_stored,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -139,6 +142,10 @@ async def _refused(_request: Request, error: Refusal) -> Response:
 
 async def _engine_refused(_request: Request, error: NoukaiError) -> Response:
     return _answer(error.status_code or 500, error.code or "INTERNAL_ERROR", error.message)
+
+
+async def _not_stored(_request: Request, error: StoreUnavailableError) -> Response:
+    return _answer(503, "STORE_UNAVAILABLE", str(error), execution_id=error.execution_id)
 
 
 async def _bad_argument(_request: Request, error: RequestValidationError) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Runs:
     ) -> Run:
         """Start a run for a first call; refuses one that cannot start."""
         check_fresh(flow, body.call, trigger)
+        self._store.require_working()
         name = str(uuid.uuid4())
         run = Run(
             id=name,
@@ -89,6 +90,7 @@ class Runs:
             driven = self._active[name]
             other = driven is not None and str(driven.flow) != str(flow)
             raise unknown_run(flow, name) if other else already_running(name)
+        self._store.require_working()
         # Taken before the row is read: of two calls at once, the second must find it taken.
         self._active[name] = None
         try:
@@ -169,12 +171,17 @@ class Runs:
         if run.status in ("pending", "running"):
             run.stop(status, message, self._clock.now())
             self._store.save(run)
+        if run.has_ended:
             self._channels.end(run.id)
         self._active.pop(run.id, None)
 
     async def submit(self, run: Run) -> None:
         """Drive the run in the background. Returns once it is on disk."""
-        await self._store.save(run).committed()
+        try:
+            await self._store.save(run).committed()
+        except BaseException:
+            self.release(run)
+            raise
         job = asyncio.create_task(self._work(run))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
@@ -206,15 +213,10 @@ class Runs:
         return run.log.waiting()
 
 
-def changes_of(runs: Iterable[Run], now: Callable[[], int]) -> Changes:
-    """The rows of runs that are saved, for the store's writer."""
-    changes = Changes()
-    for run in runs:
-        steps, events = new_rows(run)
-        changes.executions.append(execution_row(run, now()))
-        changes.steps += steps
-        changes.events += events
-    return changes
+def changes_of(run: Run, now: int) -> Changes:
+    """The rows of a run that is saved, for the store's writer."""
+    steps, events = new_rows(run)
+    return Changes([execution_row(run, now)], steps, events)
 
 
 def _first_state(execution_id: str, body: Body) -> RunState:

@@ -69,7 +69,7 @@ async def running(
 ) -> AsyncIterator[Service]:
     """A service, from the opening of its database to its close."""
     clock = Clock()
-    store = await Store.open(settings.database_url, lambda runs: changes_of(runs, clock.now))
+    store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
     models = CountedModels(ModelPool(open_model), stats)
     runs = Runs(store, models, channels, clock, stats)
     service = Service(settings, catalog, store, runs, channels, clock, stats)

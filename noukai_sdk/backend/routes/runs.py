@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,6 +16,7 @@ from .incoming import find_run, json_answer, service_of
 
 router = APIRouter()
 
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _RUN = "/seq/{org}/{project}/{slug}/runs/{execution_id}"
 
 
@@ -46,7 +48,8 @@ async def one_step(
 def _is_attempt(step: Found, attempt: str | None) -> bool:
     if attempt in (None, "latest", "all"):
         return True
-    if not str(attempt).isdecimal():
+    # A hostile one can have more digits than Python converts.
+    if not _NUMBER.match(str(attempt)):
         raise Refusal(400, "INVALID_REQUEST", f"attempt is 'all' or a number, not {attempt!r}")
     return bool(step["attempt"] == int(str(attempt)))
 

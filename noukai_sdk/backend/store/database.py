@@ -7,10 +7,11 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, delete, event, false
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .claim import Release, claim
+from .tables import executions
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -52,6 +53,8 @@ async def open_database(url: URL) -> Database:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)
+            # A database that cannot be written is told now, not by the first run.
+            await connection.execute(delete(executions).where(false()))
     except BaseException:
         await database.aclose()
         raise
@@ -77,7 +80,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
     # commits, but never tears the file.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

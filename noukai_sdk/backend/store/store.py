@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import URL, delete, select, update
 
 from .database import Database, open_database
+from .outage import outages
 from .tables import events, executions, steps
-from .writer import Batch, Changes, Savable, Writer
+from .writer import Changes, Savable, Saving, Writer
 
 Found = Mapping[str, Any]
 
@@ -23,8 +24,8 @@ class Store:
         self._writer = writer
 
     @classmethod
-    async def open(cls, url: URL, changes: Callable[[Iterable[Any]], Changes]) -> Store:
-        """Open the database at ``url``; ``changes`` turns saved items into rows."""
+    async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:
+        """Open the database at ``url``; ``changes`` turns a saved item into rows."""
         database = await open_database(url)
         return cls(database, Writer(database.engine, changes))
 
@@ -33,12 +34,19 @@ class Store:
         await self._writer.aclose()
         await self._database.aclose()
 
-    def save(self, item: Savable) -> Batch:
+    def require_working(self) -> None:
+        """Refuse to begin what could not be stored: raises StoreUnavailableError."""
+        self._writer.require_working()
+
+    def save(self, item: Savable) -> Saving:
         """Write ``item`` soon; ``await store.save(item).committed()`` waits for it."""
         return self._writer.save(item)
 
     async def execution(self, execution_id: str) -> Found | None:
         """The run's row, None where there is none."""
+        # Postgres does not even look for a text with a zero character in it.
+        if "\0" in execution_id:
+            return None
         found = await self._all(select(executions).where(executions.c.id == execution_id))
         return found[0] if found else None
 
@@ -73,9 +81,10 @@ class Store:
     async def _all(self, statement: Any) -> list[Found]:
         # Whoever was answered finds what was saved before, also where the answer was an error.
         await self._writer.settled()
-        async with self._engine.connect() as connection:
-            result = await connection.execute(statement)
-            return [dict(row) for row in result.mappings()]
+        with outages():
+            async with self._engine.connect() as connection:
+                result = await connection.execute(statement)
+                return [dict(row) for row in result.mappings()]
 
     async def end_runs(
         self, statuses: Sequence[str], *, as_status: str, error: str, now: int, before: int

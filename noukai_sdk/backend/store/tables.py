@@ -1,6 +1,7 @@
 """The tables. Types are those that SQLite and Postgres share.
 
-Times are microseconds since 1970 (``backend/clock.py``). Columns of JSON hold text: it is made once
+A text that a user chooses has no limit: Postgres would refuse what is longer, and SQLite not. Times are
+microseconds since 1970 (``backend/clock.py``). Columns of JSON hold text: it is made once
 and goes out as it is. A run's steps and events are only ever added, its row in ``executions`` is
 written anew with each change.
 """
@@ -33,9 +34,9 @@ executions = Table(
     "executions",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("org", String(255), nullable=False),
-    Column("project", String(255), nullable=False),
-    Column("slug", String(255), nullable=False),
+    Column("org", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("slug", Text, nullable=False),
     Column("version", Integer),
     Column("flow_id", String(64), nullable=False),
     Column("block_count", Integer, nullable=False),
@@ -46,7 +47,7 @@ executions = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("completed_at", BigInteger),
     Column("updated_at", BigInteger, nullable=False),
-    Column("error_at_step", String(255)),
+    Column("error_at_step", Text),
     # What the capture mode lets us keep, as JSON.
     Column("request", Text),
     Column("tool_rounds", Text),
@@ -64,14 +65,14 @@ steps = Table(
     metadata,
     Column("execution_id", String(64), ForeignKey("executions.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("step_id", String(255), nullable=False),
+    Column("step_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("loop_index", Integer),
     Column("status", String(16), nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("completed_at", BigInteger),
     Column("duration_ms", Float),
-    Column("model_used", String(255)),
+    Column("model_used", Text),
     Column("tokens", Text),
     Column("cost_usd", String(64)),
     Column("input", Text),

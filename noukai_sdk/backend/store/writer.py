@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,9 +17,13 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .outage import StoreUnavailableError, is_outage
 from .tables import events, executions, steps
 
 logger = logging.getLogger("noukai_sdk.backend")
+
+_BETWEEN_TRIES = 1.0
+"""Seconds between two attempts to write what could not be written."""
 
 Rows = list[dict[str, Any]]
 
@@ -34,23 +39,31 @@ class Batch:
 
     def __init__(self) -> None:
         self.items: dict[str, Savable] = {}
+        self.errors: dict[str, Exception] = {}
         self._done = asyncio.Event()
-        self._error: Exception | None = None
 
     async def done(self) -> None:
         """Wait until it is on disk, or could not be stored."""
         await self._done.wait()
 
+    def finish(self) -> None:
+        """Tell everyone who waits."""
+        self._done.set()
+
+
+@dataclass(frozen=True)
+class Saving:
+    """One item on its way to the disk."""
+
+    batch: Batch
+    name: str
+
     async def committed(self) -> None:
         """Wait until it is on disk; raises what went wrong otherwise."""
-        await self.done()
-        if self._error is not None:
-            raise self._error
-
-    def finish(self, error: Exception | None = None) -> None:
-        """Tell everyone who waits."""
-        self._error = error
-        self._done.set()
+        await self.batch.done()
+        error = self.batch.errors.get(self.name)
+        if error is not None:
+            raise StoreUnavailableError(error, self.name) if is_outage(error) else error
 
 
 @dataclass
@@ -61,32 +74,48 @@ class Changes:
     steps: Rows = field(default_factory=list)
     events: Rows = field(default_factory=list)
 
+    def after(self, earlier: Changes | None) -> Changes:
+        """These changes and those that could not be written before them."""
+        if earlier is None:
+            return self
+        return Changes(self.executions, earlier.steps + self.steps, earlier.events + self.events)
+
 
 class Writer:
     """Commits batches, one after the other.
 
+    What cannot be written because the database is at fault is kept and tried again. A batch that holds
+    something that can never be written is written item by item, so that no other is lost with it.
+
     Args:
         engine: The database.
-        changes: Turns items into rows. Called when they are written, in one go with the loop's
-            other work, so that a batch holds each item as it is at one moment.
+        changes: Turns an item into rows. Called when it is written, in one go with the loop's other
+            work, so that a batch holds each item as it is at one moment.
     """
 
-    def __init__(self, engine: AsyncEngine, changes: Callable[[Iterable[Any]], Changes]) -> None:
+    def __init__(self, engine: AsyncEngine, changes: Callable[[Any], Changes]) -> None:
         self._engine = engine
         self._changes = changes
         self._insert = _inserts(engine.dialect.name)
         self._next = Batch()
         self._current: Batch | None = None
+        self._left: dict[str, Changes] = {}
+        self._outage: Exception | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self.lock = asyncio.Lock()
         self._task = asyncio.create_task(self._run())
 
-    def save(self, item: Savable) -> Batch:
-        """Put ``item`` into the next batch, which is given for whoever wants to wait."""
+    def save(self, item: Savable) -> Saving:
+        """Put ``item`` into the next batch; the answer is for whoever wants to wait."""
         self._next.items[item.id] = item
         self._wake.set()
-        return self._next
+        return Saving(self._next, item.id)
+
+    def require_working(self) -> None:
+        """Raise StoreUnavailableError where the last batch could not be written, and is still kept."""
+        if self._outage is not None:
+            raise StoreUnavailableError(self._outage) from self._outage
 
     async def settled(self) -> None:
         """Wait until what has been saved so far is on disk, or could not be stored."""
@@ -99,35 +128,75 @@ class Writer:
         self._closing = True
         self._wake.set()
         await self._task
+        if self._left:
+            logger.error("%d runs could not be stored and are lost", len(self._left))
 
     async def _run(self) -> None:
         while not (self._closing and not self._next.items):
-            await self._wake.wait()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _BETWEEN_TRIES if self._left else None)
             self._wake.clear()
             self._current, self._next = self._next, Batch()
             await self._commit(self._current)
             self._current = None
 
     async def _commit(self, batch: Batch) -> None:
-        try:
-            async with self.lock:
-                await self._write(self._changes(batch.items.values()))
-        # The writer must outlive a full disk; those who wait for the batch get the error.
-        except Exception as error:
-            logger.exception("cannot store %d runs", len(batch.items))
-            batch.finish(error)
-        else:
-            batch.finish()
+        async with self.lock:
+            for item in batch.items.values():
+                self._collect(item, batch)
+            batch.errors.update(await self._write_left())
+        batch.finish()
 
-    async def _write(self, changes: Changes) -> None:
+    def _collect(self, item: Savable, batch: Batch) -> None:
+        # The writer must outlive what cannot be made into rows; who waits for it gets the error.
+        try:
+            self._left[item.id] = self._changes(item).after(self._left.get(item.id))
+        except Exception as error:
+            logger.exception("cannot store the run %s", item.id)
+            batch.errors[item.id] = error
+
+    async def _write_left(self) -> dict[str, Exception]:
+        """Write all that is left. Gives what went wrong, by item."""
+        error = await self._try(*self._left)
+        if error is None or is_outage(error):
+            self._note(error)
+            return dict.fromkeys(self._left, error) if error else {}
+        errors: dict[str, Exception] = {}
+        for name in list(self._left):
+            error = await self._try(name)
+            if error is not None and is_outage(error):
+                self._note(error)
+                return {**errors, **dict.fromkeys(self._left, error)}
+            if error is not None:
+                logger.error("cannot store the run %s", name, exc_info=error)
+                errors[name] = error
+                del self._left[name]
+        self._note(None)
+        return errors
+
+    async def _try(self, *names: str) -> Exception | None:
+        """Write these; what is written is left no more."""
+        try:
+            await self._write([self._left[name] for name in names])
+        except Exception as error:  # noqa: BLE001 - nothing may end the writer; the caller looks at it
+            return error
+        for name in names:
+            del self._left[name]
+        return None
+
+    def _note(self, outage: Exception | None) -> None:
+        if outage is not None and self._outage is None:
+            logger.error("the database cannot be written; trying again", exc_info=outage)
+        if outage is None and self._outage is not None:
+            logger.warning("the database can be written again")
+        self._outage = outage
+
+    async def _write(self, changes: Sequence[Changes]) -> None:
         async with self._engine.begin() as connection:
-            for statement, rows in (
-                (self._insert[executions], changes.executions),
-                (self._insert[steps], changes.steps),
-                (self._insert[events], changes.events),
-            ):
+            for table, insert in self._insert.items():
+                rows = [row for change in changes for row in getattr(change, table.name)]
                 if rows:
-                    await connection.execute(statement, rows)
+                    await connection.execute(insert, rows)
 
 
 def _inserts(dialect: str) -> dict[Table, Any]:
