@@ -155,7 +155,11 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
     """The async client: FastAPI, Starlette, anything on asyncio or trio.
 
     Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
-    event loops. Use it with ``async with``, or call :meth:`aclose`.
+    event loops. Use it with ``async with``, or call :meth:`aclose`, which ends the calls under way with
+    ClientClosedError.
+
+    Hundreds of calls that are made in one breath on asyncio are sent in waves, as fast as a processor can
+    send them; what a call waits for its turn does not count towards its ``timeout``.
 
     Where the extra ``fast`` is installed, calls on asyncio go over httpx2 and aiohttp instead of httpx,
     which takes half of the time. ``NOUKAI_FAST=0`` in the environment keeps to httpx, for example for

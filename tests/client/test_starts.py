@@ -10,13 +10,24 @@ from noukai_sdk import pools
 from noukai_sdk.pools import AsyncClients
 
 
+def never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an answer ends a request's youth."""
+    monkeypatch.setattr(pools, "YOUNG", 3600)
+    monkeypatch.setattr(pools, "YOUNG_FAST", 3600)
+
+
+@pytest.fixture(autouse=True, params=["0", "1"], ids=["httpx", "fast"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOUKAI_FAST", request.param)
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MOST_YOUNG", 2)
 
 
 def test_a_request_waits_until_one_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "YOUNG", 3600)
+    never(monkeypatch)
 
     async def main() -> None:
         clients = AsyncClients()
@@ -50,7 +61,7 @@ def test_a_request_that_is_answered_late_holds_nobody_up() -> None:
 def test_a_waiting_request_that_is_cancelled_takes_no_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pools, "YOUNG", 3600)
+    never(monkeypatch)
 
     async def main() -> None:
         clients = AsyncClients()
