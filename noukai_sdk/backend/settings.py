@@ -70,9 +70,11 @@ class Settings:
 
     @property
     def database_file(self) -> Path | None:
-        """The file of the database; None where it is in Postgres."""
+        """The file of the database; None where it is in Postgres, or named by an URI of SQLite's own."""
         url = self.database_url
-        return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+        name = str(url.database)
+        is_file = url.get_backend_name() == "sqlite" and not name.startswith("file:")
+        return Path(name) if is_file else None
 
     @property
     def database_name(self) -> str:

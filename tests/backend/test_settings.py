@@ -51,6 +51,7 @@ def test_retention_that_is_none(text: str) -> None:
         ("/x/a.db", "sqlite+aiosqlite:////x/a.db", "/x/a.db", "/x/a.db"),
         ("/x/a?b%c.db", None, "/x/a?b%c.db", "/x/a?b%c.db"),
         ("sqlite:////x/a.db", "sqlite+aiosqlite:////x/a.db", "sqlite:////x/a.db", "/x/a.db"),
+        ("sqlite:///file:/x/a.db?uri=true", None, "sqlite:///file%3A/x/a.db", None),
         ("postgres://h/d", "postgresql+asyncpg://h/d", "postgres://h/d", None),
         (
             "postgresql+psycopg://me:secret@h/d?password=secret",

@@ -20,6 +20,7 @@ from noukai_sdk.backend.clock import Clock, iso
 from noukai_sdk.backend.encoding import encode, loaded, stored
 from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.database import configuration, migrate, open_database
+from noukai_sdk.backend.store.outage import StoreUnavailableError
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import metadata
 from noukai_sdk.backend.store.writer import Changes
@@ -237,3 +238,63 @@ def test_a_sweep_that_fails_is_tried_again(
     with serving(tmp_path):
         wait_until(lambda: len(swept) > 2)
     assert "the sweep failed" in caplog.text
+
+
+async def test_one_that_cannot_be_written_takes_no_other_with_it(
+    url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await Store.open(url, changes)
+    await store.save(Item("a")).committed()
+    bad, good = store.save(Item("a")), store.save(Item("b"))
+    await good.committed()
+    with pytest.raises(IntegrityError):
+        await bad.committed()
+    assert await store.execution("b") is not None
+    assert "cannot store the run a" in caplog.text
+    store.require_working()
+    await store.aclose()
+
+
+async def test_one_that_cannot_be_made_into_rows_takes_no_other_with_it(url: URL) -> None:
+    def picky(item: Item) -> Changes:
+        if item.id == "bad":
+            raise TypeError("no row")
+        return changes(item)
+
+    store = await Store.open(url, picky)
+    bad, good = store.save(Item("bad")), store.save(Item("good"))
+    await good.committed()
+    with pytest.raises(TypeError, match="no row"):
+        await bad.committed()
+    await store.aclose()
+
+
+async def test_an_outage_in_the_middle_of_a_batch_keeps_what_is_left(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._BETWEEN_TRIES", 0.01)
+    store = await Store.open(url, changes)
+    await store.save(Item("a")).committed()
+    writer, calls = store._writer, []
+    write = writer._write
+
+    async def failing(rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) == 3:
+            raise OSError("the network is down")
+        await write(rows)
+
+    monkeypatch.setattr(writer, "_write", failing)
+    # Together, then a alone, then b alone.
+    bad, good = store.save(Item("a")), store.save(Item("b"))
+    with pytest.raises(StoreUnavailableError, match="the network is down") as caught:
+        await good.committed()
+    assert caught.value.execution_id == "b"
+    with pytest.raises(StoreUnavailableError):
+        store.require_working()
+    with pytest.raises(IntegrityError):
+        await bad.committed()
+    while await store.execution("b") is None:
+        await asyncio.sleep(0.01)
+    store.require_working()
+    await store.aclose()

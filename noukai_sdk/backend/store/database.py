@@ -16,6 +16,8 @@ from .tables import executions
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
+# How long SQLite waits for another process that writes, such as a shell somebody left open.
+_BUSY_MS = 5000
 _POSTGRES = "a Postgres database needs asyncpg: pip install 'noukai-sdk[postgres]'"
 
 
@@ -80,7 +82,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
     # commits, but never tears the file.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
