@@ -32,7 +32,7 @@ from .failures import (
     is_worth_retrying,
 )
 from .inputs import Inputs, View
-from .job import Emit, Job, Models, Paused, ToolAnswers
+from .job import Emit, Job, Limit, Models, Paused, ToolAnswers
 from .llm_config import LlmConfig
 from .node import Condition, Node
 from .plan import Plan
@@ -198,7 +198,8 @@ class Engine:
     async def _limited(self, job: Job) -> Any:
         if job.node.timeout is None:
             return await self._output(job)
-        with anyio.move_on_after(job.node.timeout) as job.limit:
+        job.limit = Limit(job.node.timeout)
+        with job.limit.scope:
             return await self._output(job)
         raise StepTimeoutError
 

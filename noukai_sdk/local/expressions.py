@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,13 +131,14 @@ def parse(text: str) -> Expression:
         False
     """
     named: dict[str, Reference] = {}
-
-    def name_it(match: re.Match[str]) -> str:
-        name = _PLACEHOLDER.format(len(named))
-        named[name] = templates.reference(match[1] or "")
-        return f" {name} "
-
-    source = templates.REFERENCE.sub(name_it, text)
+    source = ""
+    for part in templates.cut(text):
+        if isinstance(part, Reference):
+            name = _PLACEHOLDER.format(len(named))
+            named[name] = part
+            source += f" {name} "
+        else:
+            source += part
     try:
         body = ast.parse(source.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -176,7 +176,7 @@ def _problem(part: ast.AST) -> str | None:
         name = part.func.id if isinstance(part.func, ast.Name) else "this"
         if name not in _FUNCTIONS or part.keywords:
             return f"{name}() cannot be called ({', '.join(_FUNCTIONS)} can)"
-        return None
+        return None if len(part.args) == 1 else f"{name}() without exactly one argument"
     if isinstance(part, ast.UnaryOp):
         allowed = isinstance(part.op, ast.Not | ast.USub)
     elif isinstance(part, ast.Constant):

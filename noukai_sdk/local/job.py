@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -38,13 +39,40 @@ class Paused(Exception):
         self.event = event
 
 
+class Limit:
+    """A timeout whose clock can be stopped, by several items of a loop at once.
+
+    Args:
+        seconds: What the time inside :attr:`scope` may come to.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.scope = anyio.move_on_after(seconds)
+        self._stops = 0
+        self._left = seconds
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count the time in this block."""
+        if not self._stops:
+            self._left = self.scope.deadline - anyio.current_time()
+            self.scope.deadline = math.inf
+        self._stops += 1
+        try:
+            yield
+        finally:
+            self._stops -= 1
+            if not self._stops:
+                self.scope.deadline = anyio.current_time() + self._left
+
+
 @dataclass
 class Job:
     """One attempt; in a loop, at one item.
 
     Attributes:
         emit: Takes the events, None where nobody listens.
-        limit: The scope of the attempt's timeout, None where it has none.
+        limit: The attempt's timeout, None where it has none.
     """
 
     node: Node
@@ -56,7 +84,7 @@ class Job:
     usage: Usage
     emit: Emit | None
     tool_answers: ToolAnswers | None
-    limit: anyio.CancelScope | None = None
+    limit: Limit | None = None
     iterations_used: int = 0
 
     @property
@@ -79,13 +107,8 @@ class Job:
     async def tell(self, event: StreamEvent) -> None:
         """Emit an event. The time that the listener takes is not the node's."""
         assert self.emit is not None  # callers look at listens, and make no event for nobody
-        if self.limit is None:
+        with self.limit.stopped() if self.limit else nullcontext():
             await self.emit(event)
-            return
-        left = self.limit.deadline - anyio.current_time()
-        self.limit.deadline = math.inf
-        await self.emit(event)
-        self.limit.deadline = anyio.current_time() + left
 
     def resumed_messages(self) -> list[dict[str, Any]] | None:
         """The conversation to go on with, where the run was paused in this node."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-REFERENCE = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_OPENING = re.compile(r"\\?\{\{")
 ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node": 1}
 """What a reference can start with, and how many names must follow at least."""
 
@@ -74,15 +74,26 @@ class Template:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
     """Cut ``text`` into a template. Never fails: a bad reference tells so by its ``problem``."""
-    parts: list[str | Reference] = []
-    end = 0
-    for match in REFERENCE.finditer(text):
-        parts.append(text[end : match.start()])
-        names = match[1]
-        parts.append("{{" if names is None else reference(names))
-        end = match.end()
-    parts.append(text[end:])
-    return Template(tuple(part for part in parts if part != ""))
+    return Template(tuple(part for part in cut(text) if part != ""))
+
+
+def cut(text: str) -> Iterator[str | Reference]:
+    """The references in ``text``, and the texts between them; takes linear time."""
+    # By hand: a pattern with an end looks for that end from every beginning.
+    end, last_closing = 0, text.rfind("}}")
+    for opening in _OPENING.finditer(text):
+        start, stop = opening.span()
+        if start < end:
+            continue  # within the reference before
+        if opening[0] != "{{":
+            yield text[end:start] + "{{"
+            end = stop
+        elif stop <= last_closing:
+            closing = text.index("}}", stop)
+            yield text[end:start]
+            yield reference(text[stop:closing])
+            end = closing + 2
+    yield text[end:]
 
 
 def reference(names: str) -> Reference:
@@ -100,7 +111,10 @@ def as_text(value: Any) -> str:
     """A value as it stands in a text: text as it is, None as nothing, else JSON where it can be."""
     if isinstance(value, str):
         return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text; a list within itself
+        return str(value)
 
 
 def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import anyio
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from anyio.lowlevel import checkpoint
+from pydantic_core import to_jsonable_python
 
 from ..errors import FlowExecutionError
 from . import expressions, templates
@@ -33,7 +35,7 @@ def as_json(value: Any) -> Any:
     """
     try:
         return to_jsonable_python(value)
-    except PydanticSerializationError as error:
+    except (ValueError, RecursionError) as error:  # pydantic's own error is a ValueError
         message = f"the output cannot be written as JSON: {error}"
         raise FlowExecutionError(message, code="OUTPUT_INVALID") from error
 
@@ -44,18 +46,18 @@ async def _for_each(job: Job, over: str) -> list[Any]:
         kind = type(items).__name__
         message = f"step {job.node.id!r} loops over {over}, which is no list but of type {kind}"
         raise FlowExecutionError(message, code="NOT_A_LIST")
-    if job.node.concurrency == 1:
-        return [await _once(job.for_item(item, index)) for index, item in enumerate(items)]
-    return await _at_once(job, items)
+    return await _of_each(job, items)
 
 
-async def _at_once(job: Job, items: list[Any] | tuple[Any, ...]) -> list[Any]:
+async def _of_each(job: Job, items: Sequence[Any]) -> list[Any]:
     outputs: list[Any] = [None] * len(items)
-    limiter = anyio.CapacityLimiter(job.node.concurrency)
+    left = iter(enumerate(items))
     failures: list[Exception] = []
 
-    async def one(item: Any, index: int) -> None:
-        async with limiter:
+    async def worker() -> None:
+        for index, item in left:
+            # Work that never waits must still let others have the loop, and be cancelled.
+            await checkpoint()
             try:
                 outputs[index] = await _once(job.for_item(item, index))
             except Exception as error:  # noqa: BLE001 - raised again below, without a group around it
@@ -63,8 +65,8 @@ async def _at_once(job: Job, items: list[Any] | tuple[Any, ...]) -> list[Any]:
                 group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        for index, item in enumerate(items):
-            group.start_soon(one, item, index)
+        for _ in range(min(job.node.concurrency, len(items))):
+            group.start_soon(worker)
     if failures:
         raise failures[0]
     return outputs

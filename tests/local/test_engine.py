@@ -263,11 +263,15 @@ async def test_a_loop_over_no_list_fails() -> None:
 
 async def test_a_failed_item_fails_the_loop_and_stops_the_others() -> None:
     stopped = []
+    begun = anyio.Event()
 
     async def work(item: int) -> None:
         if item == 1:
+            await begun.wait()
             raise ValueError("item 1")
         try:
+            if item == 0:
+                begun.set()
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
             stopped.append(item)

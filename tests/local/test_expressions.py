@@ -82,6 +82,8 @@ def test_references_are_found_once_each_with_and_without_braces() -> None:
         "b'bytes' == input",
         "2j == input",
         "len(input, key=1)",
+        "len()",
+        "len(input, message)",
         "score > 1",
         "node > 1",
         "input[0]",

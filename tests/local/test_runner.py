@@ -370,8 +370,15 @@ async def test_outputs_of_functions_become_json() -> None:
     assert stored(state).outputs == state.outputs
 
 
-async def test_an_output_that_json_has_no_word_for_fails() -> None:
-    events = await collect(flow_of(Node.function("f", object)), RunState("e"))
+def within_itself() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+@pytest.mark.parametrize("function", [object, within_itself])
+async def test_an_output_that_json_has_no_word_for_fails(function: Any) -> None:
+    events = await collect(flow_of(Node.function("f", function)), RunState("e"))
     assert events[-1].error.code == "OUTPUT_INVALID"
 
 

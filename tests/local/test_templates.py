@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noukai_sdk.local import expressions
+from noukai_sdk.local.expressions import ExpressionError
 from noukai_sdk.local.templates import (
     Reference,
     UnresolvedReferenceError,
@@ -29,6 +34,32 @@ def test_what_a_reference_gives_is_never_looked_at_again(before: str, value: str
     plain = before.replace("{", "").replace("\\", "")
     text = f"{plain}{{{{message}}}}"
     assert parse(text).render(lambda _: value + "{{node.x}}") == plain + value + "{{node.x}}"
+
+
+# What the cutting by hand must come to; with long texts the pattern takes for ever.
+PATTERN = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+
+
+@given(st.text(alphabet="{}\\ a.\n"))
+def test_texts_are_cut_as_by_a_pattern(text: str) -> None:
+    found = [match[1] for match in PATTERN.finditer(text) if match[1] is not None]
+    assert list(parse(text).references) == [reference(names) for names in found]
+    plain = PATTERN.sub(lambda match: "{{" if match[1] is None else "", text)
+    assert parse(text).render(lambda _: "") == plain
+
+
+@pytest.mark.parametrize("text", ["{{" * 200_000, "{{" + " " * 200_000, "}}" + "{{ " * 100_000])
+def test_braces_without_an_end_take_no_time(text: str) -> None:
+    assert parse(text).parts == (text,)
+    with pytest.raises(ExpressionError):
+        expressions.parse(text)
+
+
+def test_values_that_are_no_json_stand_in_a_text_as_python_shows_them() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    assert as_text(itself) == "[[...]]"
+    assert as_text({(1, 2): 3}) == "{(1, 2): 3}"
 
 
 def test_references_are_found_in_order_with_spaces_and_fields() -> None:
