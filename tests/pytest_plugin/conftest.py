@@ -38,7 +38,7 @@ def ask(flow):
 
 
 # Other plugins of this environment, which would be imported anew in each run.
-QUICK = ("-p", "no:hypothesispytest", "-p", "no:benchmark")
+QUICK = ("-p", "no:hypothesispytest", "-p", "no:benchmark", "-p", "no:asyncio")
 
 
 class Service:
