@@ -80,7 +80,7 @@ class _BaseClient(ABC, Generic[TransportT]):
 class Noukai(_BaseClient["SyncTransport"]):
     """The sync client: scripts, notebooks, Flask.
 
-    Safe to use from many threads. Use it as a context manager, or call :meth:`close`.
+    Safe to use from many threads, and after a fork. Use it as a context manager, or call :meth:`close`.
 
     Args:
         api_key: Starts with ``nk_``; default: the environment's ``NOUKAI_API_KEY``.

@@ -27,6 +27,7 @@ from .driving import (
     refuse_closed,
     whole,
 )
+from .forks import renew_in_children
 from .protocol.call import Service
 from .protocol.program import (
     TURN,
@@ -59,12 +60,24 @@ class SyncTransport:
 
     def __init__(self, service: Service, http_client: Any = None) -> None:
         self.service = service
-        self.client: Any = sync_client() if http_client is None else http_client
+        self.client: Any = http_client
         self._owned = http_client is None
         self._closed = False
         if self._owned:
-            # For a client that nobody closes: Python warns of sockets that are dropped open.
-            weakref.finalize(self, self.client.close)
+            self._open()
+            renew_in_children(self)
+
+    def _open(self) -> None:
+        self.client = sync_client()
+        # For a client that nobody closes: Python warns of sockets that are dropped open.
+        self._end = weakref.finalize(self, self.client.close)
+
+    def start_afresh(self) -> Any:
+        """Take a new client, in a process that was forked from another; gives the other's."""
+        inherited = self.client
+        self._end.detach()
+        self._open()
+        return inherited
 
     def run(self, program: Program[T]) -> T:
         """The program's result."""

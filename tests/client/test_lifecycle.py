@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import httpx
 import pytest
 
-from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai
+from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai, forks
 from noukai_sdk.pools import MOST_YOUNG, Lease
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
@@ -235,6 +237,43 @@ def test_one_sync_client_in_many_threads(service: Service) -> None:
         results = list(pool.map(lambda n: flow.execute(message=str(n)).result, range(64)))
     assert results == [{"grade": 3}] * 64
     assert sorted(int(request.body["message"]) for request in service.requests) == list(range(64))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_connections_of_its_own(service: Service) -> None:
+    """As with gunicorn's preload or multiprocessing: two readers of one socket mix up answers."""
+    with SYNC.make() as client:
+        flow = client.flow("grade-3")
+        flow.execute(message="parent")
+        child = os.fork()
+        if child == 0:
+            try:
+                flow.execute(message="child")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        flow.execute(message="parent")
+    first, of_child, last = service.requests
+    assert of_child.body == {"message": "child"}
+    assert of_child.client != first.client == last.client
+
+
+def test_starting_afresh(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a forked process does first, done in this one."""
+    monkeypatch.setattr(forks, "_owners", WeakSet())
+    monkeypatch.setattr(forks, "_inherited", inherited := [])
+    with httpx.Client() as mine, SYNC.make(http_client=mine) as other, SYNC.make() as client:
+        client.flow("grade-3").execute(message="hi")
+        before = client._transport.client
+        forks._after_fork()
+        client.flow("grade-3").execute(message="hi")
+        assert inherited == [before]
+        assert not before.is_closed
+        assert client._transport.client is not before
+        assert other._transport.client is mine  # the user's own is the user's to renew
+    assert client._transport.client.is_closed
+    before.close()
 
 
 def test_the_sync_client_inside_a_running_loop(service: Service) -> None:
