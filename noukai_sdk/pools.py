@@ -26,6 +26,11 @@ KEPT = 5.0
 # How many that were kept too long one request takes away: all at once would hold it up.
 MOST_DISMISSED = 10
 
+# After so many seconds without a request the loop gets a few turns to hear of connections that the server
+# has closed: aiohttp would send on one of them if the loop stood still meanwhile. (httpx looks itself.)
+QUIET = 0.5
+TURNS = 3
+
 # How many requests may be young at once, and for how many seconds one is. A thousand that are sent in one
 # breath cost Python's collector a fifth of the time; sent in waves they do not, and those that are answered
 # late, as models do, stop being young long before. It is as long as a processor takes to send so many:
@@ -148,6 +153,7 @@ class _LoopClients:
         self._all: set[Any] = set() if self._shared is None else {self._shared}
         self._idle: deque[tuple[Any, float]] = deque()
         self._lent: set[Lease] = set()
+        self._used = time.monotonic()
         # Event loops close their async generators before they stop: that is when connections that
         # belong to the loop must go, whether or not somebody thought of aclose().
         self._guard = self._close_with_loop()
@@ -166,7 +172,7 @@ class _LoopClients:
         lease = Lease(self._client(), self, start)
         self._lent.add(lease)
         try:
-            await self._dismiss()
+            await (self._dismiss() if self._shared is None else self._listen())
         except BaseException:  # cancelled
             lease.give_back()
             raise
@@ -175,8 +181,9 @@ class _LoopClients:
     def take_back(self, lease: Lease) -> None:
         if lease in self._lent:
             self._lent.discard(lease)
+            self._used = time.monotonic()
             if lease.client is not self._shared:
-                self._idle.append((lease.client, time.monotonic()))
+                self._idle.append((lease.client, self._used))
 
     def _client(self) -> Any:
         if self._shared is not None:
@@ -195,6 +202,11 @@ class _LoopClients:
             client, _since = self._idle.popleft()
             self._all.discard(client)
             await client.aclose()
+
+    async def _listen(self) -> None:
+        if time.monotonic() - self._used > QUIET:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         await self._guard.aclose()

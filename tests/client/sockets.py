@@ -51,6 +51,19 @@ def read_request(connection: socket.socket) -> bytes:
     return head
 
 
+def answer_once(closed: threading.Event) -> Callable[[socket.socket], None]:
+    """Answers, promises to keep the connection, closes it, and sets ``closed``."""
+    body = b'{"status": "completed", "result": 1}'
+
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(ANSWER + b"content-length: %d\r\n\r\n" % len(body) + body)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    return handle
+
+
 def hang_up(connection: socket.socket) -> None:
     read_request(connection)
 

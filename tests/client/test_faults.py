@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,6 +119,22 @@ async def test_a_server_that_breaks_off(
         assert len(connections) >= 2  # aiohttp sends a read again by itself
     else:
         assert len(connections) == 2
+
+
+async def test_a_connection_that_was_closed_while_nobody_looked(
+    side: Side, points_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that stands still, as between a notebook's cells, does not hear of it in time."""
+    monkeypatch.setattr("noukai_sdk.pools.QUIET", 0.0)
+    closed = threading.Event()
+    with sockets.serve_sockets(sockets.answer_once(closed)) as (url, connections):
+        points_at(url)
+        async with side.flow() as flow:
+            for _ in range(4):
+                closed.clear()
+                assert (await side.call(flow.execute, message="hi")).result == 1
+                assert closed.wait(20)  # in the event loop's own thread
+    assert len(connections) == 4
 
 
 @pytest.mark.parametrize("method", METHODS)
