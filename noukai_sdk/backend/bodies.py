@@ -64,6 +64,9 @@ async def read_body(request: Request, settings: Settings) -> Body:
 async def _read(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit + _MOST_DISCARDED:
+        raise _too_large(limit)
     async for chunk in request.stream():
         size += len(chunk)
         if size <= limit:
@@ -72,8 +75,12 @@ async def _read(request: Request, limit: int) -> bytes:
             break
     # Only now: a client that is still sending would see a broken connection instead of the answer.
     if size > limit:
-        raise Refusal(413, "MESSAGES_TOO_LARGE", f"the request has more than {limit} bytes")
+        raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "MESSAGES_TOO_LARGE", f"the request has more than {limit} bytes")
 
 
 def parse_body(data: bytes, settings: Settings) -> Body:

@@ -4,11 +4,12 @@ Codes beyond those of the wire contract, where it has no word of its own: INVALI
 JSON or a field of the wrong type), INVALID_VERSION, ATTACHMENTS_INVALID, SESSION_ID_INVALID (400),
 UNAUTHENTICATED (401), FORBIDDEN, SESSION_FORBIDDEN (403), SESSION_NOT_FOUND, STEP_NOT_FOUND,
 ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), SESSION_EXPIRED (410),
-STORE_UNAVAILABLE (503, the database is full, locked or gone).
+STORE_UNAVAILABLE (503, the database is full, locked or gone), STOPPED (503).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -92,6 +93,12 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # The server stops, and waits no longer. It would answer by a plain 500, and log a page of
+            # traceback. A stream is cut off by it as soon as we return.
+            if not has_started:
+                message = "the backend was stopped before the call had ended"
+                await _answer(503, "STOPPED", message)(scope, receive, send_with_id)
         except Exception:
             logger.exception("request %s failed", name)
             # A cut stream must look cut.
@@ -156,7 +163,7 @@ async def _bad_argument(_request: Request, error: RequestValidationError) -> Res
 
 async def _bad_route(request: Request, error: HTTPException) -> Response:
     code = _HTTP_CODES.get(error.status_code, "INVALID_REQUEST")
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
     return _answer(error.status_code, code, message, headers=error.headers)
 
 

@@ -160,6 +160,8 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
         app,
         log_level="warning",
         access_log=False,
+        # There are none here: a request for one is answered as any other.
+        ws="none",
         timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=_KEEP_ALIVE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,24 @@ def test_long_names_are_stored(stored: Backend) -> None:
     first, second = stored.session("long")
     assert [s["stepId"] for s in first["steps"]] == [LONG, "bad"]
     assert second["errorAtStep"] == f"bad{LONG}"
+
+
+def test_a_body_that_is_announced_too_large_is_not_waited_for(backend: Backend) -> None:
+    host, port = backend.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            f"POST /api/v1/seq/acme/{HELLO}/execute HTTP/1.1\r\nHost: x\r\n"
+            "Authorization: Bearer nk_dev\r\nContent-Length: 99999999999\r\n\r\n{".encode()
+        )
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"x-request-id: req_" in answer
+
+
+def test_a_path_is_not_given_back_whole(backend: Backend) -> None:
+    answer = backend.get("/" + "a" * 50_000)
+    assert code_of(answer) == (404, "ROUTE_NOT_FOUND")
+    assert len(answer.content) < 1000
 
 
 def nested(levels: int, innermost: Any = "end") -> Any:

@@ -24,6 +24,12 @@ from noukai_sdk.cli.commands import noukai
 from tests.servers import Server, free_port, serve_backend, serve_command, wait_until
 
 HEADERS = {"Authorization": "Bearer nk_dev", "X-Session-Id": "dev"}
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 HELLO = "/seq/acme/samples/hello-world"
 
 
@@ -52,6 +58,9 @@ def test_says_what_it_serves(tmp_path: Path) -> None:
     with serve_backend(tmp_path, flows=flows, env=keys) as server:
         said = server.output()
         assert execute(server).json()["status"] == "completed"
+        # There are no websockets: a request for one is like any other.
+        asked = httpx.get(f"{server.api}{HELLO}/execute", headers=WEBSOCKET)
+        assert (asked.status_code, "x-request-id" in asked.headers) == (405, True)
         assert execute(server, Authorization="Bearer nk_very_secret").status_code == 403
     assert f"{server.api}\n" in said
     assert "API key: nk_dev and 1 more from NOUKAI_DEV_KEYS\n" in said
@@ -182,37 +191,49 @@ def test_what_was_in_progress_when_it_stopped_has_failed_or_is_cancelled(
 ) -> None:
     """A job is not run again: nobody knows how much of it was paid for."""
     command = ["python", "-c", SLOW, "dev", "--port", "{port}", "--db", str(tmp_path / "noukai.db")]
-    left: list[Exception] = []
+    ended: dict[str, httpx.Response | httpx.TransportError] = {}
     with serve_command(command, ready="/healthz") as server:
 
-        def stream() -> None:
+        def call(verb: str) -> None:
+            url = f"{server.api}{HELLO}/{verb}"
             try:
-                with httpx.stream(
-                    "POST", f"{server.api}{HELLO}/step", json={"message": "a"}, headers=HEADERS
-                ) as response:
-                    response.read()
+                ended[verb] = httpx.post(url, json={"message": "a"}, headers=HEADERS, timeout=60)
             except httpx.TransportError as error:
-                left.append(error)
+                ended[verb] = error
 
-        job = httpx.post(f"{server.api}{HELLO}/jobs", json={"message": "a"}, headers=HEADERS).json()
-        follower = threading.Thread(target=stream)
-        follower.start()
-        wait_until(lambda: httpx.get(f"{server.url}/dev/stats").json()["modelCalls"] == 2)
+        call("jobs")
+        callers = [threading.Thread(target=call, args=[verb]) for verb in ("execute", "step")]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: httpx.get(f"{server.url}/dev/stats").json()["modelCalls"] == 3)
         # A model that is at work is no row in the database yet.
         session_url = f"{server.api}/seq/sessions/dev"
         wait_until(
-            lambda: len(httpx.get(session_url, headers=HEADERS).json().get("executions", ())) == 2
+            lambda: len(httpx.get(session_url, headers=HEADERS).json().get("executions", ())) == 3
         )
         end(server)
-        follower.join(20)
+        for caller in callers:
+            caller.join(20)
+        assert "Traceback" not in server.output()
+    assert isinstance(ended["step"], httpx.TransportError)
+    if end is Server.stop:
+        answer = ended["execute"]
+        assert isinstance(answer, httpx.Response)
+        assert answer.status_code == 503
+        assert answer.json()["detail"]["code"] == "STOPPED"
+        assert answer.headers["x-request-id"].startswith("req_")
+    job = ended["jobs"]
+    assert isinstance(job, httpx.Response)
     with serve_backend(tmp_path) as server:
-        poll = httpx.get(f"{server.api}{HELLO}/jobs/{job['executionId']}", headers=HEADERS).json()
+        name = job.json()["executionId"]
+        poll = httpx.get(f"{server.api}{HELLO}/jobs/{name}", headers=HEADERS).json()
         assert poll["status"] == "failed"
         assert poll["error"]["code"] == "INTERNAL_ERROR"
         assert "stopped" in poll["error"]["message"]
         session = httpx.get(f"{server.api}/seq/sessions/dev", headers=HEADERS).json()
         statuses = [run["status"] for run in session["executions"]]
-        assert statuses == ["failed", "failed" if end is Server.kill else "cancelled"]
+        cut_off = "failed" if end is Server.kill else "cancelled"
+        assert statuses == ["failed", cut_off, cut_off]
 
 
 def test_a_live_trace_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
