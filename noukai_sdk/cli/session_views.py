@@ -44,12 +44,18 @@ def _row(recording: Recording, first: float) -> dict[str, Any]:
         "executionId": recording.execution_id,
         "input": (recording.request or {}).get("message"),
         "output": recording.output,
-        "error": recording.error.message if recording.error else recording.unavailable,
+        "error": _trouble(recording),
         "tokens": tokens,
         "costUsd": cost,
         "startMs": _ms(recording.started_at, first),
         "durationMs": _ms(recording.completed_at, recording.started_at),
     }
+
+
+def _trouble(recording: Recording) -> str | None:
+    if recording.error is not None:
+        return recording.error.message
+    return "given up by its caller" if recording.given_up else recording.unavailable
 
 
 def views(title: str, recordings: Sequence[Recording]) -> list[RenderableType]:

@@ -36,6 +36,7 @@ class Draft:
         self._rounds: list[ToolRound] = []
         self._events: list[dict[str, Any]] = []
         self._closed = False
+        self._given_up = False
         self._chunks: list[tuple[float, int]] = []
         self._arrived: float | None = None
         self._statuses: list[dict[str, Any]] = []
@@ -107,6 +108,12 @@ class Draft:
         self._error = recorded_error(error)
         self._ended = self._now()
 
+    def dropped(self, item: Any) -> None:
+        """The caller wants no more, when the program had yielded ``item``."""
+        if isinstance(item, Want):  # else a reader has left a stream between two events
+            self._given_up = True
+            self._ended = self._now()
+
     def looked(self, status: JobStatus) -> None:
         """A look at the call's job."""
         self._statuses.append(dump(status))
@@ -136,6 +143,7 @@ class Draft:
             rounds=tuple(self._rounds),
             events=tuple(self._events),
             closed=self._closed,
+            given_up=self._given_up,
             chunks=tuple(self._chunks),
             statuses=tuple(self._statuses),
             look_errors=tuple(self._look_errors),

@@ -75,7 +75,6 @@ def _starts(recording: Recording) -> set[int]:
 
 def _whole(recording: Recording) -> list[tuple[float, int]]:
     """What a source without chunks tells of the time that a call took."""
-    began, ended = recording.started_at, recording.completed_at
-    if recording.kind == "step" or began is None or ended is None:
+    if recording.kind == "step" or recording.started_at is None or recording.completed_at is None:
         return []
-    return [(0.0, 0), (max(0.0, ended - began), 1)]
+    return [(0.0, 0), (recording.seconds, 1)]

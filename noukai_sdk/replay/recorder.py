@@ -118,6 +118,9 @@ def _listen(draft: Draft, program: Program[Any]) -> Program[Any]:
             draft.see(item)
             try:
                 outcome = yield item
+            except GeneratorExit:
+                draft.dropped(item)
+                raise
             except Exception as error:  # noqa: BLE001 - thrown in for the program, not for us
                 item = program.throw(error)
             else:

@@ -31,6 +31,7 @@ class Recording(BaseModel):
             1)`` for each whole answer and each error. Empty where that was not recorded.
         statuses: What each look at a job saw.
         look_errors: Looks that ended in an error: ``(number of statuses seen before, the error)``.
+        given_up: The caller stopped waiting (a timeout, a cancelled task), at ``completed_at``.
         unavailable: Why the recording cannot be served, where it cannot.
     """
 
@@ -57,6 +58,7 @@ class Recording(BaseModel):
     statuses: tuple[dict[str, Any], ...] = ()
     look_errors: tuple[tuple[int, RecordedError], ...] = ()
     truncated: bool = False
+    given_up: bool = False
     unavailable: str | None = None
 
     @cached_property
@@ -77,6 +79,13 @@ class Recording(BaseModel):
             return self.statuses[-1].get("result")
         ends = [event for event in self.events if event.get("eventType") == "flow_completed"]
         return ends[-1].get("result") if ends else None
+
+    @property
+    def seconds(self) -> float:
+        """How long the call took; 0 where that is not known."""
+        if self.started_at is None or self.completed_at is None:
+            return 0.0
+        return max(0.0, self.completed_at - self.started_at)
 
     def __str__(self) -> str:
         return (

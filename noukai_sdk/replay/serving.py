@@ -22,7 +22,7 @@ from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolRes
 from ..models.sessions import RecordedError
 from ..protocol.answers import error_class, first_problem
 from ..protocol.call import FlowCall
-from ..protocol.program import TURN, Program
+from ..protocol.program import TURN, Program, Sleep
 from ..protocol.requests import encode
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
@@ -34,6 +34,10 @@ from .recording import Recording
 
 Answer = ExecuteResult | PausedResult
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# How much longer a call takes than it took until its caller gave it up: a timeout ends it before.
+_LONGER = 1.5
+_AT_LEAST = 0.5  # seconds
 
 
 def play(player: Player, call: FlowCall, ticket: Ticket) -> Program[Any]:
@@ -94,6 +98,7 @@ class _Reading:
         if recording.error is not None and recording.kind == "job":
             yield from self._pace.part()
             raise self._error(recording.error)
+        yield from self._wait_in_vain()
         if recording.result is None or recording.kind != "job":
             raise self._player.missed(
                 self._call,
@@ -130,6 +135,7 @@ class _Reading:
             results = yield from self._rounds.answer(self._call.tool_handler, paused)
             self._check_results(index, results)
         yield from self._pace.part()
+        yield from self._wait_in_vain()
         return self._final()
 
     def _resumed(self, number: int, results: Sequence[ToolResult]) -> Program[Answer]:
@@ -163,6 +169,7 @@ class _Reading:
             if isinstance(event, StepPaused):
                 cursor.next_step()
         yield from self._pace.part()
+        yield from self._wait_in_vain()
         if self._recording.error is not None:
             raise self._error(self._recording.error)
         if not self._recording.closed:
@@ -220,6 +227,19 @@ class _Reading:
             status_code=error.status_code,
             code=error.code,
             execution_id=self._recording.execution_id,
+        )
+
+    def _wait_in_vain(self) -> Program[None]:
+        """Be as slow as the call was when its caller gave it up, so that its caller can do so again."""
+        if not self._recording.given_up:
+            return
+        seconds = self._recording.seconds
+        yield Sleep(seconds * _LONGER + _AT_LEAST)
+        raise self._player.missed(
+            self._call,
+            self._ticket,
+            f"Its caller gave it up after {seconds:.3g} s when it was recorded (a timeout, or a task "
+            "that was cancelled), and waits for an answer now: there is none.",
         )
 
     def _ends_here(self) -> NoukaiError:

@@ -207,6 +207,12 @@ def test_a_file_that_is_not_there_is_said(source: str) -> None:
         assert said in refused.stderr
 
 
+def test_a_call_that_was_given_up_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "slow.jsonl"
+    write_cassette(path, None, [Recording(slug="slow", kind="execute", given_up=True)])
+    assert told("show", str(path))["calls"][0]["error"] == "given up by its caller"
+
+
 def test_texts_tell_the_terminal_nothing(tmp_path: Path) -> None:
     path = tmp_path / "hostile.jsonl"
     hostile = "\x1b[31m[red]a[/]\x9b2Jb\n"

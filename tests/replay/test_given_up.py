@@ -1,0 +1,109 @@
+"""Calls whose callers stopped waiting: a timeout, a cancelled task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from noukai_sdk import ReplayMissError
+from noukai_sdk.replay.files import read_cassette, write_cassette
+from noukai_sdk.replay.recording import Recording
+from tests.replay.live import LiveAsync, recorded, replayed
+from tests.servers import serve_app
+
+pytestmark = pytest.mark.anyio
+
+
+async def service(scope: Any, receive: Any, send: Any) -> None:
+    """Never answers a slow flow."""
+    await receive()
+    if "slow" in scope["path"]:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    answer = {"status": "completed", "result": scope["path"].split("/")[-2], "executionId": "e"}
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+@pytest.fixture(scope="module")
+def service_url() -> Iterator[str]:
+    with serve_app(service, lifespan="off") as url:
+        yield url
+
+
+@pytest.fixture
+async def live(
+    service_url: str, redirect_dev: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    redirect_dev(service_url)
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
+    live = LiveAsync()
+    yield live
+    await live.client.aclose()
+
+
+SLOW = {
+    "execute": lambda live: live.execute(slug="slow"),
+    "events": lambda live: live.events("x", slug="slow"),
+    "job": lambda live: live.submit(slug="slow"),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+async def test_what_was_given_up_is_given_up_again(
+    live: LiveAsync, tmp_path: Path, kind: str
+) -> None:
+    async def body(live: LiveAsync) -> list[Any]:
+        with anyio.move_on_after(0.05):
+            return [await SLOW[kind](live)]
+        return [(await live.execute(slug="quick")).result]
+
+    path = tmp_path / "c.jsonl"
+    assert await recorded(live, path, body) == ["quick"]
+    slow, quick = read_cassette(path).recordings
+    assert (slow.result, slow.given_up, quick.given_up) == (None, True, False)
+    assert await replayed(live, path, body) == ["quick"]
+    assert await replayed(live, path, body, pacing="recorded") == ["quick"]
+
+
+@pytest.mark.parametrize("kind", SLOW)
+async def test_who_waits_for_it_now_is_told(live: LiveAsync, tmp_path: Path, kind: str) -> None:
+    async def body(live: LiveAsync) -> list[Any]:
+        with anyio.move_on_after(0.01):
+            await SLOW[kind](live)
+        return []
+
+    await recorded(live, tmp_path / "c.jsonl", body)
+    with pytest.raises(ReplayMissError, match=r"gave it up after [\d.]+ s when it was recorded"):
+        await replayed(live, tmp_path / "c.jsonl", SLOW[kind])
+
+
+async def test_a_file_that_does_not_say_when(live: LiveAsync, tmp_path: Path) -> None:
+    write_cassette(
+        tmp_path / "c.jsonl", None, [Recording(slug="slow", kind="execute", given_up=True)]
+    )
+    with pytest.raises(ReplayMissError, match="gave it up after 0 s"):
+        await replayed(live, tmp_path / "c.jsonl", SLOW["execute"])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_first_of_two_wins_again(
+    live: LiveAsync, tmp_path: Path, anyio_backend: str
+) -> None:
+    async def body(live: LiveAsync) -> list[Any]:
+        calls = [asyncio.ensure_future(live.execute(slug=slug)) for slug in ("slow", "quick")]
+        done, others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(calls)
+        return [call.result().result for call in done]
+
+    assert await recorded(live, tmp_path / "c.jsonl", body) == ["quick"]
+    assert await replayed(live, tmp_path / "c.jsonl", body) == ["quick"]
