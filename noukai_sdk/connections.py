@@ -20,7 +20,9 @@ from .network import check_allowed
 from .protocol.call import Service
 from .protocol.program import Request
 
-_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+_NOT_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
+)
 _NOT_SENT_AIOHTTP = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"})
 _HTTP_FAULTS = frozenset({"HTTPError", "StreamError", "InvalidURL", "ClientError", "OSError"})
 _CLOSED = ("client has been closed", "Session is closed", "Connection closed.")

@@ -11,6 +11,8 @@ from .connections import fault_from
 from .errors import ClientClosedError
 from .protocol.program import CallTools, Program, Response, Want
 
+BOM = b"\xef\xbb\xbf"
+
 Keep = Callable[[Any], bool]
 """Tells whether the caller gets an event; may raise to end the stream."""
 
@@ -66,7 +68,8 @@ def not_awaitable(results: Any) -> Any:
 
 def whole(response: Any) -> Response:
     """The HTTP library's answer, read to its end, as the programs know it."""
-    return Response(response.status_code, response.headers, response.content)
+    # A byte order mark is no JSON, and some proxies add one.
+    return Response(response.status_code, response.headers, response.content.removeprefix(BOM))
 
 
 def let_go(response: Any) -> None:

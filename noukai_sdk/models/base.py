@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class WireModel(BaseModel):
@@ -24,6 +27,18 @@ class WireModel(BaseModel):
     def __eq__(self, other: object) -> bool:
         # What a client hangs on a model (how to resume it) does not make it another value.
         return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Nor can it be pickled: the copy is data.
+        state = super().__getstate__()
+        hung = state["__pydantic_private__"]
+        return {**state, "__pydantic_private__": hung and dict.fromkeys(hung)}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A deep copy goes on with the same client: connections cannot be copied.
+        memo = {} if memo is None else memo
+        memo.update((id(hung), hung) for hung in (self.__pydantic_private__ or {}).values())
+        return super().__deepcopy__(memo)
 
     __hash__ = None  # type: ignore[assignment]  # models can change, as pydantic's own
 

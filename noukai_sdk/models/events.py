@@ -133,7 +133,8 @@ class ToolCallsRequired(WireModel):
             tool_results: One result a tool call, in any form that ``PausedResult.resume`` takes.
 
         Raises:
-            TypeError: The event did not come from an async client's stream.
+            TypeError: The event did not come from an async client's stream, or the stream has gone
+                on without the results.
 
         Example:
             >>> async for event in flow.events(message="...", tools=tools):  # doctest: +SKIP

@@ -32,7 +32,7 @@ def send(service: Service, request: Request) -> Program[Response]:
 def open_stream(service: Service, request: Request) -> Program[Response]:
     """Send ``request`` and leave the answer's body open for ReadChunk."""
     response = yield from exchange(service, request, OpenStream)
-    kind = response.headers.get("content-type", "")
+    kind = response.headers.get("content-type", "").lower()
     # A proxy's page, for example: read as events it would be an empty stream.
     if kind.startswith(NO_STREAM):
         raise FlowExecutionError(

@@ -171,6 +171,8 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
                 return None
     # After a pause the stream is read to its end, so that the connection serves the next call.
     yield CloseStream()
+    if pause is None:
+        logger.warning("the stream of run %s closed before the run's end", cursor.execution_id)
     return pause
 
 
@@ -198,7 +200,10 @@ def ask_consumer(pause: ToolCallsRequired) -> Program[list[dict[str, Any]] | Non
         staged.append(wire_results(results))
 
     pause._stage = stage
-    yield pause
+    try:
+        yield pause
+    finally:
+        pause._stage = _too_late
     if not staged:
         logger.warning(
             "run %s was left paused: its ToolCallsRequired event was not resumed",
@@ -206,3 +211,7 @@ def ask_consumer(pause: ToolCallsRequired) -> Program[list[dict[str, Any]] | Non
         )
         return None
     return staged[-1]
+
+
+def _too_late(results: Sequence[ToolResult]) -> None:
+    raise TypeError("the stream has gone on or ended: await event.resume() inside the loop")

@@ -45,6 +45,12 @@ async def test_a_result(side: Side, service: Service) -> None:
     )
 
 
+async def test_a_byte_order_mark(side: Side, service: Service) -> None:
+    service.says(Reply(b'\xef\xbb\xbf{"status": "completed", "result": 1}'))
+    async with side.flow() as flow:
+        assert (await side.call(flow.execute, message="hi")).result == 1
+
+
 async def test_the_request_is_the_wires(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         await side.call(flow.execute, **EVERYTHING, session_id="s-1", extra_headers={"X-Mine": "1"})

@@ -148,7 +148,7 @@ async def test_a_stream_without_end_is_left_all_the_same(
         ("WriteTimeout", APITimeoutError, True),
         ("RemoteProtocolError", APIConnectionError, True),
         ("LocalProtocolError", APIConnectionError, True),
-        ("ProxyError", APIConnectionError, True),
+        ("ProxyError", APIConnectionError, False),
         ("DecodingError", APIConnectionError, True),
         ("TooManyRedirects", APIConnectionError, True),
         ("CloseError", APIConnectionError, True),

@@ -15,7 +15,7 @@ import anyio
 import httpx
 import pytest
 
-from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai, forks
+from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai, forks, pools
 from noukai_sdk.pools import MOST_YOUNG, Lease
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
@@ -350,11 +350,12 @@ async def test_clients_that_rest_too_long_go_a_few_at_a_time(
     assert left == ([1, 1, 1] if async_side.fast else [15, 5, 1])
 
 
-async def test_cancelled_while_resting_clients_go(
+async def test_cancelled_before_it_is_sent(
     async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancelled request gives its client back."""
-    monkeypatch.setattr("noukai_sdk.pools._LoopClients._dismiss", lambda self: anyio.sleep(3600))
+    for waits in ("_dismiss", "_listen"):
+        monkeypatch.setattr(pools._LoopClients, waits, lambda self: anyio.sleep(3600))
     async with async_side.client() as client:
         with anyio.move_on_after(0.05):
             await client.flow("grade-3").execute(message="hi")

@@ -287,6 +287,32 @@ async def test_a_pause_that_is_not_answered_ends_the_stream(
     assert "was not resumed" in caplog.text
 
 
+@pytest.mark.parametrize("leave", [True, False], ids=["left", "gone on"])
+async def test_results_that_come_too_late_are_refused(
+    async_side: Side, service: Service, leave: bool
+) -> None:
+    """They would be lost in silence."""
+    service.says(stream(STARTED, ASKS))
+    async with async_side.flow() as flow:
+        events = await async_side.collect(
+            flow.events(message="hi"),
+            stop=lambda event: leave and event.type == "tool_calls_required",
+        )
+        with pytest.raises(TypeError, match="the stream has gone on or ended"):
+            await events[-1].resume(tool_results=RESULTS)
+
+
+@pytest.mark.parametrize("parts", [(), (STARTED, output("x"))], ids=["empty", "begun"])
+async def test_a_stream_that_closes_too_early_is_told(
+    side: Side, service: Service, caplog: pytest.LogCaptureFixture, parts: Any
+) -> None:
+    service.says(stream(*parts))
+    with caplog.at_level(logging.WARNING, "noukai_sdk"):
+        async with side.flow() as flow:
+            assert len(await side.collect(flow.events(message="hi"))) == len(parts)
+    assert "closed before the run's end" in caplog.text
+
+
 async def test_bad_results_are_refused_where_they_are_given(
     async_side: Side, service: Service
 ) -> None:

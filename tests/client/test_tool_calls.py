@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -213,6 +215,22 @@ async def test_bad_results_by_hand(side: Side, service: Service) -> None:
         with pytest.raises(ValueError, match="'call_1' needs 'output' or 'content'"):
             await side.resume(paused, [{"tool_call_id": "call_1"}])
     assert len(service.requests) == 1
+
+
+async def test_copies_of_a_pause(side: Side, service: Service) -> None:
+    """A pickled one is data: it can be looked at, and not resumed."""
+    service.says(PAUSED, DONE)
+    async with side.flow() as flow:
+        paused = await side.call(flow.execute, message="hi")
+        pickled = pickle.loads(pickle.dumps(paused))
+        assert pickled == paused
+        with pytest.raises(TypeError, match="did not come from a client"):
+            await side.resume(pickled, RESULTS)
+        copied = copy.deepcopy([paused, paused])
+        assert copied[0] is copied[1]
+        assert copied[0] == paused
+        assert copied[0].tool_calls[0] is not paused.tool_calls[0]
+        assert (await side.resume(copied[0], RESULTS)).status == "completed"
 
 
 def test_a_pause_of_no_client_cannot_be_resumed() -> None:

@@ -105,7 +105,7 @@ def test_retry_after_says_nothing_on_final_answers() -> None:
         play(exchange.send(a_service(), GET), [answer(None, 404, retry_after="0")])
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/html; charset=utf-8"])
+@pytest.mark.parametrize("kind", ["application/json", "Text/HTML; charset=utf-8"])
 def test_an_answer_that_is_no_stream_is_not_read_as_an_empty_one(kind: str) -> None:
     with pytest.raises(FlowExecutionError, match="no event stream") as caught:
         play(
