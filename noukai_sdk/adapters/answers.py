@@ -102,15 +102,29 @@ def verdict(scope: Scope, failure: Exception | None, status: int | None) -> Answ
     Returns:
         What to answer instead, None where the application's own answer stands.
     """
-    error = _settled(scope) if failure is None else _replay_error_in(failure)
+    found = None if failure is None else _replay_error_in(failure)
+    error = found or _unsettled(scope, failure)
     scope.end()
     if error is None:
         return None
-    logger.warning("replay of session %s: %s [%s]", scope.session_id, error, scope.report.summary())
+    other = (
+        failure if found is None else None
+    )  # said nowhere else: the answer is not the application's
+    summary = scope.report.summary()
+    logger.warning(
+        "replay of session %s: %s [%s]", scope.session_id, error, summary, exc_info=other
+    )
+    note = _note(error, other, status)
+    return error_answer(error, note=note, headers=session_headers(scope), report=scope.report)
+
+
+def _note(error: ReplayError, failure: Exception | None, status: int | None) -> str:
+    """What else there is to say of an application whose answer is replaced."""
+    if failure is not None:
+        return f" (The application went on, and failed with {type(failure).__name__}.)"
     # Calls that were never made often have their reason here: a 303 to the login, a 401, a 422.
     hidden = isinstance(error, ReplayLeftoverError) and (status or 0) >= HTTPStatus.MULTIPLE_CHOICES
-    note = f" (The application had answered {status}.)" if hidden else ""
-    return error_answer(error, note=note, headers=session_headers(scope), report=scope.report)
+    return f" (The application had answered {status}.)" if hidden else ""
 
 
 def error_answer(
@@ -148,9 +162,12 @@ def _message(error: NoukaiError, code: str) -> str:
     return f"The service that holds the session refused{status} ({name}); see this server's log."
 
 
-def _settled(scope: Scope) -> ReplayError | None:
+def _unsettled(scope: Scope, failure: Exception | None) -> ReplayError | None:
     try:
         scope.settle()
+    except ReplayLeftoverError as error:
+        # Who fails makes no more calls. But a miss that was caught is often why.
+        return error if failure is None else None
     except ReplayError as error:
         return error
     return None

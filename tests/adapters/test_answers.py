@@ -170,6 +170,17 @@ def test_leftovers_behind_another_answer_say_which_that_was(status: int) -> None
         assert b"application" not in answer.body
 
 
+def test_a_miss_that_was_caught_comes_before_what_it_led_to(caplog: Any) -> None:
+    caplog.set_level(logging.WARNING, "noukai_sdk")
+    answer = verdict(Replay(ReplayMissError("missed")), AttributeError("of None"), 500)
+    assert answer
+    assert json.loads(answer.body)["message"] == (
+        "missed (The application went on, and failed with AttributeError.)"
+    )
+    assert "AttributeError: of None" in caplog.text
+    assert verdict(Replay(ReplayLeftoverError("left")), AttributeError("of None"), 500) is None
+
+
 def raised(*errors: Exception) -> Exception:
     """The last error, raised while the ones before were handled."""
     for earlier, later in pairwise(errors):
