@@ -11,6 +11,7 @@ from .capture import keeps_snapshots, keeps_steps, kept, kept_events
 from .encoding import loaded, stored
 from .run import Run
 from .run_log import RunLog, StepRecord
+from .store.writer import Changes
 
 Row = dict[str, Any]
 
@@ -102,8 +103,30 @@ def step_ids(row: Mapping[str, Any]) -> list[str]:
 
 def open_steps(row: Mapping[str, Any]) -> list[StepRecord]:
     """The steps that the run of this row is in the middle of."""
+    return list(_log(row).open_steps.values())
+
+
+def _log(row: Mapping[str, Any]) -> RunLog:
     state = loaded(row["state"])
-    return list(RunLog.at(state["log"]).open_steps.values()) if state else []
+    return RunLog.at(state["log"]) if state else RunLog()
+
+
+def cut_off(row: Mapping[str, Any], status: str, error: dict[str, Any], now: int) -> Changes:
+    """The run of this row as it ends with nobody driving it, its steps in progress with it."""
+    mode = row["capture_mode"]
+    log = _log(row)
+    error_at_step = log.interrupt(error, now, waiting=True)
+    steps = [step_row(row["id"], mode, step) for step in log.take()[2]] if keeps_steps(mode) else []
+    ended = {
+        **row,
+        "status": status,
+        "completed_at": now,
+        "updated_at": now,
+        "error_at_step": error_at_step,
+        "error": stored(error),
+        "state": None,
+    }
+    return Changes([ended], steps)
 
 
 def run_from(row: Mapping[str, Any], flow: Flow) -> Run:

@@ -138,13 +138,18 @@ class RunLog:
             self.steps.append(item)
             del self.open_steps[item.step_id, item.loop_index]
 
-    def interrupt(self, error: dict[str, Any], now: int) -> str | None:
+    def interrupt(self, error: dict[str, Any], now: int, *, waiting: bool = False) -> str | None:
         """No step is in progress any more, but those that wait for tools: the others have failed.
+
+        Args:
+            error: What they fail with.
+            now: Microseconds since 1970.
+            waiting: Those that wait for tools have failed too.
 
         Returns:
             The id of the first of them, None where there was none.
         """
-        running = [step for step in self.open_steps.values() if not step.waits]
+        running = [step for step in self.open_steps.values() if waiting or not step.waits]
         cut_off = [step for step in running if step.loop_index is None]
         for step in cut_off:
             step.error = error

@@ -13,14 +13,16 @@ from ..local.chat import ChatModel
 from ..local.pool import ModelPool
 from .channels import Channels
 from .clock import Clock
-from .encoding import encode
 from .models import CountedModels, Stats
+from .rows import cut_off
 from .runs import INTERRUPTED, Runs, changes_of
 from .settings import Settings
 from .store.store import Store
 
 logger = logging.getLogger("noukai_sdk.backend")
 
+_LEFT_PAUSED = {"code": "CANCELLED", "message": "the run was left paused"}
+_INTERRUPTED = {"code": "INTERNAL_ERROR", "message": INTERRUPTED}
 _DAY = 24 * 3600 * 1_000_000
 _BETWEEN_SWEEPS = 60.0
 
@@ -47,9 +49,7 @@ class Service:
         now = self.clock.now()
         cancelled = await self.store.end_runs(
             ["paused"],
-            as_status="cancelled",
-            error=_error("CANCELLED", "the run was left paused"),
-            now=now,
+            lambda row: cut_off(row, "cancelled", _LEFT_PAUSED, now),
             before=now - int(self.settings.pause_seconds * 1_000_000),
         )
         for execution_id in cancelled:
@@ -87,16 +87,8 @@ async def running(
 async def _end_interrupted(store: Store, clock: Clock) -> None:
     now = clock.now()
     await store.end_runs(
-        ["pending", "running"],
-        as_status="failed",
-        error=_error("INTERNAL_ERROR", INTERRUPTED),
-        now=now,
-        before=now,
+        ["pending", "running"], lambda row: cut_off(row, "failed", _INTERRUPTED, now)
     )
-
-
-def _error(code: str, message: str) -> str:
-    return encode({"code": code, "message": message}).decode()
 
 
 @asynccontextmanager

@@ -256,5 +256,22 @@ def test_a_run_that_was_left_paused_is_cancelled(tmp_path: Path) -> None:
         [execution] = backend.session("left")
         assert execution["status"] == "cancelled"
         assert execution["error"]["code"] == "CANCELLED"
+        assert execution["errorAtStep"] is None
+        assert [s["status"] for s in execution["steps"]] == ["completed"]
         response = backend.post("tests/three/step", {"executionId": left, "stepIndex": 1})
         assert response.status_code == 409
+
+
+def test_a_run_that_was_left_waiting_for_tools_keeps_its_step(tmp_path: Path) -> None:
+    asked = {"message": "Paris?", "tools": WEATHER}
+    with serving(tmp_path) as backend:
+        backend.post("samples/weather/execute", asked, **{"X-Session-Id": "left"})
+        [before] = backend.session("left")[0]["steps"]
+        age(backend, updated_at=1)
+    with serving(tmp_path) as backend:
+        [execution] = backend.session("left")
+        [step] = execution["steps"]
+        assert execution["errorAtStep"] == step["stepId"]
+        assert (before["status"], step["status"]) == ("running", "failed")
+        assert step["inputSnapshot"] == before["inputSnapshot"] is not None
+        assert step["errorSnapshot"] == {"code": "CANCELLED", "message": "the run was left paused"}

@@ -91,7 +91,7 @@ class Item:
     """Something to save."""
 
     id: str
-    status: str = "running"
+    status: str | None = "running"
     events: int = 0
 
 
@@ -169,6 +169,7 @@ async def test_a_write_that_fails_is_told_and_the_writer_goes_on(
     store = await Store.open(url, changes)
     item = Item("a")
     await store.save(item).committed()
+    item.status = None
     waiting = store.save(item)
     with pytest.raises(IntegrityError):
         await waiting.committed()
@@ -226,12 +227,12 @@ def test_a_sweep_that_fails_is_tried_again(
     failed: list[str] = []
     real = Store.end_runs
 
-    async def end_runs(self: Store, statuses: Any, **values: Any) -> list[str]:
+    async def end_runs(self: Store, statuses: Any, *values: Any, **more: Any) -> list[str]:
         if statuses == ["paused"] and not failed:
             failed.append("once")
             raise OSError("disk full")
         swept.append("again")
-        return await real(self, statuses, **values)
+        return await real(self, statuses, *values, **more)
 
     swept: list[str] = []
     monkeypatch.setattr(Store, "end_runs", end_runs)
@@ -245,7 +246,7 @@ async def test_one_that_cannot_be_written_takes_no_other_with_it(
 ) -> None:
     store = await Store.open(url, changes)
     await store.save(Item("a")).committed()
-    bad, good = store.save(Item("a")), store.save(Item("b"))
+    bad, good = store.save(Item("a", status=None)), store.save(Item("b"))
     await good.committed()
     with pytest.raises(IntegrityError):
         await bad.committed()
@@ -286,7 +287,7 @@ async def test_an_outage_in_the_middle_of_a_batch_keeps_what_is_left(
 
     monkeypatch.setattr(writer, "_write", failing)
     # Together, then a alone, then b alone.
-    bad, good = store.save(Item("a")), store.save(Item("b"))
+    bad, good = store.save(Item("a", status=None)), store.save(Item("b"))
     with pytest.raises(StoreUnavailableError, match="the network is down") as caught:
         await good.committed()
     assert caught.value.execution_id == "b"

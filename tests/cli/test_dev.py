@@ -231,6 +231,9 @@ def test_what_was_in_progress_when_it_stopped_has_failed_or_is_cancelled(
         assert poll["error"]["code"] == "INTERNAL_ERROR"
         assert "stopped" in poll["error"]["message"]
         session = httpx.get(f"{server.api}/seq/sessions/dev", headers=HEADERS).json()
+        for execution in session["executions"]:
+            [step] = execution["steps"]
+            assert (step["status"], step["stepId"]) == ("failed", execution["errorAtStep"])
         statuses = [run["status"] for run in session["executions"]]
         cut_off = "failed" if end is Server.kill else "cancelled"
         assert statuses == ["failed", cut_off, cut_off]

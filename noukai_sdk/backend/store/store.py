@@ -87,21 +87,26 @@ class Store:
                 return [dict(row) for row in result.mappings()]
 
     async def end_runs(
-        self, statuses: Sequence[str], *, as_status: str, error: str, now: int, before: int
+        self, statuses: Sequence[str], ended: Callable[[Found], Changes], before: int | None = None
     ) -> list[str]:
-        """End every run in one of ``statuses`` that was last written before ``before``.
+        """End every run in one of ``statuses``.
+
+        Args:
+            statuses: Such as ``"running"``.
+            ended: What is to be written for the run of a row.
+            before: Only those that were last written before this time.
 
         Returns:
             Their ids.
         """
-        change = (
-            update(executions)
-            .where(executions.c.status.in_(statuses), executions.c.updated_at < before)
-            .values(status=as_status, completed_at=now, updated_at=now, error=error, state=None)
-            .returning(executions.c.id)
-        )
+        chosen = select(executions).where(executions.c.status.in_(statuses))
+        if before is not None:
+            chosen = chosen.where(executions.c.updated_at < before)
+        # A run that is gone on with at this moment is written after us, and so as it is then.
         async with self._writer.lock, self._engine.begin() as connection:
-            return [str(name) for name in (await connection.execute(change)).scalars()]
+            rows = [dict(row) for row in (await connection.execute(chosen)).mappings()]
+            await self._writer.put(connection, [ended(row) for row in rows])
+        return [str(row["id"]) for row in rows]
 
     async def forget(self, before: int) -> None:
         """Delete what runs that began before ``before`` took and gave. That they were stays."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .outage import StoreUnavailableError, is_outage
 from .tables import events, executions, steps
@@ -68,7 +68,7 @@ class Saving:
 
 @dataclass
 class Changes:
-    """Rows to write: those of ``executions`` replace what is there, the others are added."""
+    """Rows to write. One that is there already is replaced."""
 
     executions: Rows = field(default_factory=list)
     steps: Rows = field(default_factory=list)
@@ -193,20 +193,24 @@ class Writer:
 
     async def _write(self, changes: Sequence[Changes]) -> None:
         async with self._engine.begin() as connection:
-            for table, insert in self._insert.items():
-                rows = [row for change in changes for row in getattr(change, table.name)]
-                if rows:
-                    await connection.execute(insert, rows)
+            await self.put(connection, changes)
+
+    async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> None:
+        """Write rows within a transaction of the caller's, who holds the lock."""
+        for table, insert in self._insert.items():
+            rows = [row for change in changes for row in getattr(change, table.name)]
+            if rows:
+                await connection.execute(insert, rows)
 
 
 def _inserts(dialect: str) -> dict[Table, Any]:
     # Both dialects have the same words for it, which SQLAlchemy keeps in no class that they share.
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    upsert = insert(executions)
-    changed = {column.name: upsert.excluded[column.name] for column in executions.c}
-    del changed["id"]
-    return {
-        executions: upsert.on_conflict_do_update(index_elements=["id"], set_=changed),
-        steps: insert(steps),
-        events: insert(events),
-    }
+    return {table: _replacing(insert(table), table) for table in (executions, steps, events)}
+
+
+def _replacing(insert: Any, table: Table) -> Any:
+    # A commit whose answer was lost is tried again, and finds its rows there.
+    keys = [column.name for column in table.primary_key]
+    rest = {c.name: insert.excluded[c.name] for c in table.c if c.name not in keys}
+    return insert.on_conflict_do_update(index_elements=keys, set_=rest)
