@@ -19,6 +19,7 @@ from ..errors import FlowNotFoundError, NoukaiError
 from ..local.catalog import FlowCatalog
 from ..local.executor import Executor
 from ..local.flow import Flow
+from ..local.llm_config import LlmConfig
 from ..local.templates import as_text
 from ..models.events import StreamEvent
 from .flow_options import folder, folders, import_from_here, model
@@ -90,7 +91,7 @@ def list_(directory: Path | None, model: str, machine: bool) -> None:
 @told
 def validate(directory: Path | None, machine: bool) -> None:
     """Check every flow file. Each problem has file, line and field; exit code 1 where there is one."""
-    catalog = _catalog(directory)
+    catalog = FlowCatalog(*folders(directory), check_model=LlmConfig.from_spec)
     problems = catalog.problems()
     if machine:
         _print_json({"flows": len(catalog.all()), "problems": [vars(p) for p in problems]})

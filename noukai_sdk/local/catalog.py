@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import FlowExecutionError, FlowNotFoundError
 from .flow import CaptureMode, Flow
+from .flow_entry import CheckModel
 from .flow_file import FlowFile, FlowFileError, FlowProblem
 from .workflow import Workflow
 
@@ -49,6 +50,8 @@ class FlowCatalog:
         *directories: Searched in this order.
         bundled: Search the samples of this package last.
         default_model: The model of steps where neither they nor their flow name one.
+        check_model: Called with each model that a YAML file names; the LlmConfigError that it raises is
+            a problem of the file. None takes any name.
 
     Example:
         >>> catalog = FlowCatalog()
@@ -57,10 +60,15 @@ class FlowCatalog:
     """
 
     def __init__(
-        self, *directories: Path, bundled: bool = True, default_model: str = "offline"
+        self,
+        *directories: Path,
+        bundled: bool = True,
+        default_model: str = "offline",
+        check_model: CheckModel | None = None,
     ) -> None:
         self._directories = [Path(d) for d in directories] + ([BUNDLED] if bundled else [])
         self._default_model = default_model
+        self._check_model = check_model
         self._registered: dict[tuple[str, str, str, int], Flow] = {}
         self._loaded: dict[Path, _Loaded] = {}
         self._lock = threading.Lock()
@@ -161,7 +169,7 @@ class FlowCatalog:
             known = self._loaded.get(path)
             sources = known.sources if known else (path,)
             stamp = _stamp(sources)
-            if stamp[0] is None:
+            if stamp[0] is None and not path.is_symlink():
                 self._loaded.pop(path, None)
                 return None
             if known is None or known.stamp != stamp:
@@ -200,6 +208,7 @@ class FlowCatalog:
             slug=match[1],
             version=int(match[2]) if match[2] else None,
             default_model=self._default_model,
+            check_model=self._check_model,
         ).read()
 
 

@@ -49,7 +49,8 @@ def problems_of(nodes: Sequence[Node]) -> list[Problem]:
     if not nodes:
         return [Problem(None, None, "steps", "there are no nodes: give at least one")]
     names = Names(nodes)
-    found = [*_cycles(nodes)]
+    # Nodes of one id hide each other: what looks like a cycle then may be none.
+    found = [*_cycles(nodes)] if len(names.by_id) == len(nodes) else []
     for place, node in enumerate(nodes):
         for field, message in _faults(node, names):
             found.append(Problem(place, node.id, field, message))

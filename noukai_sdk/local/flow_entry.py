@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .flow import CaptureMode
+from .llm_errors import LlmConfigError
 from .node import Agent, Condition, Function, Node, Transform, Work
 
 Loc = tuple[str | int, ...]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 Need = Annotated[str, Field(pattern=r"^(not )?[A-Za-z_][A-Za-z0-9_-]*$")]
 LoadFunction = Callable[[str], Callable[..., Any]]
+CheckModel = Callable[[str], object]
+"""Raises LlmConfigError for a name that is no model's."""
 
 AGENT_FIELDS = (
     "prompt",
@@ -96,6 +99,7 @@ class Nodes:
 
     default_model: str
     load_function: LoadFunction
+    check_model: CheckModel | None = None
     nodes: list[Node] = field(default_factory=list)
     locs: list[Loc] = field(default_factory=list)
     faults: list[tuple[Loc, str]] = field(default_factory=list)
@@ -110,6 +114,15 @@ class Nodes:
                 before = [self._add(step, loc, before)]
             else:
                 before = self._add_group(step, step.parallel, loc, before)
+
+    def check(self, model: str | None, loc: Loc) -> None:
+        """Note where ``model`` names none."""
+        if model is None or self.check_model is None:
+            return
+        try:
+            self.check_model(model)
+        except LlmConfigError as error:
+            self.faults.append((loc, error.message))
 
     def _add_group(
         self, group: StepEntry, steps: Sequence[StepEntry], loc: Loc, before: list[str]
@@ -152,6 +165,7 @@ class Nodes:
             return Transform(step.transform)
         if step.function is not None:
             return Function(self._function(step.function, loc), step.arguments)
+        self.check(step.model, (*loc, "model"))
         given = {name: value for name, value in step.given.items() if name in AGENT_FIELDS}
         return Agent(**{"model": self.default_model, **given})
 

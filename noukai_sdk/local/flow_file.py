@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from .checks import Problem, problems_of
 from .flow import Flow
-from .flow_entry import FlowEntry, Loc, Nodes
+from .flow_entry import CheckModel, FlowEntry, Loc, Nodes
+from .flow_tree import TreeError, line_of, read_tree, value_of
 from .plan import in_order
 from .python_files import FunctionLoader, PythonFileError, load_file
 
@@ -54,6 +55,7 @@ class FlowFile:
     Attributes:
         file: The name to report problems under.
         default_model: For steps where neither they nor the flow name a model.
+        check_model: Refuses names that are no model's, None to take any.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class FlowFile:
     slug: str
     version: int | None = None
     default_model: str = "offline"
+    check_model: CheckModel | None = None
 
     def read(self) -> Flow:
         """The flow.
@@ -92,12 +95,29 @@ class FlowFile:
         except WorkflowError as error:
             problems = [self._problem(None, p.field, str(p)) for p in error.problems]
             raise FlowFileError(problems) from error
+        except Exception as error:
+            # A node can be made of anything, and code that checks it may fall over that.
+            message = f"the workflow cannot be checked: {type(error).__name__}: {error}"
+            raise FlowFileError([self._problem(None, "workflow", message)]) from error
 
     def _from_yaml(self) -> Flow:
-        tree = self._compose(self.path.read_text(encoding="utf-8"))
-        entry = self._validate(tree)
+        import yaml
+
+        try:
+            tree = read_tree(self.path.read_text(encoding="utf-8"))
+            value = None if tree is None else value_of(tree)
+        except TreeError as error:
+            raise FlowFileError([self._problem(error.line, None, str(error))]) from error
+        if not isinstance(tree, yaml.MappingNode):
+            message = "a flow file is a mapping with the key 'steps'"
+            raise FlowFileError([self._problem(1, "steps", message)])
+        return self._from_tree(tree, value)
+
+    def _from_tree(self, tree: yaml.Node, value: Any) -> Flow:
+        entry = self._validate(tree, value)
         loader = FunctionLoader(self.path.parent)
-        nodes = Nodes(entry.model or self.default_model, loader)
+        nodes = Nodes(entry.model or self.default_model, loader, self.check_model)
+        nodes.check(entry.model, ("model",))
         nodes.add_all(entry.steps)
         problems = [self._located(tree, *fault) for fault in nodes.faults]
         problems = problems or [
@@ -118,38 +138,14 @@ class FlowFile:
             sources=tuple(loader.sources),
         )
 
-    def _compose(self, text: str) -> yaml.Node:
-        import yaml
-
+    def _validate(self, tree: yaml.Node, value: Any) -> FlowEntry:
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            raise FlowFileError([self._no_yaml(error)]) from error
-        if not isinstance(node, yaml.MappingNode):
-            message = "a flow file is a mapping with the key 'steps'"
-            raise FlowFileError([self._problem(1, "steps", message)])
-        return node
-
-    def _validate(self, tree: yaml.Node) -> FlowEntry:
-        import yaml
-
-        loader = yaml.SafeLoader("")
-        try:
-            return FlowEntry.model_validate(loader.construct_document(tree))
-        except yaml.YAMLError as error:
-            raise FlowFileError([self._no_yaml(error)]) from error
+            return FlowEntry.model_validate(value)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False)
             raise FlowFileError(
                 [self._located(tree, e["loc"], e["msg"]) for e in faults]
             ) from error
-        finally:
-            loader.dispose()
-
-    def _no_yaml(self, error: Exception) -> FlowProblem:
-        mark = getattr(error, "problem_mark", None)
-        message = f"no YAML: {getattr(error, 'problem', None) or error}"
-        return self._problem(mark.line + 1 if mark else None, None, message)
 
     def _located(self, tree: yaml.Node, loc: Loc, message: str) -> FlowProblem:
         return self._problem(line_of(tree, loc), _dotted(loc), message)
@@ -161,28 +157,6 @@ class FlowFile:
 def _place(problem: Problem, locs: Sequence[Loc]) -> Loc:
     loc: Loc = () if problem.place is None else locs[problem.place]
     return (*loc, problem.field) if problem.field else loc
-
-
-def line_of(tree: yaml.Node, loc: Sequence[str | int]) -> int:
-    """The line of the deepest part of ``loc`` that the file has, counted from 1."""
-    line = tree.start_mark.line
-    node: Any = tree
-    for part in loc:
-        found = _child(node, part)
-        if found is None:
-            break
-        mark, node = found
-        line = mark.start_mark.line
-    return int(line) + 1
-
-
-def _child(node: Any, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """The node to point at (a mapping's key, a sequence's item) and the one to go on from."""
-    if isinstance(part, int):
-        items = node.value if isinstance(node.value, list) else []
-        return (items[part], items[part]) if part < len(items) else None
-    pairs = node.value if node.id == "mapping" else []
-    return next(((key, value) for key, value in pairs if key.value == part), None)
 
 
 def _dotted(loc: Sequence[str | int]) -> str:

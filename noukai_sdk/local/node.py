@@ -167,8 +167,11 @@ class Node:
             concurrency: How many items at once.
 
         Raises:
+            TypeError: A prompt is no text.
             ValueError: A setting is out of range, or both ``model`` and ``llm_config`` are given.
         """
+        _text(name, "prompt", prompt)
+        _text(name, "system_prompt", system_prompt)
         if model is not None and llm_config is not None:
             raise ValueError(f"node {name!r}: give model= or llm_config=, not both")
         _within(name, "temperature", temperature, 0, 2)
@@ -205,7 +208,12 @@ class Node:
             expression: Such as ``"len(input) > 100"`` or ``"{{node.grade.score}} >= 0.8"``, or a
                 function of the node's input.
             node_id: The node's id; made from the name where it is left out.
+
+        Raises:
+            TypeError: ``expression`` is neither a text nor a function.
         """
+        if not callable(expression):
+            _text(name, "expression", expression)
         return _node(name, node_id, Condition(expression))
 
     @classmethod
@@ -225,7 +233,11 @@ class Node:
                 :data:`~noukai_sdk.local.transforms.TRANSFORMS`; or a text with references.
             node_id: The node's id; made from the name where it is left out.
             for_each: A reference to a list.
+
+        Raises:
+            TypeError: ``transformation`` is no text.
         """
+        _text(name, "transformation", transformation)
         return _node(name, node_id, Transform(transformation), for_each=for_each)
 
     @classmethod
@@ -300,6 +312,9 @@ def _node(
     for_each: str | None = None,
     at_once: int = 1,
 ) -> Node:
+    _text(name, "name", name)
+    _text(name, "id", node_id)
+    _text(name, "for_each", for_each)
     _within(name, "retry", retry, 0)
     _within(name, "concurrency", at_once, 1)
     if timeout is not None and not timeout > 0:
@@ -320,6 +335,11 @@ def _id_of(name: str) -> str:
     if not made:
         raise ValueError(f"a node's name must have a letter or a digit: {name!r}")
     return made
+
+
+def _text(name: str, setting: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"node {name!r}: {setting} must be a str, not {type(value).__name__}")
 
 
 def _within(

@@ -53,7 +53,7 @@ class FunctionLoader:
             return load_file(self._directory / name)
         try:
             return importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{name} cannot be imported: {_told(error)}") from error
 
 
@@ -73,18 +73,18 @@ def load_file(path: Path) -> ModuleType:
     try:
         # Not by the loader: its bytecode cache trusts a file's whole seconds.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - the user's
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PythonFileError(f"{path.name} fails: {_told(error)}", _line(error, path)) from error
     finally:
         del sys.modules[name]
     return module
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _line(error: Exception, path: Path) -> int | None:
+def _line(error: BaseException, path: Path) -> int | None:
     if isinstance(error, SyntaxError):
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)

@@ -273,3 +273,9 @@ def test_the_command_line_runs_as_a_process() -> None:
         timeout=60,
     )
     assert done.stdout == "ABCD\n", done.stderr
+
+
+def test_validate_knows_which_models_there_are() -> None:
+    write("mine/demo/model.yaml", "steps:\n  - id: a\n    model: gtp-4o\n")
+    told = run("validate", code=1).output
+    assert "mine/demo/model.yaml:3: steps[0].model: unknown model 'gtp-4o'" in told

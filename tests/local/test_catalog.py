@@ -8,6 +8,7 @@ import pytest
 
 from noukai_sdk.errors import FlowExecutionError, FlowNotFoundError
 from noukai_sdk.local.catalog import BUNDLED, FlowCatalog
+from noukai_sdk.local.llm_config import LlmConfig
 from noukai_sdk.local.node import Node
 from noukai_sdk.local.workflow import Workflow, WorkflowError
 
@@ -179,6 +180,12 @@ def test_a_python_file_holds_a_workflow(tmp_path: Path, catalog: FlowCatalog) ->
     [
         ("x = 1\n1 / 0\n", 2, "ZeroDivisionError"),
         ("def f(:\n", 1, "SyntaxError"),
+        ("x = 1\nraise SystemExit(2)\n", 2, "SystemExit: 2"),
+        (
+            PYTHON.replace('"Say {{message}}"', "3"),
+            None,
+            "the workflow cannot be checked: TypeError",
+        ),
         ("workflow = 3\n", None, "no Workflow under the name 'workflow'"),
         (PYTHON + "workflow.connect('First', 'Third')\n", None, "no node 'Third'"),
     ],
@@ -190,6 +197,36 @@ def test_a_bad_python_file_is_a_problem(
     (problem,) = catalog.problems()
     assert problem.line == line
     assert told in problem.message
+
+
+def test_a_module_that_exits_is_a_problem(tmp_path: Path, catalog: FlowCatalog) -> None:
+    write(tmp_path, "a/b/_exit.py", "raise SystemExit(2)\n")
+    write(tmp_path, "a/b/c.yaml", "steps: [{id: a, function: '_exit.py:f'}]")
+    (problem,) = catalog.problems()
+    assert "_exit.py fails: SystemExit: 2" in problem.message
+
+
+def test_a_link_that_leads_nowhere_is_a_problem(tmp_path: Path, catalog: FlowCatalog) -> None:
+    target = write(tmp_path, "elsewhere.txt", "steps: [{id: a}]")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c.yaml").symlink_to(target)
+    assert catalog.get("a", "b", "c").steps[0].id == "a"
+    target.unlink()
+    assert "cannot be read" in catalog.problems()[0].message
+    assert catalog.get("a", "b", "c").steps[0].id == "a"
+    (tmp_path / "a" / "b" / "c.yaml").unlink()
+    assert catalog.all() == catalog.problems() == []
+
+
+def test_models_can_be_checked(tmp_path: Path) -> None:
+    text = "model: gtp\nsteps:\n  - {id: a, model: offline}\n  - id: b\n    model: opanai:x\n"
+    write(tmp_path, "a/b/c.yaml", text)
+    assert FlowCatalog(tmp_path, bundled=False).problems() == []
+    checked = FlowCatalog(tmp_path, check_model=LlmConfig.from_spec)
+    told = [(problem.line, problem.field) for problem in checked.problems()]
+    assert told == [(1, "model"), (5, "steps[1].model")]
+    assert "unknown model 'gtp': write 'offline'" in checked.problems()[0].message
+    assert "acme/samples/two-step" in flow_ids(checked)
 
 
 def test_a_yaml_file_hides_a_python_file_and_says_so(tmp_path: Path, catalog: FlowCatalog) -> None:

@@ -113,7 +113,6 @@ def test_capture_off_needs_no_quotes(tmp_path: Path, value: str) -> None:
         ("steps:\n  - id: [", "no YAML"),
         ("steps: [{id: a}]\n---\nsteps: []", "no YAML"),
         ("steps:\n  - id: !!python/object:os.system x", "a/b/c.yaml:2: no YAML"),
-        ("a: &x\n  b: *x\nsteps: []", "a/b/c.yaml:3: steps: List should have at least 1"),
         ("steps: []", "a/b/c.yaml:1: steps: List should have at least 1 item"),
         ("model: 3\nsteps: [{id: a}]", "a/b/c.yaml:1: model: Input should be a valid string"),
         ("capture: all\nsteps: [{id: a}]", "a/b/c.yaml:1: capture: Input should be 'full'"),
@@ -170,6 +169,11 @@ def test_capture_off_needs_no_quotes(tmp_path: Path, value: str) -> None:
 )
 def test_a_bad_file_is_told_with_line_and_field(tmp_path: Path, text: str, problem: str) -> None:
     assert any(problem in line for line in told(tmp_path, text)), told(tmp_path, text)
+
+
+def test_nodes_of_one_id_are_no_cycle(tmp_path: Path) -> None:
+    lines = told(tmp_path, "steps:\n  - id: a\n  - id: a")
+    assert not [line for line in lines if "wait for each other" in line]
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

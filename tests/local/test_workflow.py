@@ -66,6 +66,23 @@ def test_a_function_must_be_callable() -> None:
         Node.function("f", 3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda wrong: Node.agent(wrong), "name must be a str, not int"),
+        (lambda wrong: Node.agent("n", wrong), "node 'n': prompt must be a str, not int"),
+        (lambda wrong: Node.agent("n", system_prompt=wrong), "system_prompt must be a str"),
+        (lambda wrong: Node.agent("n", agent_id=wrong), "id must be a str, not int"),
+        (lambda wrong: Node.agent("n", for_each=wrong), "for_each must be a str, not int"),
+        (lambda wrong: Node.condition("n", wrong), "expression must be a str, not int"),
+        (lambda wrong: Node.transform("n", wrong), "transformation must be a str, not int"),
+    ],
+)
+def test_texts_must_be_texts(make: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        make(3)
+
+
 def test_an_id_can_be_added_once() -> None:
     with pytest.raises(ValueError, match="already"):
         workflow_of(Node.agent("a"), Node.agent("a"))
