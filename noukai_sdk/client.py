@@ -126,10 +126,22 @@ class Noukai(_BaseClient["SyncTransport"]):
     def flow(
         self, slug: str | None = None, *, org: str | None = None, project: str | None = None
     ) -> Flow:
-        """A flow, by ``"slug"``, ``"org/project/slug"`` or the three keywords.
+        """A flow, by ``"slug"``, ``"org/project/slug"`` or the three keywords. Nothing is sent.
+
+        Args:
+            slug: The bare slug, which takes ``org`` and ``project`` from the client; or the whole address.
+            org: The organisation of a bare slug, together with ``project``.
+            project: The project of a bare slug, together with ``org``.
+
+        Returns:
+            The flow: ``execute``, ``steps``, ``events``, ``execute_async`` and ``run``.
 
         Raises:
             ValueError: The slug is malformed, or short without defaults.
+
+        Example:
+            >>> client.flow("acme/spelling/grade-3")                        # doctest: +SKIP
+            Flow('acme/spelling/grade-3')
         """
         from .flow import Flow
 

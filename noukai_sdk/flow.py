@@ -144,17 +144,42 @@ class Flow(_BaseFlow):
         Returns:
             The job: ``wait()`` for it, or ``poll()``.
 
+        Raises:
+            NoukaiError: As for ``execute``.
+            TypeError, ValueError: Bad arguments; nothing was sent.
+
         Example:
             >>> flow.execute_async(message="A long text").wait().result     # doctest: +SKIP
         """
         return Job(self._transport.run(self._submission(options)), self._transport)
 
     def job(self, execution_id: str) -> Job:
-        """A job that was submitted before, by its ``execution_id``."""
+        """A job that was submitted before, by its ``execution_id``. Nothing is sent.
+
+        Args:
+            execution_id: As ``job.execution_id`` gave it.
+
+        Raises:
+            ValueError: It cannot be an id.
+
+        Example:
+            >>> flow.job("exec_abc123").poll().status                       # doctest: +SKIP
+            'completed'
+        """
         return Job(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> Run:
-        """A past or present run of this flow, for its traces."""
+        """A past or present run of this flow, for its traces. Nothing is sent.
+
+        Args:
+            execution_id: As a result, a job or an error gave it.
+
+        Raises:
+            ValueError: It cannot be an id.
+
+        Example:
+            >>> flow.run("exec_abc123").trace().steps                       # doctest: +SKIP
+        """
         return Run(self._ref, execution_id, self._transport)
 
 
@@ -220,11 +245,11 @@ class AsyncFlow(_BaseFlow):
         return AsyncJob(await self._transport.run(program), self._transport)
 
     def job(self, execution_id: str) -> AsyncJob:
-        """A job that was submitted before, by its ``execution_id``."""
+        """As :meth:`Flow.job`."""
         return AsyncJob(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> AsyncRun:
-        """A past or present run of this flow, for its traces."""
+        """As :meth:`Flow.run`."""
         return AsyncRun(self._ref, execution_id, self._transport)
 
 

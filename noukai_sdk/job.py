@@ -10,6 +10,8 @@ from .transport import AsyncTransport, SyncTransport
 
 
 class _BaseJob:
+    """What both kinds of job share."""
+
     def __init__(self, programs: JobPrograms) -> None:
         self._programs = programs
 
@@ -36,7 +38,13 @@ class _BaseJob:
 
 
 class Job(_BaseJob):
-    """A submitted job, on the sync client."""
+    """A submitted job, on the sync client. Get one from :meth:`Flow.execute_async`.
+
+    Example:
+        >>> job = flow.execute_async(message="A long text")                 # doctest: +SKIP
+        >>> job.execution_id                                                # doctest: +SKIP
+        'exec_abc123'
+    """
 
     def __init__(self, programs: JobPrograms, transport: SyncTransport) -> None:
         super().__init__(programs)
@@ -50,6 +58,14 @@ class Job(_BaseJob):
 
         Returns:
             Its state. Within 5 s of submission an unknown job is reported as pending.
+
+        Raises:
+            FlowNotFoundError: No such job.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> job.poll().status                                           # doctest: +SKIP
+            'running'
         """
         return self._transport.run(self._poll(timeout))
 
@@ -65,6 +81,10 @@ class Job(_BaseJob):
 
         Raises:
             APITimeoutError: The job is not done yet; it goes on.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> job.wait(timeout=600.0, poll_interval=5.0).result           # doctest: +SKIP
         """
         return self._transport.run(self._wait(timeout, poll_interval))
 

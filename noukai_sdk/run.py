@@ -17,6 +17,8 @@ from .transport import AsyncTransport, SyncTransport
 
 
 class _BaseRun:
+    """What both kinds of run share: checked arguments, and the programs that read."""
+
     def __init__(
         self, flow: FlowRef, execution_id: str, transport: SyncTransport | AsyncTransport
     ) -> None:
@@ -55,17 +57,33 @@ class _BaseRun:
 
 
 class Run(_BaseRun):
-    """A run, on the sync client. Get one from :meth:`Flow.run`."""
+    """A run, on the sync client. Get one from :meth:`Flow.run`.
+
+    Example:
+        >>> run = flow.run(result.execution_id)                             # doctest: +SKIP
+        >>> run.trace().summary.duration_ms                                 # doctest: +SKIP
+    """
 
     def __init__(self, flow: FlowRef, execution_id: str, transport: SyncTransport) -> None:
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
     def trace(self, *, timeout: float | None = None) -> RunTrace:
-        """The whole run: ``.summary`` and one attempt a step in ``.steps``.
+        """Read the trace of the whole run.
+
+        Args:
+            timeout: Seconds for the request; None takes the client's.
+
+        Returns:
+            ``.summary``, and one attempt a step in ``.steps``.
 
         Raises:
             FlowNotFoundError: No such run.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> for step in run.trace().steps:                              # doctest: +SKIP
+            ...     print(step.step_id, step.duration_ms)
         """
         return self._transport.run(self._trace(timeout))
 
@@ -95,19 +113,44 @@ class Run(_BaseRun):
         loop_index: int | None = None,
         timeout: float | None = None,
     ) -> StepTrace | StepAttempts:
-        """One step of the run.
+        """Read the trace of one step.
 
         Args:
             step_id: The step.
             attempt: ``"latest"``, a number from 1, or ``"all"`` for a list of attempts.
             loop_index: Which turn of a loop, from 0.
-            timeout: Seconds; None takes the client's.
+            timeout: Seconds for the request; None takes the client's.
+
+        Returns:
+            The attempt; for ``"all"`` a StepAttempts with all of them in ``.attempts``.
+
+        Raises:
+            FlowNotFoundError: No such run or step.
+            ValueError: A bad argument; nothing was sent.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> run.step_trace("step-1", attempt="all").attempts            # doctest: +SKIP
         """
         program = self._step_trace(step_id, attempt, loop_index, timeout)
         return self._transport.run(program)
 
     def live_trace(self, *, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
-        """The run's events: stored ones first, then new ones until the run has ended."""
+        """The run's events: stored ones first, then new ones until the run has ended.
+
+        Leaving the loop early frees the connection, and does not touch the run.
+
+        Args:
+            timeout: Seconds to wait for the next event at most; None takes the client's.
+
+        Raises:
+            FlowNotFoundError: No such run.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> for event in run.live_trace():                              # doctest: +SKIP
+            ...     print(event.type)
+        """
         return self._transport.stream(self._live(timeout))
 
 
