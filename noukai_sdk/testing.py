@@ -122,6 +122,7 @@ def shuffle_replay(
     Raises:
         ValueError: The application gives two answers in one and the same order; or ``runs`` is not a
             number from 1.
+        TypeError: ``app_call`` is no function, but what one gave, for example.
         ReplayError: The cassette cannot be read, or does not fit the application.
         Exception: What the application raises where every call is answered at once.
 
@@ -129,6 +130,8 @@ def shuffle_replay(
         >>> def test_grades_come_in_the_order_of_the_texts():             # doctest: +SKIP
         ...     assert shuffle_replay(lambda: grade_all(texts), "cassettes/grades.jsonl")
     """
+    if not callable(app_call):
+        raise TypeError(f"app_call must be a function without arguments, not {app_call!r}")
     if runs < 1:
         raise ValueError(f"runs must be a number from 1, not {runs}")
     file = read_cassette(cassette)

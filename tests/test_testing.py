@@ -298,6 +298,8 @@ def test_an_answer_that_cannot_be_compared(path: Path) -> None:
 def test_bad_arguments(path: Path, runs: int) -> None:
     with pytest.raises(ValueError, match="runs must be"):
         shuffle_replay(in_order_of_texts, path, runs=runs)
+    with pytest.raises(TypeError, match="must be a function without arguments, not 'answer'"):
+        shuffle_replay("answer", path)  # type: ignore[arg-type]
     with pytest.raises(CassetteError):
         shuffle_replay(in_order_of_texts, path / "missing")
 

@@ -157,10 +157,17 @@ def _lines(name: str) -> list[bytes]:
     # Git may have changed the ends of the lines; within a line JSON has no such bytes.
     lines = data.replace(b"\r\n", b"\n").split(b"\n")
     if lines.pop():
-        raise _bad(name, len(lines) + 1, "the last line has no end: the file was cut")
+        cut = "the last line has no end: the file was cut"
+        raise _bad(name, len(lines) + 1, cut if _may_be_cassette(data) else "this is no cassette")
     if not lines:
         raise _bad(name, 1, "the file is empty")
     return lines
+
+
+def _may_be_cassette(data: bytes) -> bool:
+    """Whether a file begins as one, as far as it goes."""
+    beginning = f'{{"{_MARK}"'.encode()
+    return data[: len(beginning)] == beginning[: len(data)]
 
 
 def _header(name: str, line: bytes) -> _Header:

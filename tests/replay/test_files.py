@@ -228,6 +228,8 @@ def test_an_edit_by_hand_must_say_so(path: Path, whole: bytes) -> None:
         (b"interactions:\n- request:\n", "this is no cassette: the header is no JSON"),
         (b'{"a": 1}\n', "this is no cassette: the header has no 'noukai_cassette'"),
         (b"[]\n", "this is no cassette"),
+        (b'{"a": 1}', "this is no cassette"),
+        (b'{"noukai_c', "the last line has no end: the file was cut"),
         (b"\xff\xfe\n", "this is no cassette"),
         (b"", "the file is empty"),
         (b"\n", "this is no cassette"),
