@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ class WireModel(BaseModel):
         return super().__deepcopy__(memo)
 
     __hash__ = None  # type: ignore[assignment]  # models can change, as pydantic's own
+
+
+def _without_exponent(value: Any) -> Any:
+    return f"{Decimal(repr(value)):f}" if type(value) in (int, float) else value
+
+
+DecimalText = Annotated[str, BeforeValidator(_without_exponent)]
+"""A decimal string. A service that sends a number means the same."""
 
 
 def dump(model: WireModel) -> dict[str, Any]:

@@ -7,11 +7,11 @@ Branch on ``event.type`` or on the class. ``event_type`` is the wire's own word,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
-from .base import WireModel
+from .base import DecimalText, WireModel
 from .results import ToolCall, ToolResult
 
 
@@ -28,6 +28,10 @@ class StepFailure(WireModel):
 
     code: str | None = None
     message: str | None = None
+
+
+def _with_a_message(value: Any) -> Any:
+    return {"message": value} if isinstance(value, str) else value
 
 
 class RunStarted(WireModel):
@@ -85,18 +89,18 @@ class StepCompleted(WireModel):
     output: Any
     duration_ms: int | float | None = None
     tokens: Tokens | None = None
-    cost_usd: str | None = None
+    cost_usd: DecimalText | None = None
     step_index: int | None = None
 
 
 class StepFailed(WireModel):
-    """A step has failed; the stream ends here."""
+    """A step has failed; the stream ends here. ``error`` that the service sends as a text is a message."""
 
     type: ClassVar[Literal["step_error"]] = "step_error"
     event_type: str = "step_error"
     step_id: str
     name: str | None = None
-    error: StepFailure | None = None
+    error: Annotated[StepFailure, BeforeValidator(_with_a_message)] | None = None
 
 
 class StepPaused(WireModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .base import WireModel
+from .base import DecimalText, WireModel
 from .events import Tokens
 
 StepStatus = Literal["running", "completed", "failed", "skipped"]
@@ -37,7 +37,7 @@ class StepTrace(WireModel):
     duration_ms: int | float | None = None
     model_used: str | None = None
     tokens: Tokens | None = None
-    cost_usd: str | None = None
+    cost_usd: DecimalText | None = None
     input_context: Any = None
     output_context: Any = None
     error_context: Any = None

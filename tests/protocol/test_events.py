@@ -97,6 +97,24 @@ TABLE: list[tuple[str, dict[str, Any], StreamEvent, str]] = [
         StepFailed(step_id="a", error=StepFailure(code="X", message="no")),
         "step_error",
     ),
+    (
+        "step_error",
+        {"stepId": "a", "error": "no"},
+        StepFailed(step_id="a", error=StepFailure(message="no")),
+        "step_error",
+    ),
+    (
+        "step_completed",
+        {"stepId": "a", "output": None, "costUsd": 1e-06},
+        StepCompleted(step_id="a", output=None, cost_usd="0.000001"),
+        "step_completed",
+    ),
+    (
+        "step_completed",
+        {"stepId": "a", "output": None, "costUsd": 2},
+        StepCompleted(step_id="a", output=None, cost_usd="2"),
+        "step_completed",
+    ),
     ("step_paused", {"executionId": "e"}, StepPaused(execution_id="e"), "step_paused"),
     (
         "step_paused_for_tool_calls",
