@@ -55,8 +55,10 @@ class NoukaiTrace:
             client: In place of the extension's own.
 
         Raises:
-            TypeError: There is no client, or it is none of ours.
+            TypeError: There is no client, or it is none of ours; or ``app`` is no Flask application.
         """
+        if not hasattr(app, "wsgi_app"):
+            raise TypeError(f"app must be a Flask application, not {app!r}")
         chosen = require_client(client if client is not None else self.client)
         if _NAME in app.extensions:
             return

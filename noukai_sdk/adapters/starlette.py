@@ -33,12 +33,14 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
         ``app`` itself.
 
     Raises:
-        TypeError: ``client`` is no client.
+        TypeError: ``client`` is no client, or ``app`` no Starlette or FastAPI application.
 
     Example:
         >>> app = instrument(FastAPI(), client=noukai)  # doctest: +SKIP
     """
     require_client(client)
+    if not hasattr(app, "build_middleware_stack"):
+        raise TypeError(f"instrument() takes a Starlette or FastAPI application, not {app!r}")
     build = app.build_middleware_stack
 
     def build_traced() -> ASGIApp:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..errors import ReplayDisabledError
 from .context import active
@@ -128,6 +128,12 @@ class _AsyncBlock:
 
     def __init__(self, opened: Callable[[], Awaitable[Scope]]) -> None:
         self._opened = opened
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("trace_scope() takes 'async with'; in sync code use trace_scope_sync()")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: Python looks for it before it enters."""
 
     async def __aenter__(self) -> Scope:
         scope = await self._opened()

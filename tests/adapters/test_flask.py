@@ -259,3 +259,8 @@ def test_1000_interleaved_captures_and_replays_do_not_mix(
         assert len(recorded) == 100
         list(pool.map(either, range(1000)))
     assert len(service.calls) == 600
+
+
+def test_what_is_no_flask_application_is_refused() -> None:
+    with pytest.raises(TypeError, match="app must be a Flask application, not <"):
+        init_noukai_trace(object(), client=CLIENT)  # type: ignore[arg-type]

@@ -379,3 +379,8 @@ async def test_a_miss_that_the_application_raises_in_capture_mode_is_its_own(
     async with client_of(with_middleware(app, noukai)) as http:
         with pytest.raises(ReplayMissError):
             await http.get("/")
+
+
+async def test_what_is_no_starlette_application_is_refused(noukai: AsyncNoukai) -> None:
+    with pytest.raises(TypeError, match="takes a Starlette or FastAPI application, not <"):
+        instrument(object(), client=noukai)  # type: ignore[type-var]

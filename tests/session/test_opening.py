@@ -363,6 +363,11 @@ async def test_bad_options(options: dict[str, Any], said: str) -> None:
         raise AssertionError("not reached")
 
 
+def test_the_async_block_names_the_sync_one() -> None:
+    with pytest.raises(TypeError, match=r"in sync code use trace_scope_sync\(\)"), trace_scope():  # type: ignore[attr-defined]
+        raise AssertionError("not reached")
+
+
 @pytest.mark.usefixtures("gate_open")
 async def test_one_of_client_and_transport(side: Side) -> None:
     with pytest.raises(ValueError, match="needs client="):
