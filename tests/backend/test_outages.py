@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from noukai_sdk.backend.store.outage import outages
 from noukai_sdk.cli.commands import noukai
 from tests.servers import wait_until
 
@@ -149,7 +150,12 @@ def test_a_table_that_is_gone(impatient: Backend) -> None:
     assert code_of(answer) == UNAVAILABLE
     with closing(sqlite3.connect(str(impatient.settings.database))) as other:
         other.execute("ALTER TABLE elsewhere RENAME TO events")
-    stored(impatient, "back", "completed")
+    run = stored(impatient, "back", "completed")["executionId"]
+    with closing(sqlite3.connect(str(impatient.settings.database))) as other:
+        other.execute("ALTER TABLE executions RENAME TO elsewhere")
+    for path in ("/seq/sessions/back", f"/seq/acme/{HELLO}/runs/{run}/trace"):
+        assert code_of(impatient.get(path)) == UNAVAILABLE
+    assert code_of(impatient.post(f"{HELLO}/step", {"executionId": run})) == UNAVAILABLE
 
 
 def test_a_database_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -184,3 +190,8 @@ def test_connections_that_postgres_closed_are_made_anew(
         body = {"executionId": run, "stepIndex": 1, "runRemaining": True}
         assert step(backend, "tests/three", body)[-1]["eventType"] == "flow_completed"
         assert backend.session("cut")[0]["status"] == "completed"
+
+
+def test_a_mistake_of_ours_is_no_outage() -> None:
+    with pytest.raises(ValueError, match="a bug"), outages():
+        raise ValueError("a bug")

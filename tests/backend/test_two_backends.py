@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -94,6 +95,35 @@ async def test_the_same_file_by_another_name(tmp_path: Path) -> None:
     with pytest.raises(DatabaseInUseError):
         await open_database(Settings(tmp_path / "link.db").database_url)
     await first.aclose()
+
+
+@pytest.mark.anyio
+async def test_on_a_system_that_locks_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that system: only that what is called for it is called."""
+    import fcntl
+
+    def locking(descriptor: int, mode: int, size: int) -> None:
+        fcntl.flock(descriptor, mode)
+
+    mode = fcntl.LOCK_EX | fcntl.LOCK_NB
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=mode))
+    monkeypatch.setattr(claim, "sys", SimpleNamespace(platform="win32"))
+    url = Settings(tmp_path / "a.db").database_url
+    first = await open_database(url)
+    with pytest.raises(DatabaseInUseError, match=str(os.getpid())):
+        await open_database(url)
+    await first.aclose()
+
+
+@pytest.mark.anyio
+async def test_another_module_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    with pytest.raises(ModuleNotFoundError, match="aiosqlite"):
+        await open_database(Settings(tmp_path / "a.db").database_url)
 
 
 def test_a_driver_that_is_missing_is_named(tmp_path: Path) -> None:
