@@ -27,6 +27,7 @@ from .flow_progress import follow
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_PIPE_COLUMNS = 1000
 # What is said even where it is null: the rest of an event's fields are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
 
@@ -79,7 +80,8 @@ def list_(directory: Path | None, model: str, machine: bool) -> None:
         number = str(flow.version) if flow.version else ""
         steps = str(len(flow.steps))
         table.add_row(str(flow), number, steps, flow.capture_mode, escape(flow.description))
-    Console().print(table)
+    # What reads a pipe wants whole lines.
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
     problems = catalog.problems()
     if problems:
         click.echo(f"{len(problems)} problems: see noukai flows validate", err=True)
@@ -133,14 +135,14 @@ def run(
     stream = Executor().execute_streaming(flow, inputs)
     if machine:
         for event in stream:
-            click.echo(json.dumps(_wire(event), ensure_ascii=False, default=str))
+            click.echo(_line(event))
     else:
         follow(flow, stream, Console(stderr=True))
     result = stream.result
     if result is None or not result.is_success():
         sys.exit(1)
     if not machine:
-        click.echo(as_text(result.result))
+        click.echo(_printable(as_text(result.result)))
 
 
 @flows.command()
@@ -197,6 +199,21 @@ def _described(flow: Flow) -> dict[str, Any]:
 def _wire(event: StreamEvent) -> dict[str, Any]:
     fields = event.model_dump(by_alias=True)
     return {name: v for name, v in fields.items() if v is not None or name in _ALWAYS}
+
+
+def _line(event: StreamEvent) -> str:
+    fields = _wire(event)
+    try:
+        line = json.dumps(fields, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys that are no text; a list within itself
+        told = {name: as_text(v) if name in _ALWAYS else v for name, v in fields.items()}
+        line = json.dumps(told, ensure_ascii=False, default=str)
+    return _printable(line)
+
+
+def _printable(text: str) -> str:
+    # Half of a character, as a model's cut text can hold it, is none that can be written.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _print_json(value: Any) -> None:

@@ -81,19 +81,23 @@ class LoopThread:
             concurrent.futures.CancelledError: The loop was stopped meanwhile, and the generator with it.
         """
         home: asyncio.AbstractEventLoop | None = None
+        # A step that was interrupted goes on unwinding: closing has to wait for its end.
+        busy = asyncio.Lock()
 
         async def step() -> list[T] | None:
             nonlocal home
             home = home or asyncio.get_running_loop()
             if home is not asyncio.get_running_loop():
                 return None
-            async for item in items:
-                return [item]
-            return []
+            async with busy:
+                async for item in items:
+                    return [item]
+                return []
 
         async def close() -> None:
             if home is asyncio.get_running_loop():
-                await items.aclose()
+                async with busy:
+                    await items.aclose()
 
         try:
             while found := self.call(step):

@@ -279,3 +279,37 @@ def test_validate_knows_which_models_there_are() -> None:
     write("mine/demo/model.yaml", "steps:\n  - id: a\n    model: gtp-4o\n")
     told = run("validate", code=1).output
     assert "mine/demo/model.yaml:3: steps[0].model: unknown model 'gtp-4o'" in told
+
+
+FUNCTIONS = """
+def itself(value):
+    made = []
+    made.append(made)
+    return made
+
+def keys(value):
+    return {(1, 2): 3}
+
+def half(value):
+    return chr(0xD800)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [("itself", "[[...]]"), ("keys", "{(1, 2): 3}"), ("half", "\\ud800")]
+)
+def test_outputs_that_are_no_json_are_told_as_text(function: str, told: str) -> None:
+    write("mine/demo/_functions.py", FUNCTIONS)
+    write("mine/demo/odd.yaml", f"steps: [{{id: a, function: '_functions.py:{function}'}}]")
+    assert run("run", "mine/demo/odd", "-m", "x").stdout.strip() == told
+    lines = run("run", "mine/demo/odd", "-m", "x", "--json").stdout.splitlines()
+    last = json.loads(lines[-1])
+    assert last["eventType"] == "flow_completed"
+    assert told[1:-1] in ascii(last["result"])
+
+
+def test_a_pipe_gets_each_flow_on_one_line() -> None:
+    write(f"mine/demo/{'long' * 30}.yaml", f"description: {'word ' * 40}\nsteps: [{{id: a}}]")
+    (line,) = [line for line in run("list").stdout.splitlines() if "long" in line]
+    assert f"mine/demo/{'long' * 30} " in line
+    assert line.rstrip().endswith("word word")

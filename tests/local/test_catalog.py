@@ -182,9 +182,10 @@ def test_a_python_file_holds_a_workflow(tmp_path: Path, catalog: FlowCatalog) ->
         ("def f(:\n", 1, "SyntaxError"),
         ("x = 1\nraise SystemExit(2)\n", 2, "SystemExit: 2"),
         (
-            PYTHON.replace('"Say {{message}}"', "3"),
+            PYTHON + "from noukai_sdk.local.node import Agent\n"
+            "workflow.add_node(Node('a', 'a', Agent(prompt=3)))\n",
             None,
-            "the workflow cannot be checked: TypeError",
+            "the workflow cannot be checked: AttributeError",
         ),
         ("workflow = 3\n", None, "no Workflow under the name 'workflow'"),
         (PYTHON + "workflow.connect('First', 'Third')\n", None, "no node 'Third'"),

@@ -226,6 +226,34 @@ except KeyboardInterrupt:
     assert done.stdout.split() == ["cancelled", "interrupted"], done.stderr
 
 
+def test_an_interrupt_closes_the_generator() -> None:
+    code = """
+import os, signal, threading, anyio
+from noukai_sdk.local.loop_thread import loop_thread
+
+async def items():
+    try:
+        yield 1
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.1)
+        print("closed")
+
+try:
+    for _ in loop_thread.iterate(items()):
+        pass
+except KeyboardInterrupt:
+    loop_thread.stop()
+    print("interrupted")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["closed", "interrupted"], done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_starts_a_thread_of_its_own() -> None:
     code = """
