@@ -93,7 +93,7 @@ def _url(kind: Callable[[str], Any], text: str) -> Any:
 def fault_from(error: BaseException, path: str) -> NoukaiError | None:
     """The SDK's error for an HTTP library's, None for an error that is no fault of the network."""
     if isinstance(error, RuntimeError) and any(said in str(error) for said in _CLOSED):
-        return ClientClosedError("the client was closed during the call: make a new one")
+        return closed_during_call()
     names = {kind.__name__ for kind in type(error).__mro__}
     if not names & _HTTP_FAULTS:
         return None
@@ -104,6 +104,11 @@ def fault_from(error: BaseException, path: str) -> NoukaiError | None:
         f"{path}: {'timed out' if timed_out else 'connection failed'}: {said}",
         request_sent=not _never_sent(error, names),
     )
+
+
+def closed_during_call() -> ClientClosedError:
+    """The error of a call that the end of its client has cut short."""
+    return ClientClosedError("the client was closed during the call: make a new one")
 
 
 def _never_sent(error: BaseException, names: set[str]) -> bool:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from .connections import fault_from
+from .connections import closed_during_call, fault_from
 from .errors import ClientClosedError
 from .protocol.program import CallTools, Program, Response, Want
 
@@ -46,13 +46,15 @@ def fail(program: Program[Any], error: Exception) -> Any:
         return Done(end.value)
 
 
-def explained(want: Want, error: Exception, path: str) -> Exception:
+def explained(want: Want, error: Exception, path: str, *, closed: bool) -> Exception:
     """The error to give to the program: the SDK's own, caused by the HTTP library's."""
     if isinstance(want, CallTools):
         return error  # a tool's network trouble is not the service's
     fault = fault_from(error, path)
     if fault is None:
         return error
+    if closed:  # the connection broke because it was closed
+        fault = closed_during_call()
     fault.__cause__ = error
     return fault
 

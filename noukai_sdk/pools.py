@@ -17,9 +17,8 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from .connections import async_client, fast_client, fast_is_on
+from .connections import async_client, closed_during_call, fast_client, fast_is_on
 from .driving import refuse_closed
-from .errors import ClientClosedError
 
 # Seconds that a client is kept for the next request. httpx drops a connection after as many.
 KEPT = 5.0
@@ -74,15 +73,9 @@ class Lease:
         """The answer. Raises ClientClosedError where :meth:`recall` comes first."""
         if self._lender is None:
             return await self.client.send(request, stream=stream, auth=None)
-        cause = None
         with anyio.CancelScope() as self._scope:
-            try:
-                return await self.client.send(request, stream=stream, auth=None)
-            except Exception as error:  # a closed connection may be noticed first
-                if not self._scope.cancel_called:
-                    raise
-                cause = error
-        raise ClientClosedError("the client was closed during the call: make a new one") from cause
+            return await self.client.send(request, stream=stream, auth=None)
+        raise closed_during_call()
 
     def recall(self) -> None:
         """End the request: closing a client does not, where it has no connection yet."""

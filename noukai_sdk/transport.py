@@ -140,7 +140,8 @@ class _SyncDrive:
         try:
             outcome = self._perform(want)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, explained(want, error, self._path))
+            closed = self._transport.closed
+            return fail(self._program, explained(want, error, self._path, closed=closed))
         return advance(self._program, outcome)
 
     def _perform(self, want: Want) -> Any:
@@ -260,7 +261,8 @@ class _AsyncDrive:
         try:
             outcome = await self._perform(want)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            return fail(self._program, explained(want, error, self._path))
+            closed = self._transport.clients.closed
+            return fail(self._program, explained(want, error, self._path, closed=closed))
         return advance(self._program, outcome)
 
     async def _perform(self, want: Want) -> Any:

@@ -15,10 +15,11 @@ import anyio
 import httpx
 import pytest
 
-from noukai_sdk import APIConnectionError, AsyncNoukai, ClientClosedError, Noukai, forks, pools
-from noukai_sdk.pools import MOST_YOUNG, Lease
+from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai, forks, pools
+from noukai_sdk.pools import MOST_YOUNG
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
+from tests.servers import wait_until
 
 
 @pytest.fixture(params=[False, True], ids=["httpx", "fast"])
@@ -101,7 +102,7 @@ async def test_closing_ends_the_streams_that_are_open(side: Side, service: Servi
     assert first.type == "run_started"
     await side.close(client)
     await service.has_disconnects()
-    with pytest.raises((APIConnectionError, ClientClosedError)):
+    with pytest.raises(ClientClosedError, match="closed during the call"):
         await side.collect(events)
 
 
@@ -140,25 +141,16 @@ async def test_closing_ends_the_calls_that_are_under_way(
         await service.has_disconnects(sent)
 
 
-@pytest.mark.parametrize("closing", [True, False])
-async def test_what_breaks_by_closing_is_no_fault_of_the_network(
-    service: Service, monkeypatch: pytest.MonkeyPatch, closing: bool
-) -> None:
-    """A request may notice that its connection is gone before it is ended."""
-
-    async def send(lease: Lease, **_: Any) -> None:
-        if closing:
-            await client.aclose()
-        raise httpx.ReadError("gone")
-
-    client = AsyncNoukai(api_key="nk_1", env="dev")
-    lease = await client._transport.clients.take()
-    monkeypatch.setattr(lease.client, "send", send)
-    with pytest.raises(ClientClosedError if closing else httpx.ReadError):
-        await lease.send(lease)
-    lease.give_back()
-    lease.give_back()
-    await client.aclose()
+def test_closing_in_another_thread(service: Service) -> None:
+    """The call is told when it next hears of its connection, at its timeout at the latest."""
+    service.says(Reply(DONE, when=threading.Event()))
+    client = SYNC.make(timeout=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.flow("grade-3").execute, message="hi")
+        wait_until(lambda: service.requests, what="the request")
+        client.close()
+        with pytest.raises(ClientClosedError, match="closed during the call"):
+            call.result(60)
 
 
 async def test_one_connection_serves_call_after_call(side: Side, service: Service) -> None:
