@@ -35,6 +35,12 @@ _REFUSED = (
     "@pytest.mark.noukai_cassette, or with @pytest.mark.noukai_network if it may reach the service "
     "(for the whole suite: noukai_network = allow)"
 )
+_OUTSIDE = (
+    "the cassette of this test holds what its function and its function-scoped fixtures do, and this "
+    "is something else: a fixture of a wider scope, a setUp of unittest. Make the call in the test or "
+    "in a function-scoped fixture; or mark the test with @pytest.mark.noukai_network, too, if it may "
+    "reach the service"
+)
 _HOW_TO_RECORD = "run the test with --noukai-record=once, where the service can be reached"
 
 
@@ -96,7 +102,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     from .network import live_calls_refused
 
-    with live_calls_refused(_REFUSED):
+    with live_calls_refused(_OUTSIDE if has_cassette(item) else _REFUSED):
         return (yield)
 
 

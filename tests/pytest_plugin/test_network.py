@@ -78,6 +78,26 @@ def test_two(ask):
     assert suite.service.calls == []
 
 
+def test_what_a_cassette_does_not_reach_is_said(suite: Suite) -> None:
+    suite.write(
+        """
+@pytest.fixture(scope="module")
+def prepared(flow):
+    return flow.execute(message="wide")
+
+@pytest.mark.noukai_cassette
+def test_one(prepared, ask):
+    ask()
+"""
+    )
+    suite.record(passed=1)
+    said = suite.run(errors=1)
+    assert (
+        "its function-scoped fixtures do, and this is something else: a fixture of a wider" in said
+    )
+    assert suite.service.calls == ["wide", "x"]
+
+
 def test_a_client_with_http_of_its_own_may_go_on(suite: Suite) -> None:
     suite.write(
         """
