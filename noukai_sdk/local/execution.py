@@ -20,6 +20,7 @@ from ..models.events import (
     StreamEvent,
     ToolCallsRequired,
 )
+from ..models.tool_results import tool_turns
 from .engine import Engine, Settings
 from .failures import NodeError
 from .job import Emit, Models
@@ -28,7 +29,7 @@ from .result import WorkflowResult
 from .run_state import RunState
 from .runner import check_plan, check_tool_steps
 from .threads import called
-from .tool_functions import tool_turns
+from .tool_functions import as_content
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
 Inputs = Mapping[str, Any] | str | None
@@ -167,7 +168,7 @@ def answered(pause: ToolCallsRequired, results: Any) -> list[dict[str, Any]]:
     Raises:
         FlowExecutionError: There is not one result for each call; code ``TOOL_RESULTS_MISMATCH``.
     """
-    turns = tool_turns(results)
+    turns = tool_turns(results, as_content)
     wanted = sorted(str(call["id"]) for call in pause.tool_calls)
     given = sorted(turn["tool_call_id"] for turn in turns)
     if given != wanted:

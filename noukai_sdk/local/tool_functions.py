@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -57,9 +57,13 @@ async def answer(functions: Sequence[Tool], calls: Sequence[ToolCall]) -> list[d
     return [_turn(call, await _result(known, call["function"])) for call in calls]
 
 
+def as_content(value: Any) -> str:
+    """A tool's result as a model reads it."""
+    return value if isinstance(value, str) else to_json(value, fallback=str).decode()
+
+
 def _turn(call: ToolCall, result: Any) -> dict[str, Any]:
-    text = result if isinstance(result, str) else to_json(result, fallback=str).decode()
-    return {"role": "tool", "tool_call_id": call["id"], "content": text}
+    return {"role": "tool", "tool_call_id": call["id"], "content": as_content(result)}
 
 
 async def _result(known: dict[str, Tool], asked: dict[str, Any]) -> Any:
@@ -85,29 +89,3 @@ async def _called(function: Tool, arguments: dict[str, Any]) -> Any:
 @lru_cache(maxsize=256)
 def _adapter(function: Tool) -> TypeAdapter[Any]:
     return TypeAdapter(function)  # type: ignore[arg-type]  # pydantic takes functions too
-
-
-def tool_turns(results: Any) -> list[dict[str, Any]]:
-    """Tool results as tool turns.
-
-    Args:
-        results: Each ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``;
-            ``toolCallId`` will do.
-
-    Raises:
-        TypeError: They are no list of dicts.
-        ValueError: One lacks its call's id or its output.
-    """
-    if not isinstance(results, Sequence) or isinstance(results, str | bytes):
-        raise TypeError(f"tool results must be a list of dicts, not {type(results).__name__}")
-    return [_tool_turn(result) for result in results]
-
-
-def _tool_turn(result: Any) -> dict[str, Any]:
-    if not isinstance(result, Mapping):
-        raise TypeError(f"a tool result must be a dict, not {type(result).__name__}")
-    call_id = result.get("tool_call_id", result.get("toolCallId"))
-    if not isinstance(call_id, str) or not ("output" in result or "content" in result):
-        raise ValueError("a tool result needs 'tool_call_id', and 'output' or 'content'")
-    content = result["output"] if "output" in result else result["content"]
-    return _turn({"id": call_id}, content)

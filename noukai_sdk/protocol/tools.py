@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..errors import ToolCallLimitError
 from ..models.results import ToolCall
+from ..models.tool_results import tool_turns
 from .call import FlowCall
 from .program import CallTools, Program, ToolHandler
 from .requests import encode
@@ -45,22 +45,7 @@ class ToolRounds:
 
 def wire_results(results: Any) -> list[dict[str, Any]]:
     """Tool results in any accepted form as ``{"role": "tool", "tool_call_id", "content"}``."""
-    if not isinstance(results, Sequence) or isinstance(results, (str, bytes)):
-        raise TypeError(f"tool results must be a list of dicts, not {type(results).__name__}")
-    return [_wire_result(result) for result in results]
-
-
-def _wire_result(result: Any) -> dict[str, Any]:
-    if not isinstance(result, Mapping):
-        raise TypeError(f"a tool result must be a dict, not {type(result).__name__}")
-    call_id = result.get("tool_call_id", result.get("toolCallId"))
-    if not isinstance(call_id, str):
-        raise ValueError("a tool result needs the 'tool_call_id' of the call that it answers")
-    if "output" not in result and "content" not in result:
-        raise ValueError(f"the result of tool call {call_id!r} needs 'output' or 'content'")
-    content = result["output"] if "output" in result else result["content"]
-    text = content if isinstance(content, str) else encode(content).decode()
-    return {"role": "tool", "tool_call_id": call_id, "content": text}
+    return tool_turns(results, lambda content: encode(content).decode())
 
 
 def continued(pause: Pause, results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -349,8 +349,8 @@ def test_events_of_tool_calls_stay_inside_where_a_handler_answers() -> None:
         ([], "TOOL_RESULTS_MISMATCH"),
         ("text", "must be a list of dicts"),
         ([3], "a tool result must be a dict"),
-        ([{"output": 1}], "needs 'tool_call_id'"),
-        ([{"tool_call_id": "x"}], "needs 'tool_call_id'"),
+        ([{"output": 1}], "needs the 'tool_call_id'"),
+        ([{"tool_call_id": "x"}], "needs the 'tool_call_id'"),
         ([{"tool_call_id": "x", "output": 1}], "TOOL_RESULTS_MISMATCH"),
     ],
 )
