@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .pytest_plugin import cassette_of, has_cassette
+from .pytest_marker import cassette_of, has_cassette
 from .replay.folders import CassetteFolders
 
 _folders: pytest.StashKey[CassetteFolders] = pytest.StashKey()

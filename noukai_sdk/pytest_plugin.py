@@ -15,20 +15,17 @@ import types
 import unittest
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from .pytest_marker import MARKER, OPTIONS, cassette_of, check_marker, has_cassette, options_of
 
 if TYPE_CHECKING:
     from .session.scope import Scope
 
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
-MARKER = "noukai_cassette"
 NETWORK_MARKER = "noukai_network"
-OPTIONS = frozenset(
-    {"record_mode", "redact", "redact_paths", "strict_inputs", "pacing", "on_miss", "live_from"}
-)
 
 _REFUSED = (
     "nothing that this test does is recorded, and --noukai-record is none. Mark it with "
@@ -119,7 +116,7 @@ def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
         yield None
         return
     with ExitStack() as stack:
-        options = {**request.getfixturevalue("noukai_cassette_options"), **_options(item)}
+        options = {**request.getfixturevalue("noukai_cassette_options"), **options_of(item)}
         stack.enter_context(_surroundings(options))
         test = item.stash[_test] = _Test(_opened(item, options))
         stack.callback(test.end)
@@ -223,27 +220,12 @@ def _wrapped(holder: Any, name: str, block: Any) -> Iterator[None]:
         setattr(holder, name, function)
 
 
-def has_cassette(item: pytest.Item) -> bool:
-    """Whether a test has a cassette, or would have."""
-    marked = item.get_closest_marker(MARKER) is not None
-    return marked or "noukai_cassette" in getattr(item, "fixturenames", ())
-
-
 def _refuses(item: pytest.Item) -> bool:
     return (
         (item.config.getoption("--noukai-record") or "none") == "none"
         and item.config.getini("noukai_network") == "refuse"
         and item.get_closest_marker(NETWORK_MARKER) is None
     )
-
-
-def _options(item: pytest.Item) -> dict[str, Any]:
-    """What the marker and the command line say; the command line has the last word on the mode."""
-    marker = item.get_closest_marker(MARKER)
-    options = dict(marker.kwargs) if marker is not None else {}
-    options.pop("name", None)
-    asked = item.config.getoption("--noukai-record")
-    return options if asked is None else {**options, "record_mode": asked}
 
 
 @contextmanager
@@ -268,12 +250,7 @@ def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
 
     path = cassette_of(item)
     try:
-        _check_marker(item.get_closest_marker(MARKER))
-        if unknown := options.keys() - OPTIONS:
-            raise ValueError(
-                f"{MARKER} takes no {', '.join(sorted(unknown))}: "
-                f"its options are {', '.join(sorted(OPTIONS))}"
-            )
+        check_marker(item, options)
         options = {**options, "cassette": path, "strict": True}
         check_options(options)
         return cassette_scope(options)
@@ -284,28 +261,5 @@ def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
         raise _failure(str(error)) from None
 
 
-def _check_marker(marker: pytest.Mark | None) -> None:
-    if marker is None:
-        return
-    names = [*marker.args, *([marker.kwargs["name"]] if "name" in marker.kwargs else [])]
-    if len(names) > 1 or not all(isinstance(name, str) and name for name in names):
-        said = ", ".join(map(repr, names))
-        raise TypeError(f"{MARKER} takes one name, a text that is not empty; it was given {said}")
-
-
 def _failure(said: str) -> BaseException:
     return pytest.fail.Exception(said, pytrace=False)
-
-
-def cassette_of(item: pytest.Item) -> Path:
-    """Where the cassette of a test is."""
-    from .replay.folders import cassette_path
-
-    marker = item.get_closest_marker(MARKER)
-    owners = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
-    name = ".".join([*owners, item.name])
-    given = None if marker is None else next(iter(marker.args), marker.kwargs.get("name"))
-    if given is not None:
-        _, bracket, parameters = item.name.partition("[")
-        name = f"{given}{bracket}{parameters}"
-    return cassette_path(item.path, name)

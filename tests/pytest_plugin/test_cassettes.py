@@ -428,7 +428,7 @@ def test_named(ask, text):
 def test_shared(ask):
     ask("shared")
 
-@pytest.mark.noukai_cassette("shared")
+@pytest.mark.noukai_cassette(name="shared")
 def test_shared_too(ask):
     ask("shared")
 """
