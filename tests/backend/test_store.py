@@ -12,14 +12,19 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Connection, create_engine, inspect
+from sqlalchemy import URL, Connection, create_engine, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from noukai_sdk.backend.clock import Clock, iso
 from noukai_sdk.backend.encoding import encode, loaded, stored
 from noukai_sdk.backend.settings import Settings
-from noukai_sdk.backend.store.database import configuration, migrate, open_database
+from noukai_sdk.backend.store.database import (
+    ForeignDatabaseError,
+    configuration,
+    migrate,
+    open_database,
+)
 from noukai_sdk.backend.store.outage import StoreUnavailableError
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import metadata
@@ -76,6 +81,16 @@ async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_text("not a database, but long enough to look at " * 10)
     with pytest.raises(DatabaseError, match="file is not a database"):
         await open_database(Settings(path).database_url)
+
+
+async def test_tables_that_are_not_ours_are_refused(url: URL) -> None:
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        await connection.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
+    await engine.dispose()
+    with pytest.raises(ForeignDatabaseError, match=r"of a newer noukai: .*9999"):
+        await open_database(url)
 
 
 async def test_sqlite_keeps_a_log_that_readers_do_not_wait_for(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, delete, event, false
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -19,6 +20,10 @@ _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 # How long SQLite waits for another process that writes, such as a shell somebody left open.
 _BUSY_MS = 5000
 _POSTGRES = "a Postgres database needs asyncpg: pip install 'noukai-sdk[postgres]'"
+
+
+class ForeignDatabaseError(OSError):
+    """The database has tables that are not ours, or that are newer than we are."""
 
 
 class Database:
@@ -42,6 +47,7 @@ async def open_database(url: URL) -> Database:
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: It cannot be opened, or is no database.
+        ForeignDatabaseError: Its tables are not ours.
         DatabaseInUseError: Another backend works on it.
         ModuleNotFoundError: The driver is not installed.
     """
@@ -89,7 +95,12 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to ``revision``; does nothing where they are there."""
-    command.upgrade(configuration(connection), revision)
+    try:
+        command.upgrade(configuration(connection), revision)
+    except CommandError as error:
+        raise ForeignDatabaseError(
+            f"its tables are of another program, or of a newer noukai: {error}"
+        ) from error
 
 
 def configuration(connection: Connection) -> Config:

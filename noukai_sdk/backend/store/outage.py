@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,7 @@ class StoreUnavailableError(Exception):
 
 def is_outage(error: Exception) -> bool:
     """Whether the database is at fault, so that the same may work later."""
-    if isinstance(error, OperationalError | InterfaceError | OSError):
+    if isinstance(error, OperationalError | InterfaceError | OSError | asyncio.TimeoutError):
         return True
     # Over asyncpg, most of what the server says comes as the bare class.
     state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
