@@ -49,4 +49,7 @@ def _reason(cassette: Cassette, call: FlowCall, ticket: Ticket) -> str:
         return f"The flow was recorded through {recorded}, and is called another way now."
     if any(lane.slug is None for lane in cassette.lanes()):
         return "A flow of this session was deleted since, and its recordings lost their name."
-    return "The code calls a flow that it did not call when it was recorded."
+    return (
+        "The code calls a flow that it did not call when it was recorded; or the service refused the "
+        "call then, of which no session tells."
+    )
