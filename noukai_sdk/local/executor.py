@@ -80,12 +80,11 @@ class Executor:
         Raises:
             ValueError: A setting is out of range; nothing is changed then.
         """
-        if max_concurrency is not _UNSET and max_concurrency is not None and max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be 1 or more, not {max_concurrency!r}")
-        if timeout is not _UNSET and timeout is not None and not timeout > 0:
+        _check("max_concurrency", max_concurrency, least=1, may_be_none=True)
+        _check("retry", retry, least=0)
+        is_given = timeout is not _UNSET and timeout is not None
+        if is_given and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
-        if retry is not _UNSET and retry < 0:
-            raise ValueError(f"retry must be 0 or more, not {retry!r}")
         changes: dict[str, Any] = {"max_concurrency": max_concurrency, "retry": retry}
         given = {name: value for name, value in changes.items() if value is not _UNSET}
         self._settings = replace(self._settings, **given)
@@ -245,6 +244,8 @@ class Executor:
         inputs: Mapping[str, Any],
         tool_handler: ToolHandler | None,
     ) -> Execution:
+        if not isinstance(workflow, Workflow | Flow):
+            raise TypeError(f"a Workflow or a Flow can be run, not {type(workflow).__name__}")
         execution = Execution(
             plan=workflow.plan,
             state=state,
@@ -259,3 +260,10 @@ class Executor:
     async def _run(self, execution: Execution) -> WorkflowResult:
         with self._stats.counted() as count:
             return count(await execution.run(await self._pools.get()))
+
+
+def _check(name: str, value: Any, *, least: int, may_be_none: bool = False) -> None:
+    if value is _UNSET or (may_be_none and value is None):
+        return
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value!r}")

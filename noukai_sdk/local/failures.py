@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from ..errors import NoukaiError
@@ -67,5 +68,6 @@ def is_worth_retrying(error: Exception) -> bool:
 def delay_before(attempt: int, error: Exception) -> float:
     """Seconds to wait before attempt number ``attempt`` (the first retry is 1)."""
     asked = getattr(error, "retry_after", None)
-    delay = asked if isinstance(asked, int | float) else 0.05 * 2**attempt
-    return float(min(max(delay, 0), _MOST_DELAY))
+    if isinstance(asked, int | float) and math.isfinite(asked):
+        return float(min(max(asked, 0), _MOST_DELAY))
+    return float(min(0.05 * 2 ** min(attempt, 10), _MOST_DELAY))

@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 T = TypeVar("T")
-Produce = Callable[[Callable[[T], Awaitable[None]]], Awaitable[None]]
-"""Gets the function that hands over an item, which returns when the consumer has taken it."""
+Produce = Callable[[Callable[[T | None], Awaitable[None]]], Awaitable[None]]
+"""Gets the function that hands over an item, which returns when the consumer has taken it. None is
+taken as well, when the consumer asks for the next item, but is none."""
 
 
 async def handed_over(produce: Produce[T]) -> AsyncGenerator[T, None]:
@@ -25,7 +26,8 @@ async def handed_over(produce: Produce[T]) -> AsyncGenerator[T, None]:
     task = _Task(produce)
     try:
         async for item in task.items:
-            yield item
+            if item is not None:
+                yield item
         task.check()
     finally:
         await task.stop()
@@ -33,7 +35,7 @@ async def handed_over(produce: Produce[T]) -> AsyncGenerator[T, None]:
 
 class _Task(Generic[T]):
     def __init__(self, produce: Produce[T]) -> None:
-        self._send, self.items = anyio.create_memory_object_stream[T](0)
+        self._send, self.items = anyio.create_memory_object_stream[T | None](0)
         self._produce = produce
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()

@@ -14,7 +14,7 @@ from .llm_config import LlmConfig
 from .llm_errors import LlmError
 from .llm_host import Host, HostedClient
 from .llm_meter import Meter
-from .llm_relay import relay
+from .llm_relay import Relay
 from .llm_response import CompletionStream, LlmResponse, StreamedAnswer
 from .llm_stats import LlmStats
 from .providers import open_config
@@ -203,7 +203,7 @@ class LlmClient(HostedClient[ChatModel]):
         texts: list[str] = []
         last = ChatDelta()
         with self._meter.call() as call:
-            async with aclosing(relay(self._host, lambda model: model.stream(request))) as pieces:
+            async with aclosing(Relay(self._host, lambda model: model.stream(request))) as pieces:
                 async for last in pieces:
                     texts.append(last.text)
                     if last.text:

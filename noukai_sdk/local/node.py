@@ -174,9 +174,9 @@ class Node:
         _text(name, "system_prompt", system_prompt)
         if model is not None and llm_config is not None:
             raise ValueError(f"node {name!r}: give model= or llm_config=, not both")
-        _within(name, "temperature", temperature, 0, 2)
-        _within(name, "max_tokens", max_tokens, 1)
-        _within(name, "max_tool_iterations", max_tool_iterations, 1)
+        _temperature(name, temperature)
+        _whole(name, "max_tokens", max_tokens, 1)
+        _whole(name, "max_tool_iterations", max_tool_iterations, 1)
         work = Agent(
             prompt=prompt,
             model=llm_config or model,
@@ -315,9 +315,9 @@ def _node(
     _text(name, "name", name)
     _text(name, "id", node_id)
     _text(name, "for_each", for_each)
-    _within(name, "retry", retry, 0)
-    _within(name, "concurrency", at_once, 1)
-    if timeout is not None and not timeout > 0:
+    _whole(name, "retry", retry, 0)
+    _whole(name, "concurrency", at_once, 1)
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise ValueError(f"node {name!r}: timeout must be more than 0 seconds, not {timeout!r}")
     return Node(
         id=node_id or _id_of(name),
@@ -342,10 +342,11 @@ def _text(name: str, setting: str, value: object) -> None:
         raise TypeError(f"node {name!r}: {setting} must be a str, not {type(value).__name__}")
 
 
-def _within(
-    name: str, setting: str, value: float | None, least: float, most: float | None = None
-) -> None:
-    if value is None or (value >= least and (most is None or value <= most)):
-        return
-    limits = f"{least} or more" if most is None else f"{least} to {most}"
-    raise ValueError(f"node {name!r}: {setting} must be {limits}, not {value!r}")
+def _whole(name: str, setting: str, value: int | None, least: int) -> None:
+    if value is not None and not (isinstance(value, int) and value >= least):
+        raise ValueError(f"node {name!r}: {setting} must be {least} or more, not {value!r}")
+
+
+def _temperature(name: str, value: float | None) -> None:
+    if value is not None and not (isinstance(value, int | float) and 0 <= value <= 2):
+        raise ValueError(f"node {name!r}: temperature must be 0 to 2, not {value!r}")

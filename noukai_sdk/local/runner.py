@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 
 from ..errors import FlowExecutionError
 from ..models.events import FlowCompleted, StreamEvent
@@ -69,7 +68,7 @@ def _refusal(code: str, message: str) -> FlowExecutionError:
     return FlowExecutionError(message, status_code=400, code=code)
 
 
-async def run_steps(
+def run_steps(
     flow: Flow, state: RunState, *, models: Models, max_steps: int | None = None
 ) -> AsyncGenerator[StreamEvent, None]:
     """Run ``flow`` from where ``state`` stands, which is changed as the run goes on.
@@ -91,9 +90,9 @@ async def run_steps(
     Raises:
         FlowExecutionError: Nothing can run, see :func:`check_run`; raised before the first event.
     """
-    plan = check_run(flow, state)
 
     async def produce(emit: Callable[[StreamEvent], Awaitable[None]]) -> None:
+        plan = check_run(flow, state)
         settings = Settings(json_outputs=True)
         engine = Engine(plan, state, models=models, settings=settings, emit=emit)
         if state.step_index < len(plan.nodes):
@@ -101,6 +100,4 @@ async def run_steps(
         if not engine.is_over and state.step_index == len(plan.nodes):
             await emit(FlowCompleted(execution_id=state.execution_id, result=engine.result))
 
-    async with aclosing(handed_over(produce)) as events:
-        async for event in events:
-            yield event
+    return handed_over(produce)

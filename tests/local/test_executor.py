@@ -350,7 +350,7 @@ def test_events_of_tool_calls_stay_inside_where_a_handler_answers() -> None:
         ("text", "must be a list of dicts"),
         ([3], "a tool result must be a dict"),
         ([{"output": 1}], "needs the 'tool_call_id'"),
-        ([{"tool_call_id": "x"}], "needs the 'tool_call_id'"),
+        ([{"tool_call_id": "x"}], "'x' needs 'output' or 'content'"),
         ([{"tool_call_id": "x", "output": 1}], "TOOL_RESULTS_MISMATCH"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 
 from noukai_sdk.local.llm_errors import LlmClosedError
 from noukai_sdk.local.llm_host import Host
-from noukai_sdk.local.llm_relay import relay
+from noukai_sdk.local.llm_relay import Relay
 from noukai_sdk.local.runtime import shutdown
 from tests.servers import wait_until
 
@@ -201,7 +201,7 @@ async def numbers(made: list[str], _: Resource) -> Any:
 async def test_a_relay_gives_every_value_and_closes() -> None:
     made: list[str] = []
     host = Host(Resource)
-    values = [value async for value in relay(host, lambda resource: numbers(made, resource))]
+    values = [value async for value in Relay(host, lambda resource: numbers(made, resource))]
     assert values == [0, 1, 2, None]
     assert made == ["closed"]
     host.close()
@@ -210,7 +210,7 @@ async def test_a_relay_gives_every_value_and_closes() -> None:
 async def test_a_relay_that_is_left_closes_the_generator() -> None:
     made: list[str] = []
     host = Host(Resource)
-    values = relay(host, lambda resource: numbers(made, resource))
+    values = Relay(host, lambda resource: numbers(made, resource))
     assert await anext(values) == 0
     await values.aclose()
     assert made == ["closed"]
@@ -220,7 +220,7 @@ async def test_a_relay_that_is_left_closes_the_generator() -> None:
 async def test_a_relay_over_a_closed_host() -> None:
     made: list[str] = []
     host = Host(Resource)
-    values = relay(host, lambda resource: numbers(made, resource))
+    values = Relay(host, lambda resource: numbers(made, resource))
     await anext(values)
     host.close()
     await values.aclose()
@@ -231,7 +231,7 @@ async def test_a_relay_over_a_closed_host() -> None:
 async def test_a_relay_that_outlives_a_shutdown_is_no_whole_stream() -> None:
     made: list[str] = []
     host = Host(Resource)
-    values = relay(host, lambda resource: numbers(made, resource))
+    values = Relay(host, lambda resource: numbers(made, resource))
     await anext(values)
     shutdown()
     assert made == ["closed"]

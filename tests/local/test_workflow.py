@@ -46,6 +46,10 @@ def test_kinds_models_and_tools_of_nodes() -> None:
         (lambda: Node.agent("a", retry=-1), "retry must be 0 or more"),
         (lambda: Node.function("a", len, timeout=0), "timeout must be more than 0"),
         (lambda: Node.function("a", len, concurrency=0), "concurrency must be 1 or more"),
+        (lambda: Node.function("a", len, concurrency=1.5), "concurrency must be 1 .*, not 1.5"),
+        (lambda: Node.function("a", len, timeout="1"), "timeout must be more than 0 .*, not '1'"),
+        (lambda: Node.agent("a", temperature="1"), "temperature must be 0 to 2, not '1'"),
+        (lambda: Node.agent("a", retry="1"), "retry must be 0 or more, not '1'"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Any, message: str) -> None:

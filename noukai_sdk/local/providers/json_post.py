@@ -60,7 +60,7 @@ class JsonPost:
             self._is_readable = self._is_readable and not outcome.is_unreadable
         elif outcome.status == 200:
             # The official client has an error of its own for what is no JSON.
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 return json.loads(outcome.content)
         return await self._post(self._client_that_got(outcome), body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,8 @@ def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
     if isinstance(error, sdk.APIConnectionError):
         return LlmConnectionError(f"{provider}: {error.__cause__ or error}")
     if isinstance(
-        error, sdk.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError
+        error,
+        sdk.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError | RecursionError,
     ):
         return LlmResponseError(f"{provider}: the answer is not of its protocol: {error}")
     if isinstance(error, sdk.APIError):
@@ -126,7 +128,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if value is None:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         date = email.utils.parsedate_tz(value)
         return max(email.utils.mktime_tz(date) - time.time(), 0.0) if date else None
