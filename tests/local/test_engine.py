@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from noukai_sdk.local.executor import Executor
+from noukai_sdk.local.failures import delay_before
 from noukai_sdk.local.llm_errors import LlmAuthenticationError, LlmRateLimitError
 from noukai_sdk.local.node import Node
 from noukai_sdk.local.result import WorkflowResult
@@ -345,6 +346,9 @@ async def test_what_a_provider_asks_to_wait_is_waited(monkeypatch: pytest.Monkey
     node = Node.function("f", failing(OSError(), 2), retry=2)
     assert (await run(workflow_of(node), ONE)).is_success()
     assert waited == [7, 0.1, 0.2]
+    error.retry_after = float("nan")
+    assert delay_before(1, error) == 0.1
+    assert delay_before(5000, OSError()) == 30
 
 
 async def test_a_refused_key_is_never_tried_again() -> None:

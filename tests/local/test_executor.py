@@ -139,9 +139,21 @@ def test_the_stats_count_both_ways() -> None:
     assert executor.get_stats()["total_executions"] == 0
 
 
+def test_only_workflows_and_flows_can_be_run() -> None:
+    with pytest.raises(TypeError, match="a Workflow or a Flow can be run, not str"):
+        Executor().execute("acme/samples/hello-world")  # type: ignore[arg-type]
+
+
 def test_settings_out_of_range_are_refused_and_change_nothing() -> None:
     executor = Executor(max_concurrency=1)
-    for settings in ({"timeout": 0}, {"max_concurrency": 0}, {"retry": -1}):
+    for settings in (
+        {"timeout": 0},
+        {"timeout": "1"},
+        {"max_concurrency": 0},
+        {"max_concurrency": 1.5},
+        {"retry": -1},
+        {"retry": None},
+    ):
         with pytest.raises(ValueError, match=next(iter(settings))):
             executor.configure(**settings)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=next(iter(settings))):

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from noukai_sdk.local.chat import ChatModel
+from noukai_sdk.local.embeddings import EmbeddingClient
 from noukai_sdk.local.llm_errors import (
     LlmAuthenticationError,
+    LlmConfigError,
     LlmConnectionError,
     LlmError,
     LlmRateLimitError,
@@ -104,7 +106,15 @@ async def test_odd_error_bodies_still_make_an_error(body: Any, protocol: str) ->
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("-1", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("soon", None), (None, None)],
+    [
+        ("7", 7.0),
+        ("-1", 0.0),
+        ("nan", None),
+        ("inf", None),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("soon", None),
+        (None, None),
+    ],
 )
 async def test_retry_after_is_told(header: str | None, seconds: float | None) -> None:
     headers = {} if header is None else {"retry_after": header}
@@ -254,3 +264,23 @@ async def test_an_error_that_quotes_the_key_does_not_show_it(protocol: str, how:
     shown = "".join(traceback.format_exception(error)) + repr(vars(error))
     assert key not in shown
     assert "Incorrect API key: ..." in shown
+
+
+async def test_an_answer_that_is_nested_without_end(protocol: str) -> None:
+    deep = b'{"choices": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    with fault_server(raw(deep)) as server:
+        error = await failure(server, protocol, "answer")
+    assert isinstance(error, LlmResponseError)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_a_client_that_cannot_be_made_says_why(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+    settings = config(provider, "https://127.0.0.1:9")
+    with pytest.raises(LlmConfigError, match="the client cannot be made: FileNotFoundError"):
+        open_config(settings)
+    if provider == "openai":
+        with pytest.raises(LlmConfigError, match="the client cannot be made"):
+            EmbeddingClient(settings)

@@ -10,6 +10,7 @@ from ..llm_errors import MissingExtraError
 from .anthropic_answers import StreamReader, read_message
 from .anthropic_requests import body_of
 from .keys import required_key
+from .sdk_errors import opening
 from .sdk_model import SdkModel
 
 
@@ -25,14 +26,15 @@ class AnthropicModel(SdkModel):
 
     def __init__(self, config: LlmConfig) -> None:
         sdk, key = _import_anthropic(), required_key(config, "ANTHROPIC_API_KEY")
-        http = sdk.DefaultAsyncHttpxClient()
-        client = sdk.AsyncAnthropic(
-            api_key=key,
-            base_url=config.base_url,
-            timeout=config.timeout,
-            max_retries=config.max_retries,
-            http_client=http,
-        )
+        with opening(config.name):
+            http = sdk.DefaultAsyncHttpxClient()
+            client = sdk.AsyncAnthropic(
+                api_key=key,
+                base_url=config.base_url,
+                timeout=config.timeout,
+                max_retries=config.max_retries,
+                http_client=http,
+            )
         super().__init__(config, sdk, client, http, key)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ..llm_config import LlmConfig
 from ..llm_errors import MissingExtraError
 from .keys import required_key, usable_key
 from .openai_answers import StreamReader, read_completion
+from .sdk_errors import opening
 from .sdk_model import SdkModel
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
@@ -28,8 +29,10 @@ class OpenAiModel(SdkModel):
 
     def __init__(self, config: LlmConfig) -> None:
         sdk, key = import_openai(), api_key(config)
-        http = sdk.DefaultAsyncHttpxClient()
-        super().__init__(config, sdk, make_client(sdk, config, key, http), http, key)
+        with opening(config.name):
+            http = sdk.DefaultAsyncHttpxClient()
+            client = make_client(sdk, config, key, http)
+        super().__init__(config, sdk, client, http, key)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         max_tokens = _MAX_TOKENS.get(self._config.provider, "max_tokens")

@@ -9,7 +9,7 @@ from ..llm_config import LlmConfig
 from ..llm_errors import LlmResponseError
 from .json_post import JsonPost
 from .openai import api_key, import_openai, make_client
-from .sdk_errors import translated
+from .sdk_errors import opening, translated
 
 # The API takes 2,048 texts at once at most; some compatible servers take fewer.
 _TEXTS_A_REQUEST = 256
@@ -22,8 +22,9 @@ class OpenAiEmbedder:
         self._sdk, self._key = import_openai(), api_key(config)
         self.name = config.name
         self._model = config.model
-        http = self._sdk.DefaultAsyncHttpxClient()
-        self._client = make_client(self._sdk, config, self._key, http)
+        with opening(config.name):
+            http = self._sdk.DefaultAsyncHttpxClient()
+            self._client = make_client(self._sdk, config, self._key, http)
         self._post = JsonPost(self._sdk, self._client, http, "/embeddings")
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:

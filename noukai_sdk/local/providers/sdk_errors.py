@@ -49,6 +49,22 @@ def translated(sdk: Any, provider: str, key: str | None) -> Iterator[None]:
         raise ours from error
 
 
+@contextmanager
+def opening(provider: str) -> Iterator[None]:
+    """Make the official client inside the block.
+
+    Raises:
+        LlmConfigError: It cannot be made with these settings or in this environment, such as with an
+            ``SSL_CERT_FILE`` that is not there.
+    """
+    try:
+        yield
+    except LlmError:
+        raise
+    except Exception as error:
+        raise LlmConfigError(f"{provider}: the client cannot be made: {error!r}") from error
+
+
 def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
     if isinstance(error, sdk.APIStatusError):
         return _from_status(provider, error)
