@@ -17,6 +17,7 @@ import httpx
 from . import fast
 from .errors import APIConnectionError, APITimeoutError, ClientClosedError, NoukaiError
 from .network import check_allowed
+from .protocol.answers import error_class
 from .protocol.call import Service
 from .protocol.program import Request
 
@@ -97,6 +98,9 @@ def fault_from(error: BaseException, path: str) -> NoukaiError | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     if not names & _HTTP_FAULTS:
         return None
+    answer = getattr(error, "response", None)
+    if answer is not None:  # the user's client has a hook that raises for error answers
+        return _answered(answer, path)
     said = str(error) or type(error).__name__
     timed_out = "TimeoutException" in names and not _disconnected(error)
     kind = APITimeoutError if timed_out else APIConnectionError
@@ -109,6 +113,14 @@ def fault_from(error: BaseException, path: str) -> NoukaiError | None:
 def closed_during_call() -> ClientClosedError:
     """The error of a call that the end of its client has cut short."""
     return ClientClosedError("the client was closed during the call: make a new one")
+
+
+def _answered(answer: Any, path: str) -> NoukaiError:
+    return error_class(answer.status_code, None)(
+        f"{path}: the service answered HTTP {answer.status_code}",
+        status_code=answer.status_code,
+        request_id=answer.headers.get("x-request-id"),
+    )
 
 
 def _never_sent(error: BaseException, names: set[str]) -> bool:

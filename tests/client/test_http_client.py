@@ -10,8 +10,15 @@ import httpx
 import httpx2
 import pytest
 
-from noukai_sdk import APIConnectionError, APITimeoutError, AsyncNoukai, ClientClosedError, Noukai
-from tests.client.service import COMPLETED, DONE, STARTED, Service, frame, stream
+from noukai_sdk import (
+    APIConnectionError,
+    APITimeoutError,
+    AsyncNoukai,
+    ClientClosedError,
+    FlowNotFoundError,
+    Noukai,
+)
+from tests.client.service import COMPLETED, DONE, STARTED, Reply, Service, frame, stream
 from tests.client.sides import SYNC, Side
 
 LIBRARIES: list[Any] = [httpx, httpx2]
@@ -172,6 +179,30 @@ async def test_every_fault_of_the_library(
         assert caught.value.__cause__ is fault
     with pytest.raises(kind):
         await side.collect(client.flow("grade-3").events(message="hi"))
+
+
+async def test_a_hook_of_the_users_that_raises_for_error_answers(
+    side: Side, service: Service, library: Any
+) -> None:
+    """The service was reached: this is no failed connection, and a read is not repeated."""
+
+    def plain(response: Any) -> None:
+        response.raise_for_status()
+
+    async def awaited(response: Any) -> None:
+        response.raise_for_status()
+
+    service.says(Reply({"detail": "no"}, 404))
+    mine = own(side, library, event_hooks={"response": [awaited if side.is_async else plain]})
+    async with side.client(http_client=mine) as client:
+        flow = client.flow("grade-3")
+        for method in (lambda: flow.execute(message="hi"), flow.run("e").trace):
+            with pytest.raises(FlowNotFoundError, match="answered HTTP 404") as caught:
+                await side.call(method)
+            assert (caught.value.status_code, caught.value.request_id) == (404, "req-1")
+            assert isinstance(caught.value.__cause__, library.HTTPStatusError)
+    assert len(service.requests) == 2
+    await close(side, mine)
 
 
 def _without_retries(client: Any) -> Any:
