@@ -156,10 +156,11 @@ class _LoopClients:
 
     async def start(self) -> Start | None:
         """Wait until there are few young requests."""
-        if self._young is None:
+        young = self._young
+        if young is None:
             return None
-        await self._young.acquire()
-        return Start(self._young, YOUNG if self._shared is None else YOUNG_FAST)
+        await young.acquire()
+        return Start(young, YOUNG if self._shared is None else YOUNG_FAST)
 
     async def lend(self, start: Start | None) -> Lease:
         lease = Lease(self._client(), self, start)
@@ -213,8 +214,8 @@ class _LoopClients:
                 lease.recall()
             while self._all:
                 await self._all.pop().aclose()
-            # Both know the loop, and would keep it alive.
-            self._shared = None
+            # All three know the loop, and would keep it alive.
+            self._shared = self._young = None
             del self._guard
 
 
