@@ -82,7 +82,7 @@ async def test_what_was_given_up_is_given_up_again(
 @pytest.mark.parametrize("kind", SLOW)
 async def test_who_waits_for_it_now_is_told(live: LiveAsync, tmp_path: Path, kind: str) -> None:
     async def body(live: LiveAsync) -> list[Any]:
-        with anyio.move_on_after(0.01):
+        with anyio.move_on_after(0.05):
             await SLOW[kind](live)
         return []
 
