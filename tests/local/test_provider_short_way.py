@@ -328,3 +328,29 @@ async def test_a_model_that_is_closed_in_the_middle(protocol: str) -> None:
             assert await anyio.to_thread.run_sync(server.waiting.wait, 10)
             await model.aclose()
         assert await anyio.to_thread.run_sync(server.hung_up.wait, 10)
+
+
+async def test_no_more_connections_than_the_official_client_opens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(short_way, "_MOST_CONNECTIONS", 3)
+    clients: set[Any] = set()
+
+    async def answer(exchange: Exchange) -> None:
+        clients.add(exchange.client)
+        await ok("Hi")(exchange)
+
+    with fault_server(answer) as server:
+        model = open_config(config("openai", server.url))
+        async with aclosing(model), anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ask, model, "answer")
+    assert len(server.asked) == 20
+    assert len(clients) <= 3
+
+
+async def test_a_large_request(protocol: str) -> None:
+    with fault_server(ok("Read")) as server:
+        async with aclosing(open_config(config(protocol, server.url))) as model:
+            assert await ask(model, "answer", asking("x" * 2_000_000)) == "Read"
+    assert "x" * 2_000_000 in str(server.asked[0].body)

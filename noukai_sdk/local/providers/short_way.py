@@ -7,6 +7,7 @@ import io
 import math
 import urllib.request
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ _OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-enc
 _MOST_CONNECTIONS = 1000
 # aiohttp's own 8 kB are less than some gateways send.
 _LONGEST_HEADER = 100_000
+# What a socket takes whether or not somebody reads.
+_SENT_AT_ONCE = 32_000
 # aiohttp warns about larger bodies that are not files; it writes those piece by piece.
 _MOST_AT_ONCE = 1_000_000
 
@@ -126,8 +129,13 @@ class ShortWay:
         except (aiohttp.ClientError, OSError) as error:
             return Failed("ReadError", str(error), error)
 
+    def _limit(self, content: bytes | None) -> AbstractContextManager[Any]:
+        # A small body never waits for its reader: no need to pay for a clock.
+        is_small = content is None or len(content) <= _SENT_AT_ONCE
+        return nullcontext() if is_small else anyio.fail_after(self._until_answer)
+
     async def _answered(self, written: Written, content: bytes | None) -> Answered:
-        with anyio.fail_after(self._until_answer):
+        with self._limit(content):
             answer = await self._session.request(
                 written.method,
                 written.url,
