@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -21,6 +21,7 @@ from anyio.to_thread import run_sync
 
 from .llm_errors import LlmClosedError
 from .loop_thread import loop_thread
+from .threads import is_cancelled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,13 +75,22 @@ class Host(Generic[R]):
             RuntimeError: Called on the loop thread, which would wait for itself.
         """
         self._check()
-        outcome: tuple[T] | None = loop_thread.call(self._do, work)
+        try:
+            outcome: tuple[T] | None = loop_thread.call(self._do, work)
+        except CancelledError:
+            outcome = None  # stopped before it had begun
         return self._result(outcome)
 
     async def wait(self, work: Callable[[R], Awaitable[T]]) -> T:
         """As :meth:`run`, for a task; stops the work when the task is cancelled."""
         self._check()
-        outcome: tuple[T] | None = await _outcome(loop_thread.submit(self._do, work))
+        future = loop_thread.submit(self._do, work)
+        try:
+            outcome: tuple[T] | None = await _outcome(future)
+        except (CancelledError, asyncio.CancelledError):
+            if not future.cancelled() or is_cancelled():
+                raise
+            outcome = None  # stopped before it had begun
         return self._result(outcome)
 
     def close(self) -> None:

@@ -77,14 +77,18 @@ async def _contained(value: Awaitable[Any]) -> Any:
             raise  # it is meant for the program
         raise _ended_by(error) from error
     except asyncio.CancelledError as error:
-        if _is_cancelled():
+        if is_cancelled():
             raise
         raise _ended_by(error) from error
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Whether it is this task that is cancelled, and not one that the function waited for."""
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False  # trio, which has another error for that
+    cancelling = getattr(task, "cancelling", None)
     return cancelling is None or cancelling() > 0  # Python 3.10 does not tell
 
 

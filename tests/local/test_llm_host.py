@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ import pytest
 from noukai_sdk.local.llm_errors import LlmClosedError
 from noukai_sdk.local.llm_host import Host
 from noukai_sdk.local.llm_relay import Relay
+from noukai_sdk.local.loop_thread import loop_thread
 from noukai_sdk.local.runtime import shutdown
 from tests.servers import wait_until
 
@@ -49,6 +50,22 @@ class Resource:
 
     async def aclose(self) -> None:
         self.closed_in = asyncio.get_running_loop()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not tell before")
+async def test_a_call_that_was_stopped_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+    host = Host(Resource)
+    monkeypatch.setattr(loop_thread, "submit", submit)
+    with pytest.raises(LlmClosedError, match="the runtime was shut down"):
+        await host.wait(Resource.use)
+    with pytest.raises(LlmClosedError, match="the runtime was shut down"):
+        host.run(Resource.use)
 
 
 async def test_everything_happens_in_one_loop() -> None:
