@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic_core import from_json
 
-from ..errors import APIConnectionError, FlowExecutionError
+from ..errors import APIConnectionError, FlowExecutionError, NoukaiError
 from .answers import error_from, retry_after
 from .call import Service
 from .program import OpenStream, Program, Request, Response, SendRequest, Sleep, Want
@@ -59,6 +60,16 @@ def exchange(
         attempt += 1
         note(service, "retry", request, attempt, outcome)
         yield Sleep(delay, JITTER)
+
+
+@contextmanager
+def naming_run(execution_id: str | None) -> Iterator[None]:
+    """Errors in this block name the run that they belong to."""
+    try:
+        yield
+    except NoukaiError as error:
+        error.execution_id = error.execution_id or execution_id
+        raise
 
 
 def _attempt(

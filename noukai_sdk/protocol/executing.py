@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from ..errors import NoukaiError
 from ..models.results import ExecuteResult, PausedResult, ToolResult
 from .answers import validated
 from .call import FlowCall
-from .exchange import send
+from .exchange import naming_run, send
 from .program import PauseSeen, Program, ResultsSent
 from .requests import post
 from .tools import ToolRounds, continued, wire_results
@@ -41,11 +40,8 @@ def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) 
 def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
     rounds = ToolRounds(call)
     while True:
-        try:
+        with naming_run(body.get("executionId")):
             response = yield from send(call.service, post(call, body))
-        except NoukaiError as error:
-            error.execution_id = error.execution_id or body.get("executionId")
-            raise
         answer = validated(_answer.validate_json, "result of execute", response)
         answer.session_id = call.session_id
         if answer.status != "tool_calls_required":

@@ -9,7 +9,7 @@ from ..errors import APITimeoutError, FlowNotFoundError
 from ..models.results import JobStatus, JobSubmission
 from .answers import decode
 from .call import FlowCall, FlowRef, Service
-from .exchange import send
+from .exchange import naming_run, send
 from .paths import job_path
 from .program import Now, Program, Sleep
 from .requests import get, post
@@ -62,7 +62,8 @@ class LiveJob:
         """One look at the job."""
         request = get(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
         try:
-            response = yield from send(self.service, request)
+            with naming_run(self.execution_id):
+                response = yield from send(self.service, request)
         except FlowNotFoundError:
             now: float = yield Now()
             if self.submitted_at is None or now - self.submitted_at >= EARLY_404_GRACE:

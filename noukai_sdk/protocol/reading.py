@@ -23,7 +23,7 @@ from ..models.traces import RunTrace, StepAttempts, StepTrace
 from .answers import decode
 from .call import FlowRef, Service
 from .events import read_events
-from .exchange import open_stream, send
+from .exchange import naming_run, open_stream, send
 from .paths import session_path, step_trace_path, trace_path
 from .program import READ_CHUNK, CloseStream, Program
 from .requests import get
@@ -38,7 +38,8 @@ def run_trace(
 ) -> Program[RunTrace]:
     """The trace of a whole run."""
     request = get(service, trace_path(flow, execution_id), timeout=timeout)
-    return decode(RunTrace, (yield from send(service, request)))
+    with naming_run(execution_id):
+        return decode(RunTrace, (yield from send(service, request)))
 
 
 def step_trace(
@@ -56,10 +57,11 @@ def step_trace(
         query["loop_index"] = loop_index
     path = step_trace_path(flow, execution_id, step_id)
     request = get(service, f"{path}?{urlencode(query)}" if query else path, timeout=timeout)
-    response = yield from send(service, request)
-    if attempt == "all":
-        return decode(StepAttempts, response)
-    return decode(StepTrace, response)
+    with naming_run(execution_id):
+        response = yield from send(service, request)
+        if attempt == "all":
+            return decode(StepAttempts, response)
+        return decode(StepTrace, response)
 
 
 def live_trace(
@@ -69,12 +71,13 @@ def live_trace(
     cursor = Cursor()
     headers = {"Accept": "text/event-stream"}
     path = trace_path(flow, execution_id, live=True)
-    yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
-    decoder = SSEDecoder()
-    while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
-        for event in events:
-            cursor.follow(event)
-            yield event
+    with naming_run(execution_id):
+        yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
+        decoder = SSEDecoder()
+        while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
+            for event in events:
+                cursor.follow(event)
+                yield event
     yield CloseStream()
 
 

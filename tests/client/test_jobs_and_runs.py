@@ -58,8 +58,9 @@ async def test_a_job_of_before(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         job = flow.job("e/1")
         assert (await side.call(job.wait)).result == 1
-        with pytest.raises(FlowNotFoundError):
+        with pytest.raises(FlowNotFoundError) as caught:
             await side.call(job.poll)
+    assert caught.value.execution_id == "e/1"
 
 
 async def test_waiting_has_an_end(side: Side, service: Service) -> None:
@@ -150,7 +151,9 @@ async def test_no_such_run(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         run = flow.run("e")
         for method in (run.trace, lambda: run.step_trace("a")):
-            with pytest.raises(FlowNotFoundError):
+            with pytest.raises(FlowNotFoundError) as caught:
                 await side.call(method)
-        with pytest.raises(FlowNotFoundError):
+            assert caught.value.execution_id == "e"
+        with pytest.raises(FlowNotFoundError) as caught:
             await side.collect(run.live_trace())
+        assert caught.value.execution_id == "e"
