@@ -148,7 +148,11 @@ class Noukai(_BaseClient["SyncTransport"]):
         return Flow(self._ref(slug, org, project), self._transport)
 
     def close(self) -> None:
-        """Release the connections. May be called any number of times."""
+        """Release the connections. May be called any number of times.
+
+        A call that another thread is in ends with ClientClosedError when it next hears of its
+        connection, at its timeout at the latest.
+        """
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -203,7 +207,11 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
         return AsyncFlow(self._ref(slug, org, project), self._transport)
 
     async def aclose(self) -> None:
-        """Release the connections. May be called any number of times."""
+        """Release the connections of this event loop. May be called any number of times.
+
+        Calls under way here end with ClientClosedError, those in the user's ``http_client`` excepted.
+        The connections of other event loops go when their loop stops.
+        """
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
