@@ -57,7 +57,8 @@ class Draft:
         return next((one["executionId"] for one in told if one.get("executionId")), None)
 
     def begin(self) -> None:
-        """The call is about to be sent."""
+        """The call, or what resumes it, is about to be sent."""
+        self._given_up = False  # an attempt to resume may have been, before this one
         if self._began is None:
             self._began = time.perf_counter()
             # A copy: the caller may go on to change what it gave.

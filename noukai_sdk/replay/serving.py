@@ -238,8 +238,8 @@ class _Reading:
         raise self._player.missed(
             self._call,
             self._ticket,
-            f"Its caller gave it up after {seconds:.3g} s when it was recorded (a timeout, or a task "
-            "that was cancelled), and waits for an answer now: there is none.",
+            f"Its caller gave it up after {seconds:.3g} s when it was recorded (a timeout, a cancelled "
+            "task, an interrupt), and waits for an answer now: there is none.",
         )
 
     def _ends_here(self) -> NoukaiError:

@@ -27,13 +27,19 @@ def anyio_backend() -> str:
 
 
 async def service(scope: Any, receive: Any, send: Any) -> None:
-    """Never answers a slow flow."""
-    await receive()
-    if "slow" in scope["path"]:
+    """Never answers a slow flow, nor the first who resumes one that asks for tools."""
+    sent = json.loads((await receive())["body"])
+    slug = scope["path"].split("/")[-2]
+    if slug == "slow" or [each.get("content") for each in sent.get("toolCallMessages", ())] == [
+        "slow"
+    ]:
         while (await receive())["type"] != "http.disconnect":
             pass
         return
-    answer = {"status": "completed", "result": scope["path"].split("/")[-2], "executionId": "e"}
+    answer = {"status": "completed", "result": slug, "executionId": "e"}
+    if slug == "tools" and "toolCallMessages" not in sent:
+        call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+        answer |= {"status": "tool_calls_required", "pausedAtStep": "s", "toolCalls": [call]}
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
@@ -89,6 +95,22 @@ async def test_who_waits_for_it_now_is_told(live: LiveAsync, tmp_path: Path, kin
     await recorded(live, tmp_path / "c.jsonl", body)
     with pytest.raises(ReplayMissError, match=r"gave it up after [\d.]+ s when it was recorded"):
         await replayed(live, tmp_path / "c.jsonl", SLOW[kind])
+
+
+async def test_who_resumes_again_has_given_up_nothing(live: LiveAsync, tmp_path: Path) -> None:
+    async def body(live: LiveAsync) -> list[Any]:
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        paused = await live.execute(slug="tools", tools=tools)
+        with anyio.move_on_after(0.05):
+            await paused.resume(tool_results=[{"tool_call_id": "c", "output": "slow"}])
+        again = await paused.resume(tool_results=[{"tool_call_id": "c", "output": "quick"}])
+        return [again.result]
+
+    path = tmp_path / "c.jsonl"
+    assert await recorded(live, path, body) == ["tools"]
+    (recording,) = read_cassette(path).recordings
+    assert not recording.given_up
+    assert recording.output == "tools"
 
 
 async def test_a_file_that_does_not_say_when(live: LiveAsync, tmp_path: Path) -> None:
