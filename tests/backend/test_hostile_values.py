@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,30 @@ def test_names_that_no_run_has(stored: Backend, name: str) -> None:
     response = stored.get(f"{flow}/runs/{run}/steps/{name}/trace")
     assert code_of(response) == (404, "STEP_NOT_FOUND")
     assert stored.get(f"/seq/sessions/{name}").status_code in (400, 404)
+
+
+@pytest.mark.parametrize("verb", ["execute", "step", "jobs"])
+def test_names_that_no_flow_has(backend: Backend, verb: str) -> None:
+    for name in (LONG, "%00", "%FF", "a.b", "\U0001f600", "..."):
+        for path in (f"{name}/hello-world", f"samples/{name}"):
+            answer = backend.post(f"{path}/{verb}", MESSAGE)
+            assert code_of(answer) == (404, "FLOW_NOT_FOUND")
+        answer = backend.post(f"{HELLO}/{name}/{verb}", MESSAGE)
+        assert code_of(answer) == (400, "INVALID_VERSION")
+
+
+def test_a_folder_of_flows_that_cannot_be_read(
+    fresh: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/secret/place")
+
+    fresh.post(f"{HELLO}/execute", MESSAGE, **{"X-Session-Id": "open"})
+    monkeypatch.setattr(fresh.service.catalog, "get", closed)
+    assert fresh.session("open")[0]["slug"] == "hello-world"
+    answer = fresh.post(f"{HELLO}/execute", MESSAGE)
+    assert code_of(answer) == (404, "FLOW_NOT_FOUND")
+    assert answer.json()["detail"]["message"].endswith("Permission denied")
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0b", LONG, "\U0001f600"])

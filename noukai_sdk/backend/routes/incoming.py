@@ -74,8 +74,17 @@ async def receive(request: Request, *, working_copy: bool = True) -> Incoming:
         session_id_from(session_id)
     version = _version(names.get("version"), working_copy)
     body = await read_body(request, service.settings)
-    flow = service.catalog.get(names["org"], names["project"], names["slug"], version)
+    flow = _flow(service, names, version)
     return Incoming(service, flow, version, body, session_id, started_at)
+
+
+def _flow(service: Service, names: dict[str, str], version: int | None) -> Flow:
+    try:
+        return service.catalog.get(names["org"], names["project"], names["slug"], version)
+    except OSError as error:
+        # The system does not look for it: the name is too long for a file, or its folder is closed to us.
+        message = f"the flow cannot be looked for: {error.strerror}"
+        raise Refusal(404, "FLOW_NOT_FOUND", message) from error
 
 
 def _version(text: str | None, working_copy: bool) -> int | None:

@@ -64,7 +64,7 @@ def _is_deleted(catalog: FlowCatalog, row: Found) -> bool:
         catalog.get(row["org"], row["project"], row["slug"], row["version"])
     except FlowNotFoundError:
         return True
-    except FlowExecutionError:
-        # Its file is bad just now; that is not gone.
+    except (FlowExecutionError, OSError):
+        # Its file is bad just now, or closed to us; that is not gone.
         return False
     return False
