@@ -46,8 +46,8 @@ class EmbeddingClient(HostedClient[Embedder]):
     """
 
     def __init__(self, config: LlmConfig | None = None, *, dimensions: int = 256) -> None:
-        if dimensions < 1:
-            raise LlmConfigError(f"dimensions must be at least 1, not {dimensions}")
+        if not isinstance(dimensions, int) or dimensions < 1:
+            raise LlmConfigError(f"dimensions must be at least 1, not {dimensions!r}")
         self.config = config or LlmConfig.offline()
         super().__init__(Host(lambda: _open(self.config, dimensions)))
 
@@ -89,11 +89,12 @@ class EmbeddingClient(HostedClient[Embedder]):
         """
         if len(first) != len(second):
             raise ValueError(f"vectors of {len(first)} and {len(second)} dimensions do not compare")
-        lengths = math.hypot(*first) * math.hypot(*second)
-        if not lengths:
+        length, other = math.hypot(*first), math.hypot(*second)
+        if not length or not other:
             return 0.0
-        cosine = sum(a * b for a, b in zip(first, second, strict=True)) / lengths
-        return max(-1.0, min(1.0, cosine))
+        cosine = sum((a / length) * (b / other) for a, b in zip(first, second, strict=True))
+        # In this order, what is not a number stays so.
+        return min(max(cosine, -1.0), 1.0)
 
 
 def _open(config: LlmConfig, dimensions: int) -> Embedder:

@@ -52,6 +52,10 @@ class LlmClient(HostedClient[ChatModel]):
         circuit_threshold: int = 5,
         circuit_cooldown: float = 30.0,
     ) -> None:
+        if not isinstance(config, LlmConfig):
+            # Not what it is: some people put the key here.
+            kind = type(config).__name__
+            raise TypeError(f"config is an LlmConfig, as LlmConfig.openai() makes it, not a {kind}")
         self.config = config
         super().__init__(Host(lambda: open_config(config)))
         self._meter = Meter(config.name, CircuitBreaker(circuit_threshold, circuit_cooldown))
@@ -151,8 +155,12 @@ class LlmClient(HostedClient[ChatModel]):
             One text or one error for each prompt, in their order. No error is raised for a prompt.
 
         Raises:
+            TypeError: ``prompts`` is one text, or holds what is no prompt.
             ValueError: ``max_concurrency`` is less than 1.
         """
+        if isinstance(prompts, str):
+            # Its letters would be prompts.
+            raise TypeError("complete_batch takes a list of prompts, complete one prompt")
         requests = [ChatRequest(_turns(prompt), temperature, max_tokens) for prompt in prompts]
         if max_concurrency is not None and max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")

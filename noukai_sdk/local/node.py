@@ -167,7 +167,7 @@ class Node:
             concurrency: How many items at once.
 
         Raises:
-            TypeError: A prompt is no text.
+            TypeError: A prompt is no text, or a tool cannot be called.
             ValueError: A setting is out of range, or both ``model`` and ``llm_config`` are given.
         """
         _text(name, "prompt", prompt)
@@ -183,7 +183,7 @@ class Node:
             system=system_prompt,
             temperature=temperature,
             max_tokens=max_tokens,
-            tools=tools if isinstance(tools, bool) else tuple(tools),
+            tools=tools if isinstance(tools, bool) else _callables(name, tools),
             max_tool_iterations=max_tool_iterations,
             output=output,
         )
@@ -335,6 +335,13 @@ def _id_of(name: str) -> str:
     if not made:
         raise ValueError(f"a node's name must have a letter or a digit: {name!r}")
     return made
+
+
+def _callables(name: str, tools: Sequence[Tool]) -> tuple[Tool, ...]:
+    for tool in tools:
+        if not callable(tool):
+            raise TypeError(f"node {name!r}: a tool must be callable, not {tool!r}")
+    return tuple(tools)
 
 
 def _text(name: str, setting: str, value: object) -> None:

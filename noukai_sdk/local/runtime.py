@@ -130,14 +130,25 @@ def configure_runtime(
         "thread_stack_size_mb": thread_stack_size_mb,
     }
     for name, value in given.items():
-        if value is not None and value < 1:
+        if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name} must be 1 or more, not {value!r}")
     if thread_stack_size_mb is not None:
-        threading.stack_size(thread_stack_size_mb * 1024 * 1024)
+        _set_stack_size(thread_stack_size_mb)
     if worker_threads is not None:
         set_worker_threads(worker_threads)
     if max_blocking_threads is not None:
         loop_thread.limit(max_blocking_threads)
+
+
+def _set_stack_size(mebibytes: int) -> None:
+    before = threading.stack_size()
+    try:
+        threading.stack_size(mebibytes * 1024 * 1024)
+        # Only a thread shows whether the system has so much.
+        threading.Thread(target=int).start()
+    except (OverflowError, RuntimeError, ValueError) as error:
+        threading.stack_size(before)
+        raise ValueError(f"no thread can have a stack of {mebibytes} MiB: {error}") from error
 
 
 def shutdown() -> None:

@@ -146,6 +146,11 @@ def test_similarity_is_the_cosine(first: Any, second: Any, expected: float) -> N
     assert similarity(first, second) == pytest.approx(expected)
 
 
+def test_what_is_no_number_is_near_to_nothing() -> None:
+    assert math.isnan(similarity([math.nan], [1.0]))
+    assert similarity([1e308, 1e308], [1e308, 1e308]) == pytest.approx(1)
+
+
 def test_vectors_of_different_lengths_do_not_compare() -> None:
     with pytest.raises(ValueError, match="vectors of 1 and 2 dimensions"):
         similarity([1], [1, 2])

@@ -232,3 +232,13 @@ def test_a_wrong_setting_is_told_when_the_client_is_made(monkeypatch: pytest.Mon
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(LlmConfigError, match="OPENAI_API_KEY"):
         LlmClient(LlmConfig.openai())
+
+
+async def test_one_text_is_no_batch() -> None:
+    with offline() as client, pytest.raises(TypeError, match="a list of prompts"):
+        await client.complete_batch("abc")
+
+
+def test_a_client_is_made_of_a_configuration() -> None:
+    with pytest.raises(TypeError, match=r"config is an LlmConfig, .*, not a str$"):
+        LlmClient("sk-secret")  # type: ignore[arg-type]

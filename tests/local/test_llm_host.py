@@ -234,6 +234,14 @@ async def test_a_relay_that_is_left_closes_the_generator() -> None:
     host.close()
 
 
+async def test_a_relay_that_was_never_read_is_closed() -> None:
+    made: list[str] = []
+    host = Host(Resource)
+    await Relay(host, lambda resource: numbers(made, resource)).aclose()
+    assert made == []
+    host.close()
+
+
 async def test_a_relay_over_a_closed_host() -> None:
     made: list[str] = []
     host = Host(Resource)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,20 @@ def test_blocking_calls_and_stacks_are_limited() -> None:
     assert Executor().execute(hello()).is_success()
     local.configure_runtime()
     assert local.get_system_info()["runtime_max_blocking_threads"] == 2
+
+
+@pytest.mark.parametrize("mebibytes", [10**7, 10**20])
+def test_a_stack_that_no_thread_can_have_is_refused(mebibytes: int) -> None:
+    before = threading.stack_size()
+    with pytest.raises(ValueError, match="no thread can have a stack"):
+        local.configure_runtime(thread_stack_size_mb=mebibytes)
+    assert threading.stack_size() == before
+
+
+@pytest.mark.parametrize("value", ["3", 2.5])
+def test_a_number_of_threads_is_a_whole_one(value: Any) -> None:
+    with pytest.raises(ValueError, match="worker_threads must be 1 or more"):
+        local.configure_runtime(worker_threads=value)
 
 
 @pytest.mark.parametrize("name", ["worker_threads", "max_blocking_threads", "thread_stack_size_mb"])

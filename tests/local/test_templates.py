@@ -55,6 +55,10 @@ def test_braces_without_an_end_take_no_time(text: str) -> None:
         expressions.parse(text)
 
 
+def test_braces_within_a_reference_are_its_own() -> None:
+    assert parse("{{ parameters.a {{b }} c").parts == (Reference("parameters", ("a {{b",)), " c")
+
+
 def test_values_that_are_no_json_stand_in_a_text_as_python_shows_them() -> None:
     itself: list[Any] = []
     itself.append(itself)

@@ -78,6 +78,7 @@ def test_a_function_must_be_callable() -> None:
         (lambda wrong: Node.agent("n", system_prompt=wrong), "system_prompt must be a str"),
         (lambda wrong: Node.agent("n", agent_id=wrong), "id must be a str, not int"),
         (lambda wrong: Node.agent("n", for_each=wrong), "for_each must be a str, not int"),
+        (lambda wrong: Node.agent("n", tools=[len, wrong]), "a tool must be callable, not 3"),
         (lambda wrong: Node.condition("n", wrong), "expression must be a str, not int"),
         (lambda wrong: Node.transform("n", wrong), "transformation must be a str, not int"),
     ],

@@ -59,8 +59,6 @@ def opening(provider: str) -> Iterator[None]:
     """
     try:
         yield
-    except LlmError:
-        raise
     except Exception as error:
         raise LlmConfigError(f"{provider}: the client cannot be made: {error!r}") from error
 
