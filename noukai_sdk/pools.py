@@ -152,6 +152,7 @@ class _LoopClients:
         self._guard = self._close_with_loop()
 
     async def open(self) -> None:
+        """Begin: from now on the end of the loop is waited for."""
         await self._guard.asend(None)
 
     async def start(self) -> Start | None:
@@ -163,6 +164,7 @@ class _LoopClients:
         return Start(young, YOUNG if self._shared is None else YOUNG_FAST)
 
     async def lend(self, start: Start | None) -> Lease:
+        """A client for the request that has just begun."""
         lease = Lease(self._client(), self, start)
         self._lent.add(lease)
         try:
@@ -173,6 +175,7 @@ class _LoopClients:
         return lease
 
     def take_back(self, lease: Lease) -> None:
+        """The client of a request that is over; may be called again."""
         if lease in self._lent:
             self._lent.discard(lease)
             self._used = time.monotonic()
@@ -203,6 +206,7 @@ class _LoopClients:
                 await asyncio.sleep(0)
 
     async def aclose(self) -> None:
+        """End the requests under way, and close all clients."""
         await self._guard.aclose()
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
