@@ -52,10 +52,7 @@ class LlmClient(HostedClient[ChatModel]):
         circuit_threshold: int = 5,
         circuit_cooldown: float = 30.0,
     ) -> None:
-        if not isinstance(config, LlmConfig):
-            # Not what it is: some people put the key here.
-            kind = type(config).__name__
-            raise TypeError(f"config is an LlmConfig, as LlmConfig.openai() makes it, not a {kind}")
+        _check(config)
         self.config = config
         super().__init__(Host(lambda: open_config(config)))
         self._meter = Meter(config.name, CircuitBreaker(circuit_threshold, circuit_cooldown))
@@ -217,6 +214,13 @@ class LlmClient(HostedClient[ChatModel]):
                     if last.text:
                         yield last.text
             answer.response = call.ended("".join(texts), last)
+
+
+def _check(config: object) -> None:
+    if not isinstance(config, LlmConfig):
+        # Not what it is: some people put the key here.
+        told = f"not a {type(config).__name__}"
+        raise TypeError(f"config is an LlmConfig, as LlmConfig.openai() makes it, {told}")
 
 
 def _turns(prompt: Prompt) -> list[dict[str, Any]]:
