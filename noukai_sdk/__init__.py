@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .session.guard import LostScopeWarning as LostScopeWarning
     from .session.opening import trace_scope as trace_scope
     from .session.opening import trace_scope_sync as trace_scope_sync
+    from .session.recording import LateCallWarning as LateCallWarning
     from .session.scope import Scope as Scope
     from .session.threads import ContextThreadPoolExecutor as ContextThreadPoolExecutor
     from .session.threads import copy_scope as copy_scope
@@ -120,6 +121,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "session.context": ("current_session_id",),
     "session.guard": ("LostScopeWarning",),
     "session.opening": ("trace_scope", "trace_scope_sync"),
+    "session.recording": ("LateCallWarning",),
     "session.scope": ("Scope",),
     "session.threads": ("ContextThreadPoolExecutor", "copy_scope"),
     "session.trace": ("trace",),
