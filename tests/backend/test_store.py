@@ -314,3 +314,26 @@ async def test_an_outage_in_the_middle_of_a_batch_keeps_what_is_left(
         await asyncio.sleep(0.01)
     store.require_working()
     await store.aclose()
+
+
+async def test_what_was_saved_twice_in_an_outage_is_all_there_after_it(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._BETWEEN_TRIES", 0.01)
+    store = await Store.open(url, changes)
+    write = store._writer._write
+
+    async def down(_: Any) -> None:
+        raise OSError("the network is down")
+
+    monkeypatch.setattr(store._writer, "_write", down)
+    item = Item("a")
+    for item.events, item.status in enumerate(["running", "completed"]):
+        with pytest.raises(StoreUnavailableError):
+            await store.save(item).committed()
+    monkeypatch.setattr(store._writer, "_write", write)
+    while (row := await store.execution("a")) is None:
+        await asyncio.sleep(0.01)
+    assert row["status"] == "completed"
+    assert [r["first"] for r in (await store.events(["a"]))["a"]] == [0, 1]
+    await store.aclose()
