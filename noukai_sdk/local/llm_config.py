@@ -14,7 +14,7 @@ Provider = Literal[
 ]
 
 OLLAMA_URL = "http://localhost:11434/v1"
-_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+_STRAY = re.compile(r"^\s|\s\Z|[\x00-\x1f\x7f]")
 SPECS = "'offline', 'smollm2', 'openai:NAME', 'anthropic:NAME' or 'ollama:NAME'"
 
 
@@ -194,7 +194,7 @@ def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and _is_host(parts.hostname)
-        is_address = is_address and parts.port != 0 and not _BLANK.search(url)
+        is_address = is_address and parts.port != 0 and not _STRAY.search(url)
     except (AttributeError, TypeError, ValueError) as error:
         raise LlmConfigError(f"base_url must be http://... or https://...: {error}") from error
     # These two would be printed with the URL; and the messages must not print them either.
@@ -209,4 +209,4 @@ def _check_url(url: str) -> None:
 def _is_host(host: str | None) -> bool:
     # What DNS takes; the HTTP library's own error comes too late to be clear.
     labels = (host or "").removesuffix(".").split(".")
-    return all(0 < len(label) < 64 for label in labels)
+    return all(0 < len(label) < 64 and " " not in label for label in labels)

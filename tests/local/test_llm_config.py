@@ -111,6 +111,8 @@ def test_an_unknown_spec_says_what_to_write(spec: Any) -> None:
         ({"base_url": "http://h:0/v1"}, "base_url must be http"),
         ({"base_url": "http://[::1/v1"}, "base_url must be http.*IPv6"),
         ({"base_url": " http://h/v1"}, "base_url must be http"),
+        ({"base_url": "http://h/v1 "}, "base_url must be http"),
+        ({"base_url": "http://a b/v1"}, "base_url must be http"),
         ({"base_url": "http://h/v1\n"}, "base_url must be http"),
         ({"base_url": b"http://h/v1"}, "base_url must be http"),
         ({"base_url": 1}, "base_url must be http"),
@@ -241,3 +243,10 @@ def test_the_examples_in_the_docstrings(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"noukai_sdk.local.{module}"))
     assert found.failed == 0
     assert found.attempted
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:1/v1/", "https://h./a%20b/v1", "http://h/a b/ü", "HTTP://mü.example"]
+)
+def test_a_base_url_may_have_many_forms(url: str) -> None:
+    assert LlmConfig.openai(SECRET, base_url=url).base_url == url
