@@ -33,10 +33,11 @@ TURNS = 3
 # How many requests may be young at once, and for how many seconds one is. A thousand that are sent in one
 # breath cost Python's collector a fifth of the time; sent in waves they do not, and those that are answered
 # late, as models do, stop being young long before. It is as long as a processor takes to send so many:
-# who waits for a place would hardly have been sent sooner.
-MOST_YOUNG = 64
-YOUNG = 0.05
-YOUNG_FAST = 0.02
+# who waits for a place would hardly have been sent sooner. The collector runs after 700 new objects, and a
+# request makes 40 of them when its turn comes: a wave of 16 stays below.
+MOST_YOUNG = 16
+YOUNG = 0.0125
+YOUNG_FAST = 0.005
 
 
 class Start:
