@@ -188,7 +188,8 @@ class LlmClient(HostedClient[ChatModel]):
         self, model: ChatModel, requests: list[ChatRequest], at_once: int | None
     ) -> list[str | LlmError]:
         results: list[str | LlmError] = [""] * len(requests)
-        limit = nullcontext() if at_once is None else anyio.Semaphore(at_once)
+        few = at_once if at_once is not None and at_once < len(requests) else None
+        limit = nullcontext() if few is None else anyio.Semaphore(few)
 
         async def ask(index: int, request: ChatRequest) -> None:
             async with limit:
