@@ -78,7 +78,7 @@ def our_calls() -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(CALLS):
-            flow.execute(message=CALL["message"], parameters=CALL["parameters"])  # type: ignore[arg-type]
+            flow.execute(message=CALL["message"], parameters=CALL["parameters"])  # type: ignore[arg-type]  # CALL is a plain dict
 
     return run
 
@@ -100,7 +100,7 @@ def our_async_calls() -> Callable[[], None]:
 
     async def run() -> None:
         for _ in range(CALLS):
-            await flow.execute(message=CALL["message"], parameters=CALL["parameters"])  # type: ignore[arg-type]
+            await flow.execute(message=CALL["message"], parameters=CALL["parameters"])  # type: ignore[arg-type]  # CALL is a plain dict
 
     return lambda: LOOP.run_until_complete(run())
 

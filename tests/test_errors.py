@@ -106,7 +106,7 @@ def test_the_defaults_of_what_only_some_have() -> None:
 def test_an_error_arrives_whole(kind: type[errors.NoukaiError], travel: Any) -> None:
     details = details_of(kind)
     error = kind("what happened", **details)
-    error.extra = "mine"  # type: ignore[attr-defined]
+    error.extra = "mine"  # type: ignore[attr-defined]  # errors take attributes
     arrived = travel(error)
     assert type(arrived) is kind
     assert (str(arrived), arrived.args) == (str(error), error.args)

@@ -299,7 +299,7 @@ def test_bad_arguments(path: Path, runs: int) -> None:
     with pytest.raises(ValueError, match="runs must be"):
         shuffle_replay(in_order_of_texts, path, runs=runs)
     with pytest.raises(TypeError, match="must be a function without arguments, not 'answer'"):
-        shuffle_replay("answer", path)  # type: ignore[arg-type]
+        shuffle_replay("answer", path)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(CassetteError):
         shuffle_replay(in_order_of_texts, path / "missing")
 

@@ -65,7 +65,7 @@ class NoukaiTrace:
         app.extensions[_NAME] = self
         app.register_error_handler(ReplayError, _answer(app))
         # Flask's own place for WSGI middleware is this attribute.
-        app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]
+        app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # as Flask documents it
             app.wsgi_app, client=chosen
         )
 

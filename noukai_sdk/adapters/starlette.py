@@ -47,7 +47,7 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
         return NoukaiTraceMiddleware(build(), client=client)
 
     # Starlette has no hook outside its error layer: this one application gets its own method.
-    app.build_middleware_stack = build_traced  # type: ignore[method-assign]
+    app.build_middleware_stack = build_traced  # type: ignore[method-assign]  # the one seam around the whole stack
     if app.middleware_stack is not None:
         app.middleware_stack = NoukaiTraceMiddleware(app.middleware_stack, client=client)
     return app

@@ -34,6 +34,7 @@ def schema_of(function: Tool) -> dict[str, Any]:
     """
     try:
         parameters = _adapter(function).json_schema()
+    # Reading annotations runs the code in them.
     except Exception as error:
         raise ValueError(f"{name_of(function)!r} cannot be a tool: {error}") from error
     if parameters.get("type") != "object":
@@ -75,6 +76,7 @@ async def _result(known: dict[str, Tool], asked: dict[str, Any]) -> Any:
         return await _called(function, arguments)
     except ValidationError as error:
         return {"error": f"wrong arguments: {error}"}
+    # The model is told, and may ask in another way.
     except Exception as error:
         logger.warning("tool %s failed", asked["name"], exc_info=error)
         return {"error": f"{type(error).__name__}: {error}"}

@@ -231,7 +231,7 @@ def test_it_needs_a_client() -> None:
     with pytest.raises(TypeError, match="client="):
         NoukaiTrace().init_app(app)
     with pytest.raises(TypeError, match="client="):
-        init_noukai_trace(app, client="nk_key")  # type: ignore[arg-type]
+        init_noukai_trace(app, client="nk_key")  # type: ignore[arg-type]  # on purpose
     assert "noukai_trace" not in app.extensions
     assert "X-Noukai-Session" not in app.test_client().get("/").headers
 
@@ -263,4 +263,4 @@ def test_1000_interleaved_captures_and_replays_do_not_mix(
 
 def test_what_is_no_flask_application_is_refused() -> None:
     with pytest.raises(TypeError, match="app must be a Flask application, not <"):
-        init_noukai_trace(object(), client=CLIENT)  # type: ignore[arg-type]
+        init_noukai_trace(object(), client=CLIENT)  # type: ignore[arg-type]  # on purpose

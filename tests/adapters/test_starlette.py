@@ -335,7 +335,7 @@ async def test_lifespan_runs_and_an_application_may_be_instrumented_after_it(
 
 def test_instrument_needs_a_client_at_once() -> None:
     with pytest.raises(TypeError, match="client="):
-        instrument(FastAPI(), client=None)  # type: ignore[arg-type]
+        instrument(FastAPI(), client=None)  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -383,4 +383,4 @@ async def test_a_miss_that_the_application_raises_in_capture_mode_is_its_own(
 
 async def test_what_is_no_starlette_application_is_refused(noukai: AsyncNoukai) -> None:
     with pytest.raises(TypeError, match="takes a Starlette or FastAPI application, not <"):
-        instrument(object(), client=noukai)  # type: ignore[type-var]
+        instrument(object(), client=noukai)  # type: ignore[type-var]  # on purpose

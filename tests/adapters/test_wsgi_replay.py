@@ -340,7 +340,7 @@ def test_a_file_passes_as_it_is(app: App, calls: int) -> None:
 
     def sends_file(start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
-        return app.environ["wsgi.file_wrapper"](file)  # type: ignore[no-any-return]
+        return app.environ["wsgi.file_wrapper"](file)  # type: ignore[no-any-return]  # WSGI's environ holds anything
 
     app.calls, app.respond = calls, sends_file
     exchange = app.replay(session).call()

@@ -18,7 +18,7 @@ class _Stage:
     service = Service()
 
     async def __call__(self, scope: object, receive: object, send: object) -> None:
-        await self.service(scope, receive, send)  # type: ignore[arg-type]
+        await self.service(scope, receive, send)  # type: ignore[arg-type]  # plain ASGI callables
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,7 @@ async def test_a_stream_that_was_never_begun(async_side: Side, service: Service)
 def long_call(request: pytest.FixtureRequest, service: Service) -> Callable[[Any], Any]:
     """A call that the service does not answer, or not to the end."""
     service.says(ENDLESS if request.param is consume else Reply(DONE, when=Never()))
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # typed as any, or checked above
 
 
 class Never:
@@ -207,7 +207,7 @@ async def test_a_sibling_that_fails(async_side: Side, service: Service, long_cal
     async with async_side.flow() as flow:
         with pytest.raises(Exception, match=r"errors|Exceptions") as caught:
             await both(flow)
-        assert [type(error) for error in caught.value.exceptions] == [Boom]  # type: ignore[attr-defined]
+        assert [type(error) for error in caught.value.exceptions] == [Boom]  # type: ignore[attr-defined]  # typed as any, or checked above
         await service.has_disconnects()
 
 

@@ -130,7 +130,7 @@ async def test_a_stream_without_end_is_left_all_the_same(
     monkeypatch.setattr("noukai_sdk.transport.MOST_LEFT", 5)
     given: list[int] = []
 
-    class Endless(library.AsyncByteStream):  # type: ignore[misc]
+    class Endless(library.AsyncByteStream):  # type: ignore[misc]  # one of two libraries
         async def __aiter__(self) -> Any:
             while True:
                 given.append(1)

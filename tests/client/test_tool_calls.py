@@ -246,4 +246,4 @@ async def test_the_services_own_limit(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         with pytest.raises(Exception, match="TOOL_ITERATION_LIMIT") as caught:
             await side.call(flow.execute, message="hi", tool_handler=plain)
-    assert caught.value.execution_id == "e"  # type: ignore[attr-defined]
+    assert caught.value.execution_id == "e"  # type: ignore[attr-defined]  # its class is checked above

@@ -190,4 +190,4 @@ def test_any_difference_fails_the_demo(exchange: Exchange, monkeypatch: pytest.M
         def capture_and_replay(self, url: str, body: object) -> Exchange:
             return exchange
 
-    assert demo._show(Observer(), "FastAPI", "http://127.0.0.1") is False  # type: ignore[arg-type]
+    assert demo._show(Observer(), "FastAPI", "http://127.0.0.1") is False  # type: ignore[arg-type]  # as much of one as is needed

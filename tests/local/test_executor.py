@@ -141,7 +141,7 @@ def test_the_stats_count_both_ways() -> None:
 
 def test_only_workflows_and_flows_can_be_run() -> None:
     with pytest.raises(TypeError, match="a Workflow or a Flow can be run, not str"):
-        Executor().execute("acme/samples/hello-world")  # type: ignore[arg-type]
+        Executor().execute("acme/samples/hello-world")  # type: ignore[arg-type]  # on purpose, or known from the event's place
 
 
 def test_settings_out_of_range_are_refused_and_change_nothing() -> None:
@@ -155,9 +155,9 @@ def test_settings_out_of_range_are_refused_and_change_nothing() -> None:
         {"retry": None},
     ):
         with pytest.raises(ValueError, match=next(iter(settings))):
-            executor.configure(**settings)  # type: ignore[arg-type]
+            executor.configure(**settings)  # type: ignore[arg-type]  # on purpose, or known from the event's place
         with pytest.raises(ValueError, match=next(iter(settings))):
-            Executor(**settings)  # type: ignore[arg-type]
+            Executor(**settings)  # type: ignore[arg-type]  # on purpose, or known from the event's place
     assert executor.get_execution_mode() == "sequential"
 
 
@@ -266,14 +266,14 @@ def test_a_stream_tells_what_a_flow_tells() -> None:
     assert types[-1] == "flow_completed"
     assert types[1:3] == ["step_started", "step_input"]
     assert types.count("step_completed") == 2
-    assert events[0].step_count == 2  # type: ignore[union-attr]
+    assert events[0].step_count == 2  # type: ignore[union-attr]  # on purpose, or known from the event's place
 
 
 def test_a_failed_stream_ends_with_the_failure() -> None:
     workflow = workflow_of(Node.function("hang", anyio.sleep_forever))
     events = list(Executor(timeout=0.05).execute_streaming(workflow))
     assert [event.type for event in events][-1] == "step_error"
-    assert events[-1].error.code == "RUN_TIMEOUT"  # type: ignore[union-attr]
+    assert events[-1].error.code == "RUN_TIMEOUT"  # type: ignore[union-attr]  # on purpose, or known from the event's place
     events = list(
         Executor().execute_streaming(workflow_of(Node.transform("f", "first")), {"message": []})
     )

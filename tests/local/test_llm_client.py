@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -18,7 +17,6 @@ from noukai_sdk.local.llm_errors import (
     LlmRequestError,
     LlmServerError,
 )
-from noukai_sdk.local.runtime import shutdown
 from tests.local.llm_calls import SOON
 from tests.local.llm_clients import ask, client_of, offline, until
 from tests.local.llm_servers import (
@@ -30,14 +28,7 @@ from tests.local.llm_servers import (
     stream_of,
 )
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_loop_thread_ends() -> Iterator[None]:
-    """So that tests which count threads find none of ours."""
-    yield
-    shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("the_loop_thread_ends")]
 
 
 @pytest.fixture(params=["complete", "complete_async", "complete_stream"])
@@ -241,4 +232,4 @@ async def test_one_text_is_no_batch() -> None:
 
 def test_a_client_is_made_of_a_configuration() -> None:
     with pytest.raises(TypeError, match=r"config is an LlmConfig, .*, not a str$"):
-        LlmClient("sk-secret")  # type: ignore[arg-type]
+        LlmClient("sk-secret")  # type: ignore[arg-type]  # on purpose

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +15,6 @@ from noukai_sdk.local.llm_errors import (
     LlmClosedError,
     LlmConnectionError,
 )
-from noukai_sdk.local.runtime import shutdown
 from tests.local.llm_calls import happened
 from tests.local.llm_clients import ask, client_of, offline, until
 from tests.local.llm_servers import (
@@ -27,14 +25,7 @@ from tests.local.llm_servers import (
     stalled,
 )
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_loop_thread_ends() -> Iterator[None]:
-    """So that tests which count threads find none of ours."""
-    yield
-    shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("the_loop_thread_ends")]
 
 
 @pytest.fixture(params=["complete", "complete_async", "complete_stream"])

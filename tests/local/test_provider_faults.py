@@ -37,25 +37,13 @@ from tests.local.llm_servers import (
     status,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("with_and_without_aiohttp")]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """The official clients run on trio too, but leave generators behind, of which trio warns."""
     return "asyncio"
-
-
-@pytest.fixture(params=["openai_compatible", "anthropic"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    """One provider of each protocol."""
-    return str(request.param)
-
-
-@pytest.fixture(params=["0", "1"], ids=["official", "fast"], autouse=True)
-def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once through the official client alone, once with the short way."""
-    monkeypatch.setenv("NOUKAI_FAST", str(request.param))
 
 
 @pytest.fixture(params=["answer", "stream"])

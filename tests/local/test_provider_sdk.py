@@ -28,7 +28,7 @@ from tests.local.llm_servers import (
     status,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("with_and_without_aiohttp")]
 
 
 @pytest.fixture
@@ -41,23 +41,6 @@ def anyio_backend() -> str:
 def llama() -> Iterator[str]:
     with llama_server() as url:
         yield url
-
-
-@pytest.fixture(params=["openai", "openai_compatible", "ollama", "azure", "anthropic"])
-def provider(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["openai_compatible", "anthropic"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    """One provider of each protocol."""
-    return str(request.param)
-
-
-@pytest.fixture(params=["0", "1"], ids=["official", "fast"], autouse=True)
-def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once through the official client alone, once with the short way."""
-    monkeypatch.setenv("NOUKAI_FAST", str(request.param))
 
 
 @pytest.fixture(params=["answer", "stream"])

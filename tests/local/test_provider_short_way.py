@@ -36,16 +36,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["openai", "openai_compatible", "ollama", "azure", "anthropic"])
-def provider(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["openai_compatible", "anthropic"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 async def asked_once(provider: str, server: FaultServer) -> tuple[str, Any, dict[str, str]]:
     options = {"key": None} if provider == "ollama" else {}
     async with aclosing(open_config(config(provider, server.url, **options))) as model:

@@ -67,7 +67,7 @@ def test_a_model_is_named_once() -> None:
 
 def test_a_function_must_be_callable() -> None:
     with pytest.raises(TypeError, match="must be callable"):
-        Node.function("f", 3)  # type: ignore[arg-type]
+        Node.function("f", 3)  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_what_only_some_errors_have() -> None:
     limited = error_from(answer(None, 429, retry_after="1.5"))
     assert isinstance(limited, errors.RateLimitError)
     assert limited.retry_after == 1.5
-    assert error_from(answer(None, 429)).retry_after is None  # type: ignore[attr-defined]
+    assert error_from(answer(None, 429)).retry_after is None  # type: ignore[attr-defined]  # 429 gives a RateLimitError
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_resume_repeats_what_the_first_call_said_and_only_that() -> None:
     assert played.bodies == [RESUME]
     assert played.requests[0].headers["X-Session-Id"] == "s1"
     assert played.requests[0].headers["X-Mine"] == "1"
-    assert played.notes == [ResultsSent(RESUME["toolCallMessages"][-1:])]  # type: ignore[index]
+    assert played.notes == [ResultsSent(RESUME["toolCallMessages"][-1:])]  # type: ignore[index]  # RESUME holds a list there
     assert played.result.status == "completed"
 
 

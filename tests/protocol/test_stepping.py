@@ -75,7 +75,7 @@ def types(played: Played) -> list[str]:
 
 def indices(played: Played) -> list[tuple[str, int | None]]:
     kept = [event for event in played.events if event.type in ("step_started", "step_completed")]
-    return [(event.step_id, event.step_index) for event in kept]  # type: ignore[union-attr]
+    return [(event.step_id, event.step_index) for event in kept]  # type: ignore[union-attr]  # only events with these are kept
 
 
 def test_the_service_waits_between_steps_and_the_client_goes_on() -> None:

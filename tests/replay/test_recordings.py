@@ -113,7 +113,7 @@ async def test_a_request_without_a_message_matches_one_without(side: Side) -> No
         result={"status": "completed", "result": 1},
     )
     with replaying(recorded) as scope:
-        result = await side.execute(None, messages=turns)  # type: ignore[arg-type]
+        result = await side.execute(None, messages=turns)  # type: ignore[arg-type]  # messages take the message's place
     assert result.result == 1
     assert scope.report.clean
 

@@ -70,7 +70,7 @@ def test_a_seat_keeps_what_a_step_leaves_behind() -> None:
 
 def test_a_step_dropped_in_another_context_leaves_that_one_alone() -> None:
     class Forever:
-        def __await__(self):  # type: ignore[no-untyped-def]
+        def __await__(self):  # type: ignore[no-untyped-def]  # an awaitable by hand
             yield
 
     step = Seat(capture_scope()).run(Forever())
@@ -83,7 +83,7 @@ def test_a_step_dropped_in_another_context_leaves_that_one_alone() -> None:
 
 def test_a_step_dropped_in_its_own_context_leaves_it_clean() -> None:
     class Forever:
-        def __await__(self):  # type: ignore[no-untyped-def]
+        def __await__(self):  # type: ignore[no-untyped-def]  # an awaitable by hand
             yield
 
     step = Seat(capture_scope()).run(Forever())

@@ -364,7 +364,7 @@ async def test_bad_options(options: dict[str, Any], said: str) -> None:
 
 
 def test_the_async_block_names_the_sync_one() -> None:
-    with pytest.raises(TypeError, match=r"in sync code use trace_scope_sync\(\)"), trace_scope():  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"in sync code use trace_scope_sync\(\)"), trace_scope():  # type: ignore[attr-defined]  # on purpose
         raise AssertionError("not reached")
 
 

@@ -92,7 +92,7 @@ def test_arguments_results_and_errors_pass() -> None:
     with pytest.raises(ZeroDivisionError):
         copied(3, by=0)
     with pytest.raises(TypeError, match="cannot decorate"):
-        copy_scope(3)  # type: ignore[arg-type]
+        copy_scope(3)  # type: ignore[arg-type]  # on purpose
 
 
 def test_the_executor_carries_the_scope_of_each_submit() -> None:

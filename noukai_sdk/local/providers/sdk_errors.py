@@ -59,6 +59,7 @@ def opening(provider: str) -> Iterator[None]:
     """
     try:
         yield
+    # Bad addresses, certificates and proxies each raise something else.
     except Exception as error:
         raise LlmConfigError(f"{provider}: the client cannot be made: {error!r}") from error
 
