@@ -20,7 +20,7 @@ from benchmarks.bench_replay import blocks, micro
 from benchmarks.lean_service import served
 from benchmarks.measure import Row, alternating, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, Scope, client, trace_scope, trace_scope_sync
-from noukai_sdk.replay.files import read_cassette, write_cassette
+from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 
 LOADED = 10_000

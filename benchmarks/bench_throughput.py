@@ -5,7 +5,8 @@ client, so that on a machine with nothing else to do these are the calls a secon
 
 Each call under way has some 90 objects, most of them the HTTP library's. With a thousand calls sent in
 one breath Python's garbage collector runs every few calls and finds nothing, which is a fifth of the time;
-so the client sends them in waves (``noukai_sdk.pools``). The ratio is judged with the collector at work,
+so the client sends them in waves (``noukai_sdk.transport.async_clients``).
+The ratio is judged with the collector at work,
 and shown with the collector aside.
 """
 
@@ -25,7 +26,7 @@ from benchmarks.lean_service import served
 from benchmarks.measure import Row
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.client import BASE_URLS
-from noukai_sdk.fast import VARIABLE
+from noukai_sdk.transport.fast import VARIABLE
 
 CONCURRENCIES = (8, 64, 1_000)
 # Several for each of the thousand: the throughput is measured, not the start of a thousand tasks.

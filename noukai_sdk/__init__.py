@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     from .run import AsyncRun as AsyncRun
     from .run import Run as Run
     from .session.context import current_session_id as current_session_id
-    from .session.guard import LostScopeWarning as LostScopeWarning
+    from .session.lost_scope import LostScopeWarning as LostScopeWarning
     from .session.opening import trace_scope as trace_scope
     from .session.opening import trace_scope_sync as trace_scope_sync
-    from .session.recording import LateCallWarning as LateCallWarning
+    from .session.recording_scope import LateCallWarning as LateCallWarning
     from .session.scope import Scope as Scope
     from .session.threads import ContextThreadPoolExecutor as ContextThreadPoolExecutor
     from .session.threads import copy_scope as copy_scope
@@ -119,9 +119,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "replay.player": ("ReplayConcurrencyWarning",),
     "run": ("AsyncRun", "Run"),
     "session.context": ("current_session_id",),
-    "session.guard": ("LostScopeWarning",),
+    "session.lost_scope": ("LostScopeWarning",),
     "session.opening": ("trace_scope", "trace_scope_sync"),
-    "session.recording": ("LateCallWarning",),
+    "session.recording_scope": ("LateCallWarning",),
     "session.scope": ("Scope",),
     "session.threads": ("ContextThreadPoolExecutor", "copy_scope"),
     "session.trace": ("trace",),

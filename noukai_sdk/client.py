@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
-from .checks import is_async_callable, require_flag, require_seconds
+from .arguments import is_async_callable, require_flag, require_seconds
 from .errors import AuthenticationError
 from .protocol.call import FlowRef, Service
 from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .flow import AsyncFlow, Flow
-    from .transport import AsyncTransport, SyncTransport
+    from .transport.drivers import AsyncTransport, SyncTransport
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {
@@ -109,7 +109,7 @@ class Noukai(_BaseClient["SyncTransport"]):
 
     def _connect(self, service: Service, http_client: Any) -> SyncTransport:
         from . import flow  # noqa: F401  # loaded now, and not in the middle of the first call
-        from .transport import SyncTransport
+        from .transport.drivers import SyncTransport
 
         if http_client is not None and (
             not _sends(http_client) or is_async_callable(http_client.send)
@@ -188,7 +188,7 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
 
     def _connect(self, service: Service, http_client: Any) -> AsyncTransport:
         from . import flow  # noqa: F401  # as above
-        from .transport import AsyncTransport
+        from .transport.drivers import AsyncTransport
 
         if http_client is not None and not (_sends(http_client) and hasattr(http_client, "aclose")):
             raise TypeError("AsyncNoukai needs an async http_client, such as httpx.AsyncClient")
@@ -239,7 +239,7 @@ def _api_key(given: str | None) -> str:
 
 
 def _headers(key: str) -> dict[str, str]:
-    from .connections import user_agent
+    from .transport.library import user_agent
 
     return {
         "Authorization": f"Bearer {key}",

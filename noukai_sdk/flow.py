@@ -11,12 +11,12 @@ from .models.events import StepCompleted, StepFailed, StreamEvent
 from .models.results import ExecuteResult, PausedResult
 from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call, takes
 from .protocol.call import CallKind, FlowRef
-from .protocol.jobs import JobPrograms, LiveJob
+from .protocol.jobs import JobBackend, LiveJob
 from .protocol.paths import require_id
 from .protocol.program import Program
 from .run import AsyncRun, Run
 from .session.scope import admit, known_job
-from .transport import AsyncTransport, SyncTransport
+from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseFlow:
@@ -53,10 +53,10 @@ class _BaseFlow:
         program = self._begin("execute", "execute", ToolOptions, options)
         return _resumable(program, self._base_transport)
 
-    def _submission(self, options: Any) -> Program[JobPrograms]:
+    def _submission(self, options: Any) -> Program[JobBackend]:
         return self._begin("execute_async", "job", CallOptions, options)
 
-    def _known_job(self, execution_id: str) -> JobPrograms:
+    def _known_job(self, execution_id: str) -> JobBackend:
         execution_id = require_id("execution_id", execution_id)
         return known_job(LiveJob(self._base_transport.service, self._ref, execution_id))
 
@@ -241,7 +241,7 @@ class AsyncFlow(_BaseFlow):
         """
         return self._submitted(self._submission(options))
 
-    async def _submitted(self, program: Program[JobPrograms]) -> AsyncJob:
+    async def _submitted(self, program: Program[JobBackend]) -> AsyncJob:
         return AsyncJob(await self._transport.run(program), self._transport)
 
     def job(self, execution_id: str) -> AsyncJob:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .checks import check_seconds, require_seconds
+from .arguments import check_seconds, require_seconds
 from .models.results import JobStatus
-from .protocol.jobs import JobPrograms
+from .protocol.jobs import JobBackend
 from .protocol.program import Program
-from .transport import AsyncTransport, SyncTransport
+from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseJob:
     """What both kinds of job share."""
 
-    def __init__(self, programs: JobPrograms) -> None:
+    def __init__(self, programs: JobBackend) -> None:
         self._programs = programs
 
     @property
@@ -46,7 +46,7 @@ class Job(_BaseJob):
         'exec_abc123'
     """
 
-    def __init__(self, programs: JobPrograms, transport: SyncTransport) -> None:
+    def __init__(self, programs: JobBackend, transport: SyncTransport) -> None:
         super().__init__(programs)
         self._transport = transport
 
@@ -92,7 +92,7 @@ class Job(_BaseJob):
 class AsyncJob(_BaseJob):
     """A submitted job, on the async client: as :class:`Job`, awaited."""
 
-    def __init__(self, programs: JobPrograms, transport: AsyncTransport) -> None:
+    def __init__(self, programs: JobBackend, transport: AsyncTransport) -> None:
         super().__init__(programs)
         self._transport = transport
 

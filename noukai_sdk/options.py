@@ -8,7 +8,7 @@ from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any, TypedDict, TypeVar
 
-from .checks import CHECKS, is_async_callable
+from .arguments import CHECKS, is_async_callable
 from .protocol.call import CallKind, FlowCall, FlowRef, Service
 from .protocol.paths import Version, resolve_version
 

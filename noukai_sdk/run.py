@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import Literal, overload
 
-from .checks import check_seconds
+from .arguments import check_seconds
 from .models.events import StreamEvent
 from .models.traces import RunTrace, StepAttempts, StepTrace
-from .protocol import reading
+from .protocol import fetching as reading
 from .protocol.call import FlowRef
+from .protocol.fetching import Attempt
 from .protocol.paths import require_id
 from .protocol.program import Program
-from .protocol.reading import Attempt
-from .transport import AsyncTransport, SyncTransport
+from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseRun:

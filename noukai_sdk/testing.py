@@ -16,16 +16,16 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import is_async_callable
+from .arguments import is_async_callable
 from .protocol.call import FlowCall
-from .protocol.program import Program, Sleep, Want
-from .replay.files import CassetteFile, read_cassette
+from .protocol.program import Effect, Program, Sleep
+from .replay.cassette_file import CassetteFile, read_cassette
 from .replay.pacing import Pace, PaceOf
 from .replay.player import ReplayConcurrencyWarning
 from .replay.recording import Recording
 from .replay.redaction import Redactor
 from .session.context import active
-from .session.replaying import ReplayPlan, ReplayScope
+from .session.replay_scope import ReplayPlan, ReplayScope
 
 __all__ = ["ShuffleDifference", "ShuffleReport", "shuffle_replay"]
 
@@ -227,7 +227,7 @@ class _WatchedScope(ReplayScope):
         item = next(program)
         try:
             while True:
-                if not isinstance(item, Want):
+                if not isinstance(item, Effect):
                     events += 1
                 elif events > told:
                     self.order.append(f"{name} events {told + 1} to {events}")

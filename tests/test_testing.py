@@ -21,7 +21,7 @@ from noukai_sdk import (
     ReplayMissError,
     testing,
 )
-from noukai_sdk.replay.files import write_cassette
+from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.context import current_scope
 from noukai_sdk.testing import ShuffleReport, shuffle_replay

@@ -11,8 +11,8 @@ from unittest.mock import patch
 from benchmarks.engine import graphbit_runs, langgraph_runs
 from benchmarks.engine.compared import Compared
 from benchmarks.engine.timing import Run, best_of_each
-from noukai_sdk import fast
 from noukai_sdk.local import Executor, LlmConfig, Node, Workflow
+from noukai_sdk.transport import fast
 
 try:  # what the openai client uses
     import httpx2 as http

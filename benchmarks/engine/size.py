@@ -8,7 +8,8 @@ from time import process_time
 
 from benchmarks.engine.compared import Compared
 from benchmarks.engine.timing import Run, best_of_each
-from noukai_sdk.local import Executor, Node, Workflow, templates
+from noukai_sdk.local import Executor, Node, Workflow
+from noukai_sdk.local.workflow import templates
 
 SMALL, LARGE = 5_000, 10_000
 RUNS = 1_000

@@ -8,9 +8,9 @@ from ..errors import NoukaiError
 from ..session.context import active, current_scope
 from ..session.opening import open_replay, requested_replay
 from ..session.scope import capture_scope
-from .answers import REPLAY_HEADER, refusal, require_client
 from .asgi_messages import ASGIApp, Message, Receive, Send, send_answer, tagging
 from .asgi_replay import HeldAnswer
+from .responses import REPLAY_HEADER, refusal, require_client
 
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai

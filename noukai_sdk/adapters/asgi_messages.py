@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .answers import REPORT_HEADER, SESSION_HEADER, session_headers
+from .responses import REPORT_HEADER, SESSION_HEADER, session_headers
 
 if TYPE_CHECKING:
     from ..session.scope import Scope
-    from .answers import Answer
+    from .responses import Answer
 
 # The specification's own types: a message holds values of any type.
 Message = MutableMapping[str, Any]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .answers import session_headers, verdict
 from .asgi_messages import STARTS, Message, Receive, Send, raw, send_answer, tagged
+from .responses import session_headers, verdict
 
 if TYPE_CHECKING:
     from ..session.scope import Scope

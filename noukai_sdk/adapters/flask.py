@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ReplayError
-from .answers import error_answer, require_client
+from .responses import error_answer, require_client
 from .wsgi import NoukaiTraceMiddleware
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .answers import require_client
 from .asgi import NoukaiTraceMiddleware
+from .responses import require_client
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

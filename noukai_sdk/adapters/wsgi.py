@@ -9,7 +9,7 @@ from ..errors import NoukaiError
 from ..session.context import context_with, current_scope
 from ..session.opening import open_replay_sync, requested_replay
 from ..session.scope import capture_scope
-from .answers import REPLAY_HEADER, refusal, require_client
+from .responses import REPLAY_HEADER, refusal, require_client
 from .wsgi_messages import ScopedBody, is_file, send_answer, tagging
 from .wsgi_replay import replayed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .answers import REPORT_HEADER, SESSION_HEADER, session_headers
+from .responses import REPORT_HEADER, SESSION_HEADER, session_headers
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from ..session.scope import Scope
-    from .answers import Answer
+    from .responses import Answer
 
 Header = tuple[str, str]
 

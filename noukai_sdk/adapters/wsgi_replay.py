@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..session.context import context_with
-from .answers import session_headers, verdict
+from .responses import session_headers, verdict
 from .wsgi_messages import Header, ScopedBody, is_file, send_answer, tagged
 
 if TYPE_CHECKING:

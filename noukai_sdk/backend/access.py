@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from .errors import Refusal
+from .errors import RequestError
 from .settings import Keys
 
 _SESSION_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
@@ -26,14 +26,16 @@ class Access:
     def require(self, org: str) -> None:
         """Refuse another organisation's resources."""
         if not self.allows(org):
-            raise Refusal(403, "FORBIDDEN", f"this API key may not use the organisation {org!r}")
+            raise RequestError(
+                403, "FORBIDDEN", f"this API key may not use the organisation {org!r}"
+            )
 
 
 def authenticate(request: Request, keys: Keys) -> Access:
     """What the request's key opens. Refuses a missing or unknown one with 401."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or key.strip() not in keys:
-        raise Refusal(
+        raise RequestError(
             401,
             "UNAUTHENTICATED",
             "unknown or missing API key: send 'Authorization: Bearer nk_dev', or name yours in "
@@ -46,7 +48,7 @@ def authenticate(request: Request, keys: Keys) -> Access:
 def session_id_from(text: str) -> str:
     """A session id, once it is sure that it is one."""
     if not _SESSION_ID.match(text):
-        raise Refusal(
+        raise RequestError(
             400,
             "SESSION_ID_INVALID",
             "a session id is 1 to 128 letters, digits, '-', '_' and '.', and not only dots",

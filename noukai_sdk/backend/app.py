@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from ..local.catalog import FlowCatalog
-from ..local.chat import ChatModel
+from ..local.flow_files.catalog import FlowCatalog
+from ..local.llm.chat import ChatModel
 from . import errors
 from .channels import Channels
-from .models import Stats
+from .model_usage import Stats
 from .routes import flows, runs, sessions, status
 from .service import running
 from .settings import Settings
@@ -27,7 +27,7 @@ def create_app(
     Args:
         settings: Where its database and flows are, who may call, and the limits.
         open_model: Gives the model of a spec such as ``"offline"``; by default
-            ``noukai_sdk.local.providers.open_model``.
+            ``noukai_sdk.local.llm.providers.open_model``.
 
     Returns:
         The app. Its lifespan opens the database, brings the tables up to date and closes everything;

@@ -1,4 +1,4 @@
-"""Request bodies: from bytes to a checked call. Everything that is wrong is a Refusal."""
+"""Request bodies: from bytes to a checked call. Everything that is wrong is a RequestError."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from ..models.requests import StepRequest
 from .encoding import encode
-from .errors import Refusal
+from .errors import RequestError
 from .settings import Settings
 
 # What goes on for longer than this is not read to its end before it is refused.
@@ -79,8 +79,8 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "MESSAGES_TOO_LARGE", f"the request has more than {limit} bytes")
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, "MESSAGES_TOO_LARGE", f"the request has more than {limit} bytes")
 
 
 def parse_body(data: bytes, settings: Settings) -> Body:
@@ -88,12 +88,12 @@ def parse_body(data: bytes, settings: Settings) -> Body:
     try:
         raw = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise Refusal(400, "INVALID_REQUEST", f"the body is no JSON: {error}") from error
+        raise RequestError(400, "INVALID_REQUEST", f"the body is no JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise Refusal(400, "INVALID_REQUEST", "the body must be a JSON object")
+        raise RequestError(400, "INVALID_REQUEST", "the body must be a JSON object")
     if _levels(raw) > _MOST_LEVELS:
         message = f"the body is nested more than {_MOST_LEVELS} levels deep"
-        raise Refusal(400, "INVALID_REQUEST", message)
+        raise RequestError(400, "INVALID_REQUEST", message)
     try:
         call = StepRequest.model_validate(raw, strict=True)
     except ValidationError as error:
@@ -107,11 +107,11 @@ def _levels(value: dict[str, Any] | list[Any]) -> int:
     return 1 + max((_levels(item) for item in items if isinstance(item, dict | list)), default=0)
 
 
-def _wrong_type(error: ValidationError) -> Refusal:
+def _wrong_type(error: ValidationError) -> RequestError:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     code = _CODES.get(str(first["loc"][0]), "INVALID_REQUEST")
-    return Refusal(400, code, f"{where}: {first['msg']}")
+    return RequestError(400, code, f"{where}: {first['msg']}")
 
 
 def _check_sizes(call: StepRequest, limit: int) -> None:
@@ -122,7 +122,7 @@ def _check_sizes(call: StepRequest, limit: int) -> None:
     }
     for name, size in sizes.items():
         if size > limit:
-            raise Refusal(
+            raise RequestError(
                 413,
                 "MESSAGES_TOO_LARGE",
                 f"{name} has {size} bytes, and at most {limit} are taken",

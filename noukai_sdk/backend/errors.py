@@ -41,7 +41,7 @@ _STEP_STATUS = {
 }
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """An answer other than success, raised from anywhere below a route."""
 
     def __init__(
@@ -112,7 +112,7 @@ def install(app: FastAPI) -> None:
     """Make every error of ``app`` an answer of the contract's shape."""
     app.add_middleware(Edge)
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-        Refusal: _refused,
+        RequestError: _refused,
         NoukaiError: _engine_refused,
         RequestValidationError: _bad_argument,
         HTTPException: _bad_route,
@@ -137,7 +137,7 @@ def _answer(
     return Response(encode({"detail": detail}), status, headers, "application/json")
 
 
-async def _refused(_request: Request, error: Refusal) -> Response:
+async def _refused(_request: Request, error: RequestError) -> Response:
     return _answer(
         error.status,
         error.code,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..local.flow import Flow
+from ..local.workflow.flow import Flow
 from ..models.requests import StepRequest
 from .capture import Event
-from .checks import check_inputs
 from .encoding import encode
-from .errors import Refusal
+from .errors import RequestError
+from .preconditions import check_inputs
 from .rows import run_from, step_ids
 from .run import ENDED, Run, Trigger
 
@@ -42,8 +42,8 @@ def resumed(
     return run, results
 
 
-def _refusal(status: int, code: str, message: str, row: Mapping[str, Any]) -> Refusal:
-    return Refusal(status, code, message, execution_id=row["id"])
+def _refusal(status: int, code: str, message: str, row: Mapping[str, Any]) -> RequestError:
+    return RequestError(status, code, message, execution_id=row["id"])
 
 
 def _found(
@@ -58,9 +58,9 @@ def _found(
     return row
 
 
-def unknown_run(flow: Flow, execution_id: str | None) -> Refusal:
+def unknown_run(flow: Flow, execution_id: str | None) -> RequestError:
     """The answer where the flow has no such run. Whether another one has is nobody's business."""
-    return Refusal(400, "EXECUTION_ID_INVALID", f"{flow} has no run {execution_id!r}")
+    return RequestError(400, "EXECUTION_ID_INVALID", f"{flow} has no run {execution_id!r}")
 
 
 def _check_status(row: Mapping[str, Any]) -> None:
@@ -71,9 +71,9 @@ def _check_status(row: Mapping[str, Any]) -> None:
         raise already_running(row["id"])
 
 
-def already_running(execution_id: str) -> Refusal:
+def already_running(execution_id: str) -> RequestError:
     """The answer to a second call that goes on with a run while the first still does."""
-    return Refusal(
+    return RequestError(
         409,
         "EXECUTION_ID_INVALID",
         "another call goes on with this run just now",
@@ -83,7 +83,7 @@ def already_running(execution_id: str) -> Refusal:
 
 def _results(run: Run, call: StepRequest, trigger: Trigger) -> Messages | None:
     if trigger == "step" and call.step_index != run.state.step_index:
-        raise Refusal(
+        raise RequestError(
             400,
             "INVALID_STEP_INDEX",
             f"the run stands at step {run.state.step_index}, not {call.step_index}",
@@ -92,7 +92,7 @@ def _results(run: Run, call: StepRequest, trigger: Trigger) -> Messages | None:
     if run.pause is None:
         if call.tool_call_messages or call.paused_at_step is not None:
             message = "the run does not wait for tool results"
-            raise Refusal(400, "PAUSED_STEP_INVALID", message, execution_id=run.id)
+            raise RequestError(400, "PAUSED_STEP_INVALID", message, execution_id=run.id)
         return None
     _check_pause(run.id, run.pause, call, trigger)
     return tool_results(run.id, run.pause, call.tool_call_messages or [])
@@ -103,11 +103,11 @@ def _check_pause(execution_id: str, pause: Event, call: StepRequest, trigger: Tr
     given = call.paused_at_step
     if given != step_id and not (given is None and trigger == "step"):
         message = f"the run is paused at step {step_id!r}, not {given!r}"
-        raise Refusal(400, "PAUSED_STEP_INVALID", message, execution_id=execution_id)
+        raise RequestError(400, "PAUSED_STEP_INVALID", message, execution_id=execution_id)
     used = pause["iterationsUsed"]
     if call.iterations_used not in (None, used):
         message = f"the pause has iterationsUsed {used}, not {call.iterations_used}"
-        raise Refusal(400, "PAUSED_STEP_INVALID", message, execution_id=execution_id)
+        raise RequestError(400, "PAUSED_STEP_INVALID", message, execution_id=execution_id)
 
 
 def tool_results(
@@ -125,7 +125,7 @@ def tool_results(
             f"the run waits for one result for each of the tool calls {wanted}, and got results "
             f"for {given}"
         )
-        raise Refusal(400, "TOOL_RESULTS_MISMATCH", message, execution_id=execution_id)
+        raise RequestError(400, "TOOL_RESULTS_MISMATCH", message, execution_id=execution_id)
     in_order = sorted(zip(given, results, strict=True), key=lambda pair: wanted.index(pair[0]))
     return [_result(name, message) for name, message in in_order]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..local.flow import Flow
-from ..local.run_state import RunState
+from ..local.engine.state import RunState
+from ..local.workflow.flow import Flow
 from .capture import keeps_snapshots, keeps_steps, kept, kept_events
 from .encoding import loaded, stored
 from .run import Run

@@ -6,15 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from ..local.flow import Flow
-from ..local.run_state import RunState
-from ..models.events import (
-    FlowCompleted,
-    StepFailed,
-    StepPaused,
-    StreamEvent,
-    ToolCallsRequired,
-)
+from ..local.engine.state import RunState
+from ..local.workflow.flow import Flow
+from ..models.events import FlowCompleted, StepFailed, StepPaused, StreamEvent, ToolCallsRequired
 from .capture import Event
 from .run_log import RunLog
 

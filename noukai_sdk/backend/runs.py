@@ -13,16 +13,16 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import Literal
 
-from ..local.flow import Flow
-from ..local.run_state import RunState
-from ..local.runner import check_run, run_steps
+from ..local.engine.runner import check_run, run_steps
+from ..local.engine.state import RunState
+from ..local.workflow.flow import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
 from .bodies import Body
 from .capture import Event
 from .channels import Channels
-from .checks import check_fresh
 from .clock import Clock
-from .models import CountedModels, Stats
+from .model_usage import CountedModels, Stats
+from .preconditions import check_fresh
 from .resuming import already_running, resumed, unknown_run
 from .rows import execution_row, new_rows
 from .run import Run, Trigger

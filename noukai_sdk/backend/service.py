@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from ..local.catalog import FlowCatalog
-from ..local.chat import ChatModel
-from ..local.pool import ModelPool
+from ..local.flow_files.catalog import FlowCatalog
+from ..local.llm.chat import ChatModel
+from ..local.llm.pool import ModelPool
 from .channels import Channels
 from .clock import Clock
-from .models import CountedModels, Stats
+from .model_usage import CountedModels, Stats
 from .rows import cut_off
 from .runs import INTERRUPTED, Runs, changes_of
 from .settings import Settings

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ..backend.settings import Settings
-    from ..local.catalog import FlowCatalog
+    from ..local.flow_files.catalog import FlowCatalog
 
 # Seconds that calls in progress are given to end once the server was told to stop.
 _GRACE = 2

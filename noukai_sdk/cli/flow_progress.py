@@ -14,9 +14,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ..local.flow import Flow
-from ..local.step_events import StepCompleted
-from ..local.templates import as_text
+from ..local.engine.step_events import StepCompleted
+from ..local.workflow.flow import Flow
+from ..local.workflow.templates import as_text
 from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, Tokens
 
 _REFRESHES_A_SECOND = 10

@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import FlowNotFoundError, NoukaiError
-from ..local.catalog import FlowCatalog
-from ..local.executor import Executor
-from ..local.flow import Flow
-from ..local.llm_config import LlmConfig
-from ..local.templates import as_text
+from ..local.engine.executor import Executor
+from ..local.flow_files.catalog import FlowCatalog
+from ..local.llm.config import LlmConfig
+from ..local.workflow.flow import Flow
+from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
 from .flow_options import folder, folders, import_from_here, model
 from .flow_progress import follow

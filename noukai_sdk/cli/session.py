@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from ..replay.cassette_file import write_cassette
 from ..replay.diff import differences
-from ..replay.files import write_cassette
 from .session_replay import Outcome, send
 from .session_requests import ReplayRequest, read_headers
 from .session_sources import load, session_id_of, told

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from ..adapters.answers import REPORT_HEADER, SESSION_HEADER
+from ..adapters.responses import REPORT_HEADER, SESSION_HEADER
 from ..errors import APIConnectionError
 from .session_requests import ReplayRequest
 

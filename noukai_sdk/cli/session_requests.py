@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..adapters.answers import REPLAY_HEADER
+from ..adapters.responses import REPLAY_HEADER
 
 Header = tuple[str, str]
 

@@ -12,9 +12,9 @@ import click
 
 from ..client import Noukai
 from ..errors import CassetteError, NoukaiError
+from ..protocol.fetching import fetch_session
 from ..protocol.paths import require_session_id
-from ..protocol.reading import fetch_session
-from ..replay.files import read_cassette
+from ..replay.cassette_file import read_cassette
 from ..replay.recording import Recording
 from ..replay.sources import recordings_of
 

@@ -55,7 +55,7 @@ def _row(recording: Recording, first: float) -> dict[str, Any]:
 def _trouble(recording: Recording) -> str | None:
     if recording.error is not None:
         return recording.error.message
-    return "given up by its caller" if recording.given_up else recording.unavailable
+    return "given up by its caller" if recording.abandoned else recording.unavailable
 
 
 def views(title: str, recordings: Sequence[Recording]) -> list[RenderableType]:

@@ -19,17 +19,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catalog import FlowCatalog
-    from .checks import Problem, WorkflowError
-    from .embeddings import EmbeddingClient
-    from .event_stream import EventStream
-    from .executor import Executor
-    from .failures import NodeError
-    from .flow import Flow
-    from .flow_file import FlowProblem
-    from .llm_client import LlmClient
-    from .llm_config import LlmConfig
-    from .llm_errors import (
+    from .engine.executor import Executor
+    from .engine.failures import NodeError
+    from .engine.result import WorkflowResult
+    from .engine.stream import EventStream
+    from .flow_files.catalog import FlowCatalog
+    from .flow_files.flow_file import FlowProblem
+    from .llm.client import LlmClient
+    from .llm.config import LlmConfig
+    from .llm.embeddings import EmbeddingClient
+    from .llm.errors import (
         LlmAuthenticationError,
         LlmCircuitOpenError,
         LlmClosedError,
@@ -43,11 +42,9 @@ if TYPE_CHECKING:
         LlmTimeoutError,
         MissingExtraError,
     )
-    from .llm_response import CompletionStream, LlmResponse
-    from .llm_stats import LlmStats
-    from .node import Node
-    from .result import WorkflowResult
-    from .runtime import (
+    from .llm.response import CompletionStream, LlmResponse
+    from .llm.stats import LlmStats
+    from .runtime.runtime import (
         configure_runtime,
         get_system_info,
         health_check,
@@ -55,20 +52,23 @@ if TYPE_CHECKING:
         shutdown,
         version,
     )
-    from .workflow import Workflow
+    from .workflow.flow import Flow
+    from .workflow.node import Node
+    from .workflow.validation import Problem, WorkflowError
+    from .workflow.workflow import Workflow
 
 _MODULES = {
-    "catalog": ["FlowCatalog"],
-    "checks": ["Problem", "WorkflowError"],
-    "embeddings": ["EmbeddingClient"],
-    "event_stream": ["EventStream"],
-    "executor": ["Executor"],
-    "failures": ["NodeError"],
-    "flow": ["Flow"],
-    "flow_file": ["FlowProblem"],
-    "llm_client": ["LlmClient"],
-    "llm_config": ["LlmConfig"],
-    "llm_errors": [
+    "flow_files.catalog": ["FlowCatalog"],
+    "workflow.validation": ["Problem", "WorkflowError"],
+    "llm.embeddings": ["EmbeddingClient"],
+    "engine.stream": ["EventStream"],
+    "engine.executor": ["Executor"],
+    "engine.failures": ["NodeError"],
+    "workflow.flow": ["Flow"],
+    "flow_files.flow_file": ["FlowProblem"],
+    "llm.client": ["LlmClient"],
+    "llm.config": ["LlmConfig"],
+    "llm.errors": [
         "LlmAuthenticationError",
         "LlmCircuitOpenError",
         "LlmClosedError",
@@ -82,11 +82,11 @@ _MODULES = {
         "LlmTimeoutError",
         "MissingExtraError",
     ],
-    "llm_response": ["CompletionStream", "LlmResponse"],
-    "llm_stats": ["LlmStats"],
-    "node": ["Node"],
-    "result": ["WorkflowResult"],
-    "runtime": [
+    "llm.response": ["CompletionStream", "LlmResponse"],
+    "llm.stats": ["LlmStats"],
+    "workflow.node": ["Node"],
+    "engine.result": ["WorkflowResult"],
+    "runtime.runtime": [
         "configure_runtime",
         "get_system_info",
         "health_check",
@@ -94,7 +94,7 @@ _MODULES = {
         "shutdown",
         "version",
     ],
-    "workflow": ["Workflow"],
+    "workflow.workflow": ["Workflow"],
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

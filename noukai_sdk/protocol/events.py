@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from ..models.events import EVENT_CLASSES, StreamEvent
-from .answers import first_problem
+from .decoding import first_problem
 from .sse import Frame, SSEDecoder
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")

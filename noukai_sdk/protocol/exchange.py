@@ -10,9 +10,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from ..errors import APIConnectionError, FlowExecutionError, NoukaiError
-from .answers import error_from, retry_after
 from .call import Service
-from .program import OpenStream, Program, Request, Response, SendRequest, Sleep, Want
+from .decoding import error_from, retry_after
+from .program import Effect, OpenStream, Program, Request, Response, SendRequest, Sleep
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")
 
@@ -46,7 +46,7 @@ def open_stream(service: Service, request: Request) -> Program[Response]:
 
 
 def exchange(
-    service: Service, request: Request, want: Callable[[Request], Want]
+    service: Service, request: Request, want: Callable[[Request], Effect]
 ) -> Program[Response]:
     """Send ``request`` until it is answered well, or no retry is left."""
     attempt = 1
@@ -73,7 +73,7 @@ def naming_run(execution_id: str | None) -> Iterator[None]:
 
 
 def _attempt(
-    service: Service, request: Request, want: Callable[[Request], Want], attempt: int
+    service: Service, request: Request, want: Callable[[Request], Effect], attempt: int
 ) -> Program[Outcome]:
     note(service, "request", request, attempt)
     outcome: Outcome

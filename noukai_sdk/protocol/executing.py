@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from ..models.results import ExecuteResult, PausedResult, ToolResult
-from .answers import validated
 from .call import FlowCall
+from .decoding import validated
 from .exchange import naming_run, send
 from .program import PauseSeen, Program, ResultsSent
 from .requests import post

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from ..errors import APITimeoutError, FlowNotFoundError
 from ..models.results import JobStatus, JobSubmission
-from .answers import decode
 from .call import FlowCall, FlowRef, Service
+from .decoding import decode
 from .exchange import naming_run, send
 from .paths import job_path
 from .program import Now, Program, Sleep
@@ -18,7 +18,7 @@ from .requests import get, post
 EARLY_404_GRACE = 5.0
 
 
-class JobPrograms(Protocol):
+class JobBackend(Protocol):
     """A submitted job: what can be asked of it, whoever answers."""
 
     @property
@@ -40,7 +40,7 @@ class JobPrograms(Protocol):
         ...
 
 
-def submit(call: FlowCall) -> Program[JobPrograms]:
+def submit(call: FlowCall) -> Program[JobBackend]:
     """Put a call into the service's queue."""
     response = yield from send(call.service, post(call, call.request))
     submission = decode(JobSubmission, response)
@@ -80,7 +80,7 @@ class LiveJob:
 
 
 def wait(
-    job: JobPrograms, longest_poll: float, timeout: float, poll_interval: float
+    job: JobBackend, longest_poll: float, timeout: float, poll_interval: float
 ) -> Program[JobStatus]:
     """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
     now: float = yield Now()

@@ -3,7 +3,7 @@
 A program yields either one of the wants below, or an event for the caller. It receives what the
 want's docstring says, or has the outcome's exception thrown in. Its return value is the call's
 result. A program does no I/O, reads no clock and knows neither sync nor async: the two drivers in
-``noukai_sdk.transport`` run it, and tests step it by hand::
+``noukai_sdk.transport.drivers`` run it, and tests step it by hand::
 
     program = execute(call)
     want = next(program)                    # SendRequest(POST .../execute)
@@ -45,21 +45,21 @@ class Response:
     body: bytes
 
 
-class Want:
+class Effect:
     """Base of everything that a program can ask of its driver."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
-class SendRequest(Want):
+class SendRequest(Effect):
     """Send this and give me the :class:`Response`. Throws APIConnectionError or APITimeoutError."""
 
     request: Request
 
 
 @dataclass(frozen=True)
-class OpenStream(Want):
+class OpenStream(Effect):
     """Send this and leave the answer open. Gives a :class:`Response`: with an empty body where it is
     a success, read to its end otherwise. Throws as SendRequest does.
     """
@@ -68,7 +68,7 @@ class OpenStream(Want):
 
 
 @dataclass(frozen=True)
-class ReadChunk(Want):
+class ReadChunk(Effect):
     """Give me the next bytes of the open stream, None at its end. Throws as SendRequest does."""
 
 
@@ -77,48 +77,48 @@ READ_CHUNK = ReadChunk()
 
 
 @dataclass(frozen=True)
-class CloseStream(Want):
+class CloseStream(Effect):
     """Close the open stream, if there is one; gives None."""
 
 
 @dataclass(frozen=True)
-class CallTools(Want):
+class CallTools(Effect):
     """Call this handler with these tool calls and give me what it returns. Throws what it raises."""
 
     handler: ToolHandler
     tool_calls: Sequence[dict[str, Any]]
 
 
-class Note(Want):
+class Signal(Effect):
     """Nothing to do: tells a listener, such as a recorder, what the caller does not see."""
 
 
 @dataclass(frozen=True)
-class PauseSeen(Note):
+class PauseSeen(Signal):
     """The run waits for tools: a PausedResult or a ToolCallsRequired."""
 
     pause: Any
 
 
 @dataclass(frozen=True)
-class ResultsSent(Note):
+class ResultsSent(Signal):
     """These tool results, in the wire's form, answer the pause."""
 
     results: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Sleep(Want):
+class Sleep(Effect):
     """Wait ``seconds`` (0: only let other tasks run); up to ``jitter`` times longer, at random."""
 
     seconds: float
     jitter: float = 0.0
 
 
-TURN = Sleep(0)
+CHECKPOINT = Sleep(0)
 """Let other tasks run: every replayed call does."""
 
 
 @dataclass(frozen=True)
-class Now(Want):
+class Now(Effect):
     """Give me the monotonic clock, in seconds."""

@@ -12,7 +12,7 @@ from ..models.reports import Candidate
 from ..protocol.call import FlowCall
 from .cassette import Cassette
 from .fingerprint import INPUT_FIELDS
-from .lane import Lane, Ticket
+from .lane import Claim, Lane
 from .recording import Recording
 
 _MOST = 3
@@ -20,11 +20,11 @@ _MOST = 3
 _MOST_TEXTS = 50
 
 
-def nearest(cassette: Cassette, call: FlowCall, ticket: Ticket) -> list[Candidate]:
+def nearest(cassette: Cassette, call: FlowCall, claim: Claim) -> list[Candidate]:
     """The nearest recordings of the same flow, then the flows of the nearest names: three at most."""
     same = [lane for lane in cassette.lanes() if lane.slug == call.flow.slug]
     same.sort(key=lambda lane: lane.kind != call.kind)
-    found = [one for lane in same for one in _of_lane(lane, ticket)][:_MOST]
+    found = [one for lane in same for one in _of_lane(lane, claim)][:_MOST]
     others = {_title(lane): lane for lane in cassette.lanes() if lane.slug and lane not in same}
     room = _MOST - len(found)
     wanted = f"{call.flow.slug} [{call.kind}]"
@@ -57,12 +57,12 @@ def _differences(a: Any, b: Any, where: str) -> Iterator[str]:
         yield where
 
 
-def _of_lane(lane: Lane, ticket: Ticket) -> list[Candidate]:
-    probe = to_jsonable_python(ticket.probe())
+def _of_lane(lane: Lane, claim: Claim) -> list[Candidate]:
+    probe = to_jsonable_python(claim.probe())
     unplayed = set(lane.unplayed())
     ranked = sorted(
         (
-            _candidate(lane, index, index in unplayed, _parts(recording, probe, ticket.version))
+            _candidate(lane, index, index in unplayed, _parts(recording, probe, claim.version))
             for index, recording in enumerate(lane.recordings)
         ),
         key=_distance,

@@ -21,11 +21,11 @@ from .recording import Recording
 Redact = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class Ticket:
+class Claim:
     """A claimed place in a lane: taken when the method is called, settled when it is served.
 
     ``index`` is the recording that answers, None for a miss; it means nothing before ``settled``.
-    The program that answers the call is the only one to hold its ticket. A call that is dropped
+    The program that answers the call is the only one to hold its claim. A call that is dropped
     before it began (a coroutine that nobody awaits) so takes no recording, as it would send nothing.
     """
 
@@ -83,7 +83,7 @@ class Decision:
     together: int
     by_input: int = 0
     ambiguous: int = 0
-    surprising: bool = False
+    reordered: bool = False
 
 
 @dataclass(eq=False)
@@ -94,7 +94,7 @@ class Lane:
     kind: str | None
     recordings: Sequence[Recording]
     calls: int = 0
-    _waiting: list[ref[Ticket]] = field(default_factory=list)
+    _waiting: list[ref[Claim]] = field(default_factory=list)
     _under_way: int = 0
     _first: int = 0
     # Once calls have overlapped, their order means nothing for those that follow either.
@@ -112,13 +112,13 @@ class Lane:
         version: int | None,
         site: CallSite | None,
         redact: Redact | None = None,
-    ) -> Ticket:
+    ) -> Claim:
         """A place for a call that is made now."""
         position = self.calls + len(self._waiting)
-        ticket = Ticket(self, position, request, version, site, redact)
-        self._waiting.append(ref(ticket))
+        claim = Claim(self, position, request, version, site, redact)
+        self._waiting.append(ref(claim))
         self._crowded = self._crowded or self._under_way > 0
-        return ticket
+        return claim
 
     def begin(self) -> None:
         """A claimed call has begun."""
@@ -128,25 +128,25 @@ class Lane:
         """A call that began has ended."""
         self._under_way -= 1
 
-    def settle(self, ticket: Ticket, *, by_input: bool = False) -> Decision | None:
-        """Give ``ticket`` its recording; with it, every ticket that waits beside it.
+    def settle(self, claim: Claim, *, by_input: bool = False) -> Decision | None:
+        """Give ``claim`` its recording; with it, every claim that waits beside it.
 
         Args:
-            ticket: A claimed one.
+            claim: A claimed one.
             by_input: An input that was not recorded has no recording, though its position has one.
 
         Returns:
-            What was decided, None where order alone decided or ``ticket`` was settled before.
+            What was decided, None where order alone decided or ``claim`` was settled before.
         """
-        if ticket.settled:
+        if claim.settled:
             return None
         waiting = self._seat()
         if len(waiting) > 1:
             self._overlapping = True
         if not (self._overlapping or self._crowded or by_input):
-            self._take(ticket, ticket.position)
+            self._take(claim, claim.position)
             return None
-        decision = Decision(len(waiting), surprising=self._overlapping)
+        decision = Decision(len(waiting), reordered=self._overlapping)
         # All inputs before any position: a call whose input was never recorded must not take what
         # was recorded for the one beside it.
         unmatched = [each for each in waiting if not self._by_input(each, decision)]
@@ -155,13 +155,13 @@ class Lane:
                 self._take_near(each, decision)
         return None if by_input else decision
 
-    def _seat(self) -> list[Ticket]:
-        """The tickets that wait, in the order of their calls, which is final now."""
-        waiting = [ticket for place in self._waiting if (ticket := place()) is not None]
+    def _seat(self) -> list[Claim]:
+        """The claims that wait, in the order of their calls, which is final now."""
+        waiting = [claim for place in self._waiting if (claim := place()) is not None]
         self._waiting.clear()
-        for ticket in waiting:
-            ticket.settled = True
-            ticket.position = self.calls
+        for claim in waiting:
+            claim.settled = True
+            claim.position = self.calls
             self.calls += 1
         return waiting
 
@@ -174,17 +174,17 @@ class Lane:
         """How many recordings no call has taken."""
         return len(self.recordings) - sum(self._played)
 
-    def _take(self, ticket: Ticket, position: int) -> None:
+    def _take(self, claim: Claim, position: int) -> None:
         if position < len(self._played):
             self._played[position] = 1
-            ticket.index = position
+            claim.index = position
 
-    def _take_near(self, ticket: Ticket, decision: Decision) -> None:
-        position = ticket.position
+    def _take_near(self, claim: Claim, decision: Decision) -> None:
+        position = claim.position
         if position >= len(self._played) or self._played[position]:
             position = self._first_unplayed()
-            decision.surprising = True
-        self._take(ticket, position)
+            decision.reordered = True
+        self._take(claim, position)
 
     def _says_no_input(self, position: int) -> bool:
         return position < len(self.recordings) and self.recordings[position].request is None
@@ -194,16 +194,16 @@ class Lane:
             self._first += 1
         return self._first
 
-    def _by_input(self, ticket: Ticket, decision: Decision) -> bool:
-        for print_ in ticket.fingerprints():
+    def _by_input(self, claim: Claim, decision: Decision) -> bool:
+        for print_ in claim.fingerprints():
             candidates = self._by_fingerprint.get(print_, ())
             while candidates and self._played[candidates[0]]:
                 candidates.popleft()
             if candidates:
                 decision.by_input += 1
                 decision.ambiguous += len(candidates) > 1
-                decision.surprising |= candidates[0] != ticket.position
-                self._take(ticket, candidates.popleft())
+                decision.reordered |= candidates[0] != claim.position
+                self._take(claim, candidates.popleft())
                 return True
         return False
 

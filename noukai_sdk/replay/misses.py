@@ -7,39 +7,39 @@ from ..models.reports import ReplayReport
 from ..protocol.call import FlowCall
 from .candidates import nearest
 from .cassette import Cassette
-from .lane import Ticket
+from .lane import Claim
 
 _METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
 
 
 def miss(
-    cassette: Cassette, call: FlowCall, ticket: Ticket, report: ReplayReport, reason: str | None
+    cassette: Cassette, call: FlowCall, claim: Claim, report: ReplayReport, reason: str | None
 ) -> ReplayMissError:
     """The error for ``call``: what was asked, what the cassette holds, what probably happened."""
-    lane = ticket.lane
-    reason = reason or _reason(cassette, call, ticket)
-    candidates = nearest(cassette, call, ticket)
-    where = f" at {ticket.site}" if ticket.site else ""
+    lane = claim.lane
+    reason = reason or _reason(cassette, call, claim)
+    candidates = nearest(cassette, call, claim)
+    where = f" at {claim.site}" if claim.site else ""
     named = f" Nearest: {'; '.join(map(str, candidates))}." if candidates else ""
     return ReplayMissError(
-        f"no recording answers {call.kind} call {ticket.position + 1} of flow "
+        f"no recording answers {call.kind} call {claim.position + 1} of flow "
         f"{call.flow.slug!r}{where}: the cassette holds {len(lane.recordings)} for it, "
         f"{cassette.remaining} of {len(cassette.recordings)} are unplayed. {reason}{named}",
         slug=call.flow.slug,
         kind=call.kind,
-        position=ticket.position,
+        position=claim.position,
         recorded=len(lane.recordings),
         remaining=cassette.remaining,
         candidates=candidates,
         reason=reason,
-        call_site=ticket.site,
+        call_site=claim.site,
         report=report,
     )
 
 
-def _reason(cassette: Cassette, call: FlowCall, ticket: Ticket) -> str:
+def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     slug = call.flow.slug
-    if ticket.lane.recordings:
+    if claim.lane.recordings:
         return "The code calls this flow more often than when it was recorded."
     if not cassette.recordings:
         return "The session holds no calls: it was recorded elsewhere, or is not complete yet."

@@ -24,7 +24,7 @@ from .callsite import call_site, warn_at
 from .cassette import Cassette
 from .fingerprint import differing_fields
 from .jobs import RecordedJob
-from .lane import Decision, Lane, Ticket
+from .lane import Claim, Decision, Lane
 from .misses import miss
 from .pacing import InstantPace, PaceOf
 from .recording import Recording
@@ -55,9 +55,9 @@ class PlayOptions:
     by_input: bool = False
     pace: PaceOf = InstantPace
     go_live: Callable[[FlowCall], Program[Any]] | None = None
-    may_leave: bool = False
+    allow_leftovers: bool = False
     redactor: Redactor | None = None
-    heard: Callable[[Recording], None] | None = None
+    on_played: Callable[[Recording], None] | None = None
 
 
 class Player:
@@ -67,12 +67,12 @@ class Player:
         self,
         cassette: Cassette,
         options: PlayOptions | None = None,
-        beside: Player | None = None,
+        parent: Player | None = None,
     ) -> None:
         self.cassette = cassette
         self.options = options or PlayOptions()
-        self.report: ReplayReport = beside.report if beside else ReplayReport()
-        self._refusals: list[NoukaiError] = beside._refusals if beside else []
+        self.report: ReplayReport = parent.report if parent else ReplayReport()
+        self._refusals: list[NoukaiError] = parent._refusals if parent else []
         self._lock = threading.Lock()
         self._warned: set[tuple[Any, ...]] = set()
         self._ended = False
@@ -81,26 +81,26 @@ class Player:
         redactor = self.options.redactor
         self._redact = redactor.request if redactor is not None else None
 
-    def claim(self, call: FlowCall, site: CallSite | None = None) -> Ticket:
+    def claim(self, call: FlowCall, site: CallSite | None = None) -> Claim:
         """Take the call's place, in the order of the calls. ``site`` is where it was made: here."""
         site = site or call_site()
         with self._lock:
             lane = self.cassette.lane_for(call)
             return lane.claim(call.request, call.flow.version, site, self._redact)
 
-    def begin(self, ticket: Ticket) -> None:
+    def begin(self, claim: Claim) -> None:
         """The call is on its way: from now on its recording is used up, whatever happens."""
         with self._lock:
-            ticket.lane.begin()
+            claim.lane.begin()
 
-    def finish(self, ticket: Ticket) -> None:
+    def finish(self, claim: Claim) -> None:
         """A call that began has ended: well, with an error, or cancelled."""
         with self._lock:
-            self._settled(ticket)
-            ticket.lane.end()
+            self._settled(claim)
+            claim.lane.end()
 
-    def take(self, call: FlowCall, ticket: Ticket) -> Recording | None:
-        """The ticket's recording, used up; None where the call is to go live instead.
+    def take(self, call: FlowCall, claim: Claim) -> Recording | None:
+        """The claim's recording, used up; None where the call is to go live instead.
 
         Raises:
             ReplayMissError: There is no recording, and the call may not go live.
@@ -108,41 +108,41 @@ class Player:
         with self._lock:
             # Under the lock: a recording is played, or left, and never both.
             ended = self._ended
-            decision = None if ended else self._settled(ticket)
-            warning = self._warning(ticket, decision) if decision is not None else None
+            decision = None if ended else self._settled(claim)
+            warning = self._warning(claim, decision) if decision is not None else None
         if ended:
-            raise self._late(call, ticket)
+            raise self._late(call, claim)
         if warning is not None:
-            warn_at(ticket.site, warning, ReplayConcurrencyWarning)
-        if ticket.index is None:
+            warn_at(claim.site, warning, ReplayConcurrencyWarning)
+        if claim.index is None:
             if self.options.go_live is not None:
-                self.report.live.append(_entry(ticket))
+                self.report.live.append(_entry(claim))
                 return None
-            raise self.missed(call, ticket)
-        recording = ticket.lane.recordings[ticket.index]
+            raise self.missed(call, claim)
+        recording = claim.lane.recordings[claim.index]
         if recording.unavailable is not None:
-            raise self.refused(ticket, _no_snapshots(call, recording, self.report))
-        self.report.hits.append(_entry(ticket))
-        if self.options.heard is not None:
-            self.options.heard(recording)
-        self._compare(call, ticket, recording)
+            raise self.refused(claim, _no_snapshots(call, recording, self.report))
+        self.report.hits.append(_entry(claim))
+        if self.options.on_played is not None:
+            self.options.on_played(recording)
+        self._compare(call, claim, recording)
         return recording
 
-    def check_open(self, call: FlowCall, ticket: Ticket) -> None:
+    def check_open(self, call: FlowCall, claim: Claim) -> None:
         """Refuse a call that comes when the scope has ended."""
         if self._ended:
-            raise self._late(call, ticket)
+            raise self._late(call, claim)
 
-    def _late(self, call: FlowCall, ticket: Ticket) -> ReplayError:
-        return self.missed(call, ticket, "The replay's scope has ended already.")
+    def _late(self, call: FlowCall, claim: Claim) -> ReplayError:
+        return self.missed(call, claim, "The replay's scope has ended already.")
 
-    def _settled(self, ticket: Ticket) -> Decision | None:
-        return ticket.lane.settle(ticket, by_input=self.options.by_input)
+    def _settled(self, claim: Claim) -> Decision | None:
+        return claim.lane.settle(claim, by_input=self.options.by_input)
 
-    def missed(self, call: FlowCall, ticket: Ticket, reason: str | None = None) -> ReplayError:
+    def missed(self, call: FlowCall, claim: Claim, reason: str | None = None) -> ReplayError:
         """The error for a call without an answer."""
-        error = miss(self.cassette, call, ticket, self.report, reason)
-        return self.refused(ticket, error, error.reason or "")
+        error = miss(self.cassette, call, claim, self.report, reason)
+        return self.refused(claim, error, error.reason or "")
 
     def unknown_job(self, slug: str, execution_id: str) -> ReplayError:
         """The error for a job that this replay has not submitted."""
@@ -159,12 +159,12 @@ class Player:
         self._refusals.append(error)
         return error
 
-    def refused(self, ticket: Ticket, error: ErrorT, detail: str = "") -> ErrorT:
+    def refused(self, claim: Claim, error: ErrorT, detail: str = "") -> ErrorT:
         """``error``, which answers a call. It stays in the report whoever catches it."""
-        hit = _entry(ticket)
+        hit = _entry(claim)
         if hit in self.report.hits:  # what was found could not be served to its end
             self.report.hits.remove(hit)
-        self.report.misses.append(_entry(ticket, detail or error.message))
+        self.report.misses.append(_entry(claim, detail or error.message))
         self._refusals.append(error)
         return error
 
@@ -176,16 +176,16 @@ class Player:
             self._passed[lane] += 1
         self.report.live.append(ReportEntry(lane.slug, lane.kind, position, "", call_site()))
 
-    def drifted(self, ticket: Ticket, detail: str) -> None:
+    def drifted(self, claim: Claim, detail: str) -> None:
         """Something differs from the recording, and the replay goes on."""
-        self.report.drift.append(_entry(ticket, detail))
+        self.report.drift.append(_entry(claim, detail))
 
     def settle(self) -> None:
         """The scope's body has ended well: raise what must not stay unsaid."""
         self.end()
         if self._refusals:
             raise self._refusals[0]
-        if self.report.leftovers and not self.options.may_leave:
+        if self.report.leftovers and not self.options.allow_leftovers:
             raise _leftover_error(self.report)
 
     def end(self) -> bool:
@@ -200,22 +200,22 @@ class Player:
             ]
             return True
 
-    def _compare(self, call: FlowCall, ticket: Ticket, recording: Recording) -> None:
+    def _compare(self, call: FlowCall, claim: Claim, recording: Recording) -> None:
         if recording.truncated:
-            self.drifted(ticket, "the recorded output was truncated by the service")
-        changed = _changed(recording, ticket)
+            self.drifted(claim, "the recorded output was truncated by the service")
+        changed = _changed(recording, claim)
         if not changed:
             return
         said = f"the input differs from the recorded one in: {', '.join(changed)}"
-        self.drifted(ticket, said)
+        self.drifted(claim, said)
         if self.options.strict_inputs:
-            raise self.missed(call, ticket, f"{said[0].upper()}{said[1:]}, and inputs are strict.")
+            raise self.missed(call, claim, f"{said[0].upper()}{said[1:]}, and inputs are strict.")
 
-    def _warning(self, ticket: Ticket, decision: Decision) -> str | None:
+    def _warning(self, claim: Claim, decision: Decision) -> str | None:
         """What to say about a decision; None where it was said before, or is nothing to speak of."""
-        lane = ticket.lane
+        lane = claim.lane
         key = (lane.kind, lane.slug, decision.ambiguous > 0)
-        if not decision.surprising or key in self._warned:
+        if not decision.reordered or key in self._warned:
             return None
         self._warned.add(key)
         if decision.ambiguous:
@@ -227,24 +227,24 @@ class Player:
         return f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {said}"
 
 
-def _changed(recording: Recording, ticket: Ticket) -> list[str]:
+def _changed(recording: Recording, claim: Claim) -> list[str]:
     """The parts of the input that are known to differ from the recorded ones."""
     if recording.request is None:
         return []
     # Most replays send what was recorded, and comparing that takes no redaction.
-    same_version = recording.version == ticket.version
-    if same_version and to_json(recording.request) == to_json(ticket.request):
+    same_version = recording.version == claim.version
+    if same_version and to_json(recording.request) == to_json(claim.request):
         return []
-    probe = ticket.probe()
+    probe = claim.probe()
     if recording.message_only:
         return ["message"] if recording.request.get("message") != probe.get("message") else []
     changed = differing_fields(recording.request, probe)
     return changed if same_version else [*changed, "version"]
 
 
-def _entry(ticket: Ticket, detail: str = "") -> ReportEntry:
-    lane = ticket.lane
-    return ReportEntry(lane.slug, lane.kind, ticket.position, detail, ticket.site)
+def _entry(claim: Claim, detail: str = "") -> ReportEntry:
+    lane = claim.lane
+    return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site)
 
 
 def _no_snapshots(call: FlowCall, recording: Recording, report: ReplayReport) -> ReplayError:

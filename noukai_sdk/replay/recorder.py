@@ -15,22 +15,22 @@ from ..errors import NoukaiError
 from ..models.results import ExecuteResult, JobStatus, PausedResult, ToolResult
 from ..protocol import jobs
 from ..protocol.call import FlowCall
-from ..protocol.jobs import JobPrograms
+from ..protocol.jobs import JobBackend
 from ..protocol.program import Program
-from .draft import Draft
 from .recording import Recording
+from .recording_builder import RecordingBuilder
 
 
 class Recorder:
     """Recordings of live calls, in the order in which the calls were made. Safe to use from threads."""
 
     def __init__(self) -> None:
-        self._entries: list[Draft | Recording] = []
+        self._entries: list[RecordingBuilder | Recording] = []
         self._lock = threading.Lock()
 
     def listen(self, call: FlowCall, program: Program[Any]) -> Program[Any]:
         """``program``, recorded. The recording's place is taken now, not when it runs."""
-        draft = Draft(call)
+        draft = RecordingBuilder(call)
         with self._lock:
             self._entries.append(draft)
         return _listen(draft, program)
@@ -40,7 +40,7 @@ class Recorder:
         with self._lock:
             self._entries.append(recording)
 
-    def job(self, live: JobPrograms) -> JobPrograms:
+    def job(self, live: JobBackend) -> JobBackend:
         """``live``, whose looks are recorded where its submission was."""
         for draft in self._drafts():
             if draft.call.kind == "job" and draft.execution_id == live.execution_id:
@@ -55,9 +55,9 @@ class Recorder:
         """
         with self._lock:
             return [
-                entry.recording() if isinstance(entry, Draft) else entry
+                entry.recording() if isinstance(entry, RecordingBuilder) else entry
                 for entry in self._entries
-                if not isinstance(entry, Draft) or entry.has_begun
+                if not isinstance(entry, RecordingBuilder) or entry.has_begun
             ]
 
     @property
@@ -70,9 +70,9 @@ class Recorder:
         """The keys that the calls were made with: they must never reach a file."""
         return {key for draft in self._drafts() for key in api_keys(draft.call)}
 
-    def _drafts(self) -> list[Draft]:
+    def _drafts(self) -> list[RecordingBuilder]:
         with self._lock:
-            return [entry for entry in self._entries if isinstance(entry, Draft)]
+            return [entry for entry in self._entries if isinstance(entry, RecordingBuilder)]
 
 
 def api_keys(call: FlowCall) -> set[str]:
@@ -84,7 +84,7 @@ def api_keys(call: FlowCall) -> set[str]:
 class RecordingJob:
     """A job whose looks are recorded."""
 
-    def __init__(self, job: JobPrograms, draft: Draft) -> None:
+    def __init__(self, job: JobBackend, draft: RecordingBuilder) -> None:
         self._job = job
         self._draft = draft
         self.execution_id = job.execution_id
@@ -110,7 +110,7 @@ class RecordingJob:
             raise
 
 
-def _listen(draft: Draft, program: Program[Any]) -> Program[Any]:
+def _listen(draft: RecordingBuilder, program: Program[Any]) -> Program[Any]:
     try:
         item = next(program)
         draft.begin()
@@ -135,7 +135,7 @@ def _listen(draft: Draft, program: Program[Any]) -> Program[Any]:
         program.close()
 
 
-def _returned(draft: Draft, value: Any) -> Any:
+def _returned(draft: RecordingBuilder, value: Any) -> Any:
     """The program's result, on its way to the caller."""
     if isinstance(value, PausedResult):
         value._resume = partial(_resumed, draft, value._resume)
@@ -150,5 +150,5 @@ def _returned(draft: Draft, value: Any) -> Any:
     return value
 
 
-def _resumed(draft: Draft, go_on: Any, results: Sequence[ToolResult]) -> Program[Any]:
+def _resumed(draft: RecordingBuilder, go_on: Any, results: Sequence[ToolResult]) -> Program[Any]:
     return _listen(draft, go_on(results))

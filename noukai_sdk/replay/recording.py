@@ -58,7 +58,7 @@ class Recording(BaseModel):
     statuses: tuple[dict[str, Any], ...] = ()
     look_errors: tuple[tuple[int, RecordedError], ...] = ()
     truncated: bool = False
-    given_up: bool = False
+    abandoned: bool = False
     unavailable: str | None = None
 
     @cached_property

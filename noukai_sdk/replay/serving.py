@@ -20,14 +20,14 @@ from ..models.events import (
 )
 from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolResult
 from ..models.sessions import RecordedError
-from ..protocol.answers import error_class, first_problem
 from ..protocol.call import FlowCall
-from ..protocol.program import TURN, Program, Sleep
+from ..protocol.decoding import error_class, first_problem
+from ..protocol.program import CHECKPOINT, Program, Sleep
 from ..protocol.requests import encode
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
 from .jobs import RecordedJob
-from .lane import Ticket
+from .lane import Claim
 from .pacing import RecordedPace
 from .player import Player
 from .recording import Recording
@@ -40,34 +40,34 @@ _LONGER = 1.5
 _AT_LEAST = 0.5  # seconds
 
 
-def play(player: Player, call: FlowCall, ticket: Ticket) -> Program[Any]:
+def play(player: Player, call: FlowCall, claim: Claim) -> Program[Any]:
     """The program that answers ``call`` from its recording."""
     encode(call.request)  # what cannot be sent is no call
-    player.begin(ticket)
+    player.begin(claim)
     try:
         # Lets the tasks that were started with this one claim their places first, as they would
         # while a live call is on its way.
-        yield TURN
-        recording = player.take(call, ticket)
+        yield CHECKPOINT
+        recording = player.take(call, claim)
         if recording is None:
             assert player.options.go_live is not None  # take() has looked
             return (yield from player.options.go_live(call))
-        return (yield from _serve(player, call, ticket, recording))
+        return (yield from _serve(player, call, claim, recording))
     finally:
-        player.finish(ticket)
+        player.finish(claim)
 
 
-def use_up(player: Player, ticket: Ticket) -> Program[None]:
-    """Play the ticket's recording to nobody."""
-    player.begin(ticket)
+def use_up(player: Player, claim: Claim) -> Program[None]:
+    """Play the claim's recording to nobody."""
+    player.begin(claim)
     try:
-        yield TURN
+        yield CHECKPOINT
     finally:
-        player.finish(ticket)
+        player.finish(claim)
 
 
-def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording) -> Program[Any]:
-    reading = _Reading(player, call, ticket, recording)
+def _serve(player: Player, call: FlowCall, claim: Claim, recording: Recording) -> Program[Any]:
+    reading = _Reading(player, call, claim, recording)
     if call.kind == "execute":
         return (yield from reading.execute())
     if call.kind == "step":
@@ -78,12 +78,10 @@ def _serve(player: Player, call: FlowCall, ticket: Ticket, recording: Recording)
 class _Reading:
     """One recording, being read out to one call."""
 
-    def __init__(
-        self, player: Player, call: FlowCall, ticket: Ticket, recording: Recording
-    ) -> None:
+    def __init__(self, player: Player, call: FlowCall, claim: Claim, recording: Recording) -> None:
         self._player = player
         self._call = call
-        self._ticket = ticket
+        self._ticket = claim
         self._recording = recording
         self._rounds = ToolRounds(call)
         self._pace = player.options.pace(recording)
@@ -231,7 +229,7 @@ class _Reading:
 
     def _wait_in_vain(self) -> Program[None]:
         """Be as slow as the call was when its caller gave it up, so that its caller can do so again."""
-        if not self._recording.given_up:
+        if not self._recording.abandoned:
             return
         seconds = self._recording.seconds
         yield Sleep(seconds * _LONGER + _AT_LEAST)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CassetteError, ReplayDisabledError
-from ..replay.files import CassetteFile, read_cassette
+from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.redaction import Redactor
 from .gate import GATE, replay_enabled
 from .opening import plan_of
-from .recording import RecordingScope, Tape
-from .replaying import ReplayScope
+from .recording_scope import CassetteWriter, RecordingScope
+from .replay_scope import ReplayScope
 from .scope import Scope, new_session_id
 
 
@@ -25,13 +25,13 @@ def cassette_scope(options: Mapping[str, Any]) -> Scope:
     found = None if mode == "rewrite" else _existing(path)
     redactor = _redactor(options, found)
     if mode in ("all", "rewrite"):
-        return _recording(Tape(path, redactor, found, replaces=True))
+        return _recording(CassetteWriter(path, redactor, found, replaces=True))
     if found is not None:
         return _replaying(path, mode, found, redactor, options)
     if mode == "none":
         name = os.fspath(path)
         raise CassetteError(f"{name}: no such cassette: record it first", path=name)
-    return _recording(Tape(path, redactor))
+    return _recording(CassetteWriter(path, redactor))
 
 
 def _redactor(options: Mapping[str, Any], found: CassetteFile | None) -> Redactor:
@@ -40,7 +40,7 @@ def _redactor(options: Mapping[str, Any], found: CassetteFile | None) -> Redacto
     return Redactor((*redacted, *options.get("redact_paths", ())), options.get("redact"))
 
 
-def _recording(tape: Tape) -> RecordingScope:
+def _recording(tape: CassetteWriter) -> RecordingScope:
     return RecordingScope(new_session_id(), tape)
 
 
@@ -56,7 +56,9 @@ def _replaying(
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to play a cassette file")
     plan = replace(plan_of(options), redactor=redactor)
     if mode == "new_episodes":
-        plan = replace(plan, on_miss="live", by_input=True, tape=Tape(path, redactor, found))
+        plan = replace(
+            plan, on_miss="live", by_input=True, tape=CassetteWriter(path, redactor, found)
+        )
     return ReplayScope(found.cassette(), plan)
 
 

@@ -79,7 +79,7 @@ def context_with(scope: Scope) -> Context:
     return context
 
 
-class Seat:
+class SteppedScope:
     """The current scope as a generator sees it.
 
     It is current during each step and gone between two, so whoever asks for the steps never sees

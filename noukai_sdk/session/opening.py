@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from ..errors import ReplayDisabledError
 from .context import active
 from .gate import GATE, ReplayRequest, replay_enabled, requested_replay
+from .options import ScopeOptions, check_options
 from .scope import Scope, capture_scope
-from .scope_options import ScopeOptions, check_options
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -23,7 +23,7 @@ else:
     from typing_extensions import Unpack
 
 if TYPE_CHECKING:
-    from .replaying import ReplayPlan
+    from .replay_scope import ReplayPlan
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def open_replay_sync(wanted: ReplayRequest, source: Any) -> Scope:
 
 
 async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
-    from .replaying import open_session
+    from .replay_scope import open_session
 
     transport = _transport_of(source)
     program = open_session(transport.service, session_id, plan_of(options))
@@ -105,7 +105,7 @@ async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Sco
 
 
 def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
-    from .replaying import open_session
+    from .replay_scope import open_session
 
     transport = _transport_of(source)
     outcome = transport.run(open_session(transport.service, session_id, plan_of(options)))
@@ -184,7 +184,7 @@ def _scope_at_hand(options: Mapping[str, Any]) -> Scope:
 
 def plan_of(options: Mapping[str, Any]) -> ReplayPlan:
     """The part of the options that says how a cassette is played."""
-    from .replaying import ReplayPlan
+    from .replay_scope import ReplayPlan
 
     names = ("strict", "strict_inputs", "pacing", "on_miss", "live_from")
     return ReplayPlan(**{name: options[name] for name in names if name in options})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..models.reports import ReplayReport
 from ..protocol.live import program_for
-from . import guard
+from . import lost_scope as guard
 from .context import current_scope
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
-    from ..protocol.jobs import JobPrograms, LiveJob
+    from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
 
 Mode = Literal["normal", "capture", "replay"]
@@ -44,7 +44,7 @@ class Scope:
             call.tagged(call.session_id or self.session_id or call.service.session_id)
         )
 
-    def job(self, live: LiveJob) -> JobPrograms:
+    def job(self, live: LiveJob) -> JobBackend:
         """Who answers for a job that was submitted before; ``live`` asks the service."""
         return live
 
@@ -79,7 +79,7 @@ def admit(call: FlowCall) -> Program[Any]:
     return program_for(call.tagged(call.session_id or call.service.session_id))
 
 
-def known_job(live: LiveJob) -> JobPrograms:
+def known_job(live: LiveJob) -> JobBackend:
     """A job by its id, as the current scope knows it; ``live`` asks the service."""
     scope = current_scope()
     return live if scope is None else scope.job(live)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar, cast
 
 from .context import active, current_scope
-from .wrapping import Opening, wrap
+from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def copy_scope(function: Callable[P, T]) -> Callable[P, T]:
         True
     """
     scope = current_scope()
-    opening = Opening(lambda: active(scope), lambda: active(scope))
+    opening = ScopeFactory(lambda: active(scope), lambda: active(scope))
     return cast("Callable[P, T]", wrap(function, opening))
 
 

@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from .context import current_scope
 from .opening import trace_scope, trace_scope_sync
-from .scope_options import check_options
-from .wrapping import Opening, wrap
+from .options import check_options
+from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,7 +74,7 @@ def trace(function: Any = None, /, **options: Any) -> Any:
     return wrap(function, _opening(options))
 
 
-def _opening(options: dict[str, Any]) -> Opening:
+def _opening(options: dict[str, Any]) -> ScopeFactory:
     # An unknown option is an error here, not at the first call.
     check_options(options)
 
@@ -84,4 +84,4 @@ def _opening(options: dict[str, Any]) -> Opening:
     def asynchronous() -> AbstractAsyncContextManager[object]:
         return trace_scope(**options) if current_scope() is None else nullcontext()
 
-    return Opening(plain, asynchronous)
+    return ScopeFactory(plain, asynchronous)

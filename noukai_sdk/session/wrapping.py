@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from .context import Seat, current_scope
+from .context import SteppedScope, current_scope
 
 # What is wrapped takes and gives anything: the public decorators carry the types.
 Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Opening:
+class ScopeFactory:
     """How a wrapped body gets its scope: a context manager for each call, in both colours."""
 
     plain: Callable[[], AbstractContextManager[object]]
     asynchronous: Callable[[], AbstractAsyncContextManager[object]]
 
 
-def wrap(function: Any, opening: Opening) -> Any:
+def wrap(function: Any, opening: ScopeFactory) -> Any:
     """``function`` with its body inside ``opening``.
 
     Raises:
@@ -46,7 +46,7 @@ def wrap(function: Any, opening: Opening) -> Any:
     return _named_like(function, _wrapper_of(function)(function, opening))
 
 
-def _wrapper_of(function: Function) -> Callable[[Function, Opening], Function]:
+def _wrapper_of(function: Function) -> Callable[[Function, ScopeFactory], Function]:
     for is_kind, wrapper in (
         (inspect.isasyncgenfunction, _async_generator),
         (inspect.iscoroutinefunction, _coroutine),
@@ -72,7 +72,7 @@ def _named_like(function: Any, wrapper: Function) -> Function:
     return functools.update_wrapper(wrapper, function, updated=updated)
 
 
-def _plain(function: Function, opening: Opening) -> Function:
+def _plain(function: Function, opening: ScopeFactory) -> Function:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with opening.plain():
             return function(*args, **kwargs)
@@ -80,7 +80,7 @@ def _plain(function: Function, opening: Opening) -> Function:
     return wrapper
 
 
-def _coroutine(function: Function, opening: Opening) -> Function:
+def _coroutine(function: Function, opening: ScopeFactory) -> Function:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         async with opening.asynchronous():
             return await function(*args, **kwargs)
@@ -88,7 +88,7 @@ def _coroutine(function: Function, opening: Opening) -> Function:
     return wrapper
 
 
-def _generator(function: Function, opening: Opening) -> Function:
+def _generator(function: Function, opening: ScopeFactory) -> Function:
     def body(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with opening.plain():
             return (yield from function(*args, **kwargs))
@@ -104,7 +104,7 @@ class _Steps:
 
     def __init__(self, steps: Generator[Any, Any, Any]) -> None:
         self._steps = steps
-        self._seat = Seat(current_scope())
+        self._seat = SteppedScope(current_scope())
 
     def __iter__(self) -> _Steps:
         return self
@@ -126,9 +126,9 @@ class _Steps:
             self._steps.close()
 
 
-def _async_generator(function: Function, opening: Opening) -> Function:
+def _async_generator(function: Function, opening: ScopeFactory) -> Function:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        seat = Seat(current_scope())
+        seat = SteppedScope(current_scope())
         async with _Seated(opening.asynchronous(), seat):
             steps = function(*args, **kwargs)
             step = _first_step(steps)
@@ -153,7 +153,7 @@ def _async_generator(function: Function, opening: Opening) -> Function:
 class _Seated:
     """An async context manager whose two ends run in a seat."""
 
-    def __init__(self, opened: AbstractAsyncContextManager[object], seat: Seat) -> None:
+    def __init__(self, opened: AbstractAsyncContextManager[object], seat: SteppedScope) -> None:
         self._opened = opened
         self._seat = seat
 

@@ -26,7 +26,7 @@ from noukai_sdk import (
     ReplaySessionExpiredError,
     ReplaySessionNotFoundError,
 )
-from noukai_sdk.adapters.answers import (
+from noukai_sdk.adapters.responses import (
     error_answer,
     refusal,
     require_client,

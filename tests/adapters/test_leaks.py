@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from noukai_sdk import Noukai
-from noukai_sdk.session.guard import LostScopeWarning
+from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.scope import Scope
 from tests.adapters.service import Service
 from tests.servers import serve_app, wait_until

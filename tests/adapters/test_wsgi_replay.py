@@ -14,7 +14,7 @@ import pytest
 from noukai_sdk import APIConnectionError, AsyncNoukai, Noukai, ReplayMissError
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
 from noukai_sdk.session.context import current_scope
-from noukai_sdk.session.replaying import ReplayScope
+from noukai_sdk.session.replay_scope import ReplayScope
 from tests.adapters.service import Service
 from tests.adapters.wsgi_driver import Exchange, FileWrapper
 

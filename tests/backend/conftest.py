@@ -16,9 +16,9 @@ from sqlalchemy import URL
 
 from noukai_sdk.backend.app import create_app
 from noukai_sdk.backend.settings import Settings
-from noukai_sdk.local.chat import ChatDelta, ChatModel, ChatRequest, collect
-from noukai_sdk.local.llm_errors import LlmConnectionError
-from noukai_sdk.local.providers import open_model
+from noukai_sdk.local.llm.chat import ChatDelta, ChatModel, ChatRequest, collect
+from noukai_sdk.local.llm.errors import LlmConnectionError
+from noukai_sdk.local.llm.providers import open_model
 from tests.postgres import postgres
 from tests.servers import serve_app
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk.backend.channels import Channels
-from noukai_sdk.backend.live import live_events
+from noukai_sdk.backend.live_trace import live_events
 
 pytestmark = pytest.mark.anyio
 

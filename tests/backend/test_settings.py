@@ -9,13 +9,13 @@ from urllib.parse import unquote
 import pytest
 
 from noukai_sdk.backend.channels import Channels
-from noukai_sdk.backend.errors import Refusal
-from noukai_sdk.backend.models import CountedModels, Stats
+from noukai_sdk.backend.errors import RequestError
+from noukai_sdk.backend.model_usage import CountedModels, Stats
 from noukai_sdk.backend.resuming import resumed
 from noukai_sdk.backend.settings import Settings, keys_from, retention_from
-from noukai_sdk.local.catalog import FlowCatalog
-from noukai_sdk.local.chat import ChatRequest, collect
-from noukai_sdk.local.pool import ModelPool
+from noukai_sdk.local.flow_files.catalog import FlowCatalog
+from noukai_sdk.local.llm.chat import ChatRequest, collect
+from noukai_sdk.local.llm.pool import ModelPool
 from noukai_sdk.models.requests import StepRequest
 
 
@@ -114,6 +114,6 @@ def test_a_run_that_another_process_drives_cannot_be_resumed() -> None:
     row = {"id": "x", "org": "acme", "project": "samples", "slug": "two-step"}
     row |= {"trigger": "step", "status": "running"}
     call = StepRequest(execution_id="x", step_index=1)
-    with pytest.raises(Refusal, match="another call goes on with this run") as caught:
+    with pytest.raises(RequestError, match="another call goes on with this run") as caught:
         resumed(row, flow, None, call, "step")
     assert caught.value.status == 409

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.cli.flow_progress import Progress, follow
-from noukai_sdk.local.catalog import FlowCatalog
-from noukai_sdk.local.flow import Flow
-from noukai_sdk.local.step_events import StepCompleted
+from noukai_sdk.local.engine.step_events import StepCompleted
+from noukai_sdk.local.flow_files.catalog import FlowCatalog
+from noukai_sdk.local.workflow.flow import Flow
 from noukai_sdk.models.events import (
     RunStarted,
     StepFailed,

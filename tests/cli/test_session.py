@@ -17,8 +17,8 @@ from noukai_sdk import AsyncNoukai, FlowNotFoundError, Noukai, trace_scope_sync
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.models.sessions import RecordedError
+from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
-from noukai_sdk.replay.files import write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.servers import Server, serve_app, serve_backend
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_not_there_is_said(source: str) -> None:
 
 def test_a_call_that_was_given_up_says_so(tmp_path: Path) -> None:
     path = tmp_path / "slow.jsonl"
-    write_cassette(path, None, [Recording(slug="slow", kind="execute", given_up=True)])
+    write_cassette(path, None, [Recording(slug="slow", kind="execute", abandoned=True)])
     assert told("show", str(path))["calls"][0]["error"] == "given up by its caller"
 
 

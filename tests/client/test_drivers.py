@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from noukai_sdk.protocol.program import (
-    TURN,
+    CHECKPOINT,
     CallTools,
     CloseStream,
-    Note,
     Now,
     OpenStream,
     Program,
     ReadChunk,
     Request,
+    Signal,
     Sleep,
 )
 from tests.client.service import STARTED, Service, frame, stream
@@ -39,9 +39,9 @@ async def test_events_and_wants_in_any_order(side: Side) -> None:
         yield "first"
         yield Sleep(0)
         yield Sleep(0.001, 0.5)
-        yield TURN
+        yield CHECKPOINT
         yield "second"
-        assert (yield Note()) is None
+        assert (yield Signal()) is None
         assert (yield CloseStream()) is None
         yield "third"
 

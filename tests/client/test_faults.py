@@ -125,7 +125,7 @@ async def test_a_connection_that_was_closed_while_nobody_looked(
     side: Side, points_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loop that stands still, as between a notebook's cells, does not hear of it in time."""
-    monkeypatch.setattr("noukai_sdk.pools.QUIET", 0.0)
+    monkeypatch.setattr("noukai_sdk.transport.async_clients.QUIET", 0.0)
     closed = threading.Event()
     with sockets.serve_sockets(sockets.answer_once(closed)) as (url, connections):
         points_at(url)

@@ -127,7 +127,7 @@ async def test_a_stream_without_end_is_left_all_the_same(
     async_side: Side, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mock goes on giving chunks after it was closed."""
-    monkeypatch.setattr("noukai_sdk.transport.MOST_LEFT", 5)
+    monkeypatch.setattr("noukai_sdk.transport.drivers.MOST_LEFT", 5)
     given: list[int] = []
 
     class Endless(library.AsyncByteStream):  # type: ignore[misc]  # one of two libraries

@@ -15,8 +15,10 @@ import anyio
 import httpx
 import pytest
 
-from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai, forks, pools
-from noukai_sdk.pools import MOST_YOUNG
+from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
+from noukai_sdk.transport import after_fork as forks
+from noukai_sdk.transport import async_clients as pools
+from noukai_sdk.transport.async_clients import MOST_YOUNG
 from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.client.sides import SYNC, Side
 from tests.servers import wait_until
@@ -335,7 +337,7 @@ async def test_clients_that_rest_too_long_go_a_few_at_a_time(
             await service.has_requests(25)
             gate.set()
         (clients,) = client._transport.clients._by_loop.values()
-        monkeypatch.setattr("noukai_sdk.pools.KEPT", -1.0)
+        monkeypatch.setattr("noukai_sdk.transport.async_clients.KEPT", -1.0)
         left = []
         for _ in range(3):
             await flow.execute(message="hi")

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from noukai_sdk import pools
-from noukai_sdk.pools import AsyncClients
+from noukai_sdk.transport import async_clients as pools
+from noukai_sdk.transport.async_clients import AsyncClients
 
 
 def never(monkeypatch: pytest.MonkeyPatch) -> None:

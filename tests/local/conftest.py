@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from noukai_sdk.local.runtime import shutdown
+from noukai_sdk.local.runtime.runtime import shutdown
 
 
 @pytest.fixture(params=["openai", "openai_compatible", "ollama", "azure", "anthropic"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from noukai_sdk.local.chat import ChatDelta, ChatRequest
+from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
 from noukai_sdk.models.events import Tokens
 
 GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}

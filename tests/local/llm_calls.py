@@ -6,8 +6,8 @@ from typing import Any
 
 import anyio
 
-from noukai_sdk.local.chat import ChatModel, ChatRequest
-from noukai_sdk.local.llm_config import LlmConfig
+from noukai_sdk.local.llm.chat import ChatModel, ChatRequest
+from noukai_sdk.local.llm.config import LlmConfig
 from tests.local.llm_servers import KEY
 
 # What lets an official client try again at once.

@@ -7,8 +7,8 @@ from typing import Any
 
 import anyio
 
-from noukai_sdk.local.llm_client import LlmClient
-from noukai_sdk.local.llm_config import LlmConfig
+from noukai_sdk.local.llm.client import LlmClient
+from noukai_sdk.local.llm.config import LlmConfig
 from tests.local.llm_servers import FaultServer
 
 

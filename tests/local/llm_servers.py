@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from noukai_sdk.local.providers import smollm2_engine
+from noukai_sdk.local.llm.providers import smollm2_engine
 from tests.servers import serve_app
 
 KEY = "k"

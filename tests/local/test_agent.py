@@ -8,13 +8,13 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local import tool_functions
-from noukai_sdk.local.chat import ChatDelta, ChatRequest
-from noukai_sdk.local.engine import Engine, Settings
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.llm_errors import LlmServerError
-from noukai_sdk.local.node import Node
-from noukai_sdk.local.run_state import RunState
+from noukai_sdk.local.engine.scheduler import Engine, Settings
+from noukai_sdk.local.engine.state import RunState
+from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.errors import LlmServerError
+from noukai_sdk.local.workflow import tool_functions
+from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.models.events import StreamEvent, Tokens
 from tests.local.fakes import GET_WEATHER, FakeModel, FakeModels, asked, tool_call
 from tests.local.test_engine import workflow_of

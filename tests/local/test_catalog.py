@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from noukai_sdk.errors import FlowExecutionError, FlowNotFoundError
-from noukai_sdk.local.catalog import BUNDLED, FlowCatalog
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.node import Node
-from noukai_sdk.local.workflow import Workflow, WorkflowError
+from noukai_sdk.local.flow_files.catalog import BUNDLED, FlowCatalog
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.workflow import Workflow, WorkflowError
 
 ONE_STEP = "steps:\n  - id: {id}\n    prompt: hi\n"
 
@@ -182,7 +182,7 @@ def test_a_python_file_holds_a_workflow(tmp_path: Path, catalog: FlowCatalog) ->
         ("def f(:\n", 1, "SyntaxError"),
         ("x = 1\nraise SystemExit(2)\n", 2, "SystemExit: 2"),
         (
-            PYTHON + "from noukai_sdk.local.node import Agent\n"
+            PYTHON + "from noukai_sdk.local.workflow.node import Agent\n"
             "workflow.add_node(Node('a', 'a', Agent(prompt=3)))\n",
             None,
             "the workflow cannot be checked: AttributeError",

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.embeddings import EmbeddingClient
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.embeddings import EmbeddingClient
+from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmClosedError,
     LlmConfigError,
     LlmResponseError,
 )
-from noukai_sdk.local.providers.hashing_embedder import HashingEmbedder
-from noukai_sdk.local.runtime import shutdown
+from noukai_sdk.local.llm.providers.hashing_embedder import HashingEmbedder
+from noukai_sdk.local.runtime.runtime import shutdown
 from tests.local.llm_servers import (
     KEY,
     FaultServer,
@@ -80,7 +80,7 @@ async def test_one_and_many_sync_and_async_agree(hashing: EmbeddingClient) -> No
 
 def test_the_same_in_another_process(hashing: EmbeddingClient) -> None:
     code = (
-        "import json; from noukai_sdk.local.embeddings import EmbeddingClient\n"
+        "import json; from noukai_sdk.local.llm.embeddings import EmbeddingClient\n"
         "print(json.dumps(EmbeddingClient().embed('Grüße, Welt')))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.executor import Executor
-from noukai_sdk.local.failures import delay_before
-from noukai_sdk.local.llm_errors import LlmAuthenticationError, LlmRateLimitError
-from noukai_sdk.local.node import Node
-from noukai_sdk.local.result import WorkflowResult
-from noukai_sdk.local.workflow import Workflow
+from noukai_sdk.local.engine.executor import Executor
+from noukai_sdk.local.engine.failures import delay_before
+from noukai_sdk.local.engine.result import WorkflowResult
+from noukai_sdk.local.llm.errors import LlmAuthenticationError, LlmRateLimitError
+from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.workflow import Workflow
 
 pytestmark = pytest.mark.anyio
 
@@ -339,7 +339,7 @@ async def test_what_a_provider_asks_to_wait_is_waited(monkeypatch: pytest.Monkey
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("noukai_sdk.local.engine.anyio.sleep", sleep)
+    monkeypatch.setattr("noukai_sdk.local.engine.scheduler.anyio.sleep", sleep)
     error = LlmRateLimitError("slow down", retry_after=7)
     node = Node.function("f", failing(error, 1), retry=1)
     assert (await run(workflow_of(node), ONE)).is_success()

@@ -11,8 +11,8 @@ import pytest
 
 from noukai_sdk.errors import FlowExecutionError
 from noukai_sdk.local import Executor, LlmConfig, Node, Workflow, WorkflowError, WorkflowResult
-from noukai_sdk.local.catalog import FlowCatalog
-from noukai_sdk.local.runtime import shutdown
+from noukai_sdk.local.flow_files.catalog import FlowCatalog
+from noukai_sdk.local.runtime.runtime import shutdown
 from noukai_sdk.models.events import StreamEvent
 from tests.local.fakes import GET_WEATHER
 from tests.local.test_engine import workflow_of
@@ -209,7 +209,7 @@ def test_execute_works_inside_a_running_loop(backend: str) -> None:
 def test_models_are_kept_between_runs_and_closed_with_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from noukai_sdk.local.providers.offline import OfflineModel
+    from noukai_sdk.local.llm.providers.offline import OfflineModel
 
     opened: list[OfflineModel] = []
     closed: list[Any] = []
@@ -221,7 +221,7 @@ def test_models_are_kept_between_runs_and_closed_with_the_loop(
         async def aclose(self) -> None:
             closed.append(self)
 
-    monkeypatch.setattr("noukai_sdk.local.providers.offline.OfflineModel", Counted)
+    monkeypatch.setattr("noukai_sdk.local.llm.providers.offline.OfflineModel", Counted)
     shutdown()
     executor = Executor()
     executor.close()

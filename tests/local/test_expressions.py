@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.expressions import ExpressionError, parse
-from noukai_sdk.local.templates import Reference
+from noukai_sdk.local.workflow.expressions import ExpressionError, parse
+from noukai_sdk.local.workflow.templates import Reference
 
 VALUES: dict[str, Any] = {
     "input": "hello",

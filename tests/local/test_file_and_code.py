@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from noukai_sdk.local import Executor, Flow, Node, Workflow
-from noukai_sdk.local.flow_file import FlowFile
-from noukai_sdk.local.pool import ModelPool
-from noukai_sdk.local.runner import RunState, run_steps
+from noukai_sdk.local.engine.runner import RunState, run_steps
+from noukai_sdk.local.flow_files.flow_file import FlowFile
+from noukai_sdk.local.llm.pool import ModelPool
 from tests.local.fakes import GET_WEATHER
 from tests.local.test_engine import workflow_of
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.flow import Flow
-from noukai_sdk.local.flow_file import FlowFile, FlowFileError
-from noukai_sdk.local.node import Agent, Condition, Function, Transform
+from noukai_sdk.local.flow_files.flow_file import FlowFile, FlowFileError
+from noukai_sdk.local.workflow.flow import Flow
+from noukai_sdk.local.workflow.node import Agent, Condition, Function, Transform
 
 
 def read(directory: Path, text: str) -> Flow:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk.local import FlowCatalog
-from noukai_sdk.local.flow_tree import TreeError, read_tree, value_of
+from noukai_sdk.local.flow_files.flow_tree import TreeError, read_tree, value_of
 
 GOOD = "steps:\n  - id: a\n"
 NINE = "*x, *x, *x, *x, *x, *x, *x, *x, *x"

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from noukai_sdk.local.handoff import handed_over
+from noukai_sdk.local.engine.producer_stream import handed_over
 
 pytestmark = pytest.mark.anyio
 

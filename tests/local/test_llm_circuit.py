@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from noukai_sdk.local.llm_circuit import CircuitBreaker
-from noukai_sdk.local.llm_errors import LlmCircuitOpenError
+from noukai_sdk.local.llm.circuit import CircuitBreaker
+from noukai_sdk.local.llm.errors import LlmCircuitOpenError
 
 
 class Clock:

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.llm_client import LlmClient
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.client import LlmClient
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmCircuitOpenError,
     LlmConfigError,

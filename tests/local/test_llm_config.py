@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from noukai_sdk.errors import NoukaiError
-from noukai_sdk.local import llm_errors
-from noukai_sdk.local.llm_config import OLLAMA_URL, LlmConfig
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm import errors as llm_errors
+from noukai_sdk.local.llm.config import OLLAMA_URL, LlmConfig
+from noukai_sdk.local.llm.errors import (
     LlmCircuitOpenError,
     LlmConfigError,
     LlmError,
     LlmRateLimitError,
     MissingExtraError,
 )
-from noukai_sdk.local.providers import open_config, open_model
+from noukai_sdk.local.llm.providers import open_config, open_model
 
 SECRET = "sk-secret"
 SETTINGS = {"timeout": 1.5, "max_retries": 7}
@@ -194,8 +194,8 @@ def test_a_missing_library_has_its_pip_line(
 
 def test_nothing_of_a_provider_is_imported_before_it_is_used() -> None:
     code = (
-        "import sys, noukai_sdk.local.llm_client, noukai_sdk.local.embeddings\n"
-        "from noukai_sdk.local.providers import open_model\n"
+        "import sys, noukai_sdk.local.llm.client, noukai_sdk.local.llm.embeddings\n"
+        "from noukai_sdk.local.llm.providers import open_model\n"
         "open_model('offline')\n"
         "print(sorted({'openai', 'anthropic', 'xllamacpp', 'httpx', 'httpx2'} & set(sys.modules)))"
     )

@@ -14,11 +14,11 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.llm_errors import LlmClosedError
-from noukai_sdk.local.llm_host import Host
-from noukai_sdk.local.llm_relay import Relay
-from noukai_sdk.local.loop_thread import loop_thread
-from noukai_sdk.local.runtime import shutdown
+from noukai_sdk.local.llm.cross_loop_stream import CrossLoopStream
+from noukai_sdk.local.llm.errors import LlmClosedError
+from noukai_sdk.local.llm.loop_bound import LoopBound
+from noukai_sdk.local.runtime.loop_thread import loop_thread
+from noukai_sdk.local.runtime.runtime import shutdown
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +60,7 @@ async def test_a_call_that_was_stopped_before_it_began(monkeypatch: pytest.Monke
         future.set_running_or_notify_cancel()
         return future
 
-    host = Host(Resource)
+    host = LoopBound(Resource)
     monkeypatch.setattr(loop_thread, "submit", submit)
     with pytest.raises(LlmClosedError, match="the runtime was shut down"):
         await host.wait(Resource.use)
@@ -70,7 +70,7 @@ async def test_a_call_that_was_stopped_before_it_began(monkeypatch: pytest.Monke
 
 async def test_everything_happens_in_one_loop() -> None:
     resource = Resource()
-    host = Host(lambda: resource)
+    host = LoopBound(lambda: resource)
     host.run(Resource.use)
     await host.wait(Resource.use)
     await anyio.to_thread.run_sync(host.run, Resource.use)
@@ -79,7 +79,7 @@ async def test_everything_happens_in_one_loop() -> None:
 
 
 async def test_the_callers_context_goes_along() -> None:
-    host = Host(Resource)
+    host = LoopBound(Resource)
     REQUEST_ID.set("r-1")
     assert await host.wait(Resource.use) == "r-1"
     assert host.run(Resource.use) == "r-1"
@@ -90,7 +90,7 @@ async def test_errors_come_back() -> None:
     async def broken(_: Resource) -> None:
         raise KeyError("lost")
 
-    host = Host(Resource)
+    host = LoopBound(Resource)
     with pytest.raises(KeyError, match="lost"):
         host.run(broken)
     with pytest.raises(KeyError, match="lost"):
@@ -108,7 +108,7 @@ async def test_a_cancelled_task_cancels_its_work() -> None:
         finally:
             ended.set()
 
-    host = Host(Resource)
+    host = LoopBound(Resource)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host.wait, endless)
         await anyio.to_thread.run_sync(begun.wait, 10)
@@ -119,7 +119,7 @@ async def test_a_cancelled_task_cancels_its_work() -> None:
 
 def test_a_forked_child_opens_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Resource.opened
-    host = Host(Resource)
+    host = LoopBound(Resource)
     host.run(Resource.use)
     assert Resource.opened == opened + 1
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -131,13 +131,13 @@ def test_a_forked_child_opens_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_trios_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sniffio", None)
-    host = Host(Resource)
+    host = LoopBound(Resource)
     assert host.run(Resource.use) == "none"
     host.close()
 
 
 async def test_the_loop_thread_must_not_wait_for_itself() -> None:
-    host = Host(Resource)
+    host = LoopBound(Resource)
 
     async def call(_: Resource) -> None:
         host.run(Resource.use)
@@ -155,7 +155,7 @@ async def test_the_loop_thread_must_not_wait_for_itself() -> None:
 
 
 async def test_work_may_use_the_host_again() -> None:
-    host = Host(Resource)
+    host = LoopBound(Resource)
 
     async def inner(_: Resource) -> str:
         return await host.wait(Resource.use)
@@ -171,7 +171,7 @@ def test_shutting_down_releases_the_resource_and_it_opens_again() -> None:
         opened.append(Resource())
         return opened[-1]
 
-    host = Host(open_resource)
+    host = LoopBound(open_resource)
     host.run(Resource.use)
     shutdown()
     assert opened[0].closed_in is not None
@@ -189,7 +189,7 @@ def test_shutting_down_ends_what_is_under_way() -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    host = Host(Resource)
+    host = LoopBound(Resource)
     with ThreadPoolExecutor() as threads:
         call = threads.submit(host.run, endless)
         assert begun.wait(10)
@@ -200,7 +200,7 @@ def test_shutting_down_ends_what_is_under_way() -> None:
 
 def test_a_dropped_host_closes_its_resource() -> None:
     resource = Resource()
-    host = Host(lambda: resource)
+    host = LoopBound(lambda: resource)
     host.run(Resource.use)
     del host
     wait_until(lambda: resource.closed_in is not None)
@@ -217,8 +217,10 @@ async def numbers(made: list[str], _: Resource) -> Any:
 
 async def test_a_relay_gives_every_value_and_closes() -> None:
     made: list[str] = []
-    host = Host(Resource)
-    values = [value async for value in Relay(host, lambda resource: numbers(made, resource))]
+    host = LoopBound(Resource)
+    values = [
+        value async for value in CrossLoopStream(host, lambda resource: numbers(made, resource))
+    ]
     assert values == [0, 1, 2, None]
     assert made == ["closed"]
     host.close()
@@ -226,8 +228,8 @@ async def test_a_relay_gives_every_value_and_closes() -> None:
 
 async def test_a_relay_that_is_left_closes_the_generator() -> None:
     made: list[str] = []
-    host = Host(Resource)
-    values = Relay(host, lambda resource: numbers(made, resource))
+    host = LoopBound(Resource)
+    values = CrossLoopStream(host, lambda resource: numbers(made, resource))
     assert await anext(values) == 0
     await values.aclose()
     assert made == ["closed"]
@@ -236,16 +238,16 @@ async def test_a_relay_that_is_left_closes_the_generator() -> None:
 
 async def test_a_relay_that_was_never_read_is_closed() -> None:
     made: list[str] = []
-    host = Host(Resource)
-    await Relay(host, lambda resource: numbers(made, resource)).aclose()
+    host = LoopBound(Resource)
+    await CrossLoopStream(host, lambda resource: numbers(made, resource)).aclose()
     assert made == []
     host.close()
 
 
 async def test_a_relay_over_a_closed_host() -> None:
     made: list[str] = []
-    host = Host(Resource)
-    values = Relay(host, lambda resource: numbers(made, resource))
+    host = LoopBound(Resource)
+    values = CrossLoopStream(host, lambda resource: numbers(made, resource))
     await anext(values)
     host.close()
     await values.aclose()
@@ -255,8 +257,8 @@ async def test_a_relay_over_a_closed_host() -> None:
 
 async def test_a_relay_that_outlives_a_shutdown_is_no_whole_stream() -> None:
     made: list[str] = []
-    host = Host(Resource)
-    values = Relay(host, lambda resource: numbers(made, resource))
+    host = LoopBound(Resource)
+    values = CrossLoopStream(host, lambda resource: numbers(made, resource))
     await anext(values)
     shutdown()
     assert made == ["closed"]

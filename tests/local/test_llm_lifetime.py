@@ -11,10 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.llm_errors import (
-    LlmClosedError,
-    LlmConnectionError,
-)
+from noukai_sdk.local.llm.errors import LlmClosedError, LlmConnectionError
 from tests.local.llm_calls import happened
 from tests.local.llm_clients import ask, client_of, offline, until
 from tests.local.llm_servers import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.prices import cost_usd, decimal_text
+from noukai_sdk.local.llm.prices import cost_usd, decimal_text
 from noukai_sdk.models.events import Tokens
 
 TOKENS = Tokens(prompt=1_000_000, completion=2_000_000)

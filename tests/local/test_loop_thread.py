@@ -11,7 +11,7 @@ from functools import partial
 import anyio
 import pytest
 
-from noukai_sdk.local.loop_thread import LoopThread
+from noukai_sdk.local.runtime.loop_thread import LoopThread
 from tests.servers import wait_until
 
 
@@ -197,7 +197,7 @@ def test_a_loop_that_cannot_start_says_so(
     async def fail(running: object, ready: object) -> None:
         raise OSError("no loop today")
 
-    monkeypatch.setattr("noukai_sdk.local.loop_thread._Running._serve", fail)
+    monkeypatch.setattr("noukai_sdk.local.runtime.loop_thread._Running._serve", fail)
     with pytest.raises(OSError, match="no loop today"):
         loop.call(thread_id)
 

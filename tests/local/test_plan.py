@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk.local import Node
-from noukai_sdk.local.plan import Names
+from noukai_sdk.local.workflow.plan import Names
 
 NAMES = [f"n{place}" for place in range(8)]
 needs = st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=3, unique=True)

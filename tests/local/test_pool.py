@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.llm_errors import LlmConfigError
-from noukai_sdk.local.pool import ModelPool
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.errors import LlmConfigError
+from noukai_sdk.local.llm.pool import ModelPool
 from tests.local.fakes import FakeModel
 
 pytestmark = pytest.mark.anyio

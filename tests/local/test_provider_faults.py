@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk.local.chat import ChatModel
-from noukai_sdk.local.embeddings import EmbeddingClient
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.chat import ChatModel
+from noukai_sdk.local.llm.embeddings import EmbeddingClient
+from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmConfigError,
     LlmConnectionError,
@@ -23,7 +23,7 @@ from noukai_sdk.local.llm_errors import (
     LlmServerError,
     LlmTimeoutError,
 )
-from noukai_sdk.local.providers import open_config
+from noukai_sdk.local.llm.providers import open_config
 from tests.local.llm_calls import SOON, ask, asking, config, happened
 from tests.local.llm_servers import (
     FaultServer,

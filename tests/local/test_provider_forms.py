@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.chat import ChatRequest
-from noukai_sdk.local.llm_errors import LlmConnectionError, LlmError, LlmResponseError
-from noukai_sdk.local.providers import anthropic_answers, openai_answers
-from noukai_sdk.local.providers.anthropic_requests import body_of
+from noukai_sdk.local.llm.chat import ChatRequest
+from noukai_sdk.local.llm.errors import LlmConnectionError, LlmError, LlmResponseError
+from noukai_sdk.local.llm.providers import anthropic_answers, openai_answers
+from noukai_sdk.local.llm.providers.anthropic_requests import body_of
 
 CALLS = (
     {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.chat import ChatDelta, ChatRequest, collect
-from noukai_sdk.local.providers import open_model
-from noukai_sdk.local.providers.cities import cities_in
+from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest, collect
+from noukai_sdk.local.llm.providers import open_model
+from noukai_sdk.local.llm.providers.cities import cities_in
 
 pytestmark = pytest.mark.anyio
 
@@ -80,8 +80,8 @@ async def test_collect_gives_what_answer_gives() -> None:
 
 async def test_the_same_in_another_process() -> None:
     code = (
-        "import asyncio; from noukai_sdk.local.providers import open_model\n"
-        "from noukai_sdk.local.chat import ChatRequest\n"
+        "import asyncio; from noukai_sdk.local.llm.providers import open_model\n"
+        "from noukai_sdk.local.llm.chat import ChatRequest\n"
         "request = ChatRequest([{'role': 'user', 'content': 'Hi you'}], temperature=0.5)\n"
         "print(asyncio.run(open_model('offline').answer(request)).text)"
     )

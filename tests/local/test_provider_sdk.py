@@ -9,14 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.chat import ChatRequest
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.chat import ChatRequest
+from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmClosedError,
     LlmConfigError,
     LlmRequestError,
 )
-from noukai_sdk.local.providers import open_config
+from noukai_sdk.local.llm.providers import open_config
 from tests.local.llm_calls import ask, asking, config, happened
 from tests.local.llm_servers import (
     KEY,

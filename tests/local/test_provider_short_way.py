@@ -13,14 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmClosedError,
     LlmConnectionError,
     LlmRequestError,
     LlmTimeoutError,
 )
-from noukai_sdk.local.providers import open_config, short_way
+from noukai_sdk.local.llm.providers import open_config, short_way
 from tests.local.llm_calls import SOON, ask, asking, config
 from tests.local.llm_servers import Exchange, FaultServer, fault_server, ok, silent, status
 

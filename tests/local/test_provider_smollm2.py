@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.chat import ChatRequest
-from noukai_sdk.local.llm_config import LlmConfig
-from noukai_sdk.local.llm_errors import (
+from noukai_sdk.local.llm.chat import ChatRequest
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.errors import (
     LlmClosedError,
     LlmConfigError,
     LlmConnectionError,
@@ -25,8 +25,8 @@ from noukai_sdk.local.llm_errors import (
     LlmTimeoutError,
     MissingExtraError,
 )
-from noukai_sdk.local.providers import open_config, open_model, smollm2, smollm2_engine
-from noukai_sdk.local.providers.smollm2 import SmolLm2Model
+from noukai_sdk.local.llm.providers import open_config, open_model, smollm2, smollm2_engine
+from noukai_sdk.local.llm.providers.smollm2 import SmolLm2Model
 
 pytestmark = pytest.mark.anyio
 
@@ -265,8 +265,8 @@ def test_a_forked_child_loads_weights_of_its_own_and_frees_them(
 
 def test_a_model_that_was_never_closed_lets_the_process_end() -> None:
     code = (
-        "import asyncio; from noukai_sdk.local.providers import open_model\n"
-        "from noukai_sdk.local.chat import ChatRequest\n"
+        "import asyncio; from noukai_sdk.local.llm.providers import open_model\n"
+        "from noukai_sdk.local.llm.chat import ChatRequest\n"
         "request = ChatRequest([{'role': 'user', 'content': 'Hi'}], max_tokens=2)\n"
         "print(asyncio.run(open_model('smollm2').answer(request)).text)"
     )

@@ -13,11 +13,11 @@ import anyio
 import pytest
 
 from noukai_sdk.errors import FlowExecutionError
-from noukai_sdk.local.chat import ChatDelta
-from noukai_sdk.local.flow import Flow
-from noukai_sdk.local.flow_file import FlowFile
-from noukai_sdk.local.node import Node
-from noukai_sdk.local.runner import RunState, check_run, run_steps
+from noukai_sdk.local.engine.runner import RunState, check_run, run_steps
+from noukai_sdk.local.flow_files.flow_file import FlowFile
+from noukai_sdk.local.llm.chat import ChatDelta
+from noukai_sdk.local.workflow.flow import Flow
+from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.models.events import StreamEvent, Tokens
 from tests.local.fakes import GET_WEATHER, FakeModel, FakeModels, asked, tool_call
 from tests.local.test_engine import workflow_of

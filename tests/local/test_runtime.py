@@ -13,7 +13,7 @@ import pytest
 import noukai_sdk
 from noukai_sdk import local
 from noukai_sdk.local import Executor, Node
-from noukai_sdk.local.threads import DEFAULT_WORKER_THREADS, set_worker_threads
+from noukai_sdk.local.runtime.worker_threads import DEFAULT_WORKER_THREADS, set_worker_threads
 from tests.local.test_engine import workflow_of
 from tests.servers import wait_until
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local import expressions
-from noukai_sdk.local.expressions import ExpressionError
-from noukai_sdk.local.templates import (
+from noukai_sdk.local.workflow import expressions
+from noukai_sdk.local.workflow.expressions import ExpressionError
+from noukai_sdk.local.workflow.templates import (
     Reference,
     UnresolvedReferenceError,
     as_text,

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from noukai_sdk.local import Executor, Node, Workflow
-from noukai_sdk.local.threads import called
+from noukai_sdk.local.runtime.worker_threads import called
 
 Raiser = Callable[[Any], Any]
 

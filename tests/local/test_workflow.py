@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from noukai_sdk.errors import NoukaiError
-from noukai_sdk.local.node import Node
-from noukai_sdk.local.workflow import Workflow, WorkflowError
+from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.workflow import Workflow, WorkflowError
 
 
 def workflow_of(*nodes: Node, edges: list[tuple[str, str]] | None = None) -> Workflow:
@@ -58,7 +58,7 @@ def test_settings_out_of_range_are_refused(make: Any, message: str) -> None:
 
 
 def test_a_model_is_named_once() -> None:
-    from noukai_sdk.local.llm_config import LlmConfig
+    from noukai_sdk.local.llm.config import LlmConfig
 
     with pytest.raises(ValueError, match="not both"):
         Node.agent("a", model="offline", llm_config=LlmConfig.offline())

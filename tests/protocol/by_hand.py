@@ -12,7 +12,7 @@ from noukai_sdk.protocol.call import CallKind, FlowCall, FlowRef, Service
 from noukai_sdk.protocol.program import (
     CallTools,
     CloseStream,
-    Note,
+    Effect,
     Now,
     OpenStream,
     Program,
@@ -20,8 +20,8 @@ from noukai_sdk.protocol.program import (
     Request,
     Response,
     SendRequest,
+    Signal,
     Sleep,
-    Want,
 )
 
 FLOW = FlowRef("acme", "spelling", "grade-3")
@@ -68,7 +68,7 @@ class Played:
     requests: list[Request] = field(default_factory=list)
     events: list[StreamEvent] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Signal] = field(default_factory=list)
     closed: int = 0
     result: Any = None
 
@@ -95,9 +95,9 @@ def play(
             failed = isinstance(outcome, Exception)
             item = program.throw(outcome) if failed else program.send(outcome)
             outcome = (
-                world.answer(item) if isinstance(item, Want) else world.played.events.append(item)
+                world.answer(item) if isinstance(item, Effect) else world.played.events.append(item)
             )
-            if not isinstance(item, Want):
+            if not isinstance(item, Effect):
                 on_event(item)
     except StopIteration as end:
         world.played.result = end.value
@@ -114,7 +114,7 @@ class _World:
     played: Played
     chunks: Iterator[Any] = field(default_factory=lambda: iter(()))
 
-    def answer(self, want: Want) -> Any:
+    def answer(self, want: Effect) -> Any:
         match want:
             case SendRequest(request) | OpenStream(request):
                 return self.exchange(request)
@@ -126,7 +126,7 @@ class _World:
                 return next(self.times)
             case Sleep(seconds):
                 return self.played.slept.append(seconds)
-            case Note():
+            case Signal():
                 return self.played.notes.append(want)
             case CloseStream():
                 self.played.closed += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk import FlowExecutionError, FlowNotFoundError, StepTrace, errors
-from noukai_sdk.protocol.reading import fetch_session, live_trace, run_trace, step_trace
+from noukai_sdk.protocol.fetching import fetch_session, live_trace, run_trace, step_trace
 
 from .by_hand import FLOW, a_service, answer, frames, play
 

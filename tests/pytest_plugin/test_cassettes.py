@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noukai_sdk.replay.files import read_cassette
+from noukai_sdk.replay.cassette_file import read_cassette
 from tests.pytest_plugin.conftest import QUICK, Suite
 
 pytest_plugins = ["pytester"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noukai_sdk.network import live_calls_allowed, live_calls_refused
+from noukai_sdk.transport.live_calls import live_calls_allowed, live_calls_refused
 from tests.pytest_plugin.conftest import QUICK, Suite
 
 pytest_plugins = ["pytester"]

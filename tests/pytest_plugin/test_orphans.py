@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from noukai_sdk import pytest_orphans
-from noukai_sdk.replay.folders import safe_name
+from noukai_sdk.pytest_plugin import orphans as pytest_orphans
+from noukai_sdk.pytest_plugin.folders import safe_name
 from tests.pytest_plugin.conftest import QUICK, Suite
 from tests.redirect import dev_environment
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from noukai_sdk import AsyncNoukai, JobStatus, Noukai, NoukaiError, trace_scope, trace_scope_sync
-from noukai_sdk.network import live_calls_refused
 from noukai_sdk.session.scope import Scope
+from noukai_sdk.transport.live_calls import live_calls_refused
 from tests.replay.service import AsyncSide, SyncSide, _from_sync
 
 FLOWS = {

@@ -12,6 +12,7 @@ from noukai_sdk import NoukaiError
 from noukai_sdk.protocol.call import FlowCall, FlowRef, Service
 from noukai_sdk.protocol.program import (
     CallTools,
+    Effect,
     Now,
     OpenStream,
     Program,
@@ -19,9 +20,8 @@ from noukai_sdk.protocol.program import (
     Response,
     SendRequest,
     Sleep,
-    Want,
 )
-from noukai_sdk.replay import draft
+from noukai_sdk.replay import recording_builder as draft
 from tests.replay.live import TOOLS
 
 SERVICE = Service("http://service", {"Authorization": "Bearer nk_x"}, 60, 0, None)
@@ -52,7 +52,7 @@ class Clock:
             while True:
                 item = program.send(outcome)
                 outcome = self._perform(item, answers)
-                if not isinstance(item, Want):
+                if not isinstance(item, Effect):
                     said.append((round(self.now - began, 6), item))
                     self.now += consumer
         except StopIteration as end:

@@ -11,7 +11,7 @@ import pytest
 from noukai_sdk import ReplayMissError
 from noukai_sdk.models.reports import Candidate
 from noukai_sdk.replay.candidates import differing_parts
-from noukai_sdk.replay.files import write_cassette
+from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.replay.echo import Echo, EchoSync
 

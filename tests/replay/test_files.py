@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from noukai_sdk import CassetteError, trace_scope_sync
 from noukai_sdk.models.sessions import RecordedError, ToolRound
-from noukai_sdk.replay.files import CassetteFile, read_cassette, write_cassette
+from noukai_sdk.replay.cassette_file import CassetteFile, read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.replay.redaction import Redactor
 from tests.servers import ROOT
@@ -143,7 +143,7 @@ def damaged(path: Path, data: bytes) -> CassetteError:
     return error
 
 
-def beside(path: Path) -> list[str]:
+def parent(path: Path) -> list[str]:
     return [each.name for each in path.parent.iterdir()]
 
 
@@ -266,7 +266,7 @@ def test_the_collector_is_left_as_it_was(path: Path, whole: bytes) -> None:
 def test_an_old_file_is_replaced_and_nothing_is_left_beside_it(path: Path, whole: bytes) -> None:
     write_cassette(path, "s-2", [])
     assert read_cassette(path) == CassetteFile("s-2")
-    assert beside(path) == ["c.jsonl"]
+    assert parent(path) == ["c.jsonl"]
 
 
 def test_others_may_read_what_they_may_read(path: Path, whole: bytes) -> None:
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(CassetteError, match=r"cannot be written: .*No space left"):
         write_cassette(path, "s-2", [])
     assert path.read_bytes() == whole
-    assert beside(path) == ["c.jsonl"]
+    assert parent(path) == ["c.jsonl"]
 
 
 @pytest.mark.parametrize("place", ["folder", "file.txt/c.jsonl"])
@@ -337,7 +337,7 @@ def test_two_processes_that_write_at_once_never_leave_a_torn_file(path: Path) ->
     assert [process.returncode for process in writers] == [0, 0]
     assert seen <= {("a", 0), ("a", 200), ("b", 200)}
     assert len(read_cassette(path).recordings) == 200
-    assert beside(path) == ["c.jsonl"]
+    assert parent(path) == ["c.jsonl"]
 
 
 def test_a_crash_in_mid_write_leaves_the_old_file(path: Path, whole: bytes) -> None:

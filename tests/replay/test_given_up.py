@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from noukai_sdk import ReplayMissError
-from noukai_sdk.replay.files import read_cassette, write_cassette
+from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.replay.live import LiveAsync, recorded, replayed
 from tests.servers import serve_app
@@ -80,7 +80,7 @@ async def test_what_was_given_up_is_given_up_again(
     path = tmp_path / "c.jsonl"
     assert await recorded(live, path, body) == ["quick"]
     slow, quick = read_cassette(path).recordings
-    assert (slow.result, slow.given_up, quick.given_up) == (None, True, False)
+    assert (slow.result, slow.abandoned, quick.abandoned) == (None, True, False)
     assert await replayed(live, path, body) == ["quick"]
     assert await replayed(live, path, body, pacing="recorded") == ["quick"]
 
@@ -109,13 +109,13 @@ async def test_who_resumes_again_has_given_up_nothing(live: LiveAsync, tmp_path:
     path = tmp_path / "c.jsonl"
     assert await recorded(live, path, body) == ["tools"]
     (recording,) = read_cassette(path).recordings
-    assert not recording.given_up
+    assert not recording.abandoned
     assert recording.output == "tools"
 
 
 async def test_a_file_that_does_not_say_when(live: LiveAsync, tmp_path: Path) -> None:
     write_cassette(
-        tmp_path / "c.jsonl", None, [Recording(slug="slow", kind="execute", given_up=True)]
+        tmp_path / "c.jsonl", None, [Recording(slug="slow", kind="execute", abandoned=True)]
     )
     with pytest.raises(ReplayMissError, match="gave it up after 0 s"):
         await replayed(live, tmp_path / "c.jsonl", SLOW["execute"])

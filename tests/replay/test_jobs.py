@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk import APITimeoutError, FlowExecutionError, JobStatus, ReplayDisabledError
-from noukai_sdk.protocol.jobs import JobPrograms, LiveJob
+from noukai_sdk.protocol.jobs import JobBackend, LiveJob
 from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import Program, Response, SendRequest
 from noukai_sdk.replay.cassette import Cassette
@@ -35,7 +35,7 @@ class Recorded:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.recorder = Recorder()
-        self.job: JobPrograms = self.last(
+        self.job: JobBackend = self.last(
             self.recorder.listen(call("job"), program_for(call("job"))), SUBMITTED
         )
 
@@ -43,10 +43,10 @@ class Recorded:
         """What a program came to."""
         return self.clock.run(program, answers)[-1][1]
 
-    def replayed(self) -> JobPrograms:
+    def replayed(self) -> JobBackend:
         """The job, from what was recorded."""
         player = Player(Cassette("s", self.recorder.recordings()))
-        job: JobPrograms = self.last(play(player, call("job"), player.claim(call("job"))))
+        job: JobBackend = self.last(play(player, call("job"), player.claim(call("job"))))
         return job
 
 

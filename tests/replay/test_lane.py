@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.replay.lane import Lane, Ticket
+from noukai_sdk.replay.lane import Claim, Lane
 from noukai_sdk.replay.recording import Recording
 
 MESSAGES = st.sampled_from("abcde")
@@ -39,15 +39,15 @@ class Call:
         self._lane = lane
 
     def live(self) -> Iterator[None]:
-        ticket: Ticket | None = self._lane.claim({"message": self.message}, None, None)
+        claim: Claim | None = self._lane.claim({"message": self.message}, None, None)
         yield
-        assert ticket is not None
+        assert claim is not None
         self._lane.begin()
         yield
-        self._lane.settle(ticket)
-        self.was_settled, self.position = True, ticket.position
-        if ticket.index is not None:
-            request = self._lane.recordings[ticket.index].request
+        self._lane.settle(claim)
+        self.was_settled, self.position = True, claim.position
+        if claim.index is not None:
+            request = self._lane.recordings[claim.index].request
             self.got = request["message"] if request else None
         yield
         self._lane.end()

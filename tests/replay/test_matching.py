@@ -15,11 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk import (
-    ContextThreadPoolExecutor,
-    ReplayMissError,
-    trace_scope_sync,
-)
+from noukai_sdk import ContextThreadPoolExecutor, ReplayMissError, trace_scope_sync
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution, step, together
 

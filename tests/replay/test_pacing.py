@@ -11,13 +11,7 @@ from noukai_sdk import FlowExecutionError, JobStatus
 from noukai_sdk.models.results import PausedResult
 from noukai_sdk.protocol.call import FlowCall
 from noukai_sdk.protocol.live import program_for
-from noukai_sdk.protocol.program import (
-    Program,
-    Response,
-    SendRequest,
-    Sleep,
-    Want,
-)
+from noukai_sdk.protocol.program import Effect, Program, Response, SendRequest, Sleep
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.pacing import InstantPace, RecordedPace
 from noukai_sdk.replay.player import Player, PlayOptions
@@ -114,7 +108,7 @@ def test_at_once_other_tasks_run_where_a_chunk_began(clock: Clock) -> None:
     player = Player(Cassette(None, [recording]))
     program = play(player, call("step"), player.claim(call("step")))
     items = list(program)
-    assert [item for item in items if not isinstance(item, Want)] == [e for _, e in seen[:-1]]
+    assert [item for item in items if not isinstance(item, Effect)] == [e for _, e in seen[:-1]]
     kinds = ["wait" if isinstance(item, Sleep) else item.type for item in items]
     assert kinds == [
         "wait",  # of the call itself

@@ -15,10 +15,10 @@ from noukai_sdk import (
     ReplayMissError,
     trace_scope_sync,
 )
-from noukai_sdk.replay.files import read_cassette, write_cassette
+from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.merging import merged
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session.recording import RecordingScope
+from noukai_sdk.session.recording_scope import RecordingScope
 from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from noukai_sdk import (
     current_session_id,
     trace,
 )
-from noukai_sdk.replay.files import read_cassette
+from noukai_sdk.replay.cassette_file import read_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.replay.live import TOOLS, Live, LiveAsync, LiveSync, outcome, recorded, replayed, tool
 

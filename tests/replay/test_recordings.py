@@ -22,7 +22,7 @@ from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.context import active
-from noukai_sdk.session.replaying import ReplayScope
+from noukai_sdk.session.replay_scope import ReplayScope
 from tests.replay.service import Side
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk import CassetteError, FlowNotFoundError, ReplayMissError
-from noukai_sdk.replay.files import read_cassette
+from noukai_sdk.replay.cassette_file import read_cassette
 from noukai_sdk.replay.json_paths import parse_path
 from noukai_sdk.replay.redaction import Redactor
 from noukai_sdk.replay.secrets import REDACTED, is_secret_name, without_secrets

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import (
-    ReplayInvalidSessionError,
-    ToolCallLimitError,
-    ToolHandlerRequiredError,
-)
+from noukai_sdk import ReplayInvalidSessionError, ToolCallLimitError, ToolHandlerRequiredError
 from tests.replay.service import (
     TOOLS,
     AsyncSide,

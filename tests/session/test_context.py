@@ -9,7 +9,7 @@ import pytest
 
 from noukai_sdk import current_session_id
 from noukai_sdk.session.context import (
-    Seat,
+    SteppedScope,
     active,
     context_with,
     current_scope,
@@ -60,7 +60,7 @@ def test_a_context_with_a_scope_is_apart_from_this_one() -> None:
 
 def test_a_seat_keeps_what_a_step_leaves_behind() -> None:
     scope, nested = capture_scope(), capture_scope()
-    seat = Seat(scope)
+    seat = SteppedScope(scope)
     with seat:
         enter(nested)
     assert current_scope() is None
@@ -73,7 +73,7 @@ def test_a_step_dropped_in_another_context_leaves_that_one_alone() -> None:
         def __await__(self):  # type: ignore[no-untyped-def]  # an awaitable by hand
             yield
 
-    step = Seat(capture_scope()).run(Forever())
+    step = SteppedScope(capture_scope()).run(Forever())
     contextvars.copy_context().run(step.send, None)
     other = capture_scope()
     with active(other):
@@ -86,7 +86,7 @@ def test_a_step_dropped_in_its_own_context_leaves_it_clean() -> None:
         def __await__(self):  # type: ignore[no-untyped-def]  # an awaitable by hand
             yield
 
-    step = Seat(capture_scope()).run(Forever())
+    step = SteppedScope(capture_scope()).run(Forever())
     step.send(None)
     step.close()
     assert current_scope() is None

@@ -24,12 +24,12 @@ from noukai_sdk import (
     trace_scope,
     trace_scope_sync,
 )
-from noukai_sdk.network import live_calls_refused
-from noukai_sdk.replay.files import write_cassette
+from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session import guard
+from noukai_sdk.session import lost_scope as guard
 from noukai_sdk.session.cassettes import cassette_scope
-from noukai_sdk.session.guard import LostScopeWarning
+from noukai_sdk.session.lost_scope import LostScopeWarning
+from noukai_sdk.transport.live_calls import live_calls_refused
 from tests.servers import serve_app
 
 pytestmark = pytest.mark.anyio

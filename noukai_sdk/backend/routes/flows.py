@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ..encoding import loaded
-from ..errors import Refusal, step_status
+from ..errors import RequestError, step_status
 from ..run import Run
 from ..sse import EventStream
 from .incoming import find_run, json_answer, receive, service_of
@@ -35,7 +35,7 @@ def _answer(run: Run) -> dict[str, Any]:
     if run.error is not None:
         code = run.error.get("code") or "INTERNAL_ERROR"
         message = run.error.get("message") or "the run failed"
-        raise Refusal(step_status(code), code, message, execution_id=run.id)
+        raise RequestError(step_status(code), code, message, execution_id=run.id)
     return {
         "status": "completed",
         "result": run.result,
@@ -62,7 +62,7 @@ async def submit(request: Request) -> Response:
     """Take a run for the background."""
     incoming = await receive(request)
     if incoming.body.call.execution_id is not None:
-        raise Refusal(400, "EXECUTION_ID_INVALID", "a job cannot go on with another run")
+        raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot go on with another run")
     run = await incoming.run("job")
     await incoming.service.runs.submit(run)
     answer = {
@@ -79,7 +79,7 @@ async def poll(request: Request) -> Response:
     """Look at a job."""
     row = await find_run(request)
     if row["trigger"] != "job":
-        raise Refusal(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is no job")
+        raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is no job")
     answer: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
     run = service_of(request).runs.active(row["id"])
     if run is not None and not run.has_ended:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...local.flow import Flow
+from ...local.workflow.flow import Flow
 from ..access import Access, authenticate, session_id_from
 from ..bodies import Body, read_body
 from ..encoding import encode
-from ..errors import Refusal
+from ..errors import RequestError
 from ..run import Run, Trigger
 from ..service import Service
 from ..store.store import Found
@@ -84,7 +84,7 @@ def _flow(service: Service, names: dict[str, str], version: int | None) -> Flow:
     except OSError as error:
         # The system does not look for it: the name is too long for a file, or its folder is closed to us.
         message = f"the flow cannot be looked for: {error.strerror}"
-        raise Refusal(404, "FLOW_NOT_FOUND", message) from error
+        raise RequestError(404, "FLOW_NOT_FOUND", message) from error
 
 
 def _version(text: str | None, working_copy: bool) -> int | None:
@@ -92,7 +92,7 @@ def _version(text: str | None, working_copy: bool) -> int | None:
         return None
     match = _VERSION.match(text)
     if match is None or (match[1] == "0" and not working_copy):
-        raise Refusal(400, "INVALID_VERSION", f"{text!r} is no published version, such as v1")
+        raise RequestError(400, "INVALID_VERSION", f"{text!r} is no published version, such as v1")
     return int(match[1]) or None
 
 
@@ -104,5 +104,5 @@ async def find_run(request: Request) -> Found:
     address = (names["org"], names["project"], names["slug"])
     if row is None or (row["org"], row["project"], row["slug"]) != address:
         message = f"{'/'.join(address)} has no run {names['execution_id']!r}"
-        raise Refusal(404, "RUN_NOT_FOUND", message)
+        raise RequestError(404, "RUN_NOT_FOUND", message)
     return row

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ..errors import Refusal
-from ..live import live_events
+from ..errors import RequestError
+from ..live_trace import live_events
 from ..sse import EventStream
 from ..store.store import Found
 from ..views import all_steps, run_trace, step_trace
@@ -41,7 +41,9 @@ async def one_step(
         return json_answer({"stepId": step_id, "attempts": [step_trace(step) for step in found]})
     chosen = [step for step in found if _is_attempt(step, attempt)]
     if not chosen:
-        raise Refusal(404, "STEP_NOT_FOUND", f"the run has no such attempt of a step {step_id!r}")
+        raise RequestError(
+            404, "STEP_NOT_FOUND", f"the run has no such attempt of a step {step_id!r}"
+        )
     return json_answer(step_trace(chosen[-1]))
 
 
@@ -50,7 +52,7 @@ def _is_attempt(step: Found, attempt: str | None) -> bool:
         return True
     # A hostile one can have more digits than Python converts.
     if not _NUMBER.match(str(attempt)):
-        raise Refusal(400, "INVALID_REQUEST", f"attempt is 'all' or a number, not {attempt!r}")
+        raise RequestError(400, "INVALID_REQUEST", f"attempt is 'all' or a number, not {attempt!r}")
     return bool(step["attempt"] == int(str(attempt)))
 
 

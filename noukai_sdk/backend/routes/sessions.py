@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...errors import FlowExecutionError, FlowNotFoundError
-from ...local.catalog import FlowCatalog
+from ...local.flow_files.catalog import FlowCatalog
 from ..access import session_id_from
-from ..errors import Refusal
+from ..errors import RequestError
 from ..service import Service
 from ..store.store import Found
 from ..views import all_steps, session_execution
@@ -27,12 +27,14 @@ async def session(request: Request) -> Response:
     everyone = await _rows(service, session_id)
     rows = [row for row in everyone if access.allows(row["org"])]
     if everyone and not rows:
-        raise Refusal(403, "SESSION_FORBIDDEN", "the session belongs to another organisation")
+        raise RequestError(403, "SESSION_FORBIDDEN", "the session belongs to another organisation")
     if not rows:
-        raise Refusal(404, "SESSION_NOT_FOUND", f"there is no session {session_id!r}")
+        raise RequestError(404, "SESSION_NOT_FOUND", f"there is no session {session_id!r}")
     expiry = service.expiry()
     if expiry is not None and rows[-1]["started_at"] < expiry:
-        raise Refusal(410, "SESSION_EXPIRED", f"the session {session_id!r} is past its retention")
+        raise RequestError(
+            410, "SESSION_EXPIRED", f"the session {session_id!r} is past its retention"
+        )
     return json_answer({"sessionId": session_id, "executions": await _views(service, rows)})
 
 

@@ -1,0 +1,121 @@
+"""What is only read: run traces, the live trace, recorded sessions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import ValidationError
+
+from ..errors import (
+    FlowExecutionError,
+    FlowNotFoundError,
+    NoukaiError,
+    PermissionDeniedError,
+    ReplayError,
+    ReplayForbiddenError,
+    ReplayInvalidSessionError,
+    ReplaySessionExpiredError,
+    ReplaySessionNotFoundError,
+)
+from ..models.sessions import Session
+from ..models.traces import RunTrace, StepAttempts, StepTrace
+from .call import FlowRef, Service
+from .decoding import decode
+from .events import read_events
+from .exchange import naming_run, open_stream, send
+from .paths import session_path, step_trace_path, trace_path
+from .program import READ_CHUNK, CloseStream, Program
+from .requests import get
+from .sse import SSEDecoder
+from .stepping import Cursor
+
+Attempt = int | Literal["latest", "all"]
+
+
+def run_trace(
+    service: Service, flow: FlowRef, execution_id: str, timeout: float | None
+) -> Program[RunTrace]:
+    """The trace of a whole run."""
+    request = get(service, trace_path(flow, execution_id), timeout=timeout)
+    with naming_run(execution_id):
+        return decode(RunTrace, (yield from send(service, request)))
+
+
+def step_trace(
+    service: Service,
+    flow: FlowRef,
+    execution_id: str,
+    step_id: str,
+    attempt: Attempt,
+    loop_index: int | None,
+    timeout: float | None,
+) -> Program[StepTrace | StepAttempts]:
+    """The trace of one step; all its attempts for ``attempt="all"``."""
+    query: dict[str, Any] = {} if attempt == "latest" else {"attempt": attempt}
+    if loop_index is not None:
+        query["loop_index"] = loop_index
+    path = step_trace_path(flow, execution_id, step_id)
+    request = get(service, f"{path}?{urlencode(query)}" if query else path, timeout=timeout)
+    with naming_run(execution_id):
+        response = yield from send(service, request)
+        if attempt == "all":
+            return decode(StepAttempts, response)
+        return decode(StepTrace, response)
+
+
+def live_trace(
+    service: Service, flow: FlowRef, execution_id: str, timeout: float | None
+) -> Program[None]:
+    """Yield a run's events, stored ones first, until it has ended."""
+    cursor = Cursor()
+    headers = {"Accept": "text/event-stream"}
+    path = trace_path(flow, execution_id, live=True)
+    with naming_run(execution_id):
+        yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
+        decoder = SSEDecoder()
+        while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
+            for event in events:
+                cursor.follow(event)
+                yield event
+    yield CloseStream()
+
+
+def fetch_session(service: Service, session_id: str) -> Program[Session]:
+    """A recorded session. Raises the ReplayError that says why it cannot be had."""
+    request = get(service, session_path(session_id))
+    try:
+        response = yield from send(service, request)
+    except NoukaiError as error:
+        raise _session_error(error, session_id) from error
+    try:
+        return Session.model_validate_json(response.body)
+    except ValidationError as error:
+        raise ReplayInvalidSessionError(
+            f"the service's answer for session {session_id} is malformed",
+            response_body=response.body.decode("utf-8", "replace"),
+        ) from error
+
+
+def _session_error(error: NoukaiError, session_id: str) -> NoukaiError:
+    kind, said = _session_error_kind(error)
+    if kind is None:
+        return error
+    return kind(
+        f"session {session_id} {said}",
+        status_code=error.status_code,
+        code=error.code,
+        request_id=error.request_id,
+    )
+
+
+def _session_error_kind(error: NoukaiError) -> tuple[type[ReplayError] | None, str]:
+    if isinstance(error, PermissionDeniedError):
+        return ReplayForbiddenError, "belongs to another organisation or project"
+    if isinstance(error, FlowNotFoundError):
+        return ReplaySessionNotFoundError, "is not known to the service"
+    if isinstance(error, FlowExecutionError) and error.status_code == 410:
+        return ReplaySessionExpiredError, "is past its retention: its snapshots are gone"
+    if isinstance(error, FlowExecutionError) and error.status_code == 400:
+        return ReplayInvalidSessionError, "is refused by the service as malformed"
+    return None, ""

@@ -1,0 +1,49 @@
+"""Whether requests may leave this process: a test suite can refuse those that nothing recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import ReplayDisabledError
+from ..protocol.call import Service
+
+# The last one counts; None allows. With an object that makes each entry one of its own.
+_rules: list[tuple[object, str | None]] = []
+
+
+@contextmanager
+def live_calls_refused(reason: str) -> Iterator[None]:
+    """Refuse every request in this process. Clients with an ``http_client`` of their own may go on.
+
+    Args:
+        reason: What the error says, and what to do about it.
+    """
+    with _rule(reason):
+        yield
+
+
+@contextmanager
+def live_calls_allowed() -> Iterator[None]:
+    """Allow requests again, inside of a block that refuses them."""
+    with _rule(None):
+        yield
+
+
+@contextmanager
+def _rule(reason: str | None) -> Iterator[None]:
+    rule = (object(), reason)
+    _rules.append(rule)
+    try:
+        yield
+    finally:
+        _rules.remove(rule)
+
+
+def check_allowed(service: Service, path: str) -> None:
+    """Raise ReplayDisabledError where requests are refused."""
+    if not _rules:
+        return
+    _, reason = _rules[-1]
+    if reason is not None and not service.custom_http:
+        raise ReplayDisabledError(f"a live request to {path} was refused: {reason}")
