@@ -8,6 +8,7 @@ function entry (``sys.setprofile``) in another file of ``noukai_sdk`` than the e
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -93,7 +94,7 @@ def recorded_entries() -> Iterator[list[Entry]]:
 def changes(entries: list[Entry]) -> int:
     """Count the entries that are in another file than the one before."""
     files = [file for file, _ in entries]
-    return sum(before != after for before, after in zip(files, files[1:], strict=False))
+    return sum(before != after for before, after in itertools.pairwise(files))
 
 
 def entries_of(call: Callable[[], object]) -> list[Entry]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.redirect import dev_environment
+from tests.support.redirect import dev_environment
 
 
 @pytest.fixture(autouse=True)

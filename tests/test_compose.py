@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from noukai_sdk.cli.commands import noukai
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -15,7 +15,7 @@ import pytest
 import noukai_sdk
 from tests.docs.blocks import Block, blocks_of, pages_of
 from tests.docs.page import Page, port_of
-from tests.servers import ROOT, Server, serve_backend
+from tests.support.servers import ROOT, Server, serve_backend
 
 # Programs, not modules: importing them runs them.
 NOT_IMPORTED = ("noukai_sdk.backend.migrations", "noukai_sdk.cli.__main__")

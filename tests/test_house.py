@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import noukai_sdk
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 PUBLIC = """
 APIConnectionError APITimeoutError AsyncFlow AsyncJob AsyncNoukai AsyncRun AuthenticationError

@@ -8,7 +8,7 @@ import pytest
 
 from noukai_sdk import AsyncNoukai, Noukai
 from tests.adapters.service import Service
-from tests.servers import serve_app
+from tests.support.servers import serve_app
 
 
 @pytest.fixture(scope="session")

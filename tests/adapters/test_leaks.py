@@ -14,7 +14,7 @@ from noukai_sdk import Noukai
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.scope import Scope
 from tests.adapters.service import Service
-from tests.servers import serve_app, wait_until
+from tests.support.servers import serve_app, wait_until
 
 REQUESTS = 400
 

@@ -12,8 +12,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.adapters.service import Service
-from tests.redirect import dev_environment
-from tests.servers import Server, serve_command, wait_until
+from tests.support.redirect import dev_environment
+from tests.support.servers import Server, serve_command, wait_until
 
 FASTAPI = "tests.adapters.apps.on_fastapi:app"
 FLASK = "tests.adapters.apps.on_flask:app"

@@ -16,7 +16,7 @@ from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
 from noukai_sdk.session.context import current_scope
 from noukai_sdk.session.replay_scope import ReplayScope
 from tests.adapters.service import Service
-from tests.adapters.wsgi_driver import Exchange, FileWrapper
+from tests.support.wsgi_driver import Exchange, FileWrapper
 
 pytestmark = pytest.mark.usefixtures("replay_enabled")
 

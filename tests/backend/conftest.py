@@ -19,8 +19,8 @@ from noukai_sdk.backend.settings import Settings
 from noukai_sdk.local.llm.chat import ChatDelta, ChatModel, ChatRequest, collect
 from noukai_sdk.local.llm.errors import LlmConnectionError
 from noukai_sdk.local.llm.providers import open_model
-from tests.postgres import postgres
-from tests.servers import serve_app
+from tests.support.postgres import postgres
+from tests.support.servers import serve_app
 
 KEYS = {"nk_dev": None, "nk_other": "otherorg"}
 

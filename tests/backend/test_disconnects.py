@@ -13,7 +13,7 @@ import pytest
 from noukai_sdk.backend.bodies import parse_body
 from noukai_sdk.backend.sse import EventStream
 from noukai_sdk.models.events import StepStarted
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 from .conftest import Backend, serving
 from .streams import lines, parse, step

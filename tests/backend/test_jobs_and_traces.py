@@ -6,7 +6,7 @@ import json
 import threading
 from typing import Any
 
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 from .conftest import Backend
 from .streams import WEATHER, answered, lines, parse, step, types

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 from .conftest import Backend
 from .streams import WEATHER, answered

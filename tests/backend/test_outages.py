@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from noukai_sdk.backend.store.outage import outages
 from noukai_sdk.cli.commands import noukai
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 from .conftest import Backend, serving
 from .streams import WEATHER, answered, lines, step

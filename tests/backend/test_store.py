@@ -236,7 +236,7 @@ def test_json() -> None:
 def test_a_sweep_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.servers import wait_until
+    from tests.support.servers import wait_until
 
     monkeypatch.setattr("noukai_sdk.backend.service._BETWEEN_SWEEPS", 0.001)
     failed: list[str] = []

@@ -16,7 +16,7 @@ from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store import claim
 from noukai_sdk.backend.store.claim import DatabaseInUseError
 from noukai_sdk.backend.store.database import open_database
-from tests.servers import Server, serve_command
+from tests.support.servers import Server, serve_command
 
 from .streams import WEATHER, answered
 

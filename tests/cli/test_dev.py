@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from noukai_sdk import __version__
 from noukai_sdk.cli import commands, main, ports
 from noukai_sdk.cli.commands import noukai
-from tests.servers import Server, free_port, serve_backend, serve_command, wait_until
+from tests.support.servers import Server, free_port, serve_backend, serve_command, wait_until
 
 HEADERS = {"Authorization": "Bearer nk_dev", "X-Session-Id": "dev"}
 WEBSOCKET = {

@@ -20,7 +20,7 @@ from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
 from noukai_sdk.replay.recording import Recording
-from tests.servers import Server, serve_app, serve_backend
+from tests.support.servers import Server, serve_app, serve_backend
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from noukai_sdk.client import BASE_URLS
-from tests.client.service import Service
-from tests.client.sides import ASYNC, SIDES, Side
-from tests.servers import serve_app, wait_until
+from tests.support.servers import serve_app, wait_until
+from tests.support.service import Service
+from tests.support.sides import ASYNC, SIDES, Side
 
 
 class _Stage:

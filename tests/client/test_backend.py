@@ -10,8 +10,8 @@ import pytest
 
 from noukai_sdk import AuthenticationError, FlowNotFoundError
 from noukai_sdk.client import BASE_URLS
-from tests.client.sides import Side
-from tests.servers import serve_backend
+from tests.support.servers import serve_backend
+from tests.support.sides import Side
 
 TOOL = {
     "type": "function",

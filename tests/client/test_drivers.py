@@ -20,8 +20,8 @@ from noukai_sdk.protocol.program import (
     Signal,
     Sleep,
 )
-from tests.client.service import STARTED, Service, frame, stream
-from tests.client.sides import Side
+from tests.support.service import STARTED, Service, frame, stream
+from tests.support.sides import Side
 
 
 async def run(side: Side, program: Program[Any]) -> Any:

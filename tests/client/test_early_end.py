@@ -13,8 +13,8 @@ import anyio.to_thread
 import pytest
 
 from noukai_sdk import AsyncNoukai
-from tests.client.service import DONE, STARTED, Reply, Service, output, stream
-from tests.client.sides import ASYNC, SYNC, Side
+from tests.support.service import DONE, STARTED, Reply, Service, output, stream
+from tests.support.sides import ASYNC, SYNC, Side
 
 ENDLESS = stream(STARTED, output("x"), then="silence")
 ON_ASYNCIO = [side for side in ASYNC if side.backend == "asyncio"]

@@ -9,8 +9,8 @@ import pytest
 
 import noukai_sdk
 from noukai_sdk import ExecuteResult, FlowExecutionError, errors
-from tests.client.service import DONE, Reply, Service
-from tests.client.sides import Side
+from tests.support.service import DONE, Reply, Service
+from tests.support.sides import Side
 
 EVERYTHING: dict[str, Any] = {
     "message": "Input text",

@@ -11,9 +11,9 @@ import pytest
 
 from noukai_sdk import APIConnectionError, APITimeoutError, AuthenticationError, NoukaiError
 from noukai_sdk.client import BASE_URLS
-from tests.client import sockets
-from tests.client.service import DONE, STARTED, Reply, Service, output, stream
-from tests.client.sides import Side
+from tests.support import sockets
+from tests.support.service import DONE, STARTED, Reply, Service, output, stream
+from tests.support.sides import Side
 
 METHODS = [
     "execute",

@@ -18,8 +18,8 @@ from noukai_sdk import (
     FlowNotFoundError,
     Noukai,
 )
-from tests.client.service import COMPLETED, DONE, STARTED, Reply, Service, frame, stream
-from tests.client.sides import SYNC, Side
+from tests.support.service import COMPLETED, DONE, STARTED, Reply, Service, frame, stream
+from tests.support.sides import SYNC, Side
 
 LIBRARIES: list[Any] = [httpx, httpx2]
 

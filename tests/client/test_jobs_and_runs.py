@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from noukai_sdk import APITimeoutError, FlowNotFoundError, RunTrace, StepAttempts, StepTrace
-from tests.client.service import COMPLETED, STARTED, Reply, Service, finished, stream
-from tests.client.sides import Side
+from tests.support.service import COMPLETED, STARTED, Reply, Service, finished, stream
+from tests.support.sides import Side
 
 BASE = "/api/v1/seq/acme/spelling/grade-3"
 ACCEPTED = Reply({"executionId": "e/1", "status": "pending", "flowId": "f", "blockCount": 2}, 202)

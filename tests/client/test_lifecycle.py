@@ -19,9 +19,9 @@ from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
 from noukai_sdk.transport import after_fork as forks
 from noukai_sdk.transport import async_clients as pools
 from noukai_sdk.transport.async_clients import MOST_YOUNG
-from tests.client.service import DONE, PAUSED, STARTED, Reply, Service, stream
-from tests.client.sides import SYNC, Side
-from tests.servers import wait_until
+from tests.support.servers import wait_until
+from tests.support.service import DONE, PAUSED, STARTED, Reply, Service, stream
+from tests.support.sides import SYNC, Side
 
 
 @pytest.fixture(params=[False, True], ids=["httpx", "fast"])

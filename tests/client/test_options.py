@@ -10,8 +10,8 @@ import pytest
 
 from noukai_sdk import AsyncFlow, Flow, ReplayInvalidSessionError
 from noukai_sdk.options import CallOptions, EventOptions, StepOptions, ToolOptions
-from tests.client.service import DONE, PAUSED, Service
-from tests.client.sides import SYNC
+from tests.support.service import DONE, PAUSED, Service
+from tests.support.sides import SYNC
 
 METHODS = {
     "execute": ToolOptions,

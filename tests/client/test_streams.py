@@ -21,7 +21,7 @@ from noukai_sdk import (
     ToolCallsRequired,
     ToolHandlerRequiredError,
 )
-from tests.client.service import (
+from tests.support.service import (
     ASKS,
     COMPLETED,
     STARTED,
@@ -34,7 +34,7 @@ from tests.client.service import (
     output,
     stream,
 )
-from tests.client.sides import Side
+from tests.support.sides import Side
 
 FAILED = {
     "eventType": "step_error",

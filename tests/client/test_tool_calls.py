@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from noukai_sdk import ExecuteResult, PausedResult, ToolCallLimitError
-from tests.client.service import CALL, DONE, PAUSED, Reply, Service
-from tests.client.sides import SYNC, Side
+from tests.support.service import CALL, DONE, PAUSED, Reply, Service
+from tests.support.sides import SYNC, Side
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
 RESULTS = [{"tool_call_id": "call_1", "output": {"sky": "blue"}}]

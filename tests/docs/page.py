@@ -19,7 +19,7 @@ import yaml
 
 from tests.docs.blocks import Block
 from tests.docs.shell import Command, check, commands_of, listening
-from tests.servers import ROOT, Server, serve_command
+from tests.support.servers import ROOT, Server, serve_command
 
 _ADDRESS = re.compile(r"\b(?:localhost|127\.0\.0\.1):(\d+)")
 _SHELL = """\

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.redirect import dev_environment
-from tests.servers import ROOT, serve_backend
+from tests.support.redirect import dev_environment
+from tests.support.servers import ROOT, serve_backend
 
 # tests/redirect imports the SDK before pytest can look at it.
 REDIRECTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")

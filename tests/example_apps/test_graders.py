@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from example_apps.demo.exchange import ROUTES, Observer
-from tests.redirect import dev_environment
-from tests.servers import Server, free_port, serve_app, serve_backend, serve_command
+from tests.support.redirect import dev_environment
+from tests.support.servers import Server, free_port, serve_app, serve_backend, serve_command
 
 FASTAPI = "example_apps.fastapi_grader.main:app"
 FLASK = "example_apps.flask_grader.main:app"

@@ -27,7 +27,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
-from tests.servers import Server, serve_backend
+from tests.support.servers import Server, serve_backend
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from example_apps.demo import __main__ as demo
 from example_apps.demo.exchange import ROUTES, Answer, Exchange
 from example_apps.demo.servers import ServerFailedError, free_port, is_held, serving
-from tests.servers import ROOT, wait_until
+from tests.support.servers import ROOT, wait_until
 
 # The demo uses the SDK as users have it, so its backend must be where the SDK looks for it.
 # Side by side with others of its kind, one of two would find the port held: `make test` runs the

@@ -8,7 +8,7 @@ import anyio
 
 from noukai_sdk.local.llm.chat import ChatModel, ChatRequest
 from noukai_sdk.local.llm.config import LlmConfig
-from tests.local.llm_servers import KEY
+from tests.support.llm_servers import KEY
 
 # What lets an official client try again at once.
 SOON = {"retry_after_ms": "1"}

@@ -9,7 +9,7 @@ import anyio
 
 from noukai_sdk.local.llm.client import LlmClient
 from noukai_sdk.local.llm.config import LlmConfig
-from tests.local.llm_servers import FaultServer
+from tests.support.llm_servers import FaultServer
 
 
 def client_of(server: FaultServer, **options: Any) -> LlmClient:

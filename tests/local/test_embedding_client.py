@@ -24,7 +24,7 @@ from noukai_sdk.local.llm.errors import (
 )
 from noukai_sdk.local.llm.providers.hashing_embedder import HashingEmbedder
 from noukai_sdk.local.runtime.runtime import shutdown
-from tests.local.llm_servers import (
+from tests.support.llm_servers import (
     KEY,
     FaultServer,
     fault_server,

@@ -16,7 +16,7 @@ from noukai_sdk.local.runtime.runtime import shutdown
 from noukai_sdk.models.events import StreamEvent
 from tests.local.fakes import GET_WEATHER
 from tests.local.test_engine import workflow_of
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 Runner = Any
 

@@ -19,7 +19,7 @@ from noukai_sdk.local.llm.errors import (
 )
 from tests.local.llm_calls import SOON
 from tests.local.llm_clients import ask, client_of, offline, until
-from tests.local.llm_servers import (
+from tests.support.llm_servers import (
     after,
     fault_server,
     ok,

@@ -19,7 +19,7 @@ from noukai_sdk.local.llm.errors import LlmClosedError
 from noukai_sdk.local.llm.loop_bound import LoopBound
 from noukai_sdk.local.runtime.loop_thread import loop_thread
 from noukai_sdk.local.runtime.runtime import shutdown
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.anyio
 

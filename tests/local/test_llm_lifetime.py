@@ -14,7 +14,7 @@ import pytest
 from noukai_sdk.local.llm.errors import LlmClosedError, LlmConnectionError
 from tests.local.llm_calls import happened
 from tests.local.llm_clients import ask, client_of, offline, until
-from tests.local.llm_servers import (
+from tests.support.llm_servers import (
     cut,
     fault_server,
     ok,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.local.llm_servers import fault_server, ok
+from tests.support.llm_servers import fault_server, ok
 
 SYNC = """
 import os

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from noukai_sdk.local.runtime.loop_thread import LoopThread
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from noukai_sdk.local.llm.errors import (
 )
 from noukai_sdk.local.llm.providers import open_config
 from tests.local.llm_calls import SOON, ask, asking, config, happened
-from tests.local.llm_servers import (
+from tests.support.llm_servers import (
     FaultServer,
     cut,
     ended_early,

@@ -18,7 +18,7 @@ from noukai_sdk.local.llm.errors import (
 )
 from noukai_sdk.local.llm.providers import open_config
 from tests.local.llm_calls import ask, asking, config, happened
-from tests.local.llm_servers import (
+from tests.support.llm_servers import (
     KEY,
     fault_server,
     llama_server,

@@ -15,7 +15,7 @@ from noukai_sdk import local
 from noukai_sdk.local import Executor, Node
 from noukai_sdk.local.runtime.worker_threads import DEFAULT_WORKER_THREADS, set_worker_threads
 from tests.local.test_engine import workflow_of
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from noukai_sdk.local import (
     Workflow,
     WorkflowResult,
 )
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 SYNC = {
     "module": (

@@ -10,8 +10,7 @@ from noukai_sdk import errors
 from noukai_sdk.models.results import JobStatus
 from noukai_sdk.protocol.decoding import decode, error_class, error_from, retry_after
 from noukai_sdk.protocol.program import Response
-
-from .by_hand import answer
+from tests.support.stepping import answer
 
 
 @pytest.mark.parametrize(

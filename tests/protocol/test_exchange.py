@@ -16,8 +16,7 @@ from noukai_sdk.errors import (
 )
 from noukai_sdk.protocol import exchange
 from noukai_sdk.protocol.program import Request
-
-from .by_hand import a_service, answer, play
+from tests.support.stepping import a_service, answer, play
 
 GET = Request("GET", "/seq/x")
 POST = Request("POST", "/seq/x", body=b'{"message": "hi"}')

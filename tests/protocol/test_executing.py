@@ -16,8 +16,7 @@ from noukai_sdk import (
 from noukai_sdk.protocol.executing import execute
 from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import CallTools, PauseSeen, ResultsSent, SendRequest
-
-from .by_hand import a_call, answer, play
+from tests.support.stepping import a_call, answer, play
 
 DONE = {
     "status": "completed",

@@ -8,8 +8,7 @@ import pytest
 
 from noukai_sdk import APITimeoutError, FlowExecutionError, FlowNotFoundError, JobStatus
 from noukai_sdk.protocol.jobs import LiveJob, submit
-
-from .by_hand import FLOW, a_call, a_service, answer, play
+from tests.support.stepping import FLOW, a_call, a_service, answer, play
 
 NOT_FOUND = answer({"detail": {"code": "RUN_NOT_FOUND"}}, 404)
 

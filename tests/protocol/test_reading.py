@@ -8,8 +8,7 @@ import pytest
 
 from noukai_sdk import FlowExecutionError, FlowNotFoundError, StepTrace, errors
 from noukai_sdk.protocol.fetching import fetch_session, live_trace, run_trace, step_trace
-
-from .by_hand import FLOW, a_service, answer, frames, play
+from tests.support.stepping import FLOW, a_service, answer, frames, play
 
 BASE = "/seq/acme/spelling/grade-3/runs/e"
 STEP = {

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk.protocol.requests import encode, get, post
-
-from .by_hand import FLOW, a_call, a_service
+from tests.support.stepping import FLOW, a_call, a_service
 
 values = st.recursive(
     st.none()

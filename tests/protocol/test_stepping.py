@@ -19,8 +19,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.protocol.program import CloseStream, OpenStream, PauseSeen, ReadChunk, ResultsSent
 from noukai_sdk.protocol.stepping import step
-
-from .by_hand import Played, a_call, answer, frames, play
+from tests.support.stepping import Played, a_call, answer, frames, play
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASKED = [{"role": "user", "content": "hi"}]

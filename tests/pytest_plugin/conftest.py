@@ -12,7 +12,7 @@ import pytest
 # pytester forgets every module that is first imported while it is there: none of ours may be.
 from noukai_sdk import *  # noqa: F403
 from noukai_sdk.session.context import current_scope
-from tests.servers import serve_app
+from tests.support.servers import serve_app
 
 CONFTEST = """
 import pytest

@@ -9,7 +9,7 @@ import pytest
 from noukai_sdk.pytest_plugin import orphans as pytest_orphans
 from noukai_sdk.pytest_plugin.folders import safe_name
 from tests.pytest_plugin.conftest import QUICK, Suite
-from tests.redirect import dev_environment
+from tests.support.redirect import dev_environment
 
 pytest_plugins = ["pytester"]
 

@@ -10,7 +10,7 @@ import pytest
 from noukai_sdk.session.context import current_scope
 from tests.replay.live import Live, LiveAsync, LiveSync, write_flows
 from tests.replay.service import AsyncSide, Service, Side, SyncSide
-from tests.servers import Server, serve_backend
+from tests.support.servers import Server, serve_backend
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from noukai_sdk.models.sessions import RecordedError, ToolRound
 from noukai_sdk.replay.cassette_file import CassetteFile, read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.replay.redaction import Redactor
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 fuzz = settings(
     deadline=None,

@@ -15,7 +15,7 @@ from noukai_sdk import AsyncNoukai, Noukai, ReplayError, ReplayLeftoverError, Re
 from noukai_sdk.protocol.jobs import LiveJob
 from noukai_sdk.session.gate import ReplayRequest, requested_replay
 from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync
-from tests.servers import Server, serve_app, serve_wsgi
+from tests.support.servers import Server, serve_app, serve_wsgi
 
 pytestmark = pytest.mark.anyio
 

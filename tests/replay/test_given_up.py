@@ -15,7 +15,7 @@ from noukai_sdk import ReplayMissError
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.replay.live import LiveAsync, recorded, replayed
-from tests.servers import serve_app
+from tests.support.servers import serve_app
 
 pytestmark = pytest.mark.anyio
 

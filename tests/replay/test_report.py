@@ -16,7 +16,7 @@ from noukai_sdk.models.reports import CallSite, ReplayReport
 from noukai_sdk.replay import callsite
 from noukai_sdk.replay.player import Player
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.anyio
 

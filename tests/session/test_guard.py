@@ -30,7 +30,7 @@ from noukai_sdk.session import lost_scope as guard
 from noukai_sdk.session.cassettes import cassette_scope
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.transport.live_calls import live_calls_refused
-from tests.servers import serve_app
+from tests.support.servers import serve_app
 
 pytestmark = pytest.mark.anyio
 

@@ -31,7 +31,7 @@ import uvicorn
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def wait_until(condition: Callable[[], T], *, deadline: float = 20.0, what: str = "") -> T:

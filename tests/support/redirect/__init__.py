@@ -15,7 +15,7 @@ def dev_environment(url: str) -> dict[str, str]:
     """The environment variables for it. ``url`` is the backend's base URL."""
     return {
         "NOUKAI_TEST_DEV_URL": url,
-        "PYTHONPATH": f"{FOLDER}{os.pathsep}{FOLDER.parent.parent}",
+        "PYTHONPATH": f"{FOLDER}{os.pathsep}{FOLDER.parents[2]}",
         "NOUKAI_ENV": "dev",
         "NOUKAI_API_KEY": "nk_dev",
     }

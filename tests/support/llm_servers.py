@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from noukai_sdk.local.llm.providers import smollm2_engine
-from tests.servers import serve_app
+from tests.support.servers import serve_app
 
 KEY = "k"
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
