@@ -12,8 +12,7 @@ from noukai_sdk.local import Executor, Flow, Node, Workflow
 from noukai_sdk.local.engine.runner import RunState, run_steps
 from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.pool import ModelPool
-from tests.local.fakes import GET_WEATHER
-from tests.local.test_engine import workflow_of
+from tests.support.engine import GET_WEATHER, workflow_of
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ import pytest
 from noukai_sdk.local.llm.config import LlmConfig
 from noukai_sdk.local.llm.errors import LlmConfigError
 from noukai_sdk.local.llm.pool import ModelPool
-from tests.local.fakes import FakeModel
+from tests.support.engine import FakeModel
 
 pytestmark = pytest.mark.anyio
 

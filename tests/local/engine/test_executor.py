@@ -14,8 +14,7 @@ from noukai_sdk.local import Executor, LlmConfig, Node, Workflow, WorkflowError,
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.runtime.runtime import shutdown
 from noukai_sdk.models.events import StreamEvent
-from tests.local.fakes import GET_WEATHER
-from tests.local.test_engine import workflow_of
+from tests.support.engine import GET_WEATHER, workflow_of
 from tests.support.servers import wait_until
 
 Runner = Any

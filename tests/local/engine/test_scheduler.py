@@ -16,21 +16,11 @@ from noukai_sdk.local.engine.result import WorkflowResult
 from noukai_sdk.local.llm.errors import LlmAuthenticationError, LlmRateLimitError
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.local.workflow.workflow import Workflow
+from tests.support.engine import workflow_of
 
 pytestmark = pytest.mark.anyio
 
 ONE = {"message": 1}
-
-
-def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
-    """``edges="a>b a>c"``, and ``a!b`` for a condition that must be false."""
-    workflow = Workflow("test", **settings)
-    for node in nodes:
-        workflow.add_node(node)
-    for edge in edges.split():
-        source, target = edge.replace("!", ">").split(">")
-        workflow.connect(source, target, when="!" not in edge)
-    return workflow
 
 
 def failing(error: Exception, times: int) -> Callable[[Any], Any]:

@@ -19,8 +19,14 @@ from noukai_sdk.local.llm.chat import ChatDelta
 from noukai_sdk.local.workflow.flow import Flow
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.models.events import StreamEvent, Tokens
-from tests.local.fakes import GET_WEATHER, FakeModel, FakeModels, asked, tool_call
-from tests.local.test_engine import workflow_of
+from tests.support.engine import (
+    GET_WEATHER,
+    FakeModel,
+    FakeModels,
+    last_text,
+    tool_call,
+    workflow_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +62,9 @@ def kinds(events: list[Any]) -> list[str]:
 
 async def test_a_flow_of_two_steps_gives_these_events() -> None:
     state = RunState("run-1", message="hi")
-    events = await collect(chain("one", "two"), state, FakeModel(lambda r: ["<", asked(r), ">"]))
+    events = await collect(
+        chain("one", "two"), state, FakeModel(lambda r: ["<", last_text(r), ">"])
+    )
     assert kinds(events) == [
         *["step_started", "step_input", *["step_output"] * 3, "step_completed"] * 2,
         "flow_completed",
@@ -348,7 +356,7 @@ async def test_input_overrides_replace_what_a_step_takes(overrides: Any, result:
     )
     model = FakeModel()
     await collect(flow, RunState("e", message="hi", input_overrides=overrides), model)
-    assert asked(model.requests[-1]) == result
+    assert last_text(model.requests[-1]) == result
 
 
 async def test_an_override_reaches_references_to_one_of_several_parents() -> None:

@@ -13,8 +13,9 @@ import pytest
 import noukai_sdk
 from noukai_sdk import local
 from noukai_sdk.local import Executor, Node
+from noukai_sdk.local.runtime.loop_thread import loop_thread
 from noukai_sdk.local.runtime.worker_threads import DEFAULT_WORKER_THREADS, set_worker_threads
-from tests.local.test_engine import workflow_of
+from tests.support.engine import workflow_of
 from tests.support.servers import wait_until
 
 
@@ -26,7 +27,7 @@ def fresh() -> Iterator[None]:
     local.shutdown()
     threading.stack_size(stack_size)
     set_worker_threads(DEFAULT_WORKER_THREADS)
-    local.runtime.loop_thread.limit(None)
+    loop_thread.limit(None)
 
 
 def hello() -> local.Workflow:
@@ -45,7 +46,7 @@ def test_nothing_has_to_be_started_first() -> None:
 
 
 def test_a_loop_that_hangs_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local.runtime.loop_thread, "responds", lambda within: False)
+    monkeypatch.setattr(loop_thread, "responds", lambda within: False)
     assert local.health_check()["overall_healthy"] is False
 
 

@@ -205,7 +205,7 @@ def test_a_loop_that_cannot_start_says_so(
 def test_an_interrupt_cancels_the_call() -> None:
     code = """
 import os, signal, threading, anyio
-from noukai_sdk.local.loop_thread import loop_thread
+from noukai_sdk.local.runtime.loop_thread import loop_thread
 
 async def hang():
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -229,7 +229,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_closes_the_generator() -> None:
     code = """
 import os, signal, threading, anyio
-from noukai_sdk.local.loop_thread import loop_thread
+from noukai_sdk.local.runtime.loop_thread import loop_thread
 
 async def items():
     try:
@@ -258,7 +258,7 @@ except KeyboardInterrupt:
 def test_a_forked_child_starts_a_thread_of_its_own() -> None:
     code = """
 import os, warnings
-from noukai_sdk.local.loop_thread import loop_thread
+from noukai_sdk.local.runtime.loop_thread import loop_thread
 
 async def one():
     return 1

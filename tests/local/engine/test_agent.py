@@ -1,4 +1,4 @@
-"""Agent nodes: what the model is asked, what becomes of its answer, tools."""
+"""Agent nodes: what the model is last_text, what becomes of its answer, tools."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from noukai_sdk.local.llm.errors import LlmServerError
 from noukai_sdk.local.workflow import tool_functions
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.models.events import StreamEvent, Tokens
-from tests.local.fakes import GET_WEATHER, FakeModel, FakeModels, asked, tool_call
-from tests.local.test_engine import workflow_of
+from tests.support.engine import (
+    GET_WEATHER,
+    FakeModel,
+    FakeModels,
+    last_text,
+    tool_call,
+    workflow_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +98,7 @@ async def test_a_first_prompt_that_does_not_name_the_message_gets_it_below(
 ) -> None:
     model = FakeModel()
     await run(Node.agent("a", prompt), model, message="the message", parameters={"x": 1})
-    assert asked(last_request(model)) == text
+    assert last_text(last_request(model)) == text
 
 
 @pytest.mark.parametrize(
@@ -117,20 +123,20 @@ async def test_later_prompts_get_their_parents_outputs(prompt: str, text: str) -
         message="hi",
         parameters={"x": ""},
     )
-    assert asked(last_request(model)) == text
+    assert last_text(last_request(model)) == text
 
 
 async def test_nothing_is_added_where_there_is_no_message() -> None:
     model = FakeModel()
     await run(Node.agent("a", "Tell a joke"), model)
-    assert asked(last_request(model)) == "Tell a joke"
+    assert last_text(last_request(model)) == "Tell a joke"
 
 
 async def test_what_a_model_says_is_never_expanded() -> None:
     model = FakeModel(lambda request: "{{parameters.secret}}")
     nodes = [Node.agent("a"), Node.agent("b", "It said: {{node.a}}")]
     await run(nodes, model, edges="a>b", message="{{node.a}}", parameters={"secret": "s3cret"})
-    assert [asked(request) for request in model.requests] == [
+    assert [last_text(request) for request in model.requests] == [
         "{{node.a}}",
         "It said: {{parameters.secret}}",
     ]

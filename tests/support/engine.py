@@ -1,4 +1,4 @@
-"""Models and tools for tests of the engine: what they answer is said by the test."""
+"""Fake models, tools and small workflows for tests of the local engine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ from typing import Any
 import anyio
 
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
+from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.workflow import Workflow
 from noukai_sdk.models.events import Tokens
 
 GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
 
 
-def asked(request: ChatRequest) -> str:
+def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
+    """``edges="a>b a>c"``, and ``a!b`` for a condition that must be false."""
+    workflow = Workflow("test", **settings)
+    for node in nodes:
+        workflow.add_node(node)
+    for edge in edges.split():
+        source, target = edge.replace("!", ">").split(">")
+        workflow.connect(source, target, when="!" not in edge)
+    return workflow
+
+
+def last_text(request: ChatRequest) -> str:
     """The text of the last turn."""
     content = request.messages[-1]["content"]
     return content if isinstance(content, str) else content[0]["text"]
@@ -34,7 +47,7 @@ class FakeModel:
         self.requests: list[ChatRequest] = []
         self.stopped = 0
         self.closed = 0
-        self._reply = reply or (lambda request: f"<{asked(request)}>")
+        self._reply = reply or (lambda request: f"<{last_text(request)}>")
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         self.requests.append(request)
