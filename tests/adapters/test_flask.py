@@ -41,7 +41,7 @@ def app(sync_noukai: Noukai) -> Flask:
     return app
 
 
-def add_routes(app: Flask, noukai: Noukai) -> None:  # noqa: C901  # a list of routes
+def add_routes(app: Flask, noukai: Noukai) -> None:  # a list of routes
     flow = noukai.flow("grade-3")
 
     @app.post("/plain")
