@@ -21,7 +21,7 @@ from noukai_sdk.local.llm.errors import (
     LlmTimeoutError,
 )
 from noukai_sdk.local.llm.providers import open_config, short_way
-from tests.local.llm_calls import SOON, ask, asking, config
+from tests.local.llm.calls import SOON, ask, asking, config
 from tests.support.llm_servers import Exchange, FaultServer, fault_server, ok, silent, status
 
 pytestmark = pytest.mark.anyio

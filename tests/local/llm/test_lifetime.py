@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from noukai_sdk.local.llm.errors import LlmClosedError, LlmConnectionError
-from tests.local.llm_calls import happened
-from tests.local.llm_clients import ask, client_of, offline, until
+from tests.local.llm.calls import happened
+from tests.local.llm.clients import ask, client_of, offline, until
 from tests.support.llm_servers import (
     cut,
     fault_server,

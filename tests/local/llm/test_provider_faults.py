@@ -24,7 +24,7 @@ from noukai_sdk.local.llm.errors import (
     LlmTimeoutError,
 )
 from noukai_sdk.local.llm.providers import open_config
-from tests.local.llm_calls import SOON, ask, asking, config, happened
+from tests.local.llm.calls import SOON, ask, asking, config, happened
 from tests.support.llm_servers import (
     FaultServer,
     cut,

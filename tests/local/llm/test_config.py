@@ -231,16 +231,17 @@ def test_errors_survive_pickling(error: Any) -> None:
     "module",
     [
         "embeddings",
-        "llm_circuit",
-        "llm_client",
-        "llm_config",
+        "circuit",
+        "client",
+        "config",
+        "pool",
         "prices",
         "providers",
         "providers.cities",
     ],
 )
 def test_the_examples_in_the_docstrings(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"noukai_sdk.local.{module}"))
+    found = doctest.testmod(importlib.import_module(f"noukai_sdk.local.llm.{module}"))
     assert found.failed == 0
     assert found.attempted
 

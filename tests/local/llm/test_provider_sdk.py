@@ -17,7 +17,7 @@ from noukai_sdk.local.llm.errors import (
     LlmRequestError,
 )
 from noukai_sdk.local.llm.providers import open_config
-from tests.local.llm_calls import ask, asking, config, happened
+from tests.local.llm.calls import ask, asking, config, happened
 from tests.support.llm_servers import (
     KEY,
     fault_server,

@@ -17,8 +17,8 @@ from noukai_sdk.local.llm.errors import (
     LlmRequestError,
     LlmServerError,
 )
-from tests.local.llm_calls import SOON
-from tests.local.llm_clients import ask, client_of, offline, until
+from tests.local.llm.calls import SOON
+from tests.local.llm.clients import ask, client_of, offline, until
 from tests.support.llm_servers import (
     after,
     fault_server,
