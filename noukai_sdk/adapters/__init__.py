@@ -1,1 +1,1 @@
-"""Trace and replay in web applications: one module for each framework."""
+"""Trace and replay web applications: one module for each framework."""

@@ -1,38 +1,57 @@
-"""Trace and replay for any ASGI application. Imports no framework."""
+"""Trace and replay any ASGI application. Imports no framework."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
 from ..session.context import active, current_scope
 from ..session.opening import open_replay, requested_replay
 from ..session.scope import capture_scope
-from .asgi_messages import ASGIApp, Message, Receive, Send, send_answer, tagging
-from .asgi_replay import HeldAnswer
-from .responses import REPLAY_HEADER, refusal, require_client
+from .responses import (
+    REPLAY_HEADER,
+    REPORT_HEADER,
+    SESSION_HEADER,
+    Response,
+    finish_replay,
+    refuse_replay,
+    require_client,
+    session_headers,
+)
 
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..session.scope import Scope
 
+# The types of the ASGI specification: a message holds values of any type.
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_SCOPE_KEY = "noukai.scope"
 _REPLAY = REPLAY_HEADER.lower().encode()
-_MARK = "noukai.scope"
+_OWN_HEADERS = frozenset({SESSION_HEADER.lower().encode(), REPORT_HEADER.lower().encode()})
+_START_TYPES = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+)
+_ABNORMAL_CLOSURE = 1006
 
 
 class NoukaiTraceMiddleware:
-    """Runs every request, and every websocket connection, in a scope of its own.
+    """Run every request and every websocket connection in its own scope.
 
-    The answer carries ``X-Noukai-Session``. A request with ``X-Noukai-Replay: <session id>`` is
-    served from that session where ``NOUKAI_REPLAY_ENABLED`` allows it. A request that arrives
-    inside a scope (in a test, for example) and asks for no replay joins that scope.
+    The response carries ``X-Noukai-Session``. A request with ``X-Noukai-Replay: <session id>`` is
+    served from that session if ``NOUKAI_REPLAY_ENABLED`` allows it. A request that arrives inside a
+    scope (in a test, for example) without that header joins the scope.
 
     Args:
         app: The ASGI application to wrap.
         client: The client that fetches recorded sessions, sync or async.
 
     Raises:
-        TypeError: ``client`` is no client.
+        TypeError: ``client`` is not a client.
 
     Example:
         >>> app = NoukaiTraceMiddleware(app, client=noukai)  # doctest: +SKIP
@@ -44,59 +63,163 @@ class NoukaiTraceMiddleware:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in ("http", "websocket") or _is_inside(scope):
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        asked = _asked_for(scope)
-        if asked is not None and await self._is_replayed(asked, scope, receive, send):
+
+        current = current_scope()
+        # Another NoukaiTraceMiddleware is outside of this one. The key alone does not prove it: a
+        # caller may use the same dict for several requests.
+        if current is not None and _SCOPE_KEY in scope:
+            await self.app(scope, receive, send)
             return
-        session = scope[_MARK] = current_scope() or capture_scope()
+
+        for name, value in scope["headers"]:
+            if name == _REPLAY:
+                if await self._replay(bytes(value).decode("latin-1"), scope, receive, send):
+                    return
+                break
+
+        session = scope[_SCOPE_KEY] = current or capture_scope()
+        headers = session_headers(session)
+
+        # Not async: returning the server's own awaitable saves a coroutine for each message.
+        def send_with_session(message: Message) -> Awaitable[None]:
+            if message["type"] in _START_TYPES:
+                message = _with_headers(message, headers)
+            return send(message)
+
         with active(session):
-            await self.app(scope, receive, tagging(send, session))
+            await self.app(scope, receive, send_with_session)
 
-    async def _is_replayed(self, asked: str, scope: Message, receive: Receive, send: Send) -> bool:
-        """Serve a connection that asks for a replay; False where the gate is closed."""
-        wanted = None
+    async def _replay(self, header: str, scope: Message, receive: Receive, send: Send) -> bool:
+        """Serve a request that asks for a replay; return False if replay is disabled."""
+        session_id = None
         try:
-            wanted = requested_replay(asked)
-            if wanted is None:
+            requested = requested_replay(header)
+            if requested is None:
                 return False
-            session = await open_replay(wanted, self.client)
+            session_id = requested.session_id
+            session = await open_replay(requested, self.client)
         except NoukaiError as error:
-            await _refuse(error, wanted.session_id if wanted else None, scope, receive, send)
-        else:
-            await self._replay(session, scope, receive, send)
-        return True
+            if scope["type"] == "websocket":
+                await receive()  # a handshake must be received before it may be answered
+            await _send_response(refuse_replay(error, session_id), scope, send)
+            return True
 
-    async def _replay(self, session: Scope, scope: Message, receive: Receive, send: Send) -> None:
-        held = HeldAnswer(session, scope, receive, send)
-        scope[_MARK] = session
+        scope[_SCOPE_KEY] = session
+        held = HeldResponse(session, scope, receive, send)
         try:
             with active(session):
                 await self.app(scope, held.receive, held.send)
-        except Exception as error:  # noqa: BLE001  # conclude() raises it again or answers with it
-            await held.conclude(error)
+        except Exception as error:  # noqa: BLE001  # finish() raises it again or responds with it
+            await held.finish(error)
         else:
-            await held.conclude(None)
+            await held.finish(None)
         finally:
             session.end()
+        return True
 
 
-def _is_inside(scope: Message) -> bool:
-    """True below another middleware of ours. The mark alone is not enough: it may be left over."""
-    return _MARK in scope and current_scope() is not None
+class HeldResponse:
+    """Hold the response of a replayed request back until the result of the replay is known.
+
+    Messages wait until the application returns, or until it sends a second body part with content.
+    From then on the response is a stream, and each message is sent at once. A websocket's messages
+    are never held once the handshake is accepted, because the client must be able to reply.
+
+    Args:
+        session: The scope of the replay.
+        scope, receive, send: Those of the connection.
+    """
+
+    def __init__(self, session: Scope, scope: Message, receive: Receive, send: Send) -> None:
+        self._session = session
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._held: list[Message] = []
+        self._status: int | None = None
+        self._has_content = False
+        self._released = False
+        self._complete = False
+        self._client_left = False
+
+    async def receive(self) -> Message:
+        """Receive a message for the application, and note whether the client has left."""
+        if self._complete and not self._released and self._scope["type"] == "http":
+            # Servers send this message at the end of a response. They have not got the response
+            # yet, so waiting for theirs would take forever.
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not (self._released and self._complete):
+            self._client_left = True
+        elif message["type"] == "websocket.disconnect":
+            self._client_left = message.get("code") == _ABNORMAL_CLOSURE
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Hold a message of the application, or send it if the response is a stream."""
+        kind = message["type"]
+        if kind.endswith("http.response.start"):
+            self._status = message["status"]
+        elif kind.endswith("http.response.body"):
+            self._complete = not message.get("more_body", False)
+        # Extensions send a file by its path or its handle instead of a body.
+        has_content = bool(message.get("body") or "path" in message or "file" in message)
+        self._held.append(message)
+        if self._released or "http.response." not in kind or (has_content and self._has_content):
+            await self._release()
+        self._has_content = self._has_content or has_content
+
+    async def _release(self) -> None:
+        self._released = True
+        held, self._held = self._held, []
+        for message in held:
+            if message["type"] in _START_TYPES:
+                message = _with_headers(message, session_headers(self._session))  # noqa: PLW2901
+            await self._send(message)
+
+    async def finish(self, failure: Exception | None) -> None:
+        """End the replay and send the held response, or the replay's error response.
+
+        Args:
+            failure: The exception that the application raised. Raised again, unless it comes from
+                the replay and the error response could be sent.
+        """
+        if not self._client_left:
+            response = finish_replay(self._session, failure, self._status)
+            if response is not None and not self._released:
+                await _send_response(response, self._scope, self._send)
+                return
+            # An incomplete response is dropped: the server or a middleware outside of this one can
+            # still respond to the exception.
+            if not self._released and (failure is None or self._complete):
+                await self._release()
+        if failure is not None:
+            raise failure
 
 
-def _asked_for(scope: Message) -> str | None:
-    for name, value in scope["headers"]:
-        if name == _REPLAY:
-            return bytes(value).decode("latin-1")
-    return None
+def _with_headers(start: Message, headers: Iterable[tuple[str, str]]) -> Message:
+    """Return ``start`` with our headers, without those that a gateway passed on from elsewhere.
+
+    The result is a new message, because an application may send the same object every time.
+    """
+    raw = [header for header in start.get("headers", ()) if header[0].lower() not in _OWN_HEADERS]
+    for name, value in headers:
+        raw.append((name.lower().encode(), value.encode()))
+    return {**start, "headers": raw}
 
 
-async def _refuse(
-    error: NoukaiError, session_id: str | None, scope: Message, receive: Receive, send: Send
-) -> None:
+async def _send_response(response: Response, scope: Message, send: Send) -> None:
+    """Send a complete response, also to a websocket handshake."""
+    prefix = ""
     if scope["type"] == "websocket":
-        await receive()  # a handshake may only be answered once it was read
-    await send_answer(refusal(error, session_id), scope, send)
+        if "websocket.http.response" not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        prefix = "websocket."
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    start = {"type": f"{prefix}http.response.start", "status": response.status, "headers": headers}
+    await send(start)
+    await send({"type": f"{prefix}http.response.body", "body": response.body})

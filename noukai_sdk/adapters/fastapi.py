@@ -1,11 +1,11 @@
-"""Trace and replay for FastAPI.
+"""Trace and replay FastAPI applications.
 
 ::
 
     app = FastAPI()
     app.add_middleware(NoukaiTraceMiddleware, client=noukai)
 
-or, where unhandled 500s are to carry the session header as well, ``instrument(app, client=noukai)``.
+To add the session header to unhandled 500s as well, use ``instrument(app, client=noukai)`` instead.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Trace and replay for Flask."""
+"""Trace and replay Flask applications."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ReplayError
-from .responses import error_answer, require_client
+from .responses import error_response, require_client
 from .wsgi import NoukaiTraceMiddleware
 
 if TYPE_CHECKING:
@@ -22,15 +21,16 @@ _NAME = "noukai_trace"
 class NoukaiTrace:
     """The Flask extension.
 
-    Every request of the application runs in a scope, every answer carries ``X-Noukai-Session``
-    (an unhandled 500 too), and a ``ReplayError`` that a view raises becomes a JSON answer.
+    Every request of the application runs in its own scope, every response carries
+    ``X-Noukai-Session`` (an unhandled 500 too), and a ``ReplayError`` that a view raises becomes a
+    JSON response.
 
     Args:
-        app: Traced at once where it is given; otherwise call :meth:`init_app`.
+        app: The application to trace at once. Without it, call :meth:`init_app` later.
         client: The client that fetches recorded sessions, sync or async.
 
     Raises:
-        TypeError: ``client`` is no client.
+        TypeError: ``client`` is not a client.
 
     Example:
         >>> noukai_trace = NoukaiTrace(client=noukai)      # doctest: +SKIP
@@ -48,14 +48,14 @@ class NoukaiTrace:
             self.init_app(app)
 
     def init_app(self, app: Flask, *, client: Noukai | AsyncNoukai | None = None) -> None:
-        """Trace ``app``. A second time for the same application does nothing.
+        """Trace ``app``. A second call for the same application does nothing.
 
         Args:
             app: The application.
-            client: In place of the extension's own.
+            client: Replaces the extension's own client.
 
         Raises:
-            TypeError: There is no client, or it is none of ours; or ``app`` is no Flask application.
+            TypeError: There is no valid client, or ``app`` is not a Flask application.
         """
         if not hasattr(app, "wsgi_app"):
             raise TypeError(f"app must be a Flask application, not {app!r}")
@@ -63,9 +63,14 @@ class NoukaiTrace:
         if _NAME in app.extensions:
             return
         app.extensions[_NAME] = self
-        app.register_error_handler(ReplayError, _answer(app))
-        # Flask's own place for WSGI middleware is this attribute.
-        app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # as Flask documents it
+
+        def respond(error: ReplayError) -> Response:
+            response = error_response(error, report=error.report)
+            return app.response_class(response.body, response.status, list(response.headers))
+
+        app.register_error_handler(ReplayError, respond)
+        # Flask's documented place for WSGI middleware is this attribute.
+        app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # see above
             app.wsgi_app, client=chosen
         )
 
@@ -74,22 +79,14 @@ def init_noukai_trace(app: Flask, *, client: Noukai | AsyncNoukai) -> None:
     """Trace a Flask application: :class:`NoukaiTrace` in one call.
 
     Args:
-        app: The application. A second time for the same one does nothing.
+        app: The application. A second call for the same one does nothing.
         client: The client that fetches recorded sessions, sync or async.
 
     Raises:
-        TypeError: ``client`` is no client.
+        TypeError: ``client`` is not a client.
 
     Example:
         >>> app = Flask(__name__)                     # doctest: +SKIP
         >>> init_noukai_trace(app, client=noukai)     # doctest: +SKIP
     """
     NoukaiTrace(app, client=client)
-
-
-def _answer(app: Flask) -> Callable[[ReplayError], Response]:
-    def answer(error: ReplayError) -> Response:
-        said = error_answer(error, report=error.report)
-        return app.response_class(said.body, said.status, list(said.headers))
-
-    return answer

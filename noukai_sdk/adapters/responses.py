@@ -1,4 +1,4 @@
-"""What every adapter says over HTTP, with no I/O: header names, verdicts and error answers."""
+"""Build the headers and error responses that all adapters share. No I/O."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ REPORT_HEADER = "X-Noukai-Replay-Report"
 
 logger = logging.getLogger("noukai_sdk")
 
+# The first class that matches decides.
 _ERRORS: tuple[tuple[type[NoukaiError], int, str], ...] = (
     (ReplayForbiddenError, 403, "replay_forbidden"),
     (ReplaySessionNotFoundError, 404, "replay_not_found"),
@@ -41,7 +42,7 @@ _ERRORS: tuple[tuple[type[NoukaiError], int, str], ...] = (
     (NoukaiError, 502, "replay_unavailable"),
 )
 
-# These say nothing that the service said: it could speak of somebody else's session.
+# The service's own message may describe a session of another organization, so it is not repeated.
 _FIXED_MESSAGES = {
     "replay_forbidden": "This API key may not replay that session.",
     "replay_not_found": "The service knows no session of this id.",
@@ -50,21 +51,16 @@ _FIXED_MESSAGES = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One whole HTTP answer."""
+class Response:
+    """A complete HTTP response."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
-    @property
-    def status_line(self) -> str:
-        """Status and reason, as WSGI wants it."""
-        return f"{self.status} {HTTPStatus(self.status).phrase}"
-
 
 def require_client(client: Any) -> Any:
-    """``client``, where it is one of ours.
+    """Return ``client`` if it is a Noukai client.
 
     Raises:
         TypeError: It is not.
@@ -75,7 +71,7 @@ def require_client(client: Any) -> Any:
 
 
 def session_headers(scope: Scope) -> list[tuple[str, str]]:
-    """What an answer from inside ``scope`` carries, as things stand."""
+    """Return the headers that ``scope`` adds to a response, with the replay report as it is now."""
     headers = []
     if scope.session_id is not None:
         headers.append((SESSION_HEADER, scope.session_id))
@@ -84,105 +80,100 @@ def session_headers(scope: Scope) -> list[tuple[str, str]]:
     return headers
 
 
-def refusal(error: NoukaiError, session_id: str | None) -> Answer:
-    """The answer where a replay could not begin. ``session_id`` is None for a malformed one."""
-    logger.warning("replay of session %s refused: %s", session_id, error)
-    headers = [(SESSION_HEADER, session_id)] if session_id is not None else []
-    return error_answer(error, headers=headers)
-
-
-def verdict(scope: Scope, failure: Exception | None, status: int | None) -> Answer | None:
-    """What a replay comes to, now that the application has ended.
+def refuse_replay(error: NoukaiError, session_id: str | None) -> Response:
+    """Log why a replay could not start and return the error response.
 
     Args:
-        scope: Settled here, where the application has ended well.
-        failure: What the application raised.
-        status: What the application wants to answer, None where it has not said.
+        error: The reason.
+        session_id: The session in the request's header, None if the header is malformed.
+    """
+    logger.warning("replay of session %s refused: %s", session_id, error)
+    headers = [(SESSION_HEADER, session_id)] if session_id is not None else []
+    return error_response(error, headers=headers)
+
+
+def finish_replay(scope: Scope, failure: Exception | None, status: int | None) -> Response | None:
+    """End a replay and return the error response that replaces the application's, if there is one.
+
+    Args:
+        scope: The scope of the replay.
+        failure: The exception that the application raised.
+        status: The status of the application's response, None if it has not started one.
 
     Returns:
-        What to answer instead, None where the application's own answer stands.
+        None if the replay went well, or if ``failure`` has nothing to do with it.
     """
-    found = None if failure is None else _replay_error_in(failure)
-    error = found or _unsettled(scope, failure)
+    error = next((e for e in _chain(failure, set()) if isinstance(e, ReplayError)), None)
+    later_failure = None
+    if error is None:
+        try:
+            scope.settle()
+        except ReplayError as unsettled:
+            # An application that failed makes no further calls, so leftovers are expected then. A
+            # miss that it caught is often the reason why it failed later.
+            if failure is None or not isinstance(unsettled, ReplayLeftoverError):
+                error, later_failure = unsettled, failure
     scope.end()
     if error is None:
         return None
-    other = (
-        failure if found is None else None
-    )  # said nowhere else: the answer is not the application's
-    summary = scope.report.summary()
+    note = ""
+    if later_failure is not None:
+        note = f" (The application continued, and failed with {type(later_failure).__name__}.)"
+    # A redirect to the login page, a 401 or a 422 often explains calls that were not made.
+    elif isinstance(error, ReplayLeftoverError) and (status or 0) >= HTTPStatus.MULTIPLE_CHOICES:
+        note = f" (The application had responded with {status}.)"
     logger.warning(
-        "replay of session %s: %s [%s]", scope.session_id, error, summary, exc_info=other
+        "replay of session %s: %s [%s]",
+        scope.session_id,
+        error,
+        scope.report.summary(),
+        # This is the only place that reports it: the response carries the replay's error.
+        exc_info=later_failure,
     )
-    note = _note(error, other, status)
-    return error_answer(error, note=note, headers=session_headers(scope), report=scope.report)
+    return error_response(error, note=note, headers=session_headers(scope), report=scope.report)
 
 
-def _note(error: ReplayError, failure: Exception | None, status: int | None) -> str:
-    """What else there is to say of an application whose answer is replaced."""
-    if failure is not None:
-        return f" (The application went on, and failed with {type(failure).__name__}.)"
-    # Calls that were never made often have their reason here: a 303 to the login, a 401, a 422.
-    hidden = isinstance(error, ReplayLeftoverError) and (status or 0) >= HTTPStatus.MULTIPLE_CHOICES
-    return f" (The application had answered {status}.)" if hidden else ""
-
-
-def error_answer(
+def error_response(
     error: NoukaiError,
     *,
     note: str = "",
     headers: Sequence[tuple[str, str]] = (),
     report: ReplayReport | None = None,
-) -> Answer:
-    """The JSON answer that tells of ``error``."""
+) -> Response:
+    """Return the JSON response for ``error``, with ``note`` appended to its message."""
     status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(error, kind))
+    if code != "replay_unavailable":
+        message = _FIXED_MESSAGES.get(code) or error.message
+    # The error's own text may quote an address or a header, so it goes to the log only.
+    elif isinstance(error, APIConnectionError):
+        message = "The service that holds the session could not be reached; see this server's log."
+    else:
+        with_status = f" with {error.status_code}" if error.status_code else ""
+        message = (
+            f"The service that holds the session refused{with_status} ({type(error).__name__}); "
+            "see this server's log."
+        )
     content = {
         "error": code,
-        "message": _message(error, code) + note,
+        "message": message + note,
         "report": report.as_dict() if report is not None else None,
     }
     body = json.dumps(content).encode()
-    own = (
+    own_headers = (
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
-        # 404 and 410 may be cached unless they say otherwise, and this is one replay's answer.
+        # Caches may keep a 404 or 410 without this header, and another replay may succeed.
         ("Cache-Control", "no-store"),
     )
-    return Answer(status, (*own, *headers), body)
-
-
-def _message(error: NoukaiError, code: str) -> str:
-    if code != "replay_unavailable":
-        return _FIXED_MESSAGES.get(code) or error.message
-    # The error's own text may quote an address or a header: that is for the log only.
-    if isinstance(error, APIConnectionError):
-        return "The service that holds the session could not be reached; see this server's log."
-    status = f" with {error.status_code}" if error.status_code else ""
-    name = type(error).__name__
-    return f"The service that holds the session refused{status} ({name}); see this server's log."
-
-
-def _unsettled(scope: Scope, failure: Exception | None) -> ReplayError | None:
-    try:
-        scope.settle()
-    except ReplayLeftoverError as error:
-        # Who fails makes no more calls. But a miss that was caught is often why.
-        return error if failure is None else None
-    except ReplayError as error:
-        return error
-    return None
-
-
-def _replay_error_in(failure: BaseException) -> ReplayError | None:
-    """The replay's error behind what an application raised: itself, a cause, or part of a group."""
-    return next((error for error in _chain(failure, set()) if isinstance(error, ReplayError)), None)
+    return Response(status, (*own_headers, *headers), body)
 
 
 def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """Yield ``error``, its causes and contexts, and the members of exception groups."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
     yield error
-    # Groups are an attribute here, not a class: Python 3.10 has no ExceptionGroup.
+    # Python 3.10 has no ExceptionGroup class; backports have the same attribute.
     for part in (*getattr(error, "exceptions", ()), error.__cause__, error.__context__):
         yield from _chain(part, seen)

@@ -1,4 +1,4 @@
-"""Trace and replay for Starlette."""
+"""Trace and replay Starlette applications."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
     """Trace an application from outside all its layers.
 
     ``app.add_middleware(NoukaiTraceMiddleware, client=...)`` puts the middleware inside the layer
-    that answers unhandled exceptions, so those 500s carry no ``X-Noukai-Session``. This puts it
-    around that layer too. Both together act once.
+    that responds to unhandled exceptions, so those 500s carry no ``X-Noukai-Session``. This function
+    puts it around that layer too. If both are used, only the outer one acts.
 
     Args:
-        app: Before or after its routes and middleware are added.
+        app: The application; routes and middleware may be added before or after.
         client: The client that fetches recorded sessions, sync or async.
 
     Returns:
         ``app`` itself.
 
     Raises:
-        TypeError: ``client`` is no client, or ``app`` no Starlette or FastAPI application.
+        TypeError: ``client`` is not a client, or ``app`` is not a Starlette or FastAPI application.
 
     Example:
         >>> app = instrument(FastAPI(), client=noukai)  # doctest: +SKIP
@@ -46,8 +46,8 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
     def build_traced() -> ASGIApp:
         return NoukaiTraceMiddleware(build(), client=client)
 
-    # Starlette has no hook outside its error layer: this one application gets its own method.
-    app.build_middleware_stack = build_traced  # type: ignore[method-assign]  # the one seam around the whole stack
+    # Starlette has no hook outside its error layer, so this application's own method is replaced.
+    app.build_middleware_stack = build_traced  # type: ignore[method-assign]  # see above
     if app.middleware_stack is not None:
         app.middleware_stack = NoukaiTraceMiddleware(app.middleware_stack, client=client)
     return app

@@ -1,43 +1,57 @@
-"""Trace and replay for any WSGI application. Imports no framework."""
+"""Trace and replay any WSGI application. Imports no framework."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
 from ..session.context import context_with, current_scope
 from ..session.opening import open_replay_sync, requested_replay
 from ..session.scope import capture_scope
-from .responses import REPLAY_HEADER, refusal, require_client
-from .wsgi_messages import ScopedBody, is_file, send_answer, tagging
-from .wsgi_replay import replayed
+from .responses import (
+    REPLAY_HEADER,
+    REPORT_HEADER,
+    SESSION_HEADER,
+    Response,
+    finish_replay,
+    refuse_replay,
+    require_client,
+    session_headers,
+)
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from ..client import AsyncNoukai, Noukai
+    from ..session.scope import Scope
 
+Header = tuple[str, str]
+
+_SCOPE_KEY = "noukai.scope"
 _REPLAY = "HTTP_" + REPLAY_HEADER.upper().replace("-", "_")
-_MARK = "noukai.scope"
+_OWN_HEADERS = frozenset({SESSION_HEADER.lower(), REPORT_HEADER.lower()})
 
 
 class NoukaiTraceMiddleware:
-    """Runs every request in a scope of its own, the steps of its body included.
+    """Run every request in its own scope, including each step of its response body.
 
-    The application, its body and its ``close()`` run in one copy of the thread's context, so that
-    nothing that they set there reaches the thread's next request.
+    The application, its body and the body's ``close()`` run in one copy of the thread's context, so
+    context variables that they set do not reach the thread's next request.
 
-    The answer carries ``X-Noukai-Session``. A request with ``X-Noukai-Replay: <session id>`` is
-    served from that session where ``NOUKAI_REPLAY_ENABLED`` allows it. A request that arrives
-    inside a scope (in a test, for example) and asks for no replay joins that scope.
+    The response carries ``X-Noukai-Session``. A request with ``X-Noukai-Replay: <session id>`` is
+    served from that session if ``NOUKAI_REPLAY_ENABLED`` allows it. A request that arrives inside a
+    scope (in a test, for example) without that header joins the scope.
 
     Args:
         app: The WSGI application to wrap.
         client: The client that fetches recorded sessions, sync or async.
 
     Raises:
-        TypeError: ``client`` is no client.
+        TypeError: ``client`` is not a client.
 
     Example:
         >>> app.wsgi_app = NoukaiTraceMiddleware(app.wsgi_app, client=noukai)  # doctest: +SKIP
@@ -49,33 +63,223 @@ class NoukaiTraceMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        if _MARK in environ and current_scope() is not None:
-            return self.app(environ, start_response)  # below another middleware of ours
-        asked = environ.get(_REPLAY)
-        if asked is not None:
-            body = self._replayed(asked, environ, start_response)
-            if body is not None:
-                return body
-        session = environ[_MARK] = current_scope() or capture_scope()
+        current = current_scope()
+        # Another NoukaiTraceMiddleware is outside of this one. The key alone does not prove it: a
+        # caller may use the same dict for several requests.
+        if current is not None and _SCOPE_KEY in environ:
+            return self.app(environ, start_response)
+
+        header = environ.get(_REPLAY)
+        if header is not None:
+            replayed = self._replay(header, environ, start_response)
+            if replayed is not None:
+                return replayed
+
+        session = environ[_SCOPE_KEY] = current or capture_scope()
+        own_headers = session_headers(session)
+
+        def start_with_session(
+            status: str, headers: list[Header], *exc_info: Any
+        ) -> Callable[[bytes], object]:
+            return start_response(status, _with_headers(headers, own_headers), *exc_info)
+
         context = context_with(session)
-        body = context.run(self.app, environ, tagging(start_response, session))
-        # A list runs no code of the application, and servers look at its length.
-        if type(body) is list or is_file(body, environ):
+        body = context.run(self.app, environ, start_with_session)
+        # Reading a list runs no code of the application, and servers use its length.
+        if type(body) is list or _is_file(body, environ):
             return body
         return ScopedBody(body, context)
 
-    def _replayed(
-        self, asked: str, environ: WSGIEnvironment, start_response: StartResponse
+    def _replay(
+        self, header: str, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes] | None:
-        """Serve a request that asks for a replay; None where the gate is closed."""
-        wanted = None
+        """Serve a request that asks for a replay; return None if replay is disabled."""
+        session_id = None
         try:
-            wanted = requested_replay(asked)
-            if wanted is None:
+            requested = requested_replay(header)
+            if requested is None:
                 return None
-            session = open_replay_sync(wanted, self.client)
+            session_id = requested.session_id
+            session = open_replay_sync(requested, self.client)
         except NoukaiError as error:
-            refused = refusal(error, wanted.session_id if wanted else None)
-            return send_answer(refused, environ, start_response)
-        environ[_MARK] = session
-        return replayed(self.app, session, environ, start_response)
+            return _send_response(refuse_replay(error, session_id), environ, start_response)
+
+        environ[_SCOPE_KEY] = session
+        held = HeldResponse(session, environ, start_response)
+        context = context_with(session)
+        body: ScopedBody | None = None
+        try:
+            result = context.run(self.app, environ, held.start_response)
+            if _is_file(result, environ):
+                return held.finish(result)
+            body = ScopedBody(result, context)
+            for part in body:
+                if not held.hold(part):
+                    return StreamedBody(session, held.parts, body)
+            body.close()
+        except Exception as failure:  # noqa: BLE001  # finish() raises it again or responds with it
+            if body is not None:
+                body.close()
+            return held.finish((), failure)
+        return held.finish(held.parts)
+
+
+class ScopedBody:
+    """Run each step of a response body in its own context.
+
+    No context variable stays set in the thread, even if the server drops the body half way.
+    """
+
+    __slots__ = ("_close", "_next", "_run")
+
+    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+        self._run = context.run
+        self._close = getattr(body, "close", None)
+        self._next = context.run(iter, body).__next__
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._run(self._next)
+
+    def close(self) -> None:
+        """Close the application's body, once."""
+        close, self._close = self._close, None
+        if close is not None:
+            self._run(close)
+
+    def __del__(self) -> None:
+        # Some servers and test clients drop a body without closing it. Generators in it reset
+        # context variables when they end, which fails in any other context.
+        self.close()
+
+
+class HeldResponse:
+    """Hold the response of a replayed request back until the result of the replay is known.
+
+    The parts of the body wait until the application has ended, or until it yields a second part with
+    content. From then on the response is a stream, and each part is passed on at once.
+
+    Attributes:
+        parts: The held parts of the body, in order.
+    """
+
+    def __init__(
+        self, session: Scope, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> None:
+        self.parts: list[bytes] = []
+        self._session = session
+        self._environ = environ
+        self._start_response = start_response
+        self._start: tuple[str, list[Header]] | None = None
+        self._released = False
+        self._write: Callable[[bytes], object] | None = None
+
+    def start_response(
+        self, status: str, headers: list[Header], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """Hold status and headers; the application calls this function."""
+        if self._released:
+            return self._start_response(status, headers, exc_info)
+        if self._start is not None and exc_info is None:
+            raise AssertionError("start_response was called a second time without exc_info")
+        self._start = (status, headers)
+        return self.write
+
+    def write(self, part: bytes) -> None:
+        """Hold a part, or write it if the response is a stream; the application calls this."""
+        if self.hold(part):
+            return
+        assert self._write is not None  # an application that writes has called start_response
+        while self.parts:
+            self._write(self.parts.pop(0))
+
+    def hold(self, part: bytes) -> bool:
+        """Add a part of the body; return False if the response is a stream."""
+        if part and any(self.parts):
+            self._release()
+        self.parts.append(part)
+        return not self._released
+
+    def _release(self) -> None:
+        """Start the response, unless it is started or the application has not called for it."""
+        if self._start is None or self._released:
+            return
+        self._released = True
+        status, headers = self._start
+        own_headers = session_headers(self._session)
+        self._write = self._start_response(status, _with_headers(headers, own_headers))
+
+    def finish(self, body: Iterable[bytes], failure: Exception | None = None) -> Iterable[bytes]:
+        """End the replay and return ``body``, or the body of the replay's error response.
+
+        Args:
+            body: The application's body.
+            failure: The exception that the application raised. Raised again, unless it comes from
+                the replay and the error response can be sent.
+        """
+        status = int(self._start[0].split()[0]) if self._start else None
+        response = finish_replay(self._session, failure, status)
+        if response is not None and not self._released:
+            getattr(body, "close", lambda: None)()
+            return _send_response(response, self._environ, self._start_response)
+        if failure is not None:
+            raise failure
+        self._release()
+        return body
+
+
+class StreamedBody:
+    """Pass on the rest of a streamed body, and end the replay when the server closes it."""
+
+    def __init__(self, session: Scope, held: list[bytes], rest: ScopedBody) -> None:
+        self._session = session
+        self._held = held
+        self._rest = rest
+        self._exhausted = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._held:
+            return self._held.pop(0)
+        try:
+            return next(self._rest)
+        except StopIteration:
+            self._exhausted = True
+            raise
+        except Exception as failure:
+            finish_replay(self._session, failure, None)
+            raise
+
+    def close(self) -> None:
+        """Close the application's body, and log the replay's result if the client read all of it."""
+        try:
+            self._rest.close()
+            if self._exhausted:
+                self._exhausted = False
+                finish_replay(self._session, None, None)
+        finally:
+            self._session.end()
+
+
+def _with_headers(headers: Iterable[Header], own_headers: Iterable[Header]) -> list[Header]:
+    """Return ``headers`` with ours, without those that a gateway passed on from elsewhere."""
+    return [*[each for each in headers if each[0].lower() not in _OWN_HEADERS], *own_headers]
+
+
+def _send_response(
+    response: Response, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Start a complete response and return its body."""
+    status_line = f"{response.status} {HTTPStatus(response.status).phrase}"
+    start_response(status_line, list(response.headers))
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+
+def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Return True for a body that the server can send faster if it gets it unwrapped."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
