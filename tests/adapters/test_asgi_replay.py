@@ -210,7 +210,7 @@ async def test_a_leftover_behind_an_error_answer_says_so(app: App) -> None:
         await send(part(b"", more=False))
 
     app.calls, app.respond = 0, unprocessable
-    assert "answered 422" in said(await app.replay(session).run())["message"]
+    assert "responded with 422" in said(await app.replay(session).run())["message"]
 
 
 async def test_a_swallowed_miss_is_still_an_error(app: App) -> None:

@@ -190,7 +190,7 @@ def test_a_leftover_behind_an_error_answer_says_so(app: App) -> None:
         return []
 
     app.calls, app.respond = 0, unprocessable
-    assert "answered 422" in said(app.replay(session).run())["message"]
+    assert "responded with 422" in said(app.replay(session).run())["message"]
 
 
 def test_a_swallowed_miss_is_still_an_error(app: App) -> None:
@@ -390,7 +390,7 @@ def test_an_answer_may_be_replaced_while_it_waits(app: App) -> None:
 
     def replaces(start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
-        with pytest.raises(AssertionError, match="twice"):
+        with pytest.raises(AssertionError, match="second time"):
             start_response("200 OK", [])
         try:
             raise KeyError("mine")

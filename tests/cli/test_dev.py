@@ -172,7 +172,7 @@ def test_sessions_outlive_a_crash(tmp_path: Path) -> None:
 
 SLOW = """
 import anyio, sys
-from noukai_sdk.local.providers.offline import OfflineModel
+from noukai_sdk.local.llm.providers.offline import OfflineModel
 
 async def hold(self, request):
     await anyio.sleep_forever()

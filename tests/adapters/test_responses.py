@@ -27,11 +27,11 @@ from noukai_sdk import (
     ReplaySessionNotFoundError,
 )
 from noukai_sdk.adapters.responses import (
-    error_answer,
-    refusal,
+    error_response,
+    refuse_replay,
     require_client,
     session_headers,
-    verdict,
+    finish_replay,
 )
 from noukai_sdk.models.reports import ReportEntry
 from noukai_sdk.session.scope import Scope, capture_scope
@@ -73,7 +73,7 @@ class Replay(Scope):
     ],
 )
 def test_every_error_has_its_answer(error: type[NoukaiError], status: int, code: str) -> None:
-    answer = error_answer(error("what went wrong", status_code=status))
+    answer = error_response(error("what went wrong", status_code=status))
     content = json.loads(answer.body)
     assert answer.status == status
     assert content["error"] == code
@@ -83,10 +83,6 @@ def test_every_error_has_its_answer(error: type[NoukaiError], status: int, code:
     assert headers["Content-Type"] == "application/json"
     assert headers["Content-Length"] == str(len(answer.body))
     assert headers["Cache-Control"] == "no-store"
-
-
-def test_status_lines_have_their_reason() -> None:
-    assert error_answer(ReplayForbiddenError("x")).status_line == "403 Forbidden"
 
 
 @pytest.mark.parametrize(
@@ -100,27 +96,27 @@ def test_status_lines_have_their_reason() -> None:
     ],
 )
 def test_what_the_service_said_of_others_stays_out_of_the_answer(error: NoukaiError) -> None:
-    body = error_answer(error).body.decode()
+    body = error_response(error).body.decode()
     assert "evil-corp" not in body
     assert "nk_secret" not in body
 
 
 def test_the_replays_own_errors_say_what_happened() -> None:
-    assert b"grade-3 #2" in error_answer(ReplayMissError("no recording for grade-3 #2")).body
+    assert b"grade-3 #2" in error_response(ReplayMissError("no recording for grade-3 #2")).body
 
 
 def test_an_unreachable_service_and_a_refusing_one_read_differently() -> None:
-    assert b"could not be reached" in error_answer(APIConnectionError("x")).body
-    assert b"refused with 401" in error_answer(AuthenticationError("x", status_code=401)).body
-    assert b"refused (NoukaiError)" in error_answer(NoukaiError("x")).body
+    assert b"could not be reached" in error_response(APIConnectionError("x")).body
+    assert b"refused with 401" in error_response(AuthenticationError("x", status_code=401)).body
+    assert b"refused (NoukaiError)" in error_response(NoukaiError("x")).body
 
 
 def test_a_refusal_names_the_session_that_was_asked_for(caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "noukai_sdk")
-    answer = refusal(ReplaySessionNotFoundError("no such session"), "abc-123")
+    answer = refuse_replay(ReplaySessionNotFoundError("no such session"), "abc-123")
     assert ("X-Noukai-Session", "abc-123") in answer.headers
     assert "abc-123" in caplog.text
-    malformed = refusal(ReplayInvalidSessionError("bad"), None)
+    malformed = refuse_replay(ReplayInvalidSessionError("bad"), None)
     assert "X-Noukai-Session" not in dict(malformed.headers)
 
 
@@ -136,7 +132,7 @@ def test_session_headers() -> None:
 
 def test_a_clean_replay_lets_the_answer_stand() -> None:
     scope = Replay()
-    assert verdict(scope, None, 200) is None
+    assert finish_replay(scope, None, 200) is None
     assert scope.ended
 
 
@@ -144,7 +140,7 @@ def test_what_settling_raises_becomes_the_answer(caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "noukai_sdk")
     scope = Replay(ReplayMissError("no recording"))
     scope.report.misses.append(ReportEntry("grade-3", "execute", 1))
-    answer = verdict(scope, None, 200)
+    answer = finish_replay(scope, None, 200)
     assert answer
     content = json.loads(answer.body)
     assert (answer.status, content["error"], content["message"]) == (
@@ -159,26 +155,28 @@ def test_what_settling_raises_becomes_the_answer(caplog: Any) -> None:
 
 @pytest.mark.parametrize("status", [302, 422])
 def test_leftovers_behind_another_answer_say_which_that_was(status: int) -> None:
-    answer = verdict(Replay(ReplayLeftoverError("left: grade-3 #1")), None, status)
+    answer = finish_replay(Replay(ReplayLeftoverError("left: grade-3 #1")), None, status)
     assert answer
     assert json.loads(answer.body)["message"] == (
-        f"left: grade-3 #1 (The application had answered {status}.)"
+        f"left: grade-3 #1 (The application had responded with {status}.)"
     )
     for status, error in ((200, ReplayLeftoverError("left")), (500, ReplayMissError("missed"))):
-        answer = verdict(Replay(error), None, status)
+        answer = finish_replay(Replay(error), None, status)
         assert answer
         assert b"application" not in answer.body
 
 
 def test_a_miss_that_was_caught_comes_before_what_it_led_to(caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "noukai_sdk")
-    answer = verdict(Replay(ReplayMissError("missed")), AttributeError("of None"), 500)
+    answer = finish_replay(Replay(ReplayMissError("missed")), AttributeError("of None"), 500)
     assert answer
     assert json.loads(answer.body)["message"] == (
-        "missed (The application went on, and failed with AttributeError.)"
+        "missed (The application continued, and failed with AttributeError.)"
     )
     assert "AttributeError: of None" in caplog.text
-    assert verdict(Replay(ReplayLeftoverError("left")), AttributeError("of None"), 500) is None
+    assert (
+        finish_replay(Replay(ReplayLeftoverError("left")), AttributeError("of None"), 500) is None
+    )
 
 
 def raised(*errors: Exception) -> Exception:
@@ -215,7 +213,7 @@ def caused() -> Exception:
 )
 def test_a_failure_is_looked_through_for_the_replays_error(failure: Exception) -> None:
     scope = Replay(ReplayLeftoverError("never asked"))
-    answer = verdict(scope, failure, None)
+    answer = finish_replay(scope, failure, None)
     assert answer
     assert json.loads(answer.body)["message"] == "missed"
     assert scope.ended
@@ -224,7 +222,7 @@ def test_a_failure_is_looked_through_for_the_replays_error(failure: Exception) -
 def test_another_failure_is_the_applications_own_and_nothing_settles() -> None:
     failure = ValueError("x")
     failure.__context__ = failure
-    assert verdict(Replay(ReplayLeftoverError("left")), failure, None) is None
+    assert finish_replay(Replay(ReplayLeftoverError("left")), failure, None) is None
 
 
 @pytest.mark.parametrize("thing", [None, "nk_key", Noukai, object()])
