@@ -28,10 +28,10 @@ from noukai_sdk import (
 )
 from noukai_sdk.adapters.responses import (
     error_response,
+    finish_replay,
     refuse_replay,
     require_client,
     session_headers,
-    finish_replay,
 )
 from noukai_sdk.models.reports import ReportEntry
 from noukai_sdk.session.scope import Scope, capture_scope
