@@ -62,12 +62,12 @@ if TYPE_CHECKING:
     from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
     from .run import AsyncRun as AsyncRun
     from .run import Run as Run
-    from .session.context import current_session_id as current_session_id
     from .session.lost_scope import LostScopeWarning as LostScopeWarning
     from .session.opening import trace_scope as trace_scope
     from .session.opening import trace_scope_sync as trace_scope_sync
     from .session.recording_scope import LateCallWarning as LateCallWarning
     from .session.scope import Scope as Scope
+    from .session.scope import current_session_id as current_session_id
     from .session.threads import ContextThreadPoolExecutor as ContextThreadPoolExecutor
     from .session.threads import copy_scope as copy_scope
     from .session.trace import trace as trace
@@ -118,11 +118,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "models.traces": ("FlowRun", "RunTrace", "StepAttempts", "StepTrace"),
     "replay.player": ("ReplayConcurrencyWarning",),
     "run": ("AsyncRun", "Run"),
-    "session.context": ("current_session_id",),
     "session.lost_scope": ("LostScopeWarning",),
     "session.opening": ("trace_scope", "trace_scope_sync"),
     "session.recording_scope": ("LateCallWarning",),
-    "session.scope": ("Scope",),
+    "session.scope": ("Scope", "current_session_id"),
     "session.threads": ("ContextThreadPoolExecutor", "copy_scope"),
     "session.trace": ("trace",),
 }

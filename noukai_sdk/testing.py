@@ -24,8 +24,8 @@ from .replay.pacing import Pace, PaceOf
 from .replay.player import ReplayConcurrencyWarning
 from .replay.recording import Recording
 from .replay.redaction import Redactor
-from .session.context import active
 from .session.replay_scope import ReplayPlan, ReplayScope
+from .session.scope import active
 
 __all__ = ["ShuffleDifference", "ShuffleReport", "shuffle_replay"]
 
@@ -175,7 +175,7 @@ def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf | None) -
             # That calls run together is the point here.
             warnings.simplefilter("ignore", ReplayConcurrencyWarning)
             value = _answer(app_call, scope)
-        scope.settle()
+        scope.verify()
     except Exception as error:  # noqa: BLE001  # whatever the application raises is its answer
         return _Outcome(tuple(scope.order), error=error)
     finally:

@@ -23,7 +23,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from noukai_sdk.testing import ShuffleReport, shuffle_replay
 
 TEXTS = ["a", "b", "c", "d"]

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
-from ..session.context import active, current_scope
 from ..session.opening import open_replay, requested_replay
-from ..session.scope import capture_scope
+from ..session.scope import active, capture_scope, current_scope
 from .responses import (
     REPLAY_HEADER,
     REPORT_HEADER,

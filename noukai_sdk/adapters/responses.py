@@ -107,7 +107,7 @@ def finish_replay(scope: Scope, failure: Exception | None, status: int | None) -
     later_failure = None
     if error is None:
         try:
-            scope.settle()
+            scope.verify()
         except ReplayError as unsettled:
             # An application that failed makes no further calls, so leftovers are expected then. A
             # miss that it caught is often the reason why it failed later.

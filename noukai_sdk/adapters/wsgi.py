@@ -7,9 +7,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
-from ..session.context import context_with, current_scope
 from ..session.opening import open_replay_sync, requested_replay
-from ..session.scope import capture_scope
+from ..session.scope import capture_scope, context_with, current_scope
 from .responses import (
     REPLAY_HEADER,
     REPORT_HEADER,

@@ -140,7 +140,7 @@ def pytest_fixture_setup(
     test = request.node.stash.get(_test, None) if fixturedef.scope == "function" else None
     if test is None:
         return (yield)
-    from ..session.context import active
+    from ..session.scope import active
 
     with _wrapped(fixturedef, "func", lambda: active(test.scope)):
         return (yield)
@@ -172,7 +172,7 @@ class _Body:
     """
 
     def __init__(self, test: _Test) -> None:
-        from ..session.context import active
+        from ..session.scope import active
 
         self._test = test
         self._active = active(test.scope)
@@ -196,7 +196,7 @@ def _settle(test: _Test) -> None:
     from ..errors import ReplayError
 
     try:
-        test.scope.settle()
+        test.scope.verify()
         test.has_passed = True
         test.end()
     except ReplayError as error:
@@ -231,7 +231,7 @@ def _refuses(item: pytest.Item) -> bool:
 @contextmanager
 def _surroundings(options: dict[str, Any]) -> Iterator[None]:
     """An open gate; and live calls, where the test is there to record them."""
-    from ..session.gate import GATE
+    from ..session.options import GATE
     from ..transport.live_calls import live_calls_allowed
 
     with pytest.MonkeyPatch.context() as patch:

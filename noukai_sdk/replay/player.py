@@ -180,7 +180,7 @@ class Player:
         """Something differs from the recording, and the replay goes on."""
         self.report.drift.append(_entry(claim, detail))
 
-    def settle(self) -> None:
+    def verify(self) -> None:
         """The scope's body has ended well: raise what must not stay unsaid."""
         self.end()
         if self._refusals:

@@ -11,8 +11,8 @@ from typing import Any
 from ..errors import CassetteError, ReplayDisabledError
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.redaction import Redactor
-from .gate import GATE, replay_enabled
 from .opening import plan_of
+from .options import GATE, replay_enabled
 from .recording_scope import CassetteWriter, RecordingScope
 from .replay_scope import ReplayScope
 from .scope import Scope, new_session_id

@@ -12,10 +12,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..errors import ReplayDisabledError
-from .context import active
-from .gate import GATE, ReplayRequest, replay_enabled, requested_replay
-from .options import ScopeOptions, check_options
-from .scope import Scope, capture_scope
+from .options import (
+    GATE,
+    ReplayRequest,
+    ScopeOptions,
+    check_options,
+    replay_enabled,
+    requested_replay,
+)
+from .scope import Scope, active, capture_scope
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -155,7 +160,7 @@ def _inside(scope: Scope) -> Iterator[None]:
     try:
         with active(scope):
             yield
-        scope.settle()
+        scope.verify()
     finally:
         scope.end()
 

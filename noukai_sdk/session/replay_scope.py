@@ -92,9 +92,9 @@ class ReplayScope(Scope):
             return live if self._plan.tape is None else self._plan.tape.recorder.job(live)
         raise self._player.unknown_job(live.flow.slug, live.execution_id)
 
-    def settle(self) -> None:
+    def verify(self) -> None:
         """Raise the first miss, else ReplayLeftoverError if recordings are left."""
-        self._player.settle()
+        self._player.verify()
 
     def discard(self) -> None:
         """Write nothing at the end."""

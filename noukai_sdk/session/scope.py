@@ -1,15 +1,19 @@
-"""A scope: the session that calls share, and who answers them."""
+"""The scope that flow calls share, and the context variable that holds the current one.
+
+This is the only module that touches the ContextVar.
+"""
 
 from __future__ import annotations
 
-import os
+import uuid
+from collections.abc import Awaitable
+from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..models.reports import ReplayReport
 from ..protocol.live import program_for
-from . import lost_scope as guard
-from .context import current_scope
+from .lost_scope import check_lost
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
     from ..protocol.program import Program
 
 Mode = Literal["normal", "capture", "replay"]
+T = TypeVar("T")
+
+_current: ContextVar[Scope | None] = ContextVar("noukai_scope", default=None)
 
 
 class Scope:
@@ -34,52 +41,151 @@ class Scope:
 
     @cached_property
     def report(self) -> ReplayReport:
-        """What a replay saw so far; stays empty in the other modes."""
-        # Made when it is asked for: every request of a production server has a scope.
+        """The report of a replay so far; stays empty in the other modes."""
+        # Made on demand: every request of a production server has a scope.
         return ReplayReport()
 
     def admit(self, call: FlowCall) -> Program[Any]:
-        """The program that answers ``call`` here. Runs when the method is called, not when awaited."""
+        """Return the program that serves ``call``.
+
+        Runs when the method is called, not when its result is awaited.
+        """
         return program_for(
             call.tagged(call.session_id or self.session_id or call.service.session_id)
         )
 
     def job(self, live: LiveJob) -> JobBackend:
-        """Who answers for a job that was submitted before; ``live`` asks the service."""
+        """Return the backend of a job that was submitted before; ``live`` asks the service."""
         return live
 
-    def settle(self) -> None:
-        """Called once, when the scope's body has ended well: a replay raises what is unsettled."""
+    def verify(self) -> None:
+        """Raise what a replay found wrong. Called once, when the scope's body has ended well."""
 
     def end(self) -> None:
-        """Called when the scope's body has ended, well or not; may be called again."""
+        """End the scope, whether its body succeeded or not. May be called again."""
 
     def discard(self) -> None:
-        """Write nothing at the end."""
+        """Write no cassette file at the end."""
 
 
 def capture_scope() -> Scope:
-    """A scope with a new session."""
+    """Return a scope with a new session."""
     return Scope("capture", new_session_id())
 
 
 def new_session_id() -> str:
-    """A random UUID's text (version 4, RFC 4122), in a third of the time of ``uuid.uuid4()``."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 0b11]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    """Return the id of a new session, a random UUID."""
+    return str(uuid.uuid4())
 
 
 def admit(call: FlowCall) -> Program[Any]:
-    """The one seam: every flow call passes here once, and whoever answers it is decided here."""
-    scope = current_scope()
+    """Return the program that serves ``call``: the one seam that every flow call passes once."""
+    scope = _current.get()
     if scope is not None:
         return scope.admit(call)
-    guard.check_lost(call)
+    check_lost(call)
     return program_for(call.tagged(call.session_id or call.service.session_id))
 
 
 def known_job(live: LiveJob) -> JobBackend:
-    """A job by its id, as the current scope knows it; ``live`` asks the service."""
-    scope = current_scope()
+    """Return the backend of a job by its id, as the current scope knows it."""
+    scope = _current.get()
     return live if scope is None else scope.job(live)
+
+
+def current_scope() -> Scope | None:
+    """Return the scope of the running code, None outside of a scope."""
+    return _current.get()
+
+
+def current_session_id() -> str | None:
+    """Return the session that calls made here belong to, None outside of a scope.
+
+    Example:
+        >>> from noukai_sdk import current_session_id
+        >>> current_session_id() is None
+        True
+    """
+    scope = _current.get()
+    return scope.session_id if scope is not None else None
+
+
+class active:  # noqa: N801  # used like a function: with active(scope)
+    """Run a block inside ``scope``, as ``with`` or ``async with``. Never raises by itself."""
+
+    __slots__ = ("_outer", "_scope")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._scope = scope
+        self._outer: Scope | None = None
+
+    def __enter__(self) -> None:
+        self._outer = _current.get()
+        _current.set(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        _leave(self._scope, self._outer)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+
+def _leave(scope: Scope | None, outer: Scope | None) -> None:
+    # Compared and set instead of reset by token, because a generator may be closed in another
+    # context than it was started in (garbage collection, aclose from another task): there a token's
+    # reset raises, and the value to restore does not belong to that context.
+    if _current.get() is scope:
+        _current.set(outer)
+
+
+def context_with(scope: Scope) -> Context:
+    """Return a copy of this context in which ``scope`` is current. Run code with ``context.run``."""
+    context = copy_context()
+    context.run(_current.set, scope)
+    return context
+
+
+class SteppedScope:
+    """The current scope as a generator sees it.
+
+    The scope is current during each step and not between two steps, so the consumer of the steps
+    never sees it. A scope that a step leaves open (a ``trace_scope`` block around a ``yield``) is
+    current again in the next step. Use ``with`` for a plain step and ``await run(...)`` for an async
+    one.
+    """
+
+    __slots__ = ("_inside", "_outside")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._inside = scope
+        self._outside: Scope | None = None
+
+    def __enter__(self) -> None:
+        self._outside = _current.get()
+        _current.set(self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        # Not compared as in _leave(): a plain step begins and ends in one context.
+        self._inside = _current.get()
+        _current.set(self._outside)
+
+    async def run(self, step: Awaitable[T]) -> T:
+        """Await one step."""
+        outside = _current.get()
+        _current.set(self._inside)
+        try:
+            result = await step
+        except GeneratorExit:
+            # Dropped in the middle of the step, so this may be another context.
+            _leave(self._inside, outside)
+            raise
+        except BaseException:
+            self._inside = _current.get()
+            _current.set(outside)
+            raise
+        self._inside = _current.get()
+        _current.set(outside)
+        return result

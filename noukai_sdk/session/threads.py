@@ -12,7 +12,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar, cast
 
-from .context import active, current_scope
+from .scope import active, current_scope
 from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")

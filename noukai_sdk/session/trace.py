@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from .context import current_scope
 from .opening import trace_scope, trace_scope_sync
 from .options import check_options
+from .scope import current_scope
 from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")

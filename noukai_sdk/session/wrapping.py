@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from .context import SteppedScope, current_scope
+from .scope import SteppedScope, current_scope
 
 # What is wrapped takes and gives anything: the public decorators carry the types.
 Function = Callable[..., Any]

@@ -10,7 +10,7 @@ import pytest
 
 from noukai_sdk import AsyncNoukai, current_session_id, trace_scope
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.support.asgi_driver import Connection, http_scope, websocket_scope
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ import pytest
 
 from noukai_sdk import APIConnectionError, AsyncNoukai, ReplayMissError
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
-from noukai_sdk.session.context import current_scope
 from noukai_sdk.session.replay_scope import ReplayScope
+from noukai_sdk.session.scope import current_scope
 from tests.adapters.service import Service
 from tests.support.asgi_driver import Connection, Message, http_scope, websocket_scope
 

@@ -21,7 +21,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.adapters.flask import NoukaiTrace, NoukaiTraceMiddleware, init_noukai_trace
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.adapters.service import Service
 
 CLIENT = Noukai(api_key="nk_test")

@@ -45,7 +45,7 @@ class Replay(Scope):
         self.outcome = outcome
         self.ended = False
 
-    def settle(self) -> None:
+    def verify(self) -> None:
         if self.outcome is not None:
             raise self.outcome
 

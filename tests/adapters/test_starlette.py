@@ -22,7 +22,7 @@ import noukai_sdk
 from noukai_sdk import AsyncNoukai, Noukai, NoukaiError, ReplayMissError, current_session_id
 from noukai_sdk.adapters import starlette as starlette_adapter
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.adapters.service import Service
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 
 from noukai_sdk import Noukai, current_session_id, trace_scope_sync
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.support.wsgi_driver import Exchange, FileWrapper
 
 CLIENT = Noukai(api_key="nk_test")

@@ -13,8 +13,8 @@ import pytest
 
 from noukai_sdk import APIConnectionError, AsyncNoukai, Noukai, ReplayMissError
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
-from noukai_sdk.session.context import current_scope
 from noukai_sdk.session.replay_scope import ReplayScope
+from noukai_sdk.session.scope import current_scope
 from tests.adapters.service import Service
 from tests.support.wsgi_driver import Exchange, FileWrapper
 

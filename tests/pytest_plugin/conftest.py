@@ -11,7 +11,7 @@ import pytest
 
 # pytester forgets every module that is first imported while it is there: none of ours may be.
 from noukai_sdk import *  # noqa: F403
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.support.servers import serve_app
 
 CONFTEST = """

@@ -330,9 +330,9 @@ def test_one(ask):
         ("colour=1, replay_session_id='s'", "noukai_cassette takes no colour, replay_session_id"),
         ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
         ("redact_paths=['a[']", "bad JSON path"),
-        ("redact_paths=5", "redact_paths takes a list of JSON paths, not 5"),
-        ("redact_paths='a.b'", "redact_paths takes a list of JSON paths, not 'a.b'"),
-        ("redact='a.b'", "redact takes a function, not 'a.b'"),
+        ("redact_paths=5", "redact_paths must be a list of JSON paths, not 5"),
+        ("redact_paths='a.b'", "redact_paths must be a list of JSON paths, not 'a.b'"),
+        ("redact='a.b'", "redact must be a function, not 'a.b'"),
         ("''", "noukai_cassette takes one name, a text that is not empty; it was given ''"),
         ("name=1", "noukai_cassette takes one name, a text that is not empty; it was given 1"),
         (
@@ -355,7 +355,7 @@ def test_the_gate_is_open_for_the_test_alone(suite: Suite) -> None:
     suite.write(
         """
 import os
-from noukai_sdk.session.gate import GATE
+from noukai_sdk.session.options import GATE
 
 def test_before():
     assert GATE not in os.environ

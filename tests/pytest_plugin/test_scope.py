@@ -74,7 +74,7 @@ def test_nothing_stays_in_an_event_loop_that_outlives_the_test(suite: Suite, bac
     suite.write(
         f"""
 from noukai_sdk import current_session_id
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 
 pytestmark = pytest.mark.anyio
 

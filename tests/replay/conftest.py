@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.replay.live import Live, LiveAsync, LiveSync, write_flows
 from tests.replay.service import AsyncSide, Service, Side, SyncSide
 from tests.support.servers import Server, serve_backend

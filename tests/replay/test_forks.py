@@ -13,7 +13,7 @@ import pytest
 
 from noukai_sdk import AsyncNoukai, Noukai, ReplayError, ReplayLeftoverError, ReplayMissError
 from noukai_sdk.protocol.jobs import LiveJob
-from noukai_sdk.session.gate import ReplayRequest, requested_replay
+from noukai_sdk.session.options import ReplayRequest, requested_replay
 from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync
 from tests.support.servers import Server, serve_app, serve_wsgi
 

@@ -21,8 +21,8 @@ from noukai_sdk import (
 from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session.context import active
 from noukai_sdk.session.replay_scope import ReplayScope
+from noukai_sdk.session.scope import active
 from tests.replay.service import Side
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ def replaying(*recordings: Recording) -> Iterator[ReplayScope]:
     try:
         with active(scope):
             yield scope
-        scope.settle()
+        scope.verify()
     finally:
         scope.end()
 

@@ -21,7 +21,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 from tests.replay.service import (
     TOOLS,
     AsyncSide,

@@ -15,8 +15,7 @@ import anyio
 import pytest
 
 from noukai_sdk import current_session_id, trace, trace_scope, trace_scope_sync
-from noukai_sdk.session.context import active, current_scope
-from noukai_sdk.session.scope import Scope, capture_scope
+from noukai_sdk.session.scope import Scope, active, capture_scope, current_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +33,7 @@ def nothing_leaks() -> Any:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     scopes: list[Scope] = []
-    monkeypatch.setattr(Scope, "settle", lambda scope: scopes.append(scope))
+    monkeypatch.setattr(Scope, "verify", lambda scope: scopes.append(scope))
     return scopes
 
 

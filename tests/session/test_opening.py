@@ -33,9 +33,9 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.errors import ClientClosedError
-from noukai_sdk.session.context import current_scope
-from noukai_sdk.session.gate import ReplayRequest, replay_enabled, requested_replay
 from noukai_sdk.session.opening import open_replay, open_replay_sync
+from noukai_sdk.session.options import ReplayRequest, replay_enabled, requested_replay
+from noukai_sdk.session.scope import current_scope
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
 
 pytestmark = pytest.mark.anyio
@@ -330,7 +330,7 @@ async def test_what_an_adapter_opens(service: Service, side: Side) -> None:
         scope.end()
         scope = open_replay_sync(ReplayRequest("s-1"), source)
         with pytest.raises(ReplayLeftoverError):
-            scope.settle()
+            scope.verify()
         scope.end()
 
 
@@ -344,10 +344,10 @@ async def test_what_an_adapter_opens(service: Service, side: Side) -> None:
         ({"replay_session_id": "s-1"}, "needs client="),
         ({"replay_session_id": "s-1", "cassette": "x.jsonl"}, "exclude each other"),
         ({"record": "x.jsonl", "cassette": "x.jsonl"}, "exclude each other"),
-        ({"record_mode": "sometimes"}, "bad record_mode 'sometimes': one of none, once"),
-        ({"record_mode": "once"}, "name the file with cassette="),
-        ({"record_mode": "all", "record": "x.jsonl"}, "name the file with cassette="),
-        ({"cassette": ""}, "cassette is empty: give the path of a file, or None"),
+        ({"record_mode": "sometimes"}, "bad record_mode 'sometimes': use one of none, once"),
+        ({"record_mode": "once"}, "record_mode needs cassette="),
+        ({"record_mode": "all", "record": "x.jsonl"}, "record_mode needs cassette="),
+        ({"cassette": ""}, "cassette is empty: pass the path of a file, or None"),
         ({"record": ""}, "record is empty"),
         ({"pacing": "fast"}, "bad pacing"),
         ({"on_miss": "ignore"}, "bad on_miss"),

@@ -20,7 +20,7 @@ from noukai_sdk import (
     trace,
     trace_scope_sync,
 )
-from noukai_sdk.session.context import current_scope
+from noukai_sdk.session.scope import current_scope
 
 pytestmark = pytest.mark.anyio
 

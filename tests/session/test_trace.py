@@ -14,8 +14,7 @@ import pytest
 
 import noukai_sdk
 from noukai_sdk import current_session_id, trace, trace_scope, trace_scope_sync
-from noukai_sdk.session.context import current_scope
-from noukai_sdk.session.scope import Scope
+from noukai_sdk.session.scope import Scope, current_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -244,7 +243,7 @@ async def test_cancellation_passes_and_leaves_nothing() -> None:
 
 async def test_a_failing_body_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Scope] = []
-    monkeypatch.setattr(Scope, "settle", lambda scope: settled.append(scope))
+    monkeypatch.setattr(Scope, "verify", lambda scope: settled.append(scope))
 
     @trace
     async def fails() -> None:
