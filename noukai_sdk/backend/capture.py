@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..local.workflow.flow import CaptureMode
+from ..local.workflow.plan import CaptureMode
 from .redaction import masked, masked_chunks
 
 Event = dict[str, Any]

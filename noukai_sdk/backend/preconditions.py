@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..models.requests import StepRequest
 from .errors import RequestError
 from .run import Trigger

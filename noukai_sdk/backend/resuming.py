@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..models.requests import StepRequest
 from .capture import Event
 from .encoding import encode

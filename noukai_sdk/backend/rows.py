@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..local.engine.state import RunState
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from .capture import keeps_snapshots, keeps_steps, kept, kept_events
 from .encoding import loaded, stored
 from .run import Run

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ..local.engine.state import RunState
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..models.events import FlowCompleted, StepFailed, StepPaused, StreamEvent, ToolCallsRequired
 from .capture import Event
 from .run_log import RunLog

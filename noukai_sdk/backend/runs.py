@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..local.engine.runner import check_run, run_steps
 from ..local.engine.state import RunState
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
 from .bodies import Body
 from .capture import Event

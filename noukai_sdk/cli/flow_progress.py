@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..local.engine.step_events import StepCompleted
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, Tokens
 

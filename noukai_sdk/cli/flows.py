@@ -19,7 +19,7 @@ from ..errors import FlowNotFoundError, NoukaiError
 from ..local.engine.executor import Executor
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.config import LlmConfig
-from ..local.workflow.flow import Flow
+from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
 from .flow_options import folder, folders, import_from_here, model

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
         shutdown,
         version,
     )
-    from .workflow.flow import Flow
     from .workflow.node import Node
+    from .workflow.plan import Flow
     from .workflow.validation import Problem, WorkflowError
     from .workflow.workflow import Workflow
 
@@ -64,7 +64,7 @@ _MODULES = {
     "engine.stream": ["EventStream"],
     "engine.executor": ["Executor"],
     "engine.failures": ["NodeError"],
-    "workflow.flow": ["Flow"],
+    "workflow.plan": ["Flow"],
     "flow_files.flow_file": ["FlowProblem"],
     "llm.client": ["LlmClient"],
     "llm.config": ["LlmConfig"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...local.workflow.flow import Flow
+from ...local.workflow.plan import Flow
 from ..access import Access, authenticate, session_id_from
 from ..bodies import Body, read_body
 from ..encoding import encode

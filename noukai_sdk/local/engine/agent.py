@@ -107,7 +107,7 @@ async def _results(
     job.iterations_used += 1
     calls = list(answer.tool_calls)
     if isinstance(work.tools, tuple):
-        return await tool_functions.answer(work.tools, calls)
+        return await tool_functions.run_tool_calls(work.tools, calls)
     return await job.tool_results(messages, calls)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
 from ..runtime.loop_thread import loop_thread
-from ..workflow.flow import Flow
+from ..workflow.plan import Flow
 from ..workflow.workflow import Workflow
 from .execution import Execution, Inputs, ToolHandler, answer_pause
 from .result import WorkflowResult

@@ -9,9 +9,8 @@ from typing import Any
 from ..workflow import templates
 from ..workflow.node import Condition, Node
 from ..workflow.plan import Plan
-from ..workflow.references import references_of
 from ..workflow.templates import Reference, UnresolvedReferenceError
-from ..workflow.validation import bad_reference
+from ..workflow.validation import bad_reference, references_of
 from .state import RunState
 
 NOTHING: Any = object()

@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from ...errors import FlowExecutionError
 from ...models.events import FlowCompleted, StreamEvent
-from ..workflow.flow import Flow
-from ..workflow.plan import Plan
+from ..workflow.plan import Flow, Plan
 from .inputs import Inputs
 from .overrides import overridden
 from .producer_stream import handed_over

@@ -99,7 +99,7 @@ async def _condition(job: StepContext, work: Condition) -> bool:
     if not isinstance(work.test, str):
         return bool(await _function(job, Function(work.test)))
     await _tell_input(job, job.view.input)
-    return bool(expressions.parse(work.test).value(job.view.resolve))
+    return bool(expressions.parse(work.test).evaluate(job.view.resolve))
 
 
 async def _transform(job: StepContext, work: Transform) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import FlowExecutionError, FlowNotFoundError
-from ..workflow.flow import CaptureMode, Flow
+from ..workflow.plan import CaptureMode, Flow
 from ..workflow.workflow import Workflow
 from .flow_entry import CheckModel
 from .flow_file import FlowFile, FlowFileError, FlowProblem

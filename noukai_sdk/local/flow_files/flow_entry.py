@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..llm.errors import LlmConfigError
-from ..workflow.flow import CaptureMode
 from ..workflow.node import Agent, Condition, Function, Node, Transform, Work
+from ..workflow.plan import CaptureMode
 
 Loc = tuple[str | int, ...]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ..workflow.flow import Flow
-from ..workflow.plan import in_order
+from ..workflow.plan import Flow, in_order
 from ..workflow.validation import Problem, problems_of
 from .flow_entry import CheckModel, FlowEntry, Loc, Nodes
 from .flow_tree import TreeError, line_of, read_tree, value_of

@@ -1,7 +1,8 @@
 """Conditions as text: ``{{node.grade.score}} >= 0.8 and "cat" in lower(message)``.
 
-A small part of Python's expressions, walked and never given to ``eval``: comparisons, ``and``,
-``or``, ``not``, ``in``, literals, lists, references with or without braces, and a few functions.
+The language is a small part of Python's: comparisons, ``and``, ``or``, ``not``, ``in``, literals,
+lists, a few functions, and references with or without braces. Text is never passed to ``eval``: the
+syntax tree is checked against the language and turned into closures.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from . import templates
 from .templates import Reference
 
 Resolve = Callable[[Reference], Any]
+Evaluate = Callable[[Resolve], Any]
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "abs": abs,
     "float": float,
     "int": int,
     "len": len,
-    "lower": lambda text: templates.as_text(text).lower(),
+    "lower": lambda value: templates.as_text(value).lower(),
     "str": templates.as_text,
-    "upper": lambda text: templates.as_text(text).upper(),
+    "upper": lambda value: templates.as_text(value).upper(),
 }
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -39,84 +41,25 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
 }
-_PLACEHOLDER = "reference_{}_"
-_DEEPEST = 50
+_MAX_DEPTH = 50
 
 
 class ExpressionError(ValueError):
-    """A text that is no expression of this small language."""
+    """A text is not a valid expression."""
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression and the references in it."""
+    """A checked expression.
 
-    body: ast.expr
-    named: dict[str, Reference]
+    Attributes:
+        references: The references in it, with and without braces, in the order of the text.
+        evaluate: Returns the value. Its argument returns the value of a reference. Raises TypeError
+            if values cannot be compared, such as a text and a number.
+    """
 
-    @property
-    def references(self) -> list[Reference]:
-        """The references, with and without braces."""
-        return self._below(self.body)
-
-    def value(self, resolve: Resolve) -> Any:
-        """What the expression comes to, ``resolve`` giving what references stand for.
-
-        Raises:
-            TypeError: Values that cannot be compared, such as a text and a number.
-        """
-        return self._value(self.body, resolve)
-
-    def _below(self, part: ast.AST) -> list[Reference]:
-        reference = self._reference(part)
-        if reference is not None:
-            return [reference]
-        return [found for child in ast.iter_child_nodes(part) for found in self._below(child)]
-
-    def _reference(self, part: ast.AST) -> Reference | None:
-        if isinstance(part, ast.Name) and part.id in self.named:
-            return self.named[part.id]
-        names = _dotted(part)
-        return None if names is None or names[0] not in templates.ROOTS else _whole(names)
-
-    def _value(self, part: ast.expr, resolve: Resolve) -> Any:
-        reference = self._reference(part)
-        if reference is not None:
-            return resolve(reference)
-        if isinstance(part, ast.Constant):
-            return part.value
-        if isinstance(part, ast.BoolOp):
-            return self._either(part, resolve)
-        if isinstance(part, ast.Compare):
-            return self._compare(part, resolve)
-        return self._apply(part, resolve)
-
-    def _either(self, part: ast.BoolOp, resolve: Resolve) -> Any:
-        stop_at = isinstance(part.op, ast.Or)
-        value: Any = None
-        for item in part.values:
-            value = self._value(item, resolve)
-            if bool(value) is stop_at:
-                break
-        return value
-
-    def _compare(self, part: ast.Compare, resolve: Resolve) -> bool:
-        left = self._value(part.left, resolve)
-        for comparison, operand in zip(part.ops, part.comparators, strict=True):
-            right = self._value(operand, resolve)
-            if not _COMPARISONS[type(comparison)](left, right):
-                return False
-            left = right
-        return True
-
-    def _apply(self, part: ast.expr, resolve: Resolve) -> Any:
-        if isinstance(part, ast.UnaryOp):
-            value = self._value(part.operand, resolve)
-            return not value if isinstance(part.op, ast.Not) else -value
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
-            return _FUNCTIONS[part.func.id](*(self._value(item, resolve) for item in part.args))
-        assert isinstance(part, ast.List | ast.Tuple)  # parse() lets nothing else through
-        return [self._value(item, resolve) for item in part.elts]
+    references: list[Reference]
+    evaluate: Evaluate
 
 
 @lru_cache(maxsize=1024)
@@ -124,77 +67,124 @@ def parse(text: str) -> Expression:
     """Read an expression.
 
     Raises:
-        ExpressionError: It is none; the message says what is wrong.
+        ExpressionError: The text is not a valid expression.
 
     Example:
-        >>> parse("len(input) > 3 or not {{parameters.strict}}").value(lambda reference: "ab")
+        >>> parse("len(input) > 3 or not {{parameters.strict}}").evaluate(lambda reference: "ab")
         False
     """
-    named: dict[str, Reference] = {}
+    # Names in braces may hold spaces, so Python parses a placeholder in their place.
+    placeholders: dict[str, Reference] = {}
     source = ""
     for part in templates.cut(text):
         if isinstance(part, Reference):
-            name = _PLACEHOLDER.format(len(named))
-            named[name] = part
+            name = f"reference_{len(placeholders)}_"
+            placeholders[name] = part
             source += f" {name} "
         else:
             source += part
+    source = source.strip()
     try:
-        body = ast.parse(source.strip(), mode="eval").body
+        body = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"no expression: {text!r}") from error
-    _check(body, named)
-    return Expression(body, named)
+        raise ExpressionError(f"not a valid expression: {text!r}") from error
+    compiler = _Compiler(source, placeholders)
+    evaluate = compiler.compile(body)
+    return Expression(compiler.references, evaluate)
 
 
-def _check(part: ast.AST, named: dict[str, Reference], depth: int = 0) -> None:
-    if depth > _DEEPEST:
-        raise ExpressionError("the condition is nested too deeply")
-    names = _dotted(part)
-    if names is not None:
-        _check_name(names, named)
-        return
-    problem = _problem(part)
-    if problem:
-        raise ExpressionError(f"{problem} in a condition")
-    children = part.args if isinstance(part, ast.Call) else list(ast.iter_child_nodes(part))
-    for child in children:
-        if isinstance(child, ast.expr):
-            _check(child, named, depth + 1)
+class _Compiler:
+    """Turns the parts of a syntax tree into closures, and collects the references in them."""
+
+    def __init__(self, source: str, placeholders: dict[str, Reference]) -> None:
+        self.references: list[Reference] = []
+        self._source = source
+        self._placeholders = placeholders
+
+    def compile(self, part: ast.expr, depth: int = 0) -> Evaluate:
+        if depth > _MAX_DEPTH:
+            raise ExpressionError("the condition is nested too deeply")
+        reference = self._reference(part)
+        if reference is not None:
+            self.references.append(reference)
+            return lambda resolve: resolve(reference)
+        match part:
+            case ast.Constant(value=None | str() | int() | float() as constant):
+                return lambda resolve: constant
+            case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                items = self._compile_all(parts, depth)
+                return lambda resolve: [item(resolve) for item in items]
+            case ast.UnaryOp(op=ast.Not() | ast.USub() as op):
+                operand = self.compile(part.operand, depth + 1)
+                apply = operator.not_ if isinstance(op, ast.Not) else operator.neg
+                return lambda resolve: apply(operand(resolve))
+            case ast.BoolOp(op=op, values=parts):
+                return _and_or(self._compile_all(parts, depth), stop_at=isinstance(op, ast.Or))
+            case ast.Compare(left=left, ops=ops, comparators=parts):
+                operands = self._compile_all([left, *parts], depth)
+                return _comparison(operands, [_COMPARISONS[type(op)] for op in ops])
+            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if (
+                name in _FUNCTIONS
+            ):
+                function, value = _FUNCTIONS[name], self.compile(argument, depth + 1)
+                return lambda resolve: function(value(resolve))
+            case ast.Call():
+                functions = ", ".join(_FUNCTIONS)
+                raise ExpressionError(
+                    f"{self._quote(part)} is not allowed in a condition: the functions are {functions}, "
+                    "and each takes one argument"
+                )
+        raise ExpressionError(f"{self._quote(part)} is not allowed in a condition")
+
+    def _compile_all(self, parts: list[ast.expr], depth: int) -> list[Evaluate]:
+        return [self.compile(part, depth + 1) for part in parts]
+
+    def _reference(self, part: ast.expr) -> Reference | None:
+        """Return the reference that ``a.b.c`` or a placeholder is, None for anything else."""
+        names: list[str] = []
+        while isinstance(part, ast.Attribute):
+            names.append(part.attr)
+            part = part.value
+        if not isinstance(part, ast.Name):
+            return None
+        if part.id in self._placeholders:
+            # Validation reports faults of references in braces, with those in other texts.
+            return None if names else self._placeholders[part.id]
+        reference = Reference(part.id, tuple(reversed(names)))
+        if reference.problem:
+            raise ExpressionError(reference.problem)
+        return reference
+
+    def _quote(self, part: ast.expr) -> str:
+        text = ast.get_source_segment(self._source, part) or ""
+        for name, reference in self._placeholders.items():
+            text = text.replace(name, str(reference))
+        return repr(text[:100])
 
 
-def _check_name(names: list[str], named: dict[str, Reference]) -> None:
-    if names[0] in named and len(names) == 1:
-        return
-    problem = _whole(names).problem
-    if problem:
-        raise ExpressionError(problem)
+def _and_or(operands: list[Evaluate], *, stop_at: bool) -> Evaluate:
+    def evaluate(resolve: Resolve) -> Any:
+        value: Any = None
+        for operand in operands:
+            value = operand(resolve)
+            if bool(value) is stop_at:
+                break
+        return value
+
+    return evaluate
 
 
-def _problem(part: ast.AST) -> str | None:
-    if isinstance(part, ast.Call):
-        name = part.func.id if isinstance(part.func, ast.Name) else "this"
-        if name not in _FUNCTIONS or part.keywords:
-            return f"{name}() cannot be called ({', '.join(_FUNCTIONS)} can)"
-        return None if len(part.args) == 1 else f"{name}() without exactly one argument"
-    if isinstance(part, ast.UnaryOp):
-        allowed = isinstance(part.op, ast.Not | ast.USub)
-    elif isinstance(part, ast.Constant):
-        allowed = part.value is None or isinstance(part.value, str | int | float)
-    else:
-        allowed = isinstance(part, ast.BoolOp | ast.Compare | ast.List | ast.Tuple)
-    return None if allowed else f"{ast.unparse(part)!r} has no place"
+def _comparison(operands: list[Evaluate], comparisons: list[Callable[[Any, Any], Any]]) -> Evaluate:
+    first, *others = operands
+    pairs = list(zip(comparisons, others, strict=True))
 
+    def evaluate(resolve: Resolve) -> bool:
+        left = first(resolve)
+        for holds, operand in pairs:
+            right = operand(resolve)
+            if not holds(left, right):
+                return False
+            left = right
+        return True
 
-def _dotted(part: ast.AST) -> list[str] | None:
-    """``a.b.c`` as its names, None for anything else."""
-    if isinstance(part, ast.Name):
-        return [part.id]
-    if isinstance(part, ast.Attribute):
-        before = _dotted(part.value)
-        return None if before is None else [*before, part.attr]
-    return None
-
-
-def _whole(names: list[str]) -> Reference:
-    return Reference(names[0], tuple(names[1:]))
+    return evaluate

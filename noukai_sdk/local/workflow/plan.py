@@ -1,82 +1,91 @@
-"""A workflow that is ready to run: checked, in order, and looked up by name."""
+"""Plans, which are workflows ready to run, and flows, which are plans with an address."""
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from .node import Condition, Node
 
+CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
+
+_SHAPES = {
+    "agent": '["{}"]',
+    "function": '[["{}"]]',
+    "transform": '[/"{}"/]',
+    "condition": '{{"{}"}}',
+}
+
 
 class Names:
-    """The nodes by what ``{{node.name}}`` calls them: by id, else by name."""
+    """Find nodes by the name in ``{{node.name}}``, which is an id or else a display name."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.by_id = {node.id: node for node in nodes}
         self._by_name = {node.name: node for node in reversed(nodes)} | self.by_id
+        self._positions = {node_id: position for position, node_id in enumerate(self.by_id)}
 
     def get(self, name: str) -> Node | None:
-        """The node that is meant, None where there is none."""
+        """Return the node with this id or name, None if there is none."""
         return self._by_name.get(name)
 
     def is_before(self, earlier: Node, node: Node) -> bool:
-        """Whether ``earlier`` is done, or skipped, whenever ``node`` starts."""
+        """Return whether ``earlier`` is always done, or skipped, when ``node`` starts."""
         if earlier.id in node.needs:
             return True
-        if self._reached is None:
+        if self._ancestors is None:
             return earlier.id in self.before(node)
-        return bool(self._reached[node.id] >> self._place[earlier.id] & 1)
+        return bool(self._ancestors[node.id] >> self._positions[earlier.id] & 1)
 
     def before(self, node: Node) -> Iterator[str]:
-        """The ids of the nodes that are done, or skipped, whenever ``node`` starts; nearest first."""
+        """Yield the ids of all nodes that are done, or skipped, when ``node`` starts, nearest first."""
         waiting, seen = deque(node.needs), set(node.needs)
         while waiting:
-            known = self.by_id.get(waiting.popleft())
-            if known is not None:
-                yield known.id
-                new = [need for need in known.needs if need not in seen]
-                waiting.extend(new)
-                seen.update(new)
+            parent = self.by_id.get(waiting.popleft())
+            if parent is not None:
+                yield parent.id
+                unseen = [need for need in parent.needs if need not in seen]
+                waiting.extend(unseen)
+                seen.update(unseen)
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.by_id)}
+    def _ancestors(self) -> dict[str, int] | None:
+        """The nodes before each node, as a bit set over their positions; None if there is a cycle.
 
-    @cached_property
-    def _reached(self) -> dict[str, int] | None:
-        """For each node, those before it as bits at their places; None where there is a cycle.
-
-        So that references across ten thousand nodes do not take the square of that.
+        With bit sets, checking the references of 10,000 nodes does not take quadratic time.
         """
-        reached: dict[str, int] = {}
+        ancestors: dict[str, int] = {}
         try:
-            for name in sorter(list(self.by_id.values())).static_order():
-                node = self.by_id.get(name)
-                known = [] if node is None else [need for need in node.needs if need in self.by_id]
-                reached[name] = 0
-                for need in known:
-                    reached[name] |= reached[need] | 1 << self._place[need]
+            for node_id in sorter(list(self.by_id.values())).static_order():
+                node = self.by_id.get(node_id)
+                ancestors[node_id] = 0
+                for need in () if node is None else node.needs:
+                    if need in self.by_id:
+                        ancestors[node_id] |= ancestors[need] | 1 << self._positions[need]
         except CycleError:
             return None
-        return reached
+        return ancestors
 
 
 class Plan:
     """Nodes in an order in which they can run one after the other.
 
     Args:
-        nodes: Free of problems (``checks.py``).
-        parameters: Defaults for ``{{parameters.x}}``; a call's own values win.
+        nodes: Nodes without problems (see ``validation.py``).
+        parameters: Defaults for ``{{parameters.x}}``; the values of a call override them.
     """
 
     def __init__(self, nodes: Sequence[Node], parameters: Mapping[str, Any] | None = None) -> None:
         self.nodes = in_order(nodes)
         self.parameters = dict(parameters or {})
         self.names = Names(self.nodes)
-        self.index = {node.id: place for place, node in enumerate(self.nodes)}
+        self.index = {node.id: position for position, node in enumerate(self.nodes)}
 
     @cached_property
     def has_conditions(self) -> bool:
@@ -85,16 +94,16 @@ class Plan:
 
     @cached_property
     def sinks(self) -> list[Node]:
-        """The nodes that no other node needs: their outputs are the result."""
+        """The nodes that no other node needs. Their outputs are the result."""
         needed = {need for node in self.nodes for need in node.needs}
         return [node for node in self.nodes if node.id not in needed]
 
     def sorter(self) -> TopologicalSorter[str]:
-        """A fresh sorter, which tells what is ready as nodes get done."""
+        """Return a new sorter, which says which nodes are ready as others get done."""
         return sorter(self.nodes)
 
     def runs_alone(self, node: Node) -> bool:
-        """Whether every other node is done before ``node`` starts or waits until it is done."""
+        """Return whether no other node can run at the same time as ``node``."""
         before = set(self.names.before(node))
         after = {node.id}
         for other in self.nodes:
@@ -103,11 +112,55 @@ class Plan:
         return len(before) + len(after) == len(self.nodes)
 
 
+@dataclass(frozen=True)
+class Flow:
+    """A plan with an address: the form in which files are loaded and a service runs them.
+
+    Attributes:
+        org: The organization.
+        project: The project within the organization.
+        slug: The flow's name within the project.
+        steps: The nodes, in an order in which they can run.
+        version: The published version, None for the working copy.
+        capture_mode: How much of a run is stored.
+        parameters: Defaults for ``{{parameters.x}}``; the values of a call override them.
+        description: What the flow is for.
+        sources: Other files that the flow was made from.
+    """
+
+    org: str
+    project: str
+    slug: str
+    steps: list[Node]
+    version: int | None = None
+    capture_mode: CaptureMode = "full"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    sources: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.project}/{self.slug}"
+
+    @property
+    def flow_id(self) -> str:
+        """A UUID made from the address: equal for all versions and in all processes."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"noukai:{self}"))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The steps, ready to run."""
+        return Plan(self.steps, self.parameters)
+
+    def to_mermaid(self) -> str:
+        """Return the flow as the text of a Mermaid flowchart."""
+        return mermaid(self.steps)
+
+
 def in_order(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes in an order in which they can run: as given where that is one.
+    """Return the nodes in an order in which they can run, which is the given one if it will do.
 
     Raises:
-        graphlib.CycleError: There is none.
+        graphlib.CycleError: Some nodes wait for each other.
     """
     seen: set[str] = set()
     for node in nodes:
@@ -117,9 +170,29 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
     else:
         return list(nodes)
     by_id = {node.id: node for node in nodes}
-    return [by_id[name] for name in sorter(nodes).static_order()]
+    return [by_id[node_id] for node_id in sorter(nodes).static_order()]
 
 
 def sorter(nodes: Sequence[Node]) -> TopologicalSorter[str]:
-    """A sorter over the nodes' ids."""
+    """Return a sorter over the ids of the nodes."""
     return TopologicalSorter({node.id: node.needs for node in nodes})
+
+
+def mermaid(nodes: Sequence[Node]) -> str:
+    """Return a top-down Mermaid flowchart; the arrows from a condition are labelled yes or no."""
+    # Not the ids: a word such as "end" has a meaning in Mermaid.
+    names = {node.id: f"n{position}" for position, node in enumerate(nodes)}
+    conditions = {node.id for node in nodes if isinstance(node.work, Condition)}
+    lines = []
+    for node in nodes:
+        label = _escape(node.name + (" (each)" if node.for_each else ""))
+        lines.append(names[node.id] + _SHAPES[node.kind].format(label))
+    for node in nodes:
+        for need in node.needs:
+            label = f"|{'no' if need in node.unless else 'yes'}|" if need in conditions else ""
+            lines.append(f"{names.get(need, _escape(need))} -->{label} {names[node.id]}")
+    return "\n".join(["flowchart TD", *(f"    {line}" for line in lines)])
+
+
+def _escape(text: str) -> str:
+    return "".join(c if c.isalnum() or c in " _-.,()?!" else f"#{ord(c)};" for c in text)

@@ -1,8 +1,7 @@
 r"""Texts with references: ``{{message}}``, ``{{parameters.x}}``, ``{{node.name.field}}``.
 
-A template is cut into parts once, and rendering joins the parts: what a reference stands for is
-never looked at again, so text that a model or a user wrote cannot smuggle in a reference.
-``\{{`` is a literal ``{{``.
+A text is cut into parts once, and rendering joins the parts. The value of a reference is never parsed
+again, so text written by a model or a user cannot inject a reference. ``\{{`` is a literal ``{{``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 
 _OPENING = re.compile(r"\\?\{\{")
 ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node": 1}
-"""What a reference can start with, and how many names must follow at least."""
+"""The first words a reference may have, and how many names must follow each."""
 
 
 class UnresolvedReferenceError(LookupError):
-    """A reference stands for nothing."""
+    """A reference has no value."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,25 @@ class Reference:
     def __str__(self) -> str:
         return "{{" + ".".join((self.root, *self.path)) + "}}"
 
+    @classmethod
+    def from_text(cls, text: str) -> Reference:
+        """Make a reference from the text between the braces.
+
+        Example:
+            >>> Reference.from_text("node.draft.title")
+            Reference(root='node', path=('draft', 'title'))
+        """
+        root, *path = (name.strip() for name in text.split("."))
+        return cls(root, tuple(path))
+
     @property
     def problem(self) -> str | None:
-        """Why this can be no reference at all, None where it can."""
-        least = ROOTS.get(self.root)
-        if least is None:
+        """Why the reference is invalid in any node, None if it is valid."""
+        names_needed = ROOTS.get(self.root)
+        if names_needed is None:
             hint = f"write {{{{parameters.{self.root}}}}} or {{{{node.{self.root}}}}}"
-            return f"{self} starts with none of {', '.join(ROOTS)}: {hint}"
-        if len(self.path) < least or not all(self.path):
+            return f"{self} does not start with one of {', '.join(ROOTS)}: {hint}"
+        if len(self.path) < names_needed or not all(self.path):
             return f"{self} lacks a name after {self.root!r}"
         return None
 
@@ -58,28 +68,24 @@ class Template:
 
     @property
     def alone(self) -> Reference | None:
-        """The reference that is the whole text, None where there is more or less."""
+        """The reference that is the whole text, None if the text is anything else."""
         only = self.parts[0] if len(self.parts) == 1 else None
         return only if isinstance(only, Reference) else None
 
     def render(self, resolve: Callable[[Reference], Any]) -> str:
-        """The text with every reference replaced by what ``resolve`` gives for it.
-
-        Raises:
-            UnresolvedReferenceError: As ``resolve`` raises it.
-        """
+        """Return the text with each reference replaced by the value that ``resolve`` returns."""
         return "".join(p if isinstance(p, str) else as_text(resolve(p)) for p in self.parts)
 
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
-    """Cut ``text`` into a template. Never fails: a bad reference tells so by its ``problem``."""
+    """Cut ``text`` into a template. Never fails: an invalid reference has a ``problem``."""
     return Template(tuple(part for part in cut(text) if part != ""))
 
 
 def cut(text: str) -> Iterator[str | Reference]:
-    """The references in ``text``, and the texts between them; takes linear time."""
-    # By hand: a pattern with an end looks for that end from every beginning.
+    """Yield the references in ``text`` and the texts between them, in linear time."""
+    # A pattern that includes the closing braces would search for them again from every opening.
     end, last_closing = 0, text.rfind("}}")
     for opening in _OPENING.finditer(text):
         start, stop = opening.span()
@@ -91,29 +97,18 @@ def cut(text: str) -> Iterator[str | Reference]:
         elif stop <= last_closing:
             closing = text.index("}}", stop)
             yield text[end:start]
-            yield reference(text[stop:closing])
+            yield Reference.from_text(text[stop:closing])
             end = closing + 2
     yield text[end:]
 
 
-def reference(names: str) -> Reference:
-    """The reference that stands between the braces.
-
-    Example:
-        >>> reference("node.draft.title")
-        Reference(root='node', path=('draft', 'title'))
-    """
-    root, *path = (name.strip() for name in names.split("."))
-    return Reference(root, tuple(path))
-
-
 def as_text(value: Any) -> str:
-    """A value as it stands in a text: text as it is, None as nothing, else JSON where it can be."""
+    """Convert a value to text: a str as it is, None to the empty text, all else to JSON if possible."""
     if isinstance(value, str):
         return value
     try:
         return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # keys that are no text; a list within itself
+    except (TypeError, ValueError, RecursionError):  # keys JSON does not have; a list within itself
         return str(value)
 
 
@@ -121,24 +116,16 @@ def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
     """Follow ``path`` into mappings and sequences.
 
     Raises:
-        UnresolvedReferenceError: There is nothing of that name.
+        UnresolvedReferenceError: There is no such field or index. The message names ``reference``.
     """
     for name in path:
         if isinstance(value, Mapping) and name in value:
             value = value[name]
-        elif _is_index(value, name):
+        elif isinstance(value, list | tuple) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
         else:
-            kind = _kind(value)
+            kind = f"a value of type {type(value).__name__}"
+            if isinstance(value, Mapping):
+                kind = f"an object with {', '.join(map(repr, value)) or 'no fields'}"
             raise UnresolvedReferenceError(f"{reference}: there is no {name!r} in {kind}")
     return value
-
-
-def _is_index(value: Any, name: str) -> bool:
-    return isinstance(value, list | tuple) and name.isdecimal() and int(name) < len(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"an object with {', '.join(map(repr, value)) or 'no fields'}"
-    return f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Python functions as tools: their schema, and calling one with what a model asks."""
+"""Python functions as tools: their schema, and calling them as a model requests."""
 
 from __future__ import annotations
 
@@ -21,71 +21,70 @@ ToolCall = dict[str, Any]
 
 
 def schema_of(function: Tool) -> dict[str, Any]:
-    """The function as a tool in OpenAI's form, from its name, docstring and annotations.
+    """Return the function as a tool in OpenAI's format, from its name, docstring and annotations.
 
     Raises:
-        ValueError: It takes arguments that have no name, or of a type that is none of JSON's.
+        ValueError: It has positional-only arguments, or arguments of a type that JSON does not have.
 
     Example:
         >>> def get_weather(city: str) -> str:
-        ...     "The weather in a city."
+        ...     "Return the weather in a city."
         >>> schema_of(get_weather)["function"]["description"]
-        'The weather in a city.'
+        'Return the weather in a city.'
     """
+    name = name_of(function)
     try:
         parameters = _adapter(function).json_schema()
     # Reading annotations runs the code in them.
     except Exception as error:
-        raise ValueError(f"{name_of(function)!r} cannot be a tool: {error}") from error
+        raise ValueError(f"{name!r} cannot be a tool: {error}") from error
     if parameters.get("type") != "object":
-        raise ValueError(f"{name_of(function)!r} cannot be a tool: its arguments need names")
-    described = {"description": inspect.getdoc(function) or "", "parameters": parameters}
-    return {"type": "function", "function": {"name": name_of(function), **described}}
+        raise ValueError(f"{name!r} cannot be a tool: its arguments need names")
+    description = inspect.getdoc(function) or ""
+    tool = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": tool}
 
 
 def name_of(function: Tool) -> str:
-    """What the model calls the function."""
+    """Return the name by which a model calls the function."""
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-async def answer(functions: Sequence[Tool], calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    """Call what the model asks for, one after the other; gives the tool turns.
+async def run_tool_calls(
+    functions: Sequence[Tool], calls: Sequence[ToolCall]
+) -> list[dict[str, Any]]:
+    """Run the calls that a model requested, one after the other, and return the tool turns.
 
-    A call that fails, or that cannot be made, is answered with its error, so that the model can do
-    better or say so.
+    The turn of a call that fails, or that cannot be made, holds the error, so that the model can
+    correct the call or report it.
     """
-    known = {name_of(function): function for function in functions}
-    return [_turn(call, await _result(known, call["function"])) for call in calls]
+    by_name = {name_of(function): function for function in functions}
+    turns = []
+    for call in calls:
+        content = as_content(await _run(by_name, call["function"]))
+        turns.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+    return turns
 
 
 def as_content(value: Any) -> str:
-    """A tool's result as a model reads it."""
+    """Convert the result of a tool to the text that the model reads."""
     return value if isinstance(value, str) else to_json(value, fallback=str).decode()
 
 
-def _turn(call: ToolCall, result: Any) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": call["id"], "content": as_content(result)}
-
-
-async def _result(known: dict[str, Tool], asked: dict[str, Any]) -> Any:
-    function = known.get(asked["name"])
+async def _run(by_name: dict[str, Tool], request: dict[str, Any]) -> Any:
+    function = by_name.get(request["name"])
     if function is None:
-        return {"error": f"there is no tool {asked['name']!r}; there are {', '.join(known)}"}
+        return {"error": f"there is no tool {request['name']!r}; there are {', '.join(by_name)}"}
     try:
-        arguments = json.loads(asked["arguments"] or "{}")
-        return await _called(function, arguments)
+        arguments = ArgsKwargs((), json.loads(request["arguments"] or "{}"))
+        call = partial(_adapter(function).validate_python, arguments)
+        return await called(call, is_async=inspect.iscoroutinefunction(function))
     except ValidationError as error:
         return {"error": f"wrong arguments: {error}"}
-    # The model is told, and may ask in another way.
+    # The model reads the error, and may try another way.
     except Exception as error:
-        logger.warning("tool %s failed", asked["name"], exc_info=error)
+        logger.warning("tool %s failed", request["name"], exc_info=error)
         return {"error": f"{type(error).__name__}: {error}"}
-
-
-async def _called(function: Tool, arguments: dict[str, Any]) -> Any:
-    given = ArgsKwargs((), arguments)
-    call = partial(_adapter(function).validate_python, given)
-    return await called(call, is_async=inspect.iscoroutinefunction(function))
 
 
 @lru_cache(maxsize=256)

@@ -17,10 +17,6 @@ def _values(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, Mapping) else list(value)
 
 
-def _json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str | bytes) else value
-
-
 TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "uppercase": lambda value: as_text(value).upper(),
     "lowercase": lambda value: as_text(value).lower(),
@@ -33,7 +29,12 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "values": _values,
     "first": lambda value: _values(value)[0],
     "last": lambda value: _values(value)[-1],
-    "json": _json,
+    "json": lambda value: json.loads(value) if isinstance(value, str | bytes) else value,
 }
-"""By name: ``lines`` gives the lines of a text that are not blank; ``values`` an object's values, or
-the items of a list; ``join`` one line for each; ``json`` reads a text of JSON."""
+"""The functions by name.
+
+- ``lines``: the lines of a text, stripped, without blank ones.
+- ``values``: the values of an object, or the items of a list; ``first`` and ``last`` are one of them.
+- ``join``: the values as one text, a line for each.
+- ``json``: the value of a JSON text; anything that is not text stays as it is.
+"""

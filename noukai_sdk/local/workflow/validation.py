@@ -1,29 +1,30 @@
-"""What can be told to be wrong with a workflow before it runs: every problem, not the first alone."""
+"""Checks of a workflow before it runs. They report every problem, not only the first."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from ...errors import NoukaiError
 from . import expressions, templates
 from .node import Agent, Condition, Function, Node, Transform
 from .plan import Names
-from .references import references_of
 from .templates import Reference
 from .transforms import TRANSFORMS
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault.
+    """One thing that is wrong with a workflow.
 
     Attributes:
-        place: The node's position in the workflow, None where the workflow as a whole is meant.
-        node: The node's id, where one is meant.
-        field: The setting that is wrong, as a flow file calls it.
+        place: The node's position in the workflow, None if the workflow as a whole is meant.
+        node: The node's id, None if the workflow as a whole is meant.
+        field: The setting that is wrong, by its name in flow files.
+        message: What is wrong.
     """
 
     place: int | None
@@ -37,7 +38,7 @@ class Problem:
 
 
 class WorkflowError(NoukaiError, ValueError):
-    """A workflow that cannot run; ``problems`` lists everything that is wrong with it."""
+    """A workflow cannot run; ``problems`` lists everything that is wrong with it."""
 
     def __init__(self, message: str, problems: Sequence[Problem]) -> None:
         super().__init__(message, code="INVALID_TREE")
@@ -45,68 +46,88 @@ class WorkflowError(NoukaiError, ValueError):
 
 
 def problems_of(nodes: Sequence[Node]) -> list[Problem]:
-    """Everything that is wrong with ``nodes``; empty where they can run."""
+    """Return everything that is wrong with ``nodes``; empty if they can run."""
     if not nodes:
-        return [Problem(None, None, "steps", "there are no nodes: give at least one")]
+        return [Problem(None, None, "steps", "there are no nodes: add at least one")]
     names = Names(nodes)
-    # Nodes of one id hide each other: what looks like a cycle then may be none.
-    found = [*_cycles(nodes)] if len(names.by_id) == len(nodes) else []
+    problems = [*_repeated(nodes)]
+    # Nodes with one id hide each other: the graph could have cycles that the workflow has not.
+    if len(names.by_id) == len(nodes):
+        problems += _cycles(nodes)
     for place, node in enumerate(nodes):
         for field, message in _faults(node, names):
-            found.append(Problem(place, node.id, field, message))
-    return [*_repeated(nodes), *found, *_unreachable(nodes)]
+            problems.append(Problem(place, node.id, field, message))
+    return [*problems, *_stuck(nodes)]
 
 
-def _repeated(nodes: Sequence[Node]) -> Iterator[Problem]:
-    # Names too: a result gives the outputs by name.
-    for field in ("id", "name"):
-        counts = Counter(getattr(node, field) for node in nodes)
-        seen: set[str] = set()
-        for place, node in enumerate(nodes):
-            value = getattr(node, field)
-            if counts[value] > 1 and value in seen:
-                message = f"an earlier node has the {field} {value!r} too"
-                yield Problem(place, node.id, field, message)
-            seen.add(value)
+def references_of(node: Node) -> Iterator[tuple[str, Reference]]:
+    """Yield ``(field, reference)`` for each reference in a node, none for an invalid condition."""
+    for field, text in _texts_of(node):
+        for reference in templates.parse(text).references:
+            yield field, reference
+    if isinstance(node.work, Condition) and isinstance(node.work.test, str):
+        try:
+            references = expressions.parse(node.work.test).references
+        except expressions.ExpressionError:
+            return
+        for reference in references:
+            yield "condition", reference
 
 
-def _cycles(nodes: Sequence[Node]) -> Iterator[Problem]:
-    """One problem for each cycle that has no node in common with one before."""
-    left = {node.id: set(node.needs) for node in nodes}
-    while cycle := _cycle(left):
-        message = f"these nodes wait for each other: {' -> '.join(cycle)}"
-        yield Problem(None, None, "needs", message)
-        left = {name: needs.difference(cycle) for name, needs in left.items() if name not in cycle}
+def bad_reference(reference: Reference, node: Node, field: str, names: Names) -> str | None:
+    """Return why this reference can have no value when ``node`` runs, None if nothing is wrong."""
+    if reference.problem:
+        return reference.problem
+    if reference.root in ("item", "index") and (node.for_each is None or field == "for_each"):
+        return f"{reference} has a value only in a node with for_each"
+    if reference.root != "node":
+        return None
+    target = names.get(reference.path[0])
+    if target is None:
+        return f"{reference}: there is no node of that name"
+    if not names.is_before(target, node):
+        return f"{reference}: that node may not have run by then; add it to needs"
+    if len(reference.path) > 1 and target.for_each is None:
+        is_text = isinstance(target.work, Agent) and target.work.output == "text"
+        if is_text or isinstance(target.work, Condition):
+            return f"{reference}: that node's output has no fields"
+    return None
 
 
-def _cycle(needs: dict[str, set[str]]) -> list[str]:
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
+def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
+    if node.for_each is not None:
+        yield "for_each", node.for_each
+    work = node.work
+    if isinstance(work, Agent):
+        yield "prompt", work.prompt
+        yield "system", work.system or ""
+    elif isinstance(work, Transform):
+        yield "transform", work.transformation
+    elif isinstance(work, Function):
+        for text in _strings(work.arguments):
+            yield "arguments", text
 
 
-def _unreachable(nodes: Sequence[Node]) -> Iterator[Problem]:
-    """Nodes that wait for a cycle without being a part of it."""
-    needs = {node.id: set(node.needs) for node in nodes}
-    while cycle := _cycle(needs):
-        stuck = set(cycle)
-        for place, node in enumerate(nodes):
-            if node.id not in stuck and not stuck.isdisjoint(node.needs):
-                stuck.add(node.id)
-                message = "it can never run: it waits for nodes that wait for each other"
-                yield Problem(place, node.id, "needs", message)
-        needs = {name: rest - stuck for name, rest in needs.items() if name not in stuck}
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)
 
 
-Fault = tuple[str, str]
-"""``(field, message)``."""
-
-
-def _faults(node: Node, names: Names) -> Iterator[Fault]:
-    yield from _bad_needs(node, names)
-    yield from _bad_work(node)
+def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
+    """Yield ``(field, message)`` for each thing that is wrong with one node."""
+    for need, times in Counter(node.needs).items():
+        if need not in names.by_id:
+            yield "needs", f"there is no node {need!r}; there are {', '.join(sorted(names.by_id))}"
+        elif times > 1:
+            yield "needs", f"{need!r} is needed twice; a node that needs both ways can never run"
+    for need in sorted(node.unless):
+        parent = names.by_id.get(need)
+        if parent is not None and not isinstance(parent.work, Condition):
+            yield "needs", f"{need!r} is not a condition: it cannot come out false"
+    yield from _work_faults(node)
     if node.for_each is not None and templates.parse(node.for_each).alone is None:
         yield "for_each", f"not one reference to a list, as in '{{{{input}}}}': {node.for_each!r}"
     for field, reference in references_of(node):
@@ -115,19 +136,7 @@ def _faults(node: Node, names: Names) -> Iterator[Fault]:
             yield field, message
 
 
-def _bad_needs(node: Node, names: Names) -> Iterator[Fault]:
-    for need, times in Counter(node.needs).items():
-        if need not in names.by_id:
-            yield "needs", f"there is no node {need!r}; there are {', '.join(sorted(names.by_id))}"
-        elif times > 1:
-            yield "needs", f"{need!r} is needed twice; a node that needs both ways can never run"
-    for need in sorted(node.unless):
-        needed = names.by_id.get(need)
-        if needed is not None and not isinstance(needed.work, Condition):
-            yield "needs", f"{need!r} is no condition: it cannot come out false"
-
-
-def _bad_work(node: Node) -> Iterator[Fault]:
+def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
     work = node.work
     if isinstance(work, Condition) and isinstance(work.test, str):
         try:
@@ -138,31 +147,49 @@ def _bad_work(node: Node) -> Iterator[Fault]:
         has_references = bool(templates.parse(work.transformation).references)
         if work.transformation not in TRANSFORMS and not has_references:
             known = ", ".join(sorted(TRANSFORMS))
-            yield "transform", f"{work.transformation!r} is none of {known}, nor has it references"
+            message = f"{work.transformation!r} is not one of {known}, and has no references"
+            yield "transform", message
     elif isinstance(work, Function) and work.arguments is None and work.takes is None:
         yield "function", "it needs more than one argument: name them in arguments"
 
 
-def bad_reference(reference: Reference, node: Node, field: str, names: Names) -> str | None:
-    """Why this reference cannot be resolved when ``node`` runs, None where nothing is known."""
-    if reference.problem:
-        return reference.problem
-    if reference.root in ("item", "index") and (node.for_each is None or field == "for_each"):
-        return f"{reference} stands for something only in a node with for_each"
-    if reference.root != "node":
-        return None
-    target = names.get(reference.path[0])
-    if target is None:
-        return f"{reference}: there is no node of that name"
-    if not names.is_before(target, node):
-        return f"{reference}: that node may not have run by then; add it to needs"
-    if len(reference.path) > 1 and _has_no_fields(target):
-        return f"{reference}: that node's output has no fields"
-    return None
+def _repeated(nodes: Sequence[Node]) -> Iterator[Problem]:
+    # Names must be unique too, because a result returns the outputs by name.
+    for field in ("id", "name"):
+        seen: set[str] = set()
+        for place, node in enumerate(nodes):
+            value = getattr(node, field)
+            if value in seen:
+                message = f"an earlier node has the {field} {value!r} too"
+                yield Problem(place, node.id, field, message)
+            seen.add(value)
 
 
-def _has_no_fields(node: Node) -> bool:
-    if node.for_each is not None:
-        return False
-    is_text = isinstance(node.work, Agent) and node.work.output == "text"
-    return is_text or isinstance(node.work, Condition)
+def _cycles(nodes: Sequence[Node]) -> Iterator[Problem]:
+    """Yield one problem for each cycle that shares no node with an earlier one."""
+    needs = {node.id: set(node.needs) for node in nodes}
+    while cycle := _find_cycle(needs):
+        message = f"these nodes wait for each other: {' -> '.join(cycle)}"
+        yield Problem(None, None, "needs", message)
+        needs = {name: rest.difference(cycle) for name, rest in needs.items() if name not in cycle}
+
+
+def _stuck(nodes: Sequence[Node]) -> Iterator[Problem]:
+    """Yield a problem for each node that waits for a cycle without being a part of it."""
+    needs = {node.id: set(node.needs) for node in nodes}
+    while cycle := _find_cycle(needs):
+        stuck = set(cycle)
+        for place, node in enumerate(nodes):
+            if node.id not in stuck and not stuck.isdisjoint(node.needs):
+                stuck.add(node.id)
+                message = "it can never run: it waits for nodes that wait for each other"
+                yield Problem(place, node.id, "needs", message)
+        needs = {name: rest - stuck for name, rest in needs.items() if name not in stuck}
+
+
+def _find_cycle(needs: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []

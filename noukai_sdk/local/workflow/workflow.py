@@ -1,15 +1,13 @@
-"""A workflow built in code: nodes, and what goes from which to which."""
+"""Workflows built in code: nodes, and the connections between them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .flow import CaptureMode, Flow
-from .mermaid import mermaid
 from .node import Agent, Node
-from .plan import Plan
+from .plan import CaptureMode, Flow, Plan, mermaid
 from .validation import Problem, WorkflowError, problems_of
 
 __all__ = ["Workflow", "WorkflowError"]
@@ -26,9 +24,9 @@ class Workflow:
     """A directed graph of nodes without cycles.
 
     Args:
-        name: What people see.
-        parameters: Defaults for ``{{parameters.x}}``; a call's own inputs win.
-        description: What it is for.
+        name: The name that people see.
+        parameters: Defaults for ``{{parameters.x}}``; the inputs of a call override them.
+        description: What the workflow is for.
 
     Example:
         >>> workflow = Workflow("Shout")
@@ -51,11 +49,18 @@ class Workflow:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes in the order in which they were added, with what they need."""
+        """The nodes in the order in which they were added, with their connections in ``needs``."""
         incoming: dict[str, list[_Edge]] = {}
         for edge in self._edges:
             incoming.setdefault(self._id_of(edge.target), []).append(edge)
-        return [self._connected(node, incoming.get(node.id, [])) for node in self._nodes]
+        nodes = list(self._nodes)
+        for place, node in enumerate(nodes):
+            edges = incoming.get(node.id)
+            if edges:
+                needs = tuple(self._id_of(edge.source) for edge in edges)
+                unless = frozenset(self._id_of(edge.source) for edge in edges if not edge.when)
+                nodes[place] = replace(node, needs=node.needs + needs, unless=node.unless | unless)
+        return nodes
 
     def add_node(self, node: Node) -> str:
         """Add a node.
@@ -64,7 +69,7 @@ class Workflow:
             The node's id, for :meth:`connect`.
 
         Raises:
-            ValueError: A node of this id is there already.
+            ValueError: The workflow has a node with this id already.
         """
         if node.id in self._ids:
             raise ValueError(f"there is a node {node.id!r} already: give this one another id")
@@ -75,38 +80,35 @@ class Workflow:
         return node.id
 
     def connect(self, from_id: str, to_id: str, *, when: bool = True) -> None:
-        """Let ``to_id`` start when ``from_id`` is done, with its output.
+        """Start ``to_id`` when ``from_id`` is done, with its output as input.
 
-        Where a node has several parents, their outputs reach it in the order of these calls. Names
-        that are not known yet may be added later; :meth:`validate` reports those that never were.
+        A node with several parents receives their outputs in the order of these calls. Either node
+        may be added later; :meth:`validate` reports the ones that are missing.
 
         Args:
             from_id: A node's id or name.
             to_id: A node's id or name.
-            when: What the condition ``from_id`` must come out as for ``to_id`` to run.
+            when: The value that the condition ``from_id`` must have for ``to_id`` to run.
         """
         self._edges[_Edge(from_id, to_id, when)] = None
         self._plan = None
 
     def problems(self) -> list[Problem]:
-        """Everything that is wrong with the workflow; empty where it can run."""
+        """Return everything that is wrong with the workflow; empty if it can run."""
         return self._problems(self.nodes)
-
-    def _problems(self, nodes: Sequence[Node]) -> list[Problem]:
-        return [*self._bad_edges(), *self._forgotten(), *problems_of(nodes)]
 
     def validate(self) -> None:
         """Check the whole workflow.
 
         Raises:
             WorkflowError: It cannot run. ``.problems`` lists everything that is wrong with it: cycles,
-                unknown names, unreachable nodes, references to nothing, no nodes.
+                unknown names, unreachable nodes, references without a value, no nodes.
         """
-        self.plan  # noqa: B018 - made for its checks
+        self.plan  # noqa: B018 - the property checks before it returns
 
     @property
     def plan(self) -> Plan:
-        """The workflow, ready to run; made once and kept until it is changed.
+        """The workflow, ready to run. It is made once and kept until the workflow changes.
 
         Raises:
             WorkflowError: As for :meth:`validate`.
@@ -115,8 +117,8 @@ class Workflow:
             nodes = self.nodes
             problems = self._problems(nodes)
             if problems:
-                told = "".join(f"\n- {problem}" for problem in problems)
-                raise WorkflowError(f"workflow {self.name!r} cannot run:{told}", problems)
+                lines = "".join(f"\n- {problem}" for problem in problems)
+                raise WorkflowError(f"workflow {self.name!r} cannot run:{lines}", problems)
             self._plan = Plan(nodes, self.parameters)
         return self._plan
 
@@ -130,24 +132,30 @@ class Workflow:
         capture_mode: CaptureMode = "full",
         model: str | None = None,
     ) -> Flow:
-        """The workflow under an address, for a service.
+        """Return the workflow as a flow with an address, for a service.
 
         Args:
-            org: The organisation.
-            project: The project.
-            slug: The name in the project.
-            version: A published version, None for the working copy.
+            org: The organization.
+            project: The project within the organization.
+            slug: The name within the project.
+            version: The published version, None for the working copy.
             capture_mode: How much of a run is stored.
-            model: For agents that name no model.
+            model: The model of agents that name none.
 
         Raises:
             WorkflowError: As for :meth:`validate`.
         """
+        steps = [
+            replace(node, work=replace(node.work, model=model))
+            if isinstance(node.work, Agent) and node.work.model is None
+            else node
+            for node in self.plan.nodes
+        ]
         return Flow(
             org=org,
             project=project,
             slug=slug,
-            steps=[_with_model(node, model) for node in self.plan.nodes],
+            steps=steps,
             version=version,
             capture_mode=capture_mode,
             parameters=self.parameters,
@@ -155,7 +163,7 @@ class Workflow:
         )
 
     def to_mermaid(self) -> str:
-        """A picture of the workflow, as the text of a Mermaid flowchart.
+        """Return the workflow as the text of a Mermaid flowchart.
 
         Example:
             >>> workflow = Workflow("One")
@@ -169,34 +177,19 @@ class Workflow:
     def _id_of(self, name: str) -> str:
         return name if name in self._ids else self._id_by_name.get(name, name)
 
-    def _connected(self, node: Node, edges: Sequence[_Edge]) -> Node:
-        if not edges:
-            return node
-        needs = tuple(self._id_of(edge.source) for edge in edges)
-        unless = frozenset(self._id_of(edge.source) for edge in edges if not edge.when)
-        return replace(node, needs=node.needs + needs, unless=node.unless | unless)
-
-    def _bad_edges(self) -> list[Problem]:
-        # Unknown sources are found in the node that needs them; an unknown target is nobody's need.
-        unknown = [edge for edge in self._edges if self._id_of(edge.target) not in self._ids]
-        return [
-            Problem(None, None, "connect", f"there is no node {edge.target!r} to connect to")
-            for edge in unknown
-        ]
-
-    def _forgotten(self) -> list[Problem]:
-        """Nodes without any edge in a workflow that has some: nothing ever reaches them."""
-        used = {self._id_of(name) for edge in self._edges for name in (edge.source, edge.target)}
-        used |= {name for node in self._nodes if node.needs for name in (node.id, *node.needs)}
-        message = "it is unreachable: connect it to the others"
-        return [
-            Problem(place, node.id, "connect", message)
-            for place, node in enumerate(self._nodes)
-            if used and node.id not in used
-        ]
-
-
-def _with_model(node: Node, model: str | None) -> Node:
-    if isinstance(node.work, Agent) and node.work.model is None:
-        return replace(node, work=replace(node.work, model=model))
-    return node
+    def _problems(self, nodes: list[Node]) -> list[Problem]:
+        problems = []
+        connected = {name for node in self._nodes if node.needs for name in (node.id, *node.needs)}
+        for edge in self._edges:
+            source, target = self._id_of(edge.source), self._id_of(edge.target)
+            connected |= {source, target}
+            # An unknown source is reported as a need of the target.
+            if target not in self._ids:
+                message = f"there is no node {edge.target!r} to connect to"
+                problems.append(Problem(None, None, "connect", message))
+        for place, node in enumerate(self._nodes):
+            # A workflow without any edge is a set of nodes that all run at once.
+            if connected and node.id not in connected:
+                message = "it is unreachable: connect it to the others"
+                problems.append(Problem(place, node.id, "connect", message))
+        return problems + problems_of(nodes)

@@ -16,8 +16,8 @@ from noukai_sdk.errors import FlowExecutionError
 from noukai_sdk.local.engine.runner import RunState, check_run, run_steps
 from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.chat import ChatDelta
-from noukai_sdk.local.workflow.flow import Flow
 from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.plan import Flow
 from noukai_sdk.models.events import StreamEvent, Tokens
 from tests.support.engine import (
     GET_WEATHER,

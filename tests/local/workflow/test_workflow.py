@@ -117,9 +117,9 @@ def test_every_problem_is_listed_at_once() -> None:
         "there is no node 'nowhere' to connect to",
         "node 'lonely': connect: it is unreachable",
         "these nodes wait for each other: a -> b -> a",
-        "node 'a': prompt: {{topic}} starts with none of",
+        "node 'a': prompt: {{topic}} does not start with one of",
         "node 'a': prompt: {{node.missing}}: there is no node of that name",
-        "node 't': transform: 'nope' is none of",
+        "node 't': transform: 'nope' is not one of",
         "node 't': needs: there is no node 'nobody'",
         "node 'behind': needs: it can never run",
     ):
@@ -128,7 +128,7 @@ def test_every_problem_is_listed_at_once() -> None:
 
 
 def test_an_empty_workflow_is_a_problem() -> None:
-    assert told(Workflow("x")) == ["steps: there are no nodes: give at least one"]
+    assert told(Workflow("x")) == ["steps: there are no nodes: add at least one"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_empty_workflow_is_a_problem() -> None:
         (Node.agent("x", system_prompt="{{oops}}"), "system: {{oops}}"),
         (Node.function("x", lambda a, b: 0), "needs more than one argument"),
         (Node.function("x", len, arguments={"a": ["{{oops}}"]}), "arguments: {{oops}}"),
-        (Node.condition("x", "input +"), "condition: no expression"),
+        (Node.condition("x", "input +"), "condition: not a valid expression"),
         (Node.condition("x", "{{oops}} == 1"), "condition: {{oops}}"),
         (Node.transform("x", "{{oops}}"), "transform: {{oops}}"),
     ],
@@ -194,7 +194,7 @@ def test_a_node_that_needs_a_condition_both_ways_can_never_run() -> None:
 def test_only_conditions_come_out_false() -> None:
     workflow = workflow_of(Node.agent("a"), Node.agent("b"))
     workflow.connect("a", "b", when=False)
-    assert told(workflow) == ["node 'b': needs: 'a' is no condition: it cannot come out false"]
+    assert told(workflow) == ["node 'b': needs: 'a' is not a condition: it cannot come out false"]
 
 
 def test_cycles_are_told_one_by_one() -> None:

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from noukai_sdk.local.flow_files.flow_file import FlowFile, FlowFileError
-from noukai_sdk.local.workflow.flow import Flow
 from noukai_sdk.local.workflow.node import Agent, Condition, Function, Transform
+from noukai_sdk.local.workflow.plan import Flow
 
 
 def read(directory: Path, text: str) -> Flow:
@@ -136,8 +136,8 @@ def test_capture_off_needs_no_quotes(tmp_path: Path, value: str) -> None:
             "steps:\n  - id: a\n    prompt: |\n      x\n      {{node.b}}",
             "a/b/c.yaml:3: steps[0].prompt: {{node.b}}: there is no node of that name",
         ),
-        ("steps:\n  - id: a\n    condition: 1 +", "a/b/c.yaml:3: steps[0].condition: no express"),
-        ("steps:\n  - id: a\n    transform: up", "a/b/c.yaml:3: steps[0].transform: 'up' is none"),
+        ("steps:\n  - id: a\n    condition: 1 +", "a/b/c.yaml:3: steps[0].condition: not a valid"),
+        ("steps:\n  - id: a\n    transform: up", "a/b/c.yaml:3: steps[0].transform: 'up' is not"),
         (
             "steps:\n  - id: a\n    transform: text\n    prompt: x",
             "a/b/c.yaml:4: steps[0].prompt: 'prompt' has no place in a step with 'transform'",

@@ -45,7 +45,7 @@ def resolve(reference: Reference) -> Any:
     ],
 )
 def test_values(text: str, value: Any) -> None:
-    assert parse(text).value(resolve) == value
+    assert parse(text).evaluate(resolve) == value
 
 
 def test_and_and_or_stop_where_the_answer_is_known() -> None:
@@ -55,7 +55,7 @@ def test_and_and_or_stop_where_the_answer_is_known() -> None:
         seen.append(str(reference))
         return True
 
-    assert parse("message or input").value(note) is True
+    assert parse("message or input").evaluate(note) is True
     assert seen == ["{{message}}"]
 
 
@@ -114,9 +114,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_values_cannot_change_the_expression(one: str, other: str) -> None:
     expression = parse("{{input}} == {{message}}")
     given_ = {"input": one, "message": other}
-    assert expression.value(lambda reference: given_[reference.root]) is (one == other)
+    assert expression.evaluate(lambda reference: given_[reference.root]) is (one == other)
 
 
 def test_what_cannot_be_compared_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        parse("input > 3").value(resolve)
+        parse("input > 3").evaluate(resolve)

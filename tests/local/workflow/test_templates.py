@@ -15,7 +15,6 @@ from noukai_sdk.local.workflow.templates import (
     as_text,
     field_of,
     parse,
-    reference,
 )
 
 
@@ -43,7 +42,7 @@ PATTERN = re.compile(r"\\\{\{|\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 @given(st.text(alphabet="{}\\ a.\n"))
 def test_texts_are_cut_as_by_a_pattern(text: str) -> None:
     found = [match[1] for match in PATTERN.finditer(text) if match[1] is not None]
-    assert list(parse(text).references) == [reference(names) for names in found]
+    assert list(parse(text).references) == [Reference.from_text(names) for names in found]
     plain = PATTERN.sub(lambda match: "{{" if match[1] is None else "", text)
     assert parse(text).render(lambda _: "") == plain
 
@@ -94,15 +93,15 @@ def test_a_reference_may_be_the_whole_text(text: str, alone: Reference | None) -
         ("topic", "write {{parameters.topic}}"),
         ("node", "lacks a name after 'node'"),
         ("node..x", "lacks a name"),
-        ("", "starts with none of"),
+        ("", "does not start with one of"),
     ],
 )
 def test_a_bad_reference_tells_what_is_wrong(names: str, problem: str) -> None:
-    assert problem in (reference(names).problem or "")
+    assert problem in (Reference.from_text(names).problem or "")
 
 
 def test_a_good_reference_has_no_problem() -> None:
-    assert reference("parameters.a.b").problem is None
+    assert Reference.from_text("parameters.a.b").problem is None
 
 
 @pytest.mark.parametrize(
