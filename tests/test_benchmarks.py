@@ -1,4 +1,4 @@
-"""The table of measurements: its verdicts, and the exit code that stands for them."""
+"""The table of benchmarks and its exit code."""
 
 from __future__ import annotations
 
@@ -21,52 +21,38 @@ from benchmarks.measure import Row, best_of_each
         (Row("at least", 2.9, 3.0, "times", True), False),
     ],
 )
-def test_a_limit(row: Row, holds: bool) -> None:
+def test_row_beyond_limit_is_missed(row: Row, holds: bool) -> None:
     assert row.holds is holds
     assert ("MISSED" in table.line(row)) is not holds
     assert row.name in table.line(row)
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Row]]:
-    """What each module measures: fill it in."""
-    rows: dict[str, list[Row]] = {}
-
-    def module(name: str) -> Any:
-        found = rows.get(name.removeprefix("benchmarks.").removeprefix("bench_"), [])
-        return SimpleNamespace(run=lambda: found)
-
-    monkeypatch.setattr(table.importlib, "import_module", module)
-    return rows
-
-
-def test_all_limits_held(
-    measured: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("names", "value", "code", "verdict"),
+    [([], 1.0, 0, "all limits held"), (["client"], 2.0, 1, "1 limits missed")],
+)
+def test_table_exit_code_is_one_if_limit_is_missed(
+    names: list[str],
+    value: float,
+    code: int,
+    verdict: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    measured["client"] = [Row("fast enough", 1.0, 1.25, "times")]
-    assert table.main([]) == 0
+    def import_module(name: str) -> Any:
+        rows = [Row("speed", value, 1.25, "times")] if name.endswith("bench_client") else []
+        return SimpleNamespace(run=lambda: rows)
+
+    monkeypatch.setattr(table.importlib, "import_module", import_module)
+    assert table.main(names) == code
     shown = capsys.readouterr().out
-    assert "bench_import" in shown
-    assert "fast enough" in shown
-    assert "all limits held" in shown
+    assert "speed" in shown
+    assert verdict in shown
+    assert ("bench_import" in shown) is (names == [])
 
 
-def test_a_limit_is_missed(
-    measured: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    measured["client"] = [Row("too slow", 2.0, 1.25, "times")]
-    assert table.main(["client"]) == 1
-    shown = capsys.readouterr().out
-    assert "bench_import" not in shown
-    assert "1 limits missed" in shown
-
-
-def test_the_fastest_of_each() -> None:
-    counts = {"a": 0, "b": 0}
-
-    def count(name: str) -> None:
-        counts[name] += 1
-
-    best = best_of_each({"a": lambda: count("a"), "b": lambda: count("b")}, 3)
-    assert counts == {"a": 3, "b": 3}
+def test_best_of_each_runs_each_function_in_turn() -> None:
+    order: list[str] = []
+    best = best_of_each({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 3
     assert all(0 <= value < 60 for value in best.values())

@@ -1,4 +1,4 @@
-"""The exception tree: as drawn, complete, and fit to travel between processes."""
+"""The exception tree: its shape, its attributes, and its way through pickle and copy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import pytest
-
 from noukai_sdk import errors
 from noukai_sdk.models.reports import CallSite, ReplayReport
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
-# What a class takes on top of what all errors take.
+SHARED = {
+    "status_code": 500,
+    "code": "X",
+    "execution_id": "e",
+    "request_id": "r",
+    "response_body": {"detail": [1]},
+}
+# Arguments of single classes, beside the shared ones.
 OWN: dict[str, dict[str, Any]] = {
     "APIConnectionError": {"request_sent": False},
     "APITimeoutError": {"request_sent": False},
@@ -33,65 +38,29 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "ReplayLeftoverError": {"leftovers": (("grade-3", 0), (None, 1))},
 }
-SHARED = {
-    "status_code": 500,
-    "code": "X",
-    "execution_id": "e",
-    "request_id": "r",
-    "response_body": {"detail": [1]},
-}
 
 
-def details_of(kind: type[errors.NoukaiError]) -> dict[str, Any]:
-    replay = {"report": ReplayReport()} if issubclass(kind, errors.ReplayError) else {}
-    return {**SHARED, **replay, **OWN.get(kind.__name__, {})}
-
-
-def pickled(error: Exception) -> Any:
-    return pickle.loads(pickle.dumps(error))
-
-
-def drawn() -> dict[str, str]:
-    """Each class of the docstring's tree and the one above it."""
-    parents: dict[str, str] = {}
+def test_tree_matches_docstring_and_public_names() -> None:
+    drawn: dict[str, str] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"    ([ │├└─]*)([A-Z]\w+Error)\b", line)
-        if found:
-            depth = len(found[1]) // 4
-            path[depth:] = [found[2]]
-            parents[found[2]] = path[depth - 1] if depth else "Exception"
-    return parents
+        if match := re.match(r"    ([ │├└─]*)([A-Z]\w+Error)\b", line):
+            depth = len(match[1]) // 4
+            path[depth:] = [match[2]]
+            drawn[match[2]] = path[depth - 1] if depth else "Exception"
+    assert drawn == {kind.__name__: kind.__mro__[1].__name__ for kind in CLASSES}
+    classes = inspect.getmembers(errors, inspect.isclass)
+    assert {name for name, kind in classes if issubclass(kind, Exception)} == set(errors.__all__)
 
 
-def test_the_tree_is_as_drawn() -> None:
-    real = {kind.__name__: kind.__mro__[1].__name__ for kind in CLASSES}
-    assert drawn() == real
-
-
-def test_every_class_is_public() -> None:
-    defined = {
-        name
-        for name, kind in vars(errors).items()
-        if inspect.isclass(kind) and issubclass(kind, Exception)
-    }
-    assert defined == set(errors.__all__)
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_an_error_without_details(kind: type[errors.NoukaiError]) -> None:
-    error = kind("what happened")
-    assert (str(error), error.message, error.args) == (
-        "what happened",
-        "what happened",
-        ("what happened",),
-    )
-    assert [getattr(error, name) for name in SHARED] == [None] * 5
-    assert str(kind()) == ""
-    assert kind.__doc__
-
-
-def test_the_defaults_of_what_only_some_have() -> None:
+def test_error_without_details_has_message_and_defaults() -> None:
+    for kind in CLASSES:
+        error = kind("what happened")
+        assert str(error) == error.message == "what happened"
+        assert error.args == ("what happened",)
+        assert [getattr(error, name) for name in SHARED] == [None] * 5
+        assert str(kind()) == ""
+        assert kind.__doc__
     assert errors.APIConnectionError().request_sent is True
     assert errors.AuthenticationError().www_authenticate is None
     assert errors.RateLimitError().retry_after is None
@@ -99,45 +68,38 @@ def test_the_defaults_of_what_only_some_have() -> None:
     assert errors.ReplayLeftoverError().leftovers == ()
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize(
-    "travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy]
-)
-def test_an_error_arrives_whole(kind: type[errors.NoukaiError], travel: Any) -> None:
-    details = details_of(kind)
-    error = kind("what happened", **details)
-    error.extra = "mine"  # type: ignore[attr-defined]  # errors take attributes
-    arrived = travel(error)
-    assert type(arrived) is kind
-    assert (str(arrived), arrived.args) == (str(error), error.args)
-    assert vars(arrived) == vars(error)
-    for name, value in details.items():
-        assert getattr(arrived, name) == value
+def test_error_with_details_survives_pickle_and_copy() -> None:
+    for kind in CLASSES:
+        replay = {"report": ReplayReport()} if issubclass(kind, errors.ReplayError) else {}
+        details = {**SHARED, **replay, **OWN.get(kind.__name__, {})}
+        error = kind("what happened", **details)
+        error.extra = "mine"
+        for arrived in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+            assert type(arrived) is kind
+            assert (str(arrived), arrived.args) == (str(error), error.args)
+            assert vars(arrived) == vars(error)
+            assert {name: getattr(arrived, name) for name in details} == details
 
 
 class Own(errors.FlowExecutionError):
-    """Somebody's subclass, with another signature."""
+    """A subclass with its own signature."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"number {number}", code="OWN")
         self.number = number
 
 
-def test_a_subclass_with_its_own_arguments_arrives_too() -> None:
-    arrived = pickled(Own(5))
-    assert (type(arrived), str(arrived), arrived.number, arrived.code) == (
-        Own,
-        "number 5",
-        5,
-        "OWN",
-    )
+def test_subclass_with_own_arguments_survives_pickle() -> None:
+    arrived = pickle.loads(pickle.dumps(Own(5)))
+    assert type(arrived) is Own
+    assert (str(arrived), arrived.number, arrived.code) == ("number 5", 5, "OWN")
 
 
 def fail() -> None:
     raise errors.RateLimitError("slow down", status_code=429, retry_after=2.0)
 
 
-def test_through_a_process_pool() -> None:
+def test_error_in_process_pool_reaches_parent() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         error = pool.submit(fail).exception()
     assert isinstance(error, errors.RateLimitError)

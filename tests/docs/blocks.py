@@ -1,6 +1,6 @@
-"""Markdown pages as the tests see them: fenced blocks, each with the hidden notes above it.
+"""Find the fenced blocks of Markdown pages, each with the notes above it.
 
-A note is an HTML comment directly above its block, so that readers do not see it::
+A note is an HTML comment directly above its block. Readers do not see it::
 
     <!-- test: continues -->
     <!-- test: file=main.py -->
@@ -19,12 +19,12 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 NOTES = {
-    "continues": "a python block goes on where the page's python block before it ended",
+    "continues": "the python block runs in the namespace of the page's python block before it",
     "setup": "python that runs before the block, in its namespace",
     "raises": "the python block ends in this error",
-    "file": "the block is a file of this name, in the folder that the page's blocks run in",
-    "output": "the block is what the block before it printed; '...' stands for anything",
-    "not-run": "the block is only checked for syntax, for this reason",
+    "file": "the block is a file of this name in the folder of the page's blocks",
+    "output": "the block is the output of the block before it; '...' matches anything",
+    "not-run": "only the syntax of the block is checked, for this reason",
 }
 
 _NOTE = re.compile(
@@ -34,7 +34,7 @@ _NOTE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. ``line`` is that of its fence, counted from 1."""
+    """A fenced block. ``line`` is the line of its fence, counted from 1."""
 
     page: str
     line: int
@@ -47,10 +47,10 @@ class Block:
 
 
 def blocks_of(text: str, page: str) -> Iterator[Block]:
-    """The blocks of a page, in order.
+    """Yield the blocks of a page, in order.
 
     Raises:
-        ValueError: A note that is unknown, or that stands above no block.
+        ValueError: A note is unknown or has no block below it.
     """
     notes: dict[str, str] = {}
     for token in MarkdownIt("commonmark").parse(text):
@@ -61,18 +61,18 @@ def blocks_of(text: str, page: str) -> Iterator[Block]:
             yield Block(page, line, token.info.split(" ")[0], token.content, notes)
             notes = {}
         elif notes and token.map:
-            raise ValueError(f"{page}:{line}: the note above stands above no block")
+            raise ValueError(f"{page}:{line}: the note above this line has no block below it")
 
 
 def _notes_in(html: str, place: str) -> dict[str, str]:
-    found = {m["name"]: m["value"] or (m["text"] or "").strip() for m in _NOTE.finditer(html)}
-    unknown = found.keys() - NOTES.keys()
-    if unknown or (not found and "test:" in html):
-        raise ValueError(f"{place}: no note of ours: {html.strip()}; one of {sorted(NOTES)}")
-    return found
+    notes = {m["name"]: m["value"] or (m["text"] or "").strip() for m in _NOTE.finditer(html)}
+    unknown = notes.keys() - NOTES.keys()
+    if unknown or (not notes and "test:" in html):
+        raise ValueError(f"{place}: {html.strip()} is not a note; use one of {sorted(NOTES)}")
+    return notes
 
 
 def pages_of(root: Path) -> list[Path]:
-    """Every page whose blocks have to run."""
+    """List every page whose blocks run."""
     fixed = [root / "README.md", root / "CONTRIBUTING.md"]
     return [*fixed, *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("example_apps/*/*.md"))]

@@ -1,4 +1,4 @@
-"""A page as its reader goes through it: block after block, in one folder, beside its servers."""
+"""Run the blocks of a page in order, in one folder, with the servers that the page starts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ declare -p | grep -E '^declare -[-x]+ [A-Za-z]' > {state}
 
 
 class Page:
-    """Runs the blocks of one page.
+    """The state that the blocks of one page share: files, namespace, servers.
 
     Args:
-        folder: Where they run; files that they name are written here.
+        folder: The working directory of the blocks. Files of the page are written here.
 
     Attributes:
-        ports: The port that the text names, and that of the server that runs in its place.
+        ports: Maps a port in the text to the real port of the server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,26 +46,26 @@ class Page:
         self._servers: dict[int, ExitStack] = {}
         self._namespace: dict[str, Any] = {}
         self._printed = ""
-        # One loop a page: a client that a block opened can be used in the next one.
+        # One loop for the page: a block can use a client that an earlier block opened.
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
         """Stop the page's servers."""
         for server in self._servers.values():
             server.close()
-        # As asyncio.run() ends: a client that nobody closed closes its connections with the loop.
+        # As at the end of asyncio.run(): unclosed clients close their connections with the loop.
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def run(self, block: Block) -> None:
-        """Do with a block what its language and its notes say. Raises what goes wrong in it."""
+        """Run, write, compare or check a block, as its notes and language say."""
         notes = block.notes
         if "file" in notes:
             self._write(notes["file"], block)
         elif "output" in notes:
             self._compare(block)
         elif "not-run" in notes:
-            assert notes["not-run"], "say why this block is not run"
+            assert notes["not-run"], "give the reason why this block is not run"
             _check_syntax(block)
         elif block.language == "python":
             self._python(block)
@@ -83,7 +83,7 @@ class Page:
     def _compare(self, block: Block) -> None:
         pattern = re.escape(block.code.strip()).replace(r"\.\.\.", ".*")
         assert re.fullmatch(pattern, self._printed.strip(), re.DOTALL), (
-            f"the block before printed:\n{self._printed}"
+            f"the block before it printed:\n{self._printed}"
         )
 
     def _python(self, block: Block) -> None:
@@ -92,7 +92,7 @@ class Page:
         printed = io.StringIO()
         expected = block.notes.get("raises")
         with redirect_stdout(printed):
-            for code in _compiled(block, self._at_our_ports):
+            for code in _compiled(block, self._with_real_ports):
                 self._execute(code, expected)
         self._printed = printed.getvalue()
 
@@ -101,7 +101,7 @@ class Page:
             outcome = eval(code, self._namespace)
             if code.co_flags & inspect.CO_COROUTINE:
                 self._loop.run_until_complete(outcome)
-        except Exception as error:  # whatever it is, it is compared by name
+        except Exception as error:  # any error, compared by its name
             if type(error).__name__ != expected:
                 raise
         else:
@@ -125,20 +125,20 @@ class Page:
     def _shell(self, script: list[str]) -> None:
         if not script:
             return
-        text = self._at_our_ports("\n".join(script))
-        whole = _SHELL.format(state=self._folder / ".shell", script=text)
+        text = self._with_real_ports("\n".join(script))
+        wrapped = _SHELL.format(state=self._folder / ".shell", script=text)
         done = subprocess.run(
-            ["bash", "-c", whole], cwd=self._folder, capture_output=True, text=True, timeout=60
+            ["bash", "-c", wrapped], cwd=self._folder, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         self._printed += done.stdout
 
-    def _at_our_ports(self, text: str) -> str:
+    def _with_real_ports(self, text: str) -> str:
         return _ADDRESS.sub(lambda m: f"127.0.0.1:{self.ports.get(int(m[1]), m[1])}", text)
 
     def _serve(self, command: Command) -> None:
         port, words = listening(command)
-        # As a reader would, who stops a server before starting another one in its place.
+        # Readers stop a server before they start another one on its port.
         if port in self._servers:
             self._servers.pop(port).close()
         stack = self._servers[port] = ExitStack()
@@ -149,12 +149,12 @@ class Page:
 
 
 def port_of(server: Server) -> int:
-    """Where it listens."""
+    """Return the port that the server listens on."""
     return int(server.url.rpartition(":")[2])
 
 
 def _compiled(block: Block, edit: Callable[[str], str] = str) -> list[CodeType]:
-    # With the lines of the page, so that a traceback points into it.
+    # Line numbers are those of the page, so that a traceback points into it.
     sources = [block.notes.get("setup", ""), "\n" * block.line + block.code]
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     return [
@@ -175,5 +175,5 @@ def _check_syntax(block: Block) -> None:
         yaml.safe_load(block.code)
     else:
         assert block.language in {"text", "toml", "http", "mermaid"}, (
-            f"{block.language or 'a block without a language'}: say what it is (tests/docs/page.py)"
+            f"{block.language or 'no language'}: this kind of block is unknown (tests/docs/page.py)"
         )

@@ -1,4 +1,4 @@
-"""The commands of a bash block, and what a test may do with each."""
+"""Split a bash block into commands, and decide for each: run it, start it as a server, or check it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVERS = {"noukai": 8080, "uvicorn": 8000, "gunicorn": 8000, "flask": 5000}
-"""Programs that serve until they are stopped, and the port each listens on by itself."""
+"""Programs that serve until they are stopped, with their default ports."""
 
 RUN = {"cat", "curl", "echo", "export", "ls", "noukai", "pytest", "python"}
 CHECKED = {"cd", "docker", "git", "make", "pip", "poetry", "source", "uv"}
@@ -21,7 +21,7 @@ _PORT_OPTIONS = {"--port", "-p", "--bind", "-b"}
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its text, and its words without the assignments in front of them."""
+    """One command: its text, its words, and the variables assigned in front of them."""
 
     text: str
     words: tuple[str, ...]
@@ -29,34 +29,34 @@ class Command:
 
     @property
     def serves(self) -> bool:
-        """It starts a server, which goes on in the background."""
+        """Whether it starts a server, to be kept running in the background."""
         program = self.words[0] if self.words else ""
         return program in SERVERS and (program != "noukai" or self.words[1:2] == ("dev",))
 
     @property
     def runs(self) -> bool:
-        """It does something harmless and ends. An assignment alone does, too."""
+        """Whether it ends by itself and is harmless. A lone assignment is."""
         return not (self.serves or self.sets_up) and (not self.words or self.words[0] in RUN)
 
     @property
     def sets_up(self) -> bool:
-        """It changes the reader's machine or takes long: it is not run, only checked."""
+        """Whether it changes the machine or takes long: it is checked, not run."""
         module = self.words[2:3] if self.words[:2] == ("python", "-m") else ()
         return bool({*self.words[:1]} & CHECKED or {*module} & CHECKED_MODULES)
 
 
 def commands_of(code: str) -> Iterator[Command]:
-    """The commands of a block, in order; one may go over several lines.
+    """Yield the commands of a block, in order. A command may take several lines.
 
     Raises:
-        ValueError: A quotation that is never closed.
+        ValueError: A quotation is not closed.
     """
     pending = ""
     for line in code.replace("\\\n", " ").splitlines():
         pending += line
         try:
             words = shlex.split(pending, comments=True)
-        except ValueError:  # an open quotation goes on in the next line
+        except ValueError:  # an open quotation continues in the next line
             pending += "\n"
             continue
         if words:
@@ -69,7 +69,7 @@ def commands_of(code: str) -> Iterator[Command]:
 def _command(text: str, words: list[str]) -> Command:
     env = {}
     while words and (match := _ASSIGNMENT.fullmatch(words[0])):
-        if match[2].startswith("$("):  # what it is assigned is what a command prints
+        if match[2].startswith("$("):  # the value is the output of a command
             words = [match[2][2:], *words[1:]]
             break
         env[match[1]] = match[2]
@@ -78,7 +78,7 @@ def _command(text: str, words: list[str]) -> Command:
 
 
 def listening(command: Command) -> tuple[int, list[str]]:
-    """The port that a server command names, and the command with ``{port}`` in its place."""
+    """Return the port of a server command, and its words with ``{port}`` in place of the port."""
     port, words, rest = SERVERS[command.words[0]], [], iter(command.words)
     for word in rest:
         option, _, value = word.partition("=")
@@ -91,15 +91,15 @@ def listening(command: Command) -> tuple[int, list[str]]:
 
 
 def check(command: Command, root: Path) -> None:
-    """Fail where a command that is not run cannot be right: make targets, extras, folders."""
+    """Check that the make targets and extras in a command exist."""
     words = command.words
-    assert command.sets_up, f"no known command: {command.text}: see tests/docs/shell.py"
+    assert command.sets_up, f"unknown command: {command.text}; tests/docs/shell.py lists the known ones"
     if words[0] == "make":
         makefile = (root / "Makefile").read_text()
         targets = [word for word in words[1:] if "=" not in word]
         missing = [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)]
-        assert not missing, f"no such target in the Makefile: {missing}"
+        assert not missing, f"not a target of the Makefile: {missing}"
     for extras in re.findall(r"noukai-sdk\[([\w,]+)\]", command.text):
         project = (root / "pyproject.toml").read_text()
         unknown = [name for name in extras.split(",") if f"\n{name} = [" not in project]
-        assert not unknown, f"no such extra in pyproject.toml: {unknown}"
+        assert not unknown, f"not an extra in pyproject.toml: {unknown}"
