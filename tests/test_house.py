@@ -1,4 +1,4 @@
-"""The rules of the house: what imports what, what loads what, what is public."""
+"""The rules of the house: imports, public names, files, and the paths that texts name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,29 +29,39 @@ ToolHandlerRequiredError __version__ copy_scope current_session_id trace trace_s
 trace_scope_sync
 """
 
-OPTIONAL = {
-    *("aiohttp", "alembic", "anthropic", "click", "fastapi", "flask", "httpx2", "jinja2", "openai"),
-    *(
-        "pytest",
-        "rich",
-        "sqlalchemy",
-        "starlette",
-        "trio",
-        "uvicorn",
-        "werkzeug",
-        "xllamacpp",
-        "yaml",
-    ),
+THIRD_PARTY = """
+aiohttp alembic anthropic click fastapi flask httpx2 jinja2 openai pytest rich sqlalchemy starlette
+trio uvicorn werkzeug xllamacpp yaml
+"""
+OPTIONAL = set(THIRD_PARTY.split())
+
+# Module names that stand more than once in the package: the same idea at two levels.
+REPEATED = {
+    "client": "of the service; of a model",
+    "errors": "of the SDK; of the backend's responses; of the model providers",
+    "events": "their models; how the protocol reads them from frames",
+    "flows": "the CLI's commands; the backend's routes",
+    "jobs": "in the protocol; in a replay",
+    "options": "of a call; of a scope",
+    "redaction": "of cassette files; of the backend's traces",
+    "requests": "their models; the HTTP requests that the protocol builds",
+    "run": "of the client; of the backend",
+    "runs": "the backend's engine; its routes",
+    "sessions": "their models; the backend's routes",
+    "sse": "the client's decoder; the backend's encoder",
 }
+
+PACKAGE = ROOT / "noukai_sdk"
 CODE = sorted(
     path
     for folder in ("noukai_sdk", "example_apps", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
 )
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that a new interpreter holds after ``statement``."""
+    """Return the modules that a new interpreter has loaded after ``statement``."""
     program = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
@@ -67,85 +78,102 @@ def test_imports_point_down() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_public_names_are_these() -> None:
+def test_public_names_are_listed_and_documented() -> None:
     assert sorted(noukai_sdk.__all__) == sorted(PUBLIC.split())
     assert dir(noukai_sdk) == sorted(PUBLIC.split())
-
-
-@pytest.mark.parametrize("name", PUBLIC.split())
-def test_every_public_name_is_there_and_documented(name: str) -> None:
-    value = getattr(noukai_sdk, name)
-    assert name in ("__version__", "StreamEvent") or value.__doc__
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
+    undocumented = [name for name in PUBLIC.split() if not getattr(noukai_sdk, name).__doc__]
+    assert set(undocumented) <= {"StreamEvent"}
     with pytest.raises(AttributeError, match="no attribute 'Noukia'"):
-        noukai_sdk.Noukia  # noqa: B018  # looking it up is the test
+        noukai_sdk.Noukia  # noqa: B018  # the lookup is the test
 
 
-def test_the_version_is_stated_once() -> None:
+def test_version_equals_project_version() -> None:
     stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert stated is not None
     assert stated[1] == noukai_sdk.__version__ == version("noukai-sdk")
 
 
-def test_importing_the_package_loads_nothing_else() -> None:
-    loaded = loaded_by("import noukai_sdk")
-    assert {name for name in loaded if name.startswith("noukai_sdk")} == {
-        "noukai_sdk",
-        "noukai_sdk._version",
-    }
-    assert not packages(loaded) & (OPTIONAL | {"httpx", "pydantic"})
+def test_import_loads_only_what_it_needs() -> None:
+    assert not packages(loaded_by("import noukai_sdk")) & (OPTIONAL | {"httpx", "pydantic"})
+
+    # httpx loads click and rich for its command line, httpcore loads trio.
+    base = "httpx, httpcore, pydantic"
+    for statement, frameworks in [
+        ("from noukai_sdk import Noukai, AsyncNoukai; Noukai(api_key='nk_x')", ""),
+        ("from noukai_sdk import *", ""),
+        ("import noukai_sdk.adapters.asgi, noukai_sdk.adapters.wsgi", ""),
+        ("import noukai_sdk.adapters.starlette", ", starlette"),
+        ("import noukai_sdk.adapters.fastapi", ", fastapi, starlette"),
+        ("import noukai_sdk.adapters.flask", ", flask, werkzeug, click"),
+    ]:
+        loaded = loaded_by(statement)
+        allowed = packages(loaded_by(f"import {base}{frameworks}"))
+        assert not packages(loaded) & (OPTIONAL - allowed), statement
+        assert not [name for name in loaded if name.startswith("noukai_sdk.backend")], statement
+        assert not [name for name in loaded if name.startswith("noukai_sdk.local")], statement
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "from noukai_sdk import Noukai, AsyncNoukai; Noukai(api_key='nk_x')",
-        "from noukai_sdk import trace, trace_scope, trace_scope_sync, current_session_id",
-        "from noukai_sdk import *",
-        "import noukai_sdk.adapters.asgi",
-        "import noukai_sdk.adapters.wsgi",
-    ],
-)
-def test_the_client_and_the_pure_adapters_load_nothing_optional(statement: str) -> None:
-    loaded = loaded_by(statement)
-    # httpx loads click and rich for a command line of its own, httpcore loads trio.
-    below = packages(loaded_by("import httpx, httpcore, pydantic"))
-    assert not packages(loaded) & (OPTIONAL - below)
-    assert not {
-        name for name in loaded if name.startswith(("noukai_sdk.backend", "noukai_sdk.local"))
-    }
+def test_files_are_short_and_named_by_content() -> None:
+    vague = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
+    assert [path for path in CODE if path.stem in vague] == []
+    assert [path for path in CODE if len(path.read_text().splitlines()) > 500] == []
 
 
-@pytest.mark.parametrize(
-    ("adapter", "framework"),
-    [
-        ("fastapi", {"fastapi", "starlette"}),
-        ("starlette", {"starlette"}),
-        ("flask", {"flask", "werkzeug", "click"}),
-    ],
-)
-def test_an_adapter_loads_its_own_framework_alone(adapter: str, framework: set[str]) -> None:
-    loaded = packages(loaded_by(f"import noukai_sdk.adapters.{adapter}"))
-    assert not loaded & (OPTIONAL - framework - allowed_by(framework))
+def test_module_names_stand_once_but_for_the_listed() -> None:
+    stems = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    assert {name for name, count in Counter(stems).items() if count > 1} == set(REPEATED)
 
 
-def allowed_by(framework: set[str]) -> set[str]:
-    """What importing the framework loads by itself."""
-    return packages(loaded_by(f"import httpx, {', '.join(sorted(framework))}"))
+def test_map_of_the_house_names_every_folder_and_only_what_exists() -> None:
+    map_of_the_house = (ROOT / "CONTRIBUTING.md").read_text().split("```text\n")[1].split("```")[0]
+    listed: set[Path] = set()
+    parents: list[Path] = [ROOT]
+    for line in map_of_the_house.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(r"\s{2,}", line.strip())[0].split(" ")
+        paths = [parents[depth] / name for name in names]
+        assert [path for path in paths if not path.exists()] == [], line
+        listed.update(paths)
+        parents[depth + 1 :] = [paths[0]]
+    folders = {path.parent for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts}
+    assert folders - listed == set()
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_file_is_short_and_named_by_what_it_holds(path: Path) -> None:
-    assert path.stem not in {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
-    assert len(path.read_text().splitlines()) <= 400
+def test_paths_links_and_sections_in_texts_exist() -> None:
+    def sections(page: Path) -> set[str]:
+        return set(re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE))
+
+    missing = []
+    for page in PAGES:
+        for name in re.findall(r"`([\w.]+(?:/[\w.]+)*(?:/|\.py|\.md|\.toml))`", page.read_text()):
+            places = (ROOT, PACKAGE, page.parent)
+            # A name without a folder may be a file of the reader.
+            if "/" in name and not any((place / name).exists() for place in places):
+                missing.append(f"{page.name}: {name}")
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([\w./]+)(?:#([\w-]+))?\)", page.read_text()
+        ):
+            path = page.parent / target
+            anchors = {
+                re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in sections(path)
+            }
+            if not path.exists() or (anchor and anchor not in anchors):
+                missing.append(f"{page.name}: {target}#{anchor}")
+    for path in [*CODE, *sorted((ROOT / "tests").rglob("*.py"))]:
+        for name, section in re.findall(r'\b(docs/\w+\.md)(?:,\s+"([\w ]+)")?', path.read_text()):
+            page = ROOT / name
+            titles = (
+                {title.partition(" (")[0] for title in sections(page)} if page.exists() else set()
+            )
+            if not page.exists() or (section and section not in titles):
+                missing.append(f"{path.relative_to(ROOT)}: {name}, {section}")
+    assert missing == []
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     names = listed.stdout.split("\0")[:-1] or [str(path.relative_to(ROOT)) for path in CODE]
-    # Put together here, so that this file passes.
+    # Joined here, so that this file passes.
     hosts = [
         "pypi." + "org",
         "python" + "hosted",
@@ -154,9 +182,5 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
         "ghcr." + "io",
     ]
     banned = re.compile("|".join([*map(re.escape, hosts), r"(?<![\w.~])/(?:work|root)/"]))
-    found = [name for name in names if banned.search(text_of(ROOT / name))]
-    assert not found
-
-
-def text_of(path: Path) -> str:
-    return path.read_text(errors="ignore") if path.is_file() else ""
+    files = [ROOT / name for name in names if (ROOT / name).is_file()]
+    assert [path for path in files if banned.search(path.read_text(errors="ignore"))] == []

@@ -93,7 +93,9 @@ def listening(command: Command) -> tuple[int, list[str]]:
 def check(command: Command, root: Path) -> None:
     """Check that the make targets and extras in a command exist."""
     words = command.words
-    assert command.sets_up, f"unknown command: {command.text}; tests/docs/shell.py lists the known ones"
+    assert command.sets_up, (
+        f"unknown command: {command.text}; tests/docs/shell.py lists the known ones"
+    )
     if words[0] == "make":
         makefile = (root / "Makefile").read_text()
         targets = [word for word in words[1:] if "=" not in word]
