@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ..local.engine.step_events import StepCompleted
+from ..local.engine.step_context import StepCompleted
 from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, Tokens

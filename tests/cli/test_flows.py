@@ -14,7 +14,7 @@ from rich.console import Console
 
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.cli.flow_progress import Progress, follow
-from noukai_sdk.local.engine.step_events import StepCompleted
+from noukai_sdk.local.engine.step_context import StepCompleted
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.workflow.plan import Flow
 from noukai_sdk.models.events import (

@@ -1,4 +1,4 @@
-"""One run of a workflow: engine, tool rounds, time limit, result."""
+"""One run of a workflow for an executor: scheduler, tool rounds, time limit, result."""
 
 from __future__ import annotations
 
@@ -21,28 +21,26 @@ from ...models.events import (
     ToolCallsRequired,
 )
 from ...models.tool_results import tool_turns
-from ..runtime.worker_threads import called
+from ..runtime.worker_threads import call_function
 from ..workflow.plan import Plan
 from ..workflow.tool_functions import as_content
 from .failures import NodeError
 from .result import WorkflowResult
 from .runner import check_plan, check_tool_steps
-from .scheduler import Engine, Settings
+from .scheduler import Scheduler, Settings
 from .state import RunState
 from .step_context import Emit, Models
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
-Inputs = Mapping[str, Any] | str | None
-Take = Callable[[StreamEvent | None], Awaitable[None]]
 
 
 @dataclass
 class Execution:
-    """A run, from its inputs to its result. Goes on from ``state``, so it can be run again.
+    """A run, from its inputs to its result. It starts from ``state``, so it can be resumed.
 
     Attributes:
         timeout: Seconds for the whole run, None for no limit.
-        tool_handler: Answers tool calls while the run goes on.
+        tool_handler: Answers tool calls while the run goes on, None to pause at them.
     """
 
     plan: Plan
@@ -53,10 +51,10 @@ class Execution:
     tool_handler: ToolHandler | None
 
     def check(self) -> None:
-        """Refuse what cannot start.
+        """Check that the run can start.
 
         Raises:
-            FlowExecutionError: An input is missing, or tools are where nobody can answer them.
+            FlowExecutionError: An input is missing, or a step that cannot pause has tools.
         """
         self.plan = check_plan(self.plan, self.state)
         if self.tool_handler is None:
@@ -65,113 +63,93 @@ class Execution:
     async def run(self, models: Models, emit: Emit | None = None) -> WorkflowResult:
         """Run to the end, to a failure, or to a pause for tools."""
         started = time.perf_counter()
-        engine = Engine(
+        scheduler = Scheduler(
             self.plan,
             self.state,
             models=models,
             settings=self.settings,
             emit=emit,
-            tool_answers=self._answers if self.tool_handler else None,
+            tool_answers=self._answer_tool_calls if self.tool_handler else None,
         )
         with anyio.move_on_after(self.timeout) as limit:
-            await engine.run_all()
-        errors = [engine.error] if engine.error else []
+            await scheduler.run_all()
+        nodes, outputs = self.plan.nodes, self.state.outputs
+        error, pause = scheduler.error, scheduler.pause
         if limit.cancelled_caught:
-            errors = [self._timed_out()]
-        if emit is not None:
-            await _tell_end(emit, self, engine, errors, timed_out=limit.cancelled_caught)
-        return self._result(engine, errors, (time.perf_counter() - started) * 1000)
+            node = nodes[min(self.state.step_index, len(nodes) - 1)]
+            message = f"the run took longer than its timeout of {self.timeout} seconds"
+            error, pause = NodeError(node.name, "RUN_TIMEOUT", message, TimeoutError(message)), None
+            if emit is not None:
+                failure = StepFailure(code=error.code, message=message)
+                await emit(StepFailed(step_id=node.id, name=node.name, error=failure))
+        elif emit is not None and not scheduler.is_over:
+            execution_id = self.state.execution_id
+            await emit(FlowCompleted(execution_id=execution_id, result=scheduler.result))
 
-    async def stream(self, models: Models, take: Take) -> WorkflowResult:
-        """As :meth:`run`, handing over the events; goes on after a pause that was answered."""
+        ran = [node for node in nodes if node.id in outputs and node.id not in scheduler.skipped]
+        return WorkflowResult(
+            result=scheduler.result if error is None and pause is None else None,
+            inputs=self.inputs,
+            outputs={node.name: outputs[node.id] for node in ran},
+            took_ms=(time.perf_counter() - started) * 1000,
+            names={node.id: node.name for node in nodes},
+            run_state=self.state,
+            skipped=[node.name for node in nodes if node.id in scheduler.skipped],
+            errors=[] if error is None else [error],
+            pause=pause if error is None else None,
+            tokens=scheduler.used.tokens,
+            cost_usd=scheduler.total_cost_usd,
+        )
+
+    async def stream(
+        self, models: Models, send: Callable[[StreamEvent | None], Awaitable[None]]
+    ) -> WorkflowResult:
+        """Run and send the events; go on after each pause that the consumer answers."""
 
         async def emit(event: StreamEvent) -> None:
             if isinstance(event, ToolCallsRequired):
                 event._stage = staged.append
-            await take(event)
+            await send(event)
 
         node_count = len(self.plan.nodes)
-        await take(RunStarted(execution_id=self.state.execution_id, step_count=node_count))
+        await send(RunStarted(execution_id=self.state.execution_id, step_count=node_count))
         while True:
             staged: list[Sequence[dict[str, Any]]] = []
             result = await self.run(models, emit)
             if result.pause is None:
                 return result
-            # Taken when the consumer comes back, who then has answered or never will.
-            await take(None)
+            # Returns when the consumer asks for the next event: by then it has answered, or never will.
+            await send(None)
             if not staged:
                 return result
             answer_pause(self.state, result.pause, staged[-1])
 
-    async def _answers(self, event: ToolCallsRequired) -> list[dict[str, Any]]:
-        assert self.tool_handler is not None  # run() has looked
-        handler = self.tool_handler
-        is_async = inspect.iscoroutinefunction(handler)
-        results = await called(partial(handler, event.tool_calls), is_async=is_async)
-        return answered(event, results)
-
-    def _timed_out(self) -> NodeError:
-        node = self.plan.nodes[min(self.state.step_index, len(self.plan.nodes) - 1)]
-        message = f"the run took longer than its timeout of {self.timeout} seconds"
-        return NodeError(node.name, "RUN_TIMEOUT", message, TimeoutError(message))
-
-    def _result(
-        self, engine: Engine, errors: Sequence[NodeError], took_ms: float
-    ) -> WorkflowResult:
-        nodes = self.plan.nodes
-        ran = [n for n in nodes if n.id in self.state.outputs and n.id not in engine.skipped]
-        is_done = not errors and engine.pause is None
-        return WorkflowResult(
-            result=engine.result if is_done else None,
-            inputs=self.inputs,
-            outputs={node.name: self.state.outputs[node.id] for node in ran},
-            took_ms=took_ms,
-            names={node.id: node.name for node in nodes},
-            run_state=self.state,
-            skipped=[node.name for node in nodes if node.id in engine.skipped],
-            errors=errors,
-            pause=engine.pause if not errors else None,
-            tokens=engine.used.tokens,
-            cost_usd=engine.total_cost_usd,
-        )
-
-
-async def _tell_end(
-    emit: Emit,
-    execution: Execution,
-    engine: Engine,
-    errors: Sequence[NodeError],
-    *,
-    timed_out: bool,
-) -> None:
-    if timed_out:
-        error = errors[0]
-        node = execution.plan.names.get(error.node)
-        told = StepFailure(code=error.code, message=error.message)
-        step_id = node.id if node else error.node
-        await emit(StepFailed(step_id=step_id, name=error.node, error=told))
-    elif not engine.is_over:
-        execution_id = execution.state.execution_id
-        await emit(FlowCompleted(execution_id=execution_id, result=engine.result))
+    async def _answer_tool_calls(self, event: ToolCallsRequired) -> list[dict[str, Any]]:
+        assert self.tool_handler is not None  # checked by run()
+        handler = partial(self.tool_handler, event.tool_calls)
+        is_async = inspect.iscoroutinefunction(self.tool_handler)
+        return _result_turns(event, await call_function(handler, is_async=is_async))
 
 
 def answer_pause(
     state: RunState, pause: ToolCallsRequired, results: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Put the results of a pause's tool calls where the run goes on from."""
-    state.tool_messages = [*pause.tool_call_messages, *answered(pause, results)]
+    """Store the results of a pause's tool calls in the state, so that the run can be resumed."""
+    state.tool_messages = [*pause.tool_call_messages, *_result_turns(pause, results)]
 
 
-def answered(pause: ToolCallsRequired, results: Any) -> list[dict[str, Any]]:
-    """The results as tool turns, one for each call.
+def _result_turns(pause: ToolCallsRequired, results: Any) -> list[dict[str, Any]]:
+    """Convert results to tool turns, one for each call.
 
     Raises:
-        FlowExecutionError: There is not one result for each call; code ``TOOL_RESULTS_MISMATCH``.
+        FlowExecutionError: The results do not match the calls; code ``TOOL_RESULTS_MISMATCH``.
     """
     turns = tool_turns(results, as_content)
-    wanted = sorted(str(call["id"]) for call in pause.tool_calls)
-    given = sorted(turn["tool_call_id"] for turn in turns)
-    if given != wanted:
-        message = f"one result for each of the tool calls {wanted} is needed, and not for {given}"
+    call_ids = sorted(str(call["id"]) for call in pause.tool_calls)
+    result_ids = sorted(turn["tool_call_id"] for turn in turns)
+    if result_ids != call_ids:
+        message = (
+            f"one result is needed for each of the tool calls {call_ids}, not for {result_ids}"
+        )
         raise FlowExecutionError(message, code="TOOL_RESULTS_MISMATCH")
     return turns

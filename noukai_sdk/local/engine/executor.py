@@ -1,4 +1,4 @@
-"""Runs workflows: blocking, awaited, or event by event."""
+"""Run workflows: blocking, awaited, or event by event."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ...models.events import StreamEvent
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow
 from ..workflow.workflow import Workflow
-from .execution import Execution, Inputs, ToolHandler, answer_pause
+from .execution import Execution, ToolHandler, answer_pause
 from .result import WorkflowResult
-from .run_stats import RunStats
 from .scheduler import Settings
 from .state import RunState
-from .stream import EventStream
+from .stats import RunStats
+from .step_context import Models
+from .stream import EventStream, Send
+
+RunInputs = Mapping[str, Any] | str | None
 
 _UNSET: Any = object()
 
 
 class Executor:
-    """Runs workflows and flows. One executor serves many threads and event loops at once.
+    """Run workflows and flows. One executor serves many threads and event loops at once.
 
     Args:
-        config: The model of agents that name none; by default the offline model.
+        config: The model for agents that do not name one; by default the offline model.
         timeout: Seconds for a whole run, None for no limit.
-        max_concurrency: How many nodes of one run work at once, None for no limit.
-        retry: How often a failed node is tried again where it does not say so itself.
+        max_concurrency: How many nodes of one run may run at once, None for no limit.
+        retry: How often to retry a failed node that does not set ``retry`` itself.
         debug: Log every step to the logger ``noukai_sdk.local.trace``.
 
     Raises:
@@ -69,54 +73,59 @@ class Executor:
         retry: int = _UNSET,
         debug: bool = _UNSET,
     ) -> None:
-        """Change settings, for the runs that start from now on; what is left out stays.
+        """Change settings for the runs that start from now on. Settings that are left out stay.
 
         Args:
-            max_concurrency: How many nodes of one run work at once, None for no limit.
+            max_concurrency: How many nodes of one run may run at once, None for no limit.
             timeout: Seconds for a whole run, None for no limit.
-            retry: How often a failed node is tried again where it does not say so itself.
+            retry: How often to retry a failed node that does not set ``retry`` itself.
             debug: Log every step to the logger ``noukai_sdk.local.trace``.
 
         Raises:
-            ValueError: A setting is out of range; nothing is changed then.
+            ValueError: A setting is out of range; no setting has changed.
         """
-        _check("max_concurrency", max_concurrency, least=1, may_be_none=True)
-        _check("retry", retry, least=0)
-        is_given = timeout is not _UNSET and timeout is not None
-        if is_given and not (isinstance(timeout, int | float) and timeout > 0):
+        changes: dict[str, Any] = {}
+        for name, value, least in (("max_concurrency", max_concurrency, 1), ("retry", retry, 0)):
+            if value is _UNSET:
+                continue
+            is_unlimited = value is None and name == "max_concurrency"
+            if not is_unlimited and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be {least} or more, not {value!r}")
+            changes[name] = value
+        has_timeout = timeout is not _UNSET and timeout is not None
+        if has_timeout and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
-        changes: dict[str, Any] = {"max_concurrency": max_concurrency, "retry": retry}
-        given = {name: value for name, value in changes.items() if value is not _UNSET}
-        self._settings = replace(self._settings, **given)
-        self._timeout = self._timeout if timeout is _UNSET else timeout
+        self._settings = replace(self._settings, **changes)
+        if timeout is not _UNSET:
+            self._timeout = timeout
         if debug is True:
             logging.getLogger("noukai_sdk.local.trace").setLevel(logging.DEBUG)
 
     def execute(
         self,
         workflow: Workflow | Flow,
-        inputs: Inputs = None,
+        inputs: RunInputs = None,
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
     ) -> WorkflowResult:
-        """Run a workflow and wait for its end. In async code, await :meth:`run_async` instead.
+        """Run a workflow and wait for its result. In async code, await :meth:`run_async` instead.
 
         Args:
-            workflow: What to run.
-            inputs: ``"message"`` is the message, and all of them are ``{{parameters.x}}``; a text
-                alone is the message.
+            workflow: The workflow or flow to run.
+            inputs: Values for ``{{parameters.x}}``, of which ``"message"`` is also the message; or
+                a str, which is the message.
             tools: Offered to the nodes that allow tools, in OpenAI's form.
-            tool_handler: Takes the pending tool calls and gives their results, as in
+            tool_handler: Takes the pending tool calls and returns their results, as in
                 ``flow.execute(tool_handler=...)`` of the client; may be async. Without it, the run
                 pauses at tool calls: see :meth:`resume`.
 
         Returns:
-            The outcome; a failed node makes a failed one, with ``errors``.
+            The outcome. If a node fails, it is a failed result with ``errors``.
 
         Raises:
-            WorkflowError: The workflow cannot run.
-            FlowExecutionError: An input that it refers to is missing.
+            WorkflowError: The workflow is not valid.
+            FlowExecutionError: The workflow refers to an input that is missing.
         """
         run = partial(self.run_async, tools=tools, tool_handler=tool_handler)
         return loop_thread.call(run, workflow, inputs)
@@ -124,40 +133,40 @@ class Executor:
     async def run_async(
         self,
         workflow: Workflow | Flow,
-        inputs: Inputs = None,
+        inputs: RunInputs = None,
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
     ) -> WorkflowResult:
-        """Run a workflow in the running event loop; otherwise as :meth:`execute`.
+        """Run a workflow in the running event loop; otherwise like :meth:`execute`.
 
-        Cancelling it cancels all that is under way.
+        Cancelling this cancels everything that the run has under way.
         """
         return await self._run(self._begin(workflow, inputs, tools, tool_handler))
 
     def execute_streaming(
         self,
         workflow: Workflow | Flow,
-        inputs: Inputs = None,
+        inputs: RunInputs = None,
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
     ) -> EventStream:
-        """Run a workflow and tell what happens as it happens; arguments as for :meth:`execute`.
+        """Run a workflow and stream its events; the arguments are those of :meth:`execute`.
 
-        Without a handler a ToolCallsRequired event comes; ``await event.resume(tool_results=...)``
-        inside the loop answers it.
+        Without a handler, tool calls arrive as a ToolCallsRequired event: answer it with
+        ``await event.resume(tool_results=...)`` inside the loop.
 
         Returns:
-            The events, for ``async for`` or ``for``. Its ``result`` is the outcome, at the end.
+            The events, for ``async for`` or ``for``. Afterwards, ``result`` is the outcome.
         """
         execution = self._begin(workflow, inputs, tools, tool_handler)
 
-        async def stream(models: Any, take: Any) -> WorkflowResult:
-            with self._stats.counted() as count:
-                return count(await execution.stream(models, take))
+        async def run(models: Models, send: Send[StreamEvent]) -> WorkflowResult:
+            with self._stats.counting() as set_result:
+                return set_result(await execution.stream(models, send))
 
-        return EventStream(stream, self._pools.get)
+        return EventStream(run, self._pools.get)
 
     def resume(
         self,
@@ -165,16 +174,16 @@ class Executor:
         paused: WorkflowResult,
         tool_results: Sequence[Mapping[str, Any]],
     ) -> WorkflowResult:
-        """Go on with a run that waits for tool results, and wait for its end or its next pause.
+        """Resume a run that waits for tool results, until its end or its next pause.
 
         Args:
-            workflow: The one that was run.
-            paused: The result with ``pause``.
-            tool_results: One for each of its tool calls.
+            workflow: The workflow of the run.
+            paused: The result whose ``pause`` is set.
+            tool_results: One for each tool call of the pause.
 
         Raises:
             ValueError: The run does not wait for tool results.
-            FlowExecutionError: The results do not fit the calls.
+            FlowExecutionError: The results do not match the calls.
         """
         return loop_thread.call(self.resume_async, workflow, paused, tool_results)
 
@@ -184,15 +193,15 @@ class Executor:
         paused: WorkflowResult,
         tool_results: Sequence[Mapping[str, Any]],
     ) -> WorkflowResult:
-        """As :meth:`resume`, in the running event loop."""
+        """Resume a run in the running event loop; otherwise like :meth:`resume`."""
         if paused.pause is None:
-            raise ValueError(f"the run is {paused.state()}: it does not wait for tool results")
+            raise ValueError(f"the run is {paused.state()} and does not wait for tool results")
         state = copy.deepcopy(paused.run_state)
         answer_pause(state, paused.pause, tool_results)
         return await self._run(self._execution(workflow, state, paused.inputs, None))
 
     def get_stats(self) -> dict[str, Any]:
-        """Counters since the start or the last :meth:`reset_stats`.
+        """Return the counters since the start or the last :meth:`reset_stats`.
 
         Returns:
             ``total_executions``, ``successful_executions``, ``failed_executions``,
@@ -200,42 +209,42 @@ class Executor:
             ``average_duration_ms``, ``total_tokens`` and ``total_cost_usd`` (a decimal string, or
             None). A run that was cancelled counts as failed.
         """
-        return self._stats.told()
+        return self._stats.as_dict()
 
     def reset_stats(self) -> None:
         """Set all counters to zero."""
         self._stats = RunStats()
 
     def get_execution_mode(self) -> str:
-        """``"sequential"`` with a concurrency of 1, else ``"dataflow"``."""
+        """Return ``"sequential"`` if ``max_concurrency`` is 1, else ``"dataflow"``."""
         return "sequential" if self._settings.max_concurrency == 1 else "dataflow"
 
     def close(self) -> None:
-        """Release the models of blocking calls. May be called any number of times."""
+        """Release the models of blocking calls. May be called more than once."""
         if loop_thread.is_running:
             loop_thread.call(self._pools.aclose)
 
     async def aclose(self) -> None:
-        """Release the models of the running event loop; they are released with the loop anyway."""
+        """Release the models of the running event loop; asyncio also does so when the loop ends."""
         await self._pools.aclose()
 
     def _begin(
         self,
         workflow: Workflow | Flow,
-        inputs: Inputs,
+        inputs: RunInputs,
         tools: Sequence[Mapping[str, Any]],
         tool_handler: ToolHandler | None,
     ) -> Execution:
-        given = {"message": inputs} if isinstance(inputs, str) else inputs or {}
-        if not isinstance(given, Mapping):
-            raise TypeError(f"inputs must be a mapping or a text, not {type(inputs).__name__}")
+        values = {"message": inputs} if isinstance(inputs, str) else inputs or {}
+        if not isinstance(values, Mapping):
+            raise TypeError(f"inputs must be a mapping or a str, not {type(inputs).__name__}")
         state = RunState(
             execution_id=str(uuid.uuid4()),
-            message=given.get("message"),
-            parameters=dict(given),
+            message=values.get("message"),
+            parameters=dict(values),
             tools=[dict(tool) for tool in tools] or None,
         )
-        return self._execution(workflow, state, given, tool_handler)
+        return self._execution(workflow, state, values, tool_handler)
 
     def _execution(
         self,
@@ -245,7 +254,7 @@ class Executor:
         tool_handler: ToolHandler | None,
     ) -> Execution:
         if not isinstance(workflow, Workflow | Flow):
-            raise TypeError(f"a Workflow or a Flow can be run, not {type(workflow).__name__}")
+            raise TypeError(f"workflow must be a Workflow or a Flow, not {type(workflow).__name__}")
         execution = Execution(
             plan=workflow.plan,
             state=state,
@@ -258,12 +267,5 @@ class Executor:
         return execution
 
     async def _run(self, execution: Execution) -> WorkflowResult:
-        with self._stats.counted() as count:
-            return count(await execution.run(await self._pools.get()))
-
-
-def _check(name: str, value: Any, *, least: int, may_be_none: bool = False) -> None:
-    if value is _UNSET or (may_be_none and value is None):
-        return
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be {least} or more, not {value!r}")
+        with self._stats.counting() as set_result:
+            return set_result(await execution.run(await self._pools.get()))

@@ -1,4 +1,4 @@
-"""What a failed node's error is called, and whether another attempt can help."""
+"""Describe the error of a failed node, and decide whether to retry it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..workflow.templates import UnresolvedReferenceError
 
 logger = logging.getLogger("noukai_sdk.local")
 
-_MOST_DELAY = 30.0
+_MAX_DELAY = 30.0
 
 
 class StepTimeoutError(Exception):
@@ -26,7 +26,7 @@ class NodeError:
     Attributes:
         node: The node's name.
         code: Such as ``"STEP_TIMEOUT"``, ``"TEMPLATE_UNRESOLVED"`` or a provider's code.
-        error: What was raised.
+        error: The exception.
     """
 
     node: str
@@ -38,26 +38,24 @@ class NodeError:
         return f"{self.node}: {self.code}: {self.message}"
 
 
-def failure(node: Node, error: Exception) -> NodeError:
-    """The error as it is told."""
-    code, message = _told(node, error)
+def node_error(node: Node, error: Exception) -> NodeError:
+    """Describe an exception with a code and a message. An unexpected one is logged as well."""
+    if isinstance(error, NoukaiError):
+        code, message = error.code or "MODEL_ERROR", error.message
+    elif isinstance(error, UnresolvedReferenceError):
+        code, message = "TEMPLATE_UNRESOLVED", f"step {node.id!r}: {error}"
+    elif isinstance(error, StepTimeoutError):
+        code = "STEP_TIMEOUT"
+        message = f"step {node.id!r} took longer than its timeout of {node.timeout} seconds"
+    else:
+        logger.error("step %s failed", node.id, exc_info=error)
+        code = "STEP_FAILED"
+        message = f"step {node.id!r} failed: {type(error).__name__}: {error}"
     return NodeError(node.name, code, message, error)
 
 
-def _told(node: Node, error: Exception) -> tuple[str, str]:
-    if isinstance(error, NoukaiError):
-        return error.code or "MODEL_ERROR", error.message
-    if isinstance(error, UnresolvedReferenceError):
-        return "TEMPLATE_UNRESOLVED", f"step {node.id!r}: {error}"
-    if isinstance(error, StepTimeoutError):
-        message = f"step {node.id!r} took longer than its timeout of {node.timeout} seconds"
-        return "STEP_TIMEOUT", message
-    logger.error("step %s failed", node.id, exc_info=error)
-    return "STEP_FAILED", f"step {node.id!r} failed: {type(error).__name__}: {error}"
-
-
 def is_worth_retrying(error: Exception) -> bool:
-    """Whether the same attempt may come out better: not where a setting or a key is wrong."""
+    """Return whether another attempt may succeed. A wrong setting or key stays wrong."""
     if isinstance(error, UnresolvedReferenceError):
         return False
     if isinstance(error, NoukaiError):
@@ -66,8 +64,8 @@ def is_worth_retrying(error: Exception) -> bool:
 
 
 def delay_before(attempt: int, error: Exception) -> float:
-    """Seconds to wait before attempt number ``attempt`` (the first retry is 1)."""
-    asked = getattr(error, "retry_after", None)
-    if isinstance(asked, int | float) and math.isfinite(asked):
-        return float(min(max(asked, 0), _MOST_DELAY))
-    return float(min(0.05 * 2 ** min(attempt, 10), _MOST_DELAY))
+    """Return the seconds to wait before retry number ``attempt``, counted from 1."""
+    retry_after = getattr(error, "retry_after", None)
+    if isinstance(retry_after, int | float) and math.isfinite(retry_after):
+        return float(min(max(retry_after, 0), _MAX_DELAY))
+    return float(min(0.05 * 2 ** min(attempt, 10), _MAX_DELAY))

@@ -1,4 +1,4 @@
-"""What a workflow's run came to."""
+"""The result of a workflow's run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class WorkflowResult:
     """The outcome of a run. Values keep their Python types.
 
     Attributes:
-        result: The output of the last node; where several are last, all of theirs by id.
-        inputs: What the run was given.
-        outputs: Each node's output by the node's name; not those that were skipped.
-        skipped: Names of the nodes that a condition left out.
-        errors: Why the run failed; empty where it did not.
-        pause: What the run waits for: answer its ``tool_calls`` with ``executor.resume``.
-        tokens: What all models together have counted, None where none has.
+        result: The output of the last node; if several nodes are last, their outputs by id.
+        inputs: The inputs of the run.
+        outputs: Each node's output by the node's name, without skipped nodes.
+        skipped: Names of the nodes that a condition skipped.
+        errors: Why the run failed; empty if it did not.
+        pause: The tool calls that the run waits for; pass their results to ``executor.resume``.
+        tokens: The tokens of all models together, None if no model counted any.
         cost_usd: Estimated cost in US dollars as a decimal string, as far as prices are known.
     """
 
@@ -41,52 +41,52 @@ class WorkflowResult:
     cost_usd: str | None = None
 
     def is_success(self) -> bool:
-        """True where every node has done its work or was skipped."""
+        """Return True if every node completed or was skipped."""
         return self.state() == "completed"
 
     def is_failed(self) -> bool:
-        """True where a node has failed; ``errors`` says which and why."""
+        """Return True if a node failed; ``errors`` says which and why."""
         return self.state() == "failed"
 
     def is_paused(self) -> bool:
-        """True where the run waits for tool results."""
+        """Return True if the run waits for tool results."""
         return self.state() == "paused"
 
     def state(self) -> State:
-        """``"completed"``, ``"failed"`` or ``"paused"``."""
+        """Return ``"completed"``, ``"failed"`` or ``"paused"``."""
         if self.errors:
             return "failed"
         return "completed" if self.pause is None else "paused"
 
     def execution_time_ms(self) -> float:
-        """How long the run took, in milliseconds."""
+        """Return how long the run took, in milliseconds."""
         return self.took_ms
 
     def get_variable(self, key: str, default: Any = None) -> Any:
-        """A node's output by the node's name, or an input; ``default`` where there is neither."""
+        """Return a node's output by the node's name, or an input; else ``default``."""
         return self.get_all_variables().get(key, default)
 
     def get_all_variables(self) -> dict[str, Any]:
-        """The inputs and all outputs by name; a node's output hides an input of the same name."""
+        """Return inputs and outputs by name; a node's output hides an input of the same name."""
         return {**self.inputs, **self.outputs}
 
     def variables(self) -> list[tuple[str, Any]]:
-        """As :meth:`get_all_variables`, as pairs."""
+        """Return :meth:`get_all_variables` as pairs."""
         return list(self.get_all_variables().items())
 
     def get_node_output(self, name: str) -> Any:
-        """The output of the node of this name or id; None where it has none."""
+        """Return the output of the node with this name or id; None if it has none."""
         return self.outputs.get(self.names.get(name, name))
 
     def get_all_node_outputs(self) -> dict[str, Any]:
-        """Each node's output by the node's name."""
+        """Return each node's output by the node's name."""
         return dict(self.outputs)
 
     def raise_for_failure(self) -> None:
-        """Raise what made the run fail; nothing where it did not.
+        """Raise the first failed node's error; do nothing if the run did not fail.
 
         Raises:
-            Exception: The first failed node's own error.
+            Exception: The node's own exception.
         """
         if self.errors:
             raise self.errors[0].error

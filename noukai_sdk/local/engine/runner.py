@@ -1,39 +1,112 @@
-"""Runs flows for a service: from a state that can be stored, to typed events."""
+"""Run flows for a service: check a stored state, apply its overrides, and yield typed events."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from ...errors import FlowExecutionError
 from ...models.events import FlowCompleted, StreamEvent
+from ..workflow.node import Agent, Node
 from ..workflow.plan import Flow, Plan
 from .inputs import Inputs
-from .overrides import overridden
-from .producer_stream import handed_over
-from .scheduler import Engine, Settings
+from .scheduler import Scheduler, Settings
 from .state import RunState
 from .step_context import Models
+from .stream import Send, producer_stream
 
 __all__ = ["RunState", "check_plan", "check_run", "check_tool_steps", "run_steps"]
 
+logger = logging.getLogger("noukai_sdk.local")
 
-def check_run(flow: Flow, state: RunState) -> Plan:
-    """The flow's plan as this run will take it, once it is sure that it can start.
+# Settings that a step can do without: null removes them.
+_OPTIONAL = {"system", "temperature", "max_tokens", "timeout"}
 
-    :func:`run_steps` calls it first; a service calls it before it opens its answer.
+
+def run_steps(
+    flow: Flow, state: RunState, *, models: Models, max_steps: int | None = None
+) -> AsyncGenerator[StreamEvent, None]:
+    """Run ``flow`` from ``state`` on, and update ``state`` as the run proceeds.
+
+    A step that is retried emits a second StepStarted. Steps that do not need each other run at once,
+    and their events mix. To resume after a tool pause, call this again with ``state.tool_messages``
+    set to the messages of the pause and the tool results.
+
+    Args:
+        flow: The flow to run.
+        state: The state of the run.
+        models: The source of models.
+        max_steps: Run at most this many steps, one after the other. If steps are left then, the
+            stream ends without FlowCompleted.
+
+    Returns:
+        The events, until FlowCompleted, StepFailed, ToolCallsRequired or ``max_steps``.
 
     Raises:
-        FlowExecutionError: ``INVALID_STEP_INDEX``, ``BLOCK_OVERRIDE_INVALID``,
-            ``TEMPLATE_UNRESOLVED``, ``TOOLS_IN_NON_SEQUENTIAL_STEP`` or ``STALE_TREE`` (an output
-            is missing), all with status 400.
+        FlowExecutionError: The run cannot start, see :func:`check_run`; raised before any event.
+    """
+
+    async def produce(send: Send[StreamEvent]) -> None:
+        plan = check_run(flow, state)
+        settings = Settings(json_outputs=True)
+        scheduler = Scheduler(plan, state, models=models, settings=settings, emit=send)
+        if state.step_index < len(plan.nodes):
+            await (scheduler.run_all() if max_steps is None else scheduler.run_some(max_steps))
+        if not scheduler.is_over and state.step_index == len(plan.nodes):
+            await send(FlowCompleted(execution_id=state.execution_id, result=scheduler.result))
+
+    return producer_stream(produce)
+
+
+def check_run(flow: Flow, state: RunState) -> Plan:
+    """Check that a run can start, and return its plan with the overrides applied.
+
+    :func:`run_steps` calls this first; a service calls it before it starts its response.
+
+    Raises:
+        FlowExecutionError: With status 400 and code ``INVALID_STEP_INDEX``,
+            ``BLOCK_OVERRIDE_INVALID``, ``TEMPLATE_UNRESOLVED``, ``TOOLS_IN_NON_SEQUENTIAL_STEP``,
+            or ``STALE_TREE`` if an output is missing.
     """
     plan = check_plan(flow.plan, state)
     check_tool_steps(plan, state)
     return plan
 
 
+def check_plan(plan: Plan, state: RunState) -> Plan:
+    """Do all checks of :func:`check_run` but :func:`check_tool_steps`."""
+    if not 0 <= state.step_index <= len(plan.nodes):
+        message = f"step index {state.step_index} is not in 0 to {len(plan.nodes)}"
+        raise _bad_request("INVALID_STEP_INDEX", message)
+    for node in plan.nodes[: state.step_index]:
+        if node.id not in state.outputs:
+            message = f"the run is at step {state.step_index} but has no output of {node.id!r}"
+            raise _bad_request("STALE_TREE", message)
+    overrides = state.block_overrides
+    if overrides:
+        unknown = sorted(set(overrides) - {node.id for node in plan.nodes})
+        if unknown:
+            logger.warning("ignoring block overrides for unknown steps: %s", unknown)
+        nodes = [
+            _override(node, overrides[node.id]) if node.id in overrides else node
+            for node in plan.nodes
+        ]
+        plan = Plan(nodes, plan.parameters)
+    inputs = Inputs(plan, state)
+    for node in plan.nodes[state.step_index :]:
+        missing = inputs.missing(node)
+        if missing is not None:
+            raise _bad_request("TEMPLATE_UNRESOLVED", f"step {node.id!r}: {missing}")
+    return plan
+
+
 def check_tool_steps(plan: Plan, state: RunState) -> None:
-    """Refuse tools in steps that cannot pause the run.
+    """Check that each step with tools can pause the run.
 
     Raises:
         FlowExecutionError: ``TOOLS_IN_NON_SEQUENTIAL_STEP``.
@@ -41,62 +114,40 @@ def check_tool_steps(plan: Plan, state: RunState) -> None:
     for node in plan.nodes if state.tools else ():
         if node.tools and (node.for_each is not None or not plan.runs_alone(node)):
             message = f"step {node.id!r} runs beside others or in a loop, and cannot wait for tools"
-            raise _refusal("TOOLS_IN_NON_SEQUENTIAL_STEP", message)
+            raise _bad_request("TOOLS_IN_NON_SEQUENTIAL_STEP", message)
 
 
-def check_plan(plan: Plan, state: RunState) -> Plan:
-    """As :func:`check_run`, but for tools."""
-    if not 0 <= state.step_index <= len(plan.nodes):
-        message = f"step index {state.step_index} is not in 0 to {len(plan.nodes)}"
-        raise _refusal("INVALID_STEP_INDEX", message)
-    for node in plan.nodes[: state.step_index]:
-        if node.id not in state.outputs:
-            message = f"the run is at step {state.step_index} and has no output of {node.id!r}"
-            raise _refusal("STALE_TREE", message)
-    if state.block_overrides:
-        plan = Plan(overridden(plan.nodes, state.block_overrides), plan.parameters)
-    inputs = Inputs(plan, state)
-    for node in plan.nodes[state.step_index :]:
-        missing = inputs.missing(node)
-        if missing is not None:
-            raise _refusal("TEMPLATE_UNRESOLVED", f"step {node.id!r}: {missing}")
-    return plan
+class StepOverride(BaseModel):
+    """The settings of a step that a call may override. Unknown names are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    model: str | None = Field(None, min_length=1)
+    prompt: str | None = None
+    system: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, gt=0)
+    timeout: float | None = Field(None, gt=0, allow_inf_nan=False)
+    retry: int | None = Field(None, ge=0, le=10)
 
 
-def _refusal(code: str, message: str) -> FlowExecutionError:
+def _override(node: Node, values: Mapping[str, Any]) -> Node:
+    try:
+        settings = StepOverride.model_validate(values).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, (node.id, *first["loc"])))
+        message = f"block override {field}: {first['msg']}"
+        raise _bad_request("BLOCK_OVERRIDE_INVALID", message) from error
+    # Null removes an optional setting, and leaves the others as they are.
+    kept = {
+        name: value for name, value in settings.items() if value is not None or name in _OPTIONAL
+    }
+    of_node = {name: value for name, value in kept.items() if name in ("timeout", "retry")}
+    of_agent = {name: value for name, value in kept.items() if name not in of_node}
+    work = replace(node.work, **of_agent) if isinstance(node.work, Agent) else node.work
+    return replace(node, work=work, **of_node)
+
+
+def _bad_request(code: str, message: str) -> FlowExecutionError:
     return FlowExecutionError(message, status_code=400, code=code)
-
-
-def run_steps(
-    flow: Flow, state: RunState, *, models: Models, max_steps: int | None = None
-) -> AsyncGenerator[StreamEvent, None]:
-    """Run ``flow`` from where ``state`` stands, which is changed as the run goes on.
-
-    A step that is tried again gives a second StepStarted. Steps that do not need each other run at
-    once, and their events mix. After a tool pause, call this again with ``state.tool_messages`` set
-    to the pause's messages and the tool results.
-
-    Args:
-        flow: What to run.
-        state: Where the run stands.
-        models: Gives the model of a spec.
-        max_steps: Run so many steps, one after the other, and then stop without FlowCompleted where
-            steps are left.
-
-    Returns:
-        The events, until FlowCompleted, StepFailed, ToolCallsRequired or ``max_steps``.
-
-    Raises:
-        FlowExecutionError: Nothing can run, see :func:`check_run`; raised before the first event.
-    """
-
-    async def produce(emit: Callable[[StreamEvent], Awaitable[None]]) -> None:
-        plan = check_run(flow, state)
-        settings = Settings(json_outputs=True)
-        engine = Engine(plan, state, models=models, settings=settings, emit=emit)
-        if state.step_index < len(plan.nodes):
-            await (engine.run_all() if max_steps is None else engine.run_some(max_steps))
-        if not engine.is_over and state.step_index == len(plan.nodes):
-            await emit(FlowCompleted(execution_id=state.execution_id, result=engine.result))
-
-    return handed_over(produce)

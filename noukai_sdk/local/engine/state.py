@@ -1,4 +1,4 @@
-"""Where a run stands: the call's own input, and what the steps made of it so far."""
+"""The state of a run: the call's input, and what the steps have produced so far."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 
 @dataclass
 class RunState:
-    """One run of a flow. The engine changes the fields from ``outputs`` on; a copy can be resumed.
+    """One run of a flow. The engine updates the fields from ``outputs`` on; a copy can be resumed.
 
     Attributes:
-        message: What the flow is asked; None where ``messages`` is given.
-        messages: Chat turns in place of ``message``; the last user turn is the message, and the
-            others stand around it in every step that refers to it.
-        parameters: For ``{{parameters.x}}``; values here win over the flow's defaults.
-        attachments: ``{"url", "mime_type"}`` each; they go with the message.
+        message: The input of the flow; None if ``messages`` is given.
+        messages: Chat turns instead of ``message``. The last user turn is the message; every step
+            that refers to it gets the others around it.
+        parameters: Values for ``{{parameters.x}}``; they win over the flow's defaults.
+        attachments: ``{"url", "mime_type"}`` each, sent along with the message.
         block_overrides: Step id to settings that replace the step's own: model, prompt, system,
             temperature, max_tokens, timeout, retry.
-        input_overrides: Step id to the value that it takes for its input, in place of the message
-            or of its parents' outputs.
-        tools, tool_choice: Offered to the steps that allow tools, in OpenAI's form.
-        outputs: Step id to output, for the steps that are done; None for one that was skipped.
-        step_index: How many steps are done, which is the index of the next one.
+        input_overrides: Step id to the input of that step, instead of the message or its parents'
+            outputs.
+        tools: Offered to the steps that allow tools, in OpenAI's form.
+        tool_choice: Sent along with ``tools``.
+        outputs: Step id to output, for completed steps; None for a skipped step.
+        step_index: The number of completed steps, which is the index of the next one.
         iterations_used: How often the step at ``step_index`` has asked for tools.
-        tool_messages: To go on after a tool pause: the pause's messages, then the tool results.
+        tool_messages: To resume after a tool pause: the messages of the pause and the tool results.
         step_tokens: What the paused step has used so far: ``prompt``, ``completion``, ``total``.
     """
 

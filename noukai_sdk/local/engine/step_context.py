@@ -1,4 +1,4 @@
-"""One attempt at one node: what its work may see and do."""
+"""The context of one attempt at one node, and the step events that only the engine emits."""
 
 from __future__ import annotations
 
@@ -10,40 +10,59 @@ from typing import Any, Protocol
 
 import anyio
 
-from ...models.events import StreamEvent, Tokens, ToolCallsRequired
+from ...models import events
+from ...models.events import StreamEvent, ToolCallsRequired
 from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
 from ..workflow.node import Node
 from .inputs import View
 from .state import RunState
-from .usage import Usage
+from .stats import Usage
 
 Emit = Callable[[StreamEvent], Awaitable[None]]
 ToolAnswers = Callable[[ToolCallsRequired], Awaitable[list[dict[str, Any]]]]
-"""Gives the tool turns that answer a pause, or raises :class:`Paused` to leave the run there."""
+"""Returns the tool turns for a pause, or raises :class:`Paused` to leave the run there."""
+
+
+class StepInput(events.StepInput):
+    """``loop_index`` is the index of a loop's item, counted from 0; None outside of a loop."""
+
+    loop_index: int | None = None
+
+
+class StepOutput(events.StepOutput):
+    """``loop_index`` is the index of a loop's item, counted from 0; None outside of a loop."""
+
+    loop_index: int | None = None
+
+
+class StepCompleted(events.StepCompleted):
+    """``skipped`` is True for a step that a condition skipped; its output is None."""
+
+    skipped: bool | None = None
 
 
 class Models(Protocol):
-    """Where the engine gets its models: a :class:`~noukai_sdk.local.llm.pool.ModelPool`, or a fake."""
+    """The source of models: a :class:`~noukai_sdk.local.llm.pool.ModelPool`, or a fake."""
 
     def get(self, spec: Any) -> ChatModel:
-        """The model of this spec or configuration."""
+        """Return the model of this spec or configuration."""
         ...
 
 
 class Paused(Exception):
-    """The run waits for tool results and ends here for now."""
+    """The run waits for tool results, and ends here for now."""
 
     def __init__(self, event: ToolCallsRequired) -> None:
         super().__init__(event.step_id)
         self.event = event
 
 
-class Limit:
+class Timeout:
     """A timeout whose clock can be stopped, by several items of a loop at once.
 
     Args:
-        seconds: What the time inside :attr:`scope` may come to.
+        seconds: The time limit for :attr:`scope`.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -53,7 +72,7 @@ class Limit:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Do not count the time in this block."""
+        """Stop the clock in this block."""
         if not self._stops:
             self._left = self.scope.deadline - anyio.current_time()
             self.scope.deadline = math.inf
@@ -68,65 +87,74 @@ class Limit:
 
 @dataclass
 class StepContext:
-    """One attempt; in a loop, at one item.
+    """One attempt at a node; in a loop, at one item.
 
     Attributes:
-        emit: Takes the events, None where nobody listens.
-        limit: The attempt's timeout, None where it has none.
+        step_index: The node's place in the plan.
+        listener: Receives the events, None if there is no listener.
+        tool_answers: Answers tool calls while the run goes on, None to pause the run.
+        timeout: The attempt's timeout, None for no limit.
     """
 
     node: Node
     view: View
     state: RunState
-    place: int
+    step_index: int
     models: Models
     default_model: str | LlmConfig
     usage: Usage
-    emit: Emit | None
+    listener: Emit | None
     tool_answers: ToolAnswers | None
-    limit: Limit | None = None
+    timeout: Timeout | None = None
     iterations_used: int = 0
 
     @property
-    def listens(self) -> bool:
-        """Whether somebody wants the events."""
-        return self.emit is not None
+    def has_listener(self) -> bool:
+        """Whether events are wanted. Without a listener, none should be made."""
+        return self.listener is not None
 
     def for_item(self, item: Any, index: int) -> StepContext:
-        """The same attempt at one item of a loop."""
+        """Return the context of one item of a loop."""
         return replace(self, view=replace(self.view, item=item, index=index))
 
     def model(self, spec: str | LlmConfig | None) -> ChatModel:
-        """The model that the node asks."""
+        """Return the model of a spec; for None, the default model."""
         return self.models.get(self.default_model if spec is None else spec)
 
-    def spend(self, model: str, tokens: Tokens | None) -> None:
-        """Count an answer."""
-        self.usage.add(model, tokens)
+    async def emit_input(self, value: Any) -> None:
+        """Emit a StepInput event, if there is a listener."""
+        if self.has_listener:
+            index = self.view.index
+            await self._emit(StepInput(step_id=self.node.id, input_data=value, loop_index=index))
 
-    async def tell(self, event: StreamEvent) -> None:
-        """Emit an event. The time that the listener takes is not the node's."""
-        assert self.emit is not None  # callers look at listens, and make no event for nobody
-        with self.limit.stopped() if self.limit else nullcontext():
-            await self.emit(event)
+    async def emit_output(self, text: str) -> None:
+        """Emit one chunk of output."""
+        index = self.view.index
+        await self._emit(StepOutput(step_id=self.node.id, output_data=text, loop_index=index))
+
+    async def _emit(self, event: StreamEvent) -> None:
+        assert self.listener is not None  # callers check has_listener
+        # The time that the listener takes does not count for the node's timeout.
+        with self.timeout.stopped() if self.timeout else nullcontext():
+            await self.listener(event)
 
     def resumed_messages(self) -> list[dict[str, Any]] | None:
-        """The conversation to go on with, where the run was paused in this node."""
-        is_paused = self.place == self.state.step_index
+        """Return the conversation to resume; None if the run was not paused in this node."""
+        is_paused = self.step_index == self.state.step_index
         return self.state.tool_messages if is_paused else None
 
     async def tool_results(
         self, messages: list[dict[str, Any]], calls: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """The tool turns that answer these calls.
+        """Return the tool turns for these calls.
 
         Raises:
-            Paused: Nobody here can answer them.
+            Paused: Their results can come from the caller only.
         """
         event = ToolCallsRequired(
             execution_id=self.state.execution_id,
             step_id=self.node.id,
-            step_index=self.place,
+            step_index=self.step_index,
             iterations_used=self.iterations_used,
             tool_call_messages=messages,
             tool_calls=calls,

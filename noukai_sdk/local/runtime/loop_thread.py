@@ -1,7 +1,11 @@
-"""One event loop in a thread of its own, for blocking calls into async code.
+"""Run async code for blocking callers, on one event loop in a background thread.
 
-All blocking calls of the process share it, so that models keep their connections between calls, from
-whichever thread those come; and a blocking call works where a loop is running already, as in Jupyter.
+All blocking calls of the process share the loop. Models therefore keep their connections between calls,
+whichever thread calls, and a blocking call works inside a running event loop too, as in Jupyter.
+
+anyio's BlockingPortal does not fit. Submitting a call to it blocks until the loop has started the call, so
+a caller's own event loop stands still meanwhile. It refuses calls from the loop's own thread, which clients
+inside a node make. In a forked child, dropping the portal waits for ever for a thread that is not there.
 """
 
 from __future__ import annotations
@@ -23,42 +27,44 @@ _is_inside: ContextVar[bool] = ContextVar("noukai_inside_loop_thread", default=F
 
 
 class LoopThread:
-    """Starts its thread at the first call, and again where it is used after ``stop``.
+    """An event loop in a daemon thread.
+
+    The first call starts the thread; after ``stop`` the next call starts a new one.
 
     Attributes:
-        most_calls: How many calls may be under way at once, None for no limit.
+        max_calls: How many calls may run at once; None for no limit.
     """
 
     def __init__(self) -> None:
-        self.most_calls: int | None = None
-        self._turns: AbstractContextManager[Any] = nullcontext()
-        # Whatever holds it may be interrupted by the garbage collector, and that by a generator's end.
+        self.max_calls: int | None = None
+        self._slots: AbstractContextManager[Any] = nullcontext()
+        # Reentrant: the garbage collector may close a stream while this thread holds the lock.
         self._lock = threading.RLock()
         self._running: _Running | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a thread."""
+        """Whether the thread runs."""
         return self._running is not None and not self._running.loop.is_closed()
 
-    def limit(self, most_calls: int | None) -> None:
-        """Let further calls wait, from now on, where so many are under way; None for no limit.
+    def limit(self, max_calls: int | None) -> None:
+        """Limit how many of the calls made from now on run at once; the others wait.
 
-        A call out of another one does not wait: the other could wait for it for ever.
+        A call made from inside another call does not wait, because the outer one might wait for it.
         """
-        self.most_calls = most_calls
-        self._turns = threading.BoundedSemaphore(most_calls) if most_calls else nullcontext()
+        self.max_calls = max_calls
+        self._slots = threading.BoundedSemaphore(max_calls) if max_calls else nullcontext()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run an async function on the loop and wait for its result, or raise what it raises.
+        """Run an async function on the loop and wait for its result.
 
         An interrupt (Ctrl-C) cancels the function.
 
         Raises:
             RuntimeError: Called on the loop's own thread, which would wait for itself.
         """
-        self._check_thread()
-        with nullcontext() if _is_inside.get() else self._turns:
+        self._raise_if_on_loop()
+        with nullcontext() if _is_inside.get() else self._slots:
             future = self.submit(function, *args)
             try:
                 return future.result()
@@ -66,33 +72,34 @@ class LoopThread:
                 future.cancel()
 
     def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        """Begin an async function on the loop, without waiting and without the limit of calls."""
-        # Under the lock, so that stop() finds what was begun before it, and cancels it.
+        """Start an async function on the loop without waiting for it; the limit does not apply."""
+        # Under the lock, so that a later stop() cancels the function.
         with self._lock:
             if not self.is_running:
                 self._running = _Running()
-            assert self._running is not None  # just made
-            return asyncio.run_coroutine_threadsafe(_await(function, args), self._running.loop)
+            assert self._running is not None  # just started
+            return asyncio.run_coroutine_threadsafe(_run(function, args), self._running.loop)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
-        """The items of an async generator, which is closed when the iterator is.
+        """Iterate over an async generator; closing the iterator closes the generator.
 
         Raises:
-            concurrent.futures.CancelledError: The loop was stopped meanwhile, and the generator with it.
+            concurrent.futures.CancelledError: The loop was stopped, and the generator with it.
         """
         home: asyncio.AbstractEventLoop | None = None
-        # A step that was interrupted goes on unwinding: closing has to wait for its end.
+        # An interrupted step is still unwinding when close() comes: close() waits for it.
         busy = asyncio.Lock()
 
-        async def step() -> list[T] | None:
+        async def step() -> tuple[T, ...] | None:
+            """Return the next item, nothing at the end, or None on another loop than before."""
             nonlocal home
             home = home or asyncio.get_running_loop()
             if home is not asyncio.get_running_loop():
                 return None
             async with busy:
                 async for item in items:
-                    return [item]
-                return []
+                    return (item,)
+                return ()
 
         async def close() -> None:
             if home is asyncio.get_running_loop():
@@ -100,88 +107,87 @@ class LoopThread:
                     await items.aclose()
 
         try:
-            while found := self.call(step):
-                yield found[0]
-            if found is None:
-                raise CancelledError("the runtime was shut down before the end of this stream")
+            while next_item := self.call(step):
+                yield next_item[0]
+            if next_item is None:
+                raise CancelledError("the runtime was shut down before this stream ended")
         finally:
             self.call(close)
 
     def stop(self) -> None:
-        """Cancel what is running and end the thread. May be called any number of times.
+        """Cancel everything on the loop and end the thread. May be called more than once.
 
         Raises:
             RuntimeError: Called on the loop's own thread, which would wait for itself.
         """
-        self._check_thread()
+        self._raise_if_on_loop()
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
             running.stop()
 
     def forget(self) -> None:
-        """Act as if never started: in a forked child the thread does not exist."""
+        """Reset to the state before the first call. For forked children, which have no such thread."""
         self._lock = threading.RLock()
         self._running = None
 
     def responds(self, within: float) -> bool | None:
-        """Whether the loop answers within so many seconds; None where it is not running."""
-        answered = threading.Event()
+        """Return whether the loop responds within that many seconds; None if it is not running."""
+        responded = threading.Event()
         with self._lock:
             if self._running is None or not self.is_running:
                 return None
-            self._running.loop.call_soon_threadsafe(answered.set)
-        return answered.wait(within)
+            self._running.loop.call_soon_threadsafe(responded.set)
+        return responded.wait(within)
 
-    def _check_thread(self) -> None:
+    def _raise_if_on_loop(self) -> None:
         running = self._running
         if running is not None and running.thread is threading.current_thread():
             raise RuntimeError("a blocking call inside async code: await the async form instead")
 
 
 class _Running:
-    """The thread and the way into its loop."""
+    """The thread and its loop, from start to stop."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
-        ready: Future[asyncio.AbstractEventLoop] = Future()
+        started: Future[asyncio.AbstractEventLoop] = Future()
         self.thread = threading.Thread(
-            target=self._run, args=(ready,), name="noukai-loop", daemon=True
+            target=self._run, args=(started,), name="noukai-loop", daemon=True
         )
         self.thread.start()
-        self.loop = ready.result()
+        self.loop = started.result()
 
     def stop(self) -> None:
-        with suppress(RuntimeError):  # something has ended the loop already
+        with suppress(RuntimeError):  # the loop is closed already
             self.loop.call_soon_threadsafe(self._stopping.set)
         self.thread.join()
 
-    def _run(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+    def _run(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         try:
-            asyncio.run(self._serve(ready))
-        except BaseException as error:  # noqa: BLE001 - whoever asked for the loop or the call raises it
-            if not ready.done():
-                ready.set_exception(error)
+            asyncio.run(self._serve(started))
+        except BaseException as error:  # noqa: BLE001 - raised by the caller: see `started`, and call()
+            if not started.done():
+                started.set_exception(error)
 
-    async def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
-        ready.set_result(asyncio.get_running_loop())
-        # What is still running then is cancelled by asyncio.run.
-        await self._stopping.wait()
+    async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        started.set_result(asyncio.get_running_loop())
+        await self._stopping.wait()  # then asyncio.run cancels the remaining tasks
 
 
-async def _await(function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
+async def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
+    # The task has a copy of its caller's context, in which trio may have set the library.
     sniffio: Any = sys.modules.get("sniffio")
-    _is_inside.set(True)
     if sniffio is not None:
-        # This runs in a copy of the caller's context, where trio may have left its mark.
         sniffio.current_async_library_cvar.set("asyncio")
+    _is_inside.set(True)
     return await function(*args)
 
 
 loop_thread = LoopThread()
-"""The one of this process."""
+"""The loop thread of this process."""
 
-# Models want to be closed while the interpreter still has everything they need for it.
+# Before the interpreter tears down what models need to close.
 atexit.register(loop_thread.stop)
-# Windows has no fork, and no such function.
+# Windows cannot fork and lacks the function.
 getattr(os, "register_at_fork", lambda **_: None)(after_in_child=loop_thread.forget)

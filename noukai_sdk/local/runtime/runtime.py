@@ -1,6 +1,6 @@
-"""What the process runs flows on: logging, the loop thread, worker threads. All of it is optional.
+"""Set up, inspect and shut down what the process runs flows on. All of it is optional.
 
-Nothing here must be called first: clients and executors start what they need by themselves.
+Clients and executors start what they need by themselves; no function here has to be called first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 from ..._version import __version__
+from . import worker_threads as workers
 from .loop_thread import loop_thread
-from .worker_threads import set_worker_threads, worker_threads
 
 _LEVELS = {
     "trace": logging.DEBUG,
@@ -35,16 +35,16 @@ _handler: logging.Handler | None = None
 def init(
     log_level: str | None = None, enable_tracing: bool | None = None, debug: bool | None = None
 ) -> None:
-    """Set up logging for this package. May be called again, with other settings.
+    """Set up logging for this package. May be called again to change the settings.
 
     Args:
         log_level: ``"trace"``, ``"debug"``, ``"info"``, ``"warn"`` or ``"error"``; by default
-            ``"warn"``. Log records go to stderr where the application has set up no logging.
-        enable_tracing: Log every step of every run, with its time.
-        debug: Both: level ``"debug"``, and tracing.
+            ``"warn"``. Records go to stderr if the application has not set up logging.
+        enable_tracing: Log every step of every run, with its duration.
+        debug: Turn on both: level ``"debug"``, and tracing.
 
     Raises:
-        ValueError: There is no such level.
+        ValueError: The level is unknown.
 
     Example:
         >>> init(log_level="info")
@@ -67,12 +67,12 @@ def init(
 
 
 def version() -> str:
-    """This package's version, such as ``"0.2.0"``."""
+    """Return this package's version, such as ``"0.2.0"``."""
     return __version__
 
 
 def get_system_info() -> dict[str, Any]:
-    """What runs here.
+    """Describe the platform and the runtime.
 
     Returns:
         ``version``, ``python_version``, ``platform``, ``cpu_count``, ``runtime_initialized``,
@@ -86,17 +86,17 @@ def get_system_info() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "runtime_initialized": _started_at is not None,
         "runtime_uptime_seconds": time.monotonic() - _started_at if _started_at else 0.0,
-        "runtime_worker_threads": worker_threads(),
-        "runtime_max_blocking_threads": loop_thread.most_calls,
+        "runtime_worker_threads": workers.worker_threads(),
+        "runtime_max_blocking_threads": loop_thread.max_calls,
         "loop_thread_running": loop_thread.is_running,
     }
 
 
 def health_check() -> dict[str, Any]:
-    """Whether flows can run here. True without ``init``: nothing has to be started first.
+    """Check whether flows can run. Healthy before ``init`` too, because it is optional.
 
     Returns:
-        ``overall_healthy``; ``loop_thread_responds`` (None where it is not running);
+        ``overall_healthy``; ``loop_thread_responds`` (None if it is not running);
         ``runtime_initialized``; ``timestamp``, in seconds since 1970.
     """
     responds = loop_thread.responds(within=_HEALTHY_SECONDS)
@@ -113,51 +113,47 @@ def configure_runtime(
     max_blocking_threads: int | None = None,
     thread_stack_size_mb: int | None = None,
 ) -> None:
-    """Change what the runtime may use; takes effect at once. What is left out stays.
+    """Change the limits of the runtime, at once. Settings that are left out keep their values.
 
     Args:
         worker_threads: How many functions that are not async run at once in one event loop.
-        max_blocking_threads: How many blocking calls, such as ``execute``, may be under way at
-            once; further ones wait.
-        thread_stack_size_mb: Stack of threads that start from now on, in MiB.
+        max_blocking_threads: How many blocking calls, such as ``execute``, run at once; further
+            calls wait.
+        thread_stack_size_mb: Stack size of threads that start from now on, in MiB.
 
     Raises:
-        ValueError: A number is less than 1, or the system has no such stack size.
+        ValueError: A number is less than 1, or the system rejects the stack size.
     """
-    given = {
+    settings = {
         "worker_threads": worker_threads,
         "max_blocking_threads": max_blocking_threads,
         "thread_stack_size_mb": thread_stack_size_mb,
     }
-    for name, value in given.items():
+    for name, value in settings.items():
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name} must be 1 or more, not {value!r}")
     if thread_stack_size_mb is not None:
-        _set_stack_size(thread_stack_size_mb)
+        previous = threading.stack_size()
+        try:
+            threading.stack_size(thread_stack_size_mb * 1024 * 1024)
+            # Only starting a thread shows whether the system has that much memory.
+            threading.Thread(target=int).start()
+        except (OverflowError, RuntimeError, ValueError) as error:
+            threading.stack_size(previous)
+            message = f"a thread cannot have a stack of {thread_stack_size_mb} MiB: {error}"
+            raise ValueError(message) from error
     if worker_threads is not None:
-        set_worker_threads(worker_threads)
+        workers.set_worker_threads(worker_threads)
     if max_blocking_threads is not None:
         loop_thread.limit(max_blocking_threads)
 
 
-def _set_stack_size(mebibytes: int) -> None:
-    before = threading.stack_size()
-    try:
-        threading.stack_size(mebibytes * 1024 * 1024)
-        # Only a thread shows whether the system has so much.
-        threading.Thread(target=int).start()
-    except (OverflowError, RuntimeError, ValueError) as error:
-        threading.stack_size(before)
-        raise ValueError(f"no thread can have a stack of {mebibytes} MiB: {error}") from error
-
-
 def shutdown() -> None:
-    """Cancel blocking calls and streams, release threads, pools and models, undo ``init``.
+    """Cancel blocking calls and streams, release threads, pools and models, and undo ``init``.
 
-    What was under way in other threads ends with ``concurrent.futures.CancelledError`` there, or with
-    LlmClosedError for a client.
-
-    May be called any number of times; clients and executors start again where they are used again.
+    Calls under way in other threads raise ``concurrent.futures.CancelledError`` there, or
+    LlmClosedError if they are a client's. May be called more than once; clients and executors start again
+    when they are used again.
     """
     global _started_at, _handler
     loop_thread.stop()

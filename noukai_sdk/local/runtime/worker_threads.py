@@ -1,4 +1,4 @@
-"""Calling the functions of users: async ones on the loop, the others in worker threads."""
+"""Call functions of users: async ones on the loop, all others in worker threads."""
 
 from __future__ import annotations
 
@@ -19,81 +19,76 @@ _count = DEFAULT_WORKER_THREADS
 
 
 def set_worker_threads(count: int) -> None:
-    """How many functions of one event loop run at once, from now on; others wait."""
-    global _count  # noqa: PLW0603 - one setting of the process
+    """Set how many functions of one event loop run at once, from now on; the others wait."""
+    global _count  # noqa: PLW0603 - one setting for the process
     _count = count
 
 
 def worker_threads() -> int:
-    """The setting."""
+    """Return the number set by :func:`set_worker_threads`."""
     return _count
 
 
-def _worker_limiter() -> CapacityLimiter:
+async def call_function(function: Callable[[], Any], *, is_async: bool) -> Any:
+    """Call a function and return its result, awaited if it is an awaitable.
+
+    On cancellation a worker thread is abandoned, because a thread cannot be stopped.
+
+    Args:
+        function: Takes no arguments.
+        is_async: Call it on the event loop and not in a worker thread.
+
+    Raises:
+        Exception: Whatever the function raises. An error that is not an ``Exception``, such as
+            SystemExit, becomes a RuntimeError: it would end the event loop, with all other tasks on it.
+    """
+    if is_async:
+        return await _await_result(function())
+
+    def call() -> list[Any]:
+        try:
+            # In a list, because trio rejects a thread's awaitable result as a likely mistake.
+            return [function()]
+        except Exception:
+            raise
+        except BaseException as error:
+            raise _as_runtime_error(error) from error
+
     limiter = _limiter.get(None)
     if limiter is None:
         limiter = CapacityLimiter(_count)
         _limiter.set(limiter)
     elif limiter.total_tokens != _count:
         limiter.total_tokens = _count
-    return limiter
+    (result,) = await run_sync(call, abandon_on_cancel=True, limiter=limiter)
+    return await _await_result(result) if inspect.isawaitable(result) else result
 
 
-async def called(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Call it, on the loop where it is async, else in a worker thread.
-
-    Cancelled, a thread is left to itself: nothing can stop it.
-
-    Raises:
-        Exception: What it raises. RuntimeError for what would end more than the function, such as
-            SystemExit: a loop that this leaves is gone, with all that others do in it.
-    """
-    if is_async:
-        return await _contained(call())
-    # In a list, because a lambda around a coroutine function gives something to await, which trio
-    # takes for a mistake.
-    (value,) = await run_sync(
-        lambda: [_contained_call(call)], abandon_on_cancel=True, limiter=_worker_limiter()
-    )
-    return await _contained(value) if inspect.isawaitable(value) else value
-
-
-def _contained_call(call: Callable[[], Any]) -> Any:
+async def _await_result(result: Awaitable[Any]) -> Any:
     try:
-        return call()
-    except Exception:
-        raise
-    except BaseException as error:
-        raise _ended_by(error) from error
-
-
-async def _contained(value: Awaitable[Any]) -> Any:
-    try:
-        return await value
+        return await result
     except SystemExit as error:
-        raise _ended_by(error) from error
+        raise _as_runtime_error(error) from error
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
-            raise  # it is meant for the program
-        raise _ended_by(error) from error
+            raise  # Ctrl-C is meant for the program
+        raise _as_runtime_error(error) from error
     except asyncio.CancelledError as error:
         if is_cancelled():
             raise
-        raise _ended_by(error) from error
+        raise _as_runtime_error(error) from error
 
 
 def is_cancelled() -> bool:
-    """Whether it is this task that is cancelled, and not one that the function waited for."""
+    """Return whether the running task itself is cancelled, not only one that it awaited."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        return False  # trio, which has another error for that
+        return False  # trio cancels with another exception
     cancelling = getattr(task, "cancelling", None)
-    return cancelling is None or cancelling() > 0  # Python 3.10 does not tell
+    return cancelling is None or cancelling() > 0  # Python 3.10 has no such count
 
 
-def _ended_by(error: BaseException) -> RuntimeError:
+def _as_runtime_error(error: BaseException) -> RuntimeError:
     name = type(error).__name__
-    return RuntimeError(
-        f"the function raised {name}: {error}" if str(error) else f"the function raised {name}"
-    )
+    return RuntimeError(f"the function raised {name}: {error}".removesuffix(": "))

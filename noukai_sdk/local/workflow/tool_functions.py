@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
 
-from ..runtime.worker_threads import called
+from ..runtime.worker_threads import call_function
 from .node import Tool
 
 logger = logging.getLogger("noukai_sdk.local")
@@ -78,7 +78,7 @@ async def _run(by_name: dict[str, Tool], request: dict[str, Any]) -> Any:
     try:
         arguments = ArgsKwargs((), json.loads(request["arguments"] or "{}"))
         call = partial(_adapter(function).validate_python, arguments)
-        return await called(call, is_async=inspect.iscoroutinefunction(function))
+        return await call_function(call, is_async=inspect.iscoroutinefunction(function))
     except ValidationError as error:
         return {"error": f"wrong arguments: {error}"}
     # The model reads the error, and may try another way.

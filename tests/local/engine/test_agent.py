@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.engine.scheduler import Engine, Settings
+from noukai_sdk.local.engine.scheduler import Scheduler, Settings
 from noukai_sdk.local.engine.state import RunState
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
 from noukai_sdk.local.llm.config import LlmConfig
@@ -40,7 +40,7 @@ async def run(
     listens: bool = False,
     edges: str = "",
     **state: Any,
-) -> Engine:
+) -> Scheduler:
     nodes = [node] if isinstance(node, Node) else node
     events: list[StreamEvent] = []
 
@@ -48,7 +48,7 @@ async def run(
         events.append(event)
 
     plan = workflow_of(*nodes, edges=edges).plan
-    engine = Engine(
+    engine = Scheduler(
         plan,
         RunState("e", **state),
         models=FakeModels(model),
@@ -236,7 +236,7 @@ async def test_a_cut_stream_is_begun_anew_and_told() -> None:
         events.append(event)
 
     plan = workflow_of(Node.agent("a", retry=1)).plan
-    engine = Engine(
+    engine = Scheduler(
         plan,
         RunState("e", message="x"),
         models=FakeModels(model),
@@ -275,7 +275,7 @@ async def test_every_node_may_name_its_model() -> None:
     nodes = [Node.agent("a", model="m1"), Node.agent("b", llm_config=config), Node.agent("c")]
     plan = workflow_of(*nodes).plan
     settings = Settings(default_model="the default")
-    engine = Engine(plan, RunState("e", message="x"), models=models, settings=settings)
+    engine = Scheduler(plan, RunState("e", message="x"), models=models, settings=settings)
     await engine.run_all()
     assert set(models.specs) == {"m1", config, "the default"}
 

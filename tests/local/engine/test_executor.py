@@ -112,7 +112,7 @@ def test_a_workflow_that_cannot_run_is_an_error(run: Runner) -> None:
 
 @pytest.mark.parametrize("inputs", [3, ["x"], object()])
 def test_inputs_are_a_mapping_or_a_text(inputs: Any) -> None:
-    with pytest.raises(TypeError, match="inputs must be a mapping or a text"):
+    with pytest.raises(TypeError, match="inputs must be a mapping or a str"):
         Executor().execute(hello(), inputs)
 
 
@@ -139,7 +139,7 @@ def test_the_stats_count_both_ways() -> None:
 
 
 def test_only_workflows_and_flows_can_be_run() -> None:
-    with pytest.raises(TypeError, match="a Workflow or a Flow can be run, not str"):
+    with pytest.raises(TypeError, match="must be a Workflow or a Flow, not str"):
         Executor().execute("acme/samples/hello-world")  # type: ignore[arg-type]  # on purpose, or known from the event's place
 
 

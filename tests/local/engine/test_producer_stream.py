@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from noukai_sdk.local.engine.producer_stream import handed_over
+from noukai_sdk.local.engine.stream import producer_stream
 
 pytestmark = pytest.mark.anyio
 
@@ -38,11 +38,11 @@ class Producer:
 
 
 async def test_items_come_in_order() -> None:
-    assert [item async for item in handed_over(Producer())] == [0, 1, 2]
+    assert [item async for item in producer_stream(Producer())] == [0, 1, 2]
 
 
 async def test_an_error_comes_after_the_items() -> None:
-    items = handed_over(Producer(2, ValueError("late")))
+    items = producer_stream(Producer(2, ValueError("late")))
     assert [await anext(items), await anext(items)] == [0, 1]
     with pytest.raises(ValueError, match="late"):
         await anext(items)
@@ -50,7 +50,7 @@ async def test_an_error_comes_after_the_items() -> None:
 
 async def test_the_producer_does_not_run_ahead() -> None:
     producer = Producer(100)
-    async with aclosing(handed_over(producer)) as items:
+    async with aclosing(producer_stream(producer)) as items:
         await anext(items)
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
@@ -59,14 +59,14 @@ async def test_the_producer_does_not_run_ahead() -> None:
 
 async def test_closing_stops_the_producer_and_waits_for_it() -> None:
     producer = Producer(100)
-    items = handed_over(producer)
+    items = producer_stream(producer)
     await anext(items)
     await items.aclose()
     assert producer.stopped.is_set()
 
 
 async def test_every_item_may_be_asked_for_by_another_task_in_another_scope() -> None:
-    items = handed_over(Producer(3))
+    items = producer_stream(Producer(3))
     got: list[int] = []
 
     async def ask() -> None:
@@ -91,7 +91,7 @@ async def test_cancelling_the_consumer_stops_the_producer() -> None:
             stopped.set()
 
     with anyio.move_on_after(0.05):
-        async for _ in handed_over(hang):
+        async for _ in producer_stream(hang):
             pass
     assert stopped.is_set()
 
@@ -99,7 +99,7 @@ async def test_cancelling_the_consumer_stops_the_producer() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_garbage_collection_stops_the_producer() -> None:
     producer = Producer(100)
-    items = handed_over(producer)
+    items = producer_stream(producer)
     await anext(items)
     del items
     gc.collect()
@@ -111,7 +111,7 @@ async def test_garbage_collection_stops_the_producer() -> None:
 async def test_a_producer_that_is_cancelled_before_it_begins_is_no_trouble() -> None:
     """A loop that ends cancels all tasks, also those that it has not started yet."""
     producer = Producer()
-    items = handed_over(producer)
+    items = producer_stream(producer)
     known = asyncio.all_tasks()
     asking = asyncio.create_task(anext(items))
     await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_the_producer_has_the_context_of_the_consumer() -> None:
     async def produce(emit: Callable[[str], Awaitable[None]]) -> None:
         await emit(variable.get())
 
-    assert [item async for item in handed_over(produce)] == ["kept"]
+    assert [item async for item in producer_stream(produce)] == ["kept"]
 
 
 async def test_what_ends_more_than_the_producer_is_raised_too() -> None:
@@ -141,5 +141,5 @@ async def test_what_ends_more_than_the_producer_is_raised_too() -> None:
         raise Rare
 
     with pytest.raises(Rare):
-        async for _ in handed_over(produce):
+        async for _ in producer_stream(produce):
             pass

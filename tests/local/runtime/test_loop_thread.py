@@ -121,7 +121,7 @@ def test_calls_wait_for_their_turn(loop: LoopThread) -> None:
     loop.limit(2)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: loop.call(work), range(20)))
-    assert loop.most_calls == 2
+    assert loop.max_calls == 2
     assert most <= 2
 
 

@@ -162,7 +162,7 @@ def test_blocking_calls_and_stacks_are_limited() -> None:
 @pytest.mark.parametrize("mebibytes", [10**7, 10**20])
 def test_a_stack_that_no_thread_can_have_is_refused(mebibytes: int) -> None:
     before = threading.stack_size()
-    with pytest.raises(ValueError, match="no thread can have a stack"):
+    with pytest.raises(ValueError, match="a thread cannot have a stack"):
         local.configure_runtime(thread_stack_size_mb=mebibytes)
     assert threading.stack_size() == before
 

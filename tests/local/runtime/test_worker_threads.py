@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from noukai_sdk.local import Executor, Node, Workflow
-from noukai_sdk.local.runtime.worker_threads import called
+from noukai_sdk.local.runtime.worker_threads import call_function
 
 Raiser = Callable[[Any], Any]
 
@@ -103,7 +103,7 @@ async def test_a_real_cancellation_stays_one() -> None:
         await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(partial(called, wait, is_async=True))
+        tasks.start_soon(partial(call_function, wait, is_async=True))
         with anyio.fail_after(10):
             await begun.wait()
         tasks.cancel_scope.cancel()
@@ -112,7 +112,7 @@ async def test_a_real_cancellation_stays_one() -> None:
 
 async def test_an_interrupt_of_the_main_thread_is_the_programs() -> None:
     with pytest.raises(KeyboardInterrupt):
-        await called(partial(raising_async(KeyboardInterrupt()), None), is_async=True)
+        await call_function(partial(raising_async(KeyboardInterrupt()), None), is_async=True)
 
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,117 @@
+"""Count what runs use: tokens and cost of a node, and totals of an executor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ...models.events import Tokens
+from ..llm.prices import cost_usd, decimal_text
+from .result import WorkflowResult
+
+
+class Usage:
+    """The tokens of one node, over all attempts, tool rounds and items of a loop.
+
+    Args:
+        tokens: Tokens used before, as returned by :attr:`as_dict`.
+    """
+
+    def __init__(self, tokens: dict[str, int] | None = None) -> None:
+        self.model: str | None = None
+        self.tokens: Tokens | None = Tokens(**tokens) if tokens else None
+
+    def add(self, model: str, tokens: Tokens | None) -> None:
+        """Count one response of ``model``."""
+        self.model = model
+        if tokens is not None:
+            self.tokens = add_tokens(self.tokens, tokens)
+
+    @property
+    def cost_usd(self) -> str | None:
+        """US dollars as a decimal string; None without a model or if its price is unknown."""
+        return None if self.model is None else cost_usd(self.model, self.tokens)
+
+    @property
+    def as_dict(self) -> dict[str, int] | None:
+        """The tokens as JSON values."""
+        return self.tokens.model_dump(exclude_none=True) if self.tokens else None
+
+
+def add_tokens(one: Tokens | None, other: Tokens | None) -> Tokens | None:
+    """Add two counts; a field that neither of them counts stays None."""
+    if one is None or other is None:
+        return one or other
+
+    def add(a: int | None, b: int | None) -> int | None:
+        return None if a is None and b is None else (a or 0) + (b or 0)
+
+    return Tokens(
+        prompt=add(one.prompt, other.prompt),
+        completion=add(one.completion, other.completion),
+        total=add(one.total, other.total),
+    )
+
+
+def total_cost(costs: list[str]) -> str | None:
+    """Add decimal strings; None if there are none."""
+    return decimal_text(sum(map(Decimal, costs), Decimal(0))) if costs else None
+
+
+@dataclass
+class RunStats:
+    """The totals of one executor, counted from any thread."""
+
+    successful: int = 0
+    failed: int = 0
+    duration_ms: float = 0.0
+    tokens: int = 0
+    cost_usd: str | None = None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[WorkflowResult], WorkflowResult]]:
+        """Count one run. Pass its result to the yielded function; a run without one has failed."""
+        result: WorkflowResult | None = None
+
+        def set_result(value: WorkflowResult) -> WorkflowResult:
+            nonlocal result
+            result = value
+            return value
+
+        started = time.perf_counter()
+        try:
+            yield set_result
+        finally:
+            with self._lock:
+                self.duration_ms += (time.perf_counter() - started) * 1000
+                if result is None or result.is_failed():
+                    self.failed += 1
+                else:
+                    self.successful += 1
+                if result is not None:
+                    self.tokens += (result.tokens.total or 0) if result.tokens else 0
+                    costs = [cost for cost in (self.cost_usd, result.cost_usd) if cost is not None]
+                    self.cost_usd = total_cost(costs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counters as ``Executor.get_stats`` does."""
+        with self._lock:
+            total = self.successful + self.failed
+            return {
+                "total_executions": total,
+                "successful_executions": self.successful,
+                "failed_executions": self.failed,
+                "success_rate": self.successful / total if total else 0.0,
+                "total_duration_ms": self.duration_ms,
+                "average_duration_ms": self.duration_ms / total if total else 0.0,
+                "total_tokens": self.tokens,
+                "total_cost_usd": self.cost_usd,
+            }
