@@ -188,7 +188,7 @@ def test_show_draws_a_flow() -> None:
         (["run", "mine/demo/branches", "-p", "limit"], 2, "a parameter is NAME=VALUE"),
         (["run", "acme/samples/two-step"], 1, "the call has no message"),
         (["run", "acme/samples/two-step", "-m", "x", "--version", "9"], 1, "in version 9"),
-        (["show", "mine/demo/bad"], 1, "the flow file is bad: mine/demo/bad.yaml:3"),
+        (["show", "mine/demo/bad"], 1, "the flow file is invalid: mine/demo/bad.yaml:3"),
     ],
 )
 def test_what_cannot_be_done_is_told(words: list[str], code: int, told: str) -> None:
@@ -198,6 +198,7 @@ def test_what_cannot_be_done_is_told(words: list[str], code: int, told: str) -> 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.delitem(sys.modules, "noukai_sdk.local.flow_files.flow_tree", raising=False)
     assert "flow files need yaml: pip install 'noukai-sdk[backend]'" in run("list", code=1).stderr
 
 

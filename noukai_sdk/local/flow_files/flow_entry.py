@@ -1,8 +1,8 @@
-"""What a flow file may hold: the shape of it, and the nodes that it stands for."""
+"""The contents of a flow file: which keys it may have, and the nodes that its steps become."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -17,23 +17,23 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 Need = Annotated[str, Field(pattern=r"^(not )?[A-Za-z_][A-Za-z0-9_-]*$")]
 LoadFunction = Callable[[str], Callable[..., Any]]
 CheckModel = Callable[[str], object]
-"""Raises LlmConfigError for a name that is no model's."""
+"""Raises LlmConfigError if a name is not the name of a model."""
 
-AGENT_FIELDS = (
-    "prompt",
-    "model",
-    "system",
-    "temperature",
-    "max_tokens",
-    "tools",
-    "max_tool_iterations",
-    "output",
-)
-_KINDS = ("function", "condition", "transform", "parallel")
+_AGENT = {
+    "prompt", "model", "system", "temperature", "max_tokens", "tools", "max_tool_iterations", "output"
+}  # fmt: skip
+_COMMON = {"id", "name", "needs", "retry", "timeout", "for_each", "concurrency"}
+_ALLOWED = {
+    "agent": _COMMON | _AGENT,
+    "function": _COMMON | {"function", "arguments"},
+    "condition": {"id", "name", "needs", "condition"},
+    "transform": {"id", "name", "needs", "for_each", "transform"},
+    "parallel": {"needs", "parallel"},
+}
 
 
 class StepEntry(BaseModel):
-    """A step as the file has it. What is None falls back on the flow or on :class:`Node`."""
+    """A step as the file has it. For a field that is None, the flow's or :class:`Node`'s counts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -67,12 +67,13 @@ class StepEntry(BaseModel):
 
     @property
     def kind(self) -> str:
-        """``"agent"``, or the field that makes it something else."""
-        return next((kind for kind in _KINDS if getattr(self, kind) is not None), "agent")
+        """``"agent"``, or the field that makes the step something else."""
+        kinds = ("function", "condition", "transform", "parallel")
+        return next((kind for kind in kinds if getattr(self, kind) is not None), "agent")
 
 
 class FlowEntry(BaseModel):
-    """A flow file's content."""
+    """The content of a flow file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -90,11 +91,13 @@ class FlowEntry(BaseModel):
 
 
 @dataclass
-class Nodes:
-    """The nodes of a file, and where in the file each of them stands.
+class NodeBuilder:
+    """Turns the steps of a file into nodes.
 
     Attributes:
-        faults: ``(place in the file, message)`` for what the shape alone cannot tell.
+        nodes: The nodes made so far.
+        locs: The place in the file of each of them.
+        faults: ``(place in the file, message)`` for faults that :class:`StepEntry` cannot detect.
     """
 
     default_model: str
@@ -105,18 +108,27 @@ class Nodes:
     faults: list[tuple[Loc, str]] = field(default_factory=list)
 
     def add_all(self, steps: Sequence[StepEntry]) -> None:
-        """Take the steps of a file. A step needs the one before it where it does not say."""
+        """Add the steps of a file. A step without ``needs`` needs the one before it."""
         before: list[str] = []
         for place, step in enumerate(steps):
             loc = ("steps", place)
-            self.faults += [((*loc, name), message) for name, message in _misplaced(step)]
+            self._check_fields(step, loc)
             if step.parallel is None:
                 before = [self._add(step, loc, before)]
-            else:
-                before = self._add_group(step, step.parallel, loc, before)
+                continue
+            needs = before if step.needs is None else step.needs
+            before = []
+            for inner_place, inner in enumerate(step.parallel):
+                inner_loc = (*loc, "parallel", inner_place)
+                self._check_fields(inner, inner_loc)
+                if inner.parallel is None:
+                    before.append(self._add(inner, inner_loc, needs))
+                else:
+                    message = "a group cannot contain a group"
+                    self.faults.append(((*inner_loc, "parallel"), message))
 
     def check(self, model: str | None, loc: Loc) -> None:
-        """Note where ``model`` names none."""
+        """Add a fault if ``model`` is not the name of a model."""
         if model is None or self.check_model is None:
             return
         try:
@@ -124,28 +136,21 @@ class Nodes:
         except LlmConfigError as error:
             self.faults.append((loc, error.message))
 
-    def _add_group(
-        self, group: StepEntry, steps: Sequence[StepEntry], loc: Loc, before: list[str]
-    ) -> list[str]:
-        needs = before if group.needs is None else group.needs
-        added = []
-        for place, step in enumerate(steps):
-            inner = (*loc, "parallel", place)
-            self.faults += [((*inner, name), message) for name, message in _misplaced(step)]
-            if step.parallel is not None:
-                self.faults.append(((*inner, "parallel"), "a group cannot hold a group"))
-            else:
-                added.append(self._add(step, inner, needs))
-        return added
+    def _check_fields(self, step: StepEntry, loc: Loc) -> None:
+        described = {"agent": "a step that asks a model", "parallel": "a group"}
+        kind = described.get(step.kind, f"a step with {step.kind!r}")
+        for name in step.given:
+            if name not in _ALLOWED[step.kind]:
+                self.faults.append(((*loc, name), f"{name!r} is not allowed in {kind}"))
 
     def _add(self, step: StepEntry, loc: Loc, before: Sequence[str]) -> str:
         if step.id is None:
             self.faults.append(((*loc, "id"), "a step needs an id"))
-        name = step.id or ""
-        needs = list(before) if step.needs is None else step.needs
+        step_id = step.id or ""
+        needs = before if step.needs is None else step.needs
         node = Node(
-            id=name,
-            name=step.name or name,
+            id=step_id,
+            name=step.name or step_id,
             work=self._work(step, loc),
             needs=tuple(need.removeprefix("not ") for need in needs),
             unless=frozenset(need[4:] for need in needs if need.startswith("not ")),
@@ -156,7 +161,7 @@ class Nodes:
         )
         self.nodes.append(node)
         self.locs.append(loc)
-        return name
+        return step_id
 
     def _work(self, step: StepEntry, loc: Loc) -> Work:
         if step.condition is not None:
@@ -164,33 +169,12 @@ class Nodes:
         if step.transform is not None:
             return Transform(step.transform)
         if step.function is not None:
-            return Function(self._function(step.function, loc), step.arguments)
+            call: Callable[..., Any] = str
+            try:
+                call = self.load_function(step.function)
+            except ValueError as error:
+                self.faults.append(((*loc, "function"), str(error)))
+            return Function(call, step.arguments)
         self.check(step.model, (*loc, "model"))
-        given = {name: value for name, value in step.given.items() if name in AGENT_FIELDS}
-        return Agent(**{"model": self.default_model, **given})
-
-    def _function(self, name: str, loc: Loc) -> Callable[..., Any]:
-        try:
-            return self.load_function(name)
-        except ValueError as error:
-            self.faults.append(((*loc, "function"), str(error)))
-            return str
-
-
-def _misplaced(step: StepEntry) -> Iterator[tuple[str, str]]:
-    """Fields that have no place in a step of this kind."""
-    allowed = {
-        "agent": {"id", "name", "needs", "retry", "timeout", "for_each", "concurrency"}.union(
-            AGENT_FIELDS
-        ),
-        "function": {"id", "name", "needs", "retry", "timeout", "for_each", "concurrency"}
-        | {"function", "arguments"},
-        "condition": {"id", "name", "needs", "condition"},
-        "transform": {"id", "name", "needs", "for_each", "transform"},
-        "parallel": {"needs", "parallel"},
-    }[step.kind]
-    for name in step.given:
-        if name not in allowed:
-            what = "a group" if step.kind == "parallel" else f"a step with {step.kind!r}"
-            kind = "a step that asks a model" if step.kind == "agent" else what
-            yield name, f"{name!r} has no place in {kind}"
+        settings = {name: value for name, value in step.given.items() if name in _AGENT}
+        return Agent(**{"model": self.default_model, **settings})

@@ -1,144 +1,122 @@
-"""The tree of a YAML file: plain data and no more, and where each part of it stands."""
+"""YAML texts as plain data, with the line of each part.
+
+PyYAML parses. This module adds what it lacks for files that people write: a line for every error, and
+errors for keys that appear twice and for aliases that stand for billions of values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    import yaml
+import yaml
 
-_MOST_VALUES = 100_000
+_MAX_VALUES = 100_000
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class TreeError(ValueError):
-    """A text that is no YAML, or stands for no plain data; ``line`` counts from 1."""
+    """A text is not valid YAML, or not plain data; ``line`` counts from 1."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
         self.line = line
 
 
-def read_tree(text: str) -> yaml.Node | None:
-    """The text's tree, None for an empty text.
+class FlowTree:
+    """A parsed YAML text.
+
+    Attributes:
+        value: The plain data of the text, None if it is empty.
 
     Raises:
-        TreeError: It is no YAML; it holds a key twice, or itself, or more than a file should.
+        TreeError: The text is not valid YAML, has a key twice, contains itself, or is too large.
     """
-    import yaml
 
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        size = 0 if tree is None else _Sizes().of(tree)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise TreeError(f"no YAML: {error.reason}: {error.character!r}", line) from error
-    except yaml.YAMLError as error:
-        raise _no_yaml(error) from error
-    except RecursionError as error:
-        raise TreeError("it is nested too deeply") from error
-    if size > _MOST_VALUES:
-        raise TreeError(f"it stands for more than {_MOST_VALUES} values, with its aliases")
-    return tree
+    def __init__(self, text: str) -> None:
+        loader = None
+        try:
+            self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+            if self._root is None:
+                self.value = None
+                return
+            if _size(self._root, {}, set()) > _MAX_VALUES:
+                raise TreeError(f"it has more than {_MAX_VALUES} values, counting those of aliases")
+            loader = _Loader("")
+            self.value = loader.construct_document(self._root)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            message = f"invalid YAML: {error.reason}: {error.character!r}"
+            raise TreeError(message, line) from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            message = f"invalid YAML: {getattr(error, 'problem', None) or error}"
+            raise TreeError(message, mark.line + 1 if mark else None) from error
+        except RecursionError as error:
+            raise TreeError("it is nested too deeply") from error
+        finally:
+            if loader is not None:
+                loader.dispose()
+
+    def line_of(self, loc: Sequence[str | int]) -> int:
+        """Return the line of the deepest part of ``loc`` that the text has, counted from 1."""
+        node: Any = self._root
+        line = 0 if node is None else node.start_mark.line
+        for part in loc:
+            items: list[Any] = node.value if node.id in ("mapping", "sequence") else []
+            if node.id == "mapping":
+                # A key that is there twice is an error, so the first match is the only one.
+                pair = next((pair for pair in items if pair[0].value == str(part)), None)
+                if pair is None:
+                    break
+                mark, node = pair
+            elif isinstance(part, int) and part < len(items):
+                mark = node = items[part]
+            else:
+                break
+            line = mark.start_mark.line
+        return int(line) + 1
 
 
-def value_of(tree: yaml.Node) -> Any:
-    """What the tree stands for.
+class _Loader(yaml.SafeLoader):
+    """Raises errors of one type, with a line. Those of PyYAML for invalid values are of many types."""
 
-    Raises:
-        TreeError: A part of it stands for nothing, such as the date 2026-02-30.
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (AttributeError, LookupError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            message = f"{str(node.value)[:50]!r} is not a valid {kind}: {error}"
+            raise yaml.MarkedYAMLError(None, None, message, node.start_mark) from error
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int], above: set[yaml.Node]) -> int:
+    """Count the values in ``node`` with aliases written out, and check its keys.
+
+    Nine lines of aliases to aliases can stand for billions of values, so each node is counted once.
+
+    Args:
+        node: The node to count.
+        sizes: The nodes that are counted already.
+        above: The nodes that contain this one.
     """
-    import yaml
-
-    loader = _loader()("")
-    try:
-        return loader.construct_document(tree)
-    except yaml.YAMLError as error:
-        raise _no_yaml(error) from error
-    finally:
-        loader.dispose()
-
-
-def line_of(tree: yaml.Node, loc: Sequence[str | int]) -> int:
-    """The line of the deepest part of ``loc`` that the file has, counted from 1."""
-    line = tree.start_mark.line
-    node: Any = tree
-    for part in loc:
-        found = _child(node, part)
-        if found is None:
-            break
-        mark, node = found
-        line = mark.start_mark.line
-    return int(line) + 1
-
-
-class _Sizes:
-    """How many values nodes stand for, aliases written out: few lines can stand for billions."""
-
-    def __init__(self) -> None:
-        self._known: dict[yaml.Node, int] = {}
-        self._above: set[yaml.Node] = set()
-
-    def of(self, node: yaml.Node) -> int:
-        if node in self._above:
-            raise TreeError("it holds itself, by an alias", node.start_mark.line + 1)
-        if node not in self._known:
-            _check_keys(node)
-            self._above.add(node)
-            self._known[node] = 1 + sum(map(self.of, _below(node)))
-            self._above.remove(node)
-        return self._known[node]
-
-
-def _below(node: Any) -> Iterator[yaml.Node]:
-    if node.id == "mapping":
-        for pair in node.value:
-            yield from pair
-    elif node.id == "sequence":
-        yield from node.value
-
-
-def _check_keys(node: Any) -> None:
-    # YAML's own readers let the last of them win, and say nothing.
-    seen: set[tuple[str, str]] = set()
-    for key, _ in node.value if node.id == "mapping" else ():
-        name = (key.tag, key.value) if key.id == "scalar" and key.tag != _MERGE else None
-        if name in seen:
-            raise TreeError(f"the key {key.value!r} stands here twice", key.start_mark.line + 1)
-        if name is not None:
-            seen.add(name)
-
-
-@cache
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Says where a value stands that cannot be read; PyYAML's errors are of all kinds."""
-
-        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-            try:
-                return super().construct_object(node, deep=deep)
-            except (AttributeError, LookupError, ValueError) as error:
-                kind = node.tag.rpartition(":")[2]
-                message = f"{str(node.value)[:50]!r} is no {kind}: {error}"
-                raise yaml.MarkedYAMLError(None, None, message, node.start_mark) from error
-
-    return Loader
-
-
-def _no_yaml(error: Exception) -> TreeError:
-    mark = getattr(error, "problem_mark", None)
-    message = f"no YAML: {getattr(error, 'problem', None) or error}"
-    return TreeError(message, mark.line + 1 if mark else None)
-
-
-def _child(node: Any, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """The node to point at (a mapping's key, a sequence's item) and the one to go on from."""
-    if node.id == "sequence":
-        item = node.value[part] if isinstance(part, int) and part < len(node.value) else None
-        return None if item is None else (item, item)
-    pairs = node.value if node.id == "mapping" else []
-    return next(((key, value) for key, value in pairs if key.value == str(part)), None)
+    if node in above:
+        raise TreeError("it contains itself, through an alias", node.start_mark.line + 1)
+    if node not in sizes:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, value in node.value:
+                inner += (key, value)
+                # PyYAML keeps the last of two equal keys.
+                if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                    if (key.tag, key.value) in keys:
+                        message = f"the key {key.value!r} appears twice"
+                        raise TreeError(message, key.start_mark.line + 1)
+                    keys.add((key.tag, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        above.add(node)
+        sizes[node] = 1 + sum(_size(child, sizes, above) for child in inner)
+        above.remove(node)
+    return sizes[node]
