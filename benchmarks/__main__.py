@@ -1,6 +1,6 @@
 """Run all measurements and print one table: ``python -m benchmarks [NAME ...]``.
 
-Modules are ``bench_NAME.py`` files and folders; the exit code is 1 where a limit is missed.
+``bench_NAME.py`` files and folders are the benchmarks. The exit code is 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(wanted: list[str]) -> int:
 
 
 def line(row: Row) -> str:
-    """One row as the table shows it."""
+    """Format one row of the table."""
     if row.limit is None:
         judged = ""
     else:

@@ -1,4 +1,4 @@
-"""The least that can answer a call: an ASGI app on uvicorn, in a process of its own."""
+"""The smallest service that can respond to a call: an ASGI app on uvicorn, in its own process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ANSWER = json.dumps({"status": "completed", "result": {"grade": 3}, "executionId": "e"}).encode()
+BODY = json.dumps({"status": "completed", "result": {"grade": 3}, "executionId": "e"}).encode()
 HEADERS = [
     (b"content-type", b"application/json"),
-    (b"content-length", str(len(ANSWER)).encode()),
+    (b"content-length", str(len(BODY)).encode()),
 ]
 
 
@@ -21,15 +21,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": ANSWER})
+    await send({"type": "http.response.body", "body": BODY})
 
 
 @contextmanager
 def served() -> Iterator[str]:
-    """Gives the base URL of the service, which runs meanwhile."""
+    """Run the service and yield its base URL."""
     command = [sys.executable, "-m", "benchmarks.lean_service"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None  # it is a pipe
+    assert process.stdout is not None  # a pipe was asked for
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/api/v1"
     finally:
@@ -41,7 +41,7 @@ def served() -> Iterator[str]:
 def main() -> None:
     import uvicorn
 
-    # With the protocol named, asyncio answers without Nagle's delay.
+    # With the protocol named, asyncio disables Nagle's algorithm, which delays responses.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)

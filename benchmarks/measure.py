@@ -1,4 +1,4 @@
-"""What the benchmarks share: a row of the table, and timing that a busy machine disturbs least."""
+"""The rows of the table, and timing that a busy machine disturbs little."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table. ``limit`` None where the number is only shown, not judged; the most
-    that ``value`` may be, or the least with ``at_least``.
+    """One line of the table.
+
+    Attributes:
+        limit: The greatest ``value`` allowed, or the least with ``at_least``; None to only show it.
     """
 
     name: str
@@ -27,21 +29,21 @@ class Row(NamedTuple):
 
 
 def seconds(fn: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Return the seconds that one call takes."""
     start = time.perf_counter()
     fn()
     return time.perf_counter() - start
 
 
 def best_of(fn: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest of ``rounds`` calls: what ``fn`` costs when nothing disturbs it."""
+    """Return the seconds of the fastest of ``rounds`` calls, the one that was disturbed least."""
     return min(seconds(fn) for _ in range(rounds))
 
 
 def best_of_each(fns: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of the fastest of ``rounds`` calls of each function, which are run in turn.
+    """Return the seconds of the fastest of ``rounds`` calls of each function, called in turn.
 
-    For short functions: what they cost when nothing disturbs them, on a machine with other work.
+    Use it for short functions: their fastest call was not disturbed by other programs.
     """
     best = dict.fromkeys(fns, float("inf"))
     for _ in range(rounds):
@@ -51,9 +53,9 @@ def best_of_each(fns: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def alternating(fns: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each function over ``rounds`` rounds that run all of them in turn.
+    """Return the median seconds of each function over ``rounds`` rounds, called in turn.
 
-    A machine that is slower for a while is then slower for all of them.
+    If the machine is slower for a while, it is slower for all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in fns}
     for _ in range(rounds):

@@ -1,5 +1,5 @@
-"""What type checkers see of the client. Checked, never run."""
-# A mistake that is no longer refused makes its "ignore" comment an error.
+"""The types of the client, checked by pyright and never run."""
+# If a mistake below is no longer reported, its "ignore" comment becomes an error.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations

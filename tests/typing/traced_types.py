@@ -1,4 +1,4 @@
-"""What type checkers see of ``@trace``, ``copy_scope`` and the adapters. Checked, never run."""
+"""The types of ``@trace``, ``copy_scope`` and the adapters, checked by pyright and never run."""
 
 from __future__ import annotations
 
