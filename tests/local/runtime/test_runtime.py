@@ -212,4 +212,3 @@ assert not set(sys.modules) & {"openai", "anthropic", "xllamacpp", "yaml", "fast
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonesuch"):
         local.nonesuch  # noqa: B018
-    assert set(local.__all__) == set(local._HOMES)

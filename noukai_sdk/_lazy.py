@@ -1,0 +1,40 @@
+"""Load the public names of a package when they are first used (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def attach(
+    package: str, file: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` for a package whose stub lists its names.
+
+    The stub ``__init__.pyi`` is the only place that lists them, one per line, as type checkers read it:
+    ``from .module import Name as Name``.
+
+    Args:
+        package: The ``__name__`` of the package.
+        file: The ``__file__`` of the package.
+    """
+    homes: dict[str, str] = {}
+    with open(file.rpartition(".py")[0] + ".pyi", encoding="utf-8") as stub:  # noqa: PTH123 - pathlib is slow to import
+        for line in stub:
+            if line.startswith("from ."):
+                _, module, _, name, *_ = line.split()
+                homes[name] = module
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def list_names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return load, list_names, list(homes)
