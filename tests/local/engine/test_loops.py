@@ -1,5 +1,3 @@
-"""Loops over lists: their time limits, and lists of any length."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +16,7 @@ def loop_of(function: Any, **settings: Any) -> Workflow:
     return workflow
 
 
-async def test_listening_to_several_items_does_not_take_away_the_timeout() -> None:
+async def test_loop_streamed_to_a_slow_consumer_keeps_its_timeout() -> None:
     async def work(item: int) -> int:
         if item == 2:
             await anyio.sleep_forever()
@@ -35,7 +33,7 @@ async def test_listening_to_several_items_does_not_take_away_the_timeout() -> No
     assert stream.result.errors[0].code == "STEP_TIMEOUT"
 
 
-async def test_only_so_many_items_are_begun() -> None:
+async def test_loop_with_concurrency_starts_no_more_items_at_once() -> None:
     at_once, most, tasks = 0, 0, 0
 
     async def work(item: int) -> int:
@@ -52,12 +50,12 @@ async def test_only_so_many_items_are_begun() -> None:
     result = await Executor().run_async(workflow, {"message": list(range(2000))})
     assert result.result == [-item for item in range(2000)]
     assert most == 5
-    # A task for each item would take a kilobyte for each.
+    # Not a task for each item: each takes a kilobyte.
     assert tasks < before + 50
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_work_that_never_waits_can_be_stopped(concurrency: int) -> None:
+async def test_loop_over_work_that_never_waits_can_be_cancelled(concurrency: int) -> None:
     done = 0
 
     async def work(item: int) -> None:
@@ -74,6 +72,6 @@ async def test_work_that_never_waits_can_be_stopped(concurrency: int) -> None:
     assert done < 20
 
 
-async def test_an_empty_list() -> None:
+async def test_loop_over_empty_list_returns_empty_list() -> None:
     result = await Executor().run_async(loop_of(str, concurrency=3), {"message": []})
     assert (result.state(), result.result) == ("completed", [])

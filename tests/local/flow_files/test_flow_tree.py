@@ -43,6 +43,7 @@ def alias_bomb() -> str:
         ("steps: [{id: a}]\n---\nsteps: []", ":2: invalid YAML: but found another document"),
         ("steps:\n  - id: a\n    prompt: \0\n", ":3: invalid YAML: special characters"),
         ("1: x\n" + GOOD, ":1: [1]: Keys should be strings"),
+        ("parameters:\n  1: x\n" + GOOD, ":2: parameters[1].[key]: Input should be a valid string"),
         ("steps:\n  - id: a\n    1: x\n", ":3: steps[0][1]: Keys should be strings"),
     ],
 )
