@@ -1,4 +1,4 @@
-"""The tool that both apps hand to the weather flow: their own code, so it runs in a replay too."""
+"""The tool of the weather flow. It runs in the app, so a replay runs it too."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ TOOLS = [
 
 
 def answer_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One result for each tool call of the model."""
+    """Return one result for each tool call of the model."""
     return [{"tool_call_id": call["id"], "output": answer(call["function"])} for call in tool_calls]
 
 
@@ -29,5 +29,5 @@ def answer(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_weather(city: str = "nowhere", **_: Any) -> dict[str, Any]:
-    """The sky over ``city`` and the temperature there, in degrees Celsius."""
+    """Return the sky over ``city`` and the temperature there, in degrees Celsius."""
     return {"city": city, "sky": "clear", "celsius": 11 + len(city)}

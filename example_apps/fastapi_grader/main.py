@@ -57,7 +57,7 @@ async def grade_stream(essay: Essay) -> StreamingResponse:
 
 
 async def grading(text: str) -> AsyncIterator[str]:
-    """Each step as it finishes, then the grade, as server-sent events."""
+    """Yield each step as it finishes, then the grade, as server-sent events."""
     try:
         async for event in noukai.flow("grade-3").events(message=text):
             match event.type:
@@ -99,5 +99,5 @@ async def noukai_failed(request: Request, error: NoukaiError) -> JSONResponse:
 
 
 def problem(error: NoukaiError) -> dict[str, Any]:
-    """What our own callers may see of an SDK error: no message, but the id to ask support about."""
+    """Describe an SDK error to our own callers: without its message, with the id for support."""
     return {"error": error.code or type(error).__name__, "request_id": error.request_id}

@@ -55,7 +55,7 @@ def grade_stream() -> Response:
 
 
 def grading(text: str) -> Iterator[str]:
-    """Each step as it finishes, then the grade, as server-sent events."""
+    """Yield each step as it finishes, then the grade, as server-sent events."""
     try:
         for event in noukai.flow("grade-3").events(message=text):
             match event.type:
@@ -97,7 +97,7 @@ def noukai_failed(error: NoukaiError) -> tuple[dict[str, Any], int]:
 
 
 def problem(error: NoukaiError) -> dict[str, Any]:
-    """What our own callers may see of an SDK error: no message, but the id to ask support about."""
+    """Describe an SDK error to our own callers: without its message, with the id for support."""
     return {"error": error.code or type(error).__name__, "request_id": error.request_id}
 
 

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Says what to install where the extra ``cli`` is missing."""
+    """Run the command line, or name the package to install if the extra ``cli`` is missing."""
     try:
         from .commands import noukai
 

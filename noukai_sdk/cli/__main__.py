@@ -1,4 +1,4 @@
-"""``python -m noukai_sdk.cli``, for where no ``noukai`` is on the path."""
+"""Run ``python -m noukai_sdk.cli``, for environments without ``noukai`` on the path."""
 
 from . import main
 

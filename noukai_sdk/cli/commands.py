@@ -1,4 +1,4 @@
-"""The subcommands of ``noukai``, each imported when it is used."""
+"""The command group ``noukai``. Each subcommand is imported when it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from .._version import __version__
 
-# name: (where it is, what ``noukai --help`` says about it). A module that is not there is left out.
+# name: (module:function, help text). A command whose module is not installed is left out.
 COMMANDS = {
     "dev": ("noukai_sdk.cli.dev:dev", "Serve flows on this machine, as the hosted service does."),
     "flows": ("noukai_sdk.cli.flows:flows", "List, check and run flow files."),
@@ -18,14 +18,14 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and imports one when it is called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands that are there."""
-        return [name for name, (place, _) in COMMANDS.items() if find_spec(place.split(":")[0])]
+        """Return the names of the installed commands."""
+        return [name for name, (path, _) in COMMANDS.items() if find_spec(path.split(":")[0])]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, None where there is none."""
+        """Import and return a command, or return None for an unknown name."""
         if cmd_name not in self.list_commands(ctx):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands, without importing them."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 

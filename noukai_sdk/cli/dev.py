@@ -1,8 +1,9 @@
-"""``noukai dev``: the local backend."""
+"""``noukai dev``: serve flows on this machine."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -13,19 +14,17 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from .flow_options import folder, folders, import_from_here, model
-from .ports import PortTakenError, listen
+from .common import add_cwd_to_path, flow_folders, flows_option, model_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ..backend.settings import Settings
-    from ..local.flow_files.catalog import FlowCatalog
 
-# Seconds that calls in progress are given to end once the server was told to stop.
+# Seconds for calls in progress to end after the server is told to stop.
 _GRACE = 2
-# Seconds that an idle connection is kept: longer than clients keep theirs (httpx 5, aiohttp 15), so that
-# none sends a request on a connection that is being closed.
+# Seconds until an idle connection is closed: longer than clients keep theirs (httpx 5, aiohttp 15),
+# so that no client sends a request on a connection that is being closed.
 _KEEP_ALIVE = 75
 
 
@@ -36,24 +35,24 @@ _KEEP_ALIVE = 75
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 takes a free one. Clients with env='dev' look at 8080.",
+    help="Port to listen on; 0 picks a free one. Clients with env='dev' connect to 8080.",
 )
-@folder
+@flows_option
 @click.option(
     "--db",
     default=".noukai/dev.db",
     show_default=True,
     help="Database file for runs and sessions, or an SQLAlchemy URL.",
 )
-@model
+@model_option
 def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> None:
     """Serve flows on this machine, as the hosted service does.
 
-    Keys beside nk_dev: NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". Sessions expire after
-    NOUKAI_DEV_RETENTION_DAYS days, if that is set.
+    To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". To let sessions
+    expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
     try:
-        import uvicorn  # noqa: F401 - the server comes last, and must not be missed only then
+        import uvicorn  # noqa: F401  # needed last; a missing package is reported before all else
 
         from ..backend.app import create_app
     except ModuleNotFoundError as error:
@@ -63,22 +62,22 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
         raise click.ClickException(
             f"noukai dev needs {missing}: pip install 'noukai-sdk[backend]'"
         ) from error
-    settings = _settings(directory, db, model)
-    import_from_here()
+    settings = _read_settings(directory, db, model)
+    add_cwd_to_path()
     _check_database(settings)
-    with _listener(host, port) as listener:
+    with _listen(host, port) as listener:
         app = create_app(settings)
-        _introduce(Console(soft_wrap=True, highlight=False), settings, app.state.catalog, listener)
+        _print_summary(app, settings, listener)
         _serve(app, listener)
 
 
-def _settings(directory: Path | None, db: str, model: str) -> Settings:
+def _read_settings(directory: Path | None, db: str, model: str) -> Settings:
     from ..backend.settings import Settings, keys_from, retention_from
 
     try:
         settings = Settings(
             database=db,
-            flows=folders(directory),
+            flows=flow_folders(directory),
             keys=keys_from(os.environ.get("NOUKAI_DEV_KEYS", "")),
             model=model,
             retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
@@ -92,13 +91,13 @@ def _settings(directory: Path | None, db: str, model: str) -> Settings:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(
-            f"cannot make the folder of {settings.database_name}: {error}"
+            f"cannot create the folder of {settings.database_name}: {error}"
         ) from error
     return settings
 
 
 def _check_database(settings: Settings) -> None:
-    """Open the database once ahead of the server, whose own report would be a page of traceback."""
+    """Open and close the database, because the server would report a problem with a traceback."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from ..backend.store.database import open_database
@@ -108,7 +107,7 @@ def _check_database(settings: Settings) -> None:
 
     try:
         asyncio.run(open_and_close())
-    # asyncpg takes the query of a URL as arguments: what it does not know is a TypeError.
+    # TypeError: asyncpg takes the query of the URL as keyword arguments, and may not know them.
     except (SQLAlchemyError, ModuleNotFoundError, OSError, TypeError) as error:
         reason = getattr(error, "orig", None) or error
         raise click.ClickException(
@@ -116,33 +115,37 @@ def _check_database(settings: Settings) -> None:
         ) from error
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        return listen(host, port)
-    except PortTakenError as error:
-        raise click.ClickException(f"{error}. End it, or choose another by --port.") from error
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host} port {port}: {error}") from error
+        message = f"cannot listen on {host} port {port}: {error}"
+        if error.errno == errno.EADDRINUSE:
+            message = (
+                f"port {port} of {host} is already in use. Stop the process that uses it, or choose "
+                "another port with --port."
+            )
+        raise click.ClickException(message) from error
 
 
-def _introduce(
-    console: Console, settings: Settings, catalog: FlowCatalog, listener: socket.socket
-) -> None:
+def _print_summary(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     from ..backend.app import BASE
     from ..backend.settings import DEV_KEY
 
+    console = Console(soft_wrap=True, highlight=False)
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     console.print(f"Noukai, local: [bold]http://{host}:{port}{BASE}[/]")
-    others = len(settings.keys) - 1
-    more = f" and {others} more from NOUKAI_DEV_KEYS" if others else ""
+    other_keys = len(settings.keys) - 1
+    more = f" and {other_keys} more from NOUKAI_DEV_KEYS" if other_keys else ""
     console.print(f"API key: [bold]{DEV_KEY}[/]{more}")
     console.print(f"Database: {escape(settings.database_name)}")
     console.print("Flows:")
-    for flow in catalog.all():
+    for flow in app.state.catalog.all():
         version = f" v{flow.version}" if flow.version else ""
         console.print(f"  {escape(str(flow))}{version}")
-    for problem in catalog.problems():
+    for problem in app.state.catalog.problems():
         console.print(f"[red]Problem:[/] {escape(str(problem))}")
     console.print("Stop with Ctrl+C.")
 
@@ -152,7 +155,7 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # A live trace of a paused run would keep the server waiting.
+            # The live trace of a paused run never ends by itself, and the server would wait for it.
             app.state.channels.close()
             await super().shutdown(sockets)
 
@@ -160,7 +163,7 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
         app,
         log_level="warning",
         access_log=False,
-        # There are none here: a request for one is answered as any other.
+        # There are no websocket routes: an upgrade request is answered like any other request.
         ws="none",
         timeout_graceful_shutdown=_GRACE,
         timeout_keep_alive=_KEEP_ALIVE,

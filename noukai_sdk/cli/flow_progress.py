@@ -1,11 +1,10 @@
-"""A flow's run as it goes on, for people: one line a step, the text as it comes."""
+"""Show the progress of a flow run on a terminal: one line for each step, and text as it arrives."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,46 +18,51 @@ from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, Tokens
 
-_REFRESHES_A_SECOND = 10
-_LAST_CHARS = 400
+_REFRESHES_PER_SECOND = 10
+_MAX_CHARS = 400
+_MARKS = {"waiting": "·", "done": "[green]✓[/]", "skipped": "[dim]-[/]", "failed": "[red]✗[/]"}
 
 
 @dataclass
-class StepView:
-    """One step, as far as it has come."""
+class StepProgress:
+    """The progress of one step. ``text`` is its output so far."""
 
     name: str
     state: str = "waiting"
     started_at: float = 0.0
-    took_ms: float | None = None
+    duration_ms: float | None = None
     tokens: Tokens | None = None
     cost_usd: str | None = None
     text: str = ""
     error: str = ""
 
     @property
-    def seconds(self) -> str:
-        """How long it took, or takes so far."""
+    def duration(self) -> str:
+        """The duration in seconds, of a running step up to now."""
         if self.state in ("waiting", "skipped"):
             return ""
-        so_far = (time.monotonic() - self.started_at) * 1000
-        return f"{(so_far if self.took_ms is None else self.took_ms) / 1000:.2f} s"
+        duration_ms = self.duration_ms
+        if duration_ms is None:
+            duration_ms = (time.monotonic() - self.started_at) * 1000
+        return f"{duration_ms / 1000:.2f} s"
+
+    @property
+    def usage(self) -> str:
+        """Tokens and cost, as far as they are known."""
+        total = self.tokens.total if self.tokens else None
+        parts = [f"{total} tokens" if total else "", f"${self.cost_usd}" if self.cost_usd else ""]
+        return "  ".join(part for part in parts if part)
 
 
 @dataclass
-class Progress:
-    """Takes the events of a run, and can be drawn at any time."""
+class RunProgress:
+    """The progress of a run, by step id. Rich can draw it at any time."""
 
-    steps: dict[str, StepView] = field(default_factory=dict)
+    steps: dict[str, StepProgress]
     _spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
-    @classmethod
-    def of(cls, flow: Flow) -> Progress:
-        """Of a flow that has not begun."""
-        return cls({step.id: StepView(step.name) for step in flow.steps})
-
-    def take(self, event: StreamEvent) -> None:
-        """Take in what has happened."""
+    def update(self, event: StreamEvent) -> None:
+        """Apply an event of the run."""
         step = self.steps.get(getattr(event, "step_id", None) or "")
         if step is None:
             return
@@ -68,7 +72,7 @@ class Progress:
             step.text += as_text(event.output_data)
         elif isinstance(event, StepCompleted):
             step.state = "skipped" if event.skipped else "done"
-            step.took_ms, step.tokens = event.duration_ms, event.tokens
+            step.duration_ms, step.tokens = event.duration_ms, event.tokens
             step.cost_usd, step.text = event.cost_usd, as_text(event.output)
         elif isinstance(event, StepFailed):
             step.state = "failed"
@@ -76,43 +80,22 @@ class Progress:
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
+        texts: list[Text] = []
         for step in self.steps.values():
-            table.add_row(self._mark(step.state), escape(step.name), step.seconds, _used(step))
+            mark = self._spinner if step.state == "running" else _MARKS[step.state]
+            table.add_row(mark, escape(step.name), step.duration, step.usage)
             if step.error:
                 table.add_row("", Text(step.error, style="red"))
-        running = [Text(_end_of(s.text), style="dim") for s in self.steps.values() if _is_live(s)]
-        return Group(table, *running)
-
-    def _mark(self, state: str) -> RenderableType:
-        marks = {
-            "waiting": "·",
-            "done": "[green]✓[/]",
-            "skipped": "[dim]-[/]",
-            "failed": "[red]✗[/]",
-        }
-        return self._spinner if state == "running" else marks[state]
+            if step.state == "running" and step.text:
+                cut = len(step.text) > _MAX_CHARS
+                text = "..." + step.text[-_MAX_CHARS:] if cut else step.text
+                texts.append(Text(text, style="dim"))
+        return Group(table, *texts)
 
 
-def follow(flow: Flow, events: Iterable[StreamEvent], console: Console) -> list[StreamEvent]:
-    """Show the run until it ends; gives the events."""
-    progress = Progress.of(flow)
-    seen: list[StreamEvent] = []
-    with Live(progress, console=console, refresh_per_second=_REFRESHES_A_SECOND):
+def show_progress(flow: Flow, events: Iterable[StreamEvent], console: Console) -> None:
+    """Show a run of ``flow`` until its events end."""
+    progress = RunProgress({step.id: StepProgress(step.name) for step in flow.steps})
+    with Live(progress, console=console, refresh_per_second=_REFRESHES_PER_SECOND):
         for event in events:
-            progress.take(event)
-            seen.append(event)
-    return seen
-
-
-def _is_live(step: StepView) -> bool:
-    return step.state == "running" and bool(step.text)
-
-
-def _used(step: StepView) -> str:
-    total: Any = step.tokens.total if step.tokens else None
-    parts = [f"{total} tokens" if total else "", f"${step.cost_usd}" if step.cost_usd else ""]
-    return "  ".join(part for part in parts if part)
-
-
-def _end_of(text: str) -> str:
-    return text if len(text) <= _LAST_CHARS else "..." + text[-_LAST_CHARS:]
+            progress.update(event)

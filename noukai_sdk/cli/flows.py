@@ -5,82 +5,66 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import FlowNotFoundError, NoukaiError
+from ..errors import FlowNotFoundError
 from ..local.engine.executor import Executor
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.config import LlmConfig
 from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
-from .flow_options import folder, folders, import_from_here, model
-from .flow_progress import follow
-
-F = TypeVar("F", bound=Callable[..., Any])
+from .common import (
+    add_cwd_to_path,
+    flow_folders,
+    flows_option,
+    json_option,
+    model_option,
+    report_errors,
+)
+from .flow_progress import show_progress
 
 _PIPE_COLUMNS = 1000
-# What is said even where it is null: the rest of an event's fields are left out then.
+# Fields of an event that are printed even if they are null. All others are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
 
-version = click.option(
+version_option = click.option(
     "--version", type=click.IntRange(min=1), help="Published version.  [default: the working copy]"
 )
-as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
-
-
-def told(command: F) -> F:
-    """Errors of the engine end the command with their message."""
-
-    @wraps(command)
-    def run(*args: Any, **options: Any) -> Any:
-        try:
-            return command(*args, **options)
-        except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"flow files need {error.name}: pip install 'noukai-sdk[backend]'"
-            ) from error
-        except NoukaiError as error:
-            raise click.ClickException(error.message) from error
-
-    return run  # type: ignore[return-value]  # wraps() keeps the signature
 
 
 @click.group()
 def flows() -> None:
-    """Flow files: list, validate, run, show.
+    """List, validate, run and show flow files.
 
-    A flow's address is ORG/PROJECT/SLUG.
+    The address of a flow is ORG/PROJECT/SLUG.
     """
-    import_from_here()
+    add_cwd_to_path()
 
 
 @flows.command("list")
-@folder
-@model
-@as_json
-@told
-def list_(directory: Path | None, model: str, machine: bool) -> None:
-    """Every flow that can be run."""
-    catalog = _catalog(directory, model)
-    found = catalog.all()
-    if machine:
-        _print_json([_described(flow) for flow in found])
+@flows_option
+@model_option
+@json_option
+@report_errors(exit_code=1)
+def list_(directory: Path | None, model: str, as_json: bool) -> None:
+    """List the flows that can be run."""
+    catalog = _open_catalog(directory, model)
+    if as_json:
+        _print_json([_describe(flow) for flow in catalog.all()])
         return
     table = Table("Flow", "Version", "Steps", "Capture", "Description", box=None)
-    for flow in found:
-        number = str(flow.version) if flow.version else ""
+    for flow in catalog.all():
+        version = str(flow.version) if flow.version else ""
         steps = str(len(flow.steps))
-        table.add_row(str(flow), number, steps, flow.capture_mode, escape(flow.description))
-    # What reads a pipe wants whole lines.
+        table.add_row(str(flow), version, steps, flow.capture_mode, escape(flow.description))
+    # Programs that read the output through a pipe need each flow on one line.
     Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
     problems = catalog.problems()
     if problems:
@@ -88,14 +72,17 @@ def list_(directory: Path | None, model: str, machine: bool) -> None:
 
 
 @flows.command()
-@folder
-@as_json
-@told
-def validate(directory: Path | None, machine: bool) -> None:
-    """Check every flow file. Each problem has file, line and field; exit code 1 where there is one."""
-    catalog = FlowCatalog(*folders(directory), check_model=LlmConfig.from_spec)
+@flows_option
+@json_option
+@report_errors(exit_code=1)
+def validate(directory: Path | None, as_json: bool) -> None:
+    """Check all flow files.
+
+    Prints file, line and field of each problem. The exit code is 1 if there are problems.
+    """
+    catalog = _open_catalog(directory, check_models=True)
     problems = catalog.problems()
-    if machine:
+    if as_json:
         _print_json({"flows": len(catalog.all()), "problems": [vars(p) for p in problems]})
     else:
         for problem in problems:
@@ -108,13 +95,13 @@ def validate(directory: Path | None, machine: bool) -> None:
 
 @flows.command()
 @click.argument("address")
-@click.option("--message", "-m", help="What the flow is asked; - reads it from standard input.")
+@click.option("--message", "-m", help="Message for the flow; - reads it from standard input.")
 @click.option("--parameter", "-p", "parameters", multiple=True, help="NAME=VALUE; repeatable.")
-@version
-@folder
-@model
-@as_json
-@told
+@version_option
+@flows_option
+@model_option
+@json_option
+@report_errors(exit_code=1)
 def run(
     address: str,
     message: str | None,
@@ -122,41 +109,55 @@ def run(
     version: int | None,
     directory: Path | None,
     model: str,
-    machine: bool,
+    as_json: bool,
 ) -> None:
-    """Run a flow here and show it as it goes. --json prints one event a line.
+    """Run a flow on this machine and show its progress.
 
-    Exit code 1 where the run fails.
+    With --json, prints one event per line. The exit code is 1 if the run fails.
     """
-    flow = _find(_catalog(directory, model), address, version)
-    inputs = dict(map(_parameter, parameters))
+    flow = _find(_open_catalog(directory, model), address, version)
+    inputs: dict[str, Any] = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"a parameter is NAME=VALUE, not {parameter!r}")
+        try:
+            inputs[name] = json.loads(value)
+        except ValueError:
+            inputs[name] = value
     if message is not None:
         inputs["message"] = sys.stdin.read() if message == "-" else message
     stream = Executor().execute_streaming(flow, inputs)
-    if machine:
+    if as_json:
         for event in stream:
-            click.echo(_line(event))
+            click.echo(_event_line(event))
     else:
-        follow(flow, stream, Console(stderr=True))
+        show_progress(flow, stream, Console(stderr=True))
     result = stream.result
     if result is None or not result.is_success():
         sys.exit(1)
-    if not machine:
+    if not as_json:
         click.echo(_printable(as_text(result.result)))
 
 
 @flows.command()
 @click.argument("address")
-@version
-@folder
-@told
+@version_option
+@flows_option
+@report_errors(exit_code=1)
 def show(address: str, version: int | None, directory: Path | None) -> None:
-    """A picture of a flow, as the text of a Mermaid flowchart."""
-    click.echo(_find(_catalog(directory), address, version).to_mermaid())
+    """Print a flow as a Mermaid flowchart."""
+    click.echo(_find(_open_catalog(directory), address, version).to_mermaid())
 
 
-def _catalog(directory: Path | None, model: str = "offline") -> FlowCatalog:
-    return FlowCatalog(*folders(directory), default_model=model)
+def _open_catalog(
+    directory: Path | None, model: str = "offline", *, check_models: bool = False
+) -> FlowCatalog:
+    return FlowCatalog(
+        *flow_folders(directory),
+        default_model=model,
+        check_model=LlmConfig.from_spec if check_models else None,
+    )
 
 
 def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:
@@ -167,23 +168,13 @@ def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:
     try:
         return catalog.get(org, project, slug, version)
     except FlowNotFoundError as error:
-        known = sorted({str(flow) for flow in catalog.all()})
-        near = difflib.get_close_matches(address, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ": see noukai flows list"
+        addresses = sorted({str(flow) for flow in catalog.all()})
+        close = difflib.get_close_matches(address, addresses, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ": see noukai flows list"
         raise click.ClickException(f"{error.message}{hint}") from error
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    name, is_given, value = text.partition("=")
-    if not is_given or not name:
-        raise click.UsageError(f"a parameter is NAME=VALUE, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _described(flow: Flow) -> dict[str, Any]:
+def _describe(flow: Flow) -> dict[str, Any]:
     return {
         "flow": str(flow),
         "version": flow.version,
@@ -196,23 +187,19 @@ def _described(flow: Flow) -> dict[str, Any]:
     }
 
 
-def _wire(event: StreamEvent) -> dict[str, Any]:
+def _event_line(event: StreamEvent) -> str:
     fields = event.model_dump(by_alias=True)
-    return {name: v for name, v in fields.items() if v is not None or name in _ALWAYS}
-
-
-def _line(event: StreamEvent) -> str:
-    fields = _wire(event)
+    fields = {name: v for name, v in fields.items() if v is not None or name in _ALWAYS}
     try:
         line = json.dumps(fields, ensure_ascii=False, default=str)
-    except (TypeError, ValueError):  # keys that are no text; a list within itself
-        told = {name: as_text(v) if name in _ALWAYS else v for name, v in fields.items()}
-        line = json.dumps(told, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # an output with keys that are not texts, or a circular one
+        texts = {name: as_text(v) if name in _ALWAYS else v for name, v in fields.items()}
+        line = json.dumps(texts, ensure_ascii=False, default=str)
     return _printable(line)
 
 
 def _printable(text: str) -> str:
-    # Half of a character, as a model's cut text can hold it, is none that can be written.
+    """Escape lone surrogates, which cannot be encoded: a model may be cut off inside a character."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

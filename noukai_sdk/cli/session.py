@@ -1,156 +1,224 @@
-"""``noukai session``: look at recorded sessions, keep them, compare them, replay them."""
+"""``noukai session``: show, save, compare and replay recorded sessions."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from ..replay.cassette_file import write_cassette
+from ..client import Noukai
+from ..errors import CassetteError
+from ..protocol.fetching import fetch_session
+from ..protocol.paths import require_session_id
+from ..replay.cassette_file import read_cassette, write_cassette
 from ..replay.diff import differences
-from .session_replay import Outcome, send
-from .session_requests import ReplayRequest, read_headers
-from .session_sources import load, session_id_of, told
-from .session_views import console, difference_table, rows, views
+from ..replay.recording import Recording
+from ..replay.sources import recordings_of
+from .common import json_option, report_errors
+from .session_replay import AppRequest, Header, Outcome, send
+from .session_views import call_rows, call_views, difference_table, open_console
 
-as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for machines.")
-env = click.option(
-    "--env", type=click.Choice(["production", "dev"]), help="The service.  [default: NOUKAI_ENV]"
+Env = Literal["production", "dev"]
+
+
+def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[Header]:
+    headers: list[Header] = []
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or "\n" in text or "\r" in text:
+            raise click.BadParameter(f"{text!r} is not a valid header: write 'Name: value'")
+        headers.append((name.strip(), value.strip()))
+    return headers
+
+
+env_option = click.option(
+    "--env",
+    type=click.Choice(["production", "dev"]),
+    help="The service to fetch from.  [default: NOUKAI_ENV]",
 )
-data = click.option(
+data_option = click.option(
     "--data", "-d", help="Request body, JSON unless a Content-Type is given; @FILE reads a file."
 )
-method = click.option("--request", "-X", "method", help="HTTP method.  [default: POST with --data]")
-header = click.option(
+method_option = click.option(
+    "--request", "-X", "method", help="HTTP method.  [default: POST with --data, else GET]"
+)
+header_option = click.option(
     "--header",
     "-H",
     "headers",
     multiple=True,
-    callback=lambda _context, _option, given: read_headers(given),
+    callback=_parse_headers,
     help="'Name: value'; repeatable.",
 )
 
 
 @click.group()
 def session() -> None:
-    """Recorded sessions: show, pull, diff, curl, replay.
+    """Show, pull, compare and replay recorded sessions.
 
-    Where a session is asked for, its id or the path of a cassette file will do.
+    SESSION is the id of a session or the path of a cassette file.
     """
 
 
 @session.command()
-@click.argument("source")
-@env
-@as_json
-@told
-def show(source: str, env: str | None, machine: bool) -> None:
-    """The calls of a session: inputs, outputs, tokens, cost, time."""
-    session_id, recordings = load(source, env)
-    if machine:
-        _print_json({"sessionId": session_id, "calls": rows(recordings)})
+@click.argument("source", metavar="SESSION")
+@env_option
+@json_option
+@report_errors(exit_code=2)
+def show(source: str, env: Env | None, as_json: bool) -> None:
+    """Show the calls of a session: inputs, outputs, tokens, cost and times."""
+    session_id, recordings = _load(source, env)
+    if as_json:
+        _print_json({"sessionId": session_id, "calls": call_rows(recordings)})
     else:
-        console().print(*views(f"session {session_id or source}", recordings), sep="\n")
+        views = call_views(f"session {session_id or source}", recordings)
+        open_console().print(*views, sep="\n")
 
 
 @session.command()
-@click.argument("session_id")
-@click.option("--output", "-o", "path", required=True, type=click.Path(path_type=Path))
-@env
-@as_json
-@told
-def pull(session_id: str, path: Path, env: str | None, machine: bool) -> None:
-    """Write a session to a cassette file, to replay it in a test."""
-    session_id_, recordings = load(session_id, env)
-    write_cassette(path, session_id_, recordings)
-    if machine:
-        _print_json({"path": str(path), "sessionId": session_id_, "calls": len(recordings)})
+@click.argument("source", metavar="SESSION")
+@click.option(
+    "--output",
+    "-o",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Cassette file to write.",
+)
+@env_option
+@json_option
+@report_errors(exit_code=2)
+def pull(source: str, path: Path, env: Env | None, as_json: bool) -> None:
+    """Write a session to a cassette file, to replay it in tests."""
+    session_id, recordings = _load(source, env)
+    write_cassette(path, session_id, recordings)
+    if as_json:
+        _print_json({"path": str(path), "sessionId": session_id, "calls": len(recordings)})
     else:
-        click.echo(f"{path}: {len(recordings)} calls of session {session_id_}")
+        click.echo(f"{path}: {len(recordings)} calls of session {session_id}")
 
 
 @session.command()
-@click.argument("a")
-@click.argument("b")
-@env
-@as_json
-@told
-def diff(a: str, b: str, env: str | None, machine: bool) -> None:
-    """Which calls of two sessions differ, and how. Exit code 1 where any does."""
-    found = differences(load(a, env)[1], load(b, env)[1])
-    if machine:
+@click.argument("a", metavar="SESSION")
+@click.argument("b", metavar="SESSION")
+@env_option
+@json_option
+@report_errors(exit_code=2)
+def diff(a: str, b: str, env: Env | None, as_json: bool) -> None:
+    """Compare the calls of two sessions. The exit code is 1 if they differ."""
+    found = differences(_load(a, env)[1], _load(b, env)[1])
+    if as_json:
         _print_json({"differences": [each.as_dict() for each in found]})
     elif found:
-        console().print(difference_table(found))
+        open_console().print(difference_table(found))
     else:
         click.echo("no differences")
     sys.exit(1 if found else 0)
 
 
 @session.command()
-@click.argument("session_id")
+@click.argument("source", metavar="SESSION")
 @click.argument("url")
-@data
-@method
-@header
-@as_json
-@told
+@data_option
+@method_option
+@header_option
+@json_option
+@report_errors(exit_code=2)
 def curl(
-    session_id: str, url: str, data: str | None, method: str | None, headers: Any, machine: bool
-) -> None:
-    """The line to paste: a request that replays the session."""
-    request = ReplayRequest(session_id_of(session_id), url, method, data, headers)
-    line = shlex.join(request.curl())
-    _print_json({"command": line}) if machine else click.echo(line)
-
-
-@session.command()
-@click.argument("session_id")
-@click.argument("url")
-@data
-@method
-@header
-@click.option(
-    "--expect",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The body of the captured answer: the replayed one must equal it.",
-)
-@as_json
-@told
-def replay(
-    session_id: str,
+    source: str,
     url: str,
     data: str | None,
     method: str | None,
-    headers: Any,
-    expect: Path | None,
-    machine: bool,
+    headers: list[Header],
+    as_json: bool,
 ) -> None:
-    """Send a request that replays the session, and tell how it went.
+    """Print the curl command for a request that replays the session."""
+    request = AppRequest(_session_id_of(source), url, method, data, headers)
+    line = shlex.join(request.curl())
+    _print_json({"command": line}) if as_json else click.echo(line)
 
-    Exit code 0: all calls were served as recorded, and the answer is the expected one. 1: something
-    differs. 2: the request could not be sent, or the app does not replay.
+
+@session.command()
+@click.argument("source", metavar="SESSION")
+@click.argument("url")
+@data_option
+@method_option
+@header_option
+@click.option(
+    "--expect",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the body of the captured response, to compare the replayed one with.",
+)
+@json_option
+@report_errors(exit_code=2)
+def replay(
+    source: str,
+    url: str,
+    data: str | None,
+    method: str | None,
+    headers: list[Header],
+    expect: Path | None,
+    as_json: bool,
+) -> None:
+    """Send a request that replays the session, and show the result.
+
+    The exit code is 0 if all calls were served as recorded and the response is the expected one, 1 if
+    something differs, and 2 if the request could not be sent or the app did not replay.
     """
     expected = None if expect is None else expect.read_bytes()
-    request = ReplayRequest(session_id_of(session_id), url, method, data, headers)
+    request = AppRequest(_session_id_of(source), url, method, data, headers)
     outcome = send(request, expected)
-    _print_json(outcome.as_dict()) if machine else _print_outcome(outcome)
+    _print_json(outcome.as_dict()) if as_json else _print_outcome(outcome)
     sys.exit(outcome.exit_code)
 
 
+def _load(source: str, env: Env | None) -> tuple[str | None, list[Recording]]:
+    """Return the id and the recordings of a session, from its cassette file or the service."""
+    if _is_file(source):
+        file = read_cassette(source)
+        return file.session_id, file.recordings
+    session_id = _require_id(source)
+    with Noukai(env=env) as client:
+        transport = client._transport
+        session = transport.run(fetch_session(transport.service, session_id))
+    return session.session_id, recordings_of(session)
+
+
+def _session_id_of(source: str) -> str:
+    """Return the id that an app can fetch a session by, also if ``source`` is a cassette file."""
+    if not _is_file(source):
+        return _require_id(source)
+    session_id = read_cassette(source).session_id
+    if session_id is None:
+        raise CassetteError(f"{source}: this file has no session id to replay", path=source)
+    return require_session_id(session_id)
+
+
+def _is_file(source: str) -> bool:
+    return os.path.isfile(source)  # noqa: PTH113  # Path.is_file() raises if the name is too long
+
+
+def _require_id(source: str) -> str:
+    if "/" in source or os.sep in source or source.endswith(".jsonl"):
+        raise CassetteError(f"{source}: no such file, and not a valid session id")
+    return require_session_id(source)
+
+
 def _print_outcome(outcome: Outcome) -> None:
-    out = console()
+    console = open_console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
-    out.print(f"[{color}]{outcome.verdict}[/]", soft_wrap=True)
-    out.print(f"HTTP {outcome.status}  {outcome.report or 'no report'}")
+    console.print(f"[{color}]{outcome.summary}[/]", soft_wrap=True)
+    console.print(f"HTTP {outcome.status}  {outcome.report or 'no report'}")
     for problem in outcome.problems:
-        out.print(f"  {problem}", markup=False, soft_wrap=True)
+        console.print(f"  {problem}", markup=False, soft_wrap=True)
     if outcome.body_differs:
-        out.print("expected:", outcome.expected, "answered:", outcome.body, sep="\n", markup=False)
+        bodies = ("expected:", outcome.expected, "received:", outcome.body)
+        console.print(*bodies, sep="\n", markup=False)
 
 
 def _print_json(value: Any) -> None:

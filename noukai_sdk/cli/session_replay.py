@@ -1,30 +1,90 @@
-"""Send a request that replays a session, and judge the answer."""
+"""Build a request that replays a session in an app, send it, and evaluate the response."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ..adapters.responses import REPORT_HEADER, SESSION_HEADER
+from ..adapters.responses import REPLAY_HEADER, REPORT_HEADER, SESSION_HEADER
 from ..errors import APIConnectionError
-from .session_requests import ReplayRequest
 
-# A request may run long in the app, even though no model does.
-TIMEOUT = 300.0
+Header = tuple[str, str]
+
+# The app may work for long, even though no model is called.
+_TIMEOUT = 300.0
+_PROBLEMS = ("misses", "drift", "leftovers")
+
+
+@dataclass(frozen=True)
+class AppRequest:
+    """A request to an app, with the header that replays ``session_id``.
+
+    Attributes:
+        given_method: The HTTP method; None for POST if there is ``data``, else GET.
+        data: The body; ``@FILE`` for the content of a file.
+        given_headers: The headers of the command line.
+    """
+
+    session_id: str
+    url: str
+    given_method: str | None
+    data: str | None
+    given_headers: Sequence[Header]
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.given_method or ("GET" if self.data is None else "POST")
+
+    @property
+    def headers(self) -> list[Header]:
+        """The headers to send. A body is JSON unless the given headers have a Content-Type."""
+        given = [each for each in self.given_headers if each[0].lower() != REPLAY_HEADER.lower()]
+        headers = [(REPLAY_HEADER, self.session_id)]
+        if self.data is not None and not any(n.lower() == "content-type" for n, _ in given):
+            headers.append(("Content-Type", "application/json"))
+        return headers + given
+
+    def content(self) -> bytes | None:
+        """Return the body.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if self.data is None:
+            return None
+        return Path(self.data[1:]).read_bytes() if self.data[:1] == "@" else self.data.encode()
+
+    def curl(self) -> list[str]:
+        """Return the words of the curl command that sends the same request."""
+        words = ["curl", "-i"]
+        if set(self.url) & set("[]{}"):
+            words.append("-g")  # without it, curl expands brackets to a list of URLs
+        for name, value in self.headers:
+            words += ["-H", f"{name}: {value}"]
+        if self.given_method:
+            words += ["-X", self.given_method]
+        if self.data is not None:
+            # -d would remove the line breaks of a file.
+            words += ["--data-binary" if self.data[:1] == "@" else "-d", self.data]
+        return [*words, self.url]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a replayed request went.
+    """The outcome of a replayed request.
 
     Attributes:
-        report: The summary of the answer's report header, None where it has none.
-        replayed: The answer names the session that was asked for.
-        problems: What the error answer's report says of misses, drift and leftovers.
-        expected: The body that was captured, where it was given.
+        session_id: The session that the response names.
+        report: The summary in the response's report header, None without one.
+        replayed: The app replayed the session.
+        problems: What the body of an error response says: its message, misses, drift, leftovers.
+        expected: The body of the captured response, None if it is not known.
     """
 
     status: int
@@ -37,28 +97,38 @@ class Outcome:
 
     @property
     def body_differs(self) -> bool:
-        """The answer is another one than was captured."""
-        return self.expected is not None and not _equal(self.expected, self.body)
+        """Whether the body differs from the captured one. JSON is compared by value."""
+        if self.expected is None:
+            return False
+        try:
+            return bool(json.loads(self.expected) != json.loads(self.body))
+        except ValueError:
+            return self.expected != self.body
 
     @property
     def exit_code(self) -> int:
-        """0 for a clean replay, 1 where something differs, 2 where nothing was replayed."""
+        """The exit code: 0 for a clean replay, 1 for differences, 2 if the app did not replay."""
         if not self.replayed:
             return 2
-        clean = self.status < 500 and not self.body_differs and _is_clean(self.report)
-        return 0 if clean else 1
+        counts = dict(
+            part.strip().split("=", 1) for part in (self.report or "").split(";") if "=" in part
+        )
+        clean_report = all(counts.get(name, "0") == "0" for name in _PROBLEMS)
+        return 0 if self.status < 500 and not self.body_differs and clean_report else 1
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """The outcome in one line."""
         if not self.replayed:
-            return "not replayed: is NOUKAI_REPLAY_ENABLED set where the app runs?"
+            if self.problems:
+                return "not replayed: the app refused it"
+            return "not replayed: is NOUKAI_REPLAY_ENABLED set in the app's environment?"
         if self.body_differs:
-            return "the answer differs from the captured one"
-        return "replayed as recorded" if self.exit_code == 0 else "replayed, and something differs"
+            return "the response differs from the captured one"
+        return "replayed as recorded" if self.exit_code == 0 else "replayed, with differences"
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON values."""
+        """Return the outcome as plain JSON values."""
         return {
             "status": self.status,
             "sessionId": self.session_id,
@@ -71,68 +141,52 @@ class Outcome:
         }
 
 
-def send(request: ReplayRequest, expected: bytes | None) -> Outcome:
-    """Send the request, and judge its answer by ``expected``, where that is known.
+def send(request: AppRequest, expected: bytes | None) -> Outcome:
+    """Send the request and compare the response with the ``expected`` body, if there is one.
 
     Raises:
         APIConnectionError: The app cannot be reached.
-        OSError: The body's file cannot be read.
+        OSError: The file of the body cannot be read.
     """
     content = request.content()
     try:
-        answer = httpx.request(
+        response = httpx.request(
             request.method,
             request.url,
             content=content,
-            # As curl sends them: httpx itself takes nothing but ASCII.
+            # As bytes: httpx encodes text as ASCII, curl as UTF-8.
             headers=[(name.encode(), value.encode()) for name, value in request.headers],
-            timeout=TIMEOUT,
+            timeout=_TIMEOUT,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
-    return _outcome(answer, request.session_id, expected)
-
-
-def _outcome(answer: httpx.Response, session_id: str, expected: bytes | None) -> Outcome:
-    report = answer.headers.get(REPORT_HEADER)
-    named = answer.headers.get(SESSION_HEADER)
+    report = response.headers.get(REPORT_HEADER)
+    session_id = response.headers.get(SESSION_HEADER)
+    problems = _read_problems(response.text)
     return Outcome(
-        status=answer.status_code,
-        body=answer.text,
-        session_id=named,
+        status=response.status_code,
+        body=response.text,
+        session_id=session_id,
         report=report,
-        # A stream's answer goes out before there is a report; its session tells.
-        replayed=report is not None or named == session_id,
+        # An app that refuses the replay names the session too, but reports nothing about its calls.
+        replayed=report is not None or (session_id == request.session_id and not problems),
         expected=None if expected is None else expected.decode("utf-8", "replace"),
-        problems=_problems(answer.text),
+        problems=problems,
     )
 
 
-def _problems(body: str) -> list[str]:
+def _read_problems(body: str) -> list[str]:
     try:
-        answer = json.loads(body)
+        content = json.loads(body)
     except ValueError:
         return []
-    if not isinstance(answer, dict) or not str(answer.get("error", "")).startswith("replay_"):
+    if not isinstance(content, dict) or not str(content.get("error", "")).startswith("replay_"):
         return []
-    found = [str(answer.get("message"))]
-    report = answer.get("report") or {}
-    for kind in ("misses", "drift", "leftovers"):
-        found += [
-            f"{kind}: {entry['slug']} [{entry['kind']}] call {entry['position'] + 1}: "
-            f"{entry['detail']} {entry['callSite'] or ''}".rstrip()
-            for entry in report.get(kind, ())
-        ]
-    return found
-
-
-def _is_clean(report: str | None) -> bool:
-    counts = dict(part.strip().split("=", 1) for part in (report or "").split(";") if "=" in part)
-    return all(counts.get(name, "0") == "0" for name in ("misses", "drift", "leftovers"))
-
-
-def _equal(a: str, b: str) -> bool:
-    try:
-        return bool(json.loads(a) == json.loads(b))
-    except ValueError:
-        return a == b
+    report = content.get("report") or {}
+    problems = [str(content.get("message"))]
+    for name in _PROBLEMS:
+        for entry in report.get(name, ()):
+            call = f"{entry['slug']} [{entry['kind']}] call {entry['position'] + 1}"
+            call_site = entry["callSite"] or ""
+            problems.append(f"{name}: {call}: {entry['detail']} {call_site}".rstrip())
+    return problems
