@@ -1,4 +1,4 @@
-"""``noukai flows`` as people and machines use it."""
+"""Test ``noukai flows``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from noukai_sdk.cli.commands import noukai
-from noukai_sdk.cli.flow_progress import Progress, follow
+from noukai_sdk.cli.flow_progress import RunProgress, StepProgress, show_progress
 from noukai_sdk.local.engine.step_context import StepCompleted
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
-from noukai_sdk.local.workflow.plan import Flow
 from noukai_sdk.models.events import (
     RunStarted,
     StepFailed,
@@ -36,12 +35,12 @@ steps:
   - {id: no-way, transform: lowercase, needs: [not long]}
 """
 FAILS = "steps:\n  - {id: first, transform: first}\n"
-BAD = "steps:\n  - id: a\n    temprature: 1\n"
+INVALID = "steps:\n  - id: a\n    temprature: 1\n"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with ``flows``, where the command runs."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a current folder with ``flows``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     write("mine/demo/branches.yaml", BRANCHES)
@@ -56,60 +55,68 @@ def write(address: str, text: str) -> None:
     path.write_text(text)
 
 
-def run(*words: str, text: str | None = None, code: int = 0) -> Result:
+def run(*words: str, text: str | None = None, exit_code: int = 0) -> Result:
     result = CliRunner().invoke(noukai, ["flows", *words], input=text)
-    assert result.exit_code == code, result.output
+    assert result.exit_code == exit_code, result.output
     return result
 
 
-def events(result: Result) -> list[Any]:
+def run_json_lines(*words: str, exit_code: int = 0) -> list[Any]:
+    result = run(*words, "--json", exit_code=exit_code)
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_list_shows_every_flow_and_counts_problems() -> None:
-    write("mine/demo/bad.yaml", BAD)
+def test_list_shows_flows_and_counts_problems() -> None:
+    assert run("list").stderr == ""
+    write("mine/demo/bad.yaml", INVALID)
     result = run("list")
-    for part in ("acme/samples/two-step", "mine/demo/branches", "Two ways", "off"):
-        assert part in result.stdout
+    for text in ("acme/samples/two-step", "mine/demo/branches", "Two ways", "off"):
+        assert text in result.stdout
     assert "bad" not in result.stdout
     assert "1 problems: see noukai flows validate" in result.stderr
 
 
-def test_list_of_good_files_says_nothing_else() -> None:
-    assert run("list").stderr == ""
-
-
-def test_list_for_machines() -> None:
-    found = {(f["flow"], f["version"]): f for f in json.loads(run("list", "--json").stdout)}
-    assert found["mine/demo/fails", 2]["steps"] == [
+def test_list_json_has_steps_with_their_models() -> None:
+    flows = {(f["flow"], f["version"]): f for f in json.loads(run("list", "--json").stdout)}
+    assert flows["mine/demo/fails", 2]["steps"] == [
         {"id": "fine", "name": "fine", "kind": "agent", "model": "offline"}
     ]
-    assert found["mine/demo/branches", None]["capture"] == "off"
-    other = json.loads(run("list", "--json", "--model", "smollm2").stdout)
-    steps = {f["flow"]: f["steps"] for f in other}["acme/samples/two-step"]
+    assert flows["mine/demo/branches", None]["capture"] == "off"
+    other_model = json.loads(run("list", "--json", "--model", "smollm2").stdout)
+    steps = {flow["flow"]: flow["steps"] for flow in other_model}["acme/samples/two-step"]
     assert {step["model"] for step in steps} == {"smollm2"}
 
 
-def test_validate_says_that_all_is_well() -> None:
+def test_list_through_pipe_prints_one_line_per_flow() -> None:
+    name = "long" * 30
+    write(f"mine/demo/{name}.yaml", f"description: {'word ' * 40}\nsteps: [{{id: a}}]")
+    [line] = [line for line in run("list").stdout.splitlines() if "long" in line]
+    assert f"mine/demo/{name} " in line
+    assert line.rstrip().endswith("word word")
+
+
+def test_validate_valid_files_counts_flows(tmp_path: Path) -> None:
     assert run("validate").stdout == "7 flows, no problems\n"
-
-
-def test_validate_tells_file_line_and_field() -> None:
-    write("mine/demo/bad.yaml", BAD)
-    result = run("validate", code=1)
-    assert result.stdout.startswith("mine/demo/bad.yaml:3: steps[0].temprature: ")
-    found = json.loads(run("validate", "--json", code=1).stdout)
-    (problem,) = found["problems"]
-    assert (problem["file"], problem["line"]) == ("mine/demo/bad.yaml", 3)
-    assert problem["field"] == "steps[0].temprature"
-
-
-def test_another_folder_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert run("validate", "--flows", "other").stdout == "4 flows, no problems\n"
 
 
-def test_run_shows_the_steps_and_prints_the_result() -> None:
+def test_validate_invalid_file_prints_file_line_and_field() -> None:
+    write("mine/demo/bad.yaml", INVALID)
+    result = run("validate", exit_code=1)
+    assert result.stdout.startswith("mine/demo/bad.yaml:3: steps[0].temprature: ")
+    [problem] = json.loads(run("validate", "--json", exit_code=1).stdout)["problems"]
+    assert (problem["file"], problem["line"]) == ("mine/demo/bad.yaml", 3)
+    assert problem["field"] == "steps[0].temprature"
+
+
+def test_validate_unknown_model_is_a_problem() -> None:
+    write("mine/demo/model.yaml", "steps:\n  - id: a\n    model: gtp-4o\n")
+    output = run("validate", exit_code=1).output
+    assert "mine/demo/model.yaml:3: steps[0].model: unknown model 'gtp-4o'" in output
+
+
+def test_run_shows_steps_and_prints_result() -> None:
     result = run("run", "mine/demo/branches", "-m", "hello")
     assert result.stdout == "HELLO\n"
     lines = result.stderr.splitlines()
@@ -118,44 +125,41 @@ def test_run_shows_the_steps_and_prints_the_result() -> None:
         ["✓", "Yes"],
         ["-", "no-way"],
     ]
-
-
-def test_run_tells_tokens() -> None:
     assert "tokens  $0" in run("run", "acme/samples/hello-world", "-m", "hi").stderr
 
 
-def test_run_takes_parameters_and_standard_input() -> None:
-    assert run("run", "mine/demo/branches", "-m", "-", "-p", "limit=9", text="HELLO").stdout == (
-        "hello\n"
-    )
-
-
-def test_run_for_machines_prints_events() -> None:
-    told = events(run("run", "mine/demo/branches", "-m", "hello", "--json"))
-    assert told[0]["eventType"] == "run_started"
-    assert told[-1] == {
+def test_run_json_prints_one_event_per_line() -> None:
+    events = run_json_lines("run", "mine/demo/branches", "-m", "hello")
+    assert events[0]["eventType"] == "run_started"
+    assert events[-1] == {
         "eventType": "flow_completed",
-        "executionId": told[0]["executionId"],
+        "executionId": events[0]["executionId"],
         "result": "HELLO",
     }
-    (skipped,) = [event for event in told if event.get("skipped")]
+    [skipped] = [event for event in events if event.get("skipped")]
     assert (skipped["stepId"], skipped["output"]) == ("no-way", None)
 
 
-def test_a_failed_run_has_exit_code_1() -> None:
-    result = run("run", "mine/demo/fails", "-m", "", code=1)
+def test_run_takes_parameters_and_standard_input() -> None:
+    result = run("run", "mine/demo/branches", "-m", "-", "-p", "limit=9", text="HELLO")
+    assert result.stdout == "hello\n"
+
+
+def test_run_published_version_runs_that_version() -> None:
+    result = run("run", "mine/demo/fails", "--version", "2", "-m", "x")
+    assert "Offline answer" in result.stdout
+
+
+def test_run_failed_flow_exits_with_1() -> None:
+    result = run("run", "mine/demo/fails", "-m", "", exit_code=1)
     assert "step 'first' failed" in " ".join(result.stderr.split())
     assert result.stdout == ""
-    told = events(run("run", "mine/demo/fails", "-m", "", "--json", code=1))
-    assert told[-1]["eventType"] == "step_error"
+    events = run_json_lines("run", "mine/demo/fails", "-m", "", exit_code=1)
+    assert events[-1]["eventType"] == "step_error"
 
 
-def test_a_published_version_can_be_run() -> None:
-    assert "Offline answer" in run("run", "mine/demo/fails", "--version", "2", "-m", "x").stdout
-
-
-def test_functions_are_found_where_the_command_runs(here: Path) -> None:
-    (here / "my_functions_for_this_test.py").write_text("def pair(a, b): return [a, b]\n")
+def test_run_finds_functions_in_current_folder(folder: Path) -> None:
+    (folder / "my_functions_for_this_test.py").write_text("def pair(a, b): return [a, b]\n")
     write(
         "mine/demo/call.yaml",
         """
@@ -168,7 +172,41 @@ def test_functions_are_found_where_the_command_runs(here: Path) -> None:
     assert run("run", "mine/demo/call", "-p", "a=[1]", "-p", "b=x=y").stdout == '[[1], "x=y"]\n'
 
 
-def test_show_draws_a_flow() -> None:
+FUNCTIONS = """
+def circular(value):
+    made = []
+    made.append(made)
+    return made
+
+def keys(value):
+    return {(1, 2): 3}
+
+def surrogate(value):
+    return chr(0xD800)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [("circular", "[[...]]"), ("keys", "{(1, 2): 3}"), ("surrogate", "\\ud800")],
+)
+def test_run_output_that_is_not_json_is_printed_as_text(function: str, text: str) -> None:
+    write("mine/demo/_functions.py", FUNCTIONS)
+    write("mine/demo/odd.yaml", f"steps: [{{id: a, function: '_functions.py:{function}'}}]")
+    assert run("run", "mine/demo/odd", "-m", "x").stdout.strip() == text
+    last = run_json_lines("run", "mine/demo/odd", "-m", "x")[-1]
+    assert last["eventType"] == "flow_completed"
+    assert text[1:-1] in ascii(last["result"])
+
+
+def test_run_as_process_prints_result() -> None:
+    words = ["flows", "run", "mine/demo/branches", "-m", "abcd"]
+    command = [sys.executable, "-m", "noukai_sdk.cli", *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "ABCD\n", result.stderr
+
+
+def test_show_prints_mermaid_flowchart() -> None:
     assert run("show", "mine/demo/branches").stdout.splitlines() == [
         "flowchart TD",
         '    n0{"long"}',
@@ -180,7 +218,7 @@ def test_show_draws_a_flow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "exit_code", "message"),
     [
         (["run", "acme/samples/two-stp"], 1, "did you mean acme/samples/two-step?"),
         (["run", "no/such/thing"], 1, "see noukai flows list"),
@@ -191,126 +229,70 @@ def test_show_draws_a_flow() -> None:
         (["show", "mine/demo/bad"], 1, "the flow file is invalid: mine/demo/bad.yaml:3"),
     ],
 )
-def test_what_cannot_be_done_is_told(words: list[str], code: int, told: str) -> None:
-    write("mine/demo/bad.yaml", BAD)
-    assert told in run(*words, code=code).stderr
+def test_command_with_wrong_arguments_reports_reason(
+    words: list[str], exit_code: int, message: str
+) -> None:
+    write("mine/demo/bad.yaml", INVALID)
+    assert message in run(*words, exit_code=exit_code).stderr
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    monkeypatch.delitem(sys.modules, "noukai_sdk.local.flow_files.flow_tree", raising=False)
-    assert "flow files need yaml: pip install 'noukai-sdk[backend]'" in run("list", code=1).stderr
-
-
-def flow() -> Flow:
-    return FlowCatalog().get("acme", "samples", "two-step")
-
-
-def drawn(progress: Progress) -> str:
-    console = Console(width=100, record=True, file=None, force_terminal=False)
+def draw(progress: RunProgress) -> str:
+    console = Console(width=100, force_terminal=False)
     with console.capture() as capture:
         console.print(progress)
     return capture.get()
 
 
-def test_progress_shows_text_as_it_comes_and_ends_of_long_ones() -> None:
-    progress = Progress.of(flow())
-    assert [line.split() for line in drawn(progress).splitlines()] == [
-        ["·", "Draft"],
-        ["·", "Polish"],
-    ]
-    progress.take(RunStarted())
-    progress.take(StepStarted(step_id="draft", name="Draft"))
-    progress.take(StepStarted(step_id="unknown"))
-    progress.take(StepOutput(step_id="draft", output_data="Once upon "))
-    progress.take(StepOutput(step_id="draft", output_data="a time"))
-    assert "Once upon a time" in drawn(progress)
-    progress.take(StepOutput(step_id="draft", output_data="x" * 1000))
-    assert "Once" not in drawn(progress)
-    assert "...xxx" in drawn(progress)
-    progress.take(StepStarted(step_id="draft", name="Draft"))
-    assert "xxx" not in drawn(progress)
+def two_steps() -> RunProgress:
+    return RunProgress({"draft": StepProgress("Draft"), "polish": StepProgress("Polish")})
 
 
-def test_progress_shows_how_steps_end() -> None:
-    progress = Progress.of(flow())
-    tokens = Tokens(total=7)
-    progress.take(StepStarted(step_id="draft"))
-    progress.take(
-        StepCompleted(step_id="draft", output=1, duration_ms=1500, tokens=tokens, cost_usd="0.01")
-    )
-    progress.take(StepStarted(step_id="polish"))
-    progress.take(StepFailed(step_id="polish", error=StepFailure(message="out of luck")))
-    first, second, third = drawn(progress).splitlines()
+def test_progress_of_running_step_shows_end_of_its_text() -> None:
+    progress = two_steps()
+    lines = [line.split() for line in draw(progress).splitlines()]
+    assert lines == [["·", "Draft"], ["·", "Polish"]]
+    progress.update(RunStarted())
+    progress.update(StepStarted(step_id="draft", name="Draft"))
+    progress.update(StepStarted(step_id="unknown"))
+    progress.update(StepOutput(step_id="draft", output_data="Once upon "))
+    progress.update(StepOutput(step_id="draft", output_data="a time"))
+    assert "Once upon a time" in draw(progress)
+    progress.update(StepOutput(step_id="draft", output_data="x" * 1000))
+    assert "Once" not in draw(progress)
+    assert "...xxx" in draw(progress)
+    progress.update(StepStarted(step_id="draft", name="Draft"))
+    assert "xxx" not in draw(progress)
+
+
+def test_progress_of_ended_steps_shows_duration_usage_and_error() -> None:
+    progress = two_steps()
+    progress.update(StepStarted(step_id="draft"))
+    completed = {"output": 1, "duration_ms": 1500, "tokens": Tokens(total=7), "cost_usd": "0.01"}
+    progress.update(StepCompleted(step_id="draft", **completed))
+    progress.update(StepStarted(step_id="polish"))
+    progress.update(StepFailed(step_id="polish", error=StepFailure(message="out of luck")))
+    first, second, third = draw(progress).splitlines()
     assert first.split() == ["✓", "Draft", "1.50", "s", "7", "tokens", "$0.01"]
     assert second.split()[:2] == ["✗", "Polish"]
     assert third.strip() == "out of luck"
-    progress.take(StepFailed(step_id="polish"))
-    assert "failed" in drawn(progress)
+    progress.update(StepFailed(step_id="polish"))
+    assert "failed" in draw(progress)
 
 
-def test_a_terminal_sees_it_live() -> None:
+def test_progress_on_terminal_is_drawn() -> None:
+    flow = FlowCatalog().get("acme", "samples", "two-step")
     console = Console(force_terminal=True, width=80)
-    seen = [StepStarted(step_id="draft"), StepCompleted(step_id="draft", output="x")]
+    events = [StepStarted(step_id="draft"), StepCompleted(step_id="draft", output="x")]
     with console.capture() as capture:
-        assert follow(flow(), iter(seen), console) == seen
+        show_progress(flow, iter(events), console)
     assert "Draft" in capture.get()
 
 
-def test_the_command_line_runs_as_a_process() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "noukai_sdk.cli",
-            "flows",
-            "run",
-            "mine/demo/branches",
-            "-m",
-            "abcd",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "ABCD\n", done.stderr
-
-
-def test_validate_knows_which_models_there_are() -> None:
-    write("mine/demo/model.yaml", "steps:\n  - id: a\n    model: gtp-4o\n")
-    told = run("validate", code=1).output
-    assert "mine/demo/model.yaml:3: steps[0].model: unknown model 'gtp-4o'" in told
-
-
-FUNCTIONS = """
-def itself(value):
-    made = []
-    made.append(made)
-    return made
-
-def keys(value):
-    return {(1, 2): 3}
-
-def half(value):
-    return chr(0xD800)
-"""
-
-
-@pytest.mark.parametrize(
-    ("function", "told"), [("itself", "[[...]]"), ("keys", "{(1, 2): 3}"), ("half", "\\ud800")]
-)
-def test_outputs_that_are_no_json_are_told_as_text(function: str, told: str) -> None:
-    write("mine/demo/_functions.py", FUNCTIONS)
-    write("mine/demo/odd.yaml", f"steps: [{{id: a, function: '_functions.py:{function}'}}]")
-    assert run("run", "mine/demo/odd", "-m", "x").stdout.strip() == told
-    lines = run("run", "mine/demo/odd", "-m", "x", "--json").stdout.splitlines()
-    last = json.loads(lines[-1])
-    assert last["eventType"] == "flow_completed"
-    assert told[1:-1] in ascii(last["result"])
-
-
-def test_a_pipe_gets_each_flow_on_one_line() -> None:
-    write(f"mine/demo/{'long' * 30}.yaml", f"description: {'word ' * 40}\nsteps: [{{id: a}}]")
-    (line,) = [line for line in run("list").stdout.splitlines() if "long" in line]
-    assert f"mine/demo/{'long' * 30} " in line
-    assert line.rstrip().endswith("word word")
+def test_list_without_yaml_parser_names_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.setitem(sys.modules, "ruamel.yaml", None)
+    monkeypatch.delitem(sys.modules, "noukai_sdk.local.flow_files.flow_tree", raising=False)
+    message = "pip install 'noukai-sdk[backend]'"
+    assert message in run("list", exit_code=1).stderr
