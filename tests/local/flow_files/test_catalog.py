@@ -14,9 +14,19 @@ from noukai_sdk.local.workflow.workflow import Workflow, WorkflowError
 
 ONE_STEP = "steps:\n  - id: {id}\n    prompt: hi\n"
 PYTHON = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 from noukai_sdk.local import Node, Workflow
 
-workflow = Workflow("From code", parameters={"tone": "dry"})
+
+@dataclass
+class Tone:
+    name: str
+
+
+workflow = Workflow("From code", parameters={"tone": Tone("dry").name})
 workflow.add_node(Node.agent("First", "Say {{message}}"))
 workflow.add_node(Node.agent("Second", model="smollm2"))
 workflow.connect("First", "Second")
@@ -226,7 +236,9 @@ def test_function_file_changed_is_reloaded_with_its_flow(
     assert "_text.py does not exist" in problems(catalog)[0]
     write(tmp_path, "a/b/_text.py", "def clean(text): return 1\n")
     assert problems(catalog) == []
-    assert catalog.get("a", "b", "c").steps[0].work.call("") == 1
+    first = catalog.get("a", "b", "c")
+    assert catalog.get("a", "b", "c") is first
+    assert first.steps[0].work.call("") == 1
     write(tmp_path, "a/b/_text.py", "def clean(text): return 2\n")
     assert catalog.get("a", "b", "c").steps[0].work.call("") == 2
     for invalid, message in [

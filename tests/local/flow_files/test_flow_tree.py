@@ -67,6 +67,10 @@ def test_yaml_invalid_is_one_problem_with_line_and_other_flows_load(
         ("\ufeffa: 1", {"a": 1}),
         ("a: 1\r\nb: 2\r\n", {"a": 1, "b": 2}),
         ("a: &a {x: 1}\nb: *a\nc: {<<: *a, x: 2}", {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 2}}),
+        (
+            "a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b}",
+            {"a": {"x": 1}, "b": {"y": 2}, "c": {"x": 1, "y": 2}},
+        ),
         # YAML 1.1, as PyYAML has it: 1.2 reads each of these in another way.
         ("a: [yes, off, 010, 0o10, 12:30, 1e3]", {"a": [True, False, 8, "0o10", 750, "1e3"]}),
         ("a: y", {"a": "y"}),
