@@ -71,8 +71,8 @@ def test_alone_is_the_reference_that_is_the_whole_text() -> None:
     ],
 )
 def test_reference_invalid_has_a_problem(text: str, problem: str | None) -> None:
-    found = Reference.from_text(text).problem
-    assert found is None if problem is None else problem in (found or "")
+    actual = Reference.from_text(text).problem
+    assert actual is None if problem is None else problem in (actual or "")
 
 
 def test_as_text_any_value_is_text_or_json() -> None:
