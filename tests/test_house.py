@@ -49,6 +49,7 @@ REPEATED = {
     "runs": "the backend's engine; its routes",
     "sessions": "their models; the backend's routes",
     "sse": "the client's decoder; the backend's encoder",
+    "stats": "of an executor's runs; of a model client's calls",
 }
 
 PACKAGE = ROOT / "noukai_sdk"

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from .common import add_cwd_to_path, flow_folders, flows_option, model_option
+from .shared_options import add_cwd_to_path, flow_folders, flows_option, model_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -20,7 +20,8 @@ from ..local.llm.config import LlmConfig
 from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
-from .common import (
+from .flow_progress import show_progress
+from .shared_options import (
     add_cwd_to_path,
     flow_folders,
     flows_option,
@@ -28,7 +29,6 @@ from .common import (
     model_option,
     report_errors,
 )
-from .flow_progress import show_progress
 
 _PIPE_COLUMNS = 1000
 # Fields of an event that are printed even if they are null. All others are left out then.

@@ -19,9 +19,9 @@ from ..replay.cassette_file import read_cassette, write_cassette
 from ..replay.diff import differences
 from ..replay.recording import Recording
 from ..replay.sources import recordings_of
-from .common import json_option, report_errors
 from .session_replay import AppRequest, Header, Outcome, send
 from .session_views import call_rows, call_views, difference_table, open_console
+from .shared_options import json_option, report_errors
 
 Env = Literal["production", "dev"]
 
