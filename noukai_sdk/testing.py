@@ -20,11 +20,11 @@ from .arguments import is_async_callable
 from .protocol.call import FlowCall
 from .protocol.program import Effect, Program, Sleep
 from .replay.cassette_file import CassetteFile, read_cassette
-from .replay.pacing import Pace, PaceOf
-from .replay.player import ReplayConcurrencyWarning
+from .replay.pacing import InstantPace, Pace, PaceOf
+from .replay.player import ReplayConcurrencyWarning, ReplayOptions
 from .replay.recording import Recording
 from .replay.redaction import Redactor
-from .session.replay_scope import ReplayPlan, ReplayScope
+from .session.replay_scope import ReplayScope
 from .session.scope import active
 
 __all__ = ["ShuffleDifference", "ShuffleReport", "shuffle_replay"]
@@ -135,8 +135,8 @@ def shuffle_replay(
     if runs < 1:
         raise ValueError(f"runs must be a number from 1, not {runs}")
     file = read_cassette(cassette)
-    expected = _run(app_call, file, None).answer()
-    if _run(app_call, file, None).answer() != expected:
+    expected = _run(app_call, file, InstantPace).answer()
+    if _run(app_call, file, InstantPace).answer() != expected:
         raise ValueError(
             "the application gives two answers in one and the same order: take out what changes by "
             "itself (times, random ids), and give a value that can be compared by =="
@@ -166,9 +166,9 @@ class _Outcome:
         return self.value
 
 
-def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf | None) -> _Outcome:
+def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outcome:
     scope = _WatchedScope(
-        file.cassette(), ReplayPlan(strict=True, redactor=Redactor(file.redacted), pace=pace)
+        file.cassette(), ReplayOptions(strict=True, redactor=Redactor(file.redacted), pace=pace)
     )
     try:
         with warnings.catch_warnings():
@@ -213,8 +213,8 @@ def _in_event_loop() -> bool:
 class _WatchedScope(ReplayScope):
     """A replay that notes in which order its answers came."""
 
-    def __init__(self, cassette: Any, plan: ReplayPlan) -> None:
-        super().__init__(cassette, plan)
+    def __init__(self, cassette: Any, options: ReplayOptions) -> None:
+        super().__init__(cassette, options)
         self.order: list[str] = []
 
     def admit(self, call: FlowCall) -> Program[Any]:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
-from ..session.opening import open_replay, requested_replay
+from ..session.opening import open_replay
+from ..session.options import requested_replay
 from ..session.scope import active, capture_scope, current_scope
 from .responses import (
     REPLAY_HEADER,

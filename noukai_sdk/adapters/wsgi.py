@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
-from ..session.opening import open_replay_sync, requested_replay
+from ..session.opening import open_replay_sync
+from ..session.options import requested_replay
 from ..session.scope import capture_scope, context_with, current_scope
 from .responses import (
     REPLAY_HEADER,

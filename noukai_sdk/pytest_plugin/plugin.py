@@ -245,7 +245,7 @@ def _surroundings(options: dict[str, Any]) -> Iterator[None]:
 
 def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
     from ..errors import CassetteError
-    from ..session.cassettes import cassette_scope
+    from ..session.opening import cassette_scope
     from ..session.options import check_options
 
     path = cassette_of(item)

@@ -1,4 +1,4 @@
-"""Where in the application a call was made."""
+"""Find where in the application a call was made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = __name__.partition(".")[0] + "."
 
 
 def call_site() -> CallSite | None:
-    """The nearest frame outside of this package."""
+    """Return the nearest frame outside of this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         frame = frame.f_back
@@ -24,10 +24,10 @@ def call_site() -> CallSite | None:
 
 
 def warn_at(site: CallSite | None, text: str, category: type[Warning]) -> None:
-    """Warn of the application's line, whichever of ours found out."""
-    where = site or CallSite("noukai_sdk", 0, "")
-    warnings.warn_explicit(text, category, where.file, where.line)
+    """Warn at a line of the application, from anywhere in this package."""
+    site = site or CallSite("noukai_sdk", 0, "")
+    warnings.warn_explicit(text, category, site.file, site.line)
 
 
-# A program calls from few places, many times each.
+# A program has few call sites, each used many times.
 _site = lru_cache(maxsize=1024)(CallSite)

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-from .fingerprint import differing_fields
-from .recording import Recording
+from .recording import Recording, differing_fields
 
 Key = tuple[str | None, str | None]
 

@@ -1,28 +1,26 @@
-"""A job from a recording."""
+"""Serve a job from its recording."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ..errors import APITimeoutError, NoukaiError
 from ..models.results import JobStatus
 from ..models.sessions import RecordedError
-from ..protocol.program import Program, Sleep
+from ..protocol.program import CHECKPOINT, Program, Sleep
 from .recording import Recording
-
-Look = JobStatus | RecordedError
 
 
 class RecordedJob:
-    """Gives the recorded looks at a job in their order; the last one again from there on.
+    """A job that returns the recorded polls in their order, and then the last one again.
 
     Args:
-        recording: The submission's.
+        recording: The recording of the submission.
         session_id: The session that it was recorded in.
-        paced: Waiting sleeps between two looks; otherwise it is over at once.
-        error_of: Makes an exception of a recorded error.
-        missed: Makes the error for a look that was not recorded, of its reason.
+        paced: ``wait`` sleeps between two polls; otherwise it returns at once.
+        to_error: Turns a recorded error into an exception.
+        to_miss: Turns a reason into the error for a poll that was not recorded.
     """
 
     def __init__(
@@ -31,43 +29,43 @@ class RecordedJob:
         session_id: str | None,
         *,
         paced: bool,
-        error_of: Callable[[RecordedError], NoukaiError],
-        missed: Callable[[str], NoukaiError],
+        to_error: Callable[[RecordedError], NoukaiError],
+        to_miss: Callable[[str], NoukaiError],
     ) -> None:
         assert recording.result is not None  # a job without a submission is never served
         self.execution_id: str = recording.result["executionId"]
         self.session_id = session_id
-        self._looks = _Looks(recording)
+        self._polls = _Polls(recording)
         self._paced = paced
-        self._error_of = error_of
-        self._missed = missed
+        self._to_error = to_error
+        self._to_miss = to_miss
 
     def by_id(self) -> RecordedJob:
-        """The same job, as one that was found by its id: it does not know its session."""
-        found = copy.copy(self)
-        found.session_id = None
-        return found
+        """Return the same job as found by its id: then it does not know its session."""
+        job = copy.copy(self)
+        job.session_id = None
+        return job
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
-        """The next recorded look."""
-        yield Sleep(0)
-        look = self._looks.take()
-        if look is None:
-            raise self._missed(
-                f"Job {self.execution_id} was never looked at when it was recorded: there is no "
-                "status to give."
+        """Return the next recorded status, or raise the next recorded error."""
+        yield CHECKPOINT
+        poll = self._polls.next()
+        if poll is None:
+            raise self._to_miss(
+                f"Job {self.execution_id} was never polled when it was recorded, so there is no "
+                "status to return."
             )
-        if isinstance(look, RecordedError):
-            raise self._error_of(look)
-        return look.model_copy(update={"session_id": self.session_id})
+        if isinstance(poll, RecordedError):
+            raise self._to_error(poll)
+        return poll.model_copy(update={"session_id": self.session_id})
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        """The recorded end of the job."""
+        """Return the recorded end of the job."""
         while True:
             status = yield from self.poll()
             if status.is_done:
                 return status
-            if self._looks.are_over:
+            if self._polls.used_up:
                 raise APITimeoutError(
                     f"job {self.execution_id} had not ended when it was recorded",
                     execution_id=self.execution_id,
@@ -76,28 +74,27 @@ class RecordedJob:
                 yield Sleep(poll_interval)
 
 
-class _Looks:
-    """The looks at one job, whoever takes them."""
+class _Polls:
+    """The polls of one job, shared by all objects that stand for it."""
 
     def __init__(self, recording: Recording) -> None:
-        self._all = list(_looks(recording))
+        self._polls: list[JobStatus | RecordedError] = []
         self._taken = 0
+        errors = list(recording.poll_errors)
+        for number, status in enumerate([*recording.statuses, None]):
+            while errors and errors[0][0] <= number:
+                self._polls.append(errors.pop(0)[1])
+            if status is not None:
+                self._polls.append(JobStatus.model_validate(status))
 
-    def take(self) -> Look | None:
-        if not self._all:
+    def next(self) -> JobStatus | RecordedError | None:
+        """Return the next poll, or the last one again; None if there is none."""
+        if not self._polls:
             return None
         self._taken += 1
-        return self._all[min(self._taken, len(self._all)) - 1]
+        return self._polls[min(self._taken, len(self._polls)) - 1]
 
     @property
-    def are_over(self) -> bool:
-        return self._taken >= len(self._all)
-
-
-def _looks(recording: Recording) -> Iterator[Look]:
-    errors = list(recording.look_errors)
-    for number, status in enumerate([*recording.statuses, None]):
-        while errors and errors[0][0] <= number:
-            yield errors.pop(0)[1]
-        if status is not None:
-            yield JobStatus.model_validate(status)
+    def used_up(self) -> bool:
+        """Whether every poll was returned."""
+        return self._taken >= len(self._polls)

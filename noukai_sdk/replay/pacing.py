@@ -1,6 +1,7 @@
-"""When the parts of a recorded answer come: all at once, or as they came when it was recorded.
+"""The pace of a replay: all parts of a response at once, or each at its recorded time.
 
-A part is an event of a stream, or one whole answer: of ``execute``, of a pause, of a job's submission.
+A part is one event of a stream, or one whole response: a result of ``execute``, a pause, the
+submission of a job.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..protocol.program import Now, Program, Sleep
+from ..protocol.program import CHECKPOINT, Now, Program, Sleep
 from .recording import Recording
 
 
 class Pace(Protocol):
-    """The pace of one answer."""
+    """The pace of one response."""
 
     def part(self) -> Program[None]:
         """Wait until the next part is there."""
@@ -25,56 +26,53 @@ PaceOf = Callable[[Recording], Pace]
 
 
 class InstantPace:
-    """Every part is there at once; other tasks run where a network chunk began."""
+    """Every part is there at once. Other tasks run wherever a network chunk began."""
 
     def __init__(self, recording: Recording) -> None:
-        # A whole answer is one part, and its call has let other tasks run already.
-        self._starts = _starts(recording) if recording.kind == "step" else ()
         self._next = 0
+        self._starts: set[int] = set()
+        # A whole response is one part, and its call has let other tasks run already.
+        if recording.kind == "step":
+            parts = 0
+            for _, count in recording.chunks:
+                if count:
+                    self._starts.add(parts)
+                    parts += count
 
     def part(self) -> Program[None]:
-        """Let other tasks run, where a chunk begins."""
+        """Let other tasks run if a chunk begins here."""
         if self._next in self._starts:
-            yield Sleep(0)
+            yield CHECKPOINT
         self._next += 1
 
 
 class RecordedPace:
-    """Every part is there as long after its request as it was when it was recorded.
+    """Every part comes as long after its request as it did when it was recorded.
 
-    Counted from the request, so that a caller who takes longer or shorter now (a tool, the work
-    between two events) neither adds to what the service took nor takes from it.
+    The time counts from the request, so that a caller who is slower or faster now (in a tool, or
+    between two events) does not change how long the service takes.
     """
 
     def __init__(self, recording: Recording) -> None:
-        self._marks = deque(recording.chunks or _whole(recording))
-        self._asked: tuple[float, float] | None = None  # then, and now
-        self._there = 0
+        self._marks = deque(recording.chunks)
+        timed = recording.started_at is not None and recording.completed_at is not None
+        if not self._marks and timed and recording.kind != "step":
+            # A source without chunks still tells how long the whole call took.
+            self._marks.extend([(0.0, 0), (recording.seconds, 1)])
+        self._requested: tuple[float, float] | None = None  # then, and now
+        self._ready = 0
 
     def part(self) -> Program[None]:
-        """Wait, where the next part is not there yet."""
-        while self._marks and not self._there:
-            at, self._there = self._marks.popleft()
+        """Wait if the next part is not there yet."""
+        while self._marks and not self._ready:
+            at, self._ready = self._marks.popleft()
             now: float = yield Now()
-            if not self._there or self._asked is None:
-                self._asked = (0.0 if self._there else at, now)
-            if self._there:
-                asked_then, asked_now = self._asked
-                yield Sleep(max(0.0, (at - asked_then) - (now - asked_now)))
-        self._there = max(0, self._there - 1)
+            if not self._ready or self._requested is None:
+                self._requested = (0.0 if self._ready else at, now)
+            if self._ready:
+                requested_then, requested_now = self._requested
+                yield Sleep(max(0.0, (at - requested_then) - (now - requested_now)))
+        self._ready = max(0, self._ready - 1)
 
 
-def _starts(recording: Recording) -> set[int]:
-    starts, parts = set(), 0
-    for _, count in recording.chunks:
-        if count:
-            starts.add(parts)
-            parts += count
-    return starts
-
-
-def _whole(recording: Recording) -> list[tuple[float, int]]:
-    """What a source without chunks tells of the time that a call took."""
-    if recording.kind == "step" or recording.started_at is None or recording.completed_at is None:
-        return []
-    return [(0.0, 0), (recording.seconds, 1)]
+PACES: dict[str, PaceOf] = {"instant": InstantPace, "recorded": RecordedPace}

@@ -1,12 +1,10 @@
-"""The player: which recording answers a call, and what the replay reports in the end."""
+"""Play a cassette: serve each call from its recording, and report what the replay found."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic_core import to_json
 
@@ -19,16 +17,17 @@ from ..errors import (
 )
 from ..models.reports import CallSite, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
-from ..protocol.program import Program
+from ..protocol.program import CHECKPOINT, Program
+from ..protocol.requests import encode
 from .callsite import call_site, warn_at
-from .cassette import Cassette
-from .fingerprint import differing_fields
+from .cassette import Cassette, CassetteClosed, Claim, Decision
+from .cassette_writer import CassetteWriter
 from .jobs import RecordedJob
-from .lane import Claim, Decision, Lane
 from .misses import miss
 from .pacing import InstantPace, PaceOf
-from .recording import Recording
+from .recording import Recording, differing_fields
 from .redaction import Redactor
+from .serving import RecordedRun
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
@@ -38,117 +37,123 @@ class ReplayConcurrencyWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class PlayOptions:
-    """How a cassette is played.
+class ReplayOptions:
+    """How a cassette is replayed.
 
     Attributes:
+        strict: Refuse calls from threads that lost the scope, instead of warning.
         strict_inputs: An input that differs from the recorded one is a miss, not drift.
-        by_input: A call whose input was not recorded has no recording, whatever its position.
-        pace: When the parts of an answer come.
-        go_live: Puts a call that has no recording to the service; None refuses it as a miss.
-        may_leave: Recordings may stay unplayed.
-        redactor: Makes of what a call sends what a redacted recording of it holds.
-        heard: Told of each recording that is played.
+        by_input: A call whose input was not recorded is a miss, whatever its position.
+        pace: When the parts of a response come.
+        on_miss: ``"live"`` sends a call that has no recording to the service.
+        live_from: Serve this many calls and let the rest go live.
+        redactor: Makes calls comparable with a redacted cassette; None for service sessions.
+        writer: Records the calls that go live.
     """
 
+    strict: bool = False
     strict_inputs: bool = False
     by_input: bool = False
     pace: PaceOf = InstantPace
-    go_live: Callable[[FlowCall], Program[Any]] | None = None
-    allow_leftovers: bool = False
+    on_miss: Literal["raise", "live"] = "raise"
+    live_from: int | None = None
     redactor: Redactor | None = None
-    on_played: Callable[[Recording], None] | None = None
+    writer: CassetteWriter | None = None
+
+    @property
+    def allow_live(self) -> bool:
+        """Whether calls may go live. Then recordings may also stay unplayed."""
+        return self.on_miss == "live" or self.live_from is not None
 
 
 class Player:
-    """Plays one cassette for one scope. Safe to use from many threads and tasks."""
+    """Plays one cassette for one scope. Safe to use from many threads and tasks.
+
+    Args:
+        cassette: The recordings.
+        options: How they are replayed.
+        go_live: Sends a call to the service, if ``on_miss`` is ``"live"``.
+        parent: The player of the scope, for the recordings of another session: they share the report.
+    """
 
     def __init__(
         self,
         cassette: Cassette,
-        options: PlayOptions | None = None,
+        options: ReplayOptions | None = None,
+        *,
+        go_live: Callable[[FlowCall], Program[Any]] | None = None,
         parent: Player | None = None,
     ) -> None:
         self.cassette = cassette
-        self.options = options or PlayOptions()
+        self.options = options or ReplayOptions()
         self.report: ReplayReport = parent.report if parent else ReplayReport()
-        self._refusals: list[NoukaiError] = parent._refusals if parent else []
-        self._lock = threading.Lock()
-        self._warned: set[tuple[Any, ...]] = set()
-        self._ended = False
-        self._passed: Counter[Lane] = Counter()
         self.jobs: dict[str, RecordedJob] = {}
+        self._errors: list[NoukaiError] = parent._errors if parent else []
+        self._warned: dict[tuple[Any, ...], Claim] = {}
+        self._go_live = go_live if self.options.on_miss == "live" else None
+
+    def claim(self, call: FlowCall, site: CallSite | None) -> Claim:
+        """Take the call's place, in the order of the calls. ``site`` is where it was made."""
         redactor = self.options.redactor
-        self._redact = redactor.request if redactor is not None else None
+        return self.cassette.claim(call, site, redactor.request if redactor is not None else None)
 
-    def claim(self, call: FlowCall, site: CallSite | None = None) -> Claim:
-        """Take the call's place, in the order of the calls. ``site`` is where it was made: here."""
-        site = site or call_site()
-        with self._lock:
-            lane = self.cassette.lane_for(call)
-            return lane.claim(call.request, call.flow.version, site, self._redact)
+    def play(self, call: FlowCall, claim: Claim) -> Program[Any]:
+        """Serve ``call`` from the recording of its claim."""
+        encode(call.request)  # a request that cannot be sent fails in a replay too
+        self.cassette.begin(claim)
+        try:
+            # The tasks that were started with this one claim their places first, as they would
+            # during a live call.
+            yield CHECKPOINT
+            recording = self._take(call, claim)
+            if recording is None:
+                assert self._go_live is not None  # _take() has checked
+                return (yield from self._go_live(call))
+            run = RecordedRun(self, call, claim, recording, self.options.pace(recording))
+            if call.kind == "execute":
+                return (yield from run.execute())
+            return (yield from (run.stream() if call.kind == "step" else run.job()))
+        finally:
+            self.cassette.finish(claim, by_input=self.options.by_input)
 
-    def begin(self, claim: Claim) -> None:
-        """The call is on its way: from now on its recording is used up, whatever happens."""
-        with self._lock:
-            claim.lane.begin()
-
-    def finish(self, claim: Claim) -> None:
-        """A call that began has ended: well, with an error, or cancelled."""
-        with self._lock:
-            self._settled(claim)
-            claim.lane.end()
-
-    def take(self, call: FlowCall, claim: Claim) -> Recording | None:
-        """The claim's recording, used up; None where the call is to go live instead.
+    def use_up(self, call: FlowCall, claim: Claim) -> Program[None]:
+        """Use the claim's recording up without serving it.
 
         Raises:
-            ReplayMissError: There is no recording, and the call may not go live.
+            ReplayMissError: The replay's scope has ended.
         """
-        with self._lock:
-            # Under the lock: a recording is played, or left, and never both.
-            ended = self._ended
-            decision = None if ended else self._settled(claim)
-            warning = self._warning(claim, decision) if decision is not None else None
-        if ended:
-            raise self._late(call, claim)
-        if warning is not None:
-            warn_at(claim.site, warning, ReplayConcurrencyWarning)
-        if claim.index is None:
-            if self.options.go_live is not None:
-                self.report.live.append(_entry(claim))
-                return None
-            raise self.missed(call, claim)
-        recording = claim.lane.recordings[claim.index]
-        if recording.unavailable is not None:
-            raise self.refused(claim, _no_snapshots(call, recording, self.report))
-        self.report.hits.append(_entry(claim))
-        if self.options.on_played is not None:
-            self.options.on_played(recording)
-        self._compare(call, claim, recording)
-        return recording
-
-    def check_open(self, call: FlowCall, claim: Claim) -> None:
-        """Refuse a call that comes when the scope has ended."""
-        if self._ended:
+        self.cassette.begin(claim)
+        try:
+            yield CHECKPOINT
+        finally:
+            self.cassette.finish(claim, by_input=self.options.by_input)
+        if self.cassette.closed:
             raise self._late(call, claim)
 
-    def _late(self, call: FlowCall, claim: Claim) -> ReplayError:
-        return self.missed(call, claim, "The replay's scope has ended already.")
-
-    def _settled(self, claim: Claim) -> Decision | None:
-        return claim.lane.settle(claim, by_input=self.options.by_input)
+    def skip(self, call: FlowCall) -> None:
+        """Report a call that goes live without using a recording up."""
+        lane, position = self.cassette.skip(call)
+        self.report.live.append(ReportEntry(lane.slug, lane.kind, position, "", call_site()))
 
     def missed(self, call: FlowCall, claim: Claim, reason: str | None = None) -> ReplayError:
-        """The error for a call without an answer."""
+        """Report a call that has no recording; return its error."""
         error = miss(self.cassette, call, claim, self.report, reason)
         return self.refused(claim, error, error.reason or "")
 
+    def refused(self, claim: Claim, error: ErrorT, detail: str = "") -> ErrorT:
+        """Report the error of a call; return it. The report keeps it even if the caller catches it."""
+        hit = _entry(claim)
+        if hit in self.report.hits:  # its recording could not be served to its end
+            self.report.hits.remove(hit)
+        self.report.misses.append(_entry(claim, detail or error.message))
+        self._errors.append(error)
+        return error
+
     def unknown_job(self, slug: str, execution_id: str) -> ReplayError:
-        """The error for a job that this replay has not submitted."""
+        """Report a job that this replay has not submitted; return its error."""
         error = ReplayMissError(
-            f"job {execution_id} of flow {slug!r} was not submitted in this replay: of a job that was "
-            "submitted elsewhere the cassette holds nothing",
+            f"job {execution_id} of flow {slug!r} was not submitted in this replay: the cassette "
+            "holds nothing of a job that was submitted elsewhere",
             slug=slug,
             kind="job",
             remaining=self.cassette.remaining,
@@ -156,89 +161,96 @@ class Player:
             report=self.report,
         )
         self.report.misses.append(ReportEntry(slug, "job", 0, error.message, error.call_site))
-        self._refusals.append(error)
+        self._errors.append(error)
         return error
-
-    def refused(self, claim: Claim, error: ErrorT, detail: str = "") -> ErrorT:
-        """``error``, which answers a call. It stays in the report whoever catches it."""
-        hit = _entry(claim)
-        if hit in self.report.hits:  # what was found could not be served to its end
-            self.report.hits.remove(hit)
-        self.report.misses.append(_entry(claim, detail or error.message))
-        self._refusals.append(error)
-        return error
-
-    def passed(self, call: FlowCall) -> None:
-        """The call goes live without a look at the cassette."""
-        with self._lock:
-            lane = self.cassette.lane_for(call)
-            position = lane.calls + self._passed[lane]
-            self._passed[lane] += 1
-        self.report.live.append(ReportEntry(lane.slug, lane.kind, position, "", call_site()))
 
     def drifted(self, claim: Claim, detail: str) -> None:
-        """Something differs from the recording, and the replay goes on."""
+        """Report a difference from the recording; the replay goes on."""
         self.report.drift.append(_entry(claim, detail))
 
+    def end(self) -> None:
+        """Serve no more calls, and report the unplayed recordings. Call it once."""
+        for lane, position in self.cassette.close():
+            recording = lane.recordings[position]
+            self.report.leftovers.append(
+                ReportEntry(lane.slug, lane.kind, position, str(recording))
+            )
+
     def verify(self) -> None:
-        """The scope's body has ended well: raise what must not stay unsaid."""
-        self.end()
-        if self._refusals:
-            raise self._refusals[0]
-        if self.report.leftovers and not self.options.allow_leftovers:
+        """Raise the first error of an ended replay, or ReplayLeftoverError if recordings are left."""
+        if self._errors:
+            raise self._errors[0]
+        if self.report.leftovers and not self.options.allow_live:
             raise _leftover_error(self.report)
 
-    def end(self) -> bool:
-        """No call is served from now on; what is left goes into the report. False the second time."""
-        with self._lock:
-            if self._ended:
-                return False
-            self._ended = True
-            self.report.leftovers += [
-                ReportEntry(lane.slug, lane.kind, position, str(lane.recordings[position]))
-                for lane, position in self.cassette.unplayed()
-            ]
-            return True
-
-    def _compare(self, call: FlowCall, claim: Claim, recording: Recording) -> None:
+    def _take(self, call: FlowCall, claim: Claim) -> Recording | None:
+        """Return the claim's recording; None if the call is to go live instead."""
+        try:
+            decision = self.cassette.assign(claim, by_input=self.options.by_input)
+        except CassetteClosed:
+            raise self._late(call, claim) from None
+        if decision is not None and decision.reordered:
+            self._warn(claim, decision)
+        if claim.index is None:
+            if self._go_live is None:
+                raise self.missed(call, claim)
+            self.report.live.append(_entry(claim))
+            return None
+        recording = claim.lane.recordings[claim.index]
+        if recording.unavailable is not None:
+            error = ReplayNoSnapshotsError(
+                f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",
+                execution_id=recording.execution_id,
+                report=self.report,
+            )
+            raise self.refused(claim, error)
+        self.report.hits.append(_entry(claim))
+        if self.options.writer is not None:
+            self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
-        changed = _changed(recording, claim)
-        if not changed:
-            return
-        said = f"the input differs from the recorded one in: {', '.join(changed)}"
-        self.drifted(claim, said)
-        if self.options.strict_inputs:
-            raise self.missed(call, claim, f"{said[0].upper()}{said[1:]}, and inputs are strict.")
+        if changed := _changed_fields(recording, claim):
+            text = f"the input differs from the recorded one in: {', '.join(changed)}"
+            self.drifted(claim, text)
+            if self.options.strict_inputs:
+                reason = f"{text[0].upper()}{text[1:]}, and inputs are strict."
+                raise self.missed(call, claim, reason)
+        return recording
 
-    def _warning(self, claim: Claim, decision: Decision) -> str | None:
-        """What to say about a decision; None where it was said before, or is nothing to speak of."""
+    def _late(self, call: FlowCall, claim: Claim) -> ReplayError:
+        return self.missed(call, claim, "The replay's scope has ended already.")
+
+    def _warn(self, claim: Claim, decision: Decision) -> None:
+        """Warn of a decision, once for each lane and kind of decision."""
         lane = claim.lane
         key = (lane.kind, lane.slug, decision.ambiguous > 0)
-        if not decision.reordered or key in self._warned:
-            return None
-        self._warned.add(key)
+        if self._warned.setdefault(key, claim) is not claim:
+            return
         if decision.ambiguous:
-            said = "some have the same input, so these were answered in recorded order"
+            text = "some have the same input, so these were answered in recorded order"
         elif decision.by_input == decision.together:
-            said = "each was answered by the recording of its own input"
+            text = "each was answered by the recording of its own input"
         else:
-            said = "where no recording has the call's input, position decided"
-        return f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {said}"
+            text = "calls whose input was not recorded were answered by position"
+        warn_at(
+            claim.site,
+            f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {text}",
+            ReplayConcurrencyWarning,
+        )
 
 
-def _changed(recording: Recording, claim: Claim) -> list[str]:
-    """The parts of the input that are known to differ from the recorded ones."""
+def _changed_fields(recording: Recording, claim: Claim) -> list[str]:
+    """Return the fields of the input that are known to differ from the recorded ones."""
     if recording.request is None:
         return []
-    # Most replays send what was recorded, and comparing that takes no redaction.
+    # Most replays send what was recorded, and that comparison needs no redaction.
     same_version = recording.version == claim.version
     if same_version and to_json(recording.request) == to_json(claim.request):
         return []
-    probe = claim.probe()
+    request = claim.redacted_request()
     if recording.message_only:
-        return ["message"] if recording.request.get("message") != probe.get("message") else []
-    changed = differing_fields(recording.request, probe)
+        return ["message"] if recording.request.get("message") != request.get("message") else []
+    changed = differing_fields(recording.request, request)
     return changed if same_version else [*changed, "version"]
 
 
@@ -247,21 +259,13 @@ def _entry(claim: Claim, detail: str = "") -> ReportEntry:
     return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site)
 
 
-def _no_snapshots(call: FlowCall, recording: Recording, report: ReplayReport) -> ReplayError:
-    return ReplayNoSnapshotsError(
-        f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",
-        execution_id=recording.execution_id,
-        report=report,
-    )
-
-
 def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     left = [(entry.slug, entry.position) for entry in report.leftovers]
-    named = ", ".join(f"{slug or '(deleted flow)'} #{position + 1}" for slug, position in left[:10])
+    names = ", ".join(f"{slug or '(deleted flow)'} #{position + 1}" for slug, position in left[:10])
     more = f" and {len(left) - 10} more" if len(left) > 10 else ""
-    counted = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
+    count = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
     return ReplayLeftoverError(
-        f"the replay ended with {counted} unplayed: {named}{more}. "
+        f"the replay ended with {count} unplayed: {names}{more}. "
         "The code makes fewer calls than when it was recorded.",
         leftovers=left,
         report=report,

@@ -1,6 +1,6 @@
-"""The recorder: listens to the programs of live calls, and keeps what they say.
+"""Record live calls, by listening to the programs that send them.
 
-A program passes through :meth:`Recorder.listen` unchanged: the same wants go to the driver, the same
+A program passes through :meth:`Recorder.listen` unchanged: the same effects go to the driver, the same
 events to the caller.
 """
 
@@ -22,36 +22,36 @@ from .recording_builder import RecordingBuilder
 
 
 class Recorder:
-    """Recordings of live calls, in the order in which the calls were made. Safe to use from threads."""
+    """Recordings of live calls, in the order in which the calls were made. Thread-safe."""
 
     def __init__(self) -> None:
         self._entries: list[RecordingBuilder | Recording] = []
         self._lock = threading.Lock()
 
     def listen(self, call: FlowCall, program: Program[Any]) -> Program[Any]:
-        """``program``, recorded. The recording's place is taken now, not when it runs."""
-        draft = RecordingBuilder(call)
+        """Return ``program``, recorded. The recording takes its place now, not when it runs."""
+        builder = RecordingBuilder(call)
         with self._lock:
-            self._entries.append(draft)
-        return _listen(draft, program)
+            self._entries.append(builder)
+        return _listen(builder, program)
 
-    def played(self, recording: Recording) -> None:
-        """A recording that was there before answered a call: it keeps its place among the new ones."""
+    def on_played(self, recording: Recording) -> None:
+        """Give a recording that served a call its place among the new ones."""
         with self._lock:
             self._entries.append(recording)
 
     def job(self, live: JobBackend) -> JobBackend:
-        """``live``, whose looks are recorded where its submission was."""
-        for draft in self._drafts():
-            if draft.call.kind == "job" and draft.execution_id == live.execution_id:
-                return RecordingJob(live, draft)
+        """Return ``live`` with its polls recorded, if its submission was recorded here."""
+        for builder in self._builders():
+            if builder.call.kind == "job" and builder.execution_id == live.execution_id:
+                return RecordingJob(live, builder)
         return live
 
     def recordings(self) -> list[Recording]:
-        """What was recorded so far; calls that are still under way say so.
+        """Return the recordings so far; a call that is still under way has no result.
 
-        A call that was made and never begun (a coroutine that nobody awaited) sent nothing, and a
-        replay will not ask for it.
+        A call that never began (a coroutine that was never awaited) sent nothing, and a replay will
+        not ask for it.
         """
         with self._lock:
             return [
@@ -63,92 +63,92 @@ class Recorder:
     @property
     def has_news(self) -> bool:
         """Whether any call went live."""
-        return any(draft.has_begun for draft in self._drafts())
+        return any(builder.has_begun for builder in self._builders())
 
     @property
     def api_keys(self) -> set[str]:
         """The keys that the calls were made with: they must never reach a file."""
-        return {key for draft in self._drafts() for key in api_keys(draft.call)}
+        return {key for builder in self._builders() for key in api_keys(builder.call)}
 
-    def _drafts(self) -> list[RecordingBuilder]:
+    def _builders(self) -> list[RecordingBuilder]:
         with self._lock:
             return [entry for entry in self._entries if isinstance(entry, RecordingBuilder)]
 
 
 def api_keys(call: FlowCall) -> set[str]:
-    """The key that a call is made with."""
+    """Return the key that a call is made with, as a set."""
     key = call.service.headers.get("Authorization", "").removeprefix("Bearer ")
     return {key} if key else set()
 
 
 class RecordingJob:
-    """A job whose looks are recorded."""
+    """A job whose polls are recorded."""
 
-    def __init__(self, job: JobBackend, draft: RecordingBuilder) -> None:
+    def __init__(self, job: JobBackend, builder: RecordingBuilder) -> None:
         self._job = job
-        self._draft = draft
+        self._builder = builder
         self.execution_id = job.execution_id
         self.session_id = job.session_id
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
-        """As the job's own."""
+        """Poll the job once."""
         try:
             status = yield from self._job.poll(timeout)
         except NoukaiError as error:
-            self._draft.look_failed(error)
+            self._builder.poll_failed(error)
             raise
-        self._draft.looked(status)
+        self._builder.polled(status)
         return status
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        """As the job's own."""
-        longest = self._draft.call.service.timeout
+        """Poll the job until it is done."""
+        longest = self._builder.call.service.timeout
         try:
             return (yield from jobs.wait(self, longest, timeout, poll_interval))
         except NoukaiError as error:
-            self._draft.look_failed(error)
+            self._builder.poll_failed(error)
             raise
 
 
-def _listen(draft: RecordingBuilder, program: Program[Any]) -> Program[Any]:
+def _listen(builder: RecordingBuilder, program: Program[Any]) -> Program[Any]:
     try:
         item = next(program)
-        draft.begin()
+        builder.begin()
         while True:
-            draft.see(item)
+            builder.on_item(item)
             try:
                 outcome = yield item
             except GeneratorExit:
-                draft.dropped(item)
+                builder.on_close(item)
                 raise
             except Exception as error:  # noqa: BLE001 - thrown in for the program, not for us
                 item = program.throw(error)
             else:
-                draft.hear(item)
+                builder.on_outcome(item)
                 item = program.send(outcome)
     except StopIteration as end:
-        return _returned(draft, end.value)
+        return _finish(builder, end.value)
     except NoukaiError as error:
-        draft.failed(error)
+        builder.failed(error)
         raise
     finally:
         program.close()
 
 
-def _returned(draft: RecordingBuilder, value: Any) -> Any:
-    """The program's result, on its way to the caller."""
+def _finish(builder: RecordingBuilder, value: Any) -> Any:
+    """Record the program's result and return it for the caller."""
     if isinstance(value, PausedResult):
-        value._resume = partial(_resumed, draft, value._resume)
+        value._resume = partial(_resumed, builder, value._resume)
         return value
     if value is None:
-        draft.stream_ended()
+        builder.stream_ended()
     elif isinstance(value, ExecuteResult):
-        draft.answered(value)
+        builder.completed(value)
     else:
-        draft.submitted(value)
-        value = RecordingJob(value, draft)
+        builder.submitted(value)
+        value = RecordingJob(value, builder)
     return value
 
 
-def _resumed(draft: RecordingBuilder, go_on: Any, results: Sequence[ToolResult]) -> Program[Any]:
-    return _listen(draft, go_on(results))
+def _resumed(builder: RecordingBuilder, resume: Any, results: Sequence[ToolResult]) -> Program[Any]:
+    return _listen(builder, resume(results))

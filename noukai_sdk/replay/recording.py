@@ -1,42 +1,58 @@
-"""One recorded call, whatever it was read from."""
+"""One recorded call, from any source, and the fingerprint of its input."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic_core import to_jsonable_python
 
 from ..models.sessions import RecordedError, ToolRound
 from ..protocol.call import CallKind
-from .fingerprint import fingerprint, message_fingerprint
+
+# The fields of a request that make up its input. How the response is delivered (runRemaining, trace)
+# is not part of it.
+INPUT_FIELDS = (
+    "message",
+    "messages",
+    "parameters",
+    "attachments",
+    "blockOverrides",
+    "inputOverrides",
+    "tools",
+    "toolChoice",
+)
 
 
 class Recording(BaseModel):
-    """A call and its answer, in the wire's own words.
+    """A recorded call and its response, with the names of the wire.
 
     Attributes:
-        slug: Bare; None for a flow that was deleted since.
-        kind: None where the source does not say: then it answers calls of any kind.
-        request: The body of the fresh call; None where the source does not hold it.
-        message_only: ``request`` holds nothing but the message.
+        slug: The bare slug; None for a flow that was deleted since.
+        kind: None if the source does not say; such a recording serves calls of any kind.
+        request: The body of the fresh call; None if the source does not hold it.
+        message_only: ``request`` holds only the message.
         started_at, completed_at: Seconds, on one clock for the whole cassette.
-        result: The final answer of ``execute``, or the submission of a job.
-        error: The error answer, for a call that failed.
-        rounds: Pauses for tools, with the results that were sent back.
-        events: Every event of a stream, as it came.
-        closed: The stream was closed by the service, with no event that says so.
-        chunks: When what came: ``(seconds since the call began, 0)`` for each request that went
-            out; ``(seconds, number of events)`` for each network chunk that held any; and ``(seconds,
-            1)`` for each whole answer and each error. Empty where that was not recorded.
-        statuses: What each look at a job saw.
-        look_errors: Looks that ended in an error: ``(number of statuses seen before, the error)``.
-        given_up: The caller stopped waiting (a timeout, a cancelled task), at ``completed_at``.
-        unavailable: Why the recording cannot be served, where it cannot.
+        result: The final result of ``execute``, or the submission of a job.
+        error: The error of a failed call.
+        rounds: The pauses for tools, with the results that were sent back.
+        events: Every event of a stream, in order.
+        closed: The service closed the stream without a final event.
+        chunks: When each part arrived: ``(seconds since the call began, 0)`` for each request sent,
+            ``(seconds, number of events)`` for each network chunk with events, and ``(seconds, 1)``
+            for each whole response and each error. Empty if the source does not hold it.
+        statuses: The status that each successful poll of a job returned.
+        poll_errors: The errors of the other polls: ``(number of statuses before it, the error)``.
+        abandoned: The caller stopped waiting (a timeout, a cancelled task), at ``completed_at``.
+        unavailable: Why the recording cannot be served, None if it can.
     """
 
-    # A service may answer NaN, which pydantic would write as null.
-    model_config = ConfigDict(defer_build=True, ser_json_inf_nan="constants")
+    # A service may return NaN, which pydantic would write as null.
+    model_config = ConfigDict(defer_build=True, ser_json_inf_nan="constants", populate_by_name=True)
 
     slug: str | None
     kind: CallKind | None
@@ -56,14 +72,17 @@ class Recording(BaseModel):
     closed: bool = False
     chunks: tuple[tuple[float, int], ...] = ()
     statuses: tuple[dict[str, Any], ...] = ()
-    look_errors: tuple[tuple[int, RecordedError], ...] = ()
+    # Two fields had other names in the first cassette files.
+    poll_errors: tuple[tuple[int, RecordedError], ...] = Field(
+        default=(), validation_alias=AliasChoices("poll_errors", "look_errors")
+    )
     truncated: bool = False
-    abandoned: bool = False
+    abandoned: bool = Field(default=False, validation_alias=AliasChoices("abandoned", "given_up"))
     unavailable: str | None = None
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """What identifies the input, None where it was not recorded."""
+        """The fingerprint of the input, None if the input was not recorded."""
         if self.request is None:
             return None
         if self.message_only:
@@ -72,7 +91,7 @@ class Recording(BaseModel):
 
     @property
     def output(self) -> Any:
-        """What the call came to, whichever way it was made; None where it did not end well."""
+        """The final result, however the call was made; None if it did not end well."""
         if self.result is not None and "result" in self.result:
             return self.result["result"]
         if self.statuses:
@@ -82,7 +101,7 @@ class Recording(BaseModel):
 
     @property
     def seconds(self) -> float:
-        """How long the call took; 0 where that is not known."""
+        """How long the call took; 0 if that is not known."""
         if self.started_at is None or self.completed_at is None:
             return 0.0
         return max(0.0, self.completed_at - self.started_at)
@@ -91,3 +110,39 @@ class Recording(BaseModel):
         return (
             f"{self.slug or '(deleted flow)'} [{self.kind or 'any kind'}] {self.execution_id or ''}"
         )
+
+
+def fingerprint(request: Mapping[str, Any], version: int | None) -> str:
+    """Return a canonical hash of a call's input.
+
+    Example:
+        >>> fingerprint({"message": "a"}, None) == fingerprint({"message": "b"}, None)
+        False
+    """
+    inputs = {name: request[name] for name in INPUT_FIELDS if name in request}
+    return _digest({**inputs, "version": version})
+
+
+def message_fingerprint(request: Mapping[str, Any]) -> str:
+    """Return the fingerprint for sources that record only the message."""
+    return _digest({"message only": request.get("message")})
+
+
+def differing_fields(recorded: Mapping[str, Any], called: Mapping[str, Any]) -> list[str]:
+    """Return the input fields in which a call differs from a recording."""
+    return [name for name in INPUT_FIELDS if _differs(recorded.get(name), called.get(name))]
+
+
+def _differs(recorded: Any, called: Any) -> bool:
+    # Most values are strings or missing; comparing those needs no canonical form.
+    if recorded is None or isinstance(recorded, str):
+        return bool(recorded != called)
+    return _canonical(recorded) != _canonical(called)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(_canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(to_jsonable_python(value), sort_keys=True, separators=(",", ":"))

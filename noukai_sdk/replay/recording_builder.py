@@ -1,4 +1,4 @@
-"""A recording in the making: what one live call said so far."""
+"""Build the recording of one live call from the items that its program yields."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from ..protocol.jobs import JobBackend
 from ..protocol.program import Effect, OpenStream, PauseSeen, ReadChunk, ResultsSent, SendRequest
 from .recording import Recording
 
-# The wall clock may be set back; the order of a cassette's times must not.
+# The wall clock may be set back; the order of a cassette's times must not change with it.
 _WALL = time.time() - time.perf_counter()
 
-_SAID_ELSEWHERE = ("message", "status_code", "code", "report")
+_FINAL_EVENTS = tuple(
+    event.model_fields["event_type"].default for event in (FlowCompleted, StepFailed)
+)
+# Attributes of an exception that are fields of RecordedError, or not worth keeping.
+_NOT_DETAILS = ("message", "status_code", "code", "report")
 
 
 class RecordingBuilder:
-    """One call, being recorded."""
+    """The recording of one call, as far as it is known."""
 
     def __init__(self, call: FlowCall) -> None:
         self.call = call
@@ -36,12 +40,12 @@ class RecordingBuilder:
         self._rounds: list[ToolRound] = []
         self._events: list[dict[str, Any]] = []
         self._closed = False
-        self._given_up = False
+        self._abandoned = False
         self._chunks: list[tuple[float, int]] = []
         self._arrived: float | None = None
         self._statuses: list[dict[str, Any]] = []
-        self._look_errors: list[tuple[int, RecordedError]] = []
-        self._last_failure: NoukaiError | None = None
+        self._poll_errors: list[tuple[int, RecordedError]] = []
+        self._last_poll_error: NoukaiError | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -50,83 +54,87 @@ class RecordingBuilder:
 
     @property
     def execution_id(self) -> str | None:
-        """The run's id, where it is known."""
-        told = [self._result or {}, *self._events, *(round_.paused for round_ in self._rounds)]
+        """The run's id, if it is known."""
+        sources = [self._result or {}, *self._events, *(round_.paused for round_ in self._rounds)]
         if self._error is not None:
-            told.append({"executionId": self._error.details.get("execution_id")})
-        return next((one["executionId"] for one in told if one.get("executionId")), None)
+            sources.append({"executionId": self._error.details.get("execution_id")})
+        return next((each["executionId"] for each in sources if each.get("executionId")), None)
 
     def begin(self) -> None:
-        """The call, or what resumes it, is about to be sent."""
-        self._given_up = False  # an attempt to resume may have been, before this one
+        """Note that the call, or its resumption, is about to be sent."""
+        self._abandoned = False  # an earlier attempt to resume may have been
         if self._began is None:
             self._began = time.perf_counter()
-            # A copy: the caller may go on to change what it gave.
+            # A copy: the caller may change its objects later.
             self._request = to_jsonable_python(self.call.request)
 
-    def see(self, item: Any) -> None:
-        """What the program yields: a want, or an event for the caller."""
-        if not isinstance(item, Effect):
-            if not isinstance(item, ToolCallsRequired):  # PauseSeen has told of it
-                self._event(item)
-        elif isinstance(item, (SendRequest, OpenStream)):
-            self._asked()
+    def on_item(self, item: Any) -> None:
+        """Note an item that the program yields: an effect, or an event for the caller."""
+        if isinstance(item, (SendRequest, OpenStream)):
+            if not self._chunks or self._chunks[-1][1]:  # else it is a retry
+                self._mark(self._now(), 0)
         elif isinstance(item, PauseSeen):
-            self._paused(item.pause)
+            self._rounds.append(ToolRound(paused=dump(item.pause)))
+            if isinstance(item.pause, ToolCallsRequired):
+                self._event(item.pause)
+            else:
+                self._mark(self._now(), 1)
         elif isinstance(item, ResultsSent):
             self._rounds[-1].tool_results = item.results
+        elif not isinstance(item, (Effect, ToolCallsRequired)):  # PauseSeen comes before that event
+            self._event(item)
 
-    def hear(self, item: Any) -> None:
-        """The program is about to get the outcome of what it yielded."""
+    def on_outcome(self, item: Any) -> None:
+        """Note that the program gets the outcome of ``item``."""
         if isinstance(item, ReadChunk):
             self._arrived = self._now()
 
-    def answered(self, result: ExecuteResult) -> None:
-        """The call ended with this result."""
+    def on_close(self, item: Any) -> None:
+        """Note that the caller dropped the program while it waited for ``item``."""
+        if isinstance(item, Effect):  # else a reader has left a stream between two events
+            self._abandoned = True
+            self._ended = self._now()
+
+    def completed(self, result: ExecuteResult) -> None:
+        """Note the final result of the call."""
         self._mark(self._now(), 1)
         self._result = dump(result)
-        self._error = None  # of an attempt to resume that was repeated
+        self._error = None  # of an earlier attempt to resume
         self._ended = self._now()
 
     def submitted(self, job: JobBackend) -> None:
-        """The call put this job into the queue."""
+        """Note the job that the call put into the queue."""
         self._mark(self._now(), 1)
         self._result = {"executionId": job.execution_id}
         self._ended = self._now()
 
     def stream_ended(self) -> None:
-        """The call's stream was read to its end."""
+        """Note that the call's stream was read to its end."""
         last = self._events[-1]["eventType"] if self._events else None
-        self._closed = last not in (_FLOW_COMPLETED, _STEP_FAILED)
+        self._closed = last not in _FINAL_EVENTS
         self._ended = self._now()
 
     def failed(self, error: NoukaiError) -> None:
-        """The call ended with this error."""
+        """Note the error that ended the call."""
         if isinstance(error, ReplayError):
-            self._began = None  # refused here: the service knows nothing of it
+            self._began = None  # refused in this process: the service never saw the call
             return
         self._mark(self._now(), 1)
         self._error = recorded_error(error)
         self._ended = self._now()
 
-    def dropped(self, item: Any) -> None:
-        """The caller wants no more, when the program had yielded ``item``."""
-        if isinstance(item, Effect):  # else a reader has left a stream between two events
-            self._given_up = True
-            self._ended = self._now()
-
-    def looked(self, status: JobStatus) -> None:
-        """A look at the call's job."""
+    def polled(self, status: JobStatus) -> None:
+        """Note a status of the call's job."""
         self._statuses.append(dump(status))
 
-    def look_failed(self, error: NoukaiError) -> None:
-        """A look at the call's job ended with this error, which may be told twice."""
-        if error is not self._last_failure and not isinstance(error, ReplayError):
-            self._last_failure = error
-            self._look_errors.append((len(self._statuses), recorded_error(error)))
+    def poll_failed(self, error: NoukaiError) -> None:
+        """Note the error of a poll, which may be reported twice."""
+        if error is not self._last_poll_error and not isinstance(error, ReplayError):
+            self._last_poll_error = error
+            self._poll_errors.append((len(self._statuses), recorded_error(error)))
 
     def recording(self) -> Recording:
-        """The recording as far as it goes."""
+        """Return the recording so far."""
         flow = self.call.flow
         return Recording(
             slug=flow.slug,
@@ -137,62 +145,47 @@ class RecordingBuilder:
             execution_id=self.execution_id,
             flow_id=(self._result or {}).get("flowId"),
             request=self._request,
-            started_at=self._time(0.0),
-            completed_at=self._time(self._ended),
+            started_at=self._wall_time(0.0),
+            completed_at=self._wall_time(self._ended),
             result=self._result,
             error=self._error,
             rounds=tuple(self._rounds),
             events=tuple(self._events),
             closed=self._closed,
-            abandoned=self._given_up,
+            abandoned=self._abandoned,
             chunks=tuple(self._chunks),
             statuses=tuple(self._statuses),
-            look_errors=tuple(self._look_errors),
+            poll_errors=tuple(self._poll_errors),
         )
-
-    def _paused(self, pause: Any) -> None:
-        self._rounds.append(ToolRound(paused=dump(pause)))
-        if isinstance(pause, ToolCallsRequired):
-            self._event(pause)
-        else:
-            self._mark(self._now(), 1)
 
     def _event(self, event: Any) -> None:
         self._events.append({"eventType": event.event_type, **dump(event)})
-        if self._arrived is None:  # one more of the same chunk
+        if self._arrived is None:  # one more event of the same chunk
             at, count = self._chunks[-1]
             self._chunks[-1] = (at, count + 1)
         else:
             self._mark(self._arrived, 1)
             self._arrived = None
 
-    def _asked(self) -> None:
-        if not self._chunks or self._chunks[-1][1]:  # else it is sent again
-            self._mark(self._now(), 0)
-
     def _mark(self, at: float, parts: int) -> None:
         self._chunks.append((round(at, 6), parts))
 
     def _now(self) -> float:
-        """Seconds since the call began."""
+        """Return the seconds since the call began."""
         return time.perf_counter() - (self._began or 0.0)
 
-    def _time(self, since_began: float | None) -> float | None:
+    def _wall_time(self, since_began: float | None) -> float | None:
         if self._began is None or since_began is None:
             return None
         return round(_WALL + self._began + since_began, 6)
 
 
-_FLOW_COMPLETED = FlowCompleted.model_fields["event_type"].default
-_STEP_FAILED = StepFailed.model_fields["event_type"].default
-
-
 def recorded_error(error: NoukaiError) -> RecordedError:
-    """An exception as a file holds it."""
+    """Return an exception as a file holds it."""
     details = {
         name: to_jsonable_python(value, fallback=str)
         for name, value in vars(error).items()
-        if value is not None and name not in _SAID_ELSEWHERE and not name.startswith("_")
+        if value is not None and name not in _NOT_DETAILS and not name.startswith("_")
     }
     return RecordedError(
         status_code=error.status_code,

@@ -1,10 +1,10 @@
-"""How a recording answers a call: results, errors, events, pauses for tools."""
+"""Serve one call from its recording: results, errors, events, pauses for tools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,149 +15,102 @@ from ..models.events import (
     FlowCompleted,
     StepFailed,
     StepPaused,
-    StreamEvent,
     ToolCallsRequired,
 )
 from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolResult
 from ..models.sessions import RecordedError
 from ..protocol.call import FlowCall
 from ..protocol.decoding import error_class, first_problem
-from ..protocol.program import CHECKPOINT, Program, Sleep
-from ..protocol.requests import encode
+from ..protocol.program import Program, Sleep
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import ToolRounds, wire_results
+from .cassette import Claim
 from .jobs import RecordedJob
-from .lane import Claim
-from .pacing import RecordedPace
-from .player import Player
+from .pacing import Pace, RecordedPace
 from .recording import Recording
 
-Answer = ExecuteResult | PausedResult
+if TYPE_CHECKING:
+    from .player import Player
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# How much longer a call takes than it took until its caller gave it up: a timeout ends it before.
+# An abandoned call takes this much longer than it took until its caller gave up, so that the same
+# timeout ends it again.
 _LONGER = 1.5
 _AT_LEAST = 0.5  # seconds
 
 
-def play(player: Player, call: FlowCall, claim: Claim) -> Program[Any]:
-    """The program that answers ``call`` from its recording."""
-    encode(call.request)  # what cannot be sent is no call
-    player.begin(claim)
-    try:
-        # Lets the tasks that were started with this one claim their places first, as they would
-        # while a live call is on its way.
-        yield CHECKPOINT
-        recording = player.take(call, claim)
-        if recording is None:
-            assert player.options.go_live is not None  # take() has looked
-            return (yield from player.options.go_live(call))
-        return (yield from _serve(player, call, claim, recording))
-    finally:
-        player.finish(claim)
+class RecordedRun:
+    """A recording that serves one call.
 
+    Args:
+        player: Takes the errors and the drift into its report.
+        call: The call.
+        claim: The call's claim to the recording.
+        recording: The recording.
+        pace: When the parts of the response come.
+    """
 
-def use_up(player: Player, claim: Claim) -> Program[None]:
-    """Play the claim's recording to nobody."""
-    player.begin(claim)
-    try:
-        yield CHECKPOINT
-    finally:
-        player.finish(claim)
-
-
-def _serve(player: Player, call: FlowCall, claim: Claim, recording: Recording) -> Program[Any]:
-    reading = _Reading(player, call, claim, recording)
-    if call.kind == "execute":
-        return (yield from reading.execute())
-    if call.kind == "step":
-        return (yield from reading.stream())
-    return (yield from reading.job())
-
-
-class _Reading:
-    """One recording, being read out to one call."""
-
-    def __init__(self, player: Player, call: FlowCall, claim: Claim, recording: Recording) -> None:
+    def __init__(
+        self, player: Player, call: FlowCall, claim: Claim, recording: Recording, pace: Pace
+    ) -> None:
         self._player = player
         self._call = call
-        self._ticket = claim
+        self._claim = claim
         self._recording = recording
-        self._rounds = ToolRounds(call)
-        self._pace = player.options.pace(recording)
-        # A call that brings no tools cannot answer a pause: it gets the final result at once.
-        self._has_tools = "tools" in call.request
+        self._pace = pace
+        # A call that brings no tools cannot continue a pause: it gets the final result at once.
+        self._rounds = recording.rounds if "tools" in call.request else ()
 
-    def execute(self) -> Program[Answer]:
-        return self._from_round(0)
-
-    def job(self) -> Program[RecordedJob]:
-        recording = self._recording
-        if recording.error is not None and recording.kind == "job":
+    def execute(self, start: int = 0) -> Program[ExecuteResult | PausedResult]:
+        """Serve ``execute`` from the tool round ``start`` on."""
+        recording, session_id = self._recording, self._player.cassette.session_id
+        rounds = ToolRounds(self._call) if self._rounds else None
+        for number in range(start, len(self._rounds)):
             yield from self._pace.part()
-            raise self._error(recording.error)
-        yield from self._wait_in_vain()
-        if recording.result is None or recording.kind != "job":
-            raise self._player.missed(
-                self._call,
-                self._ticket,
-                "Jobs cannot be replayed from a service session: use a cassette file.",
-            )
-        self._read(JobSubmission, recording.result)
-        yield from self._pace.part()
-        try:
-            job = self._recorded_job()
-        except ValidationError as error:
-            raise self._malformed(f"a look at the job: {first_problem(error)}") from error
-        self._player.jobs[job.execution_id] = job
-        return job
-
-    def _recorded_job(self) -> RecordedJob:
-        return RecordedJob(
-            self._recording,
-            self._player.cassette.session_id,
-            paced=isinstance(self._pace, RecordedPace),
-            error_of=self._error,
-            missed=partial(self._player.missed, self._call, self._ticket),
-        )
-
-    def _from_round(self, number: int) -> Program[Answer]:
-        rounds = self._recording.rounds if self._has_tools else ()
-        for index in range(number, len(rounds)):
-            yield from self._pace.part()
-            paused = self._read(PausedResult, rounds[index].paused)
-            paused.session_id = self._player.cassette.session_id
-            if self._call.tool_handler is None:
-                paused._resume = partial(self._resumed, index)
+            paused = self._validated(PausedResult, self._rounds[number].paused)
+            paused.session_id = session_id
+            if self._call.tool_handler is None or rounds is None:
+                paused._resume = partial(self._resume, number)
                 return paused
-            results = yield from self._rounds.answer(self._call.tool_handler, paused)
-            self._check_results(index, results)
+            results = yield from rounds.answer(self._call.tool_handler, paused)
+            self._check_results(number, results)
         yield from self._pace.part()
-        yield from self._wait_in_vain()
-        return self._final()
-
-    def _resumed(self, number: int, results: Sequence[ToolResult]) -> Program[Answer]:
-        self._check_results(number, wire_results(results))
-        return self._from_round(number + 1)
-
-    def _final(self) -> ExecuteResult:
-        if self._recording.error is not None:
-            raise self._error(self._recording.error)
-        if self._recording.result is None:
-            raise self._ends_here()
-        result = self._read(ExecuteResult, self._recording.result)
-        result.session_id = self._player.cassette.session_id
+        if recording.abandoned:
+            yield from self._time_out()
+        if recording.error is not None:
+            raise self._to_exception(recording.error)
+        if recording.result is None:
+            raise self._incomplete()
+        result = self._validated(ExecuteResult, recording.result)
+        result.session_id = session_id
         return result
 
+    def _resume(
+        self, number: int, results: Sequence[ToolResult]
+    ) -> Program[ExecuteResult | PausedResult]:
+        self._check_results(number, wire_results(results))
+        return self.execute(number + 1)
+
     def stream(self) -> Program[None]:
+        """Serve ``steps`` and ``events``: yield the recorded events."""
+        recording = self._recording
         cursor = Cursor()
+        rounds = ToolRounds(self._call)
         pauses = 0
-        for event in self._events():
+        for data in recording.events:
+            model = EVENT_CLASSES.get(str(data.get("eventType")))
+            if model is None:
+                continue  # unknown events are left out, as on the wire
+            event = self._validated(model, data)
             yield from self._pace.part()
             cursor.see(event)
             if isinstance(event, ToolCallsRequired):
-                if self._has_tools and not (yield from self._pause(event, pauses)):
-                    return
+                if "tools" in self._call.request:
+                    results = yield from tool_results(self._call, rounds, event)
+                    if results is None:
+                        return
+                    self._check_results(pauses, results)
                 pauses += 1
                 cursor.same_step(event)
                 continue
@@ -167,56 +120,81 @@ class _Reading:
             if isinstance(event, StepPaused):
                 cursor.next_step()
         yield from self._pace.part()
-        yield from self._wait_in_vain()
-        if self._recording.error is not None:
-            raise self._error(self._recording.error)
-        if not self._recording.closed:
-            raise self._ends_here()
+        if recording.abandoned:
+            yield from self._time_out()
+        if recording.error is not None:
+            raise self._to_exception(recording.error)
+        if not recording.closed:
+            raise self._incomplete()
 
-    def _events(self) -> Iterator[StreamEvent]:
-        """The recorded events; unknown types are left out, as on the wire."""
-        for data in self._recording.events:
-            kind = EVENT_CLASSES.get(str(data.get("eventType")))
-            if kind is not None:
-                yield self._read(kind, data)
-
-    def _pause(self, event: ToolCallsRequired, number: int) -> Program[bool]:
-        """Answer a pause as the live stream does; False where nobody did."""
-        results = yield from tool_results(self._call, self._rounds, event)
-        if results is None:
-            return False
-        self._check_results(number, results)
-        return True
+    def job(self) -> Program[RecordedJob]:
+        """Serve ``execute_async``: return the recorded job."""
+        recording = self._recording
+        if recording.error is not None and recording.kind == "job":
+            yield from self._pace.part()
+            raise self._to_exception(recording.error)
+        if recording.abandoned:
+            yield from self._time_out()
+        if recording.result is None or recording.kind != "job":
+            raise self._miss("Jobs cannot be replayed from a service session: use a cassette file.")
+        self._validated(JobSubmission, recording.result)
+        yield from self._pace.part()
+        try:
+            job = RecordedJob(
+                recording,
+                self._player.cassette.session_id,
+                paced=isinstance(self._pace, RecordedPace),
+                to_error=self._to_exception,
+                to_miss=self._miss,
+            )
+        except ValidationError as error:
+            raise self._malformed(f"a poll of the job: {first_problem(error)}") from error
+        self._player.jobs[job.execution_id] = job
+        return job
 
     def _check_results(self, number: int, results: list[dict[str, Any]]) -> None:
-        recorded = self._recording.rounds[number : number + 1]
-        sent = recorded[0].tool_results if recorded else None
-        if sent is not None and not self._same_results(number, self._wire(sent), results):
-            self._player.drifted(
-                self._ticket, f"tool results of round {number + 1} differ from the recorded ones"
-            )
-
-    def _same_results(
-        self, number: int, recorded: list[ToolResult], results: list[ToolResult]
-    ) -> bool:
-        redactor = self._player.options.redactor
-        return recorded == results or (
-            redactor is not None
-            and recorded == redactor.tool_results(self._call.request, number, results)
-        )
-
-    def _wire(self, recorded: Sequence[ToolResult]) -> list[ToolResult]:
+        """Report drift if the tools return other results than the recorded ones."""
+        rounds = self._recording.rounds[number : number + 1]
+        sent = rounds[0].tool_results if rounds else None
+        if sent is None:
+            return
         try:
-            return wire_results(recorded)
+            recorded = wire_results(sent)
         except (TypeError, ValueError) as error:
             raise self._malformed(str(error)) from error
+        if recorded == results:
+            return
+        redactor = self._player.options.redactor
+        if redactor is None or recorded != redactor.tool_results(
+            self._call.request, number, results
+        ):
+            self._player.drifted(
+                self._claim, f"tool results of round {number + 1} differ from the recorded ones"
+            )
 
-    def _error(self, error: RecordedError) -> NoukaiError:
+    def _time_out(self) -> Program[None]:
+        """Take longer than the call took when its caller gave up, so that the caller can again."""
+        seconds = self._recording.seconds
+        yield Sleep(seconds * _LONGER + _AT_LEAST)
+        raise self._miss(
+            f"Its caller gave up after {seconds:.3g} s when it was recorded (a timeout, a cancelled "
+            "task, an interrupt), and waits for a response now: there is none."
+        )
+
+    def _incomplete(self) -> ReplayError:
+        return self._miss(
+            "The recording is not complete: the run had not ended when it was recorded."
+        )
+
+    def _miss(self, reason: str) -> ReplayError:
+        return self._player.missed(self._call, self._claim, reason)
+
+    def _to_exception(self, error: RecordedError) -> NoukaiError:
         if error.type in errors.__all__:
             recorded_class: type[NoukaiError] = getattr(errors, error.type)
-            said = {"status_code": error.status_code, "code": error.code}
+            attributes = {"status_code": error.status_code, "code": error.code, **error.details}
             try:
-                return recorded_class(error.message, **{**said, **error.details})
+                return recorded_class(error.message, **attributes)
             except TypeError as problem:
                 return self._malformed(f"{error.type}: {problem}")
         text = ": ".join(part for part in (error.code, error.message) if part)
@@ -227,36 +205,16 @@ class _Reading:
             execution_id=self._recording.execution_id,
         )
 
-    def _wait_in_vain(self) -> Program[None]:
-        """Be as slow as the call was when its caller gave it up, so that its caller can do so again."""
-        if not self._recording.abandoned:
-            return
-        seconds = self._recording.seconds
-        yield Sleep(seconds * _LONGER + _AT_LEAST)
-        raise self._player.missed(
-            self._call,
-            self._ticket,
-            f"Its caller gave it up after {seconds:.3g} s when it was recorded (a timeout, a cancelled "
-            "task, an interrupt), and waits for an answer now: there is none.",
-        )
-
-    def _ends_here(self) -> NoukaiError:
-        return self._player.missed(
-            self._call,
-            self._ticket,
-            "The recording is not complete: the run had not ended when it was recorded.",
-        )
-
-    def _read(self, model: type[ModelT], data: Any) -> ModelT:
+    def _validated(self, model: type[ModelT], data: Any) -> ModelT:
         try:
             return model.model_validate(data)
         except ValidationError as error:
             raise self._malformed(f"{model.__name__}: {first_problem(error)}") from error
 
-    def _malformed(self, said: str) -> ReplayError:
+    def _malformed(self, problem: str) -> ReplayError:
         error = ReplayInvalidSessionError(
-            f"the recording of {self._call.flow.slug!r} is malformed: {said}",
+            f"the recording of {self._call.flow.slug!r} is malformed: {problem}",
             execution_id=self._recording.execution_id,
             report=self._player.report,
         )
-        return self._player.refused(self._ticket, error)
+        return self._player.refused(self._claim, error)

@@ -1,4 +1,4 @@
-"""Calls that would go live where they should not: outside of a scope while a replay is under way."""
+"""Guard against calls that would go live during a replay because their thread lost the scope."""
 
 from __future__ import annotations
 
@@ -22,39 +22,37 @@ class LostScopeWarning(UserWarning):
 
 
 def began(scope: Any) -> None:
-    """A replay is under way."""
+    """Note that a replay is under way."""
     with _lock:
         _replays.add(scope)
 
 
 def ended(scope: Any) -> None:
-    """The replay is over."""
+    """Note that the replay is over."""
     with _lock:
         _replays.discard(scope)
 
 
 def check_lost(call: FlowCall) -> None:
-    """Warn of a call without a scope while a replay is under way; refuse it where one is strict."""
+    """Warn of a call without a scope while a replay is under way; refuse it if one is strict."""
     if not _replays:
         return
     with _lock:
         strict = any(scope.strict for scope in _replays)
+    import asyncio
+
+    context = f"thread {threading.current_thread().name!r}"
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is not None:
+        context = f"task {task.get_name()!r} of {context}"
     text = (
-        f"a call of flow {call.flow} in {_whose_context()} carries no scope while a replay is under "
-        "way, and would reach the live service: start the thread or task with copy_scope(function), "
-        "or use ContextThreadPoolExecutor"
+        f"a call of flow {call.flow} in {context} carries no scope while a replay is under way, and "
+        "would reach the live service: start the thread or task with copy_scope(function), or use "
+        "ContextThreadPoolExecutor"
     )
     if strict:
         raise ReplayError(text)
     warn_at(call_site(), text, LostScopeWarning)
-
-
-def _whose_context() -> str:
-    import asyncio
-
-    thread = f"thread {threading.current_thread().name!r}"
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return thread
-    return f"task {task.get_name()!r} of {thread}" if task is not None else thread

@@ -1,25 +1,21 @@
-"""How a scope begins: ``trace_scope``, and the fetch of a session."""
+"""Open a scope: ``trace_scope``, the replay of a session, and scopes over cassette files."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import ReplayDisabledError
-from .options import (
-    GATE,
-    ReplayRequest,
-    ScopeOptions,
-    check_options,
-    replay_enabled,
-    requested_replay,
-)
+from ..errors import CassetteError, ReplayDisabledError
+from .options import GATE, ReplayRequest, ScopeOptions, check_options, replay_enabled
 from .scope import Scope, active, capture_scope
 
 if sys.version_info >= (3, 11):
@@ -28,15 +24,13 @@ else:
     from typing_extensions import Unpack
 
 if TYPE_CHECKING:
-    from .replay_scope import ReplayPlan
-
-T = TypeVar("T")
+    from ..replay.player import ReplayOptions
 
 logger = logging.getLogger("noukai_sdk")
 
 
 def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[Scope]:
-    """Run a block in a scope of its own, whatever scope is around it.
+    """Run a block in a scope of its own, even inside another scope.
 
     Args:
         **options: See :class:`ScopeOptions`.
@@ -45,7 +39,7 @@ def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[
         The scope: ``.mode``, ``.session_id``, ``.report``.
 
     Raises:
-        ReplayError: The session or cassette cannot be had; or, at the end of the block, a call
+        ReplayError: The session or cassette is not available; or, at the end of the block, a call
             found no recording or recordings were left.
         TypeError, ValueError: Bad options.
 
@@ -56,9 +50,9 @@ def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[
     """
 
     async def opened() -> Scope:
-        session_id = _session_to_fetch(options)
+        session_id = _session_to_replay(options)
         if session_id is None:
-            return _scope_at_hand(options)
+            return _local_scope(options)
         return await _open(session_id, _source(options), options)
 
     return _AsyncBlock(opened)
@@ -66,111 +60,72 @@ def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[
 
 @contextmanager
 def trace_scope_sync(**options: Unpack[ScopeOptions]) -> Iterator[Scope]:
-    """As :func:`trace_scope`, for sync code.
+    """Run a block in a scope of its own, as :func:`trace_scope` does in async code.
 
     Example:
         >>> with trace_scope_sync() as scope:                               # doctest: +SKIP
         ...     noukai.flow("grade-3").execute(message="The cat sat.")
     """
-    session_id = _session_to_fetch(options)
+    session_id = _session_to_replay(options)
     if session_id is None:
-        scope = _scope_at_hand(options)
+        scope = _local_scope(options)
     else:
         scope = _open_sync(session_id, _source(options), options)
-    with _inside(scope):
+    with _entered(scope):
         yield scope
 
 
-async def open_replay(wanted: ReplayRequest, source: Any) -> Scope:
-    """The scope that replays what a request's header asks for; the event loop is not blocked.
+async def open_replay(request: ReplayRequest, source: Any) -> Scope:
+    """Open the scope that a request's header asks for, without blocking the event loop.
 
     Args:
-        wanted: From :func:`requested_replay`.
+        request: From :func:`~noukai_sdk.session.options.requested_replay`.
         source: A client of either kind, or its transport.
     """
-    return await _open(wanted.session_id, source, {"live_from": wanted.live_from})
+    return await _open(request.session_id, source, {"live_from": request.live_from})
 
 
-def open_replay_sync(wanted: ReplayRequest, source: Any) -> Scope:
-    """As :func:`open_replay`, blocking."""
-    return _open_sync(wanted.session_id, source, {"live_from": wanted.live_from})
+def open_replay_sync(request: ReplayRequest, source: Any) -> Scope:
+    """Open the scope that a request's header asks for. Blocks until the session is fetched."""
+    return _open_sync(request.session_id, source, {"live_from": request.live_from})
 
 
-async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
-    from .replay_scope import open_session
+def cassette_scope(options: Mapping[str, Any]) -> Scope:
+    """Open the scope that ``cassette``, ``record`` and ``record_mode`` ask for."""
+    from ..replay.cassette_file import read_cassette
+    from ..replay.cassette_writer import CassetteWriter
+    from ..replay.redaction import Redactor
+    from .recording_scope import RecordingScope
+    from .replay_scope import ReplayScope
 
-    transport = _transport_of(source)
-    program = open_session(transport.service, session_id, plan_of(options))
-    if transport.is_async:
-        scope: Scope = await transport.run(program)
-        return scope
-    import anyio
-
-    return await anyio.to_thread.run_sync(transport.run, program)
-
-
-def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
-    from .replay_scope import open_session
-
-    transport = _transport_of(source)
-    outcome = transport.run(open_session(transport.service, session_id, plan_of(options)))
-    scope: Scope = _finished(outcome) if transport.is_async else outcome
-    return scope
-
-
-def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result, in an event loop of its own: this thread's may be running."""
-    with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
-        return thread.submit(asyncio.run, coroutine).result()
-
-
-class _AsyncBlock:
-    """What ``trace_scope`` gives.
-
-    No async generator: a traced one holds it open over its yields, and an event loop that ends would
-    close both at the same time, which Python refuses.
-    """
-
-    def __init__(self, opened: Callable[[], Awaitable[Scope]]) -> None:
-        self._opened = opened
-
-    def __enter__(self) -> NoReturn:
-        raise TypeError("trace_scope() takes 'async with'; in sync code use trace_scope_sync()")
-
-    def __exit__(self, *_: object) -> None:
-        """Never reached: Python looks for it before it enters."""
-
-    async def __aenter__(self) -> Scope:
-        scope = await self._opened()
-        self._inside = _inside(scope)
-        self._inside.__enter__()
-        return scope
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return self._inside.__exit__(kind, error, traceback)
+    path = options.get("record") or options["cassette"]
+    mode = "rewrite" if options.get("record") else options.get("record_mode", "none")
+    file = read_cassette(path) if mode != "rewrite" and Path(path).exists() else None
+    # A path that was redacted in the file stays redacted, in calls that are compared with it and in
+    # recordings that are added to it.
+    paths = (*(file.redacted if file is not None else ()), *options.get("redact_paths", ()))
+    redactor = Redactor(paths, options.get("redact"))
+    if mode in ("all", "rewrite"):
+        return RecordingScope(CassetteWriter(path, redactor, file, replaces=True))
+    if file is None:
+        if mode == "none":
+            name = os.fspath(path)
+            raise CassetteError(f"{name}: there is no such cassette: record it first", path=name)
+        return RecordingScope(CassetteWriter(path, redactor))
+    # No fallback to capture here: naming a file means that its calls must not go live.
+    if not replay_enabled():
+        raise ReplayDisabledError(f"replay is off: set {GATE}=true to play a cassette file")
+    plan = replace(_replay_options(options), redactor=redactor)
+    if mode == "new_episodes":
+        writer = CassetteWriter(path, redactor, file)
+        plan = replace(plan, on_miss="live", by_input=True, writer=writer)
+    return ReplayScope(file.cassette(), plan)
 
 
-@contextmanager
-def _inside(scope: Scope) -> Iterator[None]:
-    try:
-        with active(scope):
-            yield
-        scope.verify()
-    finally:
-        scope.end()
-
-
-def _session_to_fetch(options: Mapping[str, Any]) -> str | None:
+def _session_to_replay(options: Mapping[str, Any]) -> str | None:
     check_options(options)
     session_id: str | None = options.get("replay_session_id")
-    if session_id is None:
-        return None
-    if replay_enabled():
+    if session_id is None or replay_enabled():
         return session_id
     if options.get("strict"):
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to allow it here")
@@ -178,21 +133,22 @@ def _session_to_fetch(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _scope_at_hand(options: Mapping[str, Any]) -> Scope:
-    """A scope that needs nothing from the service."""
+def _local_scope(options: Mapping[str, Any]) -> Scope:
+    """Open a scope that needs nothing from the service."""
     if options.get("cassette") or options.get("record"):
-        from .cassettes import cassette_scope
-
         return cassette_scope(options)
     return capture_scope() if options.get("capture", True) else Scope("normal", None)
 
 
-def plan_of(options: Mapping[str, Any]) -> ReplayPlan:
-    """The part of the options that says how a cassette is played."""
-    from .replay_scope import ReplayPlan
+def _replay_options(options: Mapping[str, Any]) -> ReplayOptions:
+    from ..replay.pacing import PACES
+    from ..replay.player import ReplayOptions
 
-    names = ("strict", "strict_inputs", "pacing", "on_miss", "live_from")
-    return ReplayPlan(**{name: options[name] for name in names if name in options})
+    names = ("strict", "strict_inputs", "on_miss", "live_from")
+    return ReplayOptions(
+        pace=PACES[options.get("pacing", "instant")],
+        **{name: options[name] for name in names if name in options},
+    )
 
 
 def _source(options: Mapping[str, Any]) -> Any:
@@ -212,10 +168,76 @@ def _transport_of(source: Any) -> Any:
     return transport
 
 
+async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
+    from .replay_scope import open_session
+
+    transport = _transport_of(source)
+    program = open_session(transport.service, session_id, _replay_options(options))
+    if transport.is_async:
+        scope: Scope = await transport.run(program)
+        return scope
+    import anyio
+
+    return await anyio.to_thread.run_sync(transport.run, program)
+
+
+def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
+    from .replay_scope import open_session
+
+    transport = _transport_of(source)
+    scope = transport.run(open_session(transport.service, session_id, _replay_options(options)))
+    if transport.is_async:
+        # In a thread with an event loop of its own: the loop of this thread may be running.
+        with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
+            scope = thread.submit(asyncio.run, scope).result()
+    return scope  # type: ignore[no-any-return]  # a transport of either kind
+
+
+@contextmanager
+def _entered(scope: Scope) -> Iterator[None]:
+    try:
+        with active(scope):
+            yield
+        scope.verify()
+    finally:
+        scope.end()
+
+
+class _AsyncBlock:
+    """The context manager of ``trace_scope``.
+
+    Not an async generator: a traced async generator holds it open across its yields, and an event
+    loop that ends would close both at the same time, which Python refuses.
+    """
+
+    def __init__(self, opened: Callable[[], Awaitable[Scope]]) -> None:
+        self._opened = opened
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("trace_scope() needs 'async with'; in sync code use trace_scope_sync()")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: never called, but Python looks for it before it calls ``__enter__``."""
+
+    async def __aenter__(self) -> Scope:
+        scope = await self._opened()
+        self._block = _entered(scope)
+        self._block.__enter__()
+        return scope
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, traceback)
+
+
 __all__ = [
+    "cassette_scope",
     "open_replay",
     "open_replay_sync",
-    "requested_replay",
     "trace_scope",
     "trace_scope_sync",
 ]

@@ -1,7 +1,7 @@
-"""Carry the scope into threads that do not take it along by themselves.
+"""Carry the scope into threads.
 
-``asyncio.to_thread``, anyio's threads and the sync endpoints of FastAPI do. ``threading.Thread``,
-``ThreadPoolExecutor`` and ``loop.run_in_executor`` do not.
+``asyncio.to_thread``, anyio's threads and the sync endpoints of FastAPI carry it by themselves.
+``threading.Thread``, ``ThreadPoolExecutor`` and ``loop.run_in_executor`` do not.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 def copy_scope(function: Callable[P, T]) -> Callable[P, T]:
-    """``function``, bound to the scope that is current now, whichever thread or task runs it.
+    """Bind ``function`` to the scope that is current now, whichever thread or task runs it.
 
     Args:
-        function: Of any kind: plain, async, or a generator. It may be called any number of times,
-            from several threads at once.
+        function: A function of any kind: plain, async, or a generator. It may be called any number of
+            times, from several threads at once.
 
     Returns:
         A function of the same kind and signature.
 
     Raises:
-        TypeError: ``function`` is no function, or a class.
+        TypeError: ``function`` is a class or not callable.
 
     Example:
         >>> from threading import Thread
@@ -44,15 +44,15 @@ def copy_scope(function: Callable[P, T]) -> Callable[P, T]:
         True
     """
     scope = current_scope()
-    opening = ScopeFactory(lambda: active(scope), lambda: active(scope))
-    return cast("Callable[P, T]", wrap(function, opening))
+    factory = ScopeFactory(lambda: active(scope), lambda: active(scope))
+    return cast("Callable[P, T]", wrap(function, factory))
 
 
 class ContextThreadPoolExecutor(ThreadPoolExecutor):
     """A ``ThreadPoolExecutor`` whose tasks run in a copy of the submitter's context.
 
-    The scope goes along, and so does every other context variable (request ids, tracing spans).
-    Takes the arguments of ``ThreadPoolExecutor``; works with ``map`` and ``loop.run_in_executor``.
+    This carries the scope, and every other context variable (request ids, tracing spans). Takes the
+    arguments of ``ThreadPoolExecutor``; works with ``map`` and ``loop.run_in_executor``.
 
     Example:
         >>> from noukai_sdk import ContextThreadPoolExecutor, current_session_id, trace_scope_sync
@@ -62,5 +62,5 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As ``ThreadPoolExecutor.submit``; ``fn`` sees the context of this call."""
+        """Submit ``fn`` to run in a copy of the current context."""
         return super().submit(partial(copy_context().run, fn, *args, **kwargs))

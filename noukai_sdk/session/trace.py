@@ -1,4 +1,4 @@
-"""``@trace``: every flow call that a function makes belongs to one session."""
+"""The decorator ``@trace``: all flow calls of a function belong to one session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 class TraceDecorator(Protocol):
-    """What ``trace(...)`` with options gives: it decorates as ``trace`` itself does."""
+    """The decorator that ``trace(...)`` with options returns."""
 
     @overload
     def __call__(self, function: classmethod[C, P, R], /) -> classmethod[C, P, R]: ...
@@ -40,25 +40,26 @@ def trace(function: Any = None, /, **options: Any) -> Any:
 
     Inside an active scope (a request under an adapter, another traced function, a ``trace_scope``
     block) the function joins that scope. Otherwise each call of it opens a scope of its own, for
-    capture unless ``options`` say something else.
+    capture unless ``options`` say otherwise.
 
-    Takes plain functions, coroutine functions, generators, async generators, methods, class and
-    static methods, partials and callable objects, with or without parentheses. The signature stays,
-    and so does what ``inspect`` says of its kind. In a generator the scope is current while a step
-    runs and gone between two, and a consumer that stops early is no error. A plain function's scope
-    ends when it returns: where that gives a coroutine or a generator, decorate what made it.
+    Works on plain functions, coroutine functions, generators, async generators, methods, class and
+    static methods, partials and callable objects, with or without parentheses. The decorated
+    function keeps its signature and its kind for ``inspect``. In a generator the scope is current
+    while a step runs and not between two steps; a consumer may stop early. A plain function's scope
+    ends when it returns: if it returns a coroutine or a generator, decorate the function that made
+    that object instead.
 
     Args:
-        function: What to decorate.
-        options: Those of :func:`trace_scope`, for the scope that a call opens.
+        function: The function to decorate.
+        options: The options of :func:`trace_scope`, for the scope that a call opens.
 
     Returns:
         A function of the same kind and signature.
 
     Raises:
-        TypeError: The decorated thing is no function (a class or a property, for example), or an
-            option is unknown.
-        ReplayError: At call time, where ``options`` ask for a replay and it goes wrong.
+        TypeError: The decorated object is not a function (but a class or a property, for example),
+            or an option is unknown.
+        ReplayError: At call time, if ``options`` ask for a replay and it fails.
 
     Example:
         >>> import noukai_sdk
@@ -68,13 +69,6 @@ def trace(function: Any = None, /, **options: Any) -> Any:
         >>> session() == session()
         False
     """
-    if function is None:
-        opening = _opening(options)
-        return lambda function: wrap(function, opening)
-    return wrap(function, _opening(options))
-
-
-def _opening(options: dict[str, Any]) -> ScopeFactory:
     # An unknown option is an error here, not at the first call.
     check_options(options)
 
@@ -84,4 +78,7 @@ def _opening(options: dict[str, Any]) -> ScopeFactory:
     def asynchronous() -> AbstractAsyncContextManager[object]:
         return trace_scope(**options) if current_scope() is None else nullcontext()
 
-    return ScopeFactory(plain, asynchronous)
+    factory = ScopeFactory(plain, asynchronous)
+    if function is None:
+        return lambda function: wrap(function, factory)
+    return wrap(function, factory)

@@ -1,7 +1,7 @@
-"""Wrap a function of any kind, so that a scope is there while its body runs.
+"""Wrap a function of any kind so that its body runs in a scope.
 
-A wrapper is of the same kind as what it wraps, so ``inspect`` and frameworks see no difference.
-The wrappers of generators enter the scope for each step and leave it after the step, never across a
+A wrapper is of the same kind as the function, so ``inspect`` and frameworks see no difference. The
+wrappers of generators enter the scope for each step and leave it after the step, never across a
 yield, and run each step in the task that asks for it.
 """
 
@@ -18,79 +18,73 @@ from typing import Any
 
 from .scope import SteppedScope, current_scope
 
-# What is wrapped takes and gives anything: the public decorators carry the types.
+# A wrapped function takes and returns anything: the public decorators carry the types.
 Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class ScopeFactory:
-    """How a wrapped body gets its scope: a context manager for each call, in both colours."""
+    """Makes the context manager that a wrapped body runs in, one for each call, sync and async."""
 
     plain: Callable[[], AbstractContextManager[object]]
     asynchronous: Callable[[], AbstractAsyncContextManager[object]]
 
 
-def wrap(function: Any, opening: ScopeFactory) -> Any:
-    """``function`` with its body inside ``opening``.
+def wrap(function: Any, factory: ScopeFactory) -> Any:
+    """Return ``function`` with its body inside the scopes of ``factory``.
 
     Raises:
-        TypeError: It is no function, or a class.
+        TypeError: ``function`` is a class or not callable.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return type(function)(wrap(function.__func__, opening))
+        return type(function)(wrap(function.__func__, factory))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(
-            f"cannot decorate {function!r}: give a function, a method or a callable object"
+            f"cannot decorate {function!r}: it must be a function, a method or a callable object"
             " (for a class decorate its methods, for a property the function below @property)"
         )
-    return _named_like(function, _wrapper_of(function)(function, opening))
-
-
-def _wrapper_of(function: Function) -> Callable[[Function, ScopeFactory], Function]:
-    for is_kind, wrapper in (
+    # The def that a call ends up in: below partials, or an object's __call__.
+    definition = function
+    while isinstance(definition, functools.partial):
+        definition = definition.func
+    if not inspect.isroutine(definition):
+        definition = type(definition).__call__
+    make = _plain
+    for is_kind, make_wrapper in (
         (inspect.isasyncgenfunction, _async_generator),
         (inspect.iscoroutinefunction, _coroutine),
         (inspect.isgeneratorfunction, _generator),
     ):
-        if is_kind(function) or is_kind(_written(function)):
-            return wrapper
-    return _plain
-
-
-def _written(function: Any) -> Any:
-    """The ``def`` that a call ends up in: below partials, and an object's ``__call__``."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _named_like(function: Any, wrapper: Function) -> Function:
-    name = getattr(_written(function), "__name__", wrapper.__name__)
+        if is_kind(function) or is_kind(definition):
+            make = make_wrapper
+            break
+    wrapper = make(function, factory)
+    name = getattr(definition, "__name__", wrapper.__name__)
     wrapper.__name__ = type(function).__name__ if name == "__call__" else name
     # An object's attributes are its state, not its description: they stay its own.
     updated = ("__dict__",) if inspect.isroutine(function) else ()
     return functools.update_wrapper(wrapper, function, updated=updated)
 
 
-def _plain(function: Function, opening: ScopeFactory) -> Function:
+def _plain(function: Function, factory: ScopeFactory) -> Function:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with opening.plain():
+        with factory.plain():
             return function(*args, **kwargs)
 
     return wrapper
 
 
-def _coroutine(function: Function, opening: ScopeFactory) -> Function:
+def _coroutine(function: Function, factory: ScopeFactory) -> Function:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        async with opening.asynchronous():
+        async with factory.asynchronous():
             return await function(*args, **kwargs)
 
     return wrapper
 
 
-def _generator(function: Function, opening: ScopeFactory) -> Function:
+def _generator(function: Function, factory: ScopeFactory) -> Function:
     def body(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with opening.plain():
+        with factory.plain():
             return (yield from function(*args, **kwargs))
 
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -100,47 +94,47 @@ def _generator(function: Function, opening: ScopeFactory) -> Function:
 
 
 class _Steps:
-    """A generator whose every step runs in its own seat: what ``yield from`` needs, no more."""
+    """A generator whose steps run in a stepped scope, as far as ``yield from`` needs one."""
 
     def __init__(self, steps: Generator[Any, Any, Any]) -> None:
         self._steps = steps
-        self._seat = SteppedScope(current_scope())
+        self._scope = SteppedScope(current_scope())
 
     def __iter__(self) -> _Steps:
         return self
 
     def __next__(self) -> Any:
-        with self._seat:
+        with self._scope:
             return next(self._steps)
 
     def send(self, value: Any) -> Any:
-        with self._seat:
+        with self._scope:
             return self._steps.send(value)
 
     def throw(self, *error: Any) -> Any:
-        with self._seat:
+        with self._scope:
             return self._steps.throw(*error)
 
     def close(self) -> None:
-        with self._seat:
+        with self._scope:
             self._steps.close()
 
 
-def _async_generator(function: Function, opening: ScopeFactory) -> Function:
+def _async_generator(function: Function, factory: ScopeFactory) -> Function:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        seat = SteppedScope(current_scope())
-        async with _Seated(opening.asynchronous(), seat):
+        stepped = SteppedScope(current_scope())
+        async with _SteppedBlock(factory.asynchronous(), stepped):
             steps = function(*args, **kwargs)
             step = _first_step(steps)
             while True:
                 try:
-                    item = await seat.run(step)
+                    item = await stepped.run(step)
                 except StopAsyncIteration:
                     return
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    await seat.run(steps.aclose())
+                    await stepped.run(steps.aclose())
                     raise
                 except BaseException as error:  # noqa: BLE001  # the body decides what to do with it
                     step = steps.athrow(error)
@@ -150,15 +144,15 @@ def _async_generator(function: Function, opening: ScopeFactory) -> Function:
     return wrapper
 
 
-class _Seated:
-    """An async context manager whose two ends run in a seat."""
+class _SteppedBlock:
+    """An async context manager that enters and exits in a stepped scope."""
 
-    def __init__(self, opened: AbstractAsyncContextManager[object], seat: SteppedScope) -> None:
+    def __init__(self, opened: AbstractAsyncContextManager[object], stepped: SteppedScope) -> None:
         self._opened = opened
-        self._seat = seat
+        self._scope = stepped
 
     async def __aenter__(self) -> None:
-        await self._seat.run(self._opened.__aenter__())
+        await self._scope.run(self._opened.__aenter__())
 
     async def __aexit__(
         self,
@@ -166,14 +160,14 @@ class _Seated:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        return await self._seat.run(self._opened.__aexit__(kind, error, trace))
+        return await self._scope.run(self._opened.__aexit__(kind, error, trace))
 
 
 def _first_step(steps: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
     """Begin a generator that only its wrapper will close.
 
-    An event loop that ends closes, all at once, every generator that it saw begin. If it knew the
-    inner one too, that one would be closed from two sides at the same time, which Python refuses.
+    An event loop that ends closes all the generators that it saw begin at once. If it knew the inner
+    one too, that one would be closed from two sides at the same time, which Python refuses.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)

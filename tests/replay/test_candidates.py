@@ -10,8 +10,8 @@ import pytest
 
 from noukai_sdk import ReplayMissError
 from noukai_sdk.models.reports import Candidate
-from noukai_sdk.replay.candidates import differing_parts
 from noukai_sdk.replay.cassette_file import write_cassette
+from noukai_sdk.replay.misses import differing_parts
 from noukai_sdk.replay.recording import Recording
 from tests.replay.echo import Echo, EchoSync
 

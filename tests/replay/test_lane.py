@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.replay.lane import Claim, Lane
+from noukai_sdk.replay.cassette import Claim, Lane
 from noukai_sdk.replay.recording import Recording
 
 MESSAGES = st.sampled_from("abcde")

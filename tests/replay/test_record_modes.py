@@ -16,7 +16,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
-from noukai_sdk.replay.merging import merged
+from noukai_sdk.replay.cassette_writer import merged
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.recording_scope import RecordingScope
 from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from noukai_sdk import CassetteError, FlowNotFoundError, ReplayMissError
 from noukai_sdk.replay.cassette_file import read_cassette
-from noukai_sdk.replay.json_paths import parse_path
-from noukai_sdk.replay.redaction import Redactor
-from noukai_sdk.replay.secrets import REDACTED, is_secret_name, without_secrets
+from noukai_sdk.replay.redaction import (
+    REDACTED,
+    Redactor,
+    is_secret_name,
+    parse_path,
+    without_secrets,
+)
 from tests.replay.live import TOOLS, Live, outcome, recorded, replayed, tool
 
 pytestmark = pytest.mark.anyio

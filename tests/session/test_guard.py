@@ -27,8 +27,8 @@ from noukai_sdk import (
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session import lost_scope as guard
-from noukai_sdk.session.cassettes import cassette_scope
 from noukai_sdk.session.lost_scope import LostScopeWarning
+from noukai_sdk.session.opening import cassette_scope
 from noukai_sdk.transport.live_calls import live_calls_refused
 from tests.support.servers import serve_app
 
