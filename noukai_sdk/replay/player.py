@@ -92,7 +92,7 @@ class Player:
         self._warned: dict[tuple[Any, ...], Claim] = {}
         self._go_live = go_live if self.options.on_miss == "live" else None
 
-    def claim(self, call: FlowCall, site: CallSite | None) -> Claim:
+    def claim(self, call: FlowCall, site: CallSite | None = None) -> Claim:
         """Take the call's place, in the order of the calls. ``site`` is where it was made."""
         redactor = self.options.redactor
         return self.cassette.claim(call, site, redactor.request if redactor is not None else None)

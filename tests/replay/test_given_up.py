@@ -93,7 +93,7 @@ async def test_who_waits_for_it_now_is_told(live: LiveAsync, tmp_path: Path, kin
         return []
 
     await recorded(live, tmp_path / "c.jsonl", body)
-    with pytest.raises(ReplayMissError, match=r"gave it up after [\d.]+ s when it was recorded"):
+    with pytest.raises(ReplayMissError, match=r"gave up after [\d.]+ s when it was recorded"):
         await replayed(live, tmp_path / "c.jsonl", SLOW[kind])
 
 
@@ -117,7 +117,7 @@ async def test_a_file_that_does_not_say_when(live: LiveAsync, tmp_path: Path) ->
     write_cassette(
         tmp_path / "c.jsonl", None, [Recording(slug="slow", kind="execute", abandoned=True)]
     )
-    with pytest.raises(ReplayMissError, match="gave it up after 0 s"):
+    with pytest.raises(ReplayMissError, match="gave up after 0 s"):
         await replayed(live, tmp_path / "c.jsonl", SLOW["execute"])
 
 

@@ -15,7 +15,6 @@ from noukai_sdk.replay.player import Player
 from noukai_sdk.replay.recorder import Recorder
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.replay.redaction import Redactor
-from noukai_sdk.replay.serving import play
 from tests.replay.stepping import SERVICE, Clock, call, ok
 
 SUBMITTED = (0.0, ok(executionId="j", status="pending"))
@@ -46,7 +45,7 @@ class Recorded:
     def replayed(self) -> JobBackend:
         """The job, from what was recorded."""
         player = Player(Cassette("s", self.recorder.recordings()))
-        job: JobBackend = self.last(play(player, call("job"), player.claim(call("job"))))
+        job: JobBackend = self.last(player.play(call("job"), player.claim(call("job"))))
         return job
 
 
@@ -116,7 +115,7 @@ def test_a_look_that_was_refused_here_is_none(recorded: Recorded) -> None:
     job = recorded.recorder.job(Refusing())  # type: ignore[arg-type]  # as much as is needed here
     assert recorded.last(job.poll(), (0, None)) is ReplayDisabledError
     (recording,) = recorded.recorder.recordings()
-    assert recording.look_errors == ()
+    assert recording.poll_errors == ()
 
 
 def test_a_hook_that_drops_the_rounds_has_nothing_to_compare() -> None:

@@ -153,7 +153,9 @@ async def test_a_call_that_was_never_recorded_takes_what_the_others_leave(
     service: Service, async_side: AsyncSide
 ) -> None:
     service.record(*(execution(n) for n in range(3)))
-    with pytest.warns(ReplayConcurrencyWarning, match="no recording has the call's input"):
+    with pytest.warns(
+        ReplayConcurrencyWarning, match="input was not recorded were answered by position"
+    ):
         async with async_side.scope() as scope:
             assert await answers(async_side, "new", "m0", "m2") == to("m1", "m0", "m2")
     (drift,) = scope.report.drift
@@ -213,7 +215,7 @@ async def test_without_recorded_inputs_order_decides_with_a_warning(
     service: Service, async_side: AsyncSide
 ) -> None:
     service.record(*(execution(n, steps=[step(output=n)]) for n in range(3)))
-    with pytest.warns(ReplayConcurrencyWarning, match="position decided"):
+    with pytest.warns(ReplayConcurrencyWarning, match="answered by position"):
         async with async_side.scope() as scope:
             assert sorted(await answers(async_side, "a", "b", "c")) == [0, 1, 2]
     assert scope.report.clean
@@ -438,7 +440,7 @@ def test_a_recording_is_found_without_a_search(
     service: Service, sync_side: SyncSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of fingerprints grows with the calls, not with calls times recordings."""
-    from noukai_sdk.replay import lane, recording
+    from noukai_sdk.replay import cassette, recording
 
     counted: list[int] = []
 
@@ -449,7 +451,7 @@ def test_a_recording_is_found_without_a_search(
 
         return fingerprint
 
-    monkeypatch.setattr(lane, "message_fingerprint", counting(lane.message_fingerprint))
+    monkeypatch.setattr(cassette, "message_fingerprint", counting(cassette.message_fingerprint))
     monkeypatch.setattr(recording, "message_fingerprint", counting(recording.message_fingerprint))
     count = 300
     service.record(*together(count))

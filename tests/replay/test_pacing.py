@@ -14,10 +14,9 @@ from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import Effect, Program, Response, SendRequest, Sleep
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.pacing import InstantPace, RecordedPace
-from noukai_sdk.replay.player import Player, PlayOptions
+from noukai_sdk.replay.player import Player, ReplayOptions
 from noukai_sdk.replay.recorder import Recorder
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.replay.serving import play
 from tests.replay.stepping import Clock, call, ok
 
 
@@ -68,8 +67,8 @@ def record(clock: Clock, flow_call: FlowCall, answers: Any, consumer: float = 0.
 def replay(
     clock: Clock, flow_call: FlowCall, recording: Recording, pace: Any, consumer: float = 0.0
 ) -> Any:
-    player = Player(Cassette(None, [recording]), PlayOptions(pace=pace))
-    return clock.run(play(player, flow_call, player.claim(flow_call)), consumer=consumer)
+    player = Player(Cassette(None, [recording]), ReplayOptions(pace=pace))
+    return clock.run(player.play(flow_call, player.claim(flow_call)), consumer=consumer)
 
 
 def boundaries(recording: Recording) -> list[int]:
@@ -106,7 +105,7 @@ def test_a_consumer_takes_its_own_time(
 def test_at_once_other_tasks_run_where_a_chunk_began(clock: Clock) -> None:
     seen, recording = record(clock, call("step"), TWO_CALLS)
     player = Player(Cassette(None, [recording]))
-    program = play(player, call("step"), player.claim(call("step")))
+    program = player.play(call("step"), player.claim(call("step")))
     items = list(program)
     assert [item for item in items if not isinstance(item, Effect)] == [e for _, e in seen[:-1]]
     kinds = ["wait" if isinstance(item, Sleep) else item.type for item in items]
@@ -158,8 +157,8 @@ def test_a_pause_that_is_answered_by_hand(clock: Clock) -> None:
     ((at, _),) = clock.run(paused._resume([{"tool_call_id": "call_1", "output": 1}]), answers)
     assert at == pytest.approx(0.7)
 
-    player = Player(Cassette(None, recorder.recordings()), PlayOptions(pace=RecordedPace))
-    ((at, paused),) = clock.run(play(player, by_hand, player.claim(by_hand)))
+    player = Player(Cassette(None, recorder.recordings()), ReplayOptions(pace=RecordedPace))
+    ((at, paused),) = clock.run(player.play(by_hand, player.claim(by_hand)))
     assert at == pytest.approx(0.5)
     assert isinstance(paused, PausedResult)
     clock.now += 10
@@ -205,8 +204,8 @@ def test_a_submission_and_its_looks(clock: Clock) -> None:
     assert at == pytest.approx(4.3)
     assert status.status == "completed"
 
-    player = Player(Cassette(None, recorder.recordings()), PlayOptions(pace=RecordedPace))
-    ((at, job),) = clock.run(play(player, call("job"), player.claim(call("job"))))
+    player = Player(Cassette(None, recorder.recordings()), ReplayOptions(pace=RecordedPace))
+    ((at, job),) = clock.run(player.play(call("job"), player.claim(call("job"))))
     assert at == 0.2
     assert clock.run(job.wait(60, 2)) == [(4, status)]
     assert isinstance(status, JobStatus)

@@ -253,7 +253,7 @@ async def test_a_tape_that_is_discarded_writes_nothing(side: EchoSide, tmp_path:
     async with side.scope(record=tmp_path / "c.jsonl") as scope:
         await side.ask("a")
         assert isinstance(scope, RecordingScope)
-        scope.tape.discarded = True
+        scope.discard()
     assert list(tmp_path.iterdir()) == []
 
 

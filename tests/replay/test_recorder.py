@@ -362,7 +362,7 @@ async def test_a_job_that_nobody_looked_at(live: Live, tmp_path: Path) -> None:
         return []
 
     await recorded(live, tmp_path / "c.jsonl", body)
-    with pytest.raises(ReplayMissError, match="never looked at"):
+    with pytest.raises(ReplayMissError, match="never polled"):
         await replayed(live, tmp_path / "c.jsonl", looking)
 
 

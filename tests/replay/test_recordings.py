@@ -89,7 +89,7 @@ async def test_a_stream_that_the_service_just_closed_ends_as_it_did(side: Side) 
     [
         ({"result": {}}, "JobSubmission"),
         ({"result": {"executionId": 7}}, "JobSubmission"),
-        ({"result": {"executionId": "e"}, "statuses": [{}]}, "a look at the job"),
+        ({"result": {"executionId": "e"}, "statuses": [{}]}, "a poll of the job"),
     ],
 )
 async def test_a_malformed_job_is_refused(side: Side, fields: dict[str, Any], said: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from noukai_sdk import ReplayLeftoverError, ReplayMissError, trace_scope_sync
 from noukai_sdk.models.reports import CallSite, ReplayReport
 from noukai_sdk.replay import callsite
-from noukai_sdk.replay.player import Player
+from noukai_sdk.replay.cassette import Cassette, Claim
 from tests.replay.service import AsyncSide, Service, Side, SyncSide, execution
 from tests.support.servers import wait_until
 
@@ -119,30 +119,19 @@ async def test_what_is_left_is_raised_at_the_end(service: Service, side: Side) -
     assert all(entry.call_site is None for entry in scope.report.leftovers)
 
 
-class Overtaken:
-    """A player's lock, in front of which the replay ends: at the third time, where a call is served."""
+async def test_recording_of_call_that_scope_end_overtakes_is_left_over_not_played(
+    service: Service, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Cassette.begin
 
-    def __init__(self, player: Player) -> None:
-        self.player = player
-        self.lock = player._lock
-        self.entered = 0
+    def end_replay(cassette: Cassette, claim: Claim) -> None:
+        begin(cassette, claim)
+        scope.end()
 
-    def __enter__(self) -> None:
-        self.entered += 1
-        if self.entered == 3:
-            self.player._lock = self.lock
-            self.player.end()
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-async def test_a_recording_is_played_or_left_and_never_both(service: Service, side: Side) -> None:
     service.record(execution(0))
     with pytest.raises(ReplayMissError, match="scope has ended already"):
         async with side.scope() as scope:
-            scope._player._lock = Overtaken(scope._player)
+            monkeypatch.setattr(Cassette, "begin", end_replay)
             await side.execute()
     assert scope.report.summary() == "hits=0; misses=1; drift=0; leftovers=1"
 
