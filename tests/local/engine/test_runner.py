@@ -1,4 +1,4 @@
-"""run_steps: what a service sees. The state goes through JSON between the calls, as in a database."""
+"""``run_steps``, as a service uses it: between calls the state goes through JSON, as in a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 
 from noukai_sdk.errors import FlowExecutionError
 from noukai_sdk.local.engine.runner import RunState, check_run, run_steps
-from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.chat import ChatDelta
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.local.workflow.plan import Flow
@@ -52,26 +51,26 @@ async def collect(
         steps = run_steps(flow, state, models=FakeModels(model or FakeModel()), max_steps=max_steps)
         async with aclosing(steps) as stream:
             async for event in stream:
-                events.append(event)  # noqa: PERF401 - kept where the stream fails half way
+                events.append(event)  # noqa: PERF401 - kept if the stream fails half way
     return events
 
 
-def kinds(events: list[Any]) -> list[str]:
+def types(events: list[Any]) -> list[str]:
     return [event.type for event in events]
 
 
-async def test_a_flow_of_two_steps_gives_these_events() -> None:
+async def test_flow_of_two_steps_emits_these_events() -> None:
     state = RunState("run-1", message="hi")
-    events = await collect(
-        chain("one", "two"), state, FakeModel(lambda r: ["<", last_text(r), ">"])
-    )
-    assert kinds(events) == [
+    model = FakeModel(lambda r: ["<", last_text(r), ">"])
+    events = await collect(chain("one", "two"), state, model)
+    assert types(events) == [
         *["step_started", "step_input", *["step_output"] * 3, "step_completed"] * 2,
         "flow_completed",
     ]
-    started, given, *chunks, completed = events[:6]
+    started, step_input, *chunks, completed = events[:6]
     assert (started.step_id, started.name, started.step_index) == ("one", "one", 0)
-    assert given.input_data == {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    messages = [{"role": "user", "content": "hi"}]
+    assert step_input.input_data == {"model": "fake", "messages": messages}
     assert [chunk.output_data for chunk in chunks] == ["<", "hi", ">"]
     assert (completed.output, completed.step_index) == ("<hi>", 0)
     assert completed.tokens == Tokens(prompt=3, completion=2, total=5)
@@ -82,89 +81,78 @@ async def test_a_flow_of_two_steps_gives_these_events() -> None:
     assert state.step_index == 2
 
 
-async def test_settings_are_told_with_the_input() -> None:
-    flow = flow_of(Node.agent("a", temperature=0, tools=True))
-    events = await collect(flow, RunState("e", message="hi", tools=[GET_WEATHER]))
+async def test_step_input_event_has_settings_and_loop_index() -> None:
+    def shout(text: str) -> str:
+        return text.upper()
+
+    node = Node.agent("a", for_each="{{message}}", temperature=0, tools=[shout])
+    events = await collect(flow_of(node), RunState("e", message=["x", "y"]))
+    places = [(event.type, event.loop_index) for event in events[1:-2]]
+    assert places == [("step_input", 0), ("step_output", 0), ("step_input", 1), ("step_output", 1)]
+    assert types(events).count("step_completed") == 1
     assert events[1].input_data["temperature"] == 0
-    assert events[1].input_data["tools"] == [GET_WEATHER]
+    assert events[1].input_data["tools"][0]["function"]["name"] == "shout"
 
 
-async def test_step_by_step_gives_the_same_as_at_once() -> None:
+async def test_run_step_by_step_emits_same_events_as_at_once() -> None:
     flow = chain("one", "two", "three")
     at_once = await collect(flow, RunState("e", message="hi"))
     state, by_step = RunState("e", message="hi"), []
     for place in range(3):
-        by_step += await collect(flow, state, max_steps=1)
+        events = await collect(flow, state, max_steps=1)
+        assert (types(events)[-1] == "flow_completed") is (place == 2)
+        by_step += events
         assert state.step_index == place + 1
         state = stored(state)
     drop = {"duration_ms"}
     assert [e.model_dump(exclude=drop) for e in by_step] == [
         e.model_dump(exclude=drop) for e in at_once
     ]
-
-
-async def test_two_steps_of_three_end_without_a_result() -> None:
     state = RunState("e", message="hi")
-    events = await collect(chain("one", "two", "three"), state, max_steps=2)
-    assert (kinds(events)[-1], state.step_index) == ("step_completed", 2)
-
-
-async def test_a_run_with_nothing_left_just_completes() -> None:
-    state = RunState("e", message="hi", step_index=1, outputs={"one": "x"})
+    events = await collect(flow, state, max_steps=2)
+    assert (types(events)[-1], state.step_index) == ("step_completed", 2)
+    # With no steps left, the run just completes.
+    await collect(flow, state)
     for max_steps in (None, 1):
-        (event,) = await collect(chain("one"), state, max_steps=max_steps)
-        assert event.result == "x"
+        (event,) = await collect(flow, state, max_steps=max_steps)
+        assert event.result == "<<<hi>>>"
 
 
-async def test_the_second_step_may_run_in_another_process() -> None:
-    state = RunState("e", message="hi", step_index=1, outputs={"one": "from elsewhere"})
-    events = await collect(chain("one", "two"), state)
-    assert events[0].step_id == "two"
-    assert events[-1].result == "<from elsewhere>"
+async def test_step_that_fails_ends_stream() -> None:
+    for max_steps in (None, 3):
+        state = RunState("e", message="hi")
+        replies = iter(["fine", RuntimeError("boom")])
+        model = FakeModel(lambda r, replies=replies: next(replies))
+        events = await collect(chain("one", "two", "three"), state, model, max_steps)
+        assert types(events)[-1] == "step_error"
+        assert (events[-1].step_id, events[-1].error.code) == ("two", "STEP_FAILED")
+        assert (state.step_index, state.outputs) == (1, {"one": "fine"})
 
 
-async def test_steps_that_do_not_need_each_other_run_at_once() -> None:
-    waiting = 0
-    both = anyio.Event()
+@pytest.mark.parametrize("late_error", [None, OSError("late")])
+async def test_step_that_ends_after_failure_emits_nothing(late_error: Exception | None) -> None:
+    failed = anyio.Event()
 
-    async def meet() -> str:
-        nonlocal waiting
-        waiting += 1
-        if waiting == 2:
-            both.set()
-        await both.wait()
-        return "met"
-
-    flow = flow_of(Node.function("a", meet), Node.function("b", meet))
-    events = await collect(flow, RunState("e", message="x"))
-    assert events[-1].result == {"a": "met", "b": "met"}
-
-
-async def test_a_failed_step_ends_the_stream() -> None:
-    state = RunState("e", message="hi")
-    flow = chain("one", "two")
-    fails = iter(["fine", RuntimeError("boom")])
-    events = await collect(flow, state, FakeModel(lambda r: next(fails)))
-    assert kinds(events)[-1] == "step_error"
-    assert (events[-1].step_id, events[-1].error.code) == ("two", "STEP_FAILED")
-    assert (state.step_index, state.outputs) == (1, {"one": "fine"})
-
-
-async def test_nothing_is_told_after_a_failure_while_others_stop() -> None:
     async def slow() -> str:
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.05)
-        return "done all the same"
+            await failed.wait()
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+        if late_error is not None:
+            raise late_error
+        return "completed all the same"
 
     async def fail() -> None:
-        raise ValueError
+        failed.set()
+        raise ValueError("first")
 
     flow = flow_of(Node.function("slow", slow), Node.function("fail", fail))
     events = await collect(flow, RunState("e", message="x"))
-    assert kinds(events).index("step_error") == len(events) - 1
+    assert types(events).index("step_error") == len(events) - 1
+    assert "first" in events[-1].error.message
 
 
-async def test_skipped_steps_complete_without_output_and_keep_the_count() -> None:
+async def test_skipped_step_completes_without_output_and_is_counted() -> None:
     flow = flow_of(
         Node.condition("yes", "{{message}} == 'yes'"),
         Node.agent("then"),
@@ -187,7 +175,7 @@ async def test_skipped_steps_complete_without_output_and_keep_the_count() -> Non
 
 
 def weather_model() -> FakeModel:
-    """Asks for a tool until two results are there."""
+    """Return a model that asks for a tool until it has two results."""
 
     def reply(request: Any) -> Any:
         results = [turn["content"] for turn in request.messages if turn["role"] == "tool"]
@@ -200,7 +188,7 @@ def weather_model() -> FakeModel:
     return FakeModel(reply)
 
 
-async def test_a_tool_pause_goes_on_where_it_stood() -> None:
+async def test_run_resumed_after_tool_pause_goes_on_in_same_step() -> None:
     flow = flow_of(
         Node.agent("first"),
         Node.agent("ask", tools=True),
@@ -208,12 +196,12 @@ async def test_a_tool_pause_goes_on_where_it_stood() -> None:
         edges="first>ask ask>last",
     )
     state = RunState("e", message="hi", tools=[GET_WEATHER])
-    fake = weather_model()
+    asking = weather_model()
     plain = FakeModel()
 
     class Models:
         def get(self, spec: Any) -> FakeModel:
-            return fake if state.step_index == 1 else plain
+            return asking if state.step_index == 1 else plain
 
     pauses, all_events = [], []
     while True:
@@ -239,13 +227,13 @@ async def test_a_tool_pause_goes_on_where_it_stood() -> None:
     ]
     answered = next(e for e in all_events if e.type == "step_completed" and e.step_id == "ask")
     assert answered.output == "It is wet and wet"
-    # Two rounds that ended in a pause, and the answer.
+    # Two rounds that ended in a pause, and the last response.
     assert answered.tokens == Tokens(prompt=23, completion=4, total=27)
     assert all_events[-1].result == "<It is wet and wet>"
     assert (state.iterations_used, state.tool_messages, state.step_tokens) == (0, None, None)
 
 
-async def test_the_tool_limit_counts_through_pauses() -> None:
+async def test_tool_limit_counts_rounds_before_pause() -> None:
     flow = flow_of(Node.agent("ask", tools=True, max_tool_iterations=2))
     state = RunState("e", message="hi", tools=[GET_WEATHER], iterations_used=2)
     state.tool_messages = [{"role": "user", "content": "x"}]
@@ -257,7 +245,7 @@ async def test_the_tool_limit_counts_through_pauses() -> None:
     "ask",
     [Node.agent("ask", tools=True), Node.agent("ask", tools=True, for_each="{{message}}")],
 )
-async def test_tools_need_a_step_that_runs_alone(ask: Node) -> None:
+async def test_tools_in_step_that_cannot_pause_raise(ask: Node) -> None:
     other = [Node.agent("other")] if ask.for_each is None else []
     flow = flow_of(ask, *other)
     state = RunState("e", message=["x"])
@@ -289,26 +277,30 @@ async def test_tools_need_a_step_that_runs_alone(ask: Node) -> None:
         ),
     ],
 )
-async def test_what_cannot_start_is_refused_before_any_event(state: RunState, code: str) -> None:
+async def test_run_that_cannot_start_raises_before_any_event(state: RunState, code: str) -> None:
     with pytest.raises(FlowExecutionError) as caught:
         await collect(chain("one", "two"), state)
     assert (caught.value.code, caught.value.status_code) == (code, 400)
 
 
-async def test_references_of_steps_that_are_done_do_not_matter() -> None:
+async def test_reference_in_completed_step_is_not_checked() -> None:
     flow = flow_of(Node.agent("one", "{{parameters.x}}"), Node.agent("two"), edges="one>two")
-    events = await collect(flow, RunState("e", step_index=1, outputs={"one": "x"}))
-    assert events[-1].type == "flow_completed"
+    state = RunState("e", step_index=1, outputs={"one": "from elsewhere"})
+    events = await collect(flow, state)
+    assert events[0].step_id == "two"
+    assert events[-1].result == "<from elsewhere>"
 
 
-async def test_parameters_have_defaults() -> None:
+async def test_parameters_of_call_replace_defaults() -> None:
     flow = flow_of(Node.agent("a", "{{parameters.x}}{{message}}"), parameters={"x": "default "})
     assert (await collect(flow, RunState("e", message="m")))[-1].result == "<default m>"
     state = RunState("e", message="m", parameters={"x": "own "})
     assert (await collect(flow, state))[-1].result == "<own m>"
 
 
-async def test_block_overrides_replace_settings(caplog: pytest.LogCaptureFixture) -> None:
+async def test_block_overrides_replace_settings_and_ignore_unknown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     flow = flow_of(
         Node.agent("a", "old", system_prompt="old", temperature=1),
         Node.transform("t", "text"),
@@ -346,7 +338,7 @@ async def test_block_overrides_replace_settings(caplog: pytest.LogCaptureFixture
         ({"end": "no mapping"}, "join\n\na:\n<A hi>\n\nb:\n<B <A hi>>"),
     ],
 )
-async def test_input_overrides_replace_what_a_step_takes(overrides: Any, result: str) -> None:
+async def test_input_overrides_replace_input_of_step(overrides: Any, result: str) -> None:
     flow = flow_of(
         Node.transform("one", "{{message}}"),
         Node.agent("a", "A {{node.one}}"),
@@ -359,7 +351,7 @@ async def test_input_overrides_replace_what_a_step_takes(overrides: Any, result:
     assert last_text(model.requests[-1]) == result
 
 
-async def test_an_override_reaches_references_to_one_of_several_parents() -> None:
+async def test_input_override_of_one_parent_reaches_references_to_it() -> None:
     flow = flow_of(
         Node.transform("a", "A{{parameters.x}}"),
         Node.transform("b", "B{{parameters.x}}"),
@@ -370,35 +362,24 @@ async def test_an_override_reaches_references_to_one_of_several_parents() -> Non
     assert (await collect(flow, state))[-1].result == "A other"
 
 
-async def test_outputs_of_functions_become_json() -> None:
+def containing_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+async def test_outputs_become_json_or_fail_step() -> None:
     flow = flow_of(Node.function("f", lambda: {"path": Path("x"), "tuple": (1, 2)}))
     state = RunState("e")
     events = await collect(flow, state)
     assert events[-1].result == {"path": "x", "tuple": [1, 2]}
     assert stored(state).outputs == state.outputs
+    for function in (object, containing_itself):
+        events = await collect(flow_of(Node.function("f", function)), RunState("e"))
+        assert events[-1].error.code == "OUTPUT_INVALID"
 
 
-def within_itself() -> list[Any]:
-    made: list[Any] = []
-    made.append(made)
-    return made
-
-
-@pytest.mark.parametrize("function", [object, within_itself])
-async def test_an_output_that_json_has_no_word_for_fails(function: Any) -> None:
-    events = await collect(flow_of(Node.function("f", function)), RunState("e"))
-    assert events[-1].error.code == "OUTPUT_INVALID"
-
-
-async def test_loop_events_tell_the_item() -> None:
-    flow = flow_of(Node.agent("a", for_each="{{message}}"))
-    events = await collect(flow, RunState("e", message=["x", "y"]))
-    told = [(event.type, event.loop_index) for event in events[1:-2]]
-    assert told == [("step_input", 0), ("step_output", 0), ("step_input", 1), ("step_output", 1)]
-    assert [event.type for event in events].count("step_completed") == 1
-
-
-async def test_a_slow_listener_does_not_use_up_the_timeout() -> None:
+async def test_slow_listener_does_not_use_up_timeout() -> None:
     flow = flow_of(Node.agent("a", timeout=0.1))
     state = RunState("e", message="x")
     events = []
@@ -407,33 +388,18 @@ async def test_a_slow_listener_does_not_use_up_the_timeout() -> None:
             events.append(event)
             if event.type == "step_input":
                 await anyio.sleep(0.2)
-    assert kinds(events)[-1] == "flow_completed"
+    assert types(events)[-1] == "flow_completed"
 
 
-async def test_leaving_early_stops_the_model() -> None:
-    model = FakeModel(lambda r: ["chunk"] * 100)
-    stream = run_steps(chain("one"), RunState("e", message="x"), models=FakeModels(model))
-    async for event in stream:
-        if event.type == "step_output":
-            break
-    await stream.aclose()
-    assert model.stopped == 1
-
-
-async def test_the_next_step_waits_until_it_is_asked_for() -> None:
-    model = FakeModel()
-    stream = run_steps(chain("one", "two"), RunState("e", message="x"), models=FakeModels(model))
-    async with aclosing(stream) as events:
-        async for event in events:
-            if event.type == "step_completed":
-                for _ in range(20):
-                    await anyio.lowlevel.checkpoint()
-                break
-    assert len(model.requests) == 1
-
-
-async def test_a_flow_file_runs(tmp_path: Path) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_text("steps:\n  - id: one\n    prompt: 'One {{message}}'\n  - id: two\n")
-    flow = FlowFile(path=path, file="c.yaml", org="a", project="b", slug="c").read()
-    assert (await collect(flow, RunState("e", message="m")))[-1].result == "<<One m>>"
+async def test_stream_left_early_stops_model_and_starts_no_step() -> None:
+    for last_type in ("step_output", "step_completed"):
+        model = FakeModel(lambda r: ["chunk"] * 3)
+        state = RunState("e", message="x")
+        stream = run_steps(chain("one", "two"), state, models=FakeModels(model))
+        async with aclosing(stream) as events:
+            async for event in events:
+                if event.type == last_type:
+                    for _ in range(20):
+                        await anyio.lowlevel.checkpoint()
+                    break
+        assert model.stopped == len(model.requests) == 1

@@ -1,4 +1,4 @@
-"""The engine through run_async: scheduling, conditions, functions, loops, failures."""
+"""Scheduling through ``run_async``: order, conditions, functions, loops, failures, limits."""
 
 from __future__ import annotations
 
@@ -10,37 +10,68 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local.engine.executor import Executor
+from noukai_sdk.errors import FlowExecutionError
+from noukai_sdk.local import Executor, Node, Workflow, WorkflowResult
 from noukai_sdk.local.engine.failures import delay_before
-from noukai_sdk.local.engine.result import WorkflowResult
 from noukai_sdk.local.llm.errors import LlmAuthenticationError, LlmRateLimitError
-from noukai_sdk.local.workflow.node import Node
-from noukai_sdk.local.workflow.workflow import Workflow
+from noukai_sdk.local.workflow.templates import UnresolvedReferenceError
 from tests.support.engine import workflow_of
 
 pytestmark = pytest.mark.anyio
 
-ONE = {"message": 1}
-
 
 def failing(error: Exception, times: int) -> Callable[[Any], Any]:
-    left = [error] * times
+    """Return a function that raises ``error`` so many times and then returns its argument."""
+    remaining = [error] * times
 
     async def fail(value: Any) -> Any:
-        if left:
-            raise left.pop()
+        if remaining:
+            raise remaining.pop()
         return value
 
     return fail
 
 
-async def run(workflow: Workflow, inputs: Any = None, **settings: Any) -> WorkflowResult:
+class Forever:
+    """Node functions that never end, and count how many have been stopped."""
+
+    def __init__(self) -> None:
+        self.stopped = 0
+
+    async def __call__(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.stopped += 1
+
+
+class Concurrency:
+    """Node functions that count how many of them run at once. Higher numbers end sooner."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+
+    async def __call__(self, value: Any) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        for _ in range(10 - value if isinstance(value, int) else 10):
+            await anyio.lowlevel.checkpoint()
+        self.running -= 1
+        return value
+
+
+async def run(workflow: Workflow | Node, inputs: Any = None, **settings: Any) -> WorkflowResult:
+    workflow = workflow_of(workflow) if isinstance(workflow, Node) else workflow
     with anyio.fail_after(20):
         return await Executor(**settings).run_async(workflow, inputs)
 
 
-async def test_a_node_starts_when_its_own_parents_are_done() -> None:
-    """A level barrier would wait for ``slow`` before ``after``, and never end here."""
+def codes(result: WorkflowResult) -> list[str]:
+    return [error.code for error in result.errors]
+
+
+async def test_node_starts_when_its_own_parents_are_done() -> None:
+    """A barrier per level would wait for ``slow`` before ``after``, and never end here."""
     after_ran = anyio.Event()
 
     async def slow() -> str:
@@ -55,60 +86,45 @@ async def test_a_node_starts_when_its_own_parents_are_done() -> None:
         Node.function("slow", slow),
         Node.function("quick", lambda: "quick"),
         Node.function("after", after),
-        Node.function("end", lambda both: both),
+        Node.function("end", lambda outputs: list(outputs.items())),
         edges="quick>after slow>end after>end",
     )
-    result = await run(workflow)
-    assert result.result == {"slow": "slow", "after": "quick"}
+    # Outputs of parents come in connect order.
+    assert (await run(workflow)).result == [("slow", "slow"), ("after", "quick")]
 
 
-async def test_parents_outputs_come_in_connect_order() -> None:
-    nodes = [Node.transform(name, name + "{{parameters.x}}") for name in "abc"]
-    end = Node.function("end", lambda outputs: list(outputs.items()))
-    workflow = workflow_of(*nodes, end, edges="c>end a>end b>end")
-    result = await run(workflow, {"x": 1})
-    assert result.result == [("c", "c1"), ("a", "a1"), ("b", "b1")]
-
-
-async def test_ten_at_once_and_no_more_than_the_setting() -> None:
-    running, most = 0, 0
-    everybody = anyio.Event()
-
-    def workers(wait_for: int) -> Workflow:
-        async def work() -> None:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            if running == wait_for:
-                everybody.set()
-            await everybody.wait()
-            running -= 1
-
-        return workflow_of(*(Node.function(f"n{i}", work) for i in range(10)))
-
-    assert (await run(workers(10))).is_success()
-    assert most == 10
-    most, everybody = 0, anyio.Event()
-    assert (await run(workers(3), max_concurrency=3)).is_success()
-    assert most == 3
+@pytest.mark.parametrize(("max_concurrency", "most"), [(None, 10), (3, 3), (1, 1)])
+async def test_max_concurrency_limits_nodes_at_once(max_concurrency: int, most: int) -> None:
+    work = Concurrency()
+    workflow = workflow_of(*(Node.function(f"n{i}", work) for i in range(10)))
+    assert (await run(workflow, "x", max_concurrency=max_concurrency)).is_success()
+    assert work.most == most
 
 
 async def test_values_keep_their_types() -> None:
     marker = object()
     workflow = workflow_of(
-        Node.function("make", lambda message: {"set": {1}, "marker": marker, "given": message}),
+        Node.function("make", lambda message: {"set": {1}, "marker": marker, "input": message}),
         Node.function("take", lambda value: value["marker"]),
         Node.transform("field", "{{node.make.set}}"),
         edges="make>take make>field",
     )
     result = await run(workflow, {"message": b"bytes"})
-    assert result.get_node_output("make")["given"] == b"bytes"
+    assert result.get_node_output("make")["input"] == b"bytes"
     assert result.get_node_output("take") is marker
     assert result.get_node_output("field") == {1}
 
 
-@pytest.mark.parametrize(("message", "taken"), [("a long one", "shorten"), ("short", "keep")])
-async def test_a_condition_chooses_and_both_ways_meet_again(message: str, taken: str) -> None:
+@pytest.mark.parametrize(
+    ("message", "taken", "skipped", "text"),
+    [
+        ("a long one", "shorten", "keep", "[short: a long one]"),
+        ("short", "keep", "shorten", "[kept: short]"),
+    ],
+)
+async def test_condition_chooses_branch_and_branches_join(
+    message: str, taken: str, skipped: str, text: str
+) -> None:
     workflow = workflow_of(
         Node.condition("is long", "len(input) > 5"),
         Node.transform("shorten", "short: {{input}}"),
@@ -117,16 +133,14 @@ async def test_a_condition_chooses_and_both_ways_meet_again(message: str, taken:
         edges="is-long>shorten is-long!keep shorten>end keep>end",
     )
     result = await run(workflow, message)
-    other = {"shorten": "keep", "keep": "shorten"}[taken]
-    how = {"shorten": "short", "keep": "kept"}[taken]
-    assert result.result == f"[{how}: {message}]"
-    assert result.skipped == [other]
-    assert result.get_node_output(other) is None
-    assert other not in result.get_all_node_outputs()
+    assert result.result == text
+    assert result.skipped == [skipped]
+    assert result.get_node_output(skipped) is None
+    assert list(result.get_all_node_outputs()) == ["is long", taken, "end"]
     assert result.get_node_output("is long") is (taken == "shorten")
 
 
-async def test_what_follows_only_skipped_nodes_is_skipped() -> None:
+async def test_node_with_skipped_parents_only_is_skipped() -> None:
     workflow = workflow_of(
         Node.condition("no", lambda value: 0),
         Node.transform("a", "uppercase"),
@@ -142,7 +156,7 @@ async def test_what_follows_only_skipped_nodes_is_skipped() -> None:
     assert result.result == "|hi"
 
 
-async def test_a_condition_beside_data_shuts_a_node() -> None:
+async def test_condition_beside_data_parent_skips_node() -> None:
     workflow = workflow_of(
         Node.transform("data", "trim"),
         Node.condition("yes", "input == 'x'"),
@@ -154,35 +168,29 @@ async def test_a_condition_beside_data_shuts_a_node() -> None:
     assert (skipped.result, skipped.skipped) == (None, ["end"])
 
 
-async def test_functions_of_every_kind() -> None:
+async def test_functions_of_every_kind_are_called() -> None:
     class Shouter:
         async def __call__(self, value: str) -> str:
             return value + "!"
 
-    async def plain(value: str) -> str:
+    async def upper(value: str) -> str:
         return value.upper()
 
-    main = threading.get_ident()
     workflow = workflow_of(
         Node.function("none", lambda: threading.get_ident()),
         Node.function("object", Shouter()),
-        Node.function("partial", functools.partial(plain)),
-        Node.function("lambda", lambda value: plain(value)),
+        Node.function("partial", functools.partial(upper)),
+        Node.function("lambda", lambda value: upper(value)),
         Node.function("builtin", len),
         Node.function("class", list),
     )
     outputs = (await run(workflow, "hi")).get_all_node_outputs()
-    assert outputs.pop("none") != main
-    assert outputs == {
-        "object": "hi!",
-        "partial": "HI",
-        "lambda": "HI",
-        "builtin": 2,
-        "class": ["h", "i"],
-    }
+    assert outputs.pop("none") != threading.get_ident()
+    expected = {"object": "hi!", "partial": "HI", "lambda": "HI", "builtin": 2, "class": ["h", "i"]}
+    assert outputs == expected
 
 
-async def test_arguments_are_resolved_all_the_way_down() -> None:
+async def test_function_arguments_are_resolved_at_any_depth() -> None:
     arguments = {
         "whole": "{{node.data}}",
         "text": "{{node.data.0}} and {{parameters.n}}",
@@ -198,7 +206,7 @@ async def test_arguments_are_resolved_all_the_way_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "made"),
+    ("name", "value", "output"),
     [
         ("uppercase", "aB", "AB"),
         ("lowercase", "aB", "ab"),
@@ -216,73 +224,95 @@ async def test_arguments_are_resolved_all_the_way_down() -> None:
         ("json", [1], [1]),
     ],
 )
-async def test_transforms(name: str, given: Any, made: Any) -> None:
-    result = await run(workflow_of(Node.transform("t", name)), {"message": given})
-    assert result.result == made
+async def test_transform_by_name_returns_output(name: str, value: Any, output: Any) -> None:
+    assert (await run(Node.transform("t", name), {"message": value})).result == output
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-async def test_a_loop_gives_its_outputs_in_order(concurrency: int) -> None:
-    running, most = 0, 0
-
-    async def work(item: int) -> int:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        for _ in range(10 - item):
-            await anyio.lowlevel.checkpoint()
-        running -= 1
-        return item * 10
-
+async def test_loop_returns_outputs_in_order(concurrency: int) -> None:
+    work = Concurrency()
     workflow = workflow_of(
-        Node.function("items", lambda: [3, 1, 2]),
+        Node.function("items", lambda: [1, 8, 2]),
         Node.function("each", work, for_each="{{input}}", concurrency=concurrency),
         Node.transform("shout", "{{index}}:{{item}}/{{parameters.x}}", for_each="{{node.each}}"),
-        edges="items>each each>shout",
+        Node.function("none", work, for_each="{{parameters.empty}}", concurrency=3),
+        edges="items>each each>shout shout>none",
     )
-    result = await run(workflow, {"x": "y"})
-    assert result.get_node_output("each") == [30, 10, 20]
-    assert result.result == ["0:30/y", "1:10/y", "2:20/y"]
-    assert most == concurrency
+    result = await run(workflow, {"x": "y", "empty": []})
+    assert result.get_node_output("each") == [1, 8, 2]
+    assert result.get_node_output("shout") == ["0:1/y", "1:8/y", "2:2/y"]
+    assert result.get_node_output("none") == []
+    assert work.most == concurrency
 
 
-async def test_a_loop_over_no_list_fails() -> None:
-    result = await run(workflow_of(Node.transform("t", "text", for_each="{{message}}")), "text")
-    assert [error.code for error in result.errors] == ["NOT_A_LIST"]
-    assert "of type str" in result.errors[0].message
-
-
-async def test_a_failed_item_fails_the_loop_and_stops_the_others() -> None:
-    stopped = []
-    begun = anyio.Event()
+async def test_loop_item_that_fails_stops_other_items() -> None:
+    other, started = Forever(), anyio.Event()
 
     async def work(item: int) -> None:
         if item == 1:
-            await begun.wait()
+            await started.wait()
             raise ValueError("item 1")
-        try:
-            if item == 0:
-                begun.set()
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            stopped.append(item)
-            raise
+        started.set()
+        await other()
 
     node = Node.function("each", work, for_each="{{message}}", concurrency=3)
-    result = await run(workflow_of(node), {"message": [0, 1, 2]})
-    assert [error.code for error in result.errors] == ["STEP_FAILED"]
+    result = await run(node, {"message": [0, 1, 2]})
+    assert codes(result) == ["STEP_FAILED"]
     assert "ValueError: item 1" in result.errors[0].message
-    assert 0 in stopped
+    assert other.stopped >= 1
 
 
-async def test_a_failed_node_makes_a_failed_result_and_stops_the_rest() -> None:
-    stopped = anyio.Event()
+async def test_loop_over_long_list_starts_few_tasks() -> None:
+    most_tasks, before = 0, len(anyio.get_running_tasks())
 
-    async def forever() -> None:
-        try:
+    async def work(item: int) -> int:
+        nonlocal most_tasks
+        most_tasks = max(most_tasks, len(anyio.get_running_tasks()))
+        await anyio.lowlevel.checkpoint()
+        return -item
+
+    node = Node.function("each", work, for_each="{{message}}", concurrency=5)
+    result = await run(node, {"message": list(range(2000))})
+    assert result.result == [-item for item in range(2000)]
+    # A task for each item would take a kilobyte for each.
+    assert most_tasks < before + 50
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_loop_that_never_waits_can_be_cancelled(concurrency: int) -> None:
+    done = 0
+
+    async def work(item: int) -> None:
+        nonlocal done
+        done += 1
+        if done == 10:
+            scope.cancel()
+
+    node = Node.function("each", work, for_each="{{message}}", concurrency=concurrency)
+    with anyio.CancelScope() as scope:
+        await run(node, {"message": list(range(1000))})
+    assert scope.cancelled_caught
+    assert done < 20
+
+
+async def test_loop_timeout_counts_while_listener_takes_time() -> None:
+    async def work(item: int) -> int:
+        if item == 2:
             await anyio.sleep_forever()
-        finally:
-            stopped.set()
+        return item
+
+    node = Node.function("each", work, for_each="{{message}}", concurrency=3, timeout=0.2)
+    stream = Executor().execute_streaming(workflow_of(node), {"message": [1, 2, 3]})
+    with anyio.fail_after(20):
+        async for _ in stream:
+            # The events of several items wait at once.
+            await anyio.sleep(0.01)
+    assert stream.result is not None
+    assert codes(stream.result) == ["STEP_TIMEOUT"]
+
+
+async def test_failed_node_fails_run_and_stops_other_nodes() -> None:
+    forever = Forever()
 
     async def fail() -> None:
         await anyio.lowlevel.checkpoint()
@@ -298,90 +328,81 @@ async def test_a_failed_node_makes_a_failed_result_and_stops_the_rest() -> None:
     )
     result = await run(workflow, "hi")
     assert (result.is_failed(), result.is_success(), result.state()) == (True, False, "failed")
-    assert [str(error) for error in result.errors] == [
-        "fail: STEP_FAILED: step 'fail' failed: RuntimeError: broken"
-    ]
+    messages = [str(error) for error in result.errors]
+    assert messages == ["fail: STEP_FAILED: step 'fail' failed: RuntimeError: broken"]
     assert result.get_all_node_outputs() == {"done": "hi"}
     assert result.result is None
-    assert stopped.is_set()
+    assert forever.stopped == 1
     with pytest.raises(RuntimeError, match="broken"):
         result.raise_for_failure()
 
 
-async def test_a_failure_is_tried_again_as_often_as_the_node_says() -> None:
-    flaky = Node.function("flaky", failing(OSError("x"), 2), retry=2)
-    assert (await run(workflow_of(flaky), "hi")).result == "hi"
-    flaky = Node.function("flaky", failing(OSError("x"), 2), retry=1)
-    assert (await run(workflow_of(flaky), "hi")).is_failed()
+@pytest.mark.parametrize(
+    ("error", "times", "of_node", "of_executor", "succeeds"),
+    [
+        (OSError("x"), 2, 2, 0, True),
+        (OSError("x"), 2, 1, 0, False),
+        (OSError("x"), 1, None, 0, False),
+        (OSError("x"), 1, None, 1, True),
+        (OSError("x"), 1, 0, 1, False),
+        (LlmAuthenticationError("no", code="BYOK_KEY_REJECTED"), 1, 5, 0, False),
+        (UnresolvedReferenceError("no"), 1, 5, 0, False),
+    ],
+)
+async def test_failed_node_is_retried_as_often_as_set(
+    error: Exception, times: int, of_node: int | None, of_executor: int, succeeds: bool
+) -> None:
+    node = Node.function("f", failing(error, times), retry=of_node)
+    result = await run(node, {"message": 1}, retry=of_executor)
+    assert result.is_success() is succeeds
 
 
-async def test_the_executor_says_it_for_nodes_that_do_not() -> None:
-    assert (await run(workflow_of(Node.function("f", failing(OSError(), 1))), ONE)).is_failed()
-    flaky = Node.function("f", failing(OSError(), 1))
-    assert (await run(workflow_of(flaky), ONE, retry=1)).is_success()
-    never = Node.function("f", failing(OSError(), 1), retry=0)
-    assert (await run(workflow_of(never), ONE, retry=1)).is_failed()
-
-
-async def test_what_a_provider_asks_to_wait_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
+async def test_retry_waits_as_long_as_provider_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        waited.append(seconds)
+        waits.append(seconds)
 
     monkeypatch.setattr("noukai_sdk.local.engine.scheduler.anyio.sleep", sleep)
     error = LlmRateLimitError("slow down", retry_after=7)
-    node = Node.function("f", failing(error, 1), retry=1)
-    assert (await run(workflow_of(node), ONE)).is_success()
-    node = Node.function("f", failing(OSError(), 2), retry=2)
-    assert (await run(workflow_of(node), ONE)).is_success()
-    assert waited == [7, 0.1, 0.2]
+    for node in (
+        Node.function("f", failing(error, 1), retry=1),
+        Node.function("f", failing(OSError(), 2), retry=2),
+    ):
+        assert (await run(node, {"message": 1})).is_success()
+    assert waits == [7, 0.1, 0.2]
     error.retry_after = float("nan")
     assert delay_before(1, error) == 0.1
     assert delay_before(5000, OSError()) == 30
 
 
-async def test_a_refused_key_is_never_tried_again() -> None:
-    error = LlmAuthenticationError("no", code="BYOK_KEY_REJECTED")
-    node = Node.function("f", failing(error, 1), retry=5)
-    result = await run(workflow_of(node), ONE)
-    assert [(error.node, error.code) for error in result.errors] == [("f", "BYOK_KEY_REJECTED")]
+async def test_node_timeout_ends_attempt() -> None:
+    calls: list[Any] = []
 
-
-async def test_a_timeout_ends_an_attempt() -> None:
-    calls = []
-
-    async def hang(value: Any) -> Any:
+    async def hang_once(value: Any) -> Any:
         calls.append(value)
         if len(calls) == 1:
             await anyio.sleep_forever()
         return value
 
-    result = await run(workflow_of(Node.function("f", hang, timeout=0.05)), ONE)
-    assert [error.code for error in result.errors] == ["STEP_TIMEOUT"]
+    result = await run(Node.function("f", hang_once, timeout=0.05), "x")
+    assert codes(result) == ["STEP_TIMEOUT"]
     assert "0.05 seconds" in result.errors[0].message
     calls.clear()
-    node = Node.function("f", hang, timeout=0.05, retry=1)
-    assert (await run(workflow_of(node), ONE)).result == 1
-
-
-async def test_a_timeout_of_its_own_is_a_plain_failure() -> None:
-    node = Node.function("f", failing(TimeoutError("theirs"), 1), timeout=60)
-    result = await run(workflow_of(node), ONE)
-    assert [error.code for error in result.errors] == ["STEP_FAILED"]
-
-
-async def test_a_thread_cannot_hold_up_a_timeout() -> None:
-    go_on = threading.Event()
+    assert (await run(Node.function("f", hang_once, timeout=0.05, retry=1), "x")).result == "x"
+    # A TimeoutError of the function's own is not the node's timeout.
+    own = Node.function("f", failing(TimeoutError("own"), 1), timeout=60)
+    assert codes(await run(own, "x")) == ["STEP_FAILED"]
+    # A thread that goes on does not hold it up.
+    release = threading.Event()
     try:
-        node = Node.function("f", lambda: go_on.wait(20), timeout=0.05)
-        result = await run(workflow_of(node))
-        assert [error.code for error in result.errors] == ["STEP_TIMEOUT"]
+        in_thread = Node.function("f", lambda: release.wait(20), timeout=0.05)
+        assert codes(await run(in_thread)) == ["STEP_TIMEOUT"]
     finally:
-        go_on.set()
+        release.set()
 
 
-async def test_the_whole_run_has_a_timeout() -> None:
+async def test_run_timeout_fails_run_and_keeps_outputs() -> None:
     workflow = workflow_of(
         Node.transform("first", "text"),
         Node.function("hang", anyio.sleep_forever),
@@ -392,47 +413,44 @@ async def test_the_whole_run_has_a_timeout() -> None:
     assert result.get_all_node_outputs() == {"first": "hi"}
 
 
-async def test_cancelling_a_run_cancels_all_that_is_under_way() -> None:
-    stopped: list[int] = []
-
-    async def forever(place: int) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stopped.append(place)
-
-    nodes = [Node.function(f"n{i}", functools.partial(forever, i)) for i in range(3)]
+async def test_run_cancelled_stops_all_nodes() -> None:
+    forever = Forever()
+    workflow = workflow_of(*(Node.function(f"n{i}", forever) for i in range(3)))
     with anyio.move_on_after(0.1):
-        await Executor().run_async(workflow_of(*nodes))
-    assert sorted(stopped) == [0, 1, 2]
+        await Executor().run_async(workflow)
+    assert forever.stopped == 3
 
 
-async def test_a_missing_input_is_an_error_before_anything_runs() -> None:
-    from noukai_sdk.errors import FlowExecutionError
-
-    ran = []
+async def test_missing_input_is_an_error_before_any_node_runs() -> None:
+    calls: list[int] = []
     workflow = workflow_of(
-        Node.function("first", lambda: ran.append(1)),
+        Node.function("first", lambda: calls.append(1)),
         Node.agent("second", "{{parameters.topic}}"),
         edges="first>second",
     )
     with pytest.raises(FlowExecutionError, match="topic") as caught:
         await run(workflow)
     assert caught.value.code == "TEMPLATE_UNRESOLVED"
-    assert ran == []
+    assert calls == []
 
 
-async def test_a_field_that_turns_out_missing_fails_the_node() -> None:
-    workflow = workflow_of(
-        Node.function("make", lambda: {"a": 1}),
-        Node.transform("take", "{{node.make.b}}"),
-        edges="make>take",
-    )
-    result = await run(workflow, retry=3)
-    assert [error.code for error in result.errors] == ["TEMPLATE_UNRESOLVED"]
+@pytest.mark.parametrize(
+    ("node", "code", "message"),
+    [
+        (Node.transform("take", "{{node.make.b}}"), "TEMPLATE_UNRESOLVED", "there is no 'b'"),
+        (Node.transform("take", "text", for_each="{{node.make.a}}"), "NOT_A_LIST", "of type int"),
+    ],
+)
+async def test_output_of_other_shape_than_needed_fails_node(
+    node: Node, code: str, message: str
+) -> None:
+    workflow = workflow_of(Node.function("make", lambda: {"a": 1}), node, edges="make>take")
+    result = await run(workflow)
+    assert codes(result) == [code]
+    assert message in result.errors[0].message
 
 
-async def test_ten_thousand_nodes_run_one_after_the_other() -> None:
+async def test_chain_of_ten_thousand_nodes_runs() -> None:
     async def plus_one(value: int) -> int:
         return value + 1
 

@@ -1,3 +1,5 @@
+"""The loop thread: blocking calls from any thread, streams, stops, interrupts, forks."""
+
 from __future__ import annotations
 
 import os
@@ -27,18 +29,24 @@ async def thread_id() -> int:
     return threading.get_ident()
 
 
-def test_all_calls_run_in_one_thread(loop: LoopThread) -> None:
+async def end_the_loop() -> None:
+    raise SystemExit
+
+
+def test_calls_from_many_threads_run_in_one_thread(loop: LoopThread) -> None:
     assert not loop.is_running
     assert loop.responds(1) is None
     with ThreadPoolExecutor(4) as pool:
         threads = set(pool.map(lambda _: loop.call(thread_id), range(20)))
-    assert len(threads) == 1
+
+    async def main() -> int:
+        return loop.call(thread_id)  # inside a running loop
+
+    assert {anyio.run(main)} == threads
     assert threading.get_ident() not in threads
     assert loop.is_running
     assert loop.responds(10) is True
 
-
-def test_errors_come_out_as_they_are(loop: LoopThread) -> None:
     async def fail() -> None:
         raise KeyError("x")
 
@@ -46,56 +54,52 @@ def test_errors_come_out_as_they_are(loop: LoopThread) -> None:
         loop.call(fail)
 
 
-def test_a_call_inside_itself_is_refused(loop: LoopThread) -> None:
-    async def inside() -> None:
+def test_blocking_call_on_loop_thread_raises(loop: LoopThread) -> None:
+    async def call() -> None:
         loop.call(thread_id)
 
-    with pytest.raises(RuntimeError, match="await the async form"):
-        loop.call(inside)
+    async def stop() -> None:
+        loop.stop()
 
-
-def test_a_call_works_where_a_loop_is_running(loop: LoopThread) -> None:
-    async def main() -> int:
-        return loop.call(thread_id)
-
-    assert anyio.run(main) == loop.call(thread_id)
-
-
-def test_it_starts_again_after_a_stop(loop: LoopThread) -> None:
-    before = loop.call(thread_id)
-    loop.stop()
-    loop.stop()
-    assert not loop.is_running
-    assert before not in [thread.ident for thread in threading.enumerate()]
-    loop.call(thread_id)
+    for function in (call, stop):
+        with pytest.raises(RuntimeError, match="await the async form"):
+            loop.call(function)
     assert loop.is_running
 
 
-def test_what_is_forgotten_starts_anew(loop: LoopThread) -> None:
-    before = loop.call(thread_id)
+def test_call_after_stop_or_fork_starts_new_thread(loop: LoopThread) -> None:
+    first = loop.call(thread_id)
+    loop.stop()
+    loop.stop()
+    assert not loop.is_running
+    assert first not in [thread.ident for thread in threading.enumerate()]
+    second = loop.call(thread_id)
     running = loop._running
     assert running is not None
     loop.forget()
     assert not loop.is_running
-    assert loop.call(thread_id) != before
+    assert loop.call(thread_id) != second
     running.stop()
 
 
-def test_stopping_cancels_what_is_under_way(loop: LoopThread) -> None:
+def test_stop_cancels_calls_and_streams(loop: LoopThread) -> None:
+    items = loop.iterate(numbers([]))
+    assert next(items) == 0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(loop.call, anyio.sleep_forever)
-        wait_until(lambda: loop.is_running, what="the loop is running")
         loop.call(anyio.lowlevel.checkpoint)
         loop.stop()
         with pytest.raises(CancelledError):
             waiting.result(10)
+    with pytest.raises(CancelledError, match="the runtime was shut down"):
+        next(items)
 
 
-def test_a_loop_that_is_held_up_does_not_respond(loop: LoopThread) -> None:
-    go_on = threading.Event()
+def test_loop_that_is_held_up_does_not_respond(loop: LoopThread) -> None:
+    release = threading.Event()
 
     async def block() -> None:
-        go_on.wait(20)
+        release.wait(20)
 
     with ThreadPoolExecutor(1) as pool:
         loop.call(thread_id)
@@ -103,11 +107,11 @@ def test_a_loop_that_is_held_up_does_not_respond(loop: LoopThread) -> None:
         try:
             assert wait_until(lambda: loop.responds(0.05) is False)
         finally:
-            go_on.set()
+            release.set()
         blocked.result(10)
 
 
-def test_calls_wait_for_their_turn(loop: LoopThread) -> None:
+def test_limit_lets_further_calls_wait_but_not_nested_ones(loop: LoopThread) -> None:
     running, most = 0, 0
 
     async def work() -> None:
@@ -121,49 +125,29 @@ def test_calls_wait_for_their_turn(loop: LoopThread) -> None:
     loop.limit(2)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: loop.call(work), range(20)))
-    assert loop.max_calls == 2
-    assert most <= 2
+    assert (loop.max_calls, most) == (2, 2)
 
-
-def test_a_call_out_of_another_one_does_not_wait_for_it(loop: LoopThread) -> None:
     async def outer() -> int:
-        inner = partial(loop.call, thread_id)
         with anyio.fail_after(10):
-            return await anyio.to_thread.run_sync(inner, abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(
+                partial(loop.call, thread_id), abandon_on_cancel=True
+            )
 
     loop.limit(1)
     assert loop.call(outer) == loop.call(thread_id)
 
 
-def test_a_stop_inside_itself_is_refused(loop: LoopThread) -> None:
-    async def inside() -> None:
-        loop.stop()
-
-    with pytest.raises(RuntimeError, match="await the async form"):
-        loop.call(inside)
-    assert loop.is_running
-
-
-def test_a_loop_that_something_has_ended_is_started_again(loop: LoopThread) -> None:
-    async def end() -> None:
-        raise SystemExit
-
-    with pytest.raises(SystemExit):
-        loop.call(end)
-    assert wait_until(lambda: not loop.is_running)
-    assert loop.responds(1) is None
-    loop.call(thread_id)
-    assert loop.is_running
-
-
-def test_a_loop_that_something_has_ended_can_be_stopped(loop: LoopThread) -> None:
-    async def end() -> None:
-        raise SystemExit
-
-    with pytest.raises(SystemExit):
-        loop.call(end)
-    assert wait_until(lambda: not loop.is_running)
-    loop.stop()
+def test_loop_ended_by_system_exit_is_stopped_or_started_again(loop: LoopThread) -> None:
+    for start_again in (True, False):
+        with pytest.raises(SystemExit):
+            loop.call(end_the_loop)
+        assert wait_until(lambda: not loop.is_running)
+        assert loop.responds(1) is None
+        if start_again:
+            loop.call(thread_id)
+            assert loop.is_running
+        else:
+            loop.stop()
 
 
 async def numbers(closed: list[str]) -> AsyncGenerator[int, None]:
@@ -174,7 +158,7 @@ async def numbers(closed: list[str]) -> AsyncGenerator[int, None]:
         closed.append("closed")
 
 
-def test_items_are_iterated_and_the_generator_closed(loop: LoopThread) -> None:
+def test_iterate_yields_items_and_closes_generator(loop: LoopThread) -> None:
     closed: list[str] = []
     assert list(loop.iterate(numbers(closed))) == [0, 1, 2]
     for number in loop.iterate(numbers(closed)):
@@ -183,30 +167,28 @@ def test_items_are_iterated_and_the_generator_closed(loop: LoopThread) -> None:
     assert closed == ["closed", "closed"]
 
 
-def test_a_stop_is_not_the_end_of_a_generator(loop: LoopThread) -> None:
-    items = loop.iterate(numbers([]))
-    assert next(items) == 0
-    loop.stop()
-    with pytest.raises(CancelledError, match="the runtime was shut down"):
-        next(items)
-
-
-def test_a_loop_that_cannot_start_says_so(
-    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(running: object, ready: object) -> None:
-        raise OSError("no loop today")
+def test_loop_that_cannot_start_raises(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(running: object, started: object) -> None:
+        raise OSError("too many open files")
 
     monkeypatch.setattr("noukai_sdk.local.runtime.loop_thread._Running._serve", fail)
-    with pytest.raises(OSError, match="no loop today"):
+    with pytest.raises(OSError, match="too many open files"):
         loop.call(thread_id)
 
 
-def test_an_interrupt_cancels_the_call() -> None:
-    code = """
-import os, signal, threading, anyio
-from noukai_sdk.local.runtime.loop_thread import loop_thread
+def run_code(code: str) -> list[str]:
+    """Run Python code in a process of its own, with ``loop_thread`` imported; return its output."""
+    header = (
+        "import os, signal, threading, warnings, anyio\n"
+        "from noukai_sdk.local.runtime.loop_thread import loop_thread\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", header + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
 
+
+CALL = """
 async def hang():
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
@@ -220,17 +202,7 @@ except KeyboardInterrupt:
     loop_thread.stop()
     print("interrupted")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.split() == ["cancelled", "interrupted"], done.stderr
-
-
-def test_an_interrupt_closes_the_generator() -> None:
-    code = """
-import os, signal, threading, anyio
-from noukai_sdk.local.runtime.loop_thread import loop_thread
-
+STREAM = """
 async def items():
     try:
         yield 1
@@ -248,18 +220,7 @@ except KeyboardInterrupt:
     loop_thread.stop()
     print("interrupted")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.split() == ["closed", "interrupted"], done.stderr
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_starts_a_thread_of_its_own() -> None:
-    code = """
-import os, warnings
-from noukai_sdk.local.runtime.loop_thread import loop_thread
-
+FORK = """
 async def one():
     return 1
 
@@ -270,5 +231,13 @@ if child == 0:
     os._exit(0 if loop_thread.call(one) == 1 else 1)
 print(os.waitpid(child, 0)[1])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "0", done.stderr
+
+
+def test_interrupt_cancels_call_or_closes_generator() -> None:
+    assert run_code(CALL) == ["cancelled", "interrupted"]
+    assert run_code(STREAM) == ["closed", "interrupted"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_starts_its_own_thread() -> None:
+    assert run_code(FORK) == ["0"]

@@ -1,4 +1,4 @@
-"""Functions of users that raise what would end more than themselves: a failed node, and no more."""
+"""Functions of users that raise errors which would end more than the function."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import anyio
 import pytest
 
-from noukai_sdk.local import Executor, Node, Workflow
+from noukai_sdk.local import Executor, Node
 from noukai_sdk.local.runtime.worker_threads import call_function
+from tests.support.engine import workflow_of
+
+pytestmark = pytest.mark.anyio
 
 Raiser = Callable[[Any], Any]
 
 
 class Rare(BaseException):
-    """As pytest's own outcomes are."""
+    """Like pytest's own outcomes: not an Exception."""
 
 
 def raising(error: BaseException) -> Raiser:
@@ -35,84 +38,81 @@ def raising_async(error: BaseException) -> Raiser:
     return function
 
 
-async def waiting_for_a_cancelled_task(value: Any) -> None:
+async def awaiting_cancelled_task(value: Any) -> None:
     task = asyncio.create_task(asyncio.sleep(60))
     await asyncio.sleep(0)
     task.cancel()
     await task
 
 
-def gives_what_exits(value: Any) -> Any:
+def returning_coroutine_that_exits(value: Any) -> Any:
     return raising_async(SystemExit(3))(value)
 
 
 needs_cancelling = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="asyncio does not tell before"
+    sys.version_info < (3, 11), reason="tasks do not count their cancellations before"
 )
-FUNCTIONS = [
-    pytest.param(raising(SystemExit(3)), "SystemExit: 3", id="exit"),
-    pytest.param(raising(KeyboardInterrupt()), "KeyboardInterrupt", id="interrupt"),
-    pytest.param(raising(asyncio.CancelledError()), "CancelledError", id="cancel"),
-    pytest.param(raising(GeneratorExit()), "GeneratorExit", id="generator"),
-    pytest.param(raising(Rare("r")), "Rare: r", id="rare"),
-    pytest.param(raising_async(SystemExit(3)), "SystemExit: 3", id="async exit"),
-    pytest.param(raising_async(KeyboardInterrupt()), "KeyboardInterrupt", id="async interrupt"),
-    pytest.param(gives_what_exits, "SystemExit: 3", id="awaitable exit"),
-    pytest.param(
-        raising_async(asyncio.CancelledError()),
-        "CancelledError",
-        id="async cancel",
-        marks=needs_cancelling,
-    ),
-    pytest.param(
-        waiting_for_a_cancelled_task, "CancelledError", id="other cancel", marks=needs_cancelling
-    ),
-]
 
 
-def workflow_of(node: Node) -> Workflow:
-    workflow = Workflow("W")
-    workflow.add_node(node)
-    return workflow
-
-
-@pytest.mark.parametrize(("function", "told"), FUNCTIONS)
-def test_it_is_a_failed_node_and_the_loop_goes_on(function: Raiser, told: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        pytest.param(raising(SystemExit(3)), "SystemExit: 3", id="exit"),
+        pytest.param(raising(KeyboardInterrupt()), "KeyboardInterrupt", id="interrupt"),
+        pytest.param(raising(asyncio.CancelledError()), "CancelledError", id="cancel"),
+        pytest.param(raising(GeneratorExit()), "GeneratorExit", id="generator"),
+        pytest.param(raising(Rare("r")), "Rare: r", id="rare"),
+        pytest.param(raising_async(SystemExit(3)), "SystemExit: 3", id="async exit"),
+        pytest.param(raising_async(KeyboardInterrupt()), "KeyboardInterrupt", id="async interrupt"),
+        pytest.param(returning_coroutine_that_exits, "SystemExit: 3", id="awaitable exit"),
+        pytest.param(
+            raising_async(asyncio.CancelledError()),
+            "CancelledError",
+            id="async cancel",
+            marks=needs_cancelling,
+        ),
+        pytest.param(
+            awaiting_cancelled_task, "CancelledError", id="other cancel", marks=needs_cancelling
+        ),
+    ],
+)
+def test_function_that_raises_any_error_fails_its_node_or_tool(
+    function: Raiser, error: str
+) -> None:
     executor = Executor()
     workflow = workflow_of(Node.function("F", function))
-    whole = f"F: STEP_FAILED: step 'F' failed: RuntimeError: the function raised {told}"
     result = executor.execute(workflow, "x")
-    assert [str(error) for error in result.errors] == [whole]
+    message = f"F: STEP_FAILED: step 'F' failed: RuntimeError: the function raised {error}"
+    assert [str(node_error) for node_error in result.errors] == [message]
     assert isinstance(result.errors[0].error.__cause__, BaseException)
     stream = executor.execute_streaming(workflow, "x")
     assert [event.type for event in stream][-1] == "step_error"
-    assert executor.execute(workflow_of(Node.transform("T", "uppercase")), "x").result == "X"
+    # As a tool, the model reads the error.
+    result = executor.execute(workflow_of(Node.agent("A", tools=[function])), "x")
+    assert f"RuntimeError: the function raised {error}" in result.result
 
 
-@pytest.mark.parametrize(("function", "told"), FUNCTIONS)
-def test_as_a_tool_it_is_told_to_the_model(function: Raiser, told: str) -> None:
-    result = Executor().execute(workflow_of(Node.agent("A", tools=[function])), "x")
-    assert f"RuntimeError: the function raised {told}" in result.result
-
-
-async def test_a_real_cancellation_stays_one() -> None:
-    begun = anyio.Event()
+async def test_function_of_cancelled_task_is_cancelled() -> None:
+    started = anyio.Event()
 
     async def wait() -> None:
-        begun.set()
+        started.set()
         await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(call_function, wait, is_async=True))
         with anyio.fail_after(10):
-            await begun.wait()
+            await started.wait()
         tasks.cancel_scope.cancel()
     assert tasks.cancel_scope.cancelled_caught
 
 
-async def test_an_interrupt_of_the_main_thread_is_the_programs() -> None:
+async def test_interrupt_in_main_thread_ends_program() -> None:
     with pytest.raises(KeyboardInterrupt):
         await call_function(partial(raising_async(KeyboardInterrupt()), None), is_async=True)
 
 
-pytestmark = pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_cancelled_error_of_asyncio_on_trio_is_an_error_of_the_function() -> None:
+    with pytest.raises(RuntimeError, match="raised CancelledError"):
+        await call_function(partial(raising_async(asyncio.CancelledError()), None), is_async=True)
