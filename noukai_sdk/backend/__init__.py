@@ -1,4 +1,4 @@
 """The local Noukai service: the wire contract over flows that run in this process.
 
-Start reading at ``app.py``; the life of one run is in ``runs.py``. ``noukai dev`` serves it.
+Start reading at ``app.py``; ``runs.py`` has the life of a run. ``noukai dev`` serves the app.
 """

@@ -1,4 +1,4 @@
-"""Puts the backend together: ``create_app(settings)`` is an ASGI app for any server."""
+"""Create the backend: ``create_app(settings)`` returns an ASGI app for any server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from . import errors
-from .channels import Channels
+from .live_trace import Channels
 from .model_usage import Stats
 from .routes import flows, runs, sessions, status
-from .service import running
+from .service import open_service
 from .settings import Settings
 
 BASE = "/api/v1"
@@ -22,17 +22,17 @@ BASE = "/api/v1"
 def create_app(
     settings: Settings, *, open_model: Callable[[str], ChatModel] | None = None
 ) -> FastAPI:
-    """The backend as an ASGI app.
+    """Return the backend as an ASGI app.
 
     Args:
-        settings: Where its database and flows are, who may call, and the limits.
-        open_model: Gives the model of a spec such as ``"offline"``; by default
+        settings: The database, the flows, the API keys and the limits.
+        open_model: Opens the model of a spec such as ``"offline"``; by default
             ``noukai_sdk.local.llm.providers.open_model``.
 
     Returns:
-        The app. Its lifespan opens the database, brings the tables up to date and closes everything;
-        ``app.state.channels.close()`` ends the live traces before that, so that a server which waits
-        for its open connections can stop. ``app.state.catalog`` has the flows.
+        The app. Its lifespan opens the database, migrates the tables and closes everything.
+        Call ``app.state.channels.close()`` before the server waits for open connections: it ends the
+        live traces. ``app.state.catalog`` has the flows.
 
     Example:
         >>> app = create_app(Settings(database="noukai.db"))
@@ -43,7 +43,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, catalog, channels, stats, open_model) as service:
+        async with open_service(settings, catalog, channels, stats, open_model) as service:
             app.state.service = service
             yield
 
@@ -51,7 +51,7 @@ def create_app(
         title="Noukai, local",
         lifespan=lifespan,
         redirect_slashes=False,
-        # Bodies are checked by hand, for the contract's error codes: a schema page would be empty.
+        # Bodies are checked in bodies.py, for the contract's error codes: a schema page would be empty.
         openapi_url=None,
     )
     app.state.catalog = catalog

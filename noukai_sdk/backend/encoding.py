@@ -1,33 +1,65 @@
-"""JSON out."""
+"""JSON and timestamps, as the database stores them and clients receive them."""
 
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
 
 def encode(value: Any) -> bytes:
-    """``value`` as JSON. What JSON has no word for (NaN, half a surrogate pair) is replaced."""
+    """Return ``value`` as JSON. NaN becomes null, and half of a surrogate pair becomes ``?``."""
     try:
         return to_json(value, inf_nan_mode="null")
     except (PydanticSerializationError, UnicodeError):
-        # A model can write half a surrogate pair into a JSON output; UTF-8 cannot hold it.
+        # A model can write half of a surrogate pair into its output; UTF-8 cannot represent it.
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def stored(value: Any) -> str | None:
-    """``value`` as a JSON column holds it; None stays None."""
+def to_column(value: Any) -> str | None:
+    """Return ``value`` as the text of a JSON column, or None for None."""
     return None if value is None else encode(value).decode()
 
 
-def loaded(text: str | None) -> Any:
-    """The value of a JSON column."""
+def from_column(text: str | None) -> Any:
+    """Return the value of a JSON column."""
     if text is None:
         return None
     try:
         return from_json(text)
     except ValueError:
-        # It is more deeply nested than the quick parser goes: a step can give such an output.
+        # The output of a step can be nested deeper than the fast parser accepts.
         return json.loads(text)
+
+
+class Clock:
+    """A strictly increasing clock: UTC in microseconds since 1970.
+
+    Executions are ordered by these times, so no two of them may be equal, and setting the system
+    clock back must not reverse their order.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def now(self) -> int:
+        """Return the time in microseconds since 1970, later than every time returned before."""
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        return self._last
+
+
+def iso(microseconds: int | None) -> str | None:
+    """Format a time of :class:`Clock` as ISO 8601 with all six digits, or return None for None.
+
+    Example:
+        >>> iso(1_000_001)
+        '1970-01-01T00:00:01.000001+00:00'
+    """
+    if microseconds is None:
+        return None
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")

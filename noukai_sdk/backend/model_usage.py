@@ -1,4 +1,4 @@
-"""The models that the runs use, and how often they are called."""
+"""Count how often runs call models: this shows that a replay calls none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Stats:
     """Counters since the backend was started.
 
     Attributes:
-        model_calls: Turns that were asked of a model.
-        executions: Runs that were begun.
+        model_calls: Turns requested from models.
+        executions: Runs begun.
     """
 
     model_calls: int = 0
@@ -23,22 +23,22 @@ class Stats:
 
 
 class CountedModels:
-    """A pool of models whose calls are counted: shows that a replay makes none."""
+    """A pool of models whose calls are counted."""
 
     def __init__(self, pool: ModelPool, stats: Stats) -> None:
         self._pool = pool
         self._stats = stats
 
     def get(self, spec: str) -> ChatModel:
-        """The model of this spec. Raises as the pool does."""
-        return _Counted(self._pool.get(spec), self._stats)
+        """Return the model of this spec. Raises as the pool does."""
+        return _CountedModel(self._pool.get(spec), self._stats)
 
     async def aclose(self) -> None:
         """Close every model."""
         await self._pool.aclose()
 
 
-class _Counted:
+class _CountedModel:
     """A model whose turns are counted."""
 
     def __init__(self, model: ChatModel, stats: Stats) -> None:

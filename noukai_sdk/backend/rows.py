@@ -1,4 +1,4 @@
-"""A run as rows of the database, and back."""
+"""Convert runs to database rows and back."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ from typing import Any
 
 from ..local.engine.state import RunState
 from ..local.workflow.plan import Flow
-from .capture import keeps_snapshots, keeps_steps, kept, kept_events
-from .encoding import loaded, stored
-from .run import Run
-from .run_log import RunLog, StepRecord
+from .capture import captured, captured_events, keeps_snapshots, keeps_steps
+from .encoding import from_column, to_column
+from .run import Run, RunLog, StepRecord
 from .store.writer import Changes
 
-Row = dict[str, Any]
+
+def changes_of(run: Run, now: int) -> Changes:
+    """Return the rows to write for ``run``: its current row, and what its log has not stored yet."""
+    mode = run.flow.capture_mode
+    first, events, steps = run.log.take()
+    kept = captured_events(mode, events)
+    return Changes(
+        [_execution_row(run, now)],
+        [step_row(run.id, mode, step) for step in steps] if keeps_steps(mode) else [],
+        [{"execution_id": run.id, "first": first, "body": to_column(kept)}] if kept else [],
+    )
 
 
-def execution_row(run: Run, now: int) -> Row:
-    """The run's row in ``executions`` as it is now."""
+def _execution_row(run: Run, now: int) -> dict[str, Any]:
     flow, mode = run.flow, run.flow.capture_mode
-    # A job's outcome must reach its poll in every mode; the session view hides it again.
-    result = run.result if run.trigger == "job" else kept(mode, run.result)
-    error = kept(mode, run.error) if keeps_snapshots(mode) else run.error
+    # A job's result must reach its poll in every mode; the session view hides it again.
+    result = run.result if run.trigger == "job" else captured(mode, run.result)
+    error = captured(mode, run.error) if keeps_snapshots(mode) else run.error
+    state = {
+        # Not copied: it is encoded at once.
+        "run": vars(run.state),
+        "log": run.log.position(),
+        "pause": run.pause,
+        "request": run.request,
+        "toolRounds": run.tool_rounds,
+        "stepIds": [step.id for step in flow.steps],
+    }
     return {
         "id": run.id,
         "org": flow.org,
@@ -38,41 +55,18 @@ def execution_row(run: Run, now: int) -> Row:
         "completed_at": run.completed_at,
         "updated_at": now,
         "error_at_step": run.error_at_step,
-        "request": stored(kept(mode, run.request)),
-        "tool_rounds": stored(kept(mode, run.tool_rounds)),
-        "result": stored(result),
-        "error": stored(error),
-        "state": None if run.has_ended else stored(_state(run)),
+        "request": to_column(captured(mode, run.request)),
+        "tool_rounds": to_column(captured(mode, run.tool_rounds)),
+        "result": to_column(result),
+        "error": to_column(error),
+        "state": None if run.has_ended else to_column(state),
     }
 
 
-def _state(run: Run) -> Row:
-    return {
-        # Not copied: it becomes text at once.
-        "run": vars(run.state),
-        "log": run.log.position(),
-        "pause": run.pause,
-        "request": run.request,
-        "toolRounds": run.tool_rounds,
-        "stepIds": [step.id for step in run.flow.steps],
-    }
-
-
-def new_rows(run: Run) -> tuple[list[Row], list[Row]]:
-    """What the run has ready to be added to ``steps`` and ``events``. Each is given once."""
-    mode = run.flow.capture_mode
-    first, events, steps = run.log.take()
-    kept_ones = kept_events(mode, events)
-    body = [{"execution_id": run.id, "first": first, "body": stored(kept_ones)}]
-    return (
-        [step_row(run.id, mode, step) for step in steps] if keeps_steps(mode) else [],
-        body if kept_ones else [],
-    )
-
-
-def step_row(execution_id: str, mode: str, step: StepRecord) -> Row:
-    """One attempt of a step, as its row in ``steps``."""
-    given, made = stored(kept(mode, step.input)), stored(kept(mode, step.output))
+def step_row(execution_id: str, mode: str, step: StepRecord) -> dict[str, Any]:
+    """Return the row of one attempt of a step."""
+    input_text = to_column(captured(mode, step.input))
+    output_text = to_column(captured(mode, step.output))
     sized = keeps_snapshots(mode)
     return {
         "execution_id": execution_id,
@@ -85,53 +79,31 @@ def step_row(execution_id: str, mode: str, step: StepRecord) -> Row:
         "completed_at": step.completed_at,
         "duration_ms": step.duration_ms,
         "model_used": step.model_used,
-        "tokens": stored(step.tokens),
+        "tokens": to_column(step.tokens),
         "cost_usd": step.cost_usd,
-        "input": given,
-        "output": made,
-        "error": stored(kept(mode, step.error)),
-        "input_size": len(given.encode()) if sized and given else None,
-        "output_size": len(made.encode()) if sized and made else None,
+        "input": input_text,
+        "output": output_text,
+        "error": to_column(captured(mode, step.error)),
+        "input_size": len(input_text.encode()) if sized and input_text else None,
+        "output_size": len(output_text.encode()) if sized and output_text else None,
         "truncated": False,
     }
 
 
 def step_ids(row: Mapping[str, Any]) -> list[str]:
-    """The ids of the flow's steps when the run of this row began."""
-    return list(loaded(row["state"])["stepIds"])
+    """Return the ids of the flow's steps when this row's run began."""
+    return list(from_column(row["state"])["stepIds"])
 
 
-def open_steps(row: Mapping[str, Any]) -> list[StepRecord]:
-    """The steps that the run of this row is in the middle of."""
-    return list(_log(row).open_steps.values())
-
-
-def _log(row: Mapping[str, Any]) -> RunLog:
-    state = loaded(row["state"])
+def log_from(row: Mapping[str, Any]) -> RunLog:
+    """Return the log of this row's run, as far as it is needed to continue: empty if it has ended."""
+    state = from_column(row["state"])
     return RunLog.at(state["log"]) if state else RunLog()
 
 
-def cut_off(row: Mapping[str, Any], status: str, error: dict[str, Any], now: int) -> Changes:
-    """The run of this row as it ends with nobody driving it, its steps in progress with it."""
-    mode = row["capture_mode"]
-    log = _log(row)
-    error_at_step = log.interrupt(error, now, waiting=True)
-    steps = [step_row(row["id"], mode, step) for step in log.take()[2]] if keeps_steps(mode) else []
-    ended = {
-        **row,
-        "status": status,
-        "completed_at": now,
-        "updated_at": now,
-        "error_at_step": error_at_step,
-        "error": stored(error),
-        "state": None,
-    }
-    return Changes([ended], steps)
-
-
 def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
-    """The unfinished run of this row, as it was when it was stored."""
-    state = loaded(row["state"])
+    """Return the unfinished run of this row, in the state in which it was stored."""
+    state = from_column(row["state"])
     return Run(
         id=row["id"],
         flow=flow,
@@ -146,3 +118,21 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         tool_rounds=state["toolRounds"],
         log=RunLog.at(state["log"]),
     )
+
+
+def ended_changes(row: Mapping[str, Any], status: str, error: dict[str, Any], now: int) -> Changes:
+    """Return the rows that end this row's run, and its steps in progress, from outside."""
+    mode = row["capture_mode"]
+    log = log_from(row)
+    error_at_step = log.interrupt(error, now, waiting=True)
+    steps = log.take()[2] if keeps_steps(mode) else []
+    ended = {
+        **row,
+        "status": status,
+        "completed_at": now,
+        "updated_at": now,
+        "error_at_step": error_at_step,
+        "error": to_column(error),
+        "state": None,
+    }
+    return Changes([ended], [step_row(row["id"], mode, step) for step in steps])

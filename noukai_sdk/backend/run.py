@@ -1,4 +1,4 @@
-"""One run of a flow: what it was asked, where it stands and how it ended. No I/O."""
+"""One run of a flow: its request, its state, and the log of its events and steps. No I/O."""
 
 from __future__ import annotations
 
@@ -8,29 +8,211 @@ from typing import Any, Literal
 
 from ..local.engine.state import RunState
 from ..local.workflow.plan import Flow
-from ..models.events import FlowCompleted, StepFailed, StepPaused, StreamEvent, ToolCallsRequired
+from ..models.events import (
+    FlowCompleted,
+    StepCompleted,
+    StepFailed,
+    StepInput,
+    StepOutput,
+    StepPaused,
+    StepStarted,
+    StreamEvent,
+    ToolCallsRequired,
+)
 from .capture import Event
-from .run_log import RunLog
 
 Trigger = Literal["execute", "step", "job"]
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
-_CUT_OFF = {"code": "CANCELLED", "message": "the run stopped before this step had ended"}
+_STOPPED = {"code": "CANCELLED", "message": "the run stopped before this step had ended"}
+# These fields are sent even if they are null; any other null field is left out.
+_REQUIRED = {"inputData", "outputData", "output", "result"}
+
+
+def to_wire(event: StreamEvent) -> Event:
+    """Return the event in wire form, ``eventType`` first."""
+    fields = event.model_dump(by_alias=True)
+    return {name: v for name, v in fields.items() if v is not None or name in _REQUIRED}
+
+
+@dataclass
+class StepRecord:
+    """One attempt of a step, or of one item of a step that loops. Times are microseconds since 1970.
+
+    Attributes:
+        loop_index: The item's index in the list; None for the step as a whole.
+        waits: The step is paused for tools; the same attempt continues with their results.
+        first_chunk: The number of the event with the first chunk of an output that is still growing.
+    """
+
+    number: int
+    step_id: str
+    attempt: int
+    started_at: int
+    status: str = "running"
+    loop_index: int | None = None
+    completed_at: int | None = None
+    duration_ms: float | None = None
+    model_used: str | None = None
+    tokens: dict[str, Any] | None = None
+    cost_usd: str | None = None
+    input: Any = None
+    output: Any = None
+    error: dict[str, Any] | None = None
+    waits: bool = False
+    first_chunk: int | None = None
+
+
+@dataclass
+class RunLog:
+    """The events and steps of a run, and which of them are not stored yet.
+
+    ``events`` and ``steps`` hold those that :meth:`take` has not returned yet. The numbers count from
+    the start of the run, in whichever process it began. ``open_steps`` is keyed by the step's id and,
+    for an item of a loop, its index.
+    """
+
+    next_event: int = 0
+    next_step: int = 0
+    open_steps: dict[tuple[str, int | None], StepRecord] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+
+    def record(self, event: StreamEvent, now: int) -> Event:
+        """Append an event, update the step it belongs to, and return the event in wire form."""
+        wire_event = to_wire(event)
+        number = self.next_event
+        self.events.append(wire_event)
+        self.next_event += 1
+        if isinstance(event, StepStarted):
+            self._start_step(event.step_id, now)
+            return wire_event
+        if not isinstance(
+            event, StepInput | StepOutput | StepCompleted | StepFailed | ToolCallsRequired
+        ):
+            return wire_event
+        step = self._find_step(event.step_id, getattr(event, "loop_index", None), now)
+        if isinstance(event, StepOutput):
+            if step.first_chunk is None:
+                step.first_chunk = number
+            return wire_event
+        step.first_chunk = None
+        if isinstance(event, StepInput):
+            step.input = wire_event["inputData"]
+            if isinstance(step.input, dict):
+                step.model_used = step.input.get("model")
+        elif isinstance(event, StepCompleted):
+            step.output = wire_event["output"]
+            step.tokens = wire_event.get("tokens")
+            step.cost_usd = event.cost_usd
+            self._close_step(step, "skipped" if wire_event.get("skipped") else "completed", now)
+        elif isinstance(event, StepFailed):
+            step.error = wire_event.get("error")
+            self._close_step(step, "failed", now)
+        else:
+            step.waits = True
+        return wire_event
+
+    def _start_step(self, step_id: str, now: int) -> StepRecord:
+        before = self.open_steps.get((step_id, None))
+        if before is not None and before.waits:
+            before.waits = False
+            return before
+        if before is not None:
+            self._close_step(before, "failed", now)
+        return self._open_step(step_id, None, 1 if before is None else before.attempt + 1, now)
+
+    def _find_step(self, step_id: str, loop_index: int | None, now: int) -> StepRecord:
+        # A skipped step completes without having started.
+        step = self.open_steps.get((step_id, None)) or self._start_step(step_id, now)
+        if loop_index is None:
+            return step
+        item = self.open_steps.get((step_id, loop_index))
+        return item or self._open_step(step_id, loop_index, step.attempt, now)
+
+    def _open_step(
+        self, step_id: str, loop_index: int | None, attempt: int, now: int
+    ) -> StepRecord:
+        step = StepRecord(self.next_step, step_id, attempt, now, loop_index=loop_index)
+        self.open_steps[step_id, loop_index] = step
+        self.next_step += 1
+        return step
+
+    def _close_step(self, step: StepRecord, status: str, now: int) -> None:
+        """Close the attempt and those of its items."""
+        for item in [s for s in self.open_steps.values() if s.step_id == step.step_id]:
+            if item.loop_index is not None and status == "completed":
+                item.output = step.output[item.loop_index]
+            item.status = status
+            item.completed_at = now
+            item.duration_ms = (now - item.started_at) / 1000
+            item.error = step.error
+            self.steps.append(item)
+            del self.open_steps[item.step_id, item.loop_index]
+
+    def interrupt(self, error: dict[str, Any], now: int, *, waiting: bool = False) -> str | None:
+        """Fail the steps in progress, except those that wait for tools.
+
+        Args:
+            error: The error of the failed steps.
+            now: Microseconds since 1970.
+            waiting: Fail the steps that wait for tools, too.
+
+        Returns:
+            The id of the first failed step, None if no step was in progress.
+        """
+        running = [step for step in self.open_steps.values() if waiting or not step.waits]
+        interrupted = [step for step in running if step.loop_index is None]
+        for step in interrupted:
+            step.error = error
+            self._close_step(step, "failed", now)
+        return interrupted[0].step_id if interrupted else None
+
+    def take(self) -> tuple[int, list[Event], list[StepRecord]]:
+        """Return what can be stored, once: the first event's number, the events, the closed steps.
+
+        Events from the first chunk of a growing output on stay: its chunks are masked as one text.
+        """
+        growing = [s.first_chunk for s in self.open_steps.values() if s.first_chunk is not None]
+        first = self.next_event - len(self.events)
+        ready = min(growing, default=self.next_event) - first
+        events, self.events = self.events[:ready], self.events[ready:]
+        steps, self.steps = self.steps, []
+        return first, events, steps
+
+    def pending(self) -> list[tuple[int, Event]]:
+        """Return the events that :meth:`take` has not returned yet, with their numbers."""
+        return list(enumerate(self.events, start=self.next_event - len(self.events)))
+
+    def position(self) -> dict[str, Any]:
+        """Return the state from which another process can continue this log, as JSON values."""
+        return {
+            "nextEvent": self.next_event,
+            "nextStep": self.next_step,
+            "openSteps": [vars(step) for step in self.open_steps.values()],
+        }
+
+    @classmethod
+    def at(cls, position: dict[str, Any]) -> RunLog:
+        """Return the log that continues from :meth:`position`."""
+        steps = [StepRecord(**step) for step in position["openSteps"]]
+        open_steps = {(step.step_id, step.loop_index): step for step in steps}
+        return cls(position["nextEvent"], position["nextStep"], open_steps)
 
 
 @dataclass
 class Run:
-    """A run, from its first call to its end, through every pause.
+    """A run, from its first call through every pause to its end.
 
     Attributes:
-        version: As the call asked for it; None for the draft.
+        version: The version that the call asked for; None for the draft.
         request: The body of the first call, without null fields and cursor.
         started_at, completed_at: Microseconds since 1970.
-        status: ``"paused"`` is ours: it waits for tool results or for the next step call.
-        pause: The event of the tool pause that it waits in, None outside of one.
-        tool_rounds: Each tool pause with the results that came back.
+        status: ``"paused"`` is internal: the run waits for tool results or for the next step call.
+        pause: The event of the tool pause that the run waits in; None outside of one.
+        tool_rounds: Each tool pause with the results that followed it.
     """
 
     id: str
@@ -52,35 +234,35 @@ class Run:
 
     @cached_property
     def flow_id(self) -> str:
-        """The flow's id."""
+        """Return the flow's id."""
         return self.flow.flow_id
 
     @property
     def has_ended(self) -> bool:
-        """True once nothing more can happen."""
+        """Return True if the run has completed, failed or been cancelled."""
         return self.status in ENDED
 
-    def note(self, event: StreamEvent, now: int) -> Event:
-        """Take in what has happened; gives the event in wire form."""
-        noted = self.log.note(event, now)
+    def record(self, event: StreamEvent, now: int) -> Event:
+        """Update the run by an event, and return the event in wire form."""
+        wire_event = self.log.record(event, now)
         if isinstance(event, FlowCompleted):
-            self.result = noted["result"]
+            self.result = wire_event["result"]
             self._end("completed", now)
         elif isinstance(event, StepFailed):
-            self.error = noted.get("error", {})
+            self.error = wire_event.get("error", {})
             self.error_at_step = event.step_id
-            self.log.interrupt(_CUT_OFF, now)
+            self.log.interrupt(_STOPPED, now)
             self._end("failed", now)
         elif isinstance(event, ToolCallsRequired):
-            self.status, self.pause = "paused", noted
-            self.log.interrupt(_CUT_OFF, now)
+            self.status, self.pause = "paused", wire_event
+            self.log.interrupt(_STOPPED, now)
             self.tool_rounds.append({"paused": self.paused_body(), "toolResults": None})
         elif isinstance(event, StepPaused):
             self.status = "paused"
-        return noted
+        return wire_event
 
-    def go_on(self, results: list[dict[str, Any]] | None) -> None:
-        """Leave a pause, with the tools' results where it waited for some."""
+    def resume(self, results: list[dict[str, Any]] | None) -> None:
+        """Leave a pause, with the tool results if the run waited for some."""
         self.status = "running"
         if self.pause is not None and results is not None:
             self.tool_rounds[-1]["toolResults"] = results
@@ -88,7 +270,7 @@ class Run:
         self.pause = None
 
     def stop(self, status: Literal["failed", "cancelled"], message: str, now: int) -> None:
-        """End the run from outside, in the middle of whatever it does."""
+        """End the run from outside, in the middle of its steps."""
         error = {
             "code": "INTERNAL_ERROR" if status == "failed" else "CANCELLED",
             "message": message,
@@ -103,7 +285,7 @@ class Run:
         self.pause = None
 
     def paused_body(self) -> dict[str, Any]:
-        """The answer of ``POST execute`` for a tool pause, as docs/wire.md has it."""
+        """Return the response of ``POST execute`` for a tool pause, as docs/wire.md defines it."""
         pause = self.pause or {}
         return {
             "status": "tool_calls_required",

@@ -1,7 +1,7 @@
-"""The life of runs: begun, driven event by event, paused, gone on with, ended.
+"""Start, drive, pause, resume and end runs.
 
-A run lives in memory only while a call drives it. Whenever it stops, at its end or in a pause, it is
-on disk before the caller hears of it: the next call may come at once, and to another process.
+A run is in memory only while a call drives it. When it pauses or ends, it is on disk before the caller
+is told: the next call may come at once, and to another process.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Literal
 
 from ..local.engine.runner import check_run, run_steps
@@ -19,15 +19,13 @@ from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
 from .bodies import Body
 from .capture import Event
-from .channels import Channels
-from .clock import Clock
+from .encoding import Clock
+from .live_trace import Channels, NumberedEvent
 from .model_usage import CountedModels, Stats
-from .preconditions import check_fresh
-from .resuming import already_running, resumed, unknown_run
-from .rows import execution_row, new_rows
+from .preconditions import check_first_call
+from .resuming import already_running, resumed_run, unknown_run
 from .run import Run, Trigger
 from .store.store import Store
-from .store.writer import Changes
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -35,10 +33,10 @@ INTERRUPTED = "the backend was stopped while this run was in progress"
 
 
 class Runs:
-    """Every run that is in progress.
+    """The runs in progress in this process.
 
-    A job that was pending or running when the backend stopped is marked failed, not run again: nobody
-    can tell how much of it was paid for already. So is any other run that was cut off like that.
+    Runs in progress are marked failed when the backend stops or starts again, because we cannot know
+    how far they got. They are not run again: some of their model calls may have been paid for.
     """
 
     def __init__(
@@ -49,6 +47,7 @@ class Runs:
         self._channels = channels
         self._clock = clock
         self._stats = stats
+        # None reserves the id of a run that is being read from the store.
         self._active: dict[str, Run | None] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
@@ -62,19 +61,34 @@ class Runs:
         session_id: str | None,
         started_at: int,
     ) -> Run:
-        """Start a run for a first call; refuses one that cannot start."""
-        check_fresh(flow, body.call, trigger)
-        self._store.require_working()
-        name = str(uuid.uuid4())
+        """Begin a run for a first call.
+
+        Raises:
+            RequestError: The call cannot start a run.
+        """
+        call = body.call
+        check_first_call(flow, call, trigger)
+        self._store.raise_if_unavailable()
+        execution_id = str(uuid.uuid4())
         run = Run(
-            id=name,
+            id=execution_id,
             flow=flow,
             version=version,
             session_id=session_id,
             trigger=trigger,
             started_at=started_at,
-            request=body.fresh,
-            state=_first_state(name, body),
+            request=body.request,
+            state=RunState(
+                execution_id=execution_id,
+                message=call.message,
+                messages=call.messages,
+                parameters=call.parameters or {},
+                attachments=call.attachments or [],
+                block_overrides=call.block_overrides or {},
+                input_overrides=call.input_overrides or {},
+                tools=call.tools,
+                tool_choice=call.tool_choice,
+            ),
             status="pending" if trigger == "job" else "running",
         )
         check_run(flow, run.state)
@@ -83,76 +97,60 @@ class Runs:
         self._store.save(run)
         return run
 
-    async def go_on(self, flow: Flow, version: int | None, body: Body, *, trigger: Trigger) -> Run:
-        """Take up a paused run again; refuses a call that does not fit where it stands."""
-        name = body.call.execution_id or ""
-        if name in self._active:
-            driven = self._active[name]
-            other = driven is not None and str(driven.flow) != str(flow)
-            raise unknown_run(flow, name) if other else already_running(name)
-        self._store.require_working()
-        # Taken before the row is read: of two calls at once, the second must find it taken.
-        self._active[name] = None
+    async def resume(self, flow: Flow, version: int | None, body: Body, trigger: Trigger) -> Run:
+        """Resume a paused run.
+
+        Raises:
+            RequestError: The call does not fit the run's position.
+        """
+        execution_id = body.call.execution_id or ""
+        if execution_id in self._active:
+            active = self._active[execution_id]
+            if active is not None and str(active.flow) != str(flow):
+                raise unknown_run(flow, execution_id)
+            raise already_running(execution_id)
+        self._store.raise_if_unavailable()
+        # Reserved before the row is read: of two calls at once, the second must find it active.
+        self._active[execution_id] = None
         try:
-            row = await self._store.execution(name)
-            run, results = resumed(row, flow, version, body.call, trigger)
-            run.go_on(results)
+            row = await self._store.execution(execution_id)
+            run, results = resumed_run(row, flow, version, body.call, trigger)
+            run.resume(results)
             check_run(flow, run.state)
         except BaseException:
-            del self._active[name]
+            del self._active[execution_id]
             raise
-        self._active[name] = run
+        self._active[execution_id] = run
         self._store.save(run)
         return run
 
     async def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
-        """Drive the run on; gives its events until it ends or pauses.
+        """Execute the run, and yield its events until it ends or pauses.
 
         Args:
-            run: From :meth:`begin` or :meth:`go_on`.
-            max_steps: Pause after so many completed steps.
+            run: From :meth:`begin` or :meth:`resume`.
+            max_steps: Pause after this number of completed steps.
         """
-        with self._held(run):
-            async with aclosing(self._happenings(run, max_steps)) as events:
-                async for event in events:
-                    yield await self._record(run, event)
-
-    async def _happenings(
-        self, run: Run, max_steps: int | None
-    ) -> AsyncGenerator[StreamEvent, None]:
-        if run.log.next_event == 0:
-            yield RunStarted(
-                run_id=run.id,
-                execution_id=run.id,
-                flow_id=run.flow_id,
-                step_count=len(run.flow.steps),
-            )
-        last: StreamEvent | None = None
-        steps = run_steps(run.flow, run.state, models=self._models, max_steps=max_steps)
-        async with aclosing(steps) as events:
-            async for last in events:
-                yield last
-        if isinstance(last, StepCompleted):
-            yield StepPaused(step_id=last.step_id, step_index=last.step_index, execution_id=run.id)
-
-    async def _record(self, run: Run, event: StreamEvent) -> Event:
-        number = run.log.next_event
-        noted = run.note(event, self._clock.now())
-        if run.status != "running":
-            await self._store.save(run).committed()
-            self._active.pop(run.id, None)
-        elif isinstance(event, StepCompleted):
-            self._store.save(run)
-        self._channels.publish(run.id, number, noted)
-        if run.has_ended:
-            self._channels.end(run.id)
-        return noted
-
-    @contextmanager
-    def _held(self, run: Run) -> Iterator[None]:
         run.status = "running"
         try:
-            yield
+            if run.log.next_event == 0:
+                started = RunStarted(
+                    run_id=run.id,
+                    execution_id=run.id,
+                    flow_id=run.flow_id,
+                    step_count=len(run.flow.steps),
+                )
+                yield await self._record(run, started)
+            last: StreamEvent | None = None
+            steps = run_steps(run.flow, run.state, models=self._models, max_steps=max_steps)
+            async with aclosing(steps) as events:
+                async for last in events:
+                    yield await self._record(run, last)
+            if isinstance(last, StepCompleted):
+                paused = StepPaused(
+                    step_id=last.step_id, step_index=last.step_index, execution_id=run.id
+                )
+                yield await self._record(run, paused)
         except Exception:
             logger.exception("run %s failed", run.id)
             self._stop(run, "failed", "the backend failed; its log says why")
@@ -160,8 +158,21 @@ class Runs:
         finally:
             self.release(run)
 
+    async def _record(self, run: Run, event: StreamEvent) -> Event:
+        number = run.log.next_event
+        wire_event = run.record(event, self._clock.now())
+        if run.status != "running":
+            await self._store.save(run).committed()
+            self._active.pop(run.id, None)
+        elif isinstance(event, StepCompleted):
+            self._store.save(run)
+        self._channels.publish(run.id, number, wire_event)
+        if run.has_ended:
+            self._channels.end(run.id)
+        return wire_event
+
     def release(self, run: Run) -> None:
-        """Nobody drives the run any more. One that is still in progress ends here."""
+        """Stop driving the run. If it is still in progress, it ends here."""
         if run.trigger == "job":
             self._stop(run, "failed", INTERRUPTED)
         else:
@@ -176,24 +187,25 @@ class Runs:
         self._active.pop(run.id, None)
 
     async def submit(self, run: Run) -> None:
-        """Drive the run in the background. Returns once it is on disk."""
+        """Execute the run in the background. Returns when the run is on disk."""
         try:
             await self._store.save(run).committed()
         except BaseException:
             self.release(run)
             raise
-        job = asyncio.create_task(self._work(run))
+
+        async def work() -> None:
+            # Errors are logged in advance(), and stored with the run.
+            with suppress(Exception):
+                async for _ in self.advance(run):
+                    pass
+
+        job = asyncio.create_task(work())
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _work(self, run: Run) -> None:
-        # What goes wrong is logged where it happens, and stands in the job's own record.
-        with suppress(Exception):
-            async for _ in self.advance(run):
-                pass
-
     async def aclose(self) -> None:
-        """Stop every job, and everything else that still runs."""
+        """Stop every run in progress."""
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
@@ -201,34 +213,13 @@ class Runs:
             self.release(run)
 
     def active(self, execution_id: str) -> Run | None:
-        """The run, where it is in progress here."""
+        """Return the run if it is in progress in this process."""
         return self._active.get(execution_id)
 
-    async def settle(self, execution_id: str) -> list[tuple[int, Event]]:
-        """Put on disk what the run has done so far; gives its numbered events that must still wait."""
+    async def flush(self, execution_id: str) -> list[NumberedEvent]:
+        """Write the run's progress to disk; return its events that cannot be stored yet."""
         run = self.active(execution_id)
         if run is None:
             return []
         await self._store.save(run).committed()
-        return run.log.waiting()
-
-
-def changes_of(run: Run, now: int) -> Changes:
-    """The rows of a run that is saved, for the store's writer."""
-    steps, events = new_rows(run)
-    return Changes([execution_row(run, now)], steps, events)
-
-
-def _first_state(execution_id: str, body: Body) -> RunState:
-    call = body.call
-    return RunState(
-        execution_id=execution_id,
-        message=call.message,
-        messages=call.messages,
-        parameters=call.parameters or {},
-        attachments=call.attachments or [],
-        block_overrides=call.block_overrides or {},
-        input_overrides=call.input_overrides or {},
-        tools=call.tools,
-        tool_choice=call.tool_choice,
-    )
+        return run.log.pending()

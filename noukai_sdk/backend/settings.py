@@ -1,4 +1,4 @@
-"""What the backend can be told, by arguments and by the environment."""
+"""The backend's settings, from arguments and from the environment."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgres": "postgresql+asyncpg",
 }
-# A database in memory has one connection, which all would have to share.
-_NO_FILE = (None, "", ":memory:")
+# An in-memory database has one connection, which every request would have to share.
+_NOT_A_FILE = (None, "", ":memory:")
 
 Keys = Mapping[str, "str | None"]
-"""API key to the organisation that it belongs to; None for a key that may use every one."""
+"""Maps each API key to its organisation, or to None if the key may use every organisation."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Settings:
 
     Attributes:
         database: A file for SQLite, or a URL, such as ``"postgresql://user@host/noukai"``.
-        flows: Directories of flow files; the bundled samples are always there too.
-        keys: The API keys that are accepted.
-        model: The model of steps that name none.
+        flows: Folders of flow files; the bundled samples are always available too.
+        keys: The accepted API keys.
+        model: The model of steps that do not name one.
         retention_days: Sessions whose last run began longer ago are expired; None keeps them.
         max_message_bytes: The limit for a call's ``message``, or for its ``messages`` and
             ``toolCallMessages`` as JSON, in UTF-8.
-        max_body_bytes: The limit for a whole request.
-        pause_seconds: A run that was left paused for so long is marked cancelled.
+        max_body_bytes: The limit for the body of a request.
+        pause_seconds: A run that is left paused for longer is marked cancelled.
     """
 
     database: str | Path
@@ -50,10 +50,10 @@ class Settings:
 
     @property
     def database_url(self) -> URL:
-        """The database as SQLAlchemy takes it, with the driver that we need.
+        """Return the database as an SQLAlchemy URL, with the async driver.
 
         Raises:
-            ValueError: It is no URL, or none of SQLite or Postgres.
+            ValueError: The URL is not valid, or is for neither a SQLite file nor Postgres.
         """
         database = str(self.database)
         if "://" not in database:
@@ -61,16 +61,16 @@ class Settings:
         try:
             url = make_url(database)
         except ArgumentError:
-            # It may hold a password, and SQLAlchemy's own message the whole of it.
-            raise ValueError("the database URL cannot be read") from None
+            # SQLAlchemy's message has the whole URL, which may contain a password.
+            raise ValueError("the database URL is not valid") from None
         driver = _DRIVERS.get(url.drivername.partition("+")[0])
-        if driver is None or (driver == _DRIVERS["sqlite"] and url.database in _NO_FILE):
+        if driver is None or (driver == _DRIVERS["sqlite"] and url.database in _NOT_A_FILE):
             raise ValueError(f"the database {self.database_name} is neither a file nor in Postgres")
         return url.set(drivername=driver)
 
     @property
     def database_file(self) -> Path | None:
-        """The file of the database; None where it is in Postgres, or named by an URI of SQLite's own."""
+        """Return the database file; None for Postgres, and for a ``file:`` URI of SQLite."""
         url = self.database_url
         name = str(url.database)
         is_file = url.get_backend_name() == "sqlite" and not name.startswith("file:")
@@ -78,7 +78,7 @@ class Settings:
 
     @property
     def database_name(self) -> str:
-        """The database as it may be printed: without password and query."""
+        """Return the database for messages: without password and query."""
         database = str(self.database)
         if "://" not in database:
             return database
@@ -86,27 +86,27 @@ class Settings:
 
 
 def keys_from(text: str) -> dict[str, str | None]:
-    """The keys that ``NOUKAI_DEV_KEYS`` names, beside ``nk_dev``.
+    """Parse ``NOUKAI_DEV_KEYS``, and add ``nk_dev``.
 
     Args:
         text: Comma-separated ``key`` or ``key:org``.
 
     Raises:
         ValueError: A key does not start with ``nk_``, or an organisation is empty. The message
-            says which entry by its place, since it must not print a key.
+            has the number of the entry, because it must not print a key.
 
     Example:
         >>> keys_from("nk_ci, nk_other:otherorg")
         {'nk_dev': None, 'nk_ci': None, 'nk_other': 'otherorg'}
     """
     keys: dict[str, str | None] = {DEV_KEY: None}
-    for place, entry in enumerate(text.split(","), start=1):
+    for number, entry in enumerate(text.split(","), start=1):
         if not entry.strip():
             continue
         key, colon, org = (part.strip() for part in entry.partition(":"))
         if not key.startswith("nk_") or (colon and not org):
             raise ValueError(
-                f"NOUKAI_DEV_KEYS: entry {place} is neither 'nk_...' nor 'nk_...:org'; "
+                f"NOUKAI_DEV_KEYS: entry {number} is neither 'nk_...' nor 'nk_...:org'; "
                 "separate entries with commas"
             )
         keys[key] = org or None
@@ -114,10 +114,10 @@ def keys_from(text: str) -> dict[str, str | None]:
 
 
 def retention_from(text: str) -> float | None:
-    """The days that ``NOUKAI_DEV_RETENTION_DAYS`` names; None where it is empty.
+    """Parse ``NOUKAI_DEV_RETENTION_DAYS``; return None if it is empty.
 
     Raises:
-        ValueError: No number above 0.
+        ValueError: It is not a number of days above 0.
     """
     if not text.strip():
         return None
@@ -126,5 +126,5 @@ def retention_from(text: str) -> float | None:
     except ValueError:
         days = 0.0
     if not 0 < days < 1e6:
-        raise ValueError(f"NOUKAI_DEV_RETENTION_DAYS: {text!r} is no number of days above 0")
+        raise ValueError(f"NOUKAI_DEV_RETENTION_DAYS: {text!r} is not a number of days above 0")
     return days

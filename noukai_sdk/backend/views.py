@@ -1,4 +1,4 @@
-"""Rows as the contract's answers: run traces and sessions."""
+"""Convert database rows to responses of the contract: run traces and sessions."""
 
 from __future__ import annotations
 
@@ -6,63 +6,59 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from .capture import keeps_snapshots, keeps_steps, kept
-from .clock import iso
-from .encoding import loaded
+from .capture import captured, keeps_snapshots, keeps_steps
+from .encoding import from_column, iso
 from .errors import step_status
-from .rows import open_steps, step_row
+from .rows import log_from, step_row
 
 Row = Mapping[str, Any]
 Json = dict[str, Any]
 
 
-def wire_status(row: Row) -> str:
-    """The status as the contract has it: a paused run is one that runs."""
-    return "running" if row["status"] == "paused" else str(row["status"])
-
-
 def all_steps(row: Row, stored: Sequence[Row]) -> list[Row]:
-    """The run's steps, with those that it is in the middle of, in the order in which they began."""
+    """Return the run's stored steps and those in progress, in the order in which they began."""
     mode = row["capture_mode"]
-    unfinished = open_steps(row) if keeps_steps(mode) else []
-    steps = [*stored, *(step_row(row["id"], mode, step) for step in unfinished)]
+    in_progress = log_from(row).open_steps.values() if keeps_steps(mode) else []
+    steps = [*stored, *(step_row(row["id"], mode, step) for step in in_progress)]
     return sorted(steps, key=itemgetter("number"))
 
 
 def run_trace(row: Row, steps: Sequence[Row]) -> Json:
-    """``GET .../trace``: the latest attempt of each step."""
+    """Return the response of ``GET .../trace``: the run and the latest attempt of each step."""
     latest = {(step["step_id"], step["loop_index"]): step for step in steps}
+    duration = None
+    if row["completed_at"] is not None:
+        duration = float((row["completed_at"] - row["started_at"]) / 1000)
     return {
         "flowRun": {
             "id": row["id"],
             "flowId": row["flow_id"],
-            "status": wire_status(row),
+            "status": _wire_status(row),
             "triggerType": row["trigger"],
             "startedAt": iso(row["started_at"]),
             "completedAt": iso(row["completed_at"]),
-            "durationMs": _duration(row),
+            "durationMs": duration,
             "stepCount": row["block_count"],
         },
         "steps": [step_trace(step) for step in latest.values()],
     }
 
 
-def _duration(row: Row) -> float | None:
-    if row["completed_at"] is None:
-        return None
-    return float((row["completed_at"] - row["started_at"]) / 1000)
+def _wire_status(row: Row) -> str:
+    # The contract has no paused status: a paused run is running.
+    return "running" if row["status"] == "paused" else str(row["status"])
 
 
 def step_trace(step: Row) -> Json:
-    """One attempt of a step, as the traces have it."""
+    """Return one attempt of a step as in a run trace."""
     return {
         **_attempt(step),
         "modelUsed": step["model_used"],
-        "tokens": loaded(step["tokens"]),
+        "tokens": from_column(step["tokens"]),
         "costUsd": step["cost_usd"],
-        "inputContext": loaded(step["input"]),
-        "outputContext": loaded(step["output"]),
-        "errorContext": loaded(step["error"]),
+        "inputContext": from_column(step["input"]),
+        "outputContext": from_column(step["output"]),
+        "errorContext": from_column(step["error"]),
         "inputSizeBytes": step["input_size"],
         "outputSizeBytes": step["output_size"],
         "truncated": step["truncated"],
@@ -70,6 +66,7 @@ def step_trace(step: Row) -> Json:
 
 
 def _attempt(step: Row) -> Json:
+    """Return the fields that a run trace and a session share."""
     return {
         "stepId": step["step_id"],
         "attempt": step["attempt"],
@@ -84,48 +81,43 @@ def _attempt(step: Row) -> Json:
 def session_execution(
     row: Row, steps: Sequence[Row], events: Sequence[Row], *, is_deleted: bool
 ) -> Json:
-    """One run of a session; ``is_deleted``: its flow is there no more."""
+    """Return one run of a session; ``is_deleted`` means that its flow does not exist any more."""
     mode = row["capture_mode"]
     view: Json = {
         "executionId": row["id"],
         "flowId": row["flow_id"],
         "slug": None if is_deleted else row["slug"],
         "triggerType": row["trigger"],
-        "status": wire_status(row),
+        "status": _wire_status(row),
         "startedAt": iso(row["started_at"]),
         "completedAt": iso(row["completed_at"]),
         "traceCaptureMode": mode,
         "snapshotsAvailable": keeps_snapshots(mode),
         "errorAtStep": row["error_at_step"],
-        "steps": [_snapshot(step) for step in steps],
+        "steps": [
+            {
+                **_attempt(step),
+                "inputSnapshot": from_column(step["input"]),
+                "outputSnapshot": from_column(step["output"]),
+                "errorSnapshot": from_column(step["error"]),
+                "truncated": step["truncated"],
+            }
+            for step in steps
+        ],
     }
-    return {**view, **_additions(row, events)} if keeps_snapshots(mode) else view
-
-
-def _snapshot(step: Row) -> Json:
-    return {
-        **_attempt(step),
-        "inputSnapshot": loaded(step["input"]),
-        "outputSnapshot": loaded(step["output"]),
-        "errorSnapshot": loaded(step["error"]),
-        "truncated": step["truncated"],
+    if not keeps_snapshots(mode):
+        return view
+    # The rest is an extension of the contract's session (models/sessions.py).
+    error = captured(mode, from_column(row["error"]))
+    view["call"] = {
+        "org": row["org"],
+        "project": row["project"],
+        "slug": row["slug"],
+        "version": row["version"],
+        "request": from_column(row["request"]),
     }
-
-
-def _additions(row: Row, events: Sequence[Row]) -> Json:
-    """What a plain session of the contract lacks (``models/sessions.py``)."""
-    mode = row["capture_mode"]
-    error = kept(mode, loaded(row["error"]))
-    return {
-        "call": {
-            "org": row["org"],
-            "project": row["project"],
-            "slug": row["slug"],
-            "version": row["version"],
-            "request": loaded(row["request"]),
-        },
-        "result": kept(mode, loaded(row["result"])),
-        "error": {"statusCode": step_status(error.get("code")), **error} if error else None,
-        "events": [event for chunk in events for event in loaded(chunk["body"])],
-        "toolRounds": loaded(row["tool_rounds"]),
-    }
+    view["result"] = captured(mode, from_column(row["result"]))
+    view["error"] = {"statusCode": step_status(error.get("code")), **error} if error else None
+    view["events"] = [event for chunk in events for event in from_column(chunk["body"])]
+    view["toolRounds"] = from_column(row["tool_rounds"])
+    return view

@@ -163,7 +163,7 @@ def test_the_message_limit(backend: Backend) -> None:
 def test_a_body_without_an_end_is_cut_off(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noukai_sdk.backend.bodies._MOST_DISCARDED", 0)
+    monkeypatch.setattr("noukai_sdk.backend.bodies._MAX_DISCARDED", 0)
     chunks = (b"x" * 1_000_000 for _ in range(9))
     response = backend.client.post(f"/seq/acme/{HELLO}", content=chunks)
     assert code_of(response) == (413, "MESSAGES_TOO_LARGE")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from noukai_sdk.backend.bodies import parse_body
-from noukai_sdk.backend.sse import EventStream
+from noukai_sdk.backend.routes.responses import EventStream
 from noukai_sdk.models.events import StepStarted
 from tests.support.servers import wait_until
 

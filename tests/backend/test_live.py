@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk.backend.channels import Channels
-from noukai_sdk.backend.live_trace import live_events
+from noukai_sdk.backend.live_trace import Channels, live_events
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +48,7 @@ class FakeRuns:
         self._published = published
         self._waiting = waiting
 
-    async def settle(self, name: str) -> list[tuple[int, dict[str, Any]]]:
+    async def flush(self, name: str) -> list[tuple[int, dict[str, Any]]]:
         for number in self._published:
             self._channels.publish(name, number, event(number))
         return [(number, event(number)) for number in self._waiting]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from noukai_sdk.backend.store.outage import outages
+from noukai_sdk.backend.store.database import outages
 from noukai_sdk.cli.commands import noukai
 from tests.support.servers import wait_until
 
@@ -32,7 +32,7 @@ CLOSE = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datna
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """A backend over SQLite that gives up soon, and tries again soon."""
     monkeypatch.setattr("noukai_sdk.backend.store.database._BUSY_MS", 20)
-    monkeypatch.setattr("noukai_sdk.backend.store.writer._BETWEEN_TRIES", 0.02)
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.02)
     with serving(tmp_path) as backend:
         yield backend
 

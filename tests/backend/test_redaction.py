@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.backend.capture import kept_events
-from noukai_sdk.backend.redaction import masked, masked_chunks
+from noukai_sdk.backend.capture import captured_events, masked, masked_chunks
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_pieces_of_outputs_that_grow_side_by_side() -> None:
         chunk("b", "too"),
         {"eventType": "step_completed", "stepId": "a", "output": "password: hunter2"},
     ]
-    out = kept_events("redacted", events)
+    out = captured_events("redacted", events)
     assert [e.get("outputData") for e in out[:5]] == [
         "password: ***",
         "fine ",
@@ -98,5 +97,5 @@ def test_pieces_of_outputs_that_grow_side_by_side() -> None:
         "too",
     ]
     assert out[5]["output"] == "password: ***"
-    assert kept_events("full", events) is events
-    assert kept_events("metadata_only", events) == kept_events("off", events) == []
+    assert captured_events("full", events) is events
+    assert captured_events("metadata_only", events) == captured_events("off", events) == []

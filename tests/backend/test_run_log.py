@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from noukai_sdk.backend.run_log import RunLog, wire
+from noukai_sdk.backend.run import RunLog, to_wire
 from noukai_sdk.models.events import (
     FlowCompleted,
     StepCompleted,
@@ -23,7 +23,7 @@ from noukai_sdk.models.events import (
 def noted(*events: StreamEvent) -> RunLog:
     log = RunLog()
     for now, event in enumerate(events, start=1):
-        log.note(event, now * 1000)
+        log.record(event, now * 1000)
     return log
 
 
@@ -44,17 +44,17 @@ def asks(name: str) -> ToolCallsRequired:
 
 
 def test_the_wires_form() -> None:
-    assert wire(StepStarted(step_id="a", step_index=0)) == {
+    assert to_wire(StepStarted(step_id="a", step_index=0)) == {
         "eventType": "step_started",
         "stepId": "a",
         "stepIndex": 0,
     }
-    assert next(iter(wire(FlowCompleted(result=None)))) == "eventType"
+    assert next(iter(to_wire(FlowCompleted(result=None)))) == "eventType"
     # What the contract requires is there even where it is null.
-    assert wire(done("a"))["output"] is None
-    assert wire(FlowCompleted())["result"] is None
-    assert wire(said("a", None))["outputData"] is None
-    assert "tokens" not in wire(done("a"))
+    assert to_wire(done("a"))["output"] is None
+    assert to_wire(FlowCompleted())["result"] is None
+    assert to_wire(said("a", None))["outputData"] is None
+    assert "tokens" not in to_wire(done("a"))
 
 
 def test_a_step_from_start_to_end() -> None:
@@ -80,8 +80,8 @@ def test_pieces_of_an_output_that_grows_are_not_given_yet() -> None:
     log = noted(started("a"), said("a", "x"), said("a", "y"))
     first, events, steps = log.take()
     assert (first, len(events), steps) == (0, 1, [])
-    assert [number for number, _ in log.waiting()] == [1, 2]
-    log.note(done("a", "xy"), 9)
+    assert [number for number, _ in log.pending()] == [1, 2]
+    log.record(done("a", "xy"), 9)
     first, events, _ = log.take()
     assert (first, len(events)) == (1, 3)
 
@@ -110,8 +110,8 @@ def test_after_a_pause_for_tools_the_attempt_goes_on() -> None:
     # Through JSON, as in the database, and in another process.
     log = RunLog.at(json.loads(json.dumps(log.position())))
     assert log.next_event == 2
-    log.note(started("a"), 3000)
-    log.note(done("a"), 5000)
+    log.record(started("a"), 3000)
+    log.record(done("a"), 5000)
     [step] = log.take()[2]
     assert (step.attempt, step.number, step.duration_ms) == (1, 0, 4.0)
 

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from noukai_sdk.backend.channels import Channels
 from noukai_sdk.backend.errors import RequestError
+from noukai_sdk.backend.live_trace import Channels
 from noukai_sdk.backend.model_usage import CountedModels, Stats
-from noukai_sdk.backend.resuming import resumed
+from noukai_sdk.backend.resuming import resumed_run
 from noukai_sdk.backend.settings import Settings, keys_from, retention_from
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.llm.chat import ChatRequest, collect
@@ -42,7 +42,7 @@ def test_retention() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "a week", "nan", "inf"])
 def test_retention_that_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="no number of days above 0"):
+    with pytest.raises(ValueError, match="not a number of days above 0"):
         retention_from(text)
 
 
@@ -114,6 +114,6 @@ def test_a_run_that_another_process_drives_cannot_be_resumed() -> None:
     row = {"id": "x", "org": "acme", "project": "samples", "slug": "two-step"}
     row |= {"trigger": "step", "status": "running"}
     call = StepRequest(execution_id="x", step_index=1)
-    with pytest.raises(RequestError, match="another call goes on with this run") as caught:
-        resumed(row, flow, None, call, "step")
+    with pytest.raises(RequestError, match="another call continues this run") as caught:
+        resumed_run(row, flow, None, call, "step")
     assert caught.value.status == 409

@@ -16,16 +16,15 @@ from sqlalchemy import URL, Connection, create_engine, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from noukai_sdk.backend.clock import Clock, iso
-from noukai_sdk.backend.encoding import encode, loaded, stored
+from noukai_sdk.backend.encoding import Clock, encode, from_column, iso, to_column
 from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.database import (
     ForeignDatabaseError,
+    StoreUnavailableError,
     configuration,
     migrate,
     open_database,
 )
-from noukai_sdk.backend.store.outage import StoreUnavailableError
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import metadata
 from noukai_sdk.backend.store.writer import Changes
@@ -230,7 +229,7 @@ def test_times_only_go_forward(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json() -> None:
     assert encode({"a": float("nan"), "b": "ü"}) == '{"a":null,"b":"ü"}'.encode()
     assert encode(["half a pair: \ud800"]) == b'["half a pair: ?"]'
-    assert (stored(None), loaded(None), loaded(stored([1]))) == (None, None, [1])
+    assert (to_column(None), from_column(None), from_column(to_column([1]))) == (None, None, [1])
 
 
 def test_a_sweep_that_fails_is_tried_again(
@@ -238,7 +237,7 @@ def test_a_sweep_that_fails_is_tried_again(
 ) -> None:
     from tests.support.servers import wait_until
 
-    monkeypatch.setattr("noukai_sdk.backend.service._BETWEEN_SWEEPS", 0.001)
+    monkeypatch.setattr("noukai_sdk.backend.service._SWEEP_INTERVAL", 0.001)
     failed: list[str] = []
     real = Store.end_runs
 
@@ -267,7 +266,7 @@ async def test_one_that_cannot_be_written_takes_no_other_with_it(
         await bad.committed()
     assert await store.execution("b") is not None
     assert "cannot store the run a" in caplog.text
-    store.require_working()
+    store.raise_if_unavailable()
     await store.aclose()
 
 
@@ -288,50 +287,50 @@ async def test_one_that_cannot_be_made_into_rows_takes_no_other_with_it(url: URL
 async def test_an_outage_in_the_middle_of_a_batch_keeps_what_is_left(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noukai_sdk.backend.store.writer._BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.01)
     store = await Store.open(url, changes)
     await store.save(Item("a")).committed()
     writer, calls = store._writer, []
-    write = writer._write
+    put = writer.put
 
-    async def failing(rows: Any) -> None:
+    async def failing(connection: Any, rows: Any) -> None:
         calls.append(rows)
         if len(calls) == 3:
             raise OSError("the network is down")
-        await write(rows)
+        await put(connection, rows)
 
-    monkeypatch.setattr(writer, "_write", failing)
+    monkeypatch.setattr(writer, "put", failing)
     # Together, then a alone, then b alone.
     bad, good = store.save(Item("a", status=None)), store.save(Item("b"))
     with pytest.raises(StoreUnavailableError, match="the network is down") as caught:
         await good.committed()
     assert caught.value.execution_id == "b"
     with pytest.raises(StoreUnavailableError):
-        store.require_working()
+        store.raise_if_unavailable()
     with pytest.raises(IntegrityError):
         await bad.committed()
     while await store.execution("b") is None:
         await asyncio.sleep(0.01)
-    store.require_working()
+    store.raise_if_unavailable()
     await store.aclose()
 
 
 async def test_what_was_saved_twice_in_an_outage_is_all_there_after_it(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noukai_sdk.backend.store.writer._BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.01)
     store = await Store.open(url, changes)
-    write = store._writer._write
+    put = store._writer.put
 
-    async def down(_: Any) -> None:
+    async def down(*_: Any) -> None:
         raise OSError("the network is down")
 
-    monkeypatch.setattr(store._writer, "_write", down)
+    monkeypatch.setattr(store._writer, "put", down)
     item = Item("a")
     for item.events, item.status in enumerate(["running", "completed"]):
         with pytest.raises(StoreUnavailableError):
             await store.save(item).committed()
-    monkeypatch.setattr(store._writer, "_write", write)
+    monkeypatch.setattr(store._writer, "put", put)
     while (row := await store.execution("a")) is None:
         await asyncio.sleep(0.01)
     assert row["status"] == "completed"

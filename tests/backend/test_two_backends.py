@@ -7,13 +7,11 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from noukai_sdk.backend.settings import Settings
-from noukai_sdk.backend.store import claim
 from noukai_sdk.backend.store.claim import DatabaseInUseError
 from noukai_sdk.backend.store.database import open_database
 from tests.support.servers import Server, serve_command
@@ -79,10 +77,10 @@ async def test_one_at_a_time_within_a_process_too(database: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_holder_that_left_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "_me", lambda: "")
+async def test_claim_without_a_readable_holder_names_another_backend(tmp_path: Path) -> None:
     url = Settings(tmp_path / "a.db").database_url
     first = await open_database(url)
+    (tmp_path / "a.db.holder").unlink()
     with pytest.raises(DatabaseInUseError, match="another backend works on it"):
         await open_database(url)
     await first.aclose()
@@ -94,26 +92,6 @@ async def test_the_same_file_by_another_name(tmp_path: Path) -> None:
     first = await open_database(Settings(tmp_path / "a.db").database_url)
     with pytest.raises(DatabaseInUseError):
         await open_database(Settings(tmp_path / "link.db").database_url)
-    await first.aclose()
-
-
-@pytest.mark.anyio
-async def test_on_a_system_that_locks_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not that system: only that what is called for it is called."""
-    import fcntl
-
-    def locking(descriptor: int, mode: int, size: int) -> None:
-        fcntl.flock(descriptor, mode)
-
-    mode = fcntl.LOCK_EX | fcntl.LOCK_NB
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=mode))
-    monkeypatch.setattr(claim, "sys", SimpleNamespace(platform="win32"))
-    url = Settings(tmp_path / "a.db").database_url
-    first = await open_database(url)
-    with pytest.raises(DatabaseInUseError, match=str(os.getpid())):
-        await open_database(url)
     await first.aclose()
 
 

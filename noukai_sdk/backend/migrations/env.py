@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that ``store/database.py`` hands in."""
+"""Alembic's entry point: migrate over the connection from ``store/database.py``."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""The paths of the contract. Thin: read the call, hand it to what knows, answer."""
+"""The paths of the wire contract: read a request, call the service, return a response."""

@@ -1,4 +1,4 @@
-"""``execute``, ``step`` and ``jobs``."""
+"""Call flows: ``execute``, ``step`` and ``jobs``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ..encoding import loaded
+from ..encoding import from_column
 from ..errors import RequestError, step_status
-from ..run import Run
-from ..sse import EventStream
-from .incoming import find_run, json_answer, receive, service_of
+from .incoming import find_run, read_call, service_of
+from .responses import EventStream, json_response
 
 router = APIRouter()
 
@@ -22,71 +21,69 @@ _VERSIONED = _FLOW + "/{version}"
 @router.post(f"{_VERSIONED}/execute")
 async def execute(request: Request) -> Response:
     """Run a flow to its end, or to its next pause for tools."""
-    incoming = await receive(request)
-    run = await incoming.run("execute")
-    async for _ in incoming.service.runs.advance(run):
+    call = await read_call(request)
+    run = await call.run("execute")
+    async for _ in call.service.runs.advance(run):
         pass
-    return json_answer(_answer(run))
-
-
-def _answer(run: Run) -> dict[str, Any]:
     if run.status == "paused":
-        return run.paused_body()
+        return json_response(run.paused_body())
     if run.error is not None:
         code = run.error.get("code") or "INTERNAL_ERROR"
         message = run.error.get("message") or "the run failed"
         raise RequestError(step_status(code), code, message, execution_id=run.id)
-    return {
-        "status": "completed",
-        "result": run.result,
-        "flowId": run.flow_id,
-        "blockCount": len(run.flow.steps),
-        "executionId": run.id,
-    }
+    return json_response(
+        {
+            "status": "completed",
+            "result": run.result,
+            "flowId": run.flow_id,
+            "blockCount": len(run.flow.steps),
+            "executionId": run.id,
+        }
+    )
 
 
 @router.post(f"{_FLOW}/step")
 @router.post(f"{_VERSIONED}/step")
 async def step(request: Request) -> Response:
-    """Run the next step, or all that are left, and stream what happens."""
-    incoming = await receive(request, working_copy=False)
-    run = await incoming.run("step")
-    runs = incoming.service.runs
-    most = None if incoming.body.call.run_remaining else 1
-    return EventStream(runs.advance(run, most), on_end=lambda: runs.release(run))
+    """Run the next step, or all remaining steps, and stream the events."""
+    call = await read_call(request, allow_v0=False)
+    run = await call.run("step")
+    runs = call.service.runs
+    max_steps = None if call.body.call.run_remaining else 1
+    return EventStream(runs.advance(run, max_steps), on_end=lambda: runs.release(run))
 
 
 @router.post(f"{_FLOW}/jobs")
 @router.post(f"{_VERSIONED}/jobs")
 async def submit(request: Request) -> Response:
-    """Take a run for the background."""
-    incoming = await receive(request)
-    if incoming.body.call.execution_id is not None:
-        raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot go on with another run")
-    run = await incoming.run("job")
-    await incoming.service.runs.submit(run)
-    answer = {
+    """Start a run in the background."""
+    call = await read_call(request)
+    if call.body.call.execution_id is not None:
+        raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot continue another run")
+    run = await call.run("job")
+    await call.service.runs.submit(run)
+    body = {
         "executionId": run.id,
         "status": "pending",
         "flowId": run.flow_id,
         "blockCount": len(run.flow.steps),
     }
-    return json_answer(answer, 202)
+    return json_response(body, 202)
 
 
 @router.get(f"{_FLOW}/jobs/{{execution_id}}")
 async def poll(request: Request) -> Response:
-    """Look at a job."""
+    """Return the status of a job, and its result or error when it has ended."""
     row = await find_run(request)
     if row["trigger"] != "job":
-        raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is no job")
-    answer: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
+        raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is not a job")
+    body: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
     run = service_of(request).runs.active(row["id"])
     if run is not None and not run.has_ended:
-        answer["status"] = run.status
-    # The outcome is told by the row alone: a run that is over is not on disk at the same moment.
+        body["status"] = run.status
+    # The result comes from the row alone: a run that has just ended may not be on disk yet.
     if row["status"] == "completed":
-        answer["result"] = loaded(row["result"])
+        body["result"] = from_column(row["result"])
     elif row["status"] == "failed":
-        answer["error"] = loaded(row["error"])
-    return json_answer(answer)
+        body["error"] = from_column(row["error"])
+    return json_response(body)

@@ -1,4 +1,4 @@
-"""What every route needs of its request."""
+"""Read requests: the API key, the session id, the flow and the body of a call."""
 
 from __future__ import annotations
 
@@ -6,39 +6,70 @@ import re
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from ...local.workflow.plan import Flow
-from ..access import Access, authenticate, session_id_from
 from ..bodies import Body, read_body
-from ..encoding import encode
 from ..errors import RequestError
 from ..run import Run, Trigger
 from ..service import Service
-from ..store.store import Found
+from ..store.store import Row
 
+_SESSION_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"v(0|[1-9][0-9]{0,8})\Z")
 
 
 def service_of(request: Request) -> Service:
-    """The backend behind the app."""
+    """Return the service of the request's app."""
     service: Service = request.app.state.service
     return service
 
 
+@dataclass(frozen=True)
+class Access:
+    """The rights of an API key: one organisation, or every one if ``org`` is None."""
+
+    org: str | None
+
+    def allows(self, org: str) -> bool:
+        """Return True if the key may use this organisation."""
+        return self.org is None or self.org == org
+
+    def require(self, org: str) -> None:
+        """Raise RequestError (403) unless the key may use this organisation."""
+        if not self.allows(org):
+            message = f"this API key may not use the organisation {org!r}"
+            raise RequestError(403, "FORBIDDEN", message)
+
+
 def access_of(request: Request) -> Access:
-    """What the request's key opens; refuses a bad one."""
-    return authenticate(request, service_of(request).settings.keys)
+    """Return the rights of the request's key; raise RequestError (401) for a missing or unknown one."""
+    keys = service_of(request).settings.keys
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or key.strip() not in keys:
+        raise RequestError(
+            401,
+            "UNAUTHENTICATED",
+            "unknown or missing API key: send 'Authorization: Bearer nk_dev', or name yours in "
+            "NOUKAI_DEV_KEYS",
+            headers={"WWW-Authenticate": 'Bearer realm="noukai"'},
+        )
+    return Access(keys[key.strip()])
 
 
-def json_answer(value: object, status: int = 200) -> Response:
-    """``value`` as the answer."""
-    return Response(encode(value), status, media_type="application/json")
+def check_session_id(text: str) -> str:
+    """Return ``text`` if it is a valid session id; raise RequestError (400) if not."""
+    if not _SESSION_ID.match(text):
+        raise RequestError(
+            400,
+            "SESSION_ID_INVALID",
+            "a session id is 1 to 128 letters, digits, '-', '_' and '.', and not only dots",
+        )
+    return text
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """A call of a flow that was read and checked, as far as that can be told without the run."""
+class IncomingCall:
+    """A call of a flow, checked as far as that is possible without the run."""
 
     service: Service
     flow: Flow
@@ -48,10 +79,10 @@ class Incoming:
     started_at: int
 
     async def run(self, trigger: Trigger) -> Run:
-        """Begin the run that the call asks for, or take it up again."""
+        """Begin the run that the call asks for, or resume it."""
         runs = self.service.runs
         if self.body.call.execution_id is not None:
-            return await runs.go_on(self.flow, self.version, self.body, trigger=trigger)
+            return await runs.resume(self.flow, self.version, self.body, trigger)
         return runs.begin(
             self.flow,
             self.version,
@@ -62,42 +93,36 @@ class Incoming:
         )
 
 
-async def receive(request: Request, *, working_copy: bool = True) -> Incoming:
-    """Read a call of a flow; ``working_copy``: whether ``/v0`` is taken for the draft."""
+async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
+    """Read and check a call of a flow; ``allow_v0`` accepts ``/v0`` for the draft."""
     service = service_of(request)
-    # Before the body is read: the call began when it came in, not when it was complete.
+    # Before the body is read: the call began when it arrived, not when its body was complete.
     started_at = service.clock.now()
     names = request.path_params
     access_of(request).require(names["org"])
     session_id = request.headers.get("x-session-id")
     if session_id is not None:
-        session_id_from(session_id)
-    version = _version(names.get("version"), working_copy)
+        check_session_id(session_id)
+    version: int | None = None
+    segment = names.get("version")
+    if segment is not None:
+        match = _VERSION.match(segment)
+        if match is None or (match[1] == "0" and not allow_v0):
+            message = f"{segment!r} is not a published version, such as v1"
+            raise RequestError(400, "INVALID_VERSION", message)
+        version = int(match[1]) or None
     body = await read_body(request, service.settings)
-    flow = _flow(service, names, version)
-    return Incoming(service, flow, version, body, session_id, started_at)
-
-
-def _flow(service: Service, names: dict[str, str], version: int | None) -> Flow:
     try:
-        return service.catalog.get(names["org"], names["project"], names["slug"], version)
+        flow = service.catalog.get(names["org"], names["project"], names["slug"], version)
     except OSError as error:
-        # The system does not look for it: the name is too long for a file, or its folder is closed to us.
-        message = f"the flow cannot be looked for: {error.strerror}"
+        # The name is too long for a file, or we may not read its folder.
+        message = f"cannot look for the flow: {error.strerror}"
         raise RequestError(404, "FLOW_NOT_FOUND", message) from error
+    return IncomingCall(service, flow, version, body, session_id, started_at)
 
 
-def _version(text: str | None, working_copy: bool) -> int | None:
-    if text is None:
-        return None
-    match = _VERSION.match(text)
-    if match is None or (match[1] == "0" and not working_copy):
-        raise RequestError(400, "INVALID_VERSION", f"{text!r} is no published version, such as v1")
-    return int(match[1]) or None
-
-
-async def find_run(request: Request) -> Found:
-    """The row of the run that the path names, once its flow and the key fit."""
+async def find_run(request: Request) -> Row:
+    """Return the row of the run in the path; raise RequestError if the key or the flow does not fit."""
     names = request.path_params
     access_of(request).require(names["org"])
     row = await service_of(request).store.execution(names["execution_id"])

@@ -1,1 +1,1 @@
-"""What outlives the process: the tables, one writer, and the queries."""
+"""Data that outlives the process: the tables, one writer, and the queries."""

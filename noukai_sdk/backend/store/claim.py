@@ -1,28 +1,27 @@
-"""One backend at a time on a database.
+"""Allow one backend at a time on a database.
 
-Which runs are in progress is known to the process that drives them alone: a second backend would take
-them for those of a backend that has died. So each one claims its database, and the system ends the
-claim with the process, however that ends.
+Only the process that drives a run knows that it is in progress: a second backend would take it for a run
+of a backend that has died. So each backend claims its database, and the operating system ends the claim
+with the process, however the process ends.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
+from filelock import FileLock, Timeout
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 Release = Callable[[], Awaitable[None]]
 """Gives up a claim."""
 
-# The advisory lock of every backend. Postgres keeps these apart by database.
+# The advisory lock of every backend. Postgres keeps the locks of its databases apart.
 _KEY = 0x6E6F756B
 _FILE = text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 _TRY = text("SELECT pg_try_advisory_lock(:key)")
@@ -34,87 +33,71 @@ _HOLDER = text(
 
 
 class DatabaseInUseError(OSError):
-    """Another backend works on the database; the message says which, where that can be told."""
+    """Another backend uses the database; the message names its process if that is known."""
 
     def __init__(self, holder: str | None) -> None:
         super().__init__(
-            f"{holder or 'another backend'} works on it, and runs would be lost with two: stop it, or "
-            "take another database"
+            f"{holder or 'another backend'} works on it, and two backends on one database lose runs: "
+            "stop it, or use another database"
         )
 
 
 async def claim(engine: AsyncEngine) -> Release:
-    """Claim the database of ``engine``, until the given function is called or the process ends.
+    """Claim the database of ``engine``, until the returned function is called or the process ends.
 
-    Over Postgres the claim is a connection: it is lost where the database server is started anew.
+    On Postgres the claim is held by a connection: it is lost if the database server restarts.
 
     Raises:
         DatabaseInUseError: Another backend has it, in this process or in another.
     """
     if engine.dialect.name == "postgresql":
-        return await _claim_database(engine)
+        return await _claim_postgres(engine)
     async with engine.connect() as connection:
         path = (await connection.execute(_FILE)).scalar_one()
-    return _claim_file(Path(f"{path}.lock"))
+    return _claim_file(path)
 
 
-async def _claim_database(engine: AsyncEngine) -> Release:
+async def _claim_postgres(engine: AsyncEngine) -> Release:
     connection = await (await engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
 
     async def release() -> None:
-        # A connection that went back to its pool would keep the lock.
+        # A connection that is returned to its pool would keep the lock.
         with suppress(SQLAlchemyError, OSError):
             await connection.invalidate()
         await connection.close()
 
     try:
-        await connection.execute(_NAME, {"name": f"noukai {_me()}"[:63]})
+        await connection.execute(_NAME, {"name": _process_name()[:63]})
         if not (await connection.execute(_TRY, {"key": _KEY})).scalar_one():
-            raise DatabaseInUseError(await _holder(connection))
+            holders = await connection.execute(_HOLDER, {"key": _KEY})
+            raise DatabaseInUseError(holders.scalars().first())
     except BaseException:
         await release()
         raise
     return release
 
 
-async def _holder(connection: AsyncConnection) -> str | None:
-    name = (await connection.execute(_HOLDER, {"key": _KEY})).scalars().first()
-    return name or None
-
-
-def _claim_file(path: Path) -> Release:
-    # The database itself is no place for it: SQLite's own locks would be dropped with ours.
-    file = path.open("a+")
+def _claim_file(path: str) -> Release:
+    # Not the database file itself: SQLite's own locks on it would be released with ours. And not the
+    # lock file for the name: Windows does not let others read a locked file.
+    lock, holder = FileLock(f"{path}.lock", thread_local=False), Path(f"{path}.holder")
     try:
-        _lock(file)
-    except OSError as error:
-        with file:
-            file.seek(0)
-            holder = file.read(200).strip()
-        raise DatabaseInUseError(f"noukai {holder}" if holder else None) from error
-    file.truncate(0)
-    file.write(f"{_me()}\n")
-    file.flush()
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        name = None
+        with suppress(OSError):
+            name = holder.read_text()
+        raise DatabaseInUseError(name) from error
+    with suppress(OSError):
+        holder.write_text(_process_name())
 
     async def release() -> None:
-        with file:
-            file.truncate(0)
+        with suppress(OSError):
+            holder.unlink()  # noqa: ASYNC240 - a small local file, when the backend stops
+        lock.release()
 
     return release
 
 
-def _me() -> str:
-    return f"(process {os.getpid()} on {socket.gethostname()})"
-
-
-def _lock(file: IO[str]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        # Far behind the text, which others read: this system locks bytes, not files.
-        file.seek(1 << 30)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _process_name() -> str:
+    return f"noukai (process {os.getpid()} on {socket.gethostname()})"

@@ -1,7 +1,10 @@
-"""Opens the database: connections, SQLite's settings, migrations."""
+"""Open the database: connections, SQLite's settings, migrations; and recognise its outages."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, delete, event, false
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .claim import Release, claim
@@ -16,42 +20,67 @@ from .tables import executions
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
-
-# How long SQLite waits for another process that writes, such as a shell somebody left open.
+# How long SQLite waits for another process that writes, such as a shell that was left open.
 _BUSY_MS = 5000
 _POSTGRES = "a Postgres database needs asyncpg: pip install 'noukai-sdk[postgres]'"
+# Postgres' classes of errors in the request: data, constraints, statements.
+_REQUEST_ERRORS = ("22", "23", "42")
 
 
 class ForeignDatabaseError(OSError):
-    """The database has tables that are not ours, or that are newer than we are."""
+    """The tables belong to another program, or to a newer version of ours."""
+
+
+class StoreUnavailableError(Exception):
+    """The database cannot be used at this moment: it is full, locked, read-only or gone.
+
+    Data that could not be written is kept, and written later.
+
+    Attributes:
+        execution_id: The run that could not be stored; None if the error is not about a run.
+    """
+
+    def __init__(self, error: Exception, execution_id: str | None = None) -> None:
+        super().__init__(f"the database cannot be used just now: {getattr(error, 'orig', error)}")
+        self.execution_id = execution_id
 
 
 class Database:
-    """An open database, which no other backend works on. ``aclose`` it."""
+    """An open database that no other backend uses. ``aclose`` it."""
 
     def __init__(self, engine: AsyncEngine, release: Release) -> None:
         self.engine = engine
         self._release = release
 
     async def aclose(self) -> None:
-        """Close every connection, and let other backends have the database."""
+        """Close every connection, and give up the claim on the database."""
         await self.engine.dispose()
         await self._release()
 
 
 async def open_database(url: URL) -> Database:
-    """Open the database at ``url``, its tables brought up to date.
+    """Open the database at ``url``, and migrate its tables.
 
     Args:
         url: ``sqlite+aiosqlite:///file`` or ``postgresql+asyncpg://...``.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: It cannot be opened, or is no database.
+        sqlalchemy.exc.SQLAlchemyError: It cannot be opened, or is not a database.
         ForeignDatabaseError: Its tables are not ours.
-        DatabaseInUseError: Another backend works on it.
+        DatabaseInUseError: Another backend uses it.
         ModuleNotFoundError: The driver is not installed.
     """
-    engine = _engine(url)
+    is_postgres = url.get_backend_name() == "postgresql"
+    try:
+        # Without a timeout, a burst of readers waits its turn; with one, load would become errors.
+        # Postgres can restart while we run, and then the connections in the pool are dead.
+        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
+    if not is_postgres:
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     try:
         release = await claim(engine)
     except BaseException:
@@ -61,7 +90,7 @@ async def open_database(url: URL) -> Database:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)
-            # A database that cannot be written is told now, not by the first run.
+            # A database that cannot be written must fail now, not with the first run.
             await connection.execute(delete(executions).where(false()))
     except BaseException:
         await database.aclose()
@@ -69,32 +98,17 @@ async def open_database(url: URL) -> Database:
     return database
 
 
-def _engine(url: URL) -> AsyncEngine:
-    is_postgres = url.get_backend_name() == "postgresql"
-    try:
-        # A wave of readers waits its turn: giving up after a while would turn load into errors. Postgres
-        # can be started anew under us, and then the old connections are dead.
-        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
-    if not is_postgres:
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    return engine
-
-
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
-    # commits, but never tears the file.
+    # commits, but never corrupts the file.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables to ``revision``; does nothing where they are there."""
+    """Bring the tables to ``revision``; do nothing if they are there already."""
     try:
         command.upgrade(configuration(connection), revision)
     except CommandError as error:
@@ -104,8 +118,28 @@ def migrate(connection: Connection, revision: str = "head") -> None:
 
 
 def configuration(connection: Connection) -> Config:
-    """Alembic's configuration for our migrations over this connection."""
+    """Return Alembic's configuration for our migrations over this connection."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def is_outage(error: Exception) -> bool:
+    """Return True if the fault is the database's, so that the same request may succeed later."""
+    if isinstance(error, OperationalError | InterfaceError | OSError | asyncio.TimeoutError):
+        return True
+    # With asyncpg, most errors of the server have the base class.
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return state is not None and not state.startswith(_REQUEST_ERRORS)
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Raise outages of the database as StoreUnavailableError."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise StoreUnavailableError(error) from error
+        raise

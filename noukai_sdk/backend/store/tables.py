@@ -1,9 +1,9 @@
-"""The tables. Types are those that SQLite and Postgres share.
+"""The tables. Their types are those that SQLite and Postgres share.
 
-A text that a user chooses has no limit: Postgres would refuse what is longer, and SQLite not. Times are
-microseconds since 1970 (``backend/clock.py``). Columns of JSON hold text: it is made once
-and goes out as it is. A run's steps and events are only ever added, its row in ``executions`` is
-written anew with each change.
+Columns for texts that a user chooses have no limit: Postgres would raise an error for longer texts,
+SQLite would not. Times are microseconds since 1970 (``backend/encoding.py``). JSON columns hold text, which
+is encoded once and sent unchanged. Rows of steps and events are only added; the row in ``executions`` is
+replaced with each change of the run.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ executions = Table(
     Column("completed_at", BigInteger),
     Column("updated_at", BigInteger, nullable=False),
     Column("error_at_step", Text),
-    # What the capture mode lets us keep, as JSON.
+    # As far as the capture mode keeps them, as JSON.
     Column("request", Text),
     Column("tool_rounds", Text),
-    # The outcome, as JSON: a job's poll needs it in every capture mode.
+    # As JSON: the poll of a job needs them in every capture mode.
     Column("result", Text),
     Column("error", Text),
-    # What a paused run needs to go on, as JSON; empty once it has ended.
+    # The state that a paused run continues from, as JSON; null if the run has ended.
     Column("state", Text),
     Index("ix_executions_session_id_started_at", "session_id", "started_at"),
     Index("ix_executions_status_updated_at", "status", "updated_at"),

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Go to this revision."""
+    """Upgrade to this revision."""
     op.create_table(
         "executions",
         sa.Column("id", sa.String(64), nullable=False),
@@ -75,7 +75,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back to the one before."""
+    """Downgrade to the revision before."""
     op.drop_table("events")
     op.drop_table("steps")
     op.drop_table("executions")

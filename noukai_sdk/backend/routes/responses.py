@@ -1,4 +1,4 @@
-"""Server-sent events: frames, and an answer that notices when its reader goes away."""
+"""JSON responses and event streams."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .capture import Event
-from .encoding import encode
+from ..capture import Event
+from ..encoding import encode
 
 
-def frame(event: Event) -> bytes:
-    """One event, with its type in an ``event:`` line and first in the JSON."""
-    return b"event: %s\ndata: %s\n\n" % (event["eventType"].encode(), encode(event))
+def json_response(value: object, status: int = 200) -> Response:
+    """Return ``value`` as a JSON response."""
+    return Response(encode(value), status, media_type="application/json")
 
 
 class EventStream(StreamingResponse):
-    """Sends events as they come.
+    """A response of server-sent events.
+
+    The event's type stands in an ``event:`` line, and first in the JSON.
 
     Args:
-        events: Closed in any case, at the latest when the reader goes away.
-        on_end: Called last, also where ``events`` was never started.
+        events: Closed when the response ends, at the latest when the client goes away.
+        on_end: Called last, even if ``events`` was never started.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class EventStream(StreamingResponse):
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. A reader that goes away is no error."""
+        """Send the response. A client that goes away is not an error."""
         try:
             async with aclosing(self._events):
                 with suppress(ClientDisconnect):
@@ -46,4 +48,4 @@ class EventStream(StreamingResponse):
 
 async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
     async for event in events:
-        yield frame(event)
+        yield b"event: %s\ndata: %s\n\n" % (event["eventType"].encode(), encode(event))
