@@ -1,7 +1,7 @@
-"""Scopes that are left after 10,000 requests whose clients leave at random, under real uvicorn.
+"""Count the scopes that are left after 10,000 requests with random disconnects, on a real uvicorn.
 
-Plain and streaming routes, each with a traced async generator or function; half of the clients leave
-in the middle. A scope that is still alive once all connections are gone has leaked.
+The routes are plain and streaming; half of the clients disconnect half way. A scope that is alive
+after all connections are closed has leaked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = 20
 
 
 def run() -> list[Row]:
-    """How many scopes are left, and whether any route saw another request's scope."""
+    """Return how many scopes are left, and how many requests saw the scope of another one."""
     left, crossed = asyncio.run(_count())
     return [
         Row(f"scopes left after {REQUESTS:,} requests with random disconnects", left, 0, "scopes"),
@@ -39,7 +39,7 @@ def run() -> list[Row]:
 
 
 class App:
-    """Routes that compare the session over every suspension."""
+    """Routes that check after each suspension that the session is still the same."""
 
     def __init__(self) -> None:
         self.crossed = 0
@@ -73,28 +73,28 @@ async def _count() -> tuple[int, int]:
         await asyncio.sleep(0.01)
     before = _scopes()
     port = server.servers[0].sockets[0].getsockname()[1]
-    await _come_and_go(f"http://127.0.0.1:{port}")
+    await _send_requests(f"http://127.0.0.1:{port}")
     server.should_exit = True
     await serving
     return _scopes() - before, app.crossed
 
 
-async def _come_and_go(url: str) -> None:
-    chance = random.Random(2026)
-    places = asyncio.Semaphore(AT_ONCE)
+async def _send_requests(url: str) -> None:
+    rng = random.Random(2026)
+    slots = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
 
-        async def one() -> None:
-            async with places:
-                path = chance.choice(["/plain", "/stream"])
-                leaves_after = chance.choice([0, 1, 3, PARTS * 2])
-                async with http.stream("GET", path) as answer:
-                    async for _ in answer.aiter_lines():
-                        leaves_after -= 1
-                        if leaves_after < 0:
+        async def send_one() -> None:
+            async with slots:
+                path = rng.choice(["/plain", "/stream"])
+                lines_to_read = rng.choice([0, 1, 3, PARTS * 2])
+                async with http.stream("GET", path) as response:
+                    async for _ in response.aiter_lines():
+                        lines_to_read -= 1
+                        if lines_to_read < 0:
                             return
 
-        await asyncio.gather(*(one() for _ in range(REQUESTS)))
+        await asyncio.gather(*(send_one() for _ in range(REQUESTS)))
 
 
 def _scopes() -> int:

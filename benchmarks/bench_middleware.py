@@ -1,7 +1,7 @@
-"""What tracing adds to a request, beside asgi-correlation-id, over the same bare application.
+"""Measure what the middleware adds to a captured request, and compare it with asgi-correlation-id.
 
-No server and no event loop: the applications never wait, so each request is driven by hand, and what
-is measured is the middleware alone. In capture mode, as every production request is.
+Both wrap the same application, which never waits, so each request can be run without a server or an
+event loop: the numbers are those of the middleware alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from noukai_sdk.adapters import asgi, wsgi
 REQUESTS = 500
 ROUNDS = 201
 BODY = b'{"output": "The cat sat on the mat."}'
-SENT = {
+REQUEST_HEADERS = {
     "host": "127.0.0.1:8000",
     "user-agent": "curl/8.5.0",
     "accept": "*/*",
@@ -28,11 +28,11 @@ SENT = {
     "x-forwarded-for": "10.0.0.1",
     "authorization": "Bearer 0123456789",
 }
-ANSWERED = {"content-type": "application/json", "content-length": str(len(BODY))}
+RESPONSE_HEADERS = {"content-type": "application/json", "content-length": str(len(BODY))}
 
 
 def run() -> list[Row]:
-    """The numbers of one run, in microseconds a request, and the two ratios that are judged."""
+    """Return the microseconds for each request, and the two ratios that have a limit."""
     client = AsyncNoukai(api_key="nk_bench")
     traced = asgi.NoukaiTraceMiddleware(bare_asgi, client=client)
     traced_wsgi = wsgi.NoukaiTraceMiddleware(bare_wsgi, client=client)
@@ -47,15 +47,15 @@ def run() -> list[Row]:
         ROUNDS,
     )
     micro = {name: value / REQUESTS * 1e6 for name, value in medians.items()}
-    theirs = micro["asgi-correlation-id"] - micro["bare ASGI"]
-    ours = micro["ASGI"] - micro["bare ASGI"]
-    ours_wsgi = micro["WSGI"] - micro["bare WSGI"]
+    added_by_other = micro["asgi-correlation-id"] - micro["bare ASGI"]
+    added = micro["ASGI"] - micro["bare ASGI"]
+    added_wsgi = micro["WSGI"] - micro["bare WSGI"]
     return [
-        Row("asgi-correlation-id adds to a request", theirs, None, "µs"),
-        Row("our ASGI middleware adds to a request", ours, None, "µs"),
-        Row("our WSGI middleware adds to a request", ours_wsgi, None, "µs"),
-        Row("ASGI middleware / asgi-correlation-id", ours / theirs, 1.0, "times"),
-        Row("WSGI middleware / ASGI middleware", ours_wsgi / ours, 1.0, "times"),
+        Row("asgi-correlation-id adds to a request", added_by_other, None, "µs"),
+        Row("our ASGI middleware adds to a request", added, None, "µs"),
+        Row("our WSGI middleware adds to a request", added_wsgi, None, "µs"),
+        Row("ASGI middleware / asgi-correlation-id", added / added_by_other, 1.0, "times"),
+        Row("WSGI middleware / ASGI middleware", added_wsgi / added, 1.0, "times"),
     ]
 
 
@@ -68,13 +68,13 @@ def many(request: Callable[[], object]) -> Callable[[], None]:
 
 
 async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in ANSWERED.items()]
+    headers = [(name.encode(), value.encode()) for name, value in RESPONSE_HEADERS.items()]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": BODY})
 
 
 CORRELATED = CorrelationIdMiddleware(bare_asgi)
-RAW = [(name.encode(), value.encode()) for name, value in SENT.items()]
+RAW_HEADERS = [(name.encode(), value.encode()) for name, value in REQUEST_HEADERS.items()]
 
 
 async def receive() -> dict[str, Any]:
@@ -86,17 +86,17 @@ async def send(message: Any) -> None:
 
 
 def call_asgi(app: Any) -> None:
-    scope = {"type": "http", "method": "POST", "path": "/grade", "headers": list(RAW)}
+    scope = {"type": "http", "method": "POST", "path": "/grade", "headers": list(RAW_HEADERS)}
     request = app(scope, receive, send)
     try:
         request.send(None)
     except StopIteration:
         return
-    raise AssertionError("a bare application never waits")
+    raise AssertionError("this application never waits")
 
 
 class Body:
-    """As werkzeug gives it: an iterator that wants to be closed."""
+    """A body like werkzeug's: an iterator with a ``close()`` method."""
 
     def __init__(self, *parts: bytes) -> None:
         self._parts = iter(parts)
@@ -112,11 +112,13 @@ class Body:
 
 
 def bare_wsgi(environ: Any, start_response: Any) -> Body:
-    start_response("200 OK", list(ANSWERED.items()))
+    start_response("200 OK", list(RESPONSE_HEADERS.items()))
     return Body(BODY)
 
 
-ENVIRON = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in SENT.items()}
+ENVIRON = {
+    "HTTP_" + name.upper().replace("-", "_"): value for name, value in REQUEST_HEADERS.items()
+}
 
 
 def start_response(status: str, headers: Any, exc_info: Any = None) -> None:

@@ -1,35 +1,42 @@
-"""The stand-in service, and clients of both kinds that talk to it."""
+"""A service that records sessions, and clients of both kinds that are connected to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from noukai_sdk import AsyncNoukai, Noukai
-from tests.adapters.service import Service
+from noukai_sdk.session.scope import current_scope
 from tests.support.servers import serve_app
+from tests.support.service import Service
+from tests.support.sessions import RecordedSessions
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    # Nothing in the adapters depends on the event loop; one test runs on trio to prove it.
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")
-def running_service() -> Iterator[tuple[Service, str]]:
+def service() -> Iterator[tuple[Service, str]]:
+    """A running service, and its URL."""
     service = Service()
-    with serve_app(service.app, http="h11") as url:
+    with serve_app(service, http="h11", lifespan="off") as url:
         yield service, url
 
 
 @pytest.fixture
-def service(
-    running_service: tuple[Service, str], redirect_dev: Callable[[str], None]
-) -> Iterator[Service]:
-    """The service that ``env="dev"`` means in this test; nobody has called it yet."""
-    service, url = running_service
+def sessions(service: tuple[Service, str], redirect_dev: Callable[[str], None]) -> RecordedSessions:
+    """The sessions of the service that ``env="dev"`` connects to in this test."""
+    running, url = service
     redirect_dev(f"{url}/api/v1")
-    service.calls.clear()
-    service.fetched.clear()
-    yield service
-    service.refusals.clear()
-    service.capture_mode = "full"
+    sessions = RecordedSessions()
+    running.replies = [sessions]
+    running.requests.clear()
+    return sessions
 
 
 @pytest.fixture
@@ -38,12 +45,20 @@ def replay_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sync_noukai(service: Service) -> Iterator[Noukai]:
+def sync_noukai(sessions: RecordedSessions) -> Iterator[Noukai]:
     with Noukai(org="acme", project="spelling", timeout=20) as client:
         yield client
 
 
 @pytest.fixture
-async def noukai(service: Service) -> AsyncNoukai:
+async def noukai(sessions: RecordedSessions) -> AsyncIterator[AsyncNoukai]:
     async with AsyncNoukai(org="acme", project="spelling", timeout=20) as client:
         yield client
+
+
+@pytest.fixture
+def no_scope_leaks() -> Iterator[None]:
+    """Fail if the test leaves a scope behind in its thread."""
+    yield
+    gc.collect()
+    assert current_scope() is None

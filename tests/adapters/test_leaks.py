@@ -1,4 +1,4 @@
-"""Nothing stays behind when clients come and go as they like."""
+"""Test that no scope is left when clients disconnect at any time."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import pytest
 from noukai_sdk import Noukai
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.scope import Scope
-from tests.adapters.service import Service
 from tests.support.servers import serve_app, wait_until
+from tests.support.sessions import RecordedSessions
 
 REQUESTS = 400
 
 
-def living_scopes() -> int:
+def count_scopes() -> int:
     gc.collect()
     return sum(isinstance(thing, Scope) for thing in gc.get_objects())
 
 
-async def leave_early(http: httpx.AsyncClient, chance: random.Random, session: str) -> None:
-    """One request, captured or replayed, whose client leaves at any time."""
-    headers = {"X-Noukai-Replay": session} if chance.random() < 0.5 else {}
-    parts = chance.randrange(4)
-    if chance.random() < 0.5:
-        async with http.stream("GET", "/endless", headers=headers) as answer:
-            async for _ in answer.aiter_bytes():
+async def leave_early(http: httpx.AsyncClient, rng: random.Random, session: str) -> None:
+    """Send one request, captured or replayed, and disconnect at a random time."""
+    headers = {"X-Noukai-Replay": session} if rng.random() < 0.5 else {}
+    parts = rng.randrange(4)
+    if rng.random() < 0.5:
+        async with http.stream("GET", "/endless", headers=headers) as response:
+            async for _ in response.aiter_bytes():
                 parts -= 1
                 if parts < 0:
                     return
-    patience = chance.choice([0.001, 0.01, 20])
+    patience = rng.choice([0.001, 0.01, 20])
     post = http.post("/grade", json={"text": "a"}, headers=headers)
     try:
         await asyncio.wait_for(post, patience)
@@ -42,22 +42,22 @@ async def leave_early(http: httpx.AsyncClient, chance: random.Random, session: s
         return
 
 
-async def come_and_go(url: str) -> None:
-    chance = random.Random(20261120)
-    places = asyncio.Semaphore(32)
+async def send_requests(url: str) -> None:
+    rng = random.Random(20261120)
+    slots = asyncio.Semaphore(32)
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
-        async with http.stream("GET", "/endless") as answer:
-            await anext(answer.aiter_bytes())
-            session = answer.headers["X-Noukai-Session"]
+        async with http.stream("GET", "/endless") as response:
+            await anext(response.aiter_bytes())
+            session = response.headers["X-Noukai-Session"]
 
-        async def one() -> None:
-            async with places:
-                await leave_early(http, chance, session)
+        async def send_one() -> None:
+            async with slots:
+                await leave_early(http, rng, session)
 
-        await asyncio.gather(*(one() for _ in range(REQUESTS)))
+        await asyncio.gather(*(send_one() for _ in range(REQUESTS)))
 
 
-def no_replay_is_under_way(noukai: Noukai) -> bool:
+def all_replays_ended(noukai: Noukai) -> bool:
     try:
         noukai.flow("grade-3").execute(message="outside of every scope")
     except LostScopeWarning:  # warnings are errors here
@@ -66,16 +66,16 @@ def no_replay_is_under_way(noukai: Noukai) -> bool:
 
 
 @pytest.mark.usefixtures("replay_enabled")
-def test_random_disconnects_leave_nothing_behind(
-    sync_noukai: Noukai, service: Service, caplog: pytest.LogCaptureFixture
+def test_random_disconnects_leave_no_scope(
+    sync_noukai: Noukai, sessions: RecordedSessions, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = importlib.import_module("tests.adapters.apps.on_fastapi").app
-    before = living_scopes()
-    # uvicorn logs an error where a client leaves before its request was read.
+    before = count_scopes()
+    # uvicorn logs an error if a client disconnects before its request was read.
     with serve_app(app, log_level="critical") as url:
-        asyncio.run(come_and_go(url))
-        wait_until(lambda: no_replay_is_under_way(sync_noukai), what="the end of every replay")
-        # asyncio's timers and pooled connections hold the context that they were made in a while.
-        assert living_scopes() - before < REQUESTS / 4
+        asyncio.run(send_requests(url))
+        wait_until(lambda: all_replays_ended(sync_noukai), what="the end of every replay")
+        # Timers of asyncio and pooled connections keep their contexts, and so some scopes, alive.
+        assert count_scopes() - before < REQUESTS / 4
     assert not [record for record in caplog.records if record.name == "noukai_sdk"]
-    assert None in {session for session, _, _ in service.calls}
+    assert None in {session for session, _, _ in sessions.calls}

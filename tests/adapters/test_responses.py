@@ -1,4 +1,4 @@
-"""What adapters say over HTTP, without any of them."""
+"""Test headers and error responses that all adapters share, without a server."""
 
 from __future__ import annotations
 
@@ -38,19 +38,25 @@ from noukai_sdk.session.scope import Scope, capture_scope
 
 
 class Replay(Scope):
-    """A replay that ends as it is told to."""
+    """A replay that raises ``error`` when it is verified."""
 
-    def __init__(self, outcome: ReplayError | None = None) -> None:
+    def __init__(self, error: ReplayError | None = None) -> None:
         super().__init__("replay", "abc-123")
-        self.outcome = outcome
+        self.error = error
         self.ended = False
 
     def verify(self) -> None:
-        if self.outcome is not None:
-            raise self.outcome
+        if self.error is not None:
+            raise self.error
 
     def end(self) -> None:
         self.ended = True
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.WARNING, "noukai_sdk")
+    return caplog
 
 
 @pytest.mark.parametrize(
@@ -72,55 +78,51 @@ class Replay(Scope):
         (NoukaiError, 502, "replay_unavailable"),
     ],
 )
-def test_every_error_has_its_answer(error: type[NoukaiError], status: int, code: str) -> None:
-    answer = error_response(error("what went wrong", status_code=status))
-    content = json.loads(answer.body)
-    assert answer.status == status
+def test_error_response_of_each_error_has_its_status_and_code(
+    error: type[NoukaiError], status: int, code: str
+) -> None:
+    response = error_response(error("what went wrong", status_code=status))
+    content = json.loads(response.body)
+    assert response.status == status
     assert content["error"] == code
     assert content["message"]
     assert content["report"] is None
-    headers = dict(answer.headers)
+    headers = dict(response.headers)
     assert headers["Content-Type"] == "application/json"
-    assert headers["Content-Length"] == str(len(answer.body))
+    assert headers["Content-Length"] == str(len(response.body))
     assert headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "message"),
     [
-        ReplayForbiddenError("owned by evil-corp"),
-        ReplaySessionNotFoundError("evil-corp"),
-        ReplaySessionExpiredError("evil-corp"),
-        APIConnectionError("https://evil-corp"),
-        AuthenticationError("evil-corp nk_secret", status_code=401),
+        (ReplayForbiddenError("owned by evil-corp"), "may not replay"),
+        (ReplaySessionNotFoundError("evil-corp"), "no session of this id"),
+        (ReplaySessionExpiredError("evil-corp"), "past its retention"),
+        (APIConnectionError("https://evil-corp"), "could not be reached"),
+        (AuthenticationError("evil-corp nk_secret", status_code=401), "refused with 401"),
+        (NoukaiError("evil-corp"), "refused (NoukaiError)"),
+        (ReplayMissError("no recording for grade-3 #2"), "no recording for grade-3 #2"),
     ],
 )
-def test_what_the_service_said_of_others_stays_out_of_the_answer(error: NoukaiError) -> None:
+def test_error_response_does_not_repeat_message_of_the_service(
+    error: NoukaiError, message: str
+) -> None:
     body = error_response(error).body.decode()
+    assert message in body
     assert "evil-corp" not in body
     assert "nk_secret" not in body
 
 
-def test_the_replays_own_errors_say_what_happened() -> None:
-    assert b"grade-3 #2" in error_response(ReplayMissError("no recording for grade-3 #2")).body
-
-
-def test_an_unreachable_service_and_a_refusing_one_read_differently() -> None:
-    assert b"could not be reached" in error_response(APIConnectionError("x")).body
-    assert b"refused with 401" in error_response(AuthenticationError("x", status_code=401)).body
-    assert b"refused (NoukaiError)" in error_response(NoukaiError("x")).body
-
-
-def test_a_refusal_names_the_session_that_was_asked_for(caplog: Any) -> None:
-    caplog.set_level(logging.WARNING, "noukai_sdk")
-    answer = refuse_replay(ReplaySessionNotFoundError("no such session"), "abc-123")
-    assert ("X-Noukai-Session", "abc-123") in answer.headers
-    assert "abc-123" in caplog.text
+def test_refused_replay_names_and_logs_requested_session(log: pytest.LogCaptureFixture) -> None:
+    response = refuse_replay(ReplaySessionNotFoundError("no such session"), "abc-123")
+    assert ("X-Noukai-Session", "abc-123") in response.headers
+    assert "abc-123" in log.text
     malformed = refuse_replay(ReplayInvalidSessionError("bad"), None)
     assert "X-Noukai-Session" not in dict(malformed.headers)
 
 
-def test_session_headers() -> None:
+def test_session_headers_depend_on_mode_of_scope() -> None:
     scope = capture_scope()
     assert session_headers(scope) == [("X-Noukai-Session", scope.session_id)]
     assert session_headers(Scope("normal", None)) == []
@@ -130,102 +132,99 @@ def test_session_headers() -> None:
     ]
 
 
-def test_a_clean_replay_lets_the_answer_stand() -> None:
+def test_finish_replay_returns_response_only_if_replay_failed(
+    log: pytest.LogCaptureFixture,
+) -> None:
     scope = Replay()
     assert finish_replay(scope, None, 200) is None
     assert scope.ended
+    assert not log.records
 
-
-def test_what_settling_raises_becomes_the_answer(caplog: Any) -> None:
-    caplog.set_level(logging.WARNING, "noukai_sdk")
     scope = Replay(ReplayMissError("no recording"))
     scope.report.misses.append(ReportEntry("grade-3", "execute", 1))
-    answer = finish_replay(scope, None, 200)
-    assert answer
-    content = json.loads(answer.body)
-    assert (answer.status, content["error"], content["message"]) == (
-        500,
-        "replay_error",
-        "no recording",
-    )
+    response = finish_replay(scope, None, 200)
+    assert response
+    content = json.loads(response.body)
+    assert (response.status, content["error"]) == (500, "replay_error")
+    assert content["message"] == "no recording"
     assert content["report"]["misses"][0]["slug"] == "grade-3"
-    assert dict(answer.headers)["X-Noukai-Replay-Report"].startswith("hits=0; misses=1")
-    assert "no recording" in caplog.text
+    assert dict(response.headers)["X-Noukai-Replay-Report"].startswith("hits=0; misses=1")
+    assert "no recording" in log.text
+    assert scope.ended
 
 
-@pytest.mark.parametrize("status", [302, 422])
-def test_leftovers_behind_another_answer_say_which_that_was(status: int) -> None:
-    answer = finish_replay(Replay(ReplayLeftoverError("left: grade-3 #1")), None, status)
-    assert answer
-    assert json.loads(answer.body)["message"] == (
-        f"left: grade-3 #1 (The application had responded with {status}.)"
-    )
-    for status, error in ((200, ReplayLeftoverError("left")), (500, ReplayMissError("missed"))):
-        answer = finish_replay(Replay(error), None, status)
-        assert answer
-        assert b"application" not in answer.body
-
-
-def test_a_miss_that_was_caught_comes_before_what_it_led_to(caplog: Any) -> None:
-    caplog.set_level(logging.WARNING, "noukai_sdk")
-    answer = finish_replay(Replay(ReplayMissError("missed")), AttributeError("of None"), 500)
-    assert answer
-    assert json.loads(answer.body)["message"] == (
-        "missed (The application continued, and failed with AttributeError.)"
-    )
-    assert "AttributeError: of None" in caplog.text
-    assert (
-        finish_replay(Replay(ReplayLeftoverError("left")), AttributeError("of None"), 500) is None
-    )
-
-
-def raised(*errors: Exception) -> Exception:
-    """The last error, raised while the ones before were handled."""
-    for earlier, later in pairwise(errors):
-        later.__context__ = earlier
-    return errors[-1]
+@pytest.mark.parametrize(
+    ("error", "failure", "status", "message"),
+    [
+        (ReplayLeftoverError("left"), None, 200, "left"),
+        (ReplayLeftoverError("left"), None, None, "left"),
+        (ReplayLeftoverError("left"), None, 302, "left (The application had responded with 302.)"),
+        (ReplayLeftoverError("left"), None, 422, "left (The application had responded with 422.)"),
+        (ReplayMissError("missed"), None, 500, "missed"),
+        # A caught miss comes before the error that it led to.
+        (
+            ReplayMissError("missed"),
+            AttributeError("of None"),
+            500,
+            "missed (The application continued, and failed with AttributeError.)",
+        ),
+        # An application that fails makes no further calls.
+        (ReplayLeftoverError("left"), AttributeError("of None"), 500, None),
+    ],
+)
+def test_finish_replay_notes_what_application_did(
+    log: pytest.LogCaptureFixture,
+    error: ReplayError,
+    failure: Exception | None,
+    status: int | None,
+    message: str | None,
+) -> None:
+    response = finish_replay(Replay(error), failure, status)
+    assert (response and json.loads(response.body)["message"]) == message
+    assert ("AttributeError: of None" in log.text) == bool(response and failure)
 
 
 class Group(Exception):
-    """As ExceptionGroup, which Python 3.10 does not have."""
+    """Like ExceptionGroup, which Python 3.10 does not have."""
 
     def __init__(self, *exceptions: Exception) -> None:
         super().__init__("group")
         self.exceptions = exceptions
 
 
-def caused() -> Exception:
-    try:
-        raise RuntimeError("mine") from ReplayMissError("missed")
-    except RuntimeError as error:
-        return error
+def with_contexts(*errors: Exception) -> Exception:
+    """Return the last error; each was raised while the one before was handled."""
+    for earlier, later in pairwise(errors):
+        later.__context__ = earlier
+    return errors[-1]
+
+
+def with_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
-    "failure",
+    ("failure", "message"),
     [
-        ReplayMissError("missed"),
-        raised(ReplayMissError("missed"), KeyError("x"), RuntimeError("y")),
-        caused(),
-        Group(ValueError("x"), Group(ReplayMissError("missed"))),
+        (ReplayMissError("missed"), "missed"),
+        (with_contexts(ReplayMissError("missed"), KeyError("x"), RuntimeError("y")), "missed"),
+        (with_cause(RuntimeError("mine"), ReplayMissError("missed")), "missed"),
+        (Group(ValueError("x"), Group(ReplayMissError("missed"))), "missed"),
+        (with_contexts(error := ValueError("circular"), error), None),
     ],
-    ids=["itself", "context", "cause", "group"],
+    ids=["itself", "context", "cause", "group", "none"],
 )
-def test_a_failure_is_looked_through_for_the_replays_error(failure: Exception) -> None:
-    scope = Replay(ReplayLeftoverError("never asked"))
-    answer = finish_replay(scope, failure, None)
-    assert answer
-    assert json.loads(answer.body)["message"] == "missed"
+def test_finish_replay_finds_replay_error_behind_failure(
+    failure: Exception, message: str | None
+) -> None:
+    scope = Replay(ReplayLeftoverError("left"))
+    response = finish_replay(scope, failure, None)
+    assert (response and json.loads(response.body)["message"]) == message
     assert scope.ended
 
 
-def test_another_failure_is_the_applications_own_and_nothing_settles() -> None:
-    failure = ValueError("x")
-    failure.__context__ = failure
-    assert finish_replay(Replay(ReplayLeftoverError("left")), failure, None) is None
-
-
-@pytest.mark.parametrize("thing", [None, "nk_key", Noukai, object()])
-def test_what_is_no_client_is_refused(thing: Any) -> None:
+@pytest.mark.parametrize("client", [None, "nk_key", Noukai, object()])
+def test_require_client_with_other_object_raises(client: Any) -> None:
     with pytest.raises(TypeError, match="client="):
-        require_client(thing)
+        require_client(client)

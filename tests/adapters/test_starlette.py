@@ -1,9 +1,9 @@
-"""FastAPI and Starlette: with ``add_middleware`` and with ``instrument``, in process."""
+"""Test the Starlette and FastAPI adapters, with ``add_middleware`` and with ``instrument``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,16 +22,9 @@ import noukai_sdk
 from noukai_sdk import AsyncNoukai, Noukai, NoukaiError, ReplayMissError, current_session_id
 from noukai_sdk.adapters import starlette as starlette_adapter
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
-from noukai_sdk.session.scope import current_scope
-from tests.adapters.service import Service
+from tests.support.sessions import RecordedSessions
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Any:
-    yield
-    assert current_scope() is None
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_scope_leaks")]
 
 
 def with_middleware(app: FastAPI, client: Any) -> FastAPI:
@@ -47,13 +40,11 @@ def with_both(app: FastAPI, client: Any) -> FastAPI:
     return instrument(with_middleware(app, client), client=client)
 
 
-install_each_way = pytest.mark.parametrize("install", [with_middleware, with_instrument, with_both])
+INSTALLERS = [with_middleware, with_instrument, with_both]
+install_each_way = pytest.mark.parametrize("install", INSTALLERS)
 
 
-def make_app(  # noqa: C901  # a list of routes
-    install: Callable[..., FastAPI], noukai: AsyncNoukai, sync_noukai: Noukai
-) -> FastAPI:
-    app = install(FastAPI(), noukai)
+def add_routes(app: FastAPI, noukai: AsyncNoukai, sync_noukai: Noukai) -> None:
     flow, sync_flow = noukai.flow("grade-3"), sync_noukai.flow("grade-3")
 
     @app.post("/plain")
@@ -71,26 +62,6 @@ def make_app(  # noqa: C901  # a list of routes
     @noukai_sdk.trace
     def sync() -> dict[str, Any]:
         return {"output": sync_flow.execute(message="a").result}
-
-    @app.post("/stream")
-    @noukai_sdk.trace
-    async def stream() -> StreamingResponse:
-        return StreamingResponse(parts(), media_type="text/plain")
-
-    async def parts() -> AsyncIterator[str]:
-        async for step in flow.steps(message="a"):
-            yield f"{step.step_id}={step.output};"
-        yield str((await flow.execute(message="b")).result)
-
-    @app.post("/sync-stream")
-    def sync_stream() -> StreamingResponse:
-        return StreamingResponse(sync_parts(), media_type="text/plain")
-
-    @noukai_sdk.trace
-    def sync_parts() -> Iterator[str]:
-        for step in sync_flow.steps(message="a"):
-            yield f"{step.step_id}={step.output};"
-        yield str(sync_flow.execute(message="b").result)
 
     @app.post("/gather")
     @noukai_sdk.trace
@@ -122,14 +93,38 @@ def make_app(  # noqa: C901  # a list of routes
     async def dependency(session: str = Depends(session_of_dependency)) -> dict[str, Any]:
         return {"sessions": [session, current_session_id()]}
 
-    return app
+
+def add_streams(app: FastAPI, noukai: AsyncNoukai, sync_noukai: Noukai) -> None:
+    flow, sync_flow = noukai.flow("grade-3"), sync_noukai.flow("grade-3")
+
+    @app.post("/stream")
+    @noukai_sdk.trace
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    async def parts() -> AsyncIterator[str]:
+        async for step in flow.steps(message="a"):
+            yield f"{step.step_id}={step.output};"
+        yield str((await flow.execute(message="b")).result)
+
+    @app.post("/sync-stream")
+    def sync_stream() -> StreamingResponse:
+        return StreamingResponse(sync_parts(), media_type="text/plain")
+
+    @noukai_sdk.trace
+    def sync_parts() -> Iterator[str]:
+        for step in sync_flow.steps(message="a"):
+            yield f"{step.step_id}={step.output};"
+        yield str(sync_flow.execute(message="b").result)
 
 
-@pytest.fixture(params=[with_middleware, with_instrument, with_both])
+@pytest.fixture(params=INSTALLERS)
 async def http(
     request: pytest.FixtureRequest, noukai: AsyncNoukai, sync_noukai: Noukai
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = make_app(request.param, noukai, sync_noukai)
+    app = request.param(FastAPI(), noukai)
+    add_routes(app, noukai, sync_noukai)
+    add_streams(app, noukai, sync_noukai)
     async with client_of(app) as client:
         yield client
 
@@ -142,17 +137,15 @@ def client_of(app: Any, *, raising: bool = True) -> httpx.AsyncClient:
 ROUTES = ["plain", "untraced", "sync", "stream", "sync-stream", "gather", "background"]
 
 
-# Under trio httpx leaves generators of its own to the garbage collector, which trio reports.
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_replay_equals_its_capture_with_no_call_paid(
-    http: httpx.AsyncClient, service: Service, replay_enabled: None, route: str
+async def test_replay_of_route_equals_capture_without_paid_call(
+    http: httpx.AsyncClient, sessions: RecordedSessions, replay_enabled: None, route: str
 ) -> None:
     captured = await http.post(f"/{route}", json={"text": "The cat sat."})
     session = captured.headers["x-noukai-session"]
     assert captured.status_code == 200
-    assert {call[0] for call in service.calls} == {session}
-    paid = len(service.calls)
+    assert {call[0] for call in sessions.calls} == {session}
+    paid = len(sessions.calls)
     assert paid
 
     replayed = await http.post(
@@ -161,16 +154,16 @@ async def test_a_replay_equals_its_capture_with_no_call_paid(
     assert (replayed.status_code, replayed.content) == (200, captured.content)
     assert replayed.headers["x-noukai-session"] == session
     assert "misses=0; drift=0" in replayed.headers["x-noukai-replay-report"]
-    assert len(service.calls) == paid
-    assert service.fetched == [session]
+    assert len(sessions.calls) == paid
+    assert sessions.fetched == [session]
 
 
-async def test_dependencies_share_the_session(http: httpx.AsyncClient) -> None:
-    answer = await http.post("/dependency")
-    assert set(answer.json()["sessions"]) == {answer.headers["x-noukai-session"]}
+async def test_dependency_shares_session_of_route(http: httpx.AsyncClient) -> None:
+    response = await http.post("/dependency")
+    assert set(response.json()["sessions"]) == {response.headers["x-noukai-session"]}
 
 
-async def test_a_changed_body_is_drift_and_not_an_error(
+async def test_replay_with_changed_request_body_reports_drift(
     http: httpx.AsyncClient, replay_enabled: None
 ) -> None:
     captured = await http.post("/plain", json={"text": "The cat sat."})
@@ -205,7 +198,7 @@ def failing(noukai: AsyncNoukai) -> FastAPI:
     async def swallows(count: int) -> str:
         try:
             await calls(count)
-        except Exception:  # noqa: BLE001  # as an application does that wants to stay up
+        except Exception:  # noqa: BLE001  # as in an application that must not fail
             return "sorry"
         return "fine"
 
@@ -219,70 +212,63 @@ def failing(noukai: AsyncNoukai) -> FastAPI:
 
 
 @install_each_way
-async def test_handled_errors_carry_the_session(
-    failing: FastAPI, noukai: AsyncNoukai, install: Any
-) -> None:
-    async with client_of(install(failing, noukai)) as http:
-        for path, status in (("/handled", 418), ("/nowhere", 404), ("/calls/x", 422)):
-            answer = await http.get(path)
-            assert answer.status_code == status
-            assert answer.headers["x-noukai-session"]
-        answer = await http.head("/handled")
-        assert answer.status_code == 405
-        assert answer.headers["x-noukai-session"]
-
-
-@install_each_way
-async def test_an_unhandled_500_carries_it_where_instrument_is_used(
+async def test_error_response_carries_session(
     failing: FastAPI, noukai: AsyncNoukai, install: Any
 ) -> None:
     async with client_of(install(failing, noukai), raising=False) as http:
-        answer = await http.get("/unhandled")
-        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
-        assert ("x-noukai-session" in answer.headers) == (install is not with_middleware)
+        for path, status in (("/handled", 418), ("/nowhere", 404), ("/calls/x", 422)):
+            response = await http.get(path)
+            assert response.status_code == status
+            assert response.headers["x-noukai-session"]
+        response = await http.head("/handled")
+        assert response.status_code == 405
+        assert response.headers["x-noukai-session"]
+
+        response = await http.get("/unhandled")
+        assert (response.status_code, response.text) == (500, "Internal Server Error")
+        # add_middleware() cannot reach the layer that sends this response, instrument() can.
+        assert ("x-noukai-session" in response.headers) == (install is not with_middleware)
 
 
-async def test_an_unhandled_500_in_a_replay_stays_the_applications(
+async def test_replay_with_unhandled_error_keeps_response_of_application(
     failing: FastAPI, noukai: AsyncNoukai, replay_enabled: None
 ) -> None:
     async with client_of(instrument(failing, client=noukai), raising=False) as http:
-        captured = await http.get("/unhandled")
-        # The recorded request made no call, so its session is unknown to the service.
-        session = captured.headers["x-noukai-session"]
-        answer = await http.get("/unhandled", headers={"X-Noukai-Replay": session})
-        assert answer.status_code == 404
         session = (await http.get("/calls/1")).headers["x-noukai-session"]
-        answer = await http.get("/unhandled", headers={"X-Noukai-Replay": session})
-        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
-        assert answer.headers["x-noukai-session"] == session
+        response = await http.get("/unhandled", headers={"X-Noukai-Replay": session})
+        assert (response.status_code, response.text) == (500, "Internal Server Error")
+        assert response.headers["x-noukai-session"] == session
 
 
 @install_each_way
 @pytest.mark.parametrize("path", ["calls", "swallows", "group"])
-@pytest.mark.parametrize("count", [1, 3])
-async def test_fewer_and_more_calls_than_recorded(
+@pytest.mark.parametrize(("count", "misses", "leftovers"), [(1, 0, 1), (3, 1, 0)])
+async def test_replay_with_other_number_of_calls_fails(
     failing: FastAPI,
     noukai: AsyncNoukai,
     replay_enabled: None,
     install: Any,
     path: str,
     count: int,
+    misses: int,
+    leftovers: int,
 ) -> None:
     async with client_of(install(failing, noukai)) as http:
         session = (await http.get("/calls/2")).headers["x-noukai-session"]
         headers = {"X-Noukai-Replay": session}
-        answer = await http.get(f"/{path}/{count}", headers=headers)
-    assert (answer.status_code, answer.json()["error"]) == (500, "replay_error")
-    assert "grade-3" in answer.json()["message"]
-    assert answer.headers["x-noukai-session"] == session
-    report = answer.json()["report"]
-    assert [len(report["misses"]), len(report["leftovers"])] == ([0, 1] if count == 1 else [1, 0])
+        response = await http.get(f"/{path}/{count}", headers=headers)
+    assert (response.status_code, response.json()["error"]) == (500, "replay_error")
+    assert "grade-3" in response.json()["message"]
+    assert response.headers["x-noukai-session"] == session
+    report = response.json()["report"]
+    assert (len(report["misses"]), len(report["leftovers"])) == (misses, leftovers)
 
 
 @install_each_way
-async def test_below_middleware_that_runs_the_application_in_a_task(
+async def test_base_http_middleware_shares_session_and_replay(
     failing: FastAPI, noukai: AsyncNoukai, replay_enabled: None, install: Any
 ) -> None:
+    """BaseHTTPMiddleware runs the application in a task."""
     seen: list[Any] = []
 
     async def dispatch(request: Request, call_next: Any) -> Any:
@@ -303,7 +289,7 @@ async def test_below_middleware_that_runs_the_application_in_a_task(
         assert (await http.get("/calls/2", headers=headers)).status_code == 500
 
 
-async def test_a_mounted_application_with_a_middleware_of_its_own(noukai: AsyncNoukai) -> None:
+async def test_mounted_application_with_own_middleware_shares_session(noukai: AsyncNoukai) -> None:
     async def show(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(current_session_id()))
 
@@ -311,36 +297,35 @@ async def test_a_mounted_application_with_a_middleware_of_its_own(noukai: AsyncN
     inner.add_middleware(NoukaiTraceMiddleware, client=noukai)
     outer = starlette_adapter.instrument(Starlette(routes=[Mount("/in", inner)]), client=noukai)
     async with client_of(outer) as http:
-        answer = await http.get("/in/show")
-        assert answer.text == answer.headers["x-noukai-session"]
+        response = await http.get("/in/show")
+        assert response.text == response.headers["x-noukai-session"]
 
 
-async def test_lifespan_runs_and_an_application_may_be_instrumented_after_it(
-    noukai: AsyncNoukai,
-) -> None:
-    began: list[str | None] = []
+async def test_instrument_after_startup_traces_requests(noukai: AsyncNoukai) -> None:
+    sessions: list[str | None] = []
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        began.append(current_session_id())
+        sessions.append(current_session_id())
         yield
 
     app = FastAPI(lifespan=lifespan)
     async with LifespanManager(app) as running:
-        assert began == [None]
+        assert sessions == [None]
         assert instrument(app, client=noukai) is app
         async with client_of(running.app) as http:
             assert (await http.get("/")).headers["x-noukai-session"]
 
 
-def test_instrument_needs_a_client_at_once() -> None:
+async def test_instrument_with_invalid_argument_raises(noukai: AsyncNoukai) -> None:
     with pytest.raises(TypeError, match="client="):
         instrument(FastAPI(), client=None)  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(TypeError, match="takes a Starlette or FastAPI application, not <"):
+        instrument(object(), client=noukai)  # type: ignore[type-var]  # on purpose
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_sync_client_does_not_block_the_loop_while_it_fetches(
-    sync_noukai: Noukai, service: Service, replay_enabled: None
+async def test_replay_through_sync_client_does_not_block_event_loop(
+    sync_noukai: Noukai, replay_enabled: None
 ) -> None:
     app = FastAPI()
 
@@ -367,9 +352,7 @@ async def test_a_sync_client_does_not_block_the_loop_while_it_fetches(
     assert ticks > 10
 
 
-async def test_a_miss_that_the_application_raises_in_capture_mode_is_its_own(
-    noukai: AsyncNoukai,
-) -> None:
+async def test_replay_error_raised_by_route_in_capture_is_raised(noukai: AsyncNoukai) -> None:
     app = FastAPI()
 
     @app.get("/")
@@ -379,8 +362,3 @@ async def test_a_miss_that_the_application_raises_in_capture_mode_is_its_own(
     async with client_of(with_middleware(app, noukai)) as http:
         with pytest.raises(ReplayMissError):
             await http.get("/")
-
-
-async def test_what_is_no_starlette_application_is_refused(noukai: AsyncNoukai) -> None:
-    with pytest.raises(TypeError, match="takes a Starlette or FastAPI application, not <"):
-        instrument(object(), client=noukai)  # type: ignore[type-var]  # on purpose

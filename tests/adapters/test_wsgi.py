@@ -1,22 +1,25 @@
-"""The WSGI middleware in capture mode, step by step."""
+"""Test the WSGI middleware step by step: bodies, held responses, streams, files and ``write()``."""
 
 from __future__ import annotations
 
 import contextvars
 import gc
 import io
+import json
+import logging
 import sys
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
-from noukai_sdk import Noukai, current_session_id, trace_scope_sync
+from noukai_sdk import Noukai, ReplayMissError, current_session_id, trace_scope_sync
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
+from noukai_sdk.session.replay_scope import ReplayScope
 from noukai_sdk.session.scope import current_scope
 from tests.support.wsgi_driver import Exchange, FileWrapper
+
+pytestmark = pytest.mark.usefixtures("replay_enabled", "no_scope_leaks")
 
 CLIENT = Noukai(api_key="nk_test")
 
@@ -25,24 +28,20 @@ def session() -> bytes:
     return str(current_session_id()).encode()
 
 
-def hello(environ: Any, start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("A", "b")])
-    return [session()]
-
-
-def traced(app: Any) -> NoukaiTraceMiddleware:
+def trace(app: Any) -> NoukaiTraceMiddleware:
     return NoukaiTraceMiddleware(app, client=CLIENT)
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Any:
-    yield
-    gc.collect()
-    assert current_scope() is None
+def respond_with(body: Callable[[], Iterable[bytes]]) -> NoukaiTraceMiddleware:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return body()
+
+    return trace(app)
 
 
-class Streamed:
-    """A body that says in which session each of its steps runs."""
+class SessionBody:
+    """A body of three parts; each part, and the log entry of its close, is the current session."""
 
     def __init__(self, log: list[bytes]) -> None:
         self.log = log
@@ -55,84 +54,46 @@ class Streamed:
         self.log.append(session())
 
 
-def streaming(log: list[bytes]) -> Any:
-    def app(environ: Any, start_response: Any) -> Streamed:
+def test_body_of_list_is_passed_on_unwrapped() -> None:
+    exchange = Exchange(respond_with(lambda: [session()])).call()
+    assert type(exchange.result) is list
+    assert exchange.headers["x-noukai-session"].encode() == exchange.result[0]
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, None, lambda file: [file.read()]])
+def test_body_of_file_wrapper_class_is_passed_on_unwrapped(wrapper: Any) -> None:
+    is_class = wrapper is FileWrapper
+
+    def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [])
-        return Streamed(log)
+        return FileWrapper(io.BytesIO(b"content"))
 
-    return traced(app)
-
-
-def test_the_answer_carries_the_session_of_the_request() -> None:
-    answer = Exchange(traced(hello)).run()
-    assert answer.body.decode() == answer.headers["x-noukai-session"]
-    assert uuid.UUID(answer.body.decode()).version == 4
-    assert answer.headers["a"] == "b"
-    assert "x-noukai-replay-report" not in answer.headers
+    exchange = Exchange(trace(app))
+    exchange.environ["wsgi.file_wrapper"] = wrapper
+    exchange.call()
+    assert (type(exchange.result) is FileWrapper) == is_class
+    assert exchange.headers["x-noukai-session"]
+    assert b"".join(exchange.result) == b"content"
+    exchange.close()
 
 
-def test_each_request_has_a_session_of_its_own() -> None:
-    app = traced(hello)
-    assert len({Exchange(app).run().body for _ in range(10)}) == 10
-
-
-def test_a_list_stays_a_list() -> None:
-    assert type(Exchange(traced(hello)).call().result) is list
-
-
-def test_installed_twice_it_acts_once() -> None:
-    answer = Exchange(traced(traced(hello))).run()
-    assert answer.headers["x-noukai-session"] == answer.body.decode()
-
-
-def test_an_environ_that_is_used_again_is_a_new_request() -> None:
-    exchange = Exchange(traced(hello))
-    first = exchange.run().body
-    exchange.starts.clear()
-    exchange.written.clear()
-    assert exchange.run().body != first
-    assert exchange.headers["x-noukai-session"] == exchange.body.decode()
-
-
-def test_inside_a_scope_it_joins() -> None:
-    with trace_scope_sync() as scope:
-        answer = Exchange(traced(hello)).run()
-    assert answer.headers["x-noukai-session"] == answer.body.decode() == scope.session_id
-
-
-def test_inside_an_untagged_scope_there_is_no_session_to_name() -> None:
-    with trace_scope_sync(capture=False):
-        answer = Exchange(traced(hello)).run()
-    assert answer.body == b"None"
-    assert "x-noukai-session" not in answer.headers
-
-
-def test_another_applications_header_is_replaced() -> None:
-    def gateway(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("X-NOUKAI-SESSION", "theirs"), ("X-Noukai-Replay-Report", "x")])
-        return []
-
-    answer = Exchange(traced(gateway)).run()
-    assert list(answer.headers) == ["x-noukai-session"]
-    assert answer.headers["x-noukai-session"] != "theirs"
-
-
-def test_every_step_of_the_body_and_its_close_are_in_the_session() -> None:
+def test_body_steps_and_close_run_in_session_and_not_in_thread() -> None:
     log: list[bytes] = []
-    answer = Exchange(streaming(log)).call()
+    exchange = Exchange(respond_with(lambda: SessionBody(log))).call()
     assert current_scope() is None
-    for part in answer.result:
+    for part in exchange.result:
         assert current_scope() is None
-        answer.written.append(part)
-    answer.close()
-    answer.close()
-    expected = answer.headers["x-noukai-session"].encode()
-    assert answer.written == [expected] * 3
+        exchange.written.append(part)
+    exchange.close()
+    exchange.close()
+    expected = exchange.headers["x-noukai-session"].encode()
+    assert exchange.written == [expected] * 3
     assert log == [expected]
 
 
-def test_bodies_that_are_read_in_turn_do_not_mix() -> None:
-    exchanges = [Exchange(streaming([])).call() for _ in range(20)]
+def test_bodies_read_in_turn_keep_their_sessions() -> None:
+    app = respond_with(lambda: SessionBody([]))
+    exchanges = [Exchange(app).call() for _ in range(20)]
     bodies = [iter(exchange.result) for exchange in exchanges]
     for _ in range(3):
         for exchange, body in zip(exchanges, bodies, strict=True):
@@ -141,94 +102,74 @@ def test_bodies_that_are_read_in_turn_do_not_mix() -> None:
         assert set(exchange.written) == {exchange.headers["x-noukai-session"].encode()}
 
 
-def test_an_abandoned_stream_leaves_the_thread_clean() -> None:
+def test_body_dropped_or_unreadable_is_closed() -> None:
     log: list[bytes] = []
-    exchange = Exchange(streaming(log)).call()
+    exchange = Exchange(respond_with(lambda: SessionBody(log))).call()
     first = next(iter(exchange.result))
-    assert current_scope() is None
     exchange.result = ()
     assert log == [first]
-    assert current_scope() is None
 
-
-def test_a_body_that_cannot_be_read_is_closed() -> None:
-    class Broken(Streamed):
+    class Unreadable(SessionBody):
         def __iter__(self) -> Any:
             raise KeyError("mine")
 
-    log: list[bytes] = []
     with pytest.raises(KeyError, match="mine"):
-        Exchange(traced(lambda environ, start_response: Broken(log))).call()
+        Exchange(respond_with(lambda: Unreadable(log))).call()
     gc.collect()
-    assert len(log) == 1
+    assert len(log) == 2
 
 
-def test_a_scope_that_a_stream_holds_open_does_not_reach_the_thread() -> None:
-    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
-        start_response("200 OK", [])
-        yield session()
-        with trace_scope_sync():
+def test_body_that_raises_passes_error_on() -> None:
+    def fail() -> Iterator[bytes]:
+        yield b"a"
+        raise KeyError("stream")
+
+    exchange = Exchange(respond_with(fail))
+    with pytest.raises(KeyError, match="stream"):
+        exchange.run()
+    assert exchange.body == b"a"
+
+
+def test_context_of_body_does_not_reach_thread() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    class Body:
+        """Sets a variable, and holds a scope open between its steps."""
+
+        def __init__(self) -> None:
+            self.token = variable.set(1)
+
+        def __iter__(self) -> Iterator[bytes]:
             yield session()
-            yield session()
+            with trace_scope_sync():
+                yield session()
+                yield session()
+                assert variable.get() == 1
 
-    app = traced(app)
+        def close(self) -> None:
+            variable.reset(self.token)
+
+    app = respond_with(Body)
     exchange = Exchange(app).call()
     body = iter(exchange.result)
     parts = [next(body) for _ in range(3)]
     assert parts[0] != parts[1] == parts[2]
     assert current_scope() is None
-    assert Exchange(app).run().written[0] not in parts
-
-
-def test_other_context_variables_stay_with_the_request() -> None:
-    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
-
-    class Body:
-        def __init__(self) -> None:
-            self.token = variable.set(1)
-
-        def __iter__(self) -> Iterator[bytes]:
-            yield str(variable.get()).encode()
-
-        def close(self) -> None:
-            variable.reset(self.token)
-
-    def app(environ: Any, start_response: Any) -> Body:
-        start_response("200 OK", [])
-        return Body()
-
-    exchange = Exchange(traced(app)).run()
-    assert exchange.body == b"1"
     assert variable.get() == 0
+    assert Exchange(app).run().written[0] not in parts
+    exchange.close()
 
 
-def test_a_generator_that_starts_its_answer_late() -> None:
+def test_generator_application_starts_response_late_in_session() -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
         yield session()
 
-    answer = Exchange(traced(app)).run()
-    assert answer.headers["x-noukai-session"] == answer.body.decode()
+    exchange = Exchange(trace(app)).run()
+    assert exchange.headers["x-noukai-session"] == exchange.body.decode()
 
 
-def test_a_file_passes_as_it_is() -> None:
-    def app(environ: Any, start_response: Any) -> Any:
-        start_response("200 OK", [])
-        return environ["wsgi.file_wrapper"](io.BytesIO(b"content"))
-
-    exchange = Exchange(traced(app)).call()
-    assert type(exchange.result) is FileWrapper
-    assert exchange.headers["x-noukai-session"]
-
-
-@pytest.mark.parametrize("wrapper", [None, lambda file: [file.read()]])
-def test_a_server_without_a_wrapper_class(wrapper: Any) -> None:
-    exchange = Exchange(traced(hello))
-    exchange.environ["wsgi.file_wrapper"] = wrapper
-    assert exchange.run().body
-
-
-def test_write_and_exc_info_still_work() -> None:
+def test_write_and_exc_info_are_passed_on() -> None:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("A", "b")])
         try:
@@ -238,38 +179,250 @@ def test_write_and_exc_info_still_work() -> None:
         write(session())
         return [b"!"]
 
-    answer = Exchange(traced(app)).run()
-    assert [start[0] for start in answer.starts] == ["200 OK", "500 Oops"]
-    assert answer.starts[1][2][0] is KeyError
-    assert answer.headers.keys() == {"x-noukai-session"}
-    assert answer.body == answer.headers["x-noukai-session"].encode() + b"!"
+    exchange = Exchange(trace(app)).run()
+    assert [start[0] for start in exchange.starts] == ["200 OK", "500 Oops"]
+    assert exchange.starts[1][2][0] is KeyError
+    assert exchange.headers.keys() == {"x-noukai-session"}
+    assert exchange.body == exchange.headers["x-noukai-session"].encode() + b"!"
 
 
-def test_errors_pass_through_and_leave_the_thread_clean() -> None:
-    def fails(environ: Any, start_response: Any) -> Any:
-        raise KeyError("call")
+class App:
+    """An application that makes ``calls`` flow calls, and then runs ``respond``."""
 
-    def breaks(environ: Any, start_response: Any) -> Iterator[bytes]:
+    def __init__(self, noukai: Noukai) -> None:
+        self.noukai = noukai
+        self.calls = 1
+        self.respond: Callable[[Any], Iterable[bytes]] = lambda start: self.start(start, [b"ok"])
+        self.middleware = NoukaiTraceMiddleware(self, client=noukai)
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        for number in range(self.calls):
+            self.call(f"text {number}")
+        return self.respond(start_response)
+
+    def call(self, message: str) -> Any:
+        return self.noukai.flow("grade-3").execute(message=message).result
+
+    def start(self, start_response: Any, body: Iterable[bytes]) -> Iterable[bytes]:
         start_response("200 OK", [])
-        yield b"a"
-        raise KeyError("stream")
+        return body
 
-    with pytest.raises(KeyError, match="call"):
-        Exchange(traced(fails)).run()
-    with pytest.raises(KeyError, match="stream"):
-        Exchange(traced(breaks)).run()
+    def capture(self) -> str:
+        return Exchange(self.middleware).run().headers["x-noukai-session"]
 
+    def replay(self, session: str, method: str = "GET") -> Exchange:
+        return Exchange(self.middleware, replay=session, method=method)
 
-def test_1000_requests_in_threads_do_not_mix() -> None:
-    app = streaming([])
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: Exchange(app).run(), range(1000)))
-    assert len({answer.body for answer in answers}) == 1000
-    for answer in answers:
-        assert set(answer.written) == {answer.headers["x-noukai-session"].encode()}
+    def capture_then_respond(self, body: Iterable[bytes], *, calls: int = 0) -> str:
+        """Capture one call; later requests make ``calls`` calls and respond with ``body``."""
+        session = self.capture()
+        self.calls, self.respond = calls, lambda start: self.start(start, body)
+        return session
 
 
-@pytest.mark.parametrize("client", [None, "nk_key", Noukai])
-def test_it_needs_a_client(client: Any) -> None:
-    with pytest.raises(TypeError, match="client="):
-        NoukaiTraceMiddleware(hello, client=client)
+@pytest.fixture
+def app(sync_noukai: Noukai) -> App:
+    return App(sync_noukai)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.WARNING, "noukai_sdk")
+    return caplog
+
+
+class Body:
+    """A body of ``parts``, with a flow call for each None, and one at its close if asked for."""
+
+    def __init__(self, app: App, *parts: bytes | None, calls_at_close: bool = False) -> None:
+        self.app = app
+        self.parts = parts
+        self.calls_at_close = calls_at_close
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self.parts:
+            yield self.app.call("text 0").encode() if part is None else part
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.calls_at_close:
+            self.app.call("at close")
+
+
+def error_of(exchange: Exchange) -> tuple[int, str]:
+    return exchange.status, json.loads(exchange.body)["error"]
+
+
+def test_refused_replay_of_head_request_has_no_body(app: App) -> None:
+    exchange = app.replay("unknown-id", "HEAD").run()
+    assert (exchange.status, exchange.body) == (404, b"")
+    assert exchange.starts[0][0] == "404 Not Found"
+    assert int(exchange.headers["content-length"]) > 0
+
+
+def test_replay_makes_calls_of_body_before_it_starts_response(app: App) -> None:
+    body = Body(app, b"", None, b"")
+    exchange = app.replay(app.capture_then_respond(body)).call()
+    assert body.closed == 1
+    assert exchange.status == 200
+    assert exchange.headers["x-noukai-replay-report"].startswith("hits=1")
+    assert b"".join(exchange.result) == b"grade-3: text 0"
+
+
+@pytest.mark.parametrize("calls_at_close", [False, True])
+def test_replay_with_miss_in_body_or_at_close_fails(app: App, calls_at_close: bool) -> None:
+    parts = [None] if calls_at_close else [b"", None, None]
+    body = Body(app, *parts, calls_at_close=calls_at_close)
+    exchange = app.replay(app.capture_then_respond(body, calls=0 if calls_at_close else 1)).run()
+    assert error_of(exchange) == (500, "replay_error")
+    assert len(exchange.starts) == 1
+    assert body.closed == 1
+
+
+def test_replay_error_before_body_starts_no_response(app: App) -> None:
+    session = app.capture()
+
+    def fail(start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        raise KeyError("mine")
+
+    app.respond = fail
+    exchange = app.replay(session)
+    with pytest.raises(KeyError, match="mine"):
+        exchange.run()
+    assert exchange.starts == []
+
+
+def test_replayed_stream_is_sent_from_second_part_on(app: App, log: Any) -> None:
+    body = Body(app, b"a", b"", b"b", None, b"c")
+    exchange = app.replay(app.capture_then_respond(body)).call()
+    assert exchange.headers["x-noukai-replay-report"].startswith("hits=0")
+    parts = iter(exchange.result)
+    assert [next(parts) for _ in range(3)] == [b"a", b"", b"b"]
+    assert current_scope() is None
+    assert list(parts) == [b"grade-3: text 0", b"c"]
+    assert body.closed == 0
+    exchange.close()
+    exchange.close()
+    assert body.closed == 1
+    assert not log.records
+
+
+def test_replayed_stream_with_leftover_is_logged_at_its_close(app: App, log: Any) -> None:
+    exchange = app.replay(app.capture_then_respond(Body(app, b"a", b"b"))).call()
+    assert list(exchange.result) == [b"a", b"b"]
+    assert not log.records
+    exchange.close()
+    exchange.close()
+    [record] = log.records
+    assert "grade-3" in record.getMessage()
+    assert len(exchange.starts) == 1
+
+
+def test_replayed_stream_with_miss_raises_and_logs_it(app: App, log: Any) -> None:
+    exchange = app.replay(app.capture_then_respond(Body(app, b"a", b"b", None), calls=1))
+    with pytest.raises(ReplayMissError):
+        exchange.run()
+    assert exchange.body == b"ab"
+    assert len(exchange.starts) == 1
+    assert "grade-3" in log.text
+
+
+def test_replayed_stream_closed_half_way_ends_scope_without_error(
+    app: App, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = Body(app, b"a", b"b", None)
+    session = app.capture_then_respond(body)
+    ended: list[Any] = []
+    monkeypatch.setattr(ReplayScope, "end", lambda scope: ended.append(scope.session_id))
+    exchange = app.replay(session).call()
+    next(iter(exchange.result))
+    assert ended == []
+    exchange.close()
+    assert body.closed == 1
+    assert ended == [session]
+    assert not log.records
+
+
+def test_replayed_stream_that_restarts_response_raises(app: App) -> None:
+    session = app.capture()
+
+    def restart(start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+
+        def parts() -> Iterator[bytes]:
+            yield b"a"
+            yield b"b"
+            try:
+                raise KeyError("mine")
+            except KeyError:
+                start_response("500 Oops", [], sys.exc_info())
+
+        return parts()
+
+    app.respond = restart
+    exchange = app.replay(session)
+    with pytest.raises(KeyError, match="mine"):
+        exchange.run()
+    assert exchange.body == b"ab"
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_replayed_file_is_passed_on_unwrapped_or_closed(app: App, calls: int) -> None:
+    file = io.BytesIO(b"content")
+    exchange = app.replay(app.capture_then_respond(FileWrapper(file), calls=calls)).call()
+    assert isinstance(exchange.result, FileWrapper) == bool(calls)
+    assert file.closed != bool(calls)
+    assert exchange.status == (200 if calls else 500)
+
+
+def test_replayed_write_is_held_until_second_part(app: App, log: Any) -> None:
+    session = app.capture()
+    parts = [b"a"]
+
+    def write_parts(start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", [])
+        for part in parts:
+            write(part)
+        assert exchange.written == (parts if len(parts) > 1 else [])
+        return [b"!"] if len(parts) > 1 else []
+
+    app.respond = write_parts
+    exchange = app.replay(session)
+    assert exchange.run().body == b"a"
+    app.calls = 0
+    exchange = app.replay(session)
+    assert error_of(exchange.run()) == (500, "replay_error")
+
+    parts[:] = [b"a", b"b", b"c"]
+    log.clear()
+    exchange = app.replay(session)
+    assert exchange.run().body == b"abc!"
+    assert len(exchange.starts) == 1
+    assert "grade-3" in log.text
+
+
+def test_replayed_response_may_be_started_again_with_exc_info(app: App) -> None:
+    session = app.capture()
+
+    def start_twice(start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        with pytest.raises(AssertionError, match="second time"):
+            start_response("200 OK", [])
+        try:
+            raise KeyError("mine")
+        except KeyError:
+            start_response("503 Busy", [("A", "c")], sys.exc_info())
+        return [b"busy"]
+
+    app.respond = start_twice
+    exchange = app.replay(session).run()
+    assert (exchange.status, exchange.body, exchange.headers["a"]) == (503, b"busy", "c")
+    assert len(exchange.starts) == 1
+
+
+def test_replayed_body_without_start_response_is_left_to_server(app: App) -> None:
+    session = app.capture()
+    app.respond = lambda _: [b"a", b"b"]
+    assert app.replay(session).run().starts == []

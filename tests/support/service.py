@@ -107,7 +107,10 @@ def frame(part: Any) -> bytes:
 
 
 class Service:
-    """An ASGI app. Requests get the next of ``replies``; the last one is given again and again."""
+    """An ASGI app. Requests get the next of ``replies``; the last one is given again and again.
+
+    A reply may be a function of the request.
+    """
 
     def __init__(self) -> None:
         self.replies: list[Any] = [Reply(DONE)]
@@ -137,6 +140,8 @@ class Service:
             return
         self.requests.append(await _request(scope, receive))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if callable(reply):
+            reply = reply(self.last)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
