@@ -1,14 +1,14 @@
-"""What each argument of a call must be. A check takes the argument's name and its value."""
+"""Checks of arguments, made before any request. Each check takes the name of the argument and its value."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from .protocol.paths import require_session_id
+from .protocol.requests import require_session_id
 
 MOST_ATTACHMENTS = 10  # docs/wire.md, "POST execute"
 MOST_TOOLS = 64
@@ -25,7 +25,7 @@ PROTECTED_HEADERS = frozenset(
     }
 )
 
-# How the message goes over the connection: the HTTP library's, for it knows.
+# The HTTP library sets these, because it decides how the message is sent.
 FRAMING_HEADERS = frozenset(
     {
         "connection",
@@ -43,7 +43,7 @@ _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
 
 
 def is_async_callable(function: Any) -> bool:
-    """True for coroutine functions, partials of them, and objects whose ``__call__`` is async."""
+    """Return True for coroutine functions, partials of them, and objects whose ``__call__`` is async."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or (
@@ -52,12 +52,12 @@ def is_async_callable(function: Any) -> bool:
 
 
 def check_seconds(name: str, value: float | None) -> float | None:
-    """``value`` if it is a positive number of seconds, or None."""
+    """Return ``value`` if it is a positive number of seconds, or None."""
     return None if value is None else require_seconds(name, value)
 
 
 def require_seconds(name: str, value: float) -> float:
-    """``value`` if it is a positive number of seconds."""
+    """Return ``value`` if it is a positive number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value > 0:
@@ -67,13 +67,20 @@ def require_seconds(name: str, value: float) -> float:
     return float(value)
 
 
+def require_count(name: str, value: int) -> int:
+    """Return ``value`` if it is a number ≥ 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a number ≥ 0, not {value!r}")
+    return value
+
+
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
 
 
 def require_flag(name: str, value: bool) -> bool:
-    """``value`` if it is a bool: the word "no" would count as true."""
+    """Return ``value`` if it is a bool. The string "no" would count as true."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
@@ -84,22 +91,16 @@ def _check_object(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
 
 
-def _check_objects(name: str, value: Any) -> None:
+def _check_objects(name: str, value: Any, most: int | None = None) -> None:
     is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
     if not is_list or not all(isinstance(item, Mapping) for item in value):
         raise TypeError(f"{name} must be a list of dicts")
-
-
-def _check_tools(name: str, value: Any) -> None:
-    _check_objects(name, value)
-    if len(value) > MOST_TOOLS:
-        raise ValueError(f"{len(value)} tools: at most {MOST_TOOLS} are allowed")
+    if most is not None and len(value) > most:
+        raise ValueError(f"{len(value)} {name}: at most {most} are allowed")
 
 
 def _check_attachments(name: str, value: Any) -> None:
-    _check_objects(name, value)
-    if len(value) > MOST_ATTACHMENTS:
-        raise ValueError(f"{len(value)} attachments: at most {MOST_ATTACHMENTS} are allowed")
+    _check_objects(name, value, MOST_ATTACHMENTS)
     for attachment in value:
         if not str(attachment.get("url", "")).startswith("https://"):
             raise ValueError("an attachment needs a 'url' that starts with https://")
@@ -115,15 +116,10 @@ def _check_handler(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
 
 
-def _check_rounds(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be a number from 0, not {value!r}")
-
-
 def _check_headers(name: str, value: Any) -> None:
     for header, text in value.items():
         if not isinstance(header, str) or not _HEADER_NAME.match(header):
-            raise ValueError(f"{name}: {header!r} is no header name")
+            raise ValueError(f"{name}: {header!r} is not a valid header name")
         if header.lower() in PROTECTED_HEADERS | FRAMING_HEADERS:
             raise ValueError(f"{name} may not set {header}: the client sets it")
         if not isinstance(text, str) or not _HEADER_VALUE.match(text):
@@ -133,20 +129,47 @@ def _check_headers(name: str, value: Any) -> None:
             )
 
 
-CHECKS: dict[str, Callable[[str, Any], object]] = {
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
     "message": _check_text,
     "messages": _check_objects,
     "parameters": _check_object,
     "block_overrides": _check_object,
     "input_overrides": _check_object,
     "attachments": _check_attachments,
-    "tools": _check_tools,
+    "tools": lambda name, value: _check_objects(name, value, MOST_TOOLS),
     "tool_choice": _check_choice,
     "tool_handler": _check_handler,
-    "max_tool_rounds": _check_rounds,
+    "max_tool_rounds": require_count,
     "trace": require_flag,
     "run_remaining": require_flag,
     "timeout": require_seconds,
     "session_id": lambda name, value: require_session_id(value),
     "extra_headers": _check_headers,
 }
+
+
+def check_arguments(
+    method: str, accepted: Collection[str], options: Mapping[str, Any], *, is_async: bool
+) -> None:
+    """Raise TypeError or ValueError for the first argument of a call that is not valid."""
+    for name, value in options.items():
+        if name not in accepted:
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+        if value is not None and name in _CHECKS:
+            _CHECKS[name](name, value)
+    if (options.get("message") is None) == (options.get("messages") is None):
+        raise TypeError(f"{method}() needs exactly one of message= and messages=")
+    version = options.get("version", "draft")
+    if version == "production":
+        raise NotImplementedError(
+            'version="production" is not supported yet: pass a published version\'s number'
+        )
+    is_number = isinstance(version, int) and not isinstance(version, bool) and version >= 1
+    if version != "draft" and not is_number:
+        raise ValueError(f'bad version {version!r}: pass "draft" or a number ≥ 1')
+    handler = options.get("tool_handler")
+    if handler is not None and not is_async and is_async_callable(handler):
+        raise TypeError(
+            f"{method}() of the sync client takes a plain function as tool_handler, "
+            "not an async one: use AsyncNoukai"
+        )

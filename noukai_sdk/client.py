@@ -1,7 +1,4 @@
-"""The two clients: configuration, flows, and the end of their connections.
-
-Importing this module loads neither httpx nor pydantic: making the first client does.
-"""
+"""The two clients: configuration, flows, and connections."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
-from .arguments import is_async_callable, require_flag, require_seconds
+from .arguments import is_async_callable, require_count, require_flag, require_seconds
 from .errors import AuthenticationError
+from .flow import AsyncFlow, Flow
 from .protocol.call import FlowRef, Service
-from .protocol.paths import require_org_and_project, require_session_id, resolve_flow
+from .protocol.requests import require_org_and_project, require_session_id, resolve_flow
+from .transport.drivers import AsyncTransport, SyncTransport
+from .transport.library import user_agent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from .flow import AsyncFlow, Flow
-    from .transport.drivers import AsyncTransport, SyncTransport
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {
@@ -33,11 +30,11 @@ BASE_URLS = {
 _KEY = re.compile(r"nk_[\x21-\x7e]+\Z")
 
 LogHandler = Callable[[dict[str, Any]], None]
-TransportT = TypeVar("TransportT", "SyncTransport", "AsyncTransport")
+TransportT = TypeVar("TransportT", SyncTransport, AsyncTransport)
 
 
 class _BaseClient(ABC, Generic[TransportT]):
-    """Arguments of both clients, checked; what is common to their calls."""
+    """Checks the arguments of both clients."""
 
     def __init__(
         self,
@@ -54,12 +51,23 @@ class _BaseClient(ABC, Generic[TransportT]):
         http_client: Any = None,
     ) -> None:
         self._defaults = require_org_and_project(org, project)
+        env_name = env or os.environ.get("NOUKAI_ENV") or "production"
+        if env_name not in BASE_URLS:
+            raise ValueError(f'bad env {env_name!r}: it must be "production" or "dev"')
+        if log_handler is not None and (
+            not callable(log_handler) or is_async_callable(log_handler)
+        ):
+            raise TypeError("log_handler must be a plain function that takes a dict")
         service = Service(
-            base_url=_base_url(env),
-            headers=_headers(_api_key(api_key)),
+            base_url=BASE_URLS[env_name],
+            headers={
+                "Authorization": f"Bearer {_require_key(api_key)}",
+                "X-Noukai-API-Version": API_VERSION,
+                "User-Agent": user_agent(__version__),
+            },
             timeout=require_seconds("timeout", timeout),
-            max_retries=_retries(max_retries),
-            log=_log(log_handler),
+            max_retries=require_count("max_retries", max_retries),
+            log=log_handler,
             log_payloads=require_flag("log_payloads", log_payloads),
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
@@ -68,7 +76,7 @@ class _BaseClient(ABC, Generic[TransportT]):
 
     @abstractmethod
     def _connect(self, service: Service, http_client: Any) -> TransportT:
-        """The transport of this kind of client."""
+        """Make the transport of this kind of client."""
 
     def _ref(self, slug: str | None, org: str | None, project: str | None) -> FlowRef:
         return resolve_flow(slug, org, project, self._defaults)
@@ -77,30 +85,32 @@ class _BaseClient(ABC, Generic[TransportT]):
         return f"{type(self).__name__}({self._transport.service.base_url!r})"
 
 
-class Noukai(_BaseClient["SyncTransport"]):
-    """The sync client: scripts, notebooks, Flask.
+class Noukai(_BaseClient[SyncTransport]):
+    """The sync client, for scripts, notebooks and Flask.
 
     Safe to use from many threads, and after a fork. Use it as a context manager, or call :meth:`close`.
 
     Args:
-        api_key: Starts with ``nk_``; default: the environment's ``NOUKAI_API_KEY``.
-        env: ``"production"`` (default) or ``"dev"``; default: the environment's ``NOUKAI_ENV``.
-        org, project: Defaults for short slugs; both or neither.
-        timeout: Seconds for each request, where the call names none: to connect, to send, and to wait
-            for the next bytes of the answer. A stream that goes on sending may take longer in all.
-        max_retries: How often a request is sent again at most; 0 for never. Reads are repeated
-            after 408, 5xx and short 429; calls that start a run only where nothing reached the service.
+        api_key: Starts with ``nk_``. Defaults to the environment variable ``NOUKAI_API_KEY``.
+        env: ``"production"`` or ``"dev"``. Defaults to ``NOUKAI_ENV``, or else to production.
+        org, project: Defaults for short slugs. Pass both or neither.
+        timeout: Seconds for each request of calls without a timeout of their own: to connect, to send,
+            and to wait for the next bytes of the response. A stream may take longer in all.
+        max_retries: How often a request is sent again at most; 0 for never. Reads are repeated after
+            408, 5xx and a short 429. Calls that start a run are repeated only if nothing reached the
+            service.
         log_handler: Called with a dict at every request, response and retry: ``phase``, ``method``,
-            ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` where there was no
-            answer. What it raises is logged and breaks no call.
-        log_payloads: Put ``request_body`` and ``response_body`` into it. A stream's body is not kept.
-        session_id: A session for all calls that name none and run in no scope.
+            ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` if there was no
+            response. An exception in it is logged, and the call goes on.
+        log_payloads: Add ``request_body`` and ``response_body`` to that dict. The body of a stream is not
+            kept.
+        session_id: A session for all calls that have none and run in no scope.
         http_client: A client of httpx's interface to send with, for instance with a proxy or a mock
-            transport. It stays yours to close. The base URL stays the service's.
+            transport. You close it yourself. Requests still go to the service's base URL.
 
     Raises:
-        AuthenticationError: No key, or one that is malformed.
-        ValueError: A bad argument.
+        AuthenticationError: The key is missing or malformed.
+        ValueError: An argument is not valid.
 
     Example:
         >>> with Noukai(org="acme", project="spelling") as client:          # doctest: +SKIP
@@ -108,11 +118,8 @@ class Noukai(_BaseClient["SyncTransport"]):
     """
 
     def _connect(self, service: Service, http_client: Any) -> SyncTransport:
-        from . import flow  # noqa: F401  # loaded now, and not in the middle of the first call
-        from .transport.drivers import SyncTransport
-
         if http_client is not None and (
-            not _sends(http_client) or is_async_callable(http_client.send)
+            not _can_send(http_client) or is_async_callable(http_client.send)
         ):
             raise TypeError(
                 "Noukai needs a plain http_client, such as httpx.Client, not an async one"
@@ -126,10 +133,10 @@ class Noukai(_BaseClient["SyncTransport"]):
     def flow(
         self, slug: str | None = None, *, org: str | None = None, project: str | None = None
     ) -> Flow:
-        """A flow, by ``"slug"``, ``"org/project/slug"`` or the three keywords. Nothing is sent.
+        """Return a flow, by ``"slug"``, ``"org/project/slug"`` or the three keywords. Nothing is sent.
 
         Args:
-            slug: The bare slug, which takes ``org`` and ``project`` from the client; or the whole address.
+            slug: A bare slug, which takes ``org`` and ``project`` from the client; or the whole address.
             org: The organisation of a bare slug, together with ``project``.
             project: The project of a bare slug, together with ``org``.
 
@@ -137,21 +144,19 @@ class Noukai(_BaseClient["SyncTransport"]):
             The flow: ``execute``, ``steps``, ``events``, ``execute_async`` and ``run``.
 
         Raises:
-            ValueError: The slug is malformed, or short without defaults.
+            ValueError: The slug is malformed, or bare and the client has no defaults.
 
         Example:
             >>> client.flow("acme/spelling/grade-3")                        # doctest: +SKIP
             Flow('acme/spelling/grade-3')
         """
-        from .flow import Flow
-
         return Flow(self._ref(slug, org, project), self._transport)
 
     def close(self) -> None:
         """Release the connections. May be called any number of times.
 
-        A call that another thread is in ends with ClientClosedError when it next hears of its
-        connection, at its timeout at the latest.
+        A call in another thread ends with ClientClosedError when it next uses its connection, at its
+        timeout at the latest.
         """
         self._transport.close()
 
@@ -167,19 +172,16 @@ class Noukai(_BaseClient["SyncTransport"]):
         self.close()
 
 
-class AsyncNoukai(_BaseClient["AsyncTransport"]):
-    """The async client: FastAPI, Starlette, anything on asyncio or trio.
+class AsyncNoukai(_BaseClient[AsyncTransport]):
+    """The async client, for FastAPI, Starlette, and all other code on asyncio or trio.
 
     Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
     event loops. Use it with ``async with``, or call :meth:`aclose`, which ends the calls under way with
     ClientClosedError.
 
-    Hundreds of calls that are made in one breath on asyncio are sent in waves, as fast as a processor can
-    send them; what a call waits for its turn does not count towards its ``timeout``.
-
-    Where the extra ``fast`` is installed, calls on asyncio go over httpx2 and aiohttp instead of httpx,
-    which takes half of the time. ``NOUKAI_FAST=0`` in the environment keeps to httpx, for example for
-    tests that mock httpx; with ``http_client=`` neither is used.
+    If the extra ``fast`` is installed, calls on asyncio use httpx2 and aiohttp instead of httpx, which
+    takes half the time. Set ``NOUKAI_FAST=0`` in the environment to use httpx, for example for tests that
+    mock httpx. With ``http_client=`` neither is used.
 
     Example:
         >>> async with AsyncNoukai() as client:                             # doctest: +SKIP
@@ -187,10 +189,9 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
     """
 
     def _connect(self, service: Service, http_client: Any) -> AsyncTransport:
-        from . import flow  # noqa: F401  # as above
-        from .transport.drivers import AsyncTransport
-
-        if http_client is not None and not (_sends(http_client) and hasattr(http_client, "aclose")):
+        if http_client is not None and not (
+            _can_send(http_client) and hasattr(http_client, "aclose")
+        ):
             raise TypeError("AsyncNoukai needs an async http_client, such as httpx.AsyncClient")
         return AsyncTransport(service, http_client)
 
@@ -201,16 +202,14 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
     def flow(
         self, slug: str | None = None, *, org: str | None = None, project: str | None = None
     ) -> AsyncFlow:
-        """As :meth:`Noukai.flow`."""
-        from .flow import AsyncFlow
-
+        """Return a flow. See :meth:`Noukai.flow`."""
         return AsyncFlow(self._ref(slug, org, project), self._transport)
 
     async def aclose(self) -> None:
         """Release the connections of this event loop. May be called any number of times.
 
-        Calls under way here end with ClientClosedError, those in the user's ``http_client`` excepted.
-        The connections of other event loops go when their loop stops.
+        Calls under way here end with ClientClosedError, except those that use your ``http_client``.
+        The connections of other event loops are closed when their loop stops.
         """
         await self._transport.aclose()
 
@@ -226,47 +225,18 @@ class AsyncNoukai(_BaseClient["AsyncTransport"]):
         await self.aclose()
 
 
-def _api_key(given: str | None) -> str:
-    key = given if given is not None else os.environ.get("NOUKAI_API_KEY")
+def _require_key(api_key: str | None) -> str:
+    key = api_key if api_key is not None else os.environ.get("NOUKAI_API_KEY")
     if not key:
         raise AuthenticationError("no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'")
-    # The key goes into a header, so it is checked here and shown nowhere.
+    # The key goes into a header, so it is checked here, and it is never printed.
     if not isinstance(key, str) or not _KEY.match(key):
         raise AuthenticationError(
-            "malformed API key: it must start with 'nk_' and hold no spaces or line ends"
+            "malformed API key: it must start with 'nk_' and contain no spaces or line ends"
         )
     return key
 
 
-def _headers(key: str) -> dict[str, str]:
-    from .transport.library import user_agent
-
-    return {
-        "Authorization": f"Bearer {key}",
-        "X-Noukai-API-Version": API_VERSION,
-        "User-Agent": user_agent(__version__),
-    }
-
-
-def _base_url(env: str | None) -> str:
-    name = env or os.environ.get("NOUKAI_ENV") or "production"
-    if name not in BASE_URLS:
-        raise ValueError(f'bad env {name!r}: it must be "production" or "dev"')
-    return BASE_URLS[name]
-
-
-def _sends(http_client: Any) -> bool:
-    needed = ("build_request", "send")
-    return not isinstance(http_client, type) and all(hasattr(http_client, name) for name in needed)
-
-
-def _log(handler: LogHandler | None) -> LogHandler | None:
-    if handler is not None and (not callable(handler) or is_async_callable(handler)):
-        raise TypeError("log_handler must be a plain function that takes a dict")
-    return handler
-
-
-def _retries(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"max_retries must be a number from 0, not {number!r}")
-    return number
+def _can_send(http_client: Any) -> bool:
+    methods = ("build_request", "send")
+    return not isinstance(http_client, type) and all(hasattr(http_client, m) for m in methods)

@@ -1,26 +1,28 @@
-"""A flow of the service, as an object: execute it, stream it, queue it."""
+"""A flow of the service: execute it, stream it, queue it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Coroutine, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import FlowExecutionError
-from .job import AsyncJob, Job
-from .models.events import StepCompleted, StepFailed, StreamEvent
-from .models.results import ExecuteResult, PausedResult
 from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call, takes
 from .protocol.call import CallKind, FlowRef
-from .protocol.jobs import JobBackend, LiveJob
-from .protocol.paths import require_id
 from .protocol.program import Program
-from .run import AsyncRun, Run
 from .session.scope import admit, known_job
-from .transport.drivers import AsyncTransport, SyncTransport
+
+if TYPE_CHECKING:
+    # Jobs, runs and events are imported at first use: the first call of most programs needs none.
+    from .job import AsyncJob, Job
+    from .models.events import StepCompleted, StreamEvent
+    from .models.results import ExecuteResult, PausedResult
+    from .protocol.jobs import JobBackend
+    from .run import AsyncRun, Run
+    from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseFlow:
-    """What both flows share: from arguments to the program that answers the call."""
+    """Turns the arguments of both flows into programs."""
 
     def __init__(self, ref: FlowRef, transport: SyncTransport | AsyncTransport) -> None:
         self._ref = ref
@@ -37,32 +39,18 @@ class _BaseFlow:
     def _begin(self, method: str, kind: CallKind, accepted: type, options: Any) -> Program[Any]:
         # Runs when the method is called, not when its result is awaited: a replay claims the
         # call's position here, so that gathered calls keep the order they were written in.
-        transport = self._base_transport
-        call = make_call(
-            method,
-            kind,
-            self._ref,
-            transport.service,
-            accepted,
-            options,
-            is_async=transport.is_async,
-        )
-        return admit(call)
-
-    def _execution(self, options: Any) -> Program[ExecuteResult | PausedResult]:
-        program = self._begin("execute", "execute", ToolOptions, options)
-        return _resumable(program, self._base_transport)
-
-    def _submission(self, options: Any) -> Program[JobBackend]:
-        return self._begin("execute_async", "job", CallOptions, options)
+        return admit(make_call(method, kind, self._ref, self._base_transport, accepted, options))
 
     def _known_job(self, execution_id: str) -> JobBackend:
+        from .protocol.jobs import LiveJob
+        from .protocol.requests import require_id
+
         execution_id = require_id("execution_id", execution_id)
         return known_job(LiveJob(self._base_transport.service, self._ref, execution_id))
 
 
 class Flow(_BaseFlow):
-    """A flow, called with blocking I/O. Get one from :meth:`Noukai.flow`.
+    """Call a flow with blocking I/O. Get one from :meth:`Noukai.flow`.
 
     Every method takes the keyword arguments of :mod:`noukai_sdk.options`.
     """
@@ -79,8 +67,8 @@ class Flow(_BaseFlow):
             **options: See :class:`~noukai_sdk.options.ToolOptions`; ``message=`` is the input.
 
         Returns:
-            The finished run; or a :class:`PausedResult` where the flow asks for tools and there is
-            no ``tool_handler``: go on with ``resume_sync``.
+            The finished run; or a :class:`PausedResult` if the flow asks for tools and there is no
+            ``tool_handler``: continue with ``resume_sync``.
 
         Raises:
             NoukaiError: The tree in :mod:`noukai_sdk.errors`.
@@ -91,11 +79,14 @@ class Flow(_BaseFlow):
             >>> with Noukai() as client:                                    # doctest: +SKIP
             ...     client.flow("acme/spelling/grade-3").execute(message="The cat sat.").result
         """
-        return self._transport.run(self._execution(options))
+        program: Program[ExecuteResult | PausedResult] = self._begin(
+            "execute", "execute", ToolOptions, options
+        )
+        return self._transport.run(program)
 
     @takes(StepOptions)
     def steps(self, **options: Unpack[StepOptions]) -> Generator[StepCompleted, None, None]:
-        """Run the flow step by step; one event for each finished step.
+        """Run the flow step by step, and yield one event for each finished step.
 
         Leaving the loop early stops the run and frees the connection.
 
@@ -111,19 +102,19 @@ class Flow(_BaseFlow):
             ...     print(step.name, step.output)
         """
         program = self._begin("steps", "step", StepOptions, options)
-        return self._transport.stream(program, keep=_FinishedSteps())
+        return self._transport.stream(program, keep=_StepFilter())
 
     @takes(EventOptions)
     def events(self, **options: Unpack[EventOptions]) -> Generator[StreamEvent, None, None]:
-        """Run the flow step by step; every event as it comes.
+        """Run the flow step by step, and yield every event as it comes.
 
-        Tool pauses need ``tool_handler=`` here; only the async client gives them to the loop.
+        Tool pauses need ``tool_handler=`` here; only the async client yields them.
 
         Args:
             **options: See :class:`~noukai_sdk.options.EventOptions`.
 
         Raises:
-            ToolHandlerRequiredError: The flow asks for tools and there is no handler.
+            ToolHandlerRequiredError: The flow asks for tools and there is no ``tool_handler``.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -136,7 +127,7 @@ class Flow(_BaseFlow):
     def execute_async(self, **options: Unpack[CallOptions]) -> Job:
         """Put the flow into the service's queue and return at once.
 
-        Named for the service's side: nothing here is awaited.
+        The call is async on the service's side: nothing is awaited here.
 
         Args:
             **options: See :class:`~noukai_sdk.options.CallOptions`. Jobs take no tools.
@@ -151,42 +142,50 @@ class Flow(_BaseFlow):
         Example:
             >>> flow.execute_async(message="A long text").wait().result     # doctest: +SKIP
         """
-        return Job(self._transport.run(self._submission(options)), self._transport)
+        from .job import Job
+
+        program = self._begin("execute_async", "job", CallOptions, options)
+        return Job(self._transport.run(program), self._transport)
 
     def job(self, execution_id: str) -> Job:
-        """A job that was submitted before, by its ``execution_id``. Nothing is sent.
+        """Return a job that was submitted before, by its ``execution_id``. Nothing is sent.
 
         Args:
-            execution_id: As ``job.execution_id`` gave it.
+            execution_id: The ``execution_id`` of the job.
 
         Raises:
-            ValueError: It cannot be an id.
+            ValueError: It is not a valid id.
 
         Example:
             >>> flow.job("exec_abc123").poll().status                       # doctest: +SKIP
             'completed'
         """
+        from .job import Job
+
         return Job(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> Run:
-        """A past or present run of this flow, for its traces. Nothing is sent.
+        """Return a past or present run of this flow, to read its traces. Nothing is sent.
 
         Args:
-            execution_id: As a result, a job or an error gave it.
+            execution_id: The ``execution_id`` of a result, a job or an error.
 
         Raises:
-            ValueError: It cannot be an id.
+            ValueError: It is not a valid id.
 
         Example:
             >>> flow.run("exec_abc123").trace().steps                       # doctest: +SKIP
         """
+        from .run import Run
+
         return Run(self._ref, execution_id, self._transport)
 
 
 class AsyncFlow(_BaseFlow):
-    """A flow, called with async I/O. Get one from :meth:`AsyncNoukai.flow`.
+    """Call a flow with async I/O. Get one from :meth:`AsyncNoukai.flow`.
 
-    The same surface as :class:`Flow`: ``await`` what returns a value, ``async for`` what iterates.
+    The methods are those of :class:`Flow`: ``await`` those that return a value, iterate the others with
+    ``async for``.
     """
 
     def __init__(self, ref: FlowRef, transport: AsyncTransport) -> None:
@@ -197,33 +196,36 @@ class AsyncFlow(_BaseFlow):
     def execute(
         self, **options: Unpack[ToolOptions]
     ) -> Coroutine[Any, Any, ExecuteResult | PausedResult]:
-        """Run the flow and await its result. As :meth:`Flow.execute`; a ``tool_handler`` may be async.
+        """Run the flow and await its result. See :meth:`Flow.execute`; the ``tool_handler`` may be async.
 
         Example:
             >>> result = await flow.execute(message="The cat sat.")         # doctest: +SKIP
         """
-        return self._transport.run(self._execution(options))
+        program: Program[ExecuteResult | PausedResult] = self._begin(
+            "execute", "execute", ToolOptions, options
+        )
+        return self._transport.run(program)
 
     @takes(StepOptions)
     def steps(self, **options: Unpack[StepOptions]) -> AsyncGenerator[StepCompleted, None]:
-        """As :meth:`Flow.steps`, with ``async for``.
+        """Run the flow step by step. See :meth:`Flow.steps`; use ``async for``.
 
         Leaving the loop early frees the connection at once. On trio wrap the stream in
-        ``contextlib.aclosing`` for that, as trio asks for with any async generator.
+        ``contextlib.aclosing`` for that, as trio requires for any async generator.
 
         Example:
             >>> async for step in flow.steps(message="The cat sat."):       # doctest: +SKIP
             ...     print(step.name, step.output)
         """
         program = self._begin("steps", "step", StepOptions, options)
-        return self._transport.stream(program, keep=_FinishedSteps())
+        return self._transport.stream(program, keep=_StepFilter())
 
     @takes(EventOptions)
     def events(self, **options: Unpack[EventOptions]) -> AsyncGenerator[StreamEvent, None]:
-        """As :meth:`Flow.events`, with ``async for``.
+        """Run the flow step by step, and yield every event. See :meth:`Flow.events`; use ``async for``.
 
-        A tool pause without a ``tool_handler`` is yielded as ToolCallsRequired: answer it with
-        ``await event.resume(tool_results=...)`` and go on with the loop.
+        A tool pause without a ``tool_handler`` is yielded as ToolCallsRequired: resume it with
+        ``await event.resume(tool_results=...)`` and continue the loop.
 
         Example:
             >>> async for event in flow.events(message="The cat sat."):     # doctest: +SKIP
@@ -233,41 +235,36 @@ class AsyncFlow(_BaseFlow):
 
     @takes(CallOptions)
     def execute_async(self, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, AsyncJob]:
-        """Put the flow into the service's queue. As :meth:`Flow.execute_async`, awaited.
+        """Put the flow into the service's queue. See :meth:`Flow.execute_async`; ``await`` it.
 
         Example:
             >>> job = await flow.execute_async(message="A long text")       # doctest: +SKIP
             >>> status = await job.wait()                                   # doctest: +SKIP
         """
-        return self._submitted(self._submission(options))
+        from .job import AsyncJob
 
-    async def _submitted(self, program: Program[JobBackend]) -> AsyncJob:
-        return AsyncJob(await self._transport.run(program), self._transport)
+        program = self._begin("execute_async", "job", CallOptions, options)
+
+        async def submitted() -> AsyncJob:
+            return AsyncJob(await self._transport.run(program), self._transport)
+
+        return submitted()
 
     def job(self, execution_id: str) -> AsyncJob:
-        """As :meth:`Flow.job`."""
+        """Return a job that was submitted before. See :meth:`Flow.job`."""
+        from .job import AsyncJob
+
         return AsyncJob(self._known_job(execution_id), self._transport)
 
     def run(self, execution_id: str) -> AsyncRun:
-        """As :meth:`Flow.run`."""
+        """Return a run of this flow. See :meth:`Flow.run`."""
+        from .run import AsyncRun
+
         return AsyncRun(self._ref, execution_id, self._transport)
 
 
-def _resumable(
-    program: Program[ExecuteResult | PausedResult], transport: SyncTransport | AsyncTransport
-) -> Program[ExecuteResult | PausedResult]:
-    """``program``, whose pause knows the transport to go on with, and so does the next one."""
-    answer = yield from program
-    if answer.status == "tool_calls_required":
-        go_on = answer._resume
-        assert go_on is not None  # every program that returns a pause says how to resume it
-        answer._resume = lambda results: _resumable(go_on(results), transport)
-        answer._transport = transport
-    return answer
-
-
-class _FinishedSteps:
-    """Keeps finished steps; a failed one must not end the loop in silence."""
+class _StepFilter:
+    """Keeps finished steps. A failed step raises, because the loop would end as if all were well."""
 
     def __init__(self) -> None:
         self._execution_id: str | None = None
@@ -276,13 +273,11 @@ class _FinishedSteps:
         if event.type == "run_started":
             self._execution_id = event.execution_id or event.run_id
         elif event.type == "step_error":
-            raise self._failure(event)
+            code = event.error.code if event.error else None
+            message = event.error.message if event.error else None
+            raise FlowExecutionError(
+                f"step {event.step_id} failed: {message or code or 'no reason given'}",
+                code=code,
+                execution_id=self._execution_id,
+            )
         return event.type == "step_completed"
-
-    def _failure(self, event: StepFailed) -> FlowExecutionError:
-        code, message = (event.error.code, event.error.message) if event.error else (None, None)
-        return FlowExecutionError(
-            f"step {event.step_id} failed: {message or code or 'no reason given'}",
-            code=code,
-            execution_id=self._execution_id,
-        )

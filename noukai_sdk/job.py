@@ -10,35 +10,35 @@ from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseJob:
-    """What both kinds of job share."""
+    """Checks the arguments of both kinds of job, and makes their programs."""
 
-    def __init__(self, programs: JobBackend) -> None:
-        self._programs = programs
+    def __init__(self, backend: JobBackend) -> None:
+        self._backend = backend
 
     @property
     def execution_id(self) -> str:
-        """The run's id: keep it, and ``flow.job(execution_id)`` finds the job again."""
-        return self._programs.execution_id
+        """The id of the run. ``flow.job(execution_id)`` returns the job again."""
+        return self._backend.execution_id
 
     @property
     def session_id(self) -> str | None:
         """The session that the job was submitted in, None outside of one."""
-        return self._programs.session_id
+        return self._backend.session_id
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
     def _poll(self, timeout: float | None) -> Program[JobStatus]:
-        return self._programs.poll(check_seconds("timeout", timeout))
+        return self._backend.poll(check_seconds("timeout", timeout))
 
     def _wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        return self._programs.wait(
+        return self._backend.wait(
             require_seconds("timeout", timeout), require_seconds("poll_interval", poll_interval)
         )
 
 
 class Job(_BaseJob):
-    """A submitted job, on the sync client. Get one from :meth:`Flow.execute_async`.
+    """Poll a submitted job with the sync client. Get one from :meth:`Flow.execute_async`.
 
     Example:
         >>> job = flow.execute_async(message="A long text")                 # doctest: +SKIP
@@ -46,18 +46,18 @@ class Job(_BaseJob):
         'exec_abc123'
     """
 
-    def __init__(self, programs: JobBackend, transport: SyncTransport) -> None:
-        super().__init__(programs)
+    def __init__(self, backend: JobBackend, transport: SyncTransport) -> None:
+        super().__init__(backend)
         self._transport = transport
 
     def poll(self, *, timeout: float | None = None) -> JobStatus:
         """Look at the job once.
 
         Args:
-            timeout: Seconds for the request; None takes the client's.
+            timeout: Seconds for the request; None means the client's timeout.
 
         Returns:
-            Its state. Within 5 s of submission an unknown job is reported as pending.
+            The job's state. For 5 s after submission an unknown job is reported as pending.
 
         Raises:
             FlowNotFoundError: No such job.
@@ -74,13 +74,13 @@ class Job(_BaseJob):
 
         Args:
             timeout: Seconds to wait at most.
-            poll_interval: Seconds between two looks.
+            poll_interval: Seconds between two polls.
 
         Returns:
             The final state: check ``status`` for ``"failed"``.
 
         Raises:
-            APITimeoutError: The job is not done yet; it goes on.
+            APITimeoutError: The job is not done after ``timeout``; it goes on.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -90,14 +90,14 @@ class Job(_BaseJob):
 
 
 class AsyncJob(_BaseJob):
-    """A submitted job, on the async client: as :class:`Job`, awaited."""
+    """Poll a submitted job with the async client. The methods are those of :class:`Job`."""
 
-    def __init__(self, programs: JobBackend, transport: AsyncTransport) -> None:
-        super().__init__(programs)
+    def __init__(self, backend: JobBackend, transport: AsyncTransport) -> None:
+        super().__init__(backend)
         self._transport = transport
 
     async def poll(self, *, timeout: float | None = None) -> JobStatus:
-        """As :meth:`Job.poll`."""
+        """Look at the job once. See :meth:`Job.poll`."""
         return await self._transport.run(self._poll(timeout))
 
     async def wait(  # the timeout is part of the protocol, not a cancel scope
@@ -106,5 +106,5 @@ class AsyncJob(_BaseJob):
         timeout: float = 300.0,
         poll_interval: float = 2.0,
     ) -> JobStatus:
-        """As :meth:`Job.wait`."""
+        """Poll until the job has completed or failed. See :meth:`Job.wait`."""
         return await self._transport.run(self._wait(timeout, poll_interval))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any, TypedDict, TypeVar
 
-from .arguments import CHECKS, is_async_callable
-from .protocol.call import CallKind, FlowCall, FlowRef, Service
-from .protocol.paths import Version, resolve_version
+from .arguments import check_arguments
+from .protocol.call import CallKind, FlowCall, FlowRef
+from .protocol.requests import Version
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -23,19 +22,19 @@ MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
 class CallOptions(TypedDict, total=False):
-    """What every way of calling a flow takes.
+    """The options of every call of a flow.
 
     Attributes:
-        message: The input text. Exactly one of ``message`` and ``messages`` is needed.
-        messages: Chat turns instead, ``{"role": "user" | "assistant" | "tool", "content"}``.
+        message: The input text. Pass either ``message`` or ``messages``.
+        messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
         parameters: Extra inputs of the flow, by name.
         block_overrides: Settings of single steps, by step id: ``{"step-1": {"temperature": 0.5}}``.
         attachments: At most 10 files, ``{"url": "https://...", "mime_type": "image/png"}``.
         trace: Capture full inputs and outputs for the run's trace.
         version: ``"draft"`` or the number of a published version.
-        timeout: Seconds for each request; None takes the client's.
+        timeout: Seconds for each request; None means the client's timeout.
         session_id: The session to tag the call with. Inside a replay scope, the session to replay
-            this one call from.
+            this call from.
         extra_headers: More headers for the requests of this call.
     """
 
@@ -52,15 +51,15 @@ class CallOptions(TypedDict, total=False):
 
 
 class ToolOptions(CallOptions, total=False):
-    """What ``execute``, ``steps`` and ``events`` take on top.
+    """The options of ``execute``, ``steps`` and ``events``.
 
     Attributes:
         tools: At most 64 function tools in OpenAI's form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
-        tool_handler: Called with the pending tool calls; returns one result a call, as
+        tool_handler: Called with the pending tool calls; returns one result for each, as
             ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``. May be
             a coroutine function on the async client.
-        max_tool_rounds: How often the handler is asked at most (default 10).
+        max_tool_rounds: How often the handler is called at most (default 10).
     """
 
     tools: Sequence[JSONObject] | None
@@ -70,17 +69,17 @@ class ToolOptions(CallOptions, total=False):
 
 
 class StepOptions(ToolOptions, total=False):
-    """What ``steps`` takes on top.
+    """The options of ``steps``.
 
     Attributes:
-        input_overrides: Inputs of single steps, by step id, in place of what they would get.
+        input_overrides: Inputs of single steps, by step id. They replace the step's own.
     """
 
     input_overrides: Mapping[str, Any] | None
 
 
 class EventOptions(StepOptions, total=False):
-    """What ``events`` takes on top.
+    """The options of ``events``.
 
     Attributes:
         run_remaining: Let the service run all steps in one stream, without a pause between them.
@@ -89,7 +88,7 @@ class EventOptions(StepOptions, total=False):
     run_remaining: bool
 
 
-# What is not None where the caller says nothing.
+# The defaults that are not None.
 _DEFAULTS: dict[str, Any] = {
     "trace": False,
     "version": "draft",
@@ -97,7 +96,7 @@ _DEFAULTS: dict[str, Any] = {
     "run_remaining": False,
 }
 
-# Argument -> its name in the request's body.
+# Each argument's name in the body of the request.
 _BODY = {
     "message": "message",
     "messages": "messages",
@@ -142,46 +141,35 @@ def make_call(
     method: str,
     kind: CallKind,
     flow: FlowRef,
-    service: Service,
+    transport: Any,
     accepted: type,
     options: Mapping[str, Any],
-    *,
-    is_async: bool,
 ) -> FlowCall:
-    """The call that these arguments mean. Raises ValueError or TypeError before anything is sent."""
-    _check(method, accepted, options)
-    handler = options.get("tool_handler")
-    if handler is not None and not is_async and is_async_callable(handler):
-        raise TypeError(
-            f"{method}() of the sync client takes a plain function as tool_handler, "
-            "not an async one: use AsyncNoukai"
-        )
-    version = resolve_version(options.get("version", "draft"))
+    """Build the call that these arguments mean. Raises ValueError or TypeError if they are not valid.
+
+    ``accepted`` is the class of options that ``method`` takes.
+    """
+    is_async = transport.is_async
+    check_arguments(method, accepted.__annotations__, options, is_async=is_async)
+    request = {}
+    for name, value in options.items():
+        if name in _BODY and value is not None and value is not False:
+            request[_BODY[name]] = value
+    version = options.get("version", "draft")
     rounds = options.get("max_tool_rounds")
-    body = ((_BODY[name], value) for name, value in options.items() if name in _BODY)
     return FlowCall(
         kind=kind,
-        flow=flow if version is None else replace(flow, version=version),
-        service=service,
-        request={name: value for name, value in body if value is not None and value is not False},
+        flow=flow if version == "draft" else flow._replace(version=version),
+        service=transport.service,
+        request=request,
         session_id=options.get("session_id"),
         timeout=options.get("timeout"),
         extra_headers=options.get("extra_headers") or {},
-        tool_handler=handler,
+        tool_handler=options.get("tool_handler"),
         max_tool_rounds=_DEFAULTS["max_tool_rounds"] if rounds is None else rounds,
         manual_tools=is_async and method == "events",
+        transport=transport,
     )
-
-
-def _check(method: str, accepted: type, options: Mapping[str, Any]) -> None:
-    names = accepted.__annotations__
-    for name, value in options.items():
-        if name not in names:
-            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
-        if value is not None and name in CHECKS:
-            CHECKS[name](name, value)
-    if (options.get("message") is None) == (options.get("messages") is None):
-        raise TypeError(f"{method}() needs exactly one of message= and messages=")
 
 
 __all__ = [
@@ -190,7 +178,6 @@ __all__ = [
     "StepOptions",
     "ToolOptions",
     "Unpack",
-    "is_async_callable",
     "make_call",
     "takes",
 ]

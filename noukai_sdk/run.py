@@ -8,16 +8,16 @@ from typing import Literal, overload
 from .arguments import check_seconds
 from .models.events import StreamEvent
 from .models.traces import RunTrace, StepAttempts, StepTrace
-from .protocol import fetching as reading
+from .protocol import fetching
 from .protocol.call import FlowRef
 from .protocol.fetching import Attempt
-from .protocol.paths import require_id
 from .protocol.program import Program
+from .protocol.requests import require_id
 from .transport.drivers import AsyncTransport, SyncTransport
 
 
 class _BaseRun:
-    """What both kinds of run share: checked arguments, and the programs that read."""
+    """Checks the arguments of both kinds of run, and makes the programs that read."""
 
     def __init__(
         self, flow: FlowRef, execution_id: str, transport: SyncTransport | AsyncTransport
@@ -31,17 +31,17 @@ class _BaseRun:
 
     def _trace(self, timeout: float | None) -> Program[RunTrace]:
         timeout = check_seconds("timeout", timeout)
-        return reading.run_trace(self._service, self._flow, self.execution_id, timeout)
+        return fetching.run_trace(self._service, self._flow, self.execution_id, timeout)
 
     def _step_trace(
         self, step_id: str, attempt: Attempt, loop_index: int | None, timeout: float | None
     ) -> Program[StepTrace | StepAttempts]:
         known = attempt in ("latest", "all")
         if not known and (not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1):
-            raise ValueError(f'attempt must be "latest", "all" or a number from 1, not {attempt!r}')
+            raise ValueError(f'attempt must be "latest", "all" or a number ≥ 1, not {attempt!r}')
         if loop_index is not None and (not isinstance(loop_index, int) or loop_index < 0):
-            raise ValueError(f"loop_index must be a number from 0, not {loop_index!r}")
-        return reading.step_trace(
+            raise ValueError(f"loop_index must be a number ≥ 0, not {loop_index!r}")
+        return fetching.step_trace(
             self._service,
             self._flow,
             self.execution_id,
@@ -53,11 +53,11 @@ class _BaseRun:
 
     def _live(self, timeout: float | None) -> Program[None]:
         timeout = check_seconds("timeout", timeout)
-        return reading.live_trace(self._service, self._flow, self.execution_id, timeout)
+        return fetching.live_trace(self._service, self._flow, self.execution_id, timeout)
 
 
 class Run(_BaseRun):
-    """A run, on the sync client. Get one from :meth:`Flow.run`.
+    """Read the traces of a run with the sync client. Get one from :meth:`Flow.run`.
 
     Example:
         >>> run = flow.run(result.execution_id)                             # doctest: +SKIP
@@ -72,10 +72,10 @@ class Run(_BaseRun):
         """Read the trace of the whole run.
 
         Args:
-            timeout: Seconds for the request; None takes the client's.
+            timeout: Seconds for the request; None means the client's timeout.
 
         Returns:
-            ``.summary``, and one attempt a step in ``.steps``.
+            The run in ``.summary``, and one attempt of each step in ``.steps``.
 
         Raises:
             FlowNotFoundError: No such run.
@@ -116,13 +116,13 @@ class Run(_BaseRun):
         """Read the trace of one step.
 
         Args:
-            step_id: The step.
-            attempt: ``"latest"``, a number from 1, or ``"all"`` for a list of attempts.
-            loop_index: Which turn of a loop, from 0.
-            timeout: Seconds for the request; None takes the client's.
+            step_id: The id of the step.
+            attempt: ``"latest"``, a number ≥ 1, or ``"all"`` for a list of attempts.
+            loop_index: The iteration of a loop, counted from 0.
+            timeout: Seconds for the request; None means the client's timeout.
 
         Returns:
-            The attempt; for ``"all"`` a StepAttempts with all of them in ``.attempts``.
+            The attempt; for ``"all"`` a StepAttempts, with all of them in ``.attempts``.
 
         Raises:
             FlowNotFoundError: No such run or step.
@@ -136,12 +136,12 @@ class Run(_BaseRun):
         return self._transport.run(program)
 
     def live_trace(self, *, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
-        """The run's events: stored ones first, then new ones until the run has ended.
+        """Yield the run's events: stored ones first, then new ones until the run has ended.
 
         Leaving the loop early frees the connection, and does not touch the run.
 
         Args:
-            timeout: Seconds to wait for the next event at most; None takes the client's.
+            timeout: Seconds to wait for the next event at most; None means the client's timeout.
 
         Raises:
             FlowNotFoundError: No such run.
@@ -155,14 +155,14 @@ class Run(_BaseRun):
 
 
 class AsyncRun(_BaseRun):
-    """A run, on the async client: as :class:`Run`, awaited."""
+    """Read the traces of a run with the async client. The methods are those of :class:`Run`."""
 
     def __init__(self, flow: FlowRef, execution_id: str, transport: AsyncTransport) -> None:
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
     async def trace(self, *, timeout: float | None = None) -> RunTrace:
-        """As :meth:`Run.trace`."""
+        """Read the trace of the whole run. See :meth:`Run.trace`."""
         return await self._transport.run(self._trace(timeout))
 
     @overload
@@ -191,10 +191,10 @@ class AsyncRun(_BaseRun):
         loop_index: int | None = None,
         timeout: float | None = None,
     ) -> StepTrace | StepAttempts:
-        """As :meth:`Run.step_trace`."""
+        """Read the trace of one step. See :meth:`Run.step_trace`."""
         program = self._step_trace(step_id, attempt, loop_index, timeout)
         return await self._transport.run(program)
 
     def live_trace(self, *, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
-        """As :meth:`Run.live_trace`, with ``async for``."""
+        """Yield the run's events. See :meth:`Run.live_trace`; use ``async for``."""
         return self._transport.stream(self._live(timeout))

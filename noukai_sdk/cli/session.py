@@ -14,7 +14,7 @@ import click
 from ..client import Noukai
 from ..errors import CassetteError
 from ..protocol.fetching import fetch_session
-from ..protocol.paths import require_session_id
+from ..protocol.requests import require_session_id
 from ..replay.cassette_file import read_cassette, write_cassette
 from ..replay.diff import differences
 from ..replay.recording import Recording

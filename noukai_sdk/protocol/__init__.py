@@ -1,1 +1,1 @@
-"""What is said on the wire, as generators without I/O. Start reading at ``program.py``."""
+"""The wire protocol as generators that do no I/O. Start reading at ``program.py``."""

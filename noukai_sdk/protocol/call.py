@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from .program import ToolHandler
+    from .program import Program, ToolHandler
 
 CallKind = Literal["execute", "step", "job"]
 
 
-@dataclass(frozen=True)
-class FlowRef:
-    """A flow's address. ``version`` None is the draft, an int a published version."""
+class FlowRef(NamedTuple):
+    """The address of a flow. ``version`` is the number of a published version, None for the draft."""
 
     org: str
     project: str
@@ -25,22 +23,21 @@ class FlowRef:
         return f"{self.org}/{self.project}/{self.slug}"
 
 
-@dataclass(frozen=True)
-class Service:
-    """The service as one client sees it.
+class Service(NamedTuple):
+    """The service as one client is configured to call it.
 
     Attributes:
-        headers: Sent with every request, the key among them: never printed.
-        timeout: Seconds, where a call names none.
+        headers: Sent with every request. They hold the API key, so they are never printed.
+        timeout: Seconds, for calls that have no timeout of their own.
         max_retries: How often a request is sent again at most.
-        log: Takes the dict of the README's ``log_handler``; never raises.
-        log_payloads: Put bodies into it.
-        session_id: The client's own session, for calls that name none and run in no scope.
-        custom_http: The user brought the HTTP client, for instance one with a mock transport.
+        log: Takes the dict of the README's ``log_handler``.
+        log_payloads: Put the bodies into that dict.
+        session_id: The client's own session, for calls that have none and run in no scope.
+        custom_http: The user passed ``http_client``, for instance one with a mock transport.
     """
 
     base_url: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str]
     timeout: float
     max_retries: int
     log: Callable[[dict[str, Any]], None] | None
@@ -48,18 +45,21 @@ class Service:
     session_id: str | None = None
     custom_http: bool = False
 
+    def __repr__(self) -> str:
+        return f"Service({self.base_url!r})"
 
-@dataclass(frozen=True)
-class FlowCall:
-    """One call of a flow, before it is decided who answers it.
+
+class FlowCall(NamedTuple):
+    """One call of a flow, before the scope decides whether it goes live or is replayed.
 
     Attributes:
-        kind: How the flow is called; recordings of different kinds are counted apart.
+        kind: How the flow is called. Recordings of different kinds are counted apart.
         request: The body of the fresh call, in the wire's names, without null fields. Only ``step``
-            calls carry ``inputOverrides`` and ``runRemaining``; cursor fields are added by the program.
-        session_id: As given to the method; ``tagged`` fills in a scope's or the client's.
-        tool_handler, max_tool_rounds: Who answers tool pauses, and how often.
-        manual_tools: A stream's consumer can answer tool pauses itself (async clients).
+            calls carry ``inputOverrides`` and ``runRemaining``; the program adds cursor fields.
+        session_id: The session passed to the method; ``live`` falls back to the scope's or the client's.
+        tool_handler, max_tool_rounds: What handles tool pauses, and how often at most.
+        manual_tools: The consumer of the stream can resume tool pauses (async clients).
+        transport: The driver that a PausedResult resumes on. Programs only hand it on.
     """
 
     kind: CallKind
@@ -68,11 +68,36 @@ class FlowCall:
     request: Mapping[str, Any]
     session_id: str | None = None
     timeout: float | None = None
-    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extra_headers: Mapping[str, str] = {}
     tool_handler: ToolHandler | None = None
     max_tool_rounds: int = 10
     manual_tools: bool = False
+    transport: Any = None
 
     def tagged(self, session_id: str | None) -> FlowCall:
-        """This call in that session."""
-        return self if session_id == self.session_id else replace(self, session_id=session_id)
+        """Return this call in that session."""
+        return self if session_id == self.session_id else self._replace(session_id=session_id)
+
+    def live(self, scope_session: str | None = None) -> Program[Any]:
+        """Return the program that sends this call to the service.
+
+        ``execute`` returns an ExecuteResult or a PausedResult; ``step`` yields events and returns None;
+        ``job`` returns a JobBackend. The call's own session comes before the scope's and the client's.
+        """
+        call = self.tagged(self.session_id or scope_session or self.service.session_id)
+        # Imported at first use: most programs call in one way only, and each way brings its models.
+        if call.kind == "execute":
+            from .executing import execute
+
+            return execute(call)
+        if call.kind == "step":
+            from .stepping import step
+
+            return step(call)
+        from .jobs import submit
+
+        return submit(call)
+
+    def __repr__(self) -> str:
+        # The extra headers may hold secrets.
+        return f"FlowCall({self.kind!r}, '{self.flow}')"

@@ -1,4 +1,4 @@
-"""From HTTP answers to values and errors (docs/wire.md, "Errors")."""
+"""From HTTP responses to values and errors (docs/wire.md, "Errors")."""
 
 from __future__ import annotations
 
@@ -39,16 +39,22 @@ _BY_CODE: dict[str, type[NoukaiError]] = {
 
 
 def error_class(status: int | None, code: str | None) -> type[NoukaiError]:
-    """The class for an error answer; by the code alone where a recording holds no status."""
+    """Return the class of an error response. A recording without a status goes by its code alone."""
     if status is None:
         return _BY_CODE.get(code or "", FlowExecutionError)
     return _BY_STATUS.get(status, FlowExecutionError)
 
 
 def error_from(response: Response) -> NoukaiError:
-    """The exception for an answer that is not a success."""
-    body = _decoded(response.body)
-    code, message, execution_id = _detail(body)
+    """Build the exception for a response that is not a success."""
+    body = json_or_text(response.body)
+    code = message = execution_id = None
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    if isinstance(detail, dict):
+        fields = (detail.get(name) for name in ("code", "message", "executionId"))
+        code, message, execution_id = (None if value is None else str(value) for value in fields)
+    elif detail:
+        message = str(detail)[:500]
     details: dict[str, Any] = {
         "status_code": response.status,
         "code": code,
@@ -61,12 +67,12 @@ def error_from(response: Response) -> NoukaiError:
         details["www_authenticate"] = response.headers.get("www-authenticate")
     if kind is RateLimitError:
         details["retry_after"] = retry_after(response)
-    said = ": ".join(part for part in (code, message) if part)
-    return kind(said or f"the service answered HTTP {response.status}", **details)
+    text = ": ".join(part for part in (code, message) if part)
+    return kind(text or f"the service responded with HTTP {response.status}", **details)
 
 
 def retry_after(response: Response) -> float | None:
-    """The answer's Retry-After in seconds, None where there is none that can be read."""
+    """Return the response's Retry-After in seconds, None if it is missing or not a number of seconds."""
     try:
         seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
@@ -75,42 +81,34 @@ def retry_after(response: Response) -> float | None:
 
 
 def decode(model: type[ModelT], response: Response) -> ModelT:
-    """The answer's body as ``model``."""
+    """Parse the body of ``response`` as ``model``."""
     return validated(model.model_validate_json, model.__name__, response)
 
 
 def validated(validate: Callable[[bytes], T], name: str, response: Response) -> T:
-    """The answer's body by ``validate``; ``name`` is for the error, which says what is wrong."""
+    """Parse the body of ``response`` by ``validate``. Errors call what was expected ``name``."""
     try:
         return validate(response.body)
     except ValidationError as error:
         raise FlowExecutionError(
-            f"the service's answer is no {name}: {first_problem(error)}",
+            f"the service's response is not a valid {name}: {first_problem(error)}",
             status_code=response.status,
             code="INVALID_RESPONSE",
             request_id=response.headers.get("x-request-id"),
-            response_body=_decoded(response.body),
+            response_body=json_or_text(response.body),
         ) from error
 
 
 def first_problem(error: ValidationError) -> str:
-    """What a model disliked first, and where. Says nothing of the values: they may be private."""
+    """Describe the first problem of a model, without the value: it may be private."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    path = ".".join(str(part) for part in first["loc"])
+    return f"{path}: {first['msg']}" if path else first["msg"]
 
 
-def _decoded(body: bytes) -> Any:
+def json_or_text(body: bytes) -> Any:
+    """Decode ``body`` as JSON, or else as text."""
     try:
         return from_json(body)
     except ValueError:
         return body.decode("utf-8", "replace")
-
-
-def _detail(body: Any) -> tuple[str | None, str | None, str | None]:
-    detail = body.get("detail", body) if isinstance(body, dict) else body
-    if not isinstance(detail, dict):
-        return None, str(detail)[:500] if detail else None, None
-    texts = (detail.get(name) for name in ("code", "message", "executionId"))
-    code, message, execution_id = (str(text) if text is not None else None for text in texts)
-    return code, message, execution_id

@@ -1,4 +1,4 @@
-"""One request and its answer: retries and the logging hook."""
+"""One request and its response: retries and the logging hook."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic_core import from_json
-
 from ..errors import APIConnectionError, FlowExecutionError, NoukaiError
 from .call import Service
-from .decoding import error_from, retry_after
+from .decoding import error_from, json_or_text, retry_after
 from .program import Effect, OpenStream, Program, Request, Response, SendRequest, Sleep
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")
@@ -20,51 +18,54 @@ RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry
 LONGEST_DELAY = 8.0
 JITTER = 0.25
-NO_STREAM = ("application/json", "text/html")
+NOT_A_STREAM = ("application/json", "text/html")
 
 Outcome = Response | APIConnectionError
 
 
-def send(service: Service, request: Request) -> Program[Response]:
-    """Send ``request`` and read its answer. Raises the NoukaiError of a bad answer."""
-    return exchange(service, request, SendRequest)
-
-
-def open_stream(service: Service, request: Request) -> Program[Response]:
-    """Send ``request`` and leave the answer's body open for ReadChunk."""
-    response = yield from exchange(service, request, OpenStream)
-    kind = response.headers.get("content-type", "").lower()
-    # A proxy's page, for example: read as events it would be an empty stream.
-    if kind.startswith(NO_STREAM):
-        raise FlowExecutionError(
-            f"the service's answer is no event stream but {kind}",
-            status_code=response.status,
-            code="INVALID_RESPONSE",
-            request_id=response.headers.get("x-request-id"),
-        )
-    return response
-
-
 def exchange(
-    service: Service, request: Request, want: Callable[[Request], Effect]
+    service: Service, request: Request, effect: Callable[[Request], Effect] = SendRequest
 ) -> Program[Response]:
-    """Send ``request`` until it is answered well, or no retry is left."""
+    """Send ``request`` until it succeeds or no retry is left. Raises the NoukaiError of a failure.
+
+    With OpenStream for ``effect`` the body of a successful response is left open for ReadChunk.
+    """
     attempt = 1
     while True:
-        outcome = yield from _attempt(service, request, want, attempt)
+        log_phase(service, "request", request, attempt)
+        outcome: Outcome
+        try:
+            outcome = yield effect(request)
+        except APIConnectionError as error:
+            outcome = error
+        log_phase(service, "response", request, attempt, outcome)
         if isinstance(outcome, Response) and 200 <= outcome.status < 300:
             return outcome
         delay = _delay(service, request, attempt, outcome)
         if delay is None:
             raise error_from(outcome) if isinstance(outcome, Response) else outcome
         attempt += 1
-        note(service, "retry", request, attempt, outcome)
+        log_phase(service, "retry", request, attempt, outcome)
         yield Sleep(delay, JITTER)
 
 
+def open_stream(service: Service, request: Request) -> Program[None]:
+    """Send ``request`` and leave the body of its event stream open for ReadChunk."""
+    response = yield from exchange(service, request, OpenStream)
+    content_type = response.headers.get("content-type", "").lower()
+    # A proxy's error page, for example: read as events it would be an empty stream.
+    if content_type.startswith(NOT_A_STREAM):
+        raise FlowExecutionError(
+            f"the service's response is not an event stream but {content_type}",
+            status_code=response.status,
+            code="INVALID_RESPONSE",
+            request_id=response.headers.get("x-request-id"),
+        )
+
+
 @contextmanager
-def naming_run(execution_id: str | None) -> Iterator[None]:
-    """Errors in this block name the run that they belong to."""
+def errors_name_run(execution_id: str | None) -> Iterator[None]:
+    """Put ``execution_id`` into the errors that this block raises."""
     try:
         yield
     except NoukaiError as error:
@@ -72,56 +73,29 @@ def naming_run(execution_id: str | None) -> Iterator[None]:
         raise
 
 
-def _attempt(
-    service: Service, request: Request, want: Callable[[Request], Effect], attempt: int
-) -> Program[Outcome]:
-    note(service, "request", request, attempt)
-    outcome: Outcome
-    try:
-        outcome = yield want(request)
-    except APIConnectionError as error:
-        outcome = error
-    note(service, "response", request, attempt, outcome)
-    return outcome
-
-
 def _delay(service: Service, request: Request, attempt: int, outcome: Outcome) -> float | None:
-    """Seconds to wait before the next attempt, None where there must be none."""
+    """Return the seconds to wait before the next attempt, None if there must be none."""
     if attempt > service.max_retries:
         return None
+    backoff = min(FIRST_DELAY * float(2 ** min(attempt - 1, 10)), LONGEST_DELAY)
     if not isinstance(outcome, Response):
         # A POST that may have reached the service may have started a run: never pay for it twice.
-        safe = request.method == "GET" or not outcome.request_sent
-        return _backoff(attempt) if safe else None
+        return backoff if request.method == "GET" or not outcome.request_sent else None
     if request.method != "GET":
         return None
-    asked = retry_after(outcome)
-    if asked is not None and outcome.status in RETRYABLE | {429}:
+    seconds = retry_after(outcome)
+    if seconds is not None and outcome.status in RETRYABLE | {429}:
         longest = service.timeout if request.timeout is None else request.timeout
-        return asked if asked <= longest else None
-    return _backoff(attempt) if outcome.status in RETRYABLE else None
+        return seconds if seconds <= longest else None
+    return backoff if outcome.status in RETRYABLE else None
 
 
-def _backoff(attempt: int) -> float:
-    return min(FIRST_DELAY * float(2 ** min(attempt - 1, 10)), LONGEST_DELAY)
-
-
-def note(
+def log_phase(
     service: Service, phase: str, request: Request, attempt: int, outcome: Outcome | None = None
 ) -> None:
-    """Tell the logging hook and the ``noukai_sdk`` logger. Headers, and so the key, are never told."""
+    """Report to the ``log_handler`` and the ``noukai_sdk`` logger, without headers: they hold the key."""
     if service.log is None and not logger.isEnabledFor(logging.DEBUG):
         return
-    event = _told(phase, request, attempt, outcome)
-    logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
-    if service.log is not None:
-        if service.log_payloads:
-            event["request_body"] = _payload(request.body)
-            event["response_body"] = _payload(getattr(outcome, "body", None))
-        _call_hook(service.log, event)
-
-
-def _told(phase: str, request: Request, attempt: int, outcome: Outcome | None) -> dict[str, Any]:
     event: dict[str, Any] = {
         "phase": phase,
         "method": request.method,
@@ -135,20 +109,14 @@ def _told(phase: str, request: Request, attempt: int, outcome: Outcome | None) -
         event["request_id"] = outcome.headers.get("x-request-id")
     elif outcome is not None:
         event["error"] = str(outcome)
-    return event
-
-
-def _call_hook(hook: Callable[[dict[str, Any]], None], event: dict[str, Any]) -> None:
+    logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
+    if service.log is None:
+        return
+    if service.log_payloads:
+        for name, message in (("request_body", request), ("response_body", outcome)):
+            body = getattr(message, "body", None)
+            event[name] = json_or_text(body) if body else None
     try:
-        hook(event)
+        service.log(event)
     except Exception:
         logger.warning("the log_handler raised; the call goes on", exc_info=True)
-
-
-def _payload(body: bytes | None) -> Any:
-    if not body:
-        return None
-    try:
-        return from_json(body)
-    except ValueError:
-        return body.decode("utf-8", "replace")

@@ -8,62 +8,70 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from ..errors import NoukaiError
 from ..models.results import ExecuteResult, PausedResult, ToolResult
 from .call import FlowCall
 from .decoding import validated
-from .exchange import naming_run, send
-from .program import PauseSeen, Program, ResultsSent
+from .exchange import exchange
+from .program import PauseSeen, Program, ResultsSent, SendRequest
 from .requests import post
-from .tools import ToolRounds, continued, wire_results
+from .tools import call_handler, wire_results, with_results
 
-Answer = ExecuteResult | PausedResult
+ExecuteResponse = ExecuteResult | PausedResult
 
-_answer: TypeAdapter[Answer] = TypeAdapter(
-    Annotated[Answer, Field(discriminator="status")], config={"defer_build": True}
+_response: TypeAdapter[ExecuteResponse] = TypeAdapter(
+    Annotated[ExecuteResponse, Field(discriminator="status")], config={"defer_build": True}
 )
-# A resume repeats these fields of the first call, and nothing else (docs/wire.md, "POST execute").
+# A resume repeats these fields of the first call, and no others (docs/wire.md, "POST execute").
 REPEATED = ("parameters", "blockOverrides", "attachments", "tools", "toolChoice", "trace")
 
 
-def execute(call: FlowCall) -> Program[Answer]:
-    """Run a flow to its end, or to a pause that nobody here can answer."""
-    return _run(call, call.request)
+def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[ExecuteResponse]:
+    """Run a flow to its end, or to a pause that needs results from the caller.
+
+    ``body`` is what resumes a run; None starts a new one.
+    """
+    body = call.request if body is None else body
+    rounds = 0
+    while True:
+        try:
+            response = yield from exchange(call.service, post(call, body), SendRequest)
+        except NoukaiError as error:
+            error.execution_id = error.execution_id or body.get("executionId")
+            raise
+        result = validated(_response.validate_json, "result of execute", response)
+        result.session_id = call.session_id
+        if isinstance(result, ExecuteResult):
+            return result
+        yield PauseSeen(result)
+        if call.tool_handler is None:
+            result._transport = call.transport
+            result._resume = partial(resume, call, result)
+            return result
+        results = yield from call_handler(call, result, rounds)
+        yield ResultsSent(results)
+        body = resume_body(call, result, results)
+        rounds += 1
 
 
-def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Answer]:
-    """Run a paused flow on with the tools' results."""
+def resume(
+    call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]
+) -> Program[ExecuteResponse]:
+    """Resume a paused run with the results of the tools."""
     sent = wire_results(results)
     yield ResultsSent(sent)
-    return (yield from _run(call, resume_body(call, paused, sent)))
-
-
-def _run(call: FlowCall, body: Mapping[str, Any]) -> Program[Answer]:
-    rounds = ToolRounds(call)
-    while True:
-        with naming_run(body.get("executionId")):
-            response = yield from send(call.service, post(call, body))
-        answer = validated(_answer.validate_json, "result of execute", response)
-        answer.session_id = call.session_id
-        if answer.status != "tool_calls_required":
-            return answer
-        yield PauseSeen(answer)
-        if call.tool_handler is None:
-            answer._resume = partial(resume, call, answer)
-            return answer
-        results = yield from rounds.answer(call.tool_handler, answer)
-        yield ResultsSent(results)
-        body = resume_body(call, answer, results)
+    return (yield from execute(call, resume_body(call, paused, sent)))
 
 
 def resume_body(
     call: FlowCall, paused: PausedResult, results: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The body that answers a pause."""
+    """Build the body that resumes a pause."""
     return {
         **{name: call.request[name] for name in REPEATED if name in call.request},
         "executionId": paused.execution_id,
         "pausedAtStep": paused.paused_at_step,
         "iterationsUsed": paused.iterations_used,
-        "toolCallMessages": continued(paused, results),
+        "toolCallMessages": with_results(paused, results),
         "accumulatedOutputs": paused.accumulated_outputs,
     }

@@ -1,4 +1,4 @@
-"""What is only read: run traces, the live trace, recorded sessions."""
+"""Reads: run traces, the live trace, recorded sessions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ from ..models.sessions import Session
 from ..models.traces import RunTrace, StepAttempts, StepTrace
 from .call import FlowRef, Service
 from .decoding import decode
-from .events import read_events
-from .exchange import naming_run, open_stream, send
-from .paths import session_path, step_trace_path, trace_path
-from .program import READ_CHUNK, CloseStream, Program
-from .requests import get
+from .exchange import errors_name_run, exchange, open_stream
+from .program import READ_CHUNK, Program
+from .requests import get, session_path, step_trace_path, trace_path
 from .sse import SSEDecoder
 from .stepping import Cursor
 
@@ -36,10 +34,10 @@ Attempt = int | Literal["latest", "all"]
 def run_trace(
     service: Service, flow: FlowRef, execution_id: str, timeout: float | None
 ) -> Program[RunTrace]:
-    """The trace of a whole run."""
+    """Read the trace of a whole run."""
     request = get(service, trace_path(flow, execution_id), timeout=timeout)
-    with naming_run(execution_id):
-        return decode(RunTrace, (yield from send(service, request)))
+    with errors_name_run(execution_id):
+        return decode(RunTrace, (yield from exchange(service, request)))
 
 
 def step_trace(
@@ -51,14 +49,14 @@ def step_trace(
     loop_index: int | None,
     timeout: float | None,
 ) -> Program[StepTrace | StepAttempts]:
-    """The trace of one step; all its attempts for ``attempt="all"``."""
+    """Read the trace of one step, or of all its attempts for ``attempt="all"``."""
     query: dict[str, Any] = {} if attempt == "latest" else {"attempt": attempt}
     if loop_index is not None:
         query["loop_index"] = loop_index
     path = step_trace_path(flow, execution_id, step_id)
     request = get(service, f"{path}?{urlencode(query)}" if query else path, timeout=timeout)
-    with naming_run(execution_id):
-        response = yield from send(service, request)
+    with errors_name_run(execution_id):
+        response = yield from exchange(service, request)
         if attempt == "all":
             return decode(StepAttempts, response)
         return decode(StepTrace, response)
@@ -71,51 +69,50 @@ def live_trace(
     cursor = Cursor()
     headers = {"Accept": "text/event-stream"}
     path = trace_path(flow, execution_id, live=True)
-    with naming_run(execution_id):
+    with errors_name_run(execution_id):
         yield from open_stream(service, get(service, path, timeout=timeout, headers=headers))
         decoder = SSEDecoder()
-        while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
+        while (events := decoder.read_events((yield READ_CHUNK))) is not None:
             for event in events:
                 cursor.follow(event)
                 yield event
-    yield CloseStream()
 
 
 def fetch_session(service: Service, session_id: str) -> Program[Session]:
-    """A recorded session. Raises the ReplayError that says why it cannot be had."""
+    """Read a recorded session. Raises the ReplayError that says why it is not available."""
     request = get(service, session_path(session_id))
     try:
-        response = yield from send(service, request)
+        response = yield from exchange(service, request)
     except NoukaiError as error:
         raise _session_error(error, session_id) from error
     try:
         return Session.model_validate_json(response.body)
     except ValidationError as error:
         raise ReplayInvalidSessionError(
-            f"the service's answer for session {session_id} is malformed",
+            f"the service's response for session {session_id} is malformed",
             response_body=response.body.decode("utf-8", "replace"),
         ) from error
 
 
 def _session_error(error: NoukaiError, session_id: str) -> NoukaiError:
-    kind, said = _session_error_kind(error)
-    if kind is None:
-        return error
+    kind: type[ReplayError]
+    match error:
+        case PermissionDeniedError():
+            kind, problem = ReplayForbiddenError, "belongs to another organisation or project"
+        case FlowNotFoundError():
+            kind, problem = ReplaySessionNotFoundError, "is not known to the service"
+        case FlowExecutionError(status_code=410):
+            kind, problem = (
+                ReplaySessionExpiredError,
+                "is past its retention: its snapshots are gone",
+            )
+        case FlowExecutionError(status_code=400):
+            kind, problem = ReplayInvalidSessionError, "is refused by the service as malformed"
+        case _:
+            return error
     return kind(
-        f"session {session_id} {said}",
+        f"session {session_id} {problem}",
         status_code=error.status_code,
         code=error.code,
         request_id=error.request_id,
     )
-
-
-def _session_error_kind(error: NoukaiError) -> tuple[type[ReplayError] | None, str]:
-    if isinstance(error, PermissionDeniedError):
-        return ReplayForbiddenError, "belongs to another organisation or project"
-    if isinstance(error, FlowNotFoundError):
-        return ReplaySessionNotFoundError, "is not known to the service"
-    if isinstance(error, FlowExecutionError) and error.status_code == 410:
-        return ReplaySessionExpiredError, "is past its retention: its snapshots are gone"
-    if isinstance(error, FlowExecutionError) and error.status_code == 400:
-        return ReplayInvalidSessionError, "is refused by the service as malformed"
-    return None, ""

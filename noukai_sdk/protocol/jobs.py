@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import APITimeoutError, FlowNotFoundError
 from ..models.results import JobStatus, JobSubmission
 from .call import FlowCall, FlowRef, Service
 from .decoding import decode
-from .exchange import naming_run, send
-from .paths import job_path
+from .exchange import errors_name_run, exchange
 from .program import Now, Program, Sleep
-from .requests import get, post
+from .requests import get, job_path, post
 
-# The hosted service can answer 404 for a few seconds after it took a job (docs/wire.md, "Jobs").
+# The hosted service can respond 404 for a few seconds after it took a job (docs/wire.md, "Jobs").
 EARLY_404_GRACE = 5.0
 
 
 class JobBackend(Protocol):
-    """A submitted job: what can be asked of it, whoever answers."""
+    """A submitted job, live or recorded."""
 
     @property
     def execution_id(self) -> str:
-        """The run's id."""
+        """The id of the run."""
         ...
 
     @property
@@ -32,25 +30,24 @@ class JobBackend(Protocol):
         ...
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
-        """One look at the job."""
+        """Look at the job once."""
         ...
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        """Looks until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
+        """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
         ...
 
 
 def submit(call: FlowCall) -> Program[JobBackend]:
     """Put a call into the service's queue."""
-    response = yield from send(call.service, post(call, call.request))
+    response = yield from exchange(call.service, post(call, call.request))
     submission = decode(JobSubmission, response)
     now: float = yield Now()
     return LiveJob(call.service, call.flow, submission.execution_id, now, call.session_id)
 
 
-@dataclass(frozen=True)
-class LiveJob:
-    """A job of the service. ``submitted_at`` is a monotonic time, None where it is not known here."""
+class LiveJob(NamedTuple):
+    """A job of the service. ``submitted_at`` is a monotonic time, None for a job known by its id alone."""
 
     service: Service
     flow: FlowRef
@@ -59,11 +56,11 @@ class LiveJob:
     session_id: str | None = None
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
-        """One look at the job."""
+        """Look at the job once."""
         request = get(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
         try:
-            with naming_run(self.execution_id):
-                response = yield from send(self.service, request)
+            with errors_name_run(self.execution_id):
+                response = yield from exchange(self.service, request)
         except FlowNotFoundError:
             now: float = yield Now()
             if self.submitted_at is None or now - self.submitted_at >= EARLY_404_GRACE:
@@ -75,7 +72,7 @@ class LiveJob:
         return status
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
-        """Look until the job is done."""
+        """Poll until the job is done."""
         return wait(self, self.service.timeout, timeout, poll_interval)
 
 

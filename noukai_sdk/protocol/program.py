@@ -1,124 +1,151 @@
-"""Programs: protocol logic as generators that say what they want and receive the outcome.
+"""Programs: protocol logic as generators that yield what they need and receive the outcome.
 
-A program yields either one of the wants below, or an event for the caller. It receives what the
-want's docstring says, or has the outcome's exception thrown in. Its return value is the call's
-result. A program does no I/O, reads no clock and knows neither sync nor async: the two drivers in
-``noukai_sdk.transport.drivers`` run it, and tests step it by hand::
+A program yields either an :class:`Effect` for its driver or an event for the caller. It receives the
+effect's outcome as each class below describes it, or has the exception thrown in. Its return value is
+the result of the call. A program does no I/O, reads no clock, and knows neither sync nor async. The two
+drivers in ``noukai_sdk.transport.drivers`` run it, and tests step it by hand::
 
     program = execute(call)
-    want = next(program)                    # SendRequest(POST .../execute)
-    want = program.send(Response(200, ...)) # what comes next, or StopIteration with the result
+    effect = next(program)                     # SendRequest(POST .../execute)
+    effect = program.send(Response(200, ...))  # the next effect, or StopIteration with the result
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 Program = Generator[Any, Any, T]
-"""Yields wants and events, returns T."""
+"""Yields effects and events, returns T."""
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
 """Takes the pending tool calls; returns their results, or an awaitable of them (async clients)."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One HTTP request. ``timeout`` is in seconds; ``path`` is under the base URL, encoded."""
+class Request(NamedTuple):
+    """One HTTP request.
+
+    Attributes:
+        path: Under the base URL, percent-encoded.
+        timeout: Seconds; None means the client's.
+    """
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     body: bytes | None = None
     timeout: float | None = None
 
 
-@dataclass(frozen=True)
-class Response:
-    """One HTTP answer, read to its end. Header names are lower case."""
+class Response(NamedTuple):
+    """One HTTP response. Header names are lower case, or the mapping ignores case.
+
+    ``body`` is empty for a successful OpenStream, whose chunks are still to be read.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
+# The effects are plain classes: a dataclass takes half a millisecond to define, and the first call of a
+# program waits for it.
+
+
 class Effect:
-    """Base of everything that a program can ask of its driver."""
+    """Base of everything that a program asks its driver to do."""
+
+    __slots__: tuple[str, ...] = ()
+
+
+class SendRequest(Effect):
+    """Send the request. The outcome is a :class:`Response`, an APIConnectionError or APITimeoutError."""
+
+    __slots__ = __match_args__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+class OpenStream(Effect):
+    """Send the request and leave the response's body open for ReadChunk.
+
+    The outcome is as for SendRequest. The body of an error response is read to its end.
+    """
+
+    __slots__ = __match_args__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+class ReadChunk(Effect):
+    """Read the open stream. The outcome is its next bytes, None at its end, or an error as above."""
 
     __slots__ = ()
 
 
-@dataclass(frozen=True)
-class SendRequest(Effect):
-    """Send this and give me the :class:`Response`. Throws APIConnectionError or APITimeoutError."""
-
-    request: Request
-
-
-@dataclass(frozen=True)
-class OpenStream(Effect):
-    """Send this and leave the answer open. Gives a :class:`Response`: with an empty body where it is
-    a success, read to its end otherwise. Throws as SendRequest does.
-    """
-
-    request: Request
-
-
-@dataclass(frozen=True)
-class ReadChunk(Effect):
-    """Give me the next bytes of the open stream, None at its end. Throws as SendRequest does."""
-
-
 READ_CHUNK = ReadChunk()
-"""There is one for each chunk of a stream, and they are all alike."""
+"""The instance that programs yield: a stream needs one for each chunk."""
 
 
-@dataclass(frozen=True)
 class CloseStream(Effect):
-    """Close the open stream, if there is one; gives None."""
+    """Close the open stream, if there is one. The outcome is None."""
+
+    __slots__ = ()
 
 
-@dataclass(frozen=True)
 class CallTools(Effect):
-    """Call this handler with these tool calls and give me what it returns. Throws what it raises."""
+    """Call the handler with the tool calls. The outcome is what it returns or raises."""
 
-    handler: ToolHandler
-    tool_calls: Sequence[dict[str, Any]]
+    __slots__ = __match_args__ = ("handler", "tool_calls")
 
-
-class Signal(Effect):
-    """Nothing to do: tells a listener, such as a recorder, what the caller does not see."""
-
-
-@dataclass(frozen=True)
-class PauseSeen(Signal):
-    """The run waits for tools: a PausedResult or a ToolCallsRequired."""
-
-    pause: Any
+    def __init__(self, handler: ToolHandler, tool_calls: Sequence[dict[str, Any]]) -> None:
+        self.handler = handler
+        self.tool_calls = tool_calls
 
 
-@dataclass(frozen=True)
-class ResultsSent(Signal):
-    """These tool results, in the wire's form, answer the pause."""
-
-    results: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Sleep(Effect):
-    """Wait ``seconds`` (0: only let other tasks run); up to ``jitter`` times longer, at random."""
+    """Wait ``seconds``, up to ``jitter`` times longer at random; 0 only lets other tasks run."""
 
-    seconds: float
-    jitter: float = 0.0
+    __slots__ = __match_args__ = ("seconds", "jitter")
+
+    def __init__(self, seconds: float, jitter: float = 0.0) -> None:
+        self.seconds = seconds
+        self.jitter = jitter
 
 
 CHECKPOINT = Sleep(0)
-"""Let other tasks run: every replayed call does."""
+"""Lets other tasks run. Every replayed call yields it once."""
 
 
-@dataclass(frozen=True)
 class Now(Effect):
-    """Give me the monotonic clock, in seconds."""
+    """Read the monotonic clock. The outcome is its time in seconds."""
+
+    __slots__ = ()
+
+
+class Signal(Effect):
+    """Base of effects that drivers ignore. Listeners, such as a recorder, learn from them."""
+
+    __slots__ = ()
+
+
+class PauseSeen(Signal):
+    """The run waits for tools. ``pause`` is a PausedResult or a ToolCallsRequired."""
+
+    __slots__ = __match_args__ = ("pause",)
+
+    def __init__(self, pause: Any) -> None:
+        self.pause = pause
+
+
+class ResultsSent(Signal):
+    """The pause is resumed with these tool results, in the form of the wire."""
+
+    __slots__ = __match_args__ = ("results",)
+
+    def __init__(self, results: list[dict[str, Any]]) -> None:
+        self.results = results

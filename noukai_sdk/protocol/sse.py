@@ -1,27 +1,39 @@
-"""An incremental decoder of ``text/event-stream``, on bytes.
+"""From the bytes of a ``text/event-stream`` to typed events.
 
-Written here because the known decoders lose the first event after a byte order mark and give an
-empty event for a block that holds no data. Working on bytes, it does not mind
-where a network chunk cuts a line or a character.
+The decoder is our own because the known ones lose the first event after a byte order mark, and yield
+an empty event for a block without data. It works on bytes, so a network chunk may end anywhere, even
+inside a character.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from ..models.events import EVENT_CLASSES, StreamEvent
+from .decoding import first_problem
+
+logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 Frame = tuple[bytes | None, bytes]
-"""The ``event:`` line's value, None or empty where there was none, and the joined ``data:`` lines."""
+"""The value of the ``event:`` line, None or empty if there is none, and the joined ``data:`` lines."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = b"\n\n"
 
-# A whole frame as nearly every service writes it: matching all of a block at once takes a third of
-# the time of a loop over its lines.
+# A whole frame as nearly every service writes it. Matching all frames of a block at once takes a third
+# of the time of a loop over its lines.
 _USUAL_FRAME = re.compile(rb"(?:\A|(?<=\n\n))(?:event: ?(.*)\n)?data: ?(.*)\n\n")
 
 
 class SSEDecoder:
-    r"""Feed it chunks as they come; it gives the frames that they complete.
+    r"""Decodes chunks into the frames that they complete.
 
     Example:
         >>> decoder = SSEDecoder()
@@ -36,8 +48,14 @@ class SSEDecoder:
         self._at_start = True
         self._after_cr = False
 
+    def read_events(self, chunk: bytes | None) -> list[StreamEvent] | None:
+        """Return the events that ``chunk`` completes; after the last chunk, which is None, None."""
+        if chunk is not None:
+            return parse_frames(self.feed(chunk))
+        return parse_frames(self.flush()) or None
+
     def feed(self, chunk: bytes) -> list[Frame]:
-        """The frames that end in this chunk."""
+        """Return the frames that end in this chunk."""
         if b"\r" in chunk or self._after_cr:
             chunk = self._with_line_feeds(chunk)
         buffer = self._buffer
@@ -46,8 +64,12 @@ class SSEDecoder:
         # A blank line can be split between two chunks, so look one byte back.
         unseen = max(0, len(buffer) - 1)
         buffer += chunk
-        if self._at_start and not self._skip_bom():
-            return []
+        if self._at_start:
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                return []  # the byte order mark may still be incomplete
+            if buffer.startswith(_BOM):
+                del buffer[: len(_BOM)]
+            self._at_start = False
         end = buffer.rfind(_BLANK_LINE, unseen)
         if end < 0:
             return []
@@ -56,7 +78,7 @@ class SSEDecoder:
         return _frames(complete)
 
     def flush(self) -> list[Frame]:
-        """What is left at the end of the stream, where the last blank line is missing."""
+        """Return what is left at the end of the stream, if its last blank line is missing."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return _frames(rest + _BLANK_LINE)
@@ -69,33 +91,75 @@ class SSEDecoder:
             self._after_cr = chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _skip_bom(self) -> bool:
-        """False while a byte order mark may still be incomplete."""
-        if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
-            return False
-        if self._buffer.startswith(_BOM):
-            del self._buffer[: len(_BOM)]
-        self._at_start = False
-        return True
-
 
 def _frames(block: bytes) -> list[Frame]:
-    """The frames of a block that ends in a blank line."""
+    """Split a block that ends in a blank line into its frames."""
     frames: list[Frame] = _USUAL_FRAME.findall(block)
     # Each match is one frame with its blank line, so equal counts mean that nothing was left out.
     if len(frames) == block.count(_BLANK_LINE):
         return frames
-    return [frame for text in block.split(_BLANK_LINE) if (frame := _frame(text)) is not None]
+    frames = []
+    for text in block.split(_BLANK_LINE):
+        name: bytes | None = None
+        data: bytes | None = None
+        for line in text.split(b"\n"):
+            field, _, value = line.partition(b":")
+            value = value[1:] if value.startswith(b" ") else value
+            if field == b"data":
+                data = value if data is None else data + b"\n" + value
+            elif field == b"event":
+                name = value
+        if data is not None:
+            frames.append((name, data))
+    return frames
 
 
-def _frame(text: bytes) -> Frame | None:
-    name: bytes | None = None
-    data: bytes | None = None
-    for line in text.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value[1:] if value.startswith(b" ") else value
-        if field == b"data":
-            data = value if data is None else data + b"\n" + value
-        elif field == b"event":
-            name = value
-    return None if data is None else (name, data)
+class _Parser(NamedTuple):
+    """How to read the events of one type."""
+
+    event_type: str
+    from_bytes: Callable[[bytes], StreamEvent]
+    from_object: Callable[[Any], StreamEvent]
+
+
+def parse_frames(frames: list[Frame]) -> list[StreamEvent]:
+    """Return the events in ``frames``. Unknown types are skipped, and bad frames with a logged warning."""
+    events: list[StreamEvent] = []
+    parser_of = _parsers().get
+    for name, data in frames:
+        body: Any = None
+        if name:
+            parser = parser_of(name)
+        else:  # then the type stands in the data, which has to be parsed to find it
+            try:
+                body = from_json(data)
+            except ValueError as error:
+                logger.warning("skipped an event that is not valid JSON: %s", error)
+                continue
+            event_type = body.get("eventType") if isinstance(body, dict) else None
+            parser = parser_of(event_type) if isinstance(event_type, str) else None
+        if parser is None:
+            continue
+        try:
+            event = parser.from_bytes(data) if name else parser.from_object(body)
+        except ValidationError as error:
+            logger.warning("skipped a %s event: %s", parser.event_type, first_problem(error))
+            continue
+        if name and event.event_type != parser.event_type:
+            event.event_type = parser.event_type
+        events.append(event)
+    return events
+
+
+@cache
+def _parsers() -> dict[str | bytes, _Parser]:
+    """Return the parsers by the name in the data, and by the bytes of an ``event:`` line."""
+    parsers: dict[str | bytes, _Parser] = {}
+    for event_type, model in EVENT_CLASSES.items():
+        # The bare validator, which a model builds at first use: model_validate_json spends a third of
+        # its time on options.
+        model.model_rebuild()
+        validator = model.__pydantic_validator__
+        parser = _Parser(event_type, validator.validate_json, validator.validate_python)
+        parsers[event_type] = parsers[event_type.encode()] = parser
+    return parsers

@@ -1,4 +1,4 @@
-"""``steps`` and ``events``: a stream a step, the cursor between them, and pauses for tools."""
+"""``steps`` and ``events``: one stream for each step call, the cursor between them, pauses for tools."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from ..models.events import (
 )
 from ..models.results import ToolResult
 from .call import FlowCall
-from .events import read_events
 from .exchange import open_stream
 from .program import READ_CHUNK, CloseStream, PauseSeen, Program, ResultsSent
 from .requests import post
 from .sse import SSEDecoder
-from .tools import ToolRounds, continued, wire_results
+from .tools import call_handler, wire_results, with_results
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")
 
@@ -41,20 +40,20 @@ _PASSING = frozenset({"step_output", "step_input"})
 
 
 class Cursor:
-    """Where a run stands: what the next step call has to say."""
+    """The position in a run: what the next step call has to send."""
 
     def __init__(self) -> None:
         self.execution_id: str | None = None
         self.step_index: int = 0
         self.outputs: dict[str, Any] = {}
-        self._begin()
+        self._begin_call()
 
-    def _begin(self) -> None:
+    def _begin_call(self) -> None:
         self._offset: int | None = None
         self._index_of: dict[str, int] = {}
 
     def see(self, event: StreamEvent) -> None:
-        """Learn from an event, and put right its ``step_index``."""
+        """Move on with an event, and correct its ``step_index``."""
         if event.type in _PASSING:
             return
         if isinstance(event, RunStarted):
@@ -67,7 +66,7 @@ class Cursor:
                 self.execution_id = event.execution_id or self.execution_id
 
     def follow(self, event: StreamEvent) -> None:
-        """As ``see``, for who reads a run that somebody else drives."""
+        """Move on with an event of a run that another client drives."""
         self.see(event)
         if isinstance(event, ToolCallsRequired):
             self.same_step(event)
@@ -77,37 +76,35 @@ class Cursor:
     def _place(self, event: StepStarted | StepCompleted | StepPaused | ToolCallsRequired) -> None:
         step_id = event.step_id
         if step_id is None or step_id in self._index_of:
-            # A pause without a step comes after the last one that was seen.
+            # A pause without a step comes after the last step that was seen.
             last = list(self._index_of.values())[-1:] or [self.step_index]
             event.step_index = self._index_of[step_id] if step_id else last[0]
             return
         if event.step_index is None:
             event.step_index = self.step_index + len(self._index_of)
         else:
-            event.step_index += self._offset_of(event.step_index)
+            if self._offset is None:
+                # A call never goes back behind the step that it asked for, so a smaller index means
+                # that the service counts from the start of the call.
+                from_start = event.step_index >= self.step_index
+                self._offset = 0 if from_start else self.step_index
+            event.step_index += self._offset
         self._index_of[step_id] = event.step_index
 
-    def _offset_of(self, first: int) -> int:
-        # A call never goes back behind the step that it asked for, so a smaller number says that the
-        # service counts from the start of the call.
-        if self._offset is None:
-            self._offset = 0 if first >= self.step_index else self.step_index
-        return self._offset
-
     def next_step(self) -> None:
-        """The steps of this call are done; the next call asks for the one after them."""
+        """Make the next call ask for the step after those of this call."""
         self.step_index = max(self._index_of.values(), default=self.step_index) + 1
-        self._begin()
+        self._begin_call()
 
     def same_step(self, pause: ToolCallsRequired) -> None:
-        """The next call asks for the paused step again."""
+        """Make the next call ask for the paused step again."""
         assert pause.step_index is not None  # see() has placed it
         self.step_index = pause.step_index
         self.outputs |= pause.accumulated_outputs
-        self._begin()
+        self._begin_call()
 
     def fields(self) -> dict[str, Any]:
-        """The run, and the step of it, that the next call asks for."""
+        """Return the body's fields that name the run, and the step that the next call asks for."""
         fields = {
             "executionId": self.execution_id,
             "stepIndex": self.step_index,
@@ -117,46 +114,40 @@ class Cursor:
 
 
 def step(call: FlowCall) -> Program[None]:
-    """Drive a flow step by step; yields every event."""
+    """Run a flow step by step, and yield every event."""
     cursor = Cursor()
-    rounds = ToolRounds(call)
-    body: dict[str, Any] | None = {**call.request, "stepIndex": 0}
+    rounds = 0
+    body: dict[str, Any] = {**call.request, "stepIndex": 0}
     try:
-        while body is not None:
+        while True:
             pause = yield from _one_call(call, body, cursor)
-            body = yield from _next_body(call, cursor, rounds, pause)
+            if pause is None:
+                return
+            body = {name: v for name, v in call.request.items() if name not in FIRST_CALL_ONLY}
+            if isinstance(pause, ToolCallsRequired):
+                results = yield from tool_results(call, pause, rounds)
+                if results is None:
+                    return
+                rounds += 1
+                yield ResultsSent(results)
+                cursor.same_step(pause)
+                body["pausedAtStep"] = pause.step_id
+                body["iterationsUsed"] = pause.iterations_used
+                body["toolCallMessages"] = with_results(pause, results)
+            else:
+                cursor.next_step()
+            body |= cursor.fields()
     except NoukaiError as error:
         error.execution_id = error.execution_id or cursor.execution_id
         raise
 
 
-def _next_body(
-    call: FlowCall, cursor: Cursor, rounds: ToolRounds, pause: Pause | None
-) -> Program[dict[str, Any] | None]:
-    """What goes on after a pause; None where nothing does."""
-    if pause is None:
-        return None
-    body = {name: value for name, value in call.request.items() if name not in FIRST_CALL_ONLY}
-    if isinstance(pause, ToolCallsRequired):
-        results = yield from tool_results(call, rounds, pause)
-        if results is None:
-            return None
-        yield ResultsSent(results)
-        cursor.same_step(pause)
-        body["pausedAtStep"] = pause.step_id
-        body["iterationsUsed"] = pause.iterations_used
-        body["toolCallMessages"] = continued(pause, results)
-    else:
-        cursor.next_step()
-    return {**body, **cursor.fields()}
-
-
 def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[Pause | None]:
-    """One step call: yields its events; gives the pause that it ended with, None at the run's end."""
+    """Make one step call and yield its events. Returns the pause it ended with, None at the run's end."""
     yield from open_stream(call.service, post(call, body, accept="text/event-stream"))
     decoder = SSEDecoder()
     pause: Pause | None = None
-    while (events := read_events(decoder, (yield READ_CHUNK))) is not None:
+    while (events := decoder.read_events((yield READ_CHUNK))) is not None:
         for event in events:
             if event.type in _PASSING:
                 yield event
@@ -167,9 +158,9 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
             if not isinstance(event, ToolCallsRequired):
                 yield event
             if isinstance(event, _ENDS):
-                yield CloseStream()
                 return None
-    # After a pause the stream is read to its end, so that the connection serves the next call.
+    # After a pause the stream is read to its end, so that the connection serves the next call. It goes
+    # back now, because tools may take long.
     yield CloseStream()
     if pause is None:
         logger.warning("the stream of run %s closed before the run's end", cursor.execution_id)
@@ -177,23 +168,22 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
 
 
 def tool_results(
-    call: FlowCall, rounds: ToolRounds, pause: ToolCallsRequired
+    call: FlowCall, pause: ToolCallsRequired, rounds: int
 ) -> Program[list[dict[str, Any]] | None]:
-    """The results that answer a pause, None where the stream's consumer gave none."""
+    """Get the results that resume a pause: from the handler, or from the consumer of the stream.
+
+    ``rounds`` is how many pauses of this run were resumed before. Returns the results in the form of the
+    wire, None if the consumer staged none.
+    """
     yield PauseSeen(pause)
     if call.tool_handler is not None:
-        return (yield from rounds.answer(call.tool_handler, pause))
+        return (yield from call_handler(call, pause, rounds))
     if not call.manual_tools:
         raise ToolHandlerRequiredError(
             "the flow asks for tools: pass tool_handler=, or use events() of the async client "
-            "and answer with event.resume()",
+            "and resume with event.resume()",
             execution_id=pause.execution_id,
         )
-    return (yield from ask_consumer(pause))
-
-
-def ask_consumer(pause: ToolCallsRequired) -> Program[list[dict[str, Any]] | None]:
-    """Yield the pause itself, and take what the consumer staged with ``resume``."""
     staged: list[list[dict[str, Any]]] = []
 
     def stage(results: Sequence[ToolResult]) -> None:

@@ -23,7 +23,7 @@ from ..protocol.call import FlowCall
 from ..protocol.decoding import error_class, first_problem
 from ..protocol.program import Program, Sleep
 from ..protocol.stepping import Cursor, tool_results
-from ..protocol.tools import ToolRounds, wire_results
+from ..protocol.tools import call_handler, wire_results
 from .cassette import Claim
 from .jobs import RecordedJob
 from .pacing import Pace, RecordedPace
@@ -65,15 +65,15 @@ class RecordedRun:
     def execute(self, start: int = 0) -> Program[ExecuteResult | PausedResult]:
         """Serve ``execute`` from the tool round ``start`` on."""
         recording, session_id = self._recording, self._player.cassette.session_id
-        rounds = ToolRounds(self._call) if self._rounds else None
         for number in range(start, len(self._rounds)):
             yield from self._pace.part()
             paused = self._validated(PausedResult, self._rounds[number].paused)
             paused.session_id = session_id
-            if self._call.tool_handler is None or rounds is None:
+            if self._call.tool_handler is None:
+                paused._transport = self._call.transport
                 paused._resume = partial(self._resume, number)
                 return paused
-            results = yield from rounds.answer(self._call.tool_handler, paused)
+            results = yield from call_handler(self._call, paused, number)
             self._check_results(number, results)
         yield from self._pace.part()
         if recording.abandoned:
@@ -96,7 +96,6 @@ class RecordedRun:
         """Serve ``steps`` and ``events``: yield the recorded events."""
         recording = self._recording
         cursor = Cursor()
-        rounds = ToolRounds(self._call)
         pauses = 0
         for data in recording.events:
             model = EVENT_CLASSES.get(str(data.get("eventType")))
@@ -107,7 +106,7 @@ class RecordedRun:
             cursor.see(event)
             if isinstance(event, ToolCallsRequired):
                 if "tools" in self._call.request:
-                    results = yield from tool_results(self._call, rounds, event)
+                    results = yield from tool_results(self._call, event, pauses)
                     if results is None:
                         return
                     self._check_results(pauses, results)

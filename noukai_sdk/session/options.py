@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..errors import ReplayInvalidSessionError
-from ..protocol.paths import require_session_id
+from ..protocol.requests import require_session_id
 
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai

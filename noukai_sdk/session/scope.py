@@ -11,11 +11,10 @@ from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..models.reports import ReplayReport
-from ..protocol.live import program_for
 from .lost_scope import check_lost
 
 if TYPE_CHECKING:
+    from ..models.reports import ReplayReport
     from ..protocol.call import FlowCall
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
@@ -43,6 +42,8 @@ class Scope:
     def report(self) -> ReplayReport:
         """The report of a replay so far; stays empty in the other modes."""
         # Made on demand: every request of a production server has a scope.
+        from ..models.reports import ReplayReport
+
         return ReplayReport()
 
     def admit(self, call: FlowCall) -> Program[Any]:
@@ -50,9 +51,7 @@ class Scope:
 
         Runs when the method is called, not when its result is awaited.
         """
-        return program_for(
-            call.tagged(call.session_id or self.session_id or call.service.session_id)
-        )
+        return call.live(self.session_id)
 
     def job(self, live: LiveJob) -> JobBackend:
         """Return the backend of a job that was submitted before; ``live`` asks the service."""
@@ -84,7 +83,7 @@ def admit(call: FlowCall) -> Program[Any]:
     if scope is not None:
         return scope.admit(call)
     check_lost(call)
-    return program_for(call.tagged(call.session_id or call.service.session_id))
+    return call.live()
 
 
 def known_job(live: LiveJob) -> JobBackend:

@@ -1,6 +1,6 @@
-"""A process that was forked starts with connections of its own.
+"""Give each forked process connections of its own.
 
-A socket that two processes read from gives each of them the other's answers.
+Two processes that read from one socket would get each other's responses.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """Has connections."""
+    """Holds connections."""
 
     def start_afresh(self) -> Any:
-        """Make new ones; gives what held the old ones."""
+        """Open new connections. Returns the object that holds the old ones."""
 
 
 _owners: WeakSet[Owner] = WeakSet()
-# What belongs to the parent is not closed here, nor collected, which would close it: a lock of it may be
-# held by a thread that this process does not have.
+# The parent's connections are kept, because collecting them would close them, and closing may wait for a
+# lock that is held by a thread which this process does not have.
 _inherited: list[Any] = []
 
 
 def renew_in_children(owner: Owner) -> None:
-    """Have ``owner`` start afresh in each process that is forked from this one."""
+    """Call ``owner.start_afresh`` in each process that is forked from this one."""
     _owners.add(owner)
 
 

@@ -1,7 +1,7 @@
 """The two drivers that run programs over HTTP.
 
-A driver advances a program, does what it wants, and hands its events to the caller. The two are the
-same few lines, one of them with ``await``: a change to one belongs into the other.
+A driver advances a program, performs its effects, and passes its events to the caller. The two are the
+same few lines, one of them with ``await``: apply a change in one to the other.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import inspect
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from ..protocol.call import Service
 from ..protocol.program import (
-    CHECKPOINT,
     CallTools,
     CloseStream,
     Effect,
@@ -29,20 +28,9 @@ from ..protocol.program import (
     Sleep,
 )
 from .after_fork import renew_in_children
-from .library import build, sync_client
-from .outcomes import (
-    Done,
-    Keep,
-    advance,
-    fail,
-    jittered,
-    not_awaitable,
-    raise_if_closed,
-    read_response,
-    release,
-    response_head,
-    to_sdk_error,
-)
+from .library import build_request, closed_before_call, read_response, response_head, sync_client
+from .live_calls import check_allowed
+from .outcomes import END, EventFilter, jittered, not_awaitable, to_sdk_error
 
 if TYPE_CHECKING:
     from .async_clients import Lease
@@ -69,33 +57,28 @@ class SyncTransport:
 
     def _open(self) -> None:
         self.client = sync_client()
-        # For a client that nobody closes: Python warns of sockets that are dropped open.
+        # For clients that are never closed: Python warns of sockets that are dropped open.
         self._end = weakref.finalize(self, self.client.close)
 
     def start_afresh(self) -> Any:
-        """Take a new client, in a process that was forked from another; gives the other's."""
+        """Open a new client in a forked process. Returns the one of the parent process."""
         inherited = self.client
         self._end.detach()
         self._open()
         return inherited
 
     def run(self, program: Program[T]) -> T:
-        """The program's result."""
+        """Run a program without events, and return its result."""
         with _SyncDrive(self, program) as drive:
-            done = drive.run_to_event(advance(program))
-            return done.value  # type: ignore[no-any-return]  # Done holds the program's T
+            drive.next_event()
+            return drive.result  # type: ignore[no-any-return]  # the program's T
 
     def stream(
-        self, program: Program[None], keep: Keep | None = None
+        self, program: Program[None], keep: EventFilter | None = None
     ) -> Generator[Any, None, None]:
-        """The program's events."""
+        """Run a program and yield its events, or those that ``keep`` returns True for."""
         with _SyncDrive(self, program) as drive:
-            for item in program:
-                event = item
-                if isinstance(item, Effect):
-                    event = drive.run_to_event(item)
-                    if isinstance(event, Done):
-                        return
+            while (event := drive.next_event()) is not END:
                 if keep is None or keep(event):
                     yield event
 
@@ -113,9 +96,10 @@ class SyncTransport:
 
 @final
 class _SyncDrive:
-    """One program at work: does what it wants, holds its open stream, and closes both at the end."""
+    """One program at work. Performs its effects, holds its open stream, and closes both at the end."""
 
     def __init__(self, transport: SyncTransport, program: Program[Any]) -> None:
+        self.result: Any = None
         self._transport = transport
         self._program = program
         self._path = ""
@@ -123,33 +107,41 @@ class _SyncDrive:
         self._chunks: Iterator[bytes] = iter(())
 
     def __enter__(self) -> _SyncDrive:
-        raise_if_closed(self._transport.closed)
+        if self._transport.closed:
+            raise closed_before_call()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._program.close()
         self._close()
 
-    def run_to_event(self, item: Any) -> Any:
-        """Do what the program wants until it gives an event or is Done."""
-        while isinstance(item, Effect):
-            item = self._answer(item)
-        return item
+    def next_event(self) -> Any:
+        """Run the program to its next event. At its end set ``result`` and return END."""
+        outcome: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                # A StopIteration among the errors is not a result: thrown into a generator, Python
+                # makes a RuntimeError of it.
+                item = self._program.send(outcome) if error is None else self._program.throw(error)
+            except StopIteration as end:
+                self.result = end.value
+                return END
+            if not isinstance(item, Effect):
+                return item
+            outcome = error = None
+            try:
+                outcome = self._perform(item)
+            except Exception as problem:  # noqa: BLE001 - the program decides what an error means
+                closed = self._transport.closed
+                error = to_sdk_error(item, problem, self._path, closed=closed)
 
-    def _answer(self, want: Effect) -> Any:
-        try:
-            outcome = self._perform(want)
-        except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            closed = self._transport.closed
-            return fail(self._program, to_sdk_error(want, error, self._path, closed=closed))
-        return advance(self._program, outcome)
-
-    def _perform(self, want: Effect) -> Any:
-        match want:
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
             case ReadChunk():
                 return next(self._chunks, None)
             case SendRequest(request):
-                return self._exchange(request)
+                return read_response(self._send(request, stream=False))
             case OpenStream(request):
                 return self._open(request)
             case CloseStream():
@@ -160,29 +152,25 @@ class _SyncDrive:
                 return time.sleep(jittered(seconds, jitter)) if seconds else None
             case Now():
                 return time.monotonic()
-            case _:  # a Note is for listeners
+            case _:  # a Signal is for listeners
                 return None
-
-    def _exchange(self, request: Request) -> Response:
-        response = self._send(request, stream=False)
-        answer = read_response(response)
-        release(response)
-        return answer
 
     def _send(self, request: Request, *, stream: bool) -> Any:
         self._path = request.path
-        client = self._transport.client
-        built = build(client, self._transport.service, request)
-        return client.send(built, stream=stream, auth=None)
+        transport = self._transport
+        check_allowed(transport.service, request.path)
+        built = build_request(transport.client, transport.service, request)
+        return transport.client.send(built, stream=stream, auth=None)
 
     def _open(self, request: Request) -> Response:
         self._close()
         self._response = response = self._send(request, stream=True)
-        if not response.is_success:
-            response.read()
-            return read_response(response)
-        self._chunks = response.iter_bytes()
-        return response_head(response)
+        if response.is_success:
+            self._chunks = response.iter_bytes()
+            return response_head(response)
+        response.read()
+        self._response = None
+        return read_response(response)
 
     def _close(self) -> None:
         response, self._response = self._response, None
@@ -200,27 +188,28 @@ class AsyncTransport:
         from .async_clients import AsyncClients
 
         self.service = service
+        self.client: Any = http_client
         self.clients: AsyncClients = AsyncClients(http_client)
 
     async def run(self, program: Program[T]) -> T:
-        """The program's result."""
+        """Run a program without events, and return its result."""
         async with _AsyncDrive(self, program) as drive:
-            done = await drive.run_to_event(advance(program))
-            return done.value  # type: ignore[no-any-return]  # Done holds the program's T
+            await drive.next_event()
+            return drive.result  # type: ignore[no-any-return]  # the program's T
 
     async def stream(
-        self, program: Program[None], keep: Keep | None = None
+        self, program: Program[None], keep: EventFilter | None = None
     ) -> AsyncGenerator[Any, None]:
-        """The program's events."""
+        """Run a program and yield its events, or those that ``keep`` returns True for."""
         async with _AsyncDrive(self, program) as drive:
-            for item in program:
-                event = item
-                if isinstance(item, Effect):
-                    event = await drive.run_to_event(item)
-                    if isinstance(event, Done):
-                        return
+            while (event := await drive.next_event()) is not END:
                 if keep is None or keep(event):
                     yield event
+
+    @property
+    def closed(self) -> bool:
+        """Whether calls are refused."""
+        return self.clients.closed or getattr(self.client, "is_closed", False)
 
     async def aclose(self) -> None:
         """Release the connections. May be called any number of times."""
@@ -229,9 +218,10 @@ class AsyncTransport:
 
 @final
 class _AsyncDrive:
-    """As :class:`_SyncDrive`; holds also the client that its open stream comes from."""
+    """As :class:`_SyncDrive`. Holds also the client that its open stream comes from."""
 
     def __init__(self, transport: AsyncTransport, program: Program[Any]) -> None:
+        self.result: Any = None
         self._transport = transport
         self._program = program
         self._path = ""
@@ -240,37 +230,45 @@ class _AsyncDrive:
         self._chunks: Any = None
 
     async def __aenter__(self) -> _AsyncDrive:
-        raise_if_closed(self._transport.clients.closed)
+        if self._transport.closed:
+            raise closed_before_call()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._program.close()
         await self._close()
 
-    async def run_to_event(self, item: Any) -> Any:
-        """Do what the program wants until it gives an event or is Done."""
-        while isinstance(item, Effect):
-            if item is CHECKPOINT:
-                await _turn()
-                item = advance(self._program)
-            else:
-                item = await self._answer(item)
-        return item
+    async def next_event(self) -> Any:
+        """Run the program to its next event. At its end set ``result`` and return END."""
+        outcome: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                # As in the sync driver.
+                item = self._program.send(outcome) if error is None else self._program.throw(error)
+            except StopIteration as end:
+                self.result = end.value
+                return END
+            if not isinstance(item, Effect):
+                return item
+            outcome = error = None
+            try:
+                outcome = await self._perform(item)
+            except Exception as problem:  # noqa: BLE001 - the program decides what an error means
+                closed = self._transport.closed
+                error = to_sdk_error(item, problem, self._path, closed=closed)
 
-    async def _answer(self, want: Effect) -> Any:
-        try:
-            outcome = await self._perform(want)
-        except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            closed = self._transport.clients.closed
-            return fail(self._program, to_sdk_error(want, error, self._path, closed=closed))
-        return advance(self._program, outcome)
-
-    async def _perform(self, want: Effect) -> Any:
-        match want:
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
             case ReadChunk():
                 return await anext(self._chunks, None)
             case SendRequest(request):
-                return await self._exchange(request)
+                lease = await self._take(request)
+                try:
+                    response = await lease.send(self._transport.service, request)
+                finally:
+                    lease.give_back()
+                return read_response(response)
             case OpenStream(request):
                 return await self._open(request)
             case CloseStream():
@@ -279,77 +277,49 @@ class _AsyncDrive:
                 results = handler(list(tool_calls))
                 return await results if inspect.isawaitable(results) else results
             case Sleep(seconds, jitter):
-                return await _async_sleep(jittered(seconds, jitter))
+                import anyio
+
+                return await anyio.sleep(jittered(seconds, jitter) if seconds else 0)
             case Now():
                 return time.monotonic()
-            case _:  # a Note is for listeners
+            case _:  # a Signal is for listeners
                 return None
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _take(self, request: Request) -> Lease:
         self._path = request.path
-        lease = await self._transport.clients.take()
-        try:
-            built = build(lease.client, self._transport.service, request)
-            response = await lease.send(built)
-        finally:
-            lease.give_back()
-        answer = read_response(response)
-        release(response)
-        return answer
+        check_allowed(self._transport.service, request.path)
+        return await self._transport.clients.take()
 
     async def _open(self, request: Request) -> Response:
         await self._close()
-        self._path = request.path
-        self._lease = lease = await self._transport.clients.take()
-        built = build(lease.client, self._transport.service, request)
-        self._response = response = await lease.send(built, stream=True)
-        if not response.is_success:
-            await response.aread()
-            return read_response(response)
-        self._chunks = response.aiter_bytes()
-        return response_head(response)
+        self._lease = lease = await self._take(request)
+        self._response = response = await lease.send(self._transport.service, request, stream=True)
+        if response.is_success:
+            self._chunks = response.aiter_bytes()
+            return response_head(response)
+        await response.aread()
+        self._response = None
+        return read_response(response)
 
     async def _close(self) -> None:
         lease, self._lease = self._lease, None
         response, self._response = self._response, None
         try:
             if response is not None:
-                await self._end(response)
+                import anyio
+
+                # The caller may be cancelled: the connection must be closed all the same.
+                with anyio.move_on_after(LONGEST_CLOSE, shield=True):
+                    await response.aclose()
+                    await self._exhaust_chunks()
         finally:
             if lease is not None:
                 lease.give_back()
 
-    async def _end(self, response: Any) -> None:
-        import anyio
-
-        # The caller may be cancelled: the connection must go all the same.
-        with anyio.move_on_after(LONGEST_CLOSE, shield=True):
-            await response.aclose()
-            await self._wind_up()
-
-    async def _wind_up(self) -> None:
+    async def _exhaust_chunks(self) -> None:
         # httpx reads through generators within generators. Each that is dropped halfway makes a task
-        # on asyncio and a warning on trio. Nobody can close the inner ones, but a read on the closed
-        # connection ends them all.
+        # on asyncio and a warning on trio. The inner ones cannot be closed from here, but a read on the
+        # closed connection ends them all.
         with suppress(Exception):
             for _ in range(MOST_LEFT):
                 await anext(self._chunks)
-
-
-async def _async_sleep(seconds: float) -> None:
-    import anyio
-
-    await (anyio.sleep(seconds) if seconds else _turn())
-
-
-def _turn() -> Awaitable[None]:
-    # What anyio.lowlevel.checkpoint() does, which spends half of its time on finding out where it is.
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        import anyio
-
-        return anyio.lowlevel.checkpoint()
-    return asyncio.sleep(0)

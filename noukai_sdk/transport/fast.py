@@ -1,4 +1,4 @@
-"""aiohttp where it is installed and the event loop is asyncio's, for the client and for local models."""
+"""The switch for aiohttp under asyncio, which the client and the local models use if it is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OFF = frozenset({"0", "false", "no", "off"})
 
 
 def is_on(*packages: str) -> bool:
-    """These packages are installed, and ``NOUKAI_FAST=0`` does not switch this off."""
+    """Return whether these packages are installed, and ``NOUKAI_FAST=0`` does not switch them off."""
     return os.environ.get(VARIABLE, "").strip().lower() not in _OFF and _are_installed(packages)
 
 

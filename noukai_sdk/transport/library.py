@@ -1,7 +1,7 @@
-"""The HTTP library: its clients, its requests, its faults. The only module that imports one.
+"""The HTTP library: its clients, requests, responses and faults. The only module that imports one.
 
-Works with any client of httpx's interface. httpx2, and aiohttp under either, are understood as well,
-by the names of their classes.
+Works with any client of httpx's interface. httpx2, and aiohttp under either, are recognised by the names
+of their classes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import httpx
 from ..errors import APIConnectionError, APITimeoutError, ClientClosedError, NoukaiError
 from ..protocol.call import Service
 from ..protocol.decoding import error_class
-from ..protocol.program import Request
+from ..protocol.program import Request, Response
 from . import fast
-from .live_calls import check_allowed
 
 _NOT_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
 )
 _NOT_SENT_AIOHTTP = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"})
 _HTTP_FAULTS = frozenset({"HTTPError", "StreamError", "InvalidURL", "ClientError", "OSError"})
+_BOM = b"\xef\xbb\xbf"
 _CLOSED = ("client has been closed", "Session is closed", "Connection closed.")
 
 
 def user_agent(version: str) -> str:
-    """The User-Agent of docs/wire.md for this version of the SDK."""
+    """Return the User-Agent of docs/wire.md for this version of the SDK."""
     python = platform.python_version()
     return (
         f"noukai-python/{version} "
@@ -39,17 +39,17 @@ def user_agent(version: str) -> str:
 
 
 def sync_client() -> httpx.Client:
-    """A client with a pool that opens as many connections as there are calls under way."""
+    """Make a client whose pool opens as many connections as there are calls under way."""
     return httpx.Client(limits=httpx.Limits(max_connections=None), verify=_tls())
 
 
 def async_client() -> httpx.AsyncClient:
-    """As :func:`sync_client`, for asyncio and trio."""
+    """Make a client as :func:`sync_client` does, for asyncio and trio."""
     return httpx.AsyncClient(limits=httpx.Limits(max_connections=None), verify=_tls())
 
 
 def fast_client() -> Any:
-    """The client of the extra ``fast``, for asyncio."""
+    """Make the client of the extra ``fast``, for asyncio."""
     from httpx2 import Limits
     from httpx_aiohttp.httpx2 import Httpx2AiohttpClient
 
@@ -58,7 +58,7 @@ def fast_client() -> Any:
 
 
 def fast_is_on() -> bool:
-    """Whether :func:`fast_client` can be used, and should be."""
+    """Return whether :func:`fast_client` can be used, and should be."""
     return fast.is_on("httpx2", "httpx_aiohttp")
 
 
@@ -68,13 +68,8 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def build(client: Any, service: Service, request: Request) -> Any:
-    """The HTTP library's own request.
-
-    Raises:
-        ReplayDisabledError: Requests are refused here.
-    """
-    check_allowed(service, request.path)
+def build_request(client: Any, service: Service, request: Request) -> Any:
+    """Build the HTTP library's own request."""
     url_of_its_library: Callable[[str], Any] = type(getattr(client, "base_url", ""))
     return client.build_request(
         request.method,
@@ -91,51 +86,61 @@ def _url(kind: Callable[[str], Any], text: str) -> Any:
     return kind(text)
 
 
-def fault_from(error: BaseException, path: str) -> NoukaiError | None:
-    """The SDK's error for an HTTP library's, None for an error that is no fault of the network."""
-    if isinstance(error, RuntimeError) and any(said in str(error) for said in _CLOSED):
+def read_response(response: Any) -> Response:
+    """Convert a response of the HTTP library that was read to its end, and release it.
+
+    A response of httpx and its stream hold each other: garbage that only the collector would find. With
+    a thousand calls under way it would look through them all.
+    """
+    response.stream = None
+    # A byte order mark is not valid JSON, and some proxies add one.
+    return Response(response.status_code, response.headers, response.content.removeprefix(_BOM))
+
+
+def response_head(response: Any) -> Response:
+    """Convert a response of the HTTP library whose body is still to come."""
+    return Response(response.status_code, response.headers, b"")
+
+
+def error_from_fault(error: BaseException, path: str) -> NoukaiError | None:
+    """Return the SDK's error for one of an HTTP library, None if the network is not at fault."""
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _CLOSED):
         return closed_during_call()
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = _class_names(error)
     if not names & _HTTP_FAULTS:
         return None
-    answer = getattr(error, "response", None)
-    if answer is not None:  # the user's client has a hook that raises for error answers
-        return _answered(answer, path)
-    said = str(error) or type(error).__name__
-    timed_out = "TimeoutException" in names and not _disconnected(error)
+    response = getattr(error, "response", None)
+    if response is not None:  # the user's client has a hook that raises for error responses
+        return error_class(response.status_code, None)(
+            f"{path}: the service responded with HTTP {response.status_code}",
+            status_code=response.status_code,
+            request_id=response.headers.get("x-request-id"),
+        )
+    timed_out = "TimeoutException" in names
+    sent = not names & _NOT_SENT
+    cause = error.__cause__
+    if cause is not None and type(cause).__module__.startswith("aiohttp"):
+        names = _class_names(cause)
+        sent = not names & _NOT_SENT_AIOHTTP
+        # httpx-aiohttp reports a server that hung up as ConnectTimeout.
+        timed_out = timed_out and "TimeoutError" in names
     kind = APITimeoutError if timed_out else APIConnectionError
     return kind(
-        f"{path}: {'timed out' if timed_out else 'connection failed'}: {said}",
-        request_sent=not _never_sent(error, names),
+        f"{path}: {'timed out' if timed_out else 'connection failed'}: "
+        f"{str(error) or type(error).__name__}",
+        request_sent=sent,
     )
+
+
+def _class_names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def closed_before_call() -> ClientClosedError:
+    """Return the error of a call on a client that was closed."""
+    return ClientClosedError("this client was closed: make a new one")
 
 
 def closed_during_call() -> ClientClosedError:
-    """The error of a call that the end of its client has cut short."""
+    """Return the error of a call that the closing of its client has cut short."""
     return ClientClosedError("the client was closed during the call: make a new one")
-
-
-def _answered(answer: Any, path: str) -> NoukaiError:
-    return error_class(answer.status_code, None)(
-        f"{path}: the service answered HTTP {answer.status_code}",
-        status_code=answer.status_code,
-        request_id=answer.headers.get("x-request-id"),
-    )
-
-
-def _never_sent(error: BaseException, names: set[str]) -> bool:
-    below = _aiohttp_cause(error)
-    return bool(names & _NOT_SENT) if below is None else bool(below & _NOT_SENT_AIOHTTP)
-
-
-def _disconnected(error: BaseException) -> bool:
-    # httpx-aiohttp reports a server that hung up as ConnectTimeout.
-    below = _aiohttp_cause(error)
-    return below is not None and "TimeoutError" not in below
-
-
-def _aiohttp_cause(error: BaseException) -> set[str] | None:
-    cause = error.__cause__
-    if cause is None or not type(cause).__module__.startswith("aiohttp"):
-        return None
-    return {kind.__name__ for kind in type(cause).__mro__}

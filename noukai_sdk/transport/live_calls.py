@@ -1,4 +1,4 @@
-"""Whether requests may leave this process: a test suite can refuse those that nothing recorded."""
+"""Decide whether requests may leave this process. A test suite can refuse requests without a recording."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from ..errors import ReplayDisabledError
 from ..protocol.call import Service
 
-# The last one counts; None allows. With an object that makes each entry one of its own.
+# The last rule counts; None allows. The object makes each entry unique, for its removal.
 _rules: list[tuple[object, str | None]] = []
 
 
 @contextmanager
 def live_calls_refused(reason: str) -> Iterator[None]:
-    """Refuse every request in this process. Clients with an ``http_client`` of their own may go on.
+    """Refuse every request in this process, except those of clients that were made with ``http_client=``.
 
     Args:
-        reason: What the error says, and what to do about it.
+        reason: Goes into the error: why, and what to do about it.
     """
     with _rule(reason):
         yield
@@ -25,7 +25,7 @@ def live_calls_refused(reason: str) -> Iterator[None]:
 
 @contextmanager
 def live_calls_allowed() -> Iterator[None]:
-    """Allow requests again, inside of a block that refuses them."""
+    """Allow requests again, inside a block that refuses them."""
     with _rule(None):
         yield
 
@@ -41,7 +41,7 @@ def _rule(reason: str | None) -> Iterator[None]:
 
 
 def check_allowed(service: Service, path: str) -> None:
-    """Raise ReplayDisabledError where requests are refused."""
+    """Raise ReplayDisabledError if requests are refused."""
     if not _rules:
         return
     _, reason = _rules[-1]

@@ -1,66 +1,41 @@
-"""What the two drivers share: how a program is advanced, and small steps without I/O."""
+"""What both drivers share: small steps without I/O."""
 
 from __future__ import annotations
 
 import inspect
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from ..errors import ClientClosedError
-from ..protocol.program import CallTools, Effect, Program, Response
-from .library import closed_during_call, fault_from
+from ..protocol.program import CallTools, Effect
+from .library import closed_during_call, error_from_fault
 
-BOM = b"\xef\xbb\xbf"
+EventFilter = Callable[[Any], bool]
+"""Decides whether the caller gets an event; may raise to end the stream."""
 
-Keep = Callable[[Any], bool]
-"""Tells whether the caller gets an event; may raise to end the stream."""
-
-
-class Done:
-    """A program has returned ``value``."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value: Any = value
+END: Final = object()
+"""Stands in the place of an event when the program has returned."""
 
 
-def advance(program: Program[Any], outcome: Any = None) -> Any:
-    """The program's next want or event, or Done."""
-    try:
-        return program.send(outcome)
-    except StopIteration as end:
-        return Done(end.value)
+def to_sdk_error(effect: Effect, error: Exception, path: str, *, closed: bool) -> Exception:
+    """Return the error to throw into the program: the SDK's own, caused by the HTTP library's.
 
-
-def fail(program: Program[Any], error: Exception) -> Any:
-    """As :func:`advance`, for a want that failed.
-
-    A StopIteration among the errors is no result: thrown into a generator, Python makes a
-    RuntimeError of it.
+    ``effect`` has raised ``error``, ``path`` is that of the last request, and ``closed`` says that the
+    client was closed, which breaks its connections.
     """
-    try:
-        return program.throw(error)
-    except StopIteration as end:
-        return Done(end.value)
-
-
-def to_sdk_error(want: Effect, error: Exception, path: str, *, closed: bool) -> Exception:
-    """The error to give to the program: the SDK's own, caused by the HTTP library's."""
-    if isinstance(want, CallTools):
+    if isinstance(effect, CallTools):
         return error  # a tool's network trouble is not the service's
-    fault = fault_from(error, path)
+    fault = error_from_fault(error, path)
     if fault is None:
         return error
-    if closed:  # the connection broke because it was closed
+    if closed:
         fault = closed_during_call()
     fault.__cause__ = error
     return fault
 
 
 def not_awaitable(results: Any) -> Any:
-    """What a tool handler gave to a sync client. Raises TypeError where it waits to be awaited."""
+    """Return what a tool handler returned to a sync client. Raises TypeError for an awaitable."""
     if not inspect.isawaitable(results):
         return results
     if inspect.iscoroutine(results):
@@ -68,32 +43,6 @@ def not_awaitable(results: Any) -> Any:
     raise TypeError("tool_handler returned an awaitable: use AsyncNoukai, or a plain function")
 
 
-def read_response(response: Any) -> Response:
-    """The HTTP library's answer, read to its end, as the programs know it."""
-    # A byte order mark is no JSON, and some proxies add one.
-    return Response(response.status_code, response.headers, response.content.removeprefix(BOM))
-
-
-def release(response: Any) -> None:
-    """Break the circle of an answer that is no longer needed.
-
-    A response of httpx and its stream hold each other: garbage that only the collector would find,
-    with every call, and with a thousand calls under way it looks through them all.
-    """
-    response.stream = None
-
-
-def response_head(response: Any) -> Response:
-    """As :func:`whole`, of an answer whose body is still to come."""
-    return Response(response.status_code, response.headers, b"")
-
-
 def jittered(seconds: float, jitter: float) -> float:
-    """``seconds``, up to ``jitter`` times longer."""
+    """Return ``seconds``, up to ``jitter`` times longer at random."""
     return seconds * (1 + jitter * random.random())  # noqa: S311 - spreads retries, guards nothing
-
-
-def raise_if_closed(closed: bool) -> None:
-    """Raise ClientClosedError for a client that was closed."""
-    if closed:
-        raise ClientClosedError("this client was closed: make a new one")

@@ -23,8 +23,7 @@ from noukai_sdk import (
     ToolCallsRequired,
 )
 from noukai_sdk.models.events import EVENT_CLASSES, StepFailure, StreamEvent
-from noukai_sdk.protocol.events import parse_frames, read_events
-from noukai_sdk.protocol.sse import SSEDecoder
+from noukai_sdk.protocol.sse import SSEDecoder, parse_frames
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PAUSE = {
@@ -247,7 +246,7 @@ def test_no_json_breaks_the_reader(body: Any, name: str | None) -> None:
 
 def test_reading_chunk_by_chunk_to_the_end() -> None:
     decoder = SSEDecoder()
-    assert read_events(decoder, b'event: step_output\ndata: {"stepId":"a",') == []
-    assert read_events(decoder, b'"outputData":1}\n') == []
-    assert read_events(decoder, None) == [StepOutput(step_id="a", output_data=1)]
-    assert read_events(decoder, None) is None
+    assert decoder.read_events(b'event: step_output\ndata: {"stepId":"a",') == []
+    assert decoder.read_events(b'"outputData":1}\n') == []
+    assert decoder.read_events(None) == [StepOutput(step_id="a", output_data=1)]
+    assert decoder.read_events(None) is None

@@ -14,7 +14,6 @@ from noukai_sdk import (
     ToolCallLimitError,
 )
 from noukai_sdk.protocol.executing import execute
-from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import CallTools, PauseSeen, ResultsSent, SendRequest
 from tests.support.stepping import a_call, answer, play
 
@@ -185,7 +184,7 @@ def test_an_answer_that_is_no_result(body: Any, said: str) -> None:
 def test_each_kind_of_call_has_its_program() -> None:
     paths = []
     for kind in ("execute", "step", "job"):
-        program = program_for(a_call(kind))
+        program = a_call(kind).live()
         paths.append(next(program).request.path.rsplit("/", 1)[1])
         program.close()
     assert paths == ["execute", "step", "jobs"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk import ReplayInvalidSessionError
-from noukai_sdk.protocol import paths
+from noukai_sdk.protocol import requests as paths
 from noukai_sdk.protocol.call import FlowRef
 
 DEFAULTS = ("acme", "spelling")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk.models.results import PausedResult
-from noukai_sdk.protocol.tools import MANY_MESSAGES, continued, wire_results
+from noukai_sdk.protocol.tools import MANY_MESSAGES, with_results, wire_results
 
 json_values = st.recursive(
     st.none()
@@ -91,7 +91,7 @@ def paused(messages: int) -> PausedResult:
 
 def test_a_long_conversation_is_warned_of() -> None:
     with pytest.warns(UserWarning, match=f"{MANY_MESSAGES + 1} tool messages.*MESSAGES_TOO_LARGE"):
-        continued(paused(MANY_MESSAGES), [{}])
+        with_results(paused(MANY_MESSAGES), [{}])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(continued(paused(MANY_MESSAGES - 1), [{}])) == MANY_MESSAGES
+        assert len(with_results(paused(MANY_MESSAGES - 1), [{}])) == MANY_MESSAGES

@@ -8,7 +8,6 @@ import pytest
 
 from noukai_sdk import APITimeoutError, FlowExecutionError, JobStatus, ReplayDisabledError
 from noukai_sdk.protocol.jobs import JobBackend, LiveJob
-from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import Program, Response, SendRequest
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.player import Player
@@ -35,7 +34,7 @@ class Recorded:
         self.clock = clock
         self.recorder = Recorder()
         self.job: JobBackend = self.last(
-            self.recorder.listen(call("job"), program_for(call("job"))), SUBMITTED
+            self.recorder.listen(call("job"), call("job").live()), SUBMITTED
         )
 
     def last(self, program: Program[Any], *answers: Any) -> Any:

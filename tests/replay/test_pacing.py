@@ -10,7 +10,6 @@ import pytest
 from noukai_sdk import FlowExecutionError, JobStatus
 from noukai_sdk.models.results import PausedResult
 from noukai_sdk.protocol.call import FlowCall
-from noukai_sdk.protocol.live import program_for
 from noukai_sdk.protocol.program import Effect, Program, Response, SendRequest, Sleep
 from noukai_sdk.replay.cassette import Cassette
 from noukai_sdk.replay.pacing import InstantPace, RecordedPace
@@ -57,7 +56,7 @@ TWO_CALLS = [
 
 def record(clock: Clock, flow_call: FlowCall, answers: Any, consumer: float = 0.0) -> Any:
     recorder = Recorder()
-    program = recorder.listen(flow_call, program_for(flow_call))
+    program = recorder.listen(flow_call, flow_call.live())
     seen = clock.run(program, answers, consumer)
     (recording,) = recorder.recordings()
     assert Recording.model_validate_json(recording.model_dump_json()) == recording
@@ -150,7 +149,7 @@ def test_a_pause_that_is_answered_by_hand(clock: Clock) -> None:
     answers = iter([(0.5, ok(**pause(1))), (0.7, ok(status="completed", result=1))])
     by_hand = call("execute", tool_handler=None)
     recorder = Recorder()
-    ((at, paused),) = clock.run(recorder.listen(by_hand, program_for(by_hand)), answers)
+    ((at, paused),) = clock.run(recorder.listen(by_hand, by_hand.live()), answers)
     assert at == 0.5
     clock.now += 60
     assert paused._resume is not None
@@ -198,7 +197,7 @@ def test_a_submission_and_its_looks(clock: Clock) -> None:
         [(0.2, ok(executionId="j", status="pending")), *[(0.1, running)] * 2, (0.1, done)]
     )
     recorder = Recorder()
-    ((at, job),) = clock.run(recorder.listen(call("job"), program_for(call("job"))), answers)
+    ((at, job),) = clock.run(recorder.listen(call("job"), call("job").live()), answers)
     assert at == 0.2
     ((at, status),) = clock.run(job.wait(60, 2), answers)
     assert at == pytest.approx(4.3)
