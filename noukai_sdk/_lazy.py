@@ -35,6 +35,6 @@ def attach(
         return value
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted(homes)
 
     return load, list_names, list(homes)

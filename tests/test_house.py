@@ -39,7 +39,6 @@ OPTIONAL = set(THIRD_PARTY.split())
 REPEATED = {
     "client": "of the service; of a model",
     "errors": "of the SDK; of the backend's responses; of the model providers",
-    "events": "their models; how the protocol reads them from frames",
     "flows": "the CLI's commands; the backend's routes",
     "jobs": "in the protocol; in a replay",
     "options": "of a call; of a scope",

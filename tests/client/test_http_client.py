@@ -197,7 +197,7 @@ async def test_a_hook_of_the_users_that_raises_for_error_answers(
     async with side.client(http_client=mine) as client:
         flow = client.flow("grade-3")
         for method in (lambda: flow.execute(message="hi"), flow.run("e").trace):
-            with pytest.raises(FlowNotFoundError, match="answered HTTP 404") as caught:
+            with pytest.raises(FlowNotFoundError, match="responded with HTTP 404") as caught:
                 await side.call(method)
             assert (caught.value.status_code, caught.value.request_id) == (404, "req-1")
             assert isinstance(caught.value.__cause__, library.HTTPStatusError)
@@ -206,9 +206,8 @@ async def test_a_hook_of_the_users_that_raises_for_error_answers(
 
 
 def _without_retries(client: Any) -> Any:
-    import dataclasses
 
-    return dataclasses.replace(client._transport.service, max_retries=0)
+    return client._transport.service._replace(max_retries=0)
 
 
 async def test_a_bug_is_not_called_a_network_fault(side: Side, library: Any) -> None:

@@ -113,12 +113,12 @@ async def test_a_step(side: Side, service: Service) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"attempt": 0}, 'attempt must be "latest", "all" or a number from 1, not 0'),
+        ({"attempt": 0}, 'attempt must be "latest", "all" or a number ≥ 1, not 0'),
         ({"attempt": True}, "not True"),
         ({"attempt": "first"}, "not 'first'"),
         ({"attempt": 1.0}, "not 1.0"),
-        ({"loop_index": -1}, "loop_index must be a number from 0, not -1"),
-        ({"loop_index": "0"}, "loop_index must be a number from 0"),
+        ({"loop_index": -1}, "loop_index must be a number ≥ 0, not -1"),
+        ({"loop_index": "0"}, "loop_index must be a number ≥ 0"),
         ({"step_id": ".."}, "bad step_id '..'"),
         ({"timeout": 0}, "timeout must be a positive number"),
     ],

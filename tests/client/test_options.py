@@ -55,8 +55,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"extra_headers": {"Content-Length": "3"}}, ValueError, "may not set Content-Length"),
     ({"extra_headers": {"transfer-encoding": "chunked"}}, ValueError, "may not set"),
     ({"extra_headers": {"Host": "evil.test"}}, ValueError, "may not set Host"),
-    ({"extra_headers": {"X Y": "x"}}, ValueError, "'X Y' is no header name"),
-    ({"extra_headers": {5: "x"}}, ValueError, "5 is no header name"),
+    ({"extra_headers": {"X Y": "x"}}, ValueError, "'X Y' is not a valid header name"),
+    ({"extra_headers": {5: "x"}}, ValueError, "5 is not a valid header name"),
     ({"extra_headers": {"X-Mine": "a\r\nX-Evil: 1"}}, ValueError, "value of X-Mine must be"),
     ({"extra_headers": {"X-Mine": " a"}}, ValueError, "with no space at either end"),
     ({"extra_headers": {"X-Mine": "a\t"}}, ValueError, "with no space at either end"),
@@ -69,9 +69,9 @@ BAD_WITH_TOOLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"tools": TOOL}, TypeError, "tools must be a list of dicts"),
     ({"tool_choice": 5}, TypeError, "tool_choice must be a str or a dict, not int"),
     ({"tool_handler": 5}, TypeError, "tool_handler must be a function, not int"),
-    ({"max_tool_rounds": -1}, ValueError, "max_tool_rounds must be a number from 0"),
-    ({"max_tool_rounds": True}, ValueError, "max_tool_rounds must be a number from 0"),
-    ({"max_tool_rounds": 1.0}, ValueError, "max_tool_rounds must be a number from 0"),
+    ({"max_tool_rounds": -1}, ValueError, "max_tool_rounds must be a number ≥ 0"),
+    ({"max_tool_rounds": True}, ValueError, "max_tool_rounds must be a number ≥ 0"),
+    ({"max_tool_rounds": 1.0}, ValueError, "max_tool_rounds must be a number ≥ 0"),
 ]
 OF_OTHER_METHODS = [
     ("execute", "run_remaining"),

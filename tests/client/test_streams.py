@@ -149,7 +149,7 @@ async def test_an_error_answer_before_the_stream(side: Side, service: Service) -
 async def test_an_answer_that_is_no_stream(side: Side, service: Service) -> None:
     service.says(Stream((b"<html></html>",), content_type="text/html"))
     async with side.flow() as flow:
-        with pytest.raises(FlowExecutionError, match="no event stream"):
+        with pytest.raises(FlowExecutionError, match="not an event stream"):
             await side.collect(flow.events(message="hi"))
 
 

@@ -15,7 +15,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.protocol.executing import execute
 from noukai_sdk.protocol.program import CallTools, PauseSeen, ResultsSent, SendRequest
-from tests.support.stepping import a_call, answer, play
+from tests.support.stepping import make_call, play, respond
 
 DONE = {
     "status": "completed",
@@ -46,7 +46,7 @@ FIRST = {
     "toolChoice": "auto",
     "trace": True,
 }
-RESUME = {
+RESUME: dict[str, Any] = {
     **{name: value for name, value in FIRST.items() if name != "message"},
     "executionId": "e",
     "pausedAtStep": "step-1",
@@ -60,8 +60,8 @@ def handler(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"tool_call_id": call["id"], "output": "r"} for call in tool_calls]
 
 
-def test_one_exchange() -> None:
-    played = play(execute(a_call(session_id="s1")), [answer(DONE)])
+def test_execute_posts_request_and_returns_result() -> None:
+    played = play(execute(make_call(session_id="s1")), [respond(DONE)])
     result = played.result
     assert result == ExecuteResult(
         status="completed",
@@ -79,94 +79,99 @@ def test_one_exchange() -> None:
     assert played.bodies == [{"message": "hi"}]
 
 
-def test_step_by_step_as_the_docs_of_program_say() -> None:
-    program = execute(a_call())
-    want = next(program)
-    assert isinstance(want, SendRequest)
+def test_execute_steps_as_program_docs_show() -> None:
+    program = execute(make_call())
+    assert isinstance(next(program), SendRequest)
     with pytest.raises(StopIteration) as end:
-        program.send(answer(DONE))
+        program.send(respond(DONE))
     assert end.value.value.result == {"x": 1}
 
 
-def test_a_failed_run_is_a_result() -> None:
-    result = play(execute(a_call()), [answer({**DONE, "status": "failed", "result": None})]).result
+def test_execute_failed_run_is_a_result() -> None:
+    result = play(
+        execute(make_call()), [respond({**DONE, "status": "failed", "result": None})]
+    ).result
     assert (result.status, result.result) == ("failed", None)
 
 
-def test_a_pause_that_nobody_here_answers() -> None:
-    played = play(execute(a_call(session_id="s1")), [answer(PAUSED)])
+def test_execute_pause_without_handler_is_returned() -> None:
+    played = play(execute(make_call(session_id="s1")), [respond(PAUSED)])
     paused = played.result
     assert isinstance(paused, PausedResult)
     assert (paused.result, paused.output, paused.requires_tool_calls) == (None, None, True)
     assert (paused.tool_calls, paused.session_id) == ([CALL], "s1")
-    assert played.notes == [PauseSeen(paused)]
+    (signal,) = played.signals
+    assert isinstance(signal, PauseSeen)
+    assert signal.pause is paused
 
 
-def test_a_resume_repeats_what_the_first_call_said_and_only_that() -> None:
-    call = a_call(request=FIRST, session_id="s1", extra_headers={"X-Mine": "1"})
-    paused = play(execute(call), [answer(PAUSED)]).result
-    played = play(paused._resume([{"tool_call_id": "call_1", "output": "r"}]), [answer(DONE)])
+def test_resume_repeats_settings_of_first_call() -> None:
+    call = make_call(request=FIRST, session_id="s1", extra_headers={"X-Mine": "1"})
+    paused = play(execute(call), [respond(PAUSED)]).result
+    played = play(paused._resume([{"tool_call_id": "call_1", "output": "r"}]), [respond(DONE)])
     assert played.bodies == [RESUME]
     assert played.requests[0].headers["X-Session-Id"] == "s1"
     assert played.requests[0].headers["X-Mine"] == "1"
-    assert played.notes == [ResultsSent(RESUME["toolCallMessages"][-1:])]  # type: ignore[index]  # RESUME holds a list there
+    (signal,) = played.signals
+    assert isinstance(signal, ResultsSent)
+    assert signal.results == RESUME["toolCallMessages"][-1:]
     assert played.result.status == "completed"
 
 
-def test_pause_after_pause_by_hand() -> None:
-    paused = play(execute(a_call(request=FIRST)), [answer(PAUSED)]).result
-    again = play(paused._resume([]), [answer({**PAUSED, "iterationsUsed": 2})]).result
-    played = play(again._resume([]), [answer(DONE)])
+def test_resume_of_second_pause_sends_its_state() -> None:
+    paused = play(execute(make_call(request=FIRST)), [respond(PAUSED)]).result
+    again = play(paused._resume([]), [respond({**PAUSED, "iterationsUsed": 2})]).result
+    played = play(again._resume([]), [respond(DONE)])
     assert played.bodies[0]["iterationsUsed"] == 2
 
 
-def test_a_handler_answers_round_after_round() -> None:
-    call = a_call(request=FIRST, tool_handler=handler)
+def test_tool_handler_resumes_each_pause() -> None:
+    call = make_call(request=FIRST, tool_handler=handler)
     second = {**PAUSED, "iterationsUsed": 2}
-    played = play(execute(call), [answer(PAUSED), answer(second), answer(DONE)])
+    played = play(execute(call), [respond(PAUSED), respond(second), respond(DONE)])
     assert played.bodies == [FIRST, RESUME, {**RESUME, "iterationsUsed": 2}]
     assert played.result.result == {"x": 1}
-    assert [type(note) for note in played.notes] == [PauseSeen, ResultsSent] * 2
+    assert [type(signal) for signal in played.signals] == [PauseSeen, ResultsSent] * 2
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
-def test_the_rounds_are_counted(limit: int) -> None:
-    asked: list[int] = []
+def test_tool_rounds_over_limit_raise(limit: int) -> None:
+    calls: list[int] = []
 
     def counting(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        asked.append(1)
+        calls.append(1)
         return handler(tool_calls)
 
-    call = a_call(tool_handler=counting, max_tool_rounds=limit)
+    call = make_call(tool_handler=counting, max_tool_rounds=limit)
     with pytest.raises(ToolCallLimitError, match=f"max_tool_rounds={limit}") as caught:
-        play(execute(call), [answer(PAUSED)] * (limit + 1))
-    assert (len(asked), caught.value.execution_id) == (limit, "e")
+        play(execute(call), [respond(PAUSED)] * (limit + 1))
+    assert (len(calls), caught.value.execution_id) == (limit, "e")
 
 
-def test_a_handler_that_raises_ends_the_call_with_its_own_error() -> None:
-    program = execute(a_call(tool_handler=handler))
+def test_tool_handler_error_ends_call() -> None:
+    program = execute(make_call(tool_handler=handler))
     next(program)
-    program.send(answer(PAUSED))
+    program.send(respond(PAUSED))
     assert isinstance(next(program), CallTools)
     with pytest.raises(ZeroDivisionError):
         program.throw(ZeroDivisionError())
 
 
-def test_an_error_after_a_pause_names_the_run() -> None:
-    call = a_call(tool_handler=handler)
+def test_execute_error_after_pause_names_run() -> None:
+    call = make_call(tool_handler=handler)
     with pytest.raises(APIConnectionError) as lost:
-        play(execute(call), [answer(PAUSED), APIConnectionError("lost")])
+        play(execute(call), [respond(PAUSED), APIConnectionError("lost")])
     assert lost.value.execution_id == "e"
-    with pytest.raises(FlowExecutionError) as said:
-        play(execute(call), [answer(PAUSED), answer({"detail": {"executionId": "e2"}}, 500)])
-    assert said.value.execution_id == "e2"
+    with pytest.raises(FlowExecutionError) as failed:
+        play(execute(call), [respond(PAUSED), respond({"detail": {"executionId": "e2"}}, 500)])
+    assert failed.value.execution_id == "e2"
     with pytest.raises(APIConnectionError) as fresh:
         play(execute(call), [APIConnectionError("lost")])
     assert fresh.value.execution_id is None
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "problem"),
     [
         ({"status": "sleeping"}, "Input tag 'sleeping'"),
         ({"result": 1}, "Unable to extract tag"),
@@ -175,16 +180,16 @@ def test_an_error_after_a_pause_names_the_run() -> None:
         (b"<html>", "Invalid JSON"),
     ],
 )
-def test_an_answer_that_is_no_result(body: Any, said: str) -> None:
-    with pytest.raises(FlowExecutionError, match=said) as caught:
-        play(execute(a_call()), [answer(body)])
+def test_execute_response_not_valid_raises(body: Any, problem: str) -> None:
+    with pytest.raises(FlowExecutionError, match=problem) as caught:
+        play(execute(make_call()), [respond(body)])
     assert caught.value.code == "INVALID_RESPONSE"
 
 
-def test_each_kind_of_call_has_its_program() -> None:
+def test_call_of_each_kind_goes_to_its_path() -> None:
     paths = []
     for kind in ("execute", "step", "job"):
-        program = a_call(kind).live()
+        program = make_call(kind).live()
         paths.append(next(program).request.path.rsplit("/", 1)[1])
         program.close()
     assert paths == ["execute", "step", "jobs"]

@@ -8,42 +8,43 @@ import pytest
 
 from noukai_sdk import APITimeoutError, FlowExecutionError, FlowNotFoundError, JobStatus
 from noukai_sdk.protocol.jobs import LiveJob, submit
-from tests.support.stepping import FLOW, a_call, a_service, answer, play
+from tests.support.stepping import FLOW, Clock, make_call, make_service, play, respond
 
-NOT_FOUND = answer({"detail": {"code": "RUN_NOT_FOUND"}}, 404)
+NOT_FOUND = respond({"detail": {"code": "RUN_NOT_FOUND"}}, 404)
 
 
 def status(word: str, **more: Any) -> Any:
-    return answer({"executionId": "e", "status": word, **more})
+    return respond({"executionId": "e", "status": word, **more})
 
 
-def a_job(submitted_at: float | None = 100.0, **changes: Any) -> LiveJob:
-    return LiveJob(a_service(**changes), FLOW, "e", submitted_at, "s1")
+def make_job(submitted_at: float | None = 100.0, **changes: Any) -> LiveJob:
+    return LiveJob(make_service(**changes), FLOW, "e", submitted_at, "s1")
 
 
-def test_a_submission() -> None:
-    call = a_call("job", request={"message": "hi", "trace": True}, session_id="s1")
-    accepted = answer(
+def test_submit_posts_request_and_returns_job() -> None:
+    call = make_call("job", request={"message": "hi", "trace": True}, session_id="s1")
+    accepted = respond(
         {"executionId": "e", "status": "pending", "flowId": "f", "blockCount": 2}, 202
     )
-    played = play(submit(call), [accepted], times=[100.0])
+    played = play(submit(call), [accepted], clock=Clock(100.0))
     job = played.result
     assert (job.execution_id, job.session_id, job.submitted_at) == ("e", "s1", 100.0)
     assert played.bodies == [{"message": "hi", "trace": True}]
     assert played.requests[0].path == "/seq/acme/spelling/grade-3/jobs"
     assert played.requests[0].headers["X-Session-Id"] == "s1"
-
-
-def test_a_submission_without_an_id_is_refused() -> None:
     with pytest.raises(FlowExecutionError, match="executionId"):
-        play(submit(a_call("job")), [answer({}, 202)])
+        play(submit(call), [respond({}, 202)])
 
 
 @pytest.mark.parametrize("word", ["pending", "running", "completed", "failed"])
-def test_a_poll(word: str) -> None:
-    played = play(a_job().poll(3.0), [status(word, result={"x": 1}, error={"code": "X"})])
+def test_poll_returns_status(word: str) -> None:
+    played = play(make_job().poll(3.0), [status(word, result={"x": 1}, error={"code": "X"})])
     assert played.result == JobStatus(
-        execution_id="e", status=word, result={"x": 1}, error={"code": "X"}, session_id="s1"
+        execution_id="e",
+        status=word,  # type: ignore[arg-type]  # one of the four
+        result={"x": 1},
+        error={"code": "X"},
+        session_id="s1",
     )
     assert played.result.is_done == (word in ("completed", "failed"))
     (request,) = played.requests
@@ -51,41 +52,33 @@ def test_a_poll(word: str) -> None:
     assert (request.timeout, request.body) == (3.0, None)
 
 
-def test_a_job_that_is_not_known_yet_is_pending() -> None:
-    assert play(a_job().poll(), [NOT_FOUND], times=[104.9]).result.status == "pending"
+def test_poll_of_unknown_job_is_pending_only_after_submission() -> None:
+    pending = play(make_job(100.0).poll(), [NOT_FOUND], clock=Clock(104.9)).result
+    assert (pending.status, pending.session_id) == ("pending", "s1")
+    for submitted_at, now in ((100.0, 105.0), (None, 100.0)):
+        with pytest.raises(FlowNotFoundError) as caught:
+            play(make_job(submitted_at).poll(), [NOT_FOUND], clock=Clock(now))
+        assert caught.value.execution_id == "e"
 
 
-@pytest.mark.parametrize(("submitted_at", "now"), [(100.0, 105.0), (None, 100.0)])
-def test_a_job_that_is_not_known_any_more(submitted_at: float | None, now: float) -> None:
-    with pytest.raises(FlowNotFoundError):
-        play(a_job(submitted_at).poll(), [NOT_FOUND], times=[now])
-
-
-def test_waiting() -> None:
-    outcomes = [NOT_FOUND, status("pending"), status("running"), status("completed", result=1)]
-    times = [100.0, 100.0, 100.0, 102.0, 102.0, 104.0, 104.0, 106.0]
-    played = play(a_job().wait(300.0, 2.0), outcomes, times=times)
-    assert played.result.result == 1
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_wait_polls_until_done(end: str) -> None:
+    outcomes = [NOT_FOUND, status("pending"), status("running"), status(end, result=1)]
+    played = play(make_job().wait(300.0, 2.0), outcomes, clock=Clock(100.0))
+    assert (played.result.status, played.result.result) == (end, 1)
     assert played.slept == [2.0, 2.0, 2.0]
 
 
-def test_a_failed_job_is_a_status() -> None:
-    played = play(a_job().wait(300.0, 2.0), [status("failed", error="no")], times=[0.0])
-    assert (played.result.status, played.result.error) == ("failed", "no")
-
-
-def test_the_wait_ends_in_time() -> None:
-    # A look at 0 and at 2 seconds, and one at the deadline itself.
-    times = [0.0, 0.0, 2.0, 2.0, 3.0, 3.0]
+def test_wait_past_deadline_raises() -> None:
+    # Polls at 0 and at 2 seconds, and once at the deadline itself.
     with pytest.raises(APITimeoutError, match="still running after 3 s") as caught:
-        play(a_job().wait(3.0, 2.0), [status("running")] * 3, times=times)
+        play(make_job().wait(3.0, 2.0), [status("running")] * 3)
     assert caught.value.execution_id == "e"
 
 
 @pytest.mark.parametrize(
     ("deadline", "client", "poll"), [(600.0, 300.0, 300.0), (10.0, 300.0, 10.0), (0.1, 300.0, 1.0)]
 )
-def test_no_look_takes_longer_than_the_wait(deadline: float, client: float, poll: float) -> None:
-    job = a_job(timeout=client)
-    played = play(job.wait(deadline, 2.0), [status("completed")], times=[0.0])
+def test_wait_limits_timeout_of_each_poll(deadline: float, client: float, poll: float) -> None:
+    played = play(make_job(timeout=client).wait(deadline, 2.0), [status("completed")])
     assert played.requests[0].timeout == poll

@@ -17,9 +17,9 @@ from noukai_sdk import (
     ToolCallsRequired,
     ToolHandlerRequiredError,
 )
-from noukai_sdk.protocol.program import CloseStream, OpenStream, PauseSeen, ReadChunk, ResultsSent
+from noukai_sdk.protocol.program import OpenStream, PauseSeen, ReadChunk, ResultsSent
 from noukai_sdk.protocol.stepping import step
-from tests.support.stepping import Played, a_call, answer, frames, play
+from tests.support.stepping import Played, frames, make_call, play, respond
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ASKED = [{"role": "user", "content": "hi"}]
@@ -77,7 +77,7 @@ def indices(played: Played) -> list[tuple[str, int | None]]:
     return [(event.step_id, event.step_index) for event in kept]  # type: ignore[union-attr]  # only events with these are kept
 
 
-def test_the_service_waits_between_steps_and_the_client_goes_on() -> None:
+def test_steps_continue_after_each_pause_of_the_service() -> None:
     request = {
         "message": "hi",
         "parameters": {"p": 1},
@@ -86,7 +86,7 @@ def test_the_service_waits_between_steps_and_the_client_goes_on() -> None:
         "inputOverrides": {"b": 1},
     }
     played = play(
-        step(a_call("step", request=request, session_id="s1", extra_headers={"X-Mine": "1"})),
+        step(make_call("step", request=request, session_id="s1", extra_headers={"X-Mine": "1"})),
         [
             stream(STARTED, started("a", 0), output("a"), finished("a", 0), PAUSED),
             stream(started("b", 1), finished("b", 1), COMPLETED),
@@ -121,7 +121,7 @@ def test_the_service_waits_between_steps_and_the_client_goes_on() -> None:
 )
 @pytest.mark.parametrize("run_remaining", [False, True])
 @pytest.mark.parametrize("tools", [False, True])
-def test_step_index_counts_from_the_start_of_the_flow(
+def test_step_index_counts_from_start_of_flow(
     counts: str, run_remaining: bool, tools: bool
 ) -> None:
     """Four steps, in as many calls as the service makes of them; the third may ask for tools."""
@@ -158,9 +158,8 @@ def test_step_index_counts_from_the_start_of_the_flow(
             continue
         streams.append(stream(*events, COMPLETED if last else PAUSED))
 
-    played = play(step(a_call("step", tool_handler=handler)), streams)
-    numbered = dict.fromkeys(indices(played))
-    assert list(numbered) == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
+    played = play(step(make_call("step", tool_handler=handler)), streams)
+    assert list(dict.fromkeys(indices(played))) == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
     asked = [body["stepIndex"] for body in played.bodies]
     if run_remaining:
         assert asked == ([0, 2] if tools else [0])
@@ -168,17 +167,17 @@ def test_step_index_counts_from_the_start_of_the_flow(
         assert asked == ([0, 1, 2, 2, 3] if tools else [0, 1, 2, 3])
 
 
-def test_a_step_that_is_skipped_keeps_its_number() -> None:
+def test_step_index_skips_with_the_service() -> None:
     played = play(
-        step(a_call("step")),
+        step(make_call("step")),
         [stream(STARTED, finished("a", 0), PAUSED), stream(finished("c", 2), COMPLETED)],
     )
     assert indices(played) == [("a", 0), ("c", 2)]
 
 
-def test_a_group_of_steps_in_one_call() -> None:
+def test_step_index_of_parallel_steps_follows_their_start() -> None:
     played = play(
-        step(a_call("step")),
+        step(make_call("step")),
         [
             stream(STARTED, started("a"), started("b"), finished("b"), finished("a"), PAUSED),
             stream(started("c", 0), finished("c"), COMPLETED),
@@ -189,9 +188,9 @@ def test_a_group_of_steps_in_one_call() -> None:
     assert played.bodies[1]["accumulatedOutputs"] == {"a": "aa", "b": "bb"}
 
 
-def test_a_pause_is_counted_too() -> None:
+def test_step_index_of_pause_is_that_of_its_step() -> None:
     played = play(
-        step(a_call("step")),
+        step(make_call("step")),
         [
             stream(STARTED, finished("a"), {**PAUSED, "stepId": "a", "stepIndex": 7}),
             stream(PAUSED),
@@ -210,63 +209,59 @@ def test_a_pause_is_counted_too() -> None:
         ({"eventType": "run_started", "executionId": "e", "runId": "r"}, "e"),
         ({"eventType": "flow_started", "runId": "r"}, "r"),
         ({"eventType": "run_started"}, "from-pause"),
+        ({"eventType": "run_started"}, None),
     ],
 )
-def test_the_run_is_known_by_either_name(first: dict[str, Any], execution_id: str) -> None:
+def test_run_id_is_taken_from_any_event(first: dict[str, Any], execution_id: str | None) -> None:
     pause = {"eventType": "step_paused"}
     if execution_id == "from-pause":
         pause["executionId"] = "from-pause"
-    played = play(step(a_call("step")), [stream(first, finished("a"), pause), stream(COMPLETED)])
-    assert played.bodies[1]["executionId"] == execution_id
-
-
-def test_a_run_without_a_name_is_asked_for_without_one() -> None:
-    played = play(step(a_call("step")), [stream({"eventType": "step_paused"}), stream(COMPLETED)])
-    assert "executionId" not in played.bodies[1]
+    played = play(step(make_call("step")), [stream(first, finished("a"), pause), stream(COMPLETED)])
+    assert played.bodies[1].get("executionId") == execution_id
 
 
 @pytest.mark.parametrize(
     "end", [COMPLETED, {"eventType": "step_error", "stepId": "a", "error": {"code": "X"}}]
 )
-def test_the_end_closes_the_stream_and_reads_no_further(end: dict[str, Any]) -> None:
-    program = step(a_call("step"))
+def test_stream_after_terminal_event_is_not_read(end: dict[str, Any]) -> None:
+    program = step(make_call("step"))
     assert isinstance(next(program), OpenStream)
-    assert isinstance(program.send(answer()), ReadChunk)
+    assert isinstance(program.send(respond()), ReadChunk)
     assert program.send(frames(end, STARTED)).event_type == end["eventType"]
-    assert isinstance(next(program), CloseStream)
     with pytest.raises(StopIteration):
         next(program)
 
 
-def test_a_stream_that_just_closes_is_the_end() -> None:
-    assert types(play(step(a_call("step")), [stream(STARTED, output("a"))])) == [
-        "run_started",
-        "step_output",
-    ]
+def test_stream_that_closes_early_ends_with_warning(caplog: pytest.LogCaptureFixture) -> None:
+    played = play(step(make_call("step")), [stream(STARTED, output("a"))])
+    assert types(played) == ["run_started", "step_output"]
+    (record,) = caplog.records
+    assert "the stream of run e closed before the run's end" in record.getMessage()
 
 
-def test_a_stream_is_read_to_its_end_after_a_pause() -> None:
+def test_stream_after_pause_is_read_and_closed() -> None:
     first = [frames(STARTED, PAUSED), b": bye\n\n"]
-    played = play(step(a_call("step")), [first, stream(COMPLETED)])
+    played = play(step(make_call("step")), [first, stream(COMPLETED)])
     assert types(played) == ["run_started", "step_paused", "flow_completed"]
-    assert played.closed == 2
+    assert played.closed == 1
 
 
 @given(st.lists(st.integers(0, 400), max_size=6))
-def test_the_cut_of_the_chunks_changes_nothing(cuts: list[int]) -> None:
+def test_stream_in_any_chunks_yields_same_events(cuts: list[int]) -> None:
     whole = frames(STARTED, started("a"), output("a", "é\u2028"), finished("a"), COMPLETED)
     marks = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     chunks = [whole[start:end] for start, end in itertools.pairwise(marks)]
     assert (
-        play(step(a_call("step")), [chunks]).events == play(step(a_call("step")), [[whole]]).events
+        play(step(make_call("step")), [chunks]).events
+        == play(step(make_call("step")), [[whole]]).events
     )
 
 
-def test_a_cut_stream_is_an_error_after_what_came_before() -> None:
+def test_stream_that_breaks_raises_after_its_events() -> None:
     played = Played()
     with pytest.raises(APIConnectionError, match="cut") as caught:
         play(
-            step(a_call("step")),
+            step(make_call("step")),
             [[frames(STARTED), b"data: {", APIConnectionError("cut")]],
             played=played,
         )
@@ -274,10 +269,10 @@ def test_a_cut_stream_is_an_error_after_what_came_before() -> None:
     assert caught.value.execution_id == "e"
 
 
-def test_a_handler_answers_and_its_pause_is_not_seen() -> None:
+def test_tool_handler_resumes_pause_unseen() -> None:
     played = play(
         step(
-            a_call(
+            make_call(
                 "step",
                 request={
                     "message": "hi",
@@ -312,19 +307,19 @@ def test_a_handler_answers_and_its_pause_is_not_seen() -> None:
         "accumulatedOutputs": {"a": "aa", "z": 0},
     }
     assert played.bodies[1:] == [again, {**again, "iterationsUsed": 2}]
-    assert [type(note) for note in played.notes] == [PauseSeen, ResultsSent] * 2
+    assert [type(signal) for signal in played.signals] == [PauseSeen, ResultsSent] * 2
 
 
-def test_the_rounds_of_a_stream_are_counted() -> None:
-    call = a_call("step", tool_handler=handler, max_tool_rounds=1)
+def test_tool_rounds_of_stream_over_limit_raise() -> None:
+    call = make_call("step", tool_handler=handler, max_tool_rounds=1)
     with pytest.raises(ToolCallLimitError) as caught:
         play(step(call), [stream(STARTED, asks("a")), stream(asks("a"))])
     assert caught.value.execution_id == "e"
 
 
-def test_a_pause_that_nobody_can_answer() -> None:
+def test_pause_without_handler_raises() -> None:
     with pytest.raises(ToolHandlerRequiredError, match="tool_handler=") as caught:
-        play(step(a_call("step")), [stream(STARTED, asks("a"))])
+        play(step(make_call("step")), [stream(STARTED, asks("a"))])
     assert caught.value.execution_id == "e"
 
 
@@ -338,9 +333,9 @@ def resume_with(*results: list[dict[str, Any]]) -> Any:
     return on_event
 
 
-def test_the_consumer_answers_a_pause() -> None:
+def test_consumer_resumes_pause() -> None:
     played = play(
-        step(a_call("step", manual_tools=True)),
+        step(make_call("step", manual_tools=True)),
         [stream(STARTED, asks("a", 5)), stream(finished("a"), COMPLETED)],
         on_event=resume_with([{"tool_call_id": "call_1", "output": {"x": 1}}]),
     )
@@ -354,34 +349,34 @@ def test_the_consumer_answers_a_pause() -> None:
     assert played.bodies[1]["stepIndex"] == 5
 
 
-def test_the_last_answer_counts() -> None:
+def test_consumer_resumes_pause_twice_last_results_count() -> None:
     played = play(
-        step(a_call("step", manual_tools=True)),
+        step(make_call("step", manual_tools=True)),
         [stream(STARTED, asks("a")), stream(COMPLETED)],
         on_event=resume_with([], [{"tool_call_id": "call_1", "content": "second"}]),
     )
     assert played.bodies[1]["toolCallMessages"][-1]["content"] == "second"
 
 
-def test_a_pause_that_the_consumer_leaves_ends_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+def test_consumer_leaves_pause_ends_stream(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "noukai_sdk"):
-        played = play(step(a_call("step", manual_tools=True)), [stream(STARTED, asks("a"))])
+        played = play(step(make_call("step", manual_tools=True)), [stream(STARTED, asks("a"))])
     assert types(played) == ["run_started", "tool_calls_required"]
     (record,) = caplog.records
     assert "run e was left paused" in record.getMessage()
 
 
-def test_an_event_of_no_stream_cannot_be_resumed() -> None:
+def test_resume_of_event_without_stream_raises() -> None:
     event = ToolCallsRequired.model_validate_json(json.dumps(asks("a")))
     with pytest.raises(TypeError, match="tool_handler="):
         event.resume(tool_results=[]).send(None)
 
 
 @pytest.mark.parametrize("stops", range(6))
-def test_closing_it_anywhere_is_silent(stops: int) -> None:
-    program = step(a_call("step"))
+def test_program_closed_anywhere_is_silent(stops: int) -> None:
+    program = step(make_call("step"))
     next(program)
-    program.send(answer())
+    program.send(respond())
     program.send(frames(STARTED, output("a"), finished("a"), PAUSED))
     for _ in range(stops):
         next(program)

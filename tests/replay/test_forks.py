@@ -142,11 +142,11 @@ async def test_calls_that_run_together(echo: Echo, tmp_path: Path) -> None:
 
 async def test_jobs_of_a_fork_are_live_ones(side: EchoSide, path: Path) -> None:
     async with side.scope(cassette=path, on_miss="live"):
-        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
+        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
     async with side.scope(cassette=path, record_mode="new_episodes"):
-        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
+        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
     async with side.scope():
-        assert isinstance(side.flow("acme/p/f").job("j")._programs, LiveJob)
+        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
 
 
 @pytest.mark.parametrize(

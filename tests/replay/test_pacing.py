@@ -123,7 +123,7 @@ def test_at_once_other_tasks_run_where_a_chunk_began(clock: Clock) -> None:
         "wait",
         "flow_completed",
     ]
-    assert all(item == Sleep(0) for item in items if isinstance(item, Sleep))
+    assert all(item.seconds == 0 for item in items if isinstance(item, Sleep))
 
 
 def pause(number: int) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""Programs, stepped by hand: no network, no clock."""
+"""Step programs by hand: no network, and a clock that moves only when the test says so."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from noukai_sdk.models.events import StreamEvent
 from noukai_sdk.protocol.call import CallKind, FlowCall, FlowRef, Service
 from noukai_sdk.protocol.program import (
     CallTools,
@@ -27,8 +26,8 @@ from noukai_sdk.protocol.program import (
 FLOW = FlowRef("acme", "spelling", "grade-3")
 
 
-def a_service(**changes: Any) -> Service:
-    """A service as a client with no settings sees it."""
+def make_service(**changes: Any) -> Service:
+    """Return the service of a client with default settings."""
     settings = {
         "base_url": "http://service.test",
         "headers": {"Authorization": "Bearer nk_secret"},
@@ -40,40 +39,60 @@ def a_service(**changes: Any) -> Service:
     return Service(**settings)
 
 
-def a_call(kind: CallKind = "execute", **changes: Any) -> FlowCall:
-    """A call of FLOW with a message."""
-    settings = {"flow": FLOW, "service": a_service(), "request": {"message": "hi"}, **changes}
+def make_call(kind: CallKind = "execute", **changes: Any) -> FlowCall:
+    """Return a call of FLOW with a message."""
+    settings = {"flow": FLOW, "service": make_service(), "request": {"message": "hi"}, **changes}
     return FlowCall(kind=kind, **settings)
 
 
-def answer(body: Any = None, status: int = 200, **headers: str) -> Response:
-    """An answer with a JSON body; ``headers`` with underscores for their hyphens."""
+def respond(body: Any = None, status: int = 200, **headers: str) -> Response:
+    """Return a response with a JSON body. ``headers`` have underscores for their hyphens."""
     raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     return Response(status, {name.replace("_", "-"): text for name, text in headers.items()}, raw)
 
 
 def frames(*events: dict[str, Any]) -> bytes:
-    """The events as a service streams them."""
+    """Return the events as a service streams them."""
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
-Outcome = Response | Exception | Iterable[Any]
-"""What a request is answered with: an answer, an error, or the chunks of a stream (or its errors)."""
+class After(NamedTuple):
+    """An outcome, or a chunk of a stream, that takes ``seconds`` to come."""
+
+    seconds: float
+    outcome: Any
+
+
+Outcome = Response | Exception | After | Iterable[Any]
+"""What a request leads to: a response, an error, or the chunks of a stream (and its errors)."""
+
+
+class Clock:
+    """The time that programs see. Sleep and After move it."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
 
 
 @dataclass
 class Played:
-    """Everything that a program did."""
+    """Everything that a program did.
+
+    Attributes:
+        timeline: The events, and last the result, each with its time since the start.
+    """
 
     requests: list[Request] = field(default_factory=list)
-    events: list[StreamEvent] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
-    notes: list[Signal] = field(default_factory=list)
+    signals: list[Signal] = field(default_factory=list)
     closed: int = 0
     result: Any = None
+    timeline: list[tuple[float, Any]] = field(default_factory=list)
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
+        """The bodies of the requests."""
         return [json.loads(request.body or b"{}") for request in self.requests]
 
 
@@ -81,61 +100,76 @@ def play(
     program: Program[Any],
     outcomes: Sequence[Outcome] = (),
     *,
-    times: Sequence[float] = (),
+    clock: Clock | None = None,
     on_event: Callable[[Any], None] = lambda event: None,
     played: Played | None = None,
 ) -> Played:
-    """Run ``program`` to its end, with the next outcome for each request and the next of ``times``
-    for each look at the clock. ``on_event`` is called with each event before the program goes on.
+    """Run ``program`` to its end, with the next outcome for each request.
+
+    Args:
+        program: What to run.
+        outcomes: All of them must be used.
+        clock: What Now reads, and Sleep moves.
+        on_event: Called with each event before the program goes on.
+        played: Filled in place of a new one, for a program that raises.
     """
-    world = _World(list(outcomes), iter(times), played if played is not None else Played())
+    world = _World(list(outcomes), clock or Clock(), Played() if played is None else played)
+    began = world.clock.now
     outcome: Any = None
     try:
         while True:
             failed = isinstance(outcome, Exception)
             item = program.throw(outcome) if failed else program.send(outcome)
-            outcome = (
-                world.answer(item) if isinstance(item, Effect) else world.played.events.append(item)
-            )
-            if not isinstance(item, Effect):
+            outcome = None
+            if isinstance(item, Effect):
+                outcome = world.perform(item)
+            else:
+                world.played.events.append(item)
+                world.played.timeline.append((round(world.clock.now - began, 6), item))
                 on_event(item)
     except StopIteration as end:
         world.played.result = end.value
-    assert not world.outcomes, f"never asked for: {world.outcomes}"
+        world.played.timeline.append((round(world.clock.now - began, 6), end.value))
+    assert not world.outcomes, f"never requested: {world.outcomes}"
     return world.played
 
 
 @dataclass
 class _World:
-    """What answers the wants."""
+    """Performs the effects."""
 
     outcomes: list[Outcome]
-    times: Iterator[float]
+    clock: Clock
     played: Played
     chunks: Iterator[Any] = field(default_factory=lambda: iter(()))
 
-    def answer(self, want: Effect) -> Any:
-        match want:
+    def perform(self, effect: Effect) -> Any:
+        match effect:
             case SendRequest(request) | OpenStream(request):
-                return self.exchange(request)
+                self.played.requests.append(request)
+                outcome = self.arrived(self.outcomes.pop(0))
+                if isinstance(outcome, (Response, Exception)):
+                    return outcome
+                self.chunks = iter(outcome)
+                return respond()
             case ReadChunk():
-                return next(self.chunks, None)
+                return self.arrived(next(self.chunks, None))
             case CallTools(handler, tool_calls):
                 return handler(list(tool_calls))
             case Now():
-                return next(self.times)
+                return self.clock.now
             case Sleep(seconds):
+                self.clock.now += seconds
                 return self.played.slept.append(seconds)
-            case Signal():
-                return self.played.notes.append(want)
             case CloseStream():
                 self.played.closed += 1
                 return None
+            case _:
+                assert isinstance(effect, Signal)
+                return self.played.signals.append(effect)
 
-    def exchange(self, request: Request) -> Any:
-        self.played.requests.append(request)
-        outcome = self.outcomes.pop(0)
-        if isinstance(outcome, (Response, Exception)):
+    def arrived(self, outcome: Any) -> Any:
+        if not isinstance(outcome, After):
             return outcome
-        self.chunks = iter(outcome)
-        return answer()
+        self.clock.now += outcome.seconds
+        return outcome.outcome

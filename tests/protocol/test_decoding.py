@@ -1,4 +1,4 @@
-"""From answers to errors: docs/wire.md, "Errors"."""
+"""From responses to errors: docs/wire.md, "Errors"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from noukai_sdk import errors
 from noukai_sdk.models.results import JobStatus
 from noukai_sdk.protocol.decoding import decode, error_class, error_from, retry_after
 from noukai_sdk.protocol.program import Response
-from tests.support.stepping import answer
+from tests.support.stepping import respond
+
+OTHER_STATUSES = (302, 400, 408, 409, 410, 422, 500, 503, 599)
 
 
 @pytest.mark.parametrize(
@@ -21,15 +23,14 @@ from tests.support.stepping import answer
         (403, errors.PermissionDeniedError),
         (404, errors.FlowNotFoundError),
         (429, errors.RateLimitError),
-        *[
-            (status, errors.FlowExecutionError)
-            for status in (302, 400, 408, 409, 410, 422, 500, 503, 599)
-        ],
+        *[(status, errors.FlowExecutionError) for status in OTHER_STATUSES],
     ],
 )
-def test_the_class_of_each_status(status: int, kind: type[errors.NoukaiError]) -> None:
+def test_error_response_raises_class_of_its_status(
+    status: int, kind: type[errors.NoukaiError]
+) -> None:
     body = {"detail": {"code": "SOME_CODE", "message": "what happened", "executionId": "e1"}}
-    error = error_from(answer(body, status, x_request_id="r1"))
+    error = error_from(respond(body, status, x_request_id="r1"))
     assert type(error) is kind
     assert str(error) == "SOME_CODE: what happened"
     assert (error.status_code, error.code, error.execution_id) == (status, "SOME_CODE", "e1")
@@ -45,43 +46,31 @@ def test_the_class_of_each_status(status: int, kind: type[errors.NoukaiError]) -
         ({"detail": {"code": 5, "message": ["m"]}}, "5", "5: ['m']"),
         ({"code": "X", "message": "m"}, "X", "X: m"),
         ({"detail": [{"loc": ["body"], "msg": "bad"}]}, None, "[{'loc': ['body'], 'msg': 'bad'}]"),
-        ({"detail": None}, None, "the service answered HTTP 500"),
-        ({}, None, "the service answered HTTP 500"),
-        (None, None, "the service answered HTTP 500"),
+        ({"detail": None}, None, "the service responded with HTTP 500"),
+        ({}, None, "the service responded with HTTP 500"),
+        (None, None, "the service responded with HTTP 500"),
         (b"<h1>Bad gateway</h1>", None, "<h1>Bad gateway</h1>"),
         (b"x" * 2000, None, "x" * 500),
         (b"\xff\xfe", None, "\ufffd\ufffd"),
     ],
 )
-def test_every_form_of_body(body: Any, code: str | None, message: str) -> None:
-    error = error_from(answer(body, 500))
+def test_error_body_of_any_form_yields_code_and_message(
+    body: Any, code: str | None, message: str
+) -> None:
+    error = error_from(respond(body, 500))
     assert (error.code, str(error), error.message) == (code, message, message)
 
 
-def test_what_only_some_errors_have() -> None:
-    denied = error_from(answer(None, 401, www_authenticate="Bearer"))
+def test_error_headers_become_attributes() -> None:
+    denied = error_from(respond(None, 401, www_authenticate="Bearer"))
     assert isinstance(denied, errors.AuthenticationError)
     assert denied.www_authenticate == "Bearer"
-    limited = error_from(answer(None, 429, retry_after="1.5"))
-    assert isinstance(limited, errors.RateLimitError)
-    assert limited.retry_after == 1.5
-    assert error_from(answer(None, 429)).retry_after is None  # type: ignore[attr-defined]  # 429 gives a RateLimitError
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("0", 0.0),
-        ("3", 3.0),
-        ("-1", None),
-        ("nan", None),
-        ("inf", None),
-        ("soon", None),
-        ("", None),
-    ],
-)
-def test_retry_after(text: str, seconds: float | None) -> None:
-    assert retry_after(answer(None, 429, retry_after=text)) == seconds
+    for text, seconds in (("0", 0.0), ("1.5", 1.5), ("-1", None), ("nan", None), ("inf", None)):
+        limited = error_from(respond(None, 429, retry_after=text))
+        assert isinstance(limited, errors.RateLimitError)
+        assert limited.retry_after == seconds
+    assert retry_after(respond(None, 429, retry_after="soon")) is None
+    assert retry_after(respond(None, 429)) is None
 
 
 @pytest.mark.parametrize(
@@ -95,14 +84,14 @@ def test_retry_after(text: str, seconds: float | None) -> None:
         (None, errors.FlowExecutionError),
     ],
 )
-def test_the_class_by_the_code_where_no_status_is_known(
+def test_error_class_without_status_follows_code(
     code: str | None, kind: type[errors.NoukaiError]
 ) -> None:
     assert error_class(None, code) is kind
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "problem"),
     [
         (b"{}", "executionId: Field required"),
         (b'{"executionId": "e", "status": "lost"}', "status: Input should be"),
@@ -111,10 +100,10 @@ def test_the_class_by_the_code_where_no_status_is_known(
         (b"", "Invalid JSON"),
     ],
 )
-def test_an_answer_that_is_none(body: bytes, said: str) -> None:
-    with pytest.raises(errors.FlowExecutionError, match=said) as caught:
+def test_decode_invalid_body_names_first_problem(body: bytes, problem: str) -> None:
+    with pytest.raises(errors.FlowExecutionError, match=problem) as caught:
         decode(JobStatus, Response(200, {"x-request-id": "r1"}, body))
     error = caught.value
-    assert "no JobStatus" in str(error)
+    assert "not a valid JobStatus" in str(error)
     assert (error.status_code, error.code, error.request_id) == (200, "INVALID_RESPONSE", "r1")
     assert error.__cause__ is not None

@@ -8,7 +8,7 @@ import pytest
 
 from noukai_sdk import FlowExecutionError, FlowNotFoundError, StepTrace, errors
 from noukai_sdk.protocol.fetching import fetch_session, live_trace, run_trace, step_trace
-from tests.support.stepping import FLOW, a_service, answer, frames, play
+from tests.support.stepping import FLOW, frames, make_service, play, respond
 
 BASE = "/seq/acme/spelling/grade-3/runs/e"
 STEP = {
@@ -21,9 +21,9 @@ STEP = {
 RUN = {"id": "e", "flowId": "f", "status": "completed", "triggerType": "execute", "stepCount": 1}
 
 
-def test_a_run() -> None:
+def test_run_trace_is_parsed() -> None:
     played = play(
-        run_trace(a_service(), FLOW, "e", 5.0), [answer({"flowRun": RUN, "steps": [STEP]})]
+        run_trace(make_service(), FLOW, "e", 5.0), [respond({"flowRun": RUN, "steps": [STEP]})]
     )
     assert (played.requests[0].path, played.requests[0].timeout) == (f"{BASE}/trace", 5.0)
     trace = played.result
@@ -48,26 +48,31 @@ def test_a_run() -> None:
         (3, 2, "?attempt=3&loop_index=2"),
     ],
 )
-def test_a_step(attempt: Any, loop_index: int | None, query: str) -> None:
-    program = step_trace(a_service(), FLOW, "e", "a", attempt, loop_index, None)
-    played = play(program, [answer(STEP)])
+def test_step_trace_query_names_attempt_and_loop_index(
+    attempt: Any, loop_index: int | None, query: str
+) -> None:
+    program = step_trace(make_service(), FLOW, "e", "a", attempt, loop_index, None)
+    played = play(program, [respond(STEP)])
     assert played.requests[0].path == f"{BASE}/steps/a/trace{query}"
     assert played.result == StepTrace.model_validate(STEP)
 
 
-def test_all_attempts_of_a_step() -> None:
-    program = step_trace(a_service(), FLOW, "e", "a", "all", None, None)
-    played = play(program, [answer({"stepId": "a", "attempts": [STEP, STEP]})])
+def test_step_trace_of_all_attempts_is_parsed() -> None:
+    program = step_trace(make_service(), FLOW, "e", "a", "all", None, None)
+    played = play(program, [respond({"stepId": "a", "attempts": [STEP, STEP]})])
     assert played.requests[0].path == f"{BASE}/steps/a/trace?attempt=all"
     assert [attempt.attempt for attempt in played.result.attempts] == [2, 2]
 
 
-def test_no_such_run() -> None:
-    with pytest.raises(FlowNotFoundError):
-        play(run_trace(a_service(), FLOW, "e", None), [answer({"detail": "no"}, 404)])
+def test_run_trace_failure_names_run() -> None:
+    with pytest.raises(FlowNotFoundError) as missing:
+        play(run_trace(make_service(), FLOW, "e", None), [respond({"detail": "no"}, 404)])
+    with pytest.raises(FlowExecutionError, match="not a valid RunTrace") as malformed:
+        play(run_trace(make_service(), FLOW, "e", None), [respond({})])
+    assert missing.value.execution_id == malformed.value.execution_id == "e"
 
 
-def test_a_live_trace_is_read_until_it_closes() -> None:
+def test_live_trace_yields_events_until_stream_ends() -> None:
     events = [
         {"eventType": "run_started", "executionId": "e"},
         {"eventType": "step_started", "stepId": "a", "stepIndex": 0},
@@ -85,7 +90,7 @@ def test_a_live_trace_is_read_until_it_closes() -> None:
         {"eventType": "step_output", "stepId": "late", "outputData": 1},
     ]
     played = play(
-        live_trace(a_service(), FLOW, "e", 9.0), [[frames(*events[:2]), frames(*events[2:])]]
+        live_trace(make_service(), FLOW, "e", 9.0), [[frames(*events[:2]), frames(*events[2:])]]
     )
     assert [event.event_type for event in played.events] == [event["eventType"] for event in events]
     numbers = [getattr(event, "step_index", "-") for event in played.events]
@@ -93,10 +98,9 @@ def test_a_live_trace_is_read_until_it_closes() -> None:
     (request,) = played.requests
     assert (request.path, request.timeout) == (f"{BASE}/trace/stream", 9.0)
     assert request.headers == {"Accept": "text/event-stream"}
-    assert played.closed == 1
 
 
-def test_a_session() -> None:
+def test_session_is_parsed_after_retry() -> None:
     body = {
         "sessionId": "s1",
         "executions": [
@@ -105,7 +109,7 @@ def test_a_session() -> None:
             ]}
         ],
     }  # fmt: skip
-    played = play(fetch_session(a_service(), "s1"), [answer(None, 503), answer(body)])
+    played = play(fetch_session(make_service(), "s1"), [respond(None, 503), respond(body)])
     assert played.requests[0].path == "/seq/sessions/s1"
     assert played.result.executions[0].steps[0].output_snapshot == [1]
 
@@ -121,11 +125,15 @@ def test_a_session() -> None:
         (422, errors.FlowExecutionError),
     ],
 )
-def test_a_session_that_cannot_be_had(status: int, kind: type[errors.NoukaiError]) -> None:
+def test_session_error_status_raises_its_class(status: int, kind: type[errors.NoukaiError]) -> None:
     with pytest.raises(errors.NoukaiError) as caught:
         play(
-            fetch_session(a_service(), "s1"),
-            [answer({"detail": {"code": "C", "message": "secret org"}}, status, x_request_id="r1")],
+            fetch_session(make_service(), "s1"),
+            [
+                respond(
+                    {"detail": {"code": "C", "message": "secret org"}}, status, x_request_id="r1"
+                )
+            ],
         )
     error = caught.value
     assert type(error) is kind
@@ -135,17 +143,9 @@ def test_a_session_that_cannot_be_had(status: int, kind: type[errors.NoukaiError
         assert "secret org" not in str(error)
 
 
-def test_a_session_that_is_none() -> None:
+def test_session_not_valid_raises() -> None:
+    with pytest.raises(errors.ReplayInvalidSessionError, match="bad session id"):
+        next(fetch_session(make_service(), "../x"))
     with pytest.raises(errors.ReplayInvalidSessionError, match="malformed") as caught:
-        play(fetch_session(a_service(), "s1"), [answer(b"\xff")])
+        play(fetch_session(make_service(), "s1"), [respond(b"\xff")])
     assert caught.value.response_body == "\ufffd"
-
-
-def test_a_hostile_id_is_refused_before_any_request() -> None:
-    with pytest.raises(errors.ReplayInvalidSessionError):
-        next(fetch_session(a_service(), "../x"))
-
-
-def test_a_trace_that_is_none() -> None:
-    with pytest.raises(FlowExecutionError, match="no RunTrace"):
-        play(run_trace(a_service(), FLOW, "e", None), [answer({})])
