@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from noukai_sdk.replay.cassette import Cassette, Claim
 from noukai_sdk.replay.recording import Recording
-from tests.support.stepping import a_call
+from tests.support.stepping import make_call
 
 MESSAGES = st.sampled_from("abcde")
 
@@ -40,7 +40,7 @@ class Call:
         self._cassette = cassette
 
     def steps(self) -> Iterator[None]:
-        call = a_call(request={"message": self.message})
+        call = make_call(request={"message": self.message})
         claim: Claim | None = self._cassette.claim(call, None)
         yield
         assert claim is not None
