@@ -1,7 +1,7 @@
-"""Is an application's answer the same, in whatever order its flow calls complete?
+"""Test that an application's result does not depend on the order in which its flow calls complete.
 
-A live service answers concurrent calls in any order, and cuts its streams anywhere. A test that
-replays one recording always sees one order: :func:`shuffle_replay` shows the application many.
+A live service completes concurrent calls in any order, and cuts its streams anywhere. A test that
+replays one recording always sees one order; :func:`shuffle_replay` tries many.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from .arguments import is_async_callable
 from .protocol.call import FlowCall
-from .protocol.program import Effect, Program, Sleep
+from .protocol.program import CHECKPOINT, Effect, Program, Sleep
+from .replay.cassette import Cassette
 from .replay.cassette_file import CassetteFile, read_cassette
 from .replay.pacing import InstantPace, Pace, PaceOf
 from .replay.player import ReplayConcurrencyWarning, ReplayOptions
@@ -29,22 +30,22 @@ from .session.scope import active
 
 __all__ = ["ShuffleDifference", "ShuffleReport", "shuffle_replay"]
 
-# How long a part of an answer takes at most: in turns of the event loop, or in a thread in seconds.
+# How long a part of a response takes at most: in turns of the event loop, or in seconds in a thread.
 _MOST_TURNS = 40
 _MOST_SECONDS = 0.008
-# How often two events in a row are two network chunks.
+# The probability that two successive events are in different network chunks.
 _CUT = 0.5
 
 
 @dataclass(frozen=True)
 class ShuffleDifference:
-    """The first order in which the answer was another one.
+    """The first order that led to another result.
 
     Attributes:
-        run: Which run it was, counted from 1.
-        order: What came when: the calls as they completed, streams chunk by chunk.
-        answer: What the application answered, None where it raised.
-        error: What it raised, None where it answered.
+        run: The number of the run, counted from 1.
+        order: The calls in the order in which they completed, streams chunk by chunk.
+        answer: The result of the application, None if it raised.
+        error: The exception that it raised, None if it returned.
     """
 
     run: int
@@ -55,16 +56,16 @@ class ShuffleDifference:
 
 @dataclass(frozen=True, repr=False)
 class ShuffleReport:
-    """What :func:`shuffle_replay` found. True where the answer was always the same.
+    """The report of :func:`shuffle_replay`. True if the result was always the same.
 
     Attributes:
         runs: How many shuffled runs there were.
-        orders: In how many different orders.
-        seed: Give it again, and the runs are the same.
-        expected: The answer where every call is answered at once, in the order of the calls.
-        difference: The first run with another answer, None where there was none.
-        alike: Flows with recordings of the same input: which call gets which is chance, in a live
-            service too.
+        orders: How many different orders they had.
+        seed: The seed; pass it again to repeat the runs.
+        expected: The result when every call completes at once, in the order of the calls.
+        difference: The first run with another result, None if there was none.
+        alike: Flows that have several recordings of the same input. Which call gets which of them is
+            a matter of chance, in a live service too.
     """
 
     runs: int
@@ -78,19 +79,19 @@ class ShuffleReport:
         return self.difference is None
 
     def __repr__(self) -> str:
-        found = self.difference
-        if found is None:
+        difference = self.difference
+        if difference is None:
             return f"<ShuffleReport: the same answer in {self.orders} orders, seed {self.seed}>"
-        got = f"raised {found.error!r}" if found.error is not None else repr(found.answer)
+        error, answer = difference.error, difference.answer
         lines = [
-            f"<ShuffleReport: another answer in run {found.run}, seed {self.seed}",
+            f"<ShuffleReport: another answer in run {difference.run}, seed {self.seed}",
             f"  in the order of the calls: {self.expected!r}",
-            f"  in the order below:        {got}",
-            *(f"  {number:3}. {what}" for number, what in enumerate(found.order, start=1)),
+            f"  in the order below:        {f'raised {error!r}' if error else repr(answer)}",
+            *(f"  {number:3}. {event}" for number, event in enumerate(difference.order, start=1)),
         ]
         if self.alike:
             lines.append(f"  Calls of {', '.join(self.alike)} have the same input: their answers")
-            lines.append("  may change places without a fault of the application's.")
+            lines.append("  may be swapped without a fault of the application.")
         return "\n".join(lines) + ">"
 
 
@@ -101,30 +102,29 @@ def shuffle_replay(
     runs: int = 50,
     seed: int = 0,
 ) -> ShuffleReport:
-    """Replay a cassette in many orders, and compare the application's answers.
+    """Replay a cassette in many orders, and compare the application's results.
 
-    No request leaves the process, and the gate (``NOUKAI_REPLAY_ENABLED``) is not asked. An async
-    application is run in an event loop of its own for each run; there the orders depend on ``seed``
-    alone. Calls that a sync application makes from threads of its own are shuffled by waits of some
-    milliseconds, so there another run can differ; its calls that come one after the other have one
-    order, and only their streams are cut anew.
+    No request leaves the process, and ``NOUKAI_REPLAY_ENABLED`` is not needed. An async application
+    runs in a new event loop for each run; its orders depend on ``seed`` alone. The calls that a sync
+    application makes from its own threads are shuffled by waits of some milliseconds, so another run
+    may have other orders. The sequential calls of a sync application have one order; only their
+    streams are cut at other places.
 
     Args:
-        app_call: Called without arguments for each run; plain or async. What it gives is compared by
-            ``==``: give a value, such as a response's JSON, and not the response.
+        app_call: Called without arguments for each run; plain or async. Its results are compared by
+            ``==``: return a value, such as a response's JSON, and not the response.
         cassette: The file to replay.
         runs: How many orders to try.
         seed: Chooses the orders.
 
     Returns:
-        The report, to be asserted: it is true where the answer was always the same.
+        The report, to be asserted: it is true if the result was always the same.
 
     Raises:
-        ValueError: The application gives two answers in one and the same order; or ``runs`` is not a
-            number from 1.
-        TypeError: ``app_call`` is no function, but what one gave, for example.
+        ValueError: The application returns two results in the same order; or ``runs`` is less than 1.
+        TypeError: ``app_call`` is not a function (but the result of one, for example).
         ReplayError: The cassette cannot be read, or does not fit the application.
-        Exception: What the application raises where every call is answered at once.
+        Exception: The application raises it when every call completes at once.
 
     Example:
         >>> def test_grades_come_in_the_order_of_the_texts():             # doctest: +SKIP
@@ -133,69 +133,78 @@ def shuffle_replay(
     if not callable(app_call):
         raise TypeError(f"app_call must be a function without arguments, not {app_call!r}")
     if runs < 1:
-        raise ValueError(f"runs must be a number from 1, not {runs}")
+        raise ValueError(f"runs must be >= 1, not {runs}")
     file = read_cassette(cassette)
-    expected = _run(app_call, file, InstantPace).answer()
-    if _run(app_call, file, InstantPace).answer() != expected:
+    expected = _run(app_call, file, InstantPace).result()
+    if _run(app_call, file, InstantPace).result() != expected:
         raise ValueError(
-            "the application gives two answers in one and the same order: take out what changes by "
-            "itself (times, random ids), and give a value that can be compared by =="
+            "the application returns two results in the same order: leave out what changes by itself "
+            "(times, random ids), and return a value that can be compared by =="
         )
     orders: set[tuple[str, ...]] = set()
     difference = None
-    for number in range(1, runs + 1):
-        outcome = _run(app_call, file, _shuffled(file, f"{seed}/{number}"))
+    # The pace belongs to the recording, not to the order in which calls claim it.
+    numbers = {id(recording): number for number, recording in enumerate(file.recordings)}
+    for run in range(1, runs + 1):
+
+        def pace(recording: Recording, run: int = run) -> Pace:
+            return _ShuffledPace(recording, f"{seed}/{run}/{numbers[id(recording)]}")
+
+        outcome = _run(app_call, file, pace)
         orders.add(outcome.order)
         if outcome.error is not None or outcome.value != expected:
-            difference = ShuffleDifference(number, outcome.order, outcome.value, outcome.error)
+            difference = ShuffleDifference(run, outcome.order, outcome.value, outcome.error)
             break
-    return ShuffleReport(number, len(orders), seed, expected, difference, _alike(file))
+    inputs: set[tuple[Any, ...]] = set()
+    alike: dict[str, None] = {}
+    for recording in file.recordings:
+        key = (recording.slug, recording.kind, recording.fingerprint)
+        if key in inputs:
+            alike[str(recording.slug)] = None
+        inputs.add(key)
+    return ShuffleReport(run, len(orders), seed, expected, difference, tuple(alike))
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one run came to."""
+    """The outcome of one run."""
 
     order: tuple[str, ...]
     value: Any = None
     error: Exception | None = None
 
-    def answer(self) -> Any:
+    def result(self) -> Any:
         if self.error is not None:
             raise self.error
         return self.value
 
 
 def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outcome:
-    scope = _WatchedScope(
-        file.cassette(), ReplayOptions(strict=True, redactor=Redactor(file.redacted), pace=pace)
-    )
+    options = ReplayOptions(strict=True, redactor=Redactor(file.redacted), pace=pace)
+    scope = _WatchedScope(file.cassette(), options)
+
+    async def call_async() -> Any:
+        with active(scope):
+            return await app_call()
+
     try:
         with warnings.catch_warnings():
-            # That calls run together is the point here.
+            # Concurrent calls are expected here.
             warnings.simplefilter("ignore", ReplayConcurrencyWarning)
-            value = _answer(app_call, scope)
+            if is_async_callable(app_call):
+                value = _run_in_loop(call_async())
+            else:
+                with active(scope):
+                    value = app_call()
         scope.verify()
-    except Exception as error:  # noqa: BLE001  # whatever the application raises is its answer
+    except Exception as error:  # noqa: BLE001  # an exception is a result of the application too
         return _Outcome(tuple(scope.order), error=error)
     finally:
         scope.end()
     return _Outcome(tuple(scope.order), value)
 
 
-def _answer(app_call: Callable[[], Any], scope: ReplayScope) -> Any:
-    if is_async_callable(app_call):
-        return _run_loop(_answer_async(app_call, scope))
-    with active(scope):
-        return app_call()
-
-
-async def _answer_async(app_call: Callable[[], Any], scope: ReplayScope) -> Any:
-    with active(scope):
-        return await app_call()
-
-
-def _run_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_in_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
     if not _in_event_loop():
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1, thread_name_prefix="noukai-shuffle") as thread:
@@ -211,27 +220,27 @@ def _in_event_loop() -> bool:
 
 
 class _WatchedScope(ReplayScope):
-    """A replay that notes in which order its answers came."""
+    """A replay that notes the order in which its calls complete."""
 
-    def __init__(self, cassette: Any, options: ReplayOptions) -> None:
+    def __init__(self, cassette: Cassette, options: ReplayOptions) -> None:
         super().__init__(cassette, options)
         self.order: list[str] = []
 
     def admit(self, call: FlowCall) -> Program[Any]:
-        """The replay's program, watched."""
+        """Return the replay's program, watched."""
         return self._watched(call, super().admit(call))
 
     def _watched(self, call: FlowCall, program: Program[Any]) -> Program[Any]:
         name = f"{call.flow.slug}({str(call.request.get('message', ''))[:40]!r})"
-        events = told = 0
+        events = noted = 0
         item = next(program)
         try:
             while True:
                 if not isinstance(item, Effect):
                     events += 1
-                elif events > told:
-                    self.order.append(f"{name} events {told + 1} to {events}")
-                    told = events
+                elif events > noted:
+                    self.order.append(f"{name} events {noted + 1} to {events}")
+                    noted = events
                 try:
                     outcome = yield item
                 except Exception as error:  # noqa: BLE001  # thrown in for the program, not for us
@@ -245,22 +254,16 @@ class _WatchedScope(ReplayScope):
             program.close()
 
 
-def _shuffled(file: CassetteFile, seed: str) -> PaceOf:
-    # Chance belongs to the recording, not to the order in which the calls come for theirs.
-    numbers = {id(recording): number for number, recording in enumerate(file.recordings)}
-    return lambda recording: _ShuffledPace(recording, f"{seed}/{numbers[id(recording)]}")
-
-
 class _ShuffledPace(Pace):
     """Waits of random length, and network chunks that end anywhere."""
 
     def __init__(self, recording: Recording, seed: str) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # an order to try, and no secret
+        self._random = random.Random(seed)  # noqa: S311  # an order to try, not a secret
         self._is_stream = recording.kind == "step"
         self._has_begun = False
 
     def part(self) -> Program[None]:
-        """Wait, where a chunk begins."""
+        """Wait if a chunk begins here."""
         if self._is_stream and self._has_begun and self._random.random() > _CUT:
             return
         self._has_begun = True
@@ -269,15 +272,4 @@ class _ShuffledPace(Pace):
             yield Sleep(length * _MOST_SECONDS)
             return
         for _ in range(int(length * _MOST_TURNS)):
-            yield Sleep(0)
-
-
-def _alike(file: CassetteFile) -> tuple[str, ...]:
-    seen: set[tuple[Any, ...]] = set()
-    alike: dict[str, None] = {}
-    for recording in file.recordings:
-        key = (recording.slug, recording.kind, recording.fingerprint)
-        if key in seen:
-            alike[str(recording.slug)] = None
-        seen.add(key)
-    return tuple(alike)
+            yield CHECKPOINT

@@ -261,7 +261,7 @@ def test_bad_arguments_raise(path: Path) -> None:
         shuffle_replay("answer", path)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(CassetteError):
         shuffle_replay(in_order_of_texts, path / "missing")
-    with pytest.raises(ValueError, match="one and the same order"):
+    with pytest.raises(ValueError, match="two results in the same order"):
         shuffle_replay(lambda: object() if [ask(text) for text in TEXTS] else None, path)
 
 

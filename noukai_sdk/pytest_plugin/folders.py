@@ -1,10 +1,9 @@
-"""Where the cassettes of tests are: one folder a test module, one file a test."""
+"""Name the cassette files of tests: one folder for each test module, one file for each test."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 _FOLDER = "cassettes"
@@ -14,15 +13,15 @@ _UNSAFE = re.compile(r"[^\w.\[\]=+,@-]+", re.ASCII)
 
 
 def cassette_path(module: Path, name: str) -> Path:
-    """The file of the test ``name``: ``cassettes/<module>/<name>.jsonl`` beside its module."""
-    return _folder(module) / f"{safe_name(name)}{_SUFFIX}"
+    """Return the file of test ``name``: ``cassettes/<module>/<name>.jsonl`` next to its module."""
+    return module.parent / _FOLDER / module.stem / f"{safe_name(name)}{_SUFFIX}"
 
 
 def safe_name(name: str) -> str:
-    """``name`` as every file system takes it, and as nothing that is not ``name``.
+    """Return a file name for ``name`` that every file system accepts, different for each name.
 
-    A name that has to be changed carries a digest. So do parameters in capitals, because to some file
-    systems ``[A]`` and ``[a]`` are the same.
+    A name that has to be changed gets a digest. So do parameters in capitals, because some file
+    systems do not distinguish ``[A]`` from ``[a]``.
 
     Example:
         >>> safe_name("test_grade[a]"), safe_name("test_grade[a/b]")
@@ -41,28 +40,23 @@ class CassetteFolders:
 
     def __init__(self) -> None:
         self._modules: set[Path] = set()
-        self._wanted: set[Path] = set()
+        self._used: set[Path] = set()
 
-    def note_module(self, module: Path) -> None:
-        """This module's tests are known, all of them."""
+    def add_module(self, module: Path) -> None:
+        """Note a module all of whose tests are known."""
         self._modules.add(module)
 
-    def note_cassette(self, path: Path) -> None:
-        """A test has this cassette, or would have."""
-        self._wanted.add(path)
+    def add_cassette(self, path: Path) -> None:
+        """Note the cassette of a test, whether the file exists or not."""
+        self._used.add(path)
 
     def orphans(self) -> list[Path]:
-        """Files that belong to no test of the noted modules, or to a module that is gone."""
-        roots = {module.parent / _FOLDER for module in self._modules}
-        return sorted(path for root in roots if root.is_dir() for path in self._orphans_in(root))
-
-    def _orphans_in(self, root: Path) -> Iterator[Path]:
-        for folder in root.iterdir():
-            module = root.parent / f"{folder.name}.py"
-            if module in self._modules or not module.exists():
-                files = folder.glob(f"*{_SUFFIX}")
-                yield from (path for path in files if path not in self._wanted)
-
-
-def _folder(module: Path) -> Path:
-    return module.parent / _FOLDER / module.stem
+        """Return the files that belong to no test of the known modules, or to a deleted module."""
+        orphans: list[Path] = []
+        for root in {module.parent / _FOLDER for module in self._modules}:
+            for folder in root.iterdir() if root.is_dir() else ():
+                module = root.parent / f"{folder.name}.py"
+                if module in self._modules or not module.exists():
+                    files = folder.glob(f"*{_SUFFIX}")
+                    orphans += [path for path in files if path not in self._used]
+        return sorted(orphans)

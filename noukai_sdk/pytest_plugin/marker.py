@@ -1,4 +1,4 @@
-"""What a test says of its cassette: its name, and how it is used. Part of the pytest plugin."""
+"""Read the marker of a test: the name of its cassette and the options of its scope."""
 
 from __future__ import annotations
 
@@ -15,50 +15,49 @@ OPTIONS = frozenset(
 
 
 def has_cassette(item: pytest.Item) -> bool:
-    """Whether a test has a cassette, or would have."""
+    """Return whether a test uses a cassette."""
     marked = item.get_closest_marker(MARKER) is not None
     return marked or "noukai_cassette" in getattr(item, "fixturenames", ())
 
 
 def options_of(item: pytest.Item) -> dict[str, Any]:
-    """What the marker and the command line say; the command line has the last word on the mode."""
+    """Return the options of the marker; the command line overrides the record mode."""
     marker = item.get_closest_marker(MARKER)
     options = dict(marker.kwargs) if marker is not None else {}
     options.pop("name", None)
-    asked = item.config.getoption("--noukai-record")
-    return options if asked is None else {**options, "record_mode": asked}
+    mode = item.config.getoption("--noukai-record")
+    return options if mode is None else {**options, "record_mode": mode}
 
 
 def check_marker(item: pytest.Item, options: Mapping[str, Any]) -> None:
-    """Raise TypeError where a test's marker is none that a test can have."""
+    """Raise TypeError if the marker of a test is malformed."""
     names = _names(item.get_closest_marker(MARKER))
     if len(names) > 1 or not all(isinstance(name, str) and name for name in names):
-        said = ", ".join(map(repr, names))
-        raise TypeError(f"{MARKER} takes one name, a text that is not empty; it was given {said}")
+        raise TypeError(
+            f"{MARKER} takes one name, a non-empty string, not {', '.join(map(repr, names))}"
+        )
     if unknown := options.keys() - OPTIONS:
         raise TypeError(
-            f"{MARKER} takes no {', '.join(sorted(unknown))}: "
+            f"{MARKER} got unknown options {', '.join(sorted(unknown))}: "
             f"its options are {', '.join(sorted(OPTIONS))}"
         )
 
 
 def cassette_of(item: pytest.Item) -> Path:
-    """Where the cassette of a test is."""
+    """Return the cassette file of a test."""
     from .folders import cassette_path
 
-    marker = item.get_closest_marker(MARKER)
     owners = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
     name = ".".join([*owners, item.name])
-    given = next(iter(_names(marker)), None)
-    if given is not None:
+    names = _names(item.get_closest_marker(MARKER))
+    if names:
         _, bracket, parameters = item.name.partition("[")
-        name = f"{given}{bracket}{parameters}"
+        name = f"{names[0]}{bracket}{parameters}"
     return cassette_path(item.path, name)
 
 
 def _names(marker: pytest.Mark | None) -> list[Any]:
-    """The names that a marker gives; more than one where it is wrong."""
+    """Return the names in a marker; more than one is an error."""
     if marker is None:
         return []
-    given = (*marker.args, marker.kwargs.get("name"))
-    return [name for name in given if name is not None]
+    return [name for name in (*marker.args, marker.kwargs.get("name")) if name is not None]

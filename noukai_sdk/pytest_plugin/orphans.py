@@ -1,4 +1,4 @@
-"""Lists, at the end of a test run, the cassettes that no test uses. Part of the pytest plugin."""
+"""List the cassettes that no test uses at the end of a test run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from .folders import CassetteFolders
 from .marker import cassette_of, has_cassette
 
 _folders: pytest.StashKey[CassetteFolders] = pytest.StashKey()
-_told: pytest.StashKey[list[list[str]]] = pytest.StashKey()
+_of_workers: pytest.StashKey[list[list[str]]] = pytest.StashKey()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note which cassettes there are tests for, before any test is deselected."""
+    """Note the cassettes of all collected tests, before any test is deselected."""
     folders = config.stash[_folders] = CassetteFolders()
     for item in items:
-        folders.note_module(item.path)
+        folders.add_module(item.path)
         if has_cassette(item):
-            folders.note_cassette(cassette_of(item))
+            folders.add_cassette(cassette_of(item))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Under pytest-xdist only the workers know the tests: they tell the one that reports."""
+    """Send the orphans to the reporting process: under pytest-xdist only workers collect tests."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["noukai_orphans"] = _orphans(session.config)
@@ -33,18 +33,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has ended, well or not."""
-    told = getattr(node, "workeroutput", {}).get("noukai_orphans")
-    if told is not None:
-        node.config.stash.setdefault(_told, []).append(told)
+    """Keep the orphans that a worker of pytest-xdist sent, if it did not crash."""
+    orphans = getattr(node, "workeroutput", {}).get("noukai_orphans")
+    if orphans is not None:
+        node.config.stash.setdefault(_of_workers, []).append(orphans)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """List cassette files that belong to no test."""
-    told = config.stash.get(_told, None) or [_orphans(config)]
-    orphans = sorted(set(told[0]).intersection(*told))
+    """List the cassette files that belong to no test."""
+    lists = config.stash.get(_of_workers, None) or [_orphans(config)]
+    orphans = sorted(set(lists[0]).intersection(*lists))
     if orphans:
         terminalreporter.section("cassettes of no test")
         for path in orphans:
@@ -53,7 +53,7 @@ def pytest_terminal_summary(
 
 def _orphans(config: pytest.Config) -> list[str]:
     folders = config.stash.get(_folders, None)
-    # A run of single tests does not know the others of their modules.
+    # A run of single tests does not know the other tests of their modules.
     if folders is None or config.getoption("lf", False) or any("::" in arg for arg in config.args):
         return []
     root = config.invocation_params.dir

@@ -1,11 +1,11 @@
-"""The pytest plugin: tests that run on cassettes.
+"""Run tests on cassettes: the options, markers and fixtures of the pytest plugin.
 
-Holds options, markers and fixtures; recording and serving are in ``replay`` and ``session``. Those are
-imported when a test needs them, because pytest loads this module in every run.
+Recording and serving are in ``replay`` and ``session``. They are imported when a test needs them,
+because pytest loads this module in every run.
 
-A test's scope is current while its own function runs, and while its function-scoped fixtures do, each
-in whatever task runs it. It is never current in between, where an event loop that outlives the test may
-be started.
+A test's scope is current while the test's function runs and while each of its function-scoped fixtures
+runs, in whatever task that is. It is never current in between, when an event loop that outlives the
+test may be started.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ MODES = ("none", "once", "new_episodes", "all", "rewrite")
 NETWORK_MARKER = "noukai_network"
 
 _REFUSED = (
-    "nothing that this test does is recorded, and --noukai-record is none. Mark it with "
+    "this test has no cassette, and --noukai-record is none. Mark it with "
     "@pytest.mark.noukai_cassette, or with @pytest.mark.noukai_network if it may reach the service "
     "(for the whole suite: noukai_network = allow)"
 )
 _OUTSIDE = (
-    "the cassette of this test holds what its function and its function-scoped fixtures do, and this "
-    "is something else: a fixture of a wider scope, a setUp of unittest. Make the call in the test or "
-    "in a function-scoped fixture; or mark the test with @pytest.mark.noukai_network, too, if it may "
-    "reach the service"
+    "the cassette of this test holds the calls of its function and of its function-scoped fixtures, "
+    "but this call comes from elsewhere: a fixture of a wider scope, a setUp of unittest. Make the "
+    "call in the test or in a function-scoped fixture; or mark the test with "
+    "@pytest.mark.noukai_network, too, if it may reach the service"
 )
-_HOW_TO_RECORD = "run the test with --noukai-record=once, where the service can be reached"
+_HOW_TO_RECORD = "run the test with --noukai-record=once while the service can be reached"
 
 
 class _Test:
-    """A test that has a cassette and is under way."""
+    """A running test that has a cassette."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.has_passed = False
 
     def end(self) -> None:
-        """Write what was recorded; nothing where the test has failed."""
+        """Write the recordings; write nothing if the test has failed."""
         if not self.has_passed:
             self.scope.discard()
         self.scope.end()
@@ -59,7 +59,7 @@ _test = pytest.StashKey[_Test]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--noukai-record`` and ``noukai_network``."""
+    """Add ``--noukai-record`` and ``noukai_network``."""
     group = parser.getgroup("noukai", "cassettes for Noukai flows")
     group.addoption(
         "--noukai-record",
@@ -76,8 +76,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers known."""
-    from . import orphans as pytest_orphans
+    """Register the markers, and the part of the plugin that lists orphans."""
+    from . import orphans
 
     config.addinivalue_line(
         "markers",
@@ -89,13 +89,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.getini("noukai_network") not in ("refuse", "allow"):
         raise pytest.UsageError("noukai_network must be refuse or allow")
-    config.pluginmanager.register(pytest_orphans, "noukai_orphans")
+    config.pluginmanager.register(orphans, "noukai_orphans")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Refuse live calls while a test runs, its fixtures of any scope included."""
-    if not _refuses(item):
+    record_mode = item.config.getoption("--noukai-record") or "none"
+    allowed = item.config.getini("noukai_network") == "allow"
+    if record_mode != "none" or allowed or item.get_closest_marker(NETWORK_MARKER) is not None:
         return (yield)
     from ..transport.live_calls import live_calls_refused
 
@@ -105,7 +107,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def noukai_cassette_options() -> dict[str, Any]:
-    """Options for all cassettes, such as ``{"redact_paths": [...]}``. Define your own to set them."""
+    """Return options for all cassettes, such as ``{"redact_paths": [...]}``. Override it to set them."""
     return {}
 
 
@@ -117,8 +119,8 @@ def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
         return
     with ExitStack() as stack:
         options = {**request.getfixturevalue("noukai_cassette_options"), **options_of(item)}
-        stack.enter_context(_surroundings(options))
-        test = item.stash[_test] = _Test(_opened(item, options))
+        stack.enter_context(_environment(options))
+        test = item.stash[_test] = _Test(_open_scope(item, options))
         stack.callback(test.end)
         stack.callback(item.stash.__delitem__, _test)
         yield test.scope
@@ -126,7 +128,7 @@ def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
 
 @pytest.fixture
 def noukai_cassette(_noukai_scope: Scope | None) -> Scope:
-    """The scope that the test runs in: ``.mode``, ``.session_id``, ``.report``."""
+    """Return the scope that the test runs in: ``.mode``, ``.session_id``, ``.report``."""
     if _noukai_scope is None:
         raise _failure("name noukai_cassette as an argument, or mark the test with it")
     return _noukai_scope
@@ -148,27 +150,25 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test in its scope, and judge the replay where it ends."""
+    """Run a test in its scope, and verify the replay when the test's function ends."""
     test = item.stash.get(_test, None)
     if test is None:
         return (yield)
-    with _wrapped(*_place_of_function(item), lambda: _Body(test)):
+    holder: Any = item
+    name = "obj"
+    case = getattr(item, "instance", None)
+    # pytest leaves the coroutine functions of a test case to unittest, which takes them from there.
+    if isinstance(case, unittest.TestCase) and inspect.iscoroutinefunction(holder.obj):
+        holder, name = case, item.name
+    with _wrapped(holder, name, lambda: _Body(test)):
         return (yield)
 
 
-def _place_of_function(item: Any) -> tuple[Any, str]:
-    """The object, and the name on it, that the test's function is taken from."""
-    case = getattr(item, "instance", None)
-    # pytest leaves it to unittest to look for the coroutine functions of a test case.
-    if isinstance(case, unittest.TestCase) and inspect.iscoroutinefunction(item.obj):
-        return case, item.name
-    return item, "obj"
-
-
 class _Body:
-    """Around a test's function, as ``with`` or ``async with``.
+    """The block around a test's function, as ``with`` or ``async with``.
 
-    Where it ends the cassette ends, recorded or played: what is written is what will be played.
+    The cassette ends with the block, recorded or played, so that a replay of the test sees the same
+    calls as its recording.
     """
 
     def __init__(self, test: _Test) -> None:
@@ -181,9 +181,18 @@ class _Body:
         self._active.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        from ..errors import ReplayError
+
         self._active.__exit__()
-        if kind is None:
-            _settle(self._test)
+        if kind is not None:
+            return
+        try:
+            self._test.scope.verify()
+            self._test.has_passed = True
+            self._test.end()
+        except ReplayError as error:
+            # A traceback would show nothing but this plugin.
+            raise _failure(f"{type(error).__name__}: {error}") from None
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -192,21 +201,9 @@ class _Body:
         self.__exit__(kind)
 
 
-def _settle(test: _Test) -> None:
-    from ..errors import ReplayError
-
-    try:
-        test.scope.verify()
-        test.has_passed = True
-        test.end()
-    except ReplayError as error:
-        # Its traceback would show nothing but this plugin.
-        raise _failure(f"{type(error).__name__}: {error}") from None
-
-
 @contextmanager
 def _wrapped(holder: Any, name: str, block: Any) -> Iterator[None]:
-    """Run the function that ``holder`` holds inside ``block``, of whatever kind it is."""
+    """Run the function ``holder.name``, of any kind, inside ``block``."""
     from ..session.wrapping import ScopeFactory, wrap
 
     function = getattr(holder, name)
@@ -220,17 +217,9 @@ def _wrapped(holder: Any, name: str, block: Any) -> Iterator[None]:
         setattr(holder, name, function)
 
 
-def _refuses(item: pytest.Item) -> bool:
-    return (
-        (item.config.getoption("--noukai-record") or "none") == "none"
-        and item.config.getini("noukai_network") == "refuse"
-        and item.get_closest_marker(NETWORK_MARKER) is None
-    )
-
-
 @contextmanager
-def _surroundings(options: dict[str, Any]) -> Iterator[None]:
-    """An open gate; and live calls, where the test is there to record them."""
+def _environment(options: dict[str, Any]) -> Iterator[None]:
+    """Enable replay, and allow live calls if the test may record them."""
     from ..session.options import GATE
     from ..transport.live_calls import live_calls_allowed
 
@@ -243,7 +232,7 @@ def _surroundings(options: dict[str, Any]) -> Iterator[None]:
             yield
 
 
-def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
+def _open_scope(item: pytest.Item, options: dict[str, Any]) -> Scope:
     from ..errors import CassetteError
     from ..session.opening import cassette_scope
     from ..session.options import check_options
@@ -261,5 +250,5 @@ def _opened(item: pytest.Item, options: dict[str, Any]) -> Scope:
         raise _failure(str(error)) from None
 
 
-def _failure(said: str) -> BaseException:
-    return pytest.fail.Exception(said, pytrace=False)
+def _failure(message: str) -> BaseException:
+    return pytest.fail.Exception(message, pytrace=False)

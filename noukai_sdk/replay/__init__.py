@@ -1,5 +1,5 @@
-"""The cassette engine: what was recorded, which recording answers a call, and how it is served.
+"""The cassette engine: recordings, matching them to calls, and serving them.
 
-It does not know where a cassette came from (``sources`` does) and does no I/O: serving is a program
-like any other, which the client's own driver runs.
+It does not know where a cassette came from (``sources`` does) and does no I/O: serving a call is a
+program like any other, and the client's own driver runs it.
 """

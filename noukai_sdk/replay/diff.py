@@ -1,4 +1,4 @@
-"""Which calls of two cassettes differ, and how."""
+"""Compare two cassettes call by call."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Difference:
     """One difference between the Nth call of a flow in two cassettes.
 
     Attributes:
-        slug, kind, position: Which call; positions count from 0.
+        slug, kind, position: The call; positions count from 0.
         what: The part that differs: ``input.<field>``, ``result``, ``error``, ``events``,
-            ``tools``, or ``call`` where only one side has it.
-        a, b: The two values, None where a side has none.
+            ``tools``, or ``call`` if only one side has the call.
+        a, b: The two values, None if a side has none.
     """
 
     slug: str | None
@@ -31,7 +31,7 @@ class Difference:
     b: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """The difference as plain JSON values."""
+        """Return the difference as plain JSON values."""
         return asdict(self)
 
 
@@ -39,16 +39,24 @@ def differences(a: Sequence[Recording], b: Sequence[Recording]) -> list[Differen
     """Compare two cassettes call by call: the Nth call of a flow and kind with the Nth.
 
     Returns:
-        The differences in the order of the calls of ``a``, then what only ``b`` has. Ids, times and
-        durations, which differ between any two runs, do not count.
+        The differences in the order of the calls of ``a``, then the calls that only ``b`` has. Ids,
+        times and durations differ between any two runs, so they do not count.
     """
     left, right = _lanes(a), _lanes(b)
-    return [
-        difference
-        for key in {**left, **right}
-        for position, pair in enumerate(zip_longest(left.get(key, ()), right.get(key, ())))
-        for difference in _compare(key, position, *pair)
-    ]
+    changes = []
+    for slug, kind in {**left, **right}:
+        pairs = zip_longest(left.get((slug, kind), ()), right.get((slug, kind), ()))
+        for position, (one, other) in enumerate(pairs):
+            if one is None or other is None:
+                names = (one and str(one), other and str(other))
+                changes.append(Difference(slug, kind, position, "call", *names))
+                continue
+            changes += [
+                Difference(slug, kind, position, part, value, other_value)
+                for part, value, other_value in _parts(one, other)
+                if value != other_value
+            ]
+    return changes
 
 
 def _lanes(recordings: Sequence[Recording]) -> dict[Key, list[Recording]]:
@@ -58,18 +66,6 @@ def _lanes(recordings: Sequence[Recording]) -> dict[Key, list[Recording]]:
     return lanes
 
 
-def _compare(
-    key: Key, position: int, a: Recording | None, b: Recording | None
-) -> Iterator[Difference]:
-    slug, kind = key
-    if a is None or b is None:
-        yield Difference(slug, kind, position, "call", a and str(a), b and str(b))
-        return
-    for what, one, other in _parts(a, b):
-        if one != other:
-            yield Difference(slug, kind, position, what, one, other)
-
-
 def _parts(a: Recording, b: Recording) -> Iterator[tuple[str, Any, Any]]:
     if a.request is not None and b.request is not None:
         for name in differing_fields(a.request, b.request):
@@ -77,7 +73,7 @@ def _parts(a: Recording, b: Recording) -> Iterator[tuple[str, Any, Any]]:
     yield "version", a.version, b.version
     yield "result", a.output, b.output
     yield "error", _error(a), _error(b)
-    if a.kind == "step":  # of the other kinds not every source keeps the events
+    if a.kind == "step":  # not every source keeps the events of the other kinds
         yield "events", _events(a), _events(b)
     yield "tools", _tools(a), _tools(b)
 

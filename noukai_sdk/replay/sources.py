@@ -1,8 +1,7 @@
-"""From a service session to a cassette."""
+"""Turn a service session into a cassette."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ from ..protocol.call import CallKind
 from .cassette import Cassette
 from .recording import Recording
 
-# The service keeps the prompt here; user code never sees it (docs/wire.md, "Sessions").
+# The service keeps the rendered prompt here; user code never sees it (docs/wire.md, "Sessions").
 RENDERED_PROMPT = "__rendered_prompt__"
 
 _KINDS: tuple[CallKind, ...] = get_args(CallKind)
@@ -23,10 +22,10 @@ _time: TypeAdapter[datetime] = TypeAdapter(datetime, config={"defer_build": True
 
 
 def cassette_from_session(session: Session) -> Cassette:
-    """The cassette of a recorded session.
+    """Return the cassette of a recorded session.
 
     Raises:
-        ReplayNoSnapshotsError: No call of the session was captured with its contents.
+        ReplayNoSnapshotsError: The session has calls, but none was captured with snapshots.
     """
     recordings = recordings_of(session)
     if recordings and all(recording.unavailable for recording in recordings):
@@ -38,15 +37,18 @@ def cassette_from_session(session: Session) -> Cassette:
 
 
 def recordings_of(session: Session) -> list[Recording]:
-    """The recordings of a session, those that cannot be replayed among them."""
+    """Return the recordings of a session, also those that cannot be replayed."""
     return [_recording(execution) for execution in session.executions]
 
 
 def _recording(execution: SessionExecution) -> Recording:
     call = execution.call
-    is_job = execution.trigger_type == "job"  # a session says nothing of how its jobs were asked
+    is_job = execution.trigger_type == "job"  # a session does not hold the polls of its jobs
     kind = next((kind for kind in _KINDS if kind == execution.trigger_type), None)
     request = call.request if call is not None else _message_of(execution)
+    mode, unavailable = execution.trace_capture_mode, None
+    if mode in _WITHOUT_SNAPSHOTS or not execution.snapshots_available:
+        unavailable = f"it was captured without snapshots (capture mode {mode or 'unknown'})"
     return Recording(
         slug=execution.slug or (call.slug if call else None),
         kind=kind,
@@ -64,19 +66,12 @@ def _recording(execution: SessionExecution) -> Recording:
         rounds=tuple(execution.tool_rounds or ()),
         events=tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution))),
         truncated=any(step.truncated for step in execution.steps),
-        unavailable=_unavailable(execution),
+        unavailable=unavailable,
     )
 
 
-def _unavailable(execution: SessionExecution) -> str | None:
-    mode = execution.trace_capture_mode
-    if mode in _WITHOUT_SNAPSHOTS or not execution.snapshots_available:
-        return f"it was captured without snapshots (capture mode {mode or 'unknown'})"
-    return None
-
-
 def _message_of(execution: SessionExecution) -> dict[str, Any] | None:
-    """The call's message, where the first step's input shows it: the hosted service sends no more."""
+    """Return the call's message from the first step's input: the hosted service sends no more."""
     first = execution.steps[0].input_snapshot if execution.steps else None
     message = first.get("message") if isinstance(first, dict) else None
     return {"message": message} if isinstance(message, str) else None
@@ -103,10 +98,13 @@ def _result(execution: SessionExecution) -> dict[str, Any] | None:
 def _error(execution: SessionExecution) -> RecordedError | None:
     if execution.error is not None:
         return execution.error
-    # Our backend says what failed; a failure without an answer of its own was a result.
+    # Our backend sends the error of a failed call; without one, the failure was a result.
     if execution.status != "failed" or "result" in execution.model_fields_set:
         return None
-    return _error_of(_failure(execution))
+    # The step that ended the run has the error.
+    failed = [step for step in _last_attempts(execution) if _has_failed(step)]
+    named = [step for step in failed if step.step_id == execution.error_at_step]
+    return _error_of(next((step.error_snapshot for step in named or failed), None))
 
 
 def _error_of(snapshot: Any) -> RecordedError:
@@ -116,15 +114,8 @@ def _error_of(snapshot: Any) -> RecordedError:
     return RecordedError(message=str(snapshot or "the recorded run failed"))
 
 
-def _failure(execution: SessionExecution) -> Any:
-    """What the step that ended the run left as its error, None where no step did."""
-    failed = [step for step in _last_attempts(execution) if _has_failed(step)]
-    named = [step for step in failed if step.step_id == execution.error_at_step]
-    return next((step.error_snapshot for step in named or failed), None)
-
-
 def _last_attempts(execution: SessionExecution) -> list[StepSnapshot]:
-    """The steps that ran, or still do; of a step that was tried again, the last try."""
+    """Return the steps that ran or still run; of a step that was retried, the last attempt."""
     last: dict[tuple[str, int | None], StepSnapshot] = {}
     for step in execution.steps:
         before = last.get((step.step_id, step.loop_index))
@@ -145,10 +136,10 @@ def _output(step: StepSnapshot) -> Any:
 
 
 def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
-    """The stream that the steps tell of: run_started, each step, the end."""
+    """Rebuild the events of a stream from its steps: run_started, each step, the end."""
     steps = _last_attempts(execution)
     if execution.status == "failed" and not steps:
-        return []  # refused before it began: there was no stream
+        return []  # refused before the stream began
     # A step that ran in a loop has one index, however often it ran.
     index = {step_id: at for at, step_id in enumerate(dict.fromkeys(s.step_id for s in steps))}
     events: list[dict[str, Any]] = [
@@ -160,30 +151,19 @@ def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
         }
     ]
     for step in steps:
-        events += _events_of(step, index[step.step_id])
+        place = {"stepId": step.step_id, "stepIndex": index[step.step_id]}
+        events.append({"eventType": "step_started", **place})
+        if _has_failed(step):
+            error = _error_of(step.error_snapshot)
+            details = {"code": error.code, "message": error.message}
+            events.append({"eventType": "step_error", "stepId": step.step_id, "error": details})
+        elif step.status == "completed":
+            output = {"output": _output(step), "durationMs": step.duration_ms}
+            events.append({"eventType": "step_completed", **place, **output})
     result = _result(execution)
     if execution.status == "completed" and result is not None:
         events.append({"eventType": "flow_completed", "result": result["result"]})
     return events
-
-
-def _events_of(step: StepSnapshot, index: int) -> Iterator[dict[str, Any]]:
-    yield {"eventType": "step_started", "stepId": step.step_id, "stepIndex": index}
-    if _has_failed(step):
-        yield {"eventType": "step_error", "stepId": step.step_id, "error": _step_failure(step)}
-    elif step.status == "completed":
-        yield {
-            "eventType": "step_completed",
-            "stepId": step.step_id,
-            "output": _output(step),
-            "durationMs": step.duration_ms,
-            "stepIndex": index,
-        }
-
-
-def _step_failure(step: StepSnapshot) -> dict[str, str | None]:
-    error = _error_of(step.error_snapshot)
-    return {"code": error.code, "message": error.message}
 
 
 def _seconds(time: str | None) -> float | None:

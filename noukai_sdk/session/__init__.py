@@ -1,1 +1,1 @@
-"""The scope that a request's calls share, and ``@trace``."""
+"""The scope that the calls of a request share, and ``@trace``."""

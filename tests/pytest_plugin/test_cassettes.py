@@ -327,17 +327,17 @@ def test_one(ask):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("colour=1, replay_session_id='s'", "noukai_cassette takes no colour, replay_session_id"),
+        ("colour=1, replay_session_id='s'", "got unknown options colour, replay_session_id"),
         ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
         ("redact_paths=['a[']", "bad JSON path"),
         ("redact_paths=5", "redact_paths must be a list of JSON paths, not 5"),
         ("redact_paths='a.b'", "redact_paths must be a list of JSON paths, not 'a.b'"),
         ("redact='a.b'", "redact must be a function, not 'a.b'"),
-        ("''", "noukai_cassette takes one name, a text that is not empty; it was given ''"),
-        ("name=1", "noukai_cassette takes one name, a text that is not empty; it was given 1"),
+        ("''", "noukai_cassette takes one name, a non-empty string, not ''"),
+        ("name=1", "noukai_cassette takes one name, a non-empty string, not 1"),
         (
             "'a', 'b'",
-            "noukai_cassette takes one name, a text that is not empty; it was given 'a', 'b'",
+            "noukai_cassette takes one name, a non-empty string, not 'a', 'b'",
         ),
     ],
 )
