@@ -1,4 +1,4 @@
-"""The sample test suite: it passes with no service, and can be recorded again."""
+"""Test that the sample test suite passes without a service, and can be recorded again."""
 
 from __future__ import annotations
 
@@ -8,48 +8,46 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.redirect import dev_environment
 from tests.support.servers import ROOT, serve_backend
 
-# tests/redirect imports the SDK before pytest can look at it.
+# tests/support/redirect imports the SDK before pytest can rewrite its asserts.
 REDIRECTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 SAMPLE = ROOT / "example_apps" / "cassette_tests"
 
 
-def run(folder: Path, *args: str, **env: str) -> str:
-    """Run the tests of a folder as its user does; gives what pytest said."""
+def run_pytest(folder: Path, *args: str, **env: str) -> str:
+    """Run the tests of a folder as its user does, and return the output."""
     command = [sys.executable, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider", *args]
-    # What our own suite is measured with is not for that of a user.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = subprocess.run(
+    # The settings of our own test run do not apply to a user's.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    result = subprocess.run(
         command,
         cwd=ROOT,
-        env={**own, "PYTHONPATH": str(ROOT), **env},
+        env={**environ, "PYTHONPATH": str(ROOT), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
-def test_the_sample_passes_with_no_service() -> None:
-    said = run(SAMPLE)
-    assert "12 passed" in said
-    assert "cassettes of no test" not in said
+def cassette_names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl"))
 
 
-def test_the_sample_can_be_recorded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_passes_without_service() -> None:
+    output = run_pytest(SAMPLE)
+    assert "12 passed" in output
+    assert "cassettes of no test" not in output
+
+
+def test_sample_recorded_again_passes(tmp_path: Path) -> None:
     copy = tmp_path / "cassette_tests"
     shutil.copytree(SAMPLE, copy, ignore=shutil.ignore_patterns("cassettes", "__pycache__"))
     with serve_backend(tmp_path) as server:
-        run(copy, "--noukai-record=once", *REDIRECTED, **dev_environment(server.api))
-    assert names(copy) == names(SAMPLE)
-    run(copy)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl"))
+        run_pytest(copy, "--noukai-record=once", *REDIRECTED, **dev_environment(server.api))
+    assert cassette_names(copy) == cassette_names(SAMPLE)
+    run_pytest(copy)

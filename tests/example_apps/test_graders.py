@@ -1,4 +1,4 @@
-"""Both example apps on real servers: what they answer, and that every route can be replayed."""
+"""Test both example apps on real servers: their responses, and that every route can be replayed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def app(backend: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The root URL of an app that may replay."""
+    """The root URL of an app with replay enabled."""
     env = dev_environment(backend.api) | {"NOUKAI_REPLAY_ENABLED": "true"}
     with serve_command(COMMANDS[request.param], env=env) as server:
         yield server.url
@@ -44,7 +44,7 @@ def observer(backend: Server) -> Iterator[Observer]:
 
 
 @pytest.mark.parametrize(("kind", "path", "body"), ROUTES, ids=[kind for kind, _, _ in ROUTES])
-def test_every_route_replays_its_answer_with_no_model_call(
+def test_route_replayed_has_same_response_without_model_call(
     app: str, observer: Observer, kind: str, path: str, body: dict[str, Any]
 ) -> None:
     exchange = observer.capture_and_replay(app + path, body)
@@ -59,15 +59,15 @@ def post(url: str, body: Any, **headers: str) -> httpx.Response:
     return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
 
 
-def test_the_stream_is_server_sent_events_that_end_in_the_grade(app: str) -> None:
-    answer = post(f"{app}/grade/stream", {"text": "Teh cat."})
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [part.partition("\ndata: ") for part in answer.text.strip().split("\n\n")]
+def test_stream_sends_steps_and_then_the_grade(app: str) -> None:
+    response = post(f"{app}/grade/stream", {"text": "Teh cat."})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = [part.partition("\ndata: ") for part in response.text.strip().split("\n\n")]
     assert [name for name, _, _ in events] == ["event: step", "event: step", "event: grade"]
     assert json.loads(events[-1][2])["grade"] == json.loads(events[-2][2])["output"]
 
 
-def test_the_fan_out_answers_in_the_order_of_the_texts(app: str) -> None:
+def test_fan_out_returns_grades_in_order_of_texts(app: str) -> None:
     texts = ["One cat.", "Two cats.", "Three cats.", "Four cats."]
     grades = post(f"{app}/grade/many", {"texts": texts}).json()["grades"]
     alone = [post(f"{app}/grade", {"text": text}).json()["grade"] for text in texts]
@@ -75,22 +75,22 @@ def test_the_fan_out_answers_in_the_order_of_the_texts(app: str) -> None:
     assert len(set(alone)) == len(texts)
 
 
-def test_the_tools_run_in_the_app(app: str) -> None:
-    answer = post(f"{app}/weather", {"question": "How is the weather in Oslo?"}).json()["answer"]
-    assert "Oslo" in answer
-    assert "15" in answer
+def test_tools_run_in_the_app(app: str) -> None:
+    response = post(f"{app}/weather", {"question": "How is the weather in Oslo?"}).json()["answer"]
+    assert "Oslo" in response
+    assert "15" in response
 
 
 @pytest.mark.parametrize("path", [path for _, path, _ in ROUTES])
 @pytest.mark.parametrize("body", [{}, {"text": 3, "texts": "one", "question": None}])
-def test_a_wrong_body_is_refused_with_its_reason(app: str, path: str, body: Any) -> None:
-    answer = post(app + path, body)
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"]
+def test_request_with_wrong_body_is_rejected_with_reason(app: str, path: str, body: Any) -> None:
+    response = post(app + path, body)
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"]
 
 
-async def troubled(scope: Any, receive: Any, send: Any) -> None:
-    """A service that answers with the status that the message names."""
+async def failing_service(scope: Any, receive: Any, send: Any) -> None:
+    """Respond as a service with the status that the message names."""
     body = json.loads((await receive())["body"])
     headers = [(b"retry-after", b"900"), (b"x-request-id", b"req-1")]
     status = int(body["message"])
@@ -100,35 +100,35 @@ async def troubled(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(scope="module", params=["uvicorn", "flask"])
-def troubled_app(request: pytest.FixtureRequest) -> Iterator[str]:
+def app_of_failing_service(request: pytest.FixtureRequest) -> Iterator[str]:
     command = COMMANDS[request.param]
     with (
-        serve_app(troubled, lifespan="off") as service,
+        serve_app(failing_service, lifespan="off") as service,
         serve_command(command, env=dev_environment(service)) as server,
     ):
         yield server.url
 
 
-@pytest.mark.parametrize(("status", "answered"), [(401, 502), (402, 502), (429, 429), (501, 502)])
-def test_an_error_of_the_service_becomes_an_answer_of_the_app(
-    troubled_app: str, status: int, answered: int
+@pytest.mark.parametrize(("status", "app_status"), [(401, 502), (402, 502), (429, 429), (501, 502)])
+def test_error_of_service_becomes_error_response_of_app(
+    app_of_failing_service: str, status: int, app_status: int
 ) -> None:
-    answer = post(f"{troubled_app}/grade", {"text": str(status)})
-    assert answer.status_code == answered
-    assert answer.json() == {"error": "TROUBLE", "request_id": "req-1"}
-    assert answer.headers["x-noukai-session"]
+    response = post(f"{app_of_failing_service}/grade", {"text": str(status)})
+    assert response.status_code == app_status
+    assert response.json() == {"error": "TROUBLE", "request_id": "req-1"}
+    assert response.headers["x-noukai-session"]
 
 
-def test_an_error_in_a_stream_is_its_last_event(troubled_app: str) -> None:
-    answer = post(f"{troubled_app}/grade/stream", {"text": "501"})
+def test_error_in_stream_is_its_last_event(app_of_failing_service: str) -> None:
+    response = post(f"{app_of_failing_service}/grade/stream", {"text": "501"})
     problem = {"error": "TROUBLE", "request_id": "req-1"}
-    assert answer.text == f"event: error\ndata: {json.dumps(problem)}\n\n"
+    assert response.text == f"event: error\ndata: {json.dumps(problem)}\n\n"
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "flask"])
-def test_a_service_that_is_away_is_a_bad_gateway(name: str) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}/api/v1"
-    with serve_command(COMMANDS[name], env=dev_environment(nobody)) as server:
-        answer = post(f"{server.url}/grade", {"text": "Teh cat."})
-    assert answer.status_code == 502
-    assert answer.json() == {"error": "APIConnectionError", "request_id": None}
+def test_unreachable_service_is_a_bad_gateway(name: str) -> None:
+    unused_url = f"http://127.0.0.1:{free_port()}/api/v1"
+    with serve_command(COMMANDS[name], env=dev_environment(unused_url)) as server:
+        response = post(f"{server.url}/grade", {"text": "Teh cat."})
+    assert response.status_code == 502
+    assert response.json() == {"error": "APIConnectionError", "request_id": None}
