@@ -1,14 +1,17 @@
-"""The table of benchmarks and its exit code."""
+"""The table of benchmarks, its exit code, and the walks through the package."""
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks import __main__ as table
+from benchmarks import bench_walks
 from benchmarks.measure import Row, best_of_each
+from tests.support.servers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,26 @@ def test_best_of_each_runs_each_function_in_turn() -> None:
     best = best_of_each({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * 3
     assert all(0 <= value < 60 for value in best.values())
+
+
+def test_walks_hold_their_limits_and_are_as_contributing_describes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
+    walks = bench_walks.walks()
+    counts = {name: bench_walks.changes(entries) for name, entries in walks.items()}
+    assert {name: n for name, n in counts.items() if n > bench_walks.LIMITS[name]} == {}
+
+    sections = (ROOT / "CONTRIBUTING.md").read_text().split("\n### ")
+    described = {
+        section.partition("\n")[0].lower(): re.findall(r"`([\w/]+\.py)` `(\w+)`", section)
+        for section in sections
+    }
+    for name, title in [
+        ("execute", "execute live"),
+        ("execute in a replay", "execute in a replay"),
+        ("captured FastAPI request", "a captured fastapi request"),
+    ]:
+        assert len(described[title]) > 9
+        entries = iter(walks[name])
+        assert [step for step in described[title] if step not in entries] == [], name

@@ -42,12 +42,11 @@ REPEATED = {
     "flows": "the CLI's commands; the backend's routes",
     "jobs": "in the protocol; in a replay",
     "options": "of a call; of a scope",
-    "redaction": "of cassette files; of the backend's traces",
     "requests": "their models; the HTTP requests that the protocol builds",
+    "responses": "of the adapters; of the backend's routes",
     "run": "of the client; of the backend",
     "runs": "the backend's engine; its routes",
     "sessions": "their models; the backend's routes",
-    "sse": "the client's decoder; the backend's encoder",
     "stats": "of an executor's runs; of a model client's calls",
 }
 

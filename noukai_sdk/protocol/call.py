@@ -30,7 +30,7 @@ class Service(NamedTuple):
         headers: Sent with every request. They hold the API key, so they are never printed.
         timeout: Seconds, for calls that have no timeout of their own.
         max_retries: How often a request is sent again at most.
-        log: Takes the dict of the README's ``log_handler``.
+        log: Takes the dict of ``log_handler`` (docs/client.md, "Logging").
         log_payloads: Put the bodies into that dict.
         session_id: The client's own session, for calls that have none and run in no scope.
         custom_http: The user passed ``http_client``, for instance one with a mock transport.
