@@ -16,7 +16,7 @@ GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "paramete
 
 
 def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
-    """``edges="a>b a>c"``, and ``a!b`` for a condition that must be false."""
+    """Build a workflow: ``edges="a>b a>c"``, and ``a!b`` for a condition that must be false."""
     workflow = Workflow("test", **settings)
     for node in nodes:
         workflow.add_node(node)
@@ -27,18 +27,18 @@ def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
 
 
 def last_text(request: ChatRequest) -> str:
-    """The text of the last turn."""
+    """Return the text of the last turn."""
     content = request.messages[-1]["content"]
     return content if isinstance(content, str) else content[0]["text"]
 
 
 def tool_call(name: str = "get_weather", call_id: str = "call_1", arguments: str = "{}") -> Any:
-    """A tool call as models make it."""
+    """Build a tool call as models do."""
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class FakeModel:
-    """Answers with what ``reply`` makes of the request: a text, chunks, a delta or an error."""
+    """A model that responds with what ``reply`` returns: a text, chunks, a ChatDelta or an error."""
 
     def __init__(
         self, reply: Callable[[ChatRequest], Any] | None = None, *, name: str = "fake"
@@ -90,7 +90,7 @@ class FakeModel:
 
 
 class FakeModels:
-    """Gives the same model for every spec, and remembers the specs."""
+    """A pool that returns one model for every spec, and remembers the specs."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model

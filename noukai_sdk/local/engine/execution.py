@@ -96,7 +96,7 @@ class Execution:
             run_state=self.state,
             skipped=[node.name for node in nodes if node.id in scheduler.skipped],
             errors=[] if error is None else [error],
-            pause=pause if error is None else None,
+            pause=pause,
             tokens=scheduler.used.tokens,
             cost_usd=scheduler.total_cost_usd,
         )

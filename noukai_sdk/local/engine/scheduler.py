@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ...models.events import StepFailed, StepFailure, StepStarted, StreamEvent, ToolCallsRequired
+from ...models.events import StepFailed, StepFailure, StepStarted, ToolCallsRequired
 from ..llm.config import LlmConfig
 from ..workflow.node import Condition, Node
 from ..workflow.plan import Plan
@@ -183,13 +183,14 @@ class Scheduler:
                 models=self._models,
                 default_model=self._settings.default_model,
                 usage=usage,
-                listener=None if self._listener is None else self._emit,
+                listener=self._listener,
                 tool_answers=self._tool_answers,
                 iterations_used=state.iterations_used if is_resumed else 0,
             )
             try:
                 if self._listener is not None:
-                    await self._emit(StepStarted(step_id=node.id, name=node.name, step_index=index))
+                    event = StepStarted(step_id=node.id, name=node.name, step_index=index)
+                    await self._listener(event)
                 output = await self._output(context)
             except Paused as pause:
                 self.pause = pause.event
@@ -244,11 +245,6 @@ class Scheduler:
                 step_index=self.plan.index[node.id],
                 skipped=True if started is None else None,
             )
-            await self._emit(event)
-
-    async def _emit(self, event: StreamEvent) -> None:
-        # Nodes may still emit while the run stops: drop that, because its end is the last event.
-        if self._listener is not None and not self.is_over:
             await self._listener(event)
 
     async def _emit_end(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -278,19 +279,26 @@ async def test_loop_over_long_list_starts_few_tasks() -> None:
     assert most_tasks < before + 50
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
-async def test_loop_that_never_waits_can_be_cancelled(concurrency: int) -> None:
+@pytest.mark.parametrize("kind", ["loop", "concurrent loop", "chain"])
+async def test_work_that_never_waits_can_be_cancelled(kind: str) -> None:
     done = 0
 
-    async def work(item: int) -> None:
+    async def work(value: Any) -> None:
         nonlocal done
         done += 1
         if done == 10:
             scope.cancel()
 
-    node = Node.function("each", work, for_each="{{message}}", concurrency=concurrency)
+    if kind == "chain":
+        names = [f"n{place}" for place in range(100)]
+        edges = " ".join(f"{one}>{other}" for one, other in pairwise(names))
+        workflow = workflow_of(*(Node.function(name, work) for name in names), edges=edges)
+    else:
+        concurrency = 1 if kind == "loop" else 3
+        node = Node.function("each", work, for_each="{{message}}", concurrency=concurrency)
+        workflow = workflow_of(node)
     with anyio.CancelScope() as scope:
-        await run(node, {"message": list(range(1000))})
+        await run(workflow, {"message": list(range(100))})
     assert scope.cancelled_caught
     assert done < 20
 
