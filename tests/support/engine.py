@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -51,28 +51,18 @@ class FakeModel:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         self.requests.append(request)
-        answer = self._reply(request)
-        if callable(answer):
-            answer = await answer()
+        reply = self._reply(request)
         try:
-            for piece in self._pieces(answer):
+            for piece in [reply] if isinstance(reply, str | ChatDelta | Exception) else reply:
                 await anyio.lowlevel.checkpoint()
-                yield piece
+                if isinstance(piece, Exception):
+                    raise piece
+                yield ChatDelta(piece) if isinstance(piece, str) else piece
+            if not isinstance(reply, ChatDelta):
+                tokens = Tokens(prompt=3, completion=2, total=5)
+                yield ChatDelta(usage=tokens, finish_reason="stop")
         finally:
             self.stopped += 1
-
-    def _pieces(self, answer: Any) -> Iterable[ChatDelta]:
-        if isinstance(answer, Exception):
-            raise answer
-        if isinstance(answer, ChatDelta):
-            yield answer
-            return
-        chunks = [answer] if isinstance(answer, str) else answer
-        for chunk in chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield ChatDelta(chunk)
-        yield ChatDelta(usage=Tokens(prompt=3, completion=2, total=5), finish_reason="stop")
 
     async def answer(self, request: ChatRequest) -> ChatDelta:
         pieces = [piece async for piece in self.stream(request)]
