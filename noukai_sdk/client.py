@@ -27,7 +27,7 @@ BASE_URLS = {
     "dev": "http://localhost:8080/api/v1",
 }
 
-_KEY = re.compile(r"nk_[\x21-\x7e]+\Z")
+_KEY = r"nk_[\x21-\x7e]+\Z"
 
 LogHandler = Callable[[dict[str, Any]], None]
 TransportT = TypeVar("TransportT", SyncTransport, AsyncTransport)
@@ -230,7 +230,7 @@ def _require_key(api_key: str | None) -> str:
     if not key:
         raise AuthenticationError("no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'")
     # The key goes into a header, so it is checked here, and it is never printed.
-    if not isinstance(key, str) or not _KEY.match(key):
+    if not isinstance(key, str) or not re.match(_KEY, key):
         raise AuthenticationError(
             "malformed API key: it must start with 'nk_' and contain no spaces or line ends"
         )

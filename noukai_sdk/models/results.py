@@ -1,8 +1,8 @@
-"""What a flow answers: a finished run, a run that waits for tools, and the state of a job."""
+"""The results of a flow: a finished run, a run that waits for tools, and the state of a job."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -21,9 +21,9 @@ class ExecuteResult(WireModel):
 
     Attributes:
         status: ``"completed"`` or ``"failed"``.
-        result: What the last step produced, of any JSON type.
+        result: The output of the last step, of any JSON type.
         flow_id, block_count, execution_id: The service's names for the flow and this run.
-        session_id: The session that the call was captured in or replayed from, None outside of one.
+        session_id: The session that the call was captured in or replayed from, if any.
     """
 
     status: Literal["completed", "failed"]
@@ -45,10 +45,10 @@ class ExecuteResult(WireModel):
 
 
 class PausedResult(WireModel):
-    """A run that waits for tool results; answer with ``resume`` (async) or ``resume_sync``.
+    """A run that waits for tool results; continue it with ``resume`` (async) or ``resume_sync``.
 
     Attributes:
-        tool_calls: What the model asks for, in OpenAI's form
+        tool_calls: The calls that the model asks for, in OpenAI's form
             ``{"id", "type": "function", "function": {"name", "arguments"}}``.
         tool_call_messages: The conversation of the paused step so far.
         paused_at_step, iterations_used, accumulated_outputs: Where the run stands.
@@ -65,7 +65,7 @@ class PausedResult(WireModel):
     block_count: int | None = None
     session_id: str | None = None
 
-    # Set by the client: how this run goes on, and the transport that does the I/O.
+    # Set by the program that paused: how the run continues, and the driver that runs it.
     _resume: Callable[[Sequence[ToolResult]], Program[Any]] | None = PrivateAttr(None)
     _transport: Any = PrivateAttr(None)
 
@@ -81,14 +81,14 @@ class PausedResult(WireModel):
 
     @property
     def requires_tool_calls(self) -> Literal[True]:
-        """True: answer ``tool_calls`` with ``resume`` or ``resume_sync``."""
+        """True: continue with ``resume`` or ``resume_sync``."""
         return True
 
     async def resume(self, *, tool_results: Sequence[ToolResult]) -> ExecuteResult | PausedResult:
-        """Send the tools' results and run on, on an async client.
+        """Send the results of the tools and continue the run, on an async client.
 
         Args:
-            tool_results: One result a tool call, as ``{"tool_call_id", "output"}`` or
+            tool_results: One result for each tool call, as ``{"tool_call_id", "output"}`` or
                 ``{"role": "tool", "tool_call_id", "content"}``.
 
         Returns:
@@ -106,7 +106,7 @@ class PausedResult(WireModel):
         return await self._transport.run(program)  # type: ignore[no-any-return]  # set by the client
 
     def resume_sync(self, *, tool_results: Sequence[ToolResult]) -> ExecuteResult | PausedResult:
-        """Send the tools' results and run on, on a sync client. As ``resume``, without ``await``.
+        """Send the results of the tools and continue the run, on a sync client. See ``resume``.
 
         Raises:
             TypeError: The call came from the async client: use ``await result.resume(...)``.
@@ -124,7 +124,7 @@ class PausedResult(WireModel):
 
 
 class JobSubmission(WireModel):
-    """The answer to ``POST .../jobs``."""
+    """The response to ``POST .../jobs``."""
 
     execution_id: str
     status: str = "pending"
@@ -133,7 +133,7 @@ class JobSubmission(WireModel):
 
 
 class JobStatus(WireModel):
-    """One look at a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``."""
+    """The state of a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``."""
 
     execution_id: str
     status: Literal["pending", "running", "completed", "failed"]
@@ -145,3 +145,32 @@ class JobStatus(WireModel):
     def is_done(self) -> bool:
         """True once the job has completed or failed."""
         return self.status in ("completed", "failed")
+
+
+def tool_turns(results: Any, write: Callable[[Any], str]) -> list[dict[str, Any]]:
+    """Convert tool results to ``{"role": "tool", "tool_call_id", "content"}``.
+
+    Args:
+        results: Each ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``.
+            ``toolCallId`` is accepted as well.
+        write: Returns the text of an output that is not a str.
+
+    Raises:
+        TypeError: The results are not a list of dicts.
+        ValueError: A result has no id of its call, or no output.
+    """
+    if not isinstance(results, Sequence) or isinstance(results, (str, bytes)):
+        raise TypeError(f"tool results must be a list of dicts, not {type(results).__name__}")
+    turns = []
+    for result in results:
+        if not isinstance(result, Mapping):
+            raise TypeError(f"a tool result must be a dict, not {type(result).__name__}")
+        call_id = result.get("tool_call_id", result.get("toolCallId"))
+        if not isinstance(call_id, str):
+            raise ValueError("a tool result needs the 'tool_call_id' of its tool call")
+        if "output" not in result and "content" not in result:
+            raise ValueError(f"the result of tool call {call_id!r} needs 'output' or 'content'")
+        content = result["output"] if "output" in result else result["content"]
+        text = content if isinstance(content, str) else write(content)
+        turns.append({"role": "tool", "tool_call_id": call_id, "content": text})
+    return turns

@@ -14,7 +14,8 @@ from ..errors import ReplayInvalidSessionError
 from .call import CallKind, FlowCall, FlowRef, Service
 from .program import Request
 
-_SESSION_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
+# A pattern, not compiled: that takes a third of a millisecond, and the first call waits for it.
+_SESSION_ID = r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z"
 _VERBS: dict[CallKind, str] = {"execute": "execute", "step": "step", "job": "jobs"}
 
 Version = int | Literal["draft", "production"]
@@ -64,7 +65,7 @@ def require_segment(name: str, value: str) -> str:
 
 def require_session_id(session_id: str) -> str:
     """Return ``session_id`` if it is valid in a header and in a path."""
-    if not isinstance(session_id, str) or not _SESSION_ID.match(session_id):
+    if not isinstance(session_id, str) or not re.match(_SESSION_ID, session_id):
         raise ReplayInvalidSessionError(
             "bad session id: letters, digits, '-', '_' and '.', 1 to 128 characters, not only dots"
         )

@@ -6,8 +6,7 @@ import warnings
 from typing import Any, Protocol
 
 from ..errors import ToolCallLimitError
-from ..models.results import ToolCall
-from ..models.tool_results import tool_turns
+from ..models.results import ToolCall, tool_turns
 from .call import FlowCall
 from .program import CallTools, Program
 from .requests import encode

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..errors import ReplayError
-from ..replay.callsite import call_site, warn_at
 
 if TYPE_CHECKING:
     from ..protocol.call import FlowCall
@@ -40,6 +39,8 @@ def check_lost(call: FlowCall) -> None:
     with _lock:
         strict = any(scope.strict for scope in _replays)
     import asyncio
+
+    from ..replay.callsite import call_site, warn_at
 
     context = f"thread {threading.current_thread().name!r}"
     try:

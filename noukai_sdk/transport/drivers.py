@@ -70,7 +70,8 @@ class SyncTransport:
     def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""
         with _SyncDrive(self, program) as drive:
-            drive.next_event()
+            while (item := drive.next_item()) is not END:
+                drive.perform(item)
             return drive.result  # type: ignore[no-any-return]  # the program's T
 
     def stream(
@@ -78,9 +79,11 @@ class SyncTransport:
     ) -> Generator[Any, None, None]:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
         with _SyncDrive(self, program) as drive:
-            while (event := drive.next_event()) is not END:
-                if keep is None or keep(event):
-                    yield event
+            while (item := drive.next_item()) is not END:
+                if isinstance(item, Effect):
+                    drive.perform(item)
+                elif keep is None or keep(item):
+                    yield item
 
     @property
     def closed(self) -> bool:
@@ -94,14 +97,41 @@ class SyncTransport:
             self.client.close()
 
 
+class _Drive:
+    """One program, and the outcome or error of its last effect.
+
+    Attributes:
+        result: What the program returned, once :meth:`next_item` has returned END.
+    """
+
+    def __init__(self, program: Program[Any]) -> None:
+        self.result: Any = None
+        self._program = program
+        self._outcome: Any = None
+        self._error: Exception | None = None
+
+    def next_item(self) -> Any:
+        """Continue the program, and return its next effect or event, or END."""
+        outcome, self._outcome = self._outcome, None
+        error, self._error = self._error, None
+        try:
+            if error is None:
+                return self._program.send(outcome)
+            # A StopIteration among the errors is not a result: thrown into a generator, Python makes a
+            # RuntimeError of it.
+            return self._program.throw(error)
+        except StopIteration as end:
+            self.result = end.value
+            return END
+
+
 @final
-class _SyncDrive:
-    """One program at work. Performs its effects, holds its open stream, and closes both at the end."""
+class _SyncDrive(_Drive):
+    """Performs the effects of one program, holds its open stream, and closes both at the end."""
 
     def __init__(self, transport: SyncTransport, program: Program[Any]) -> None:
-        self.result: Any = None
+        super().__init__(program)
         self._transport = transport
-        self._program = program
         self._path = ""
         self._response: Any = None
         self._chunks: Iterator[bytes] = iter(())
@@ -115,26 +145,13 @@ class _SyncDrive:
         self._program.close()
         self._close()
 
-    def next_event(self) -> Any:
-        """Run the program to its next event. At its end set ``result`` and return END."""
-        outcome: Any = None
-        error: Exception | None = None
-        while True:
-            try:
-                # A StopIteration among the errors is not a result: thrown into a generator, Python
-                # makes a RuntimeError of it.
-                item = self._program.send(outcome) if error is None else self._program.throw(error)
-            except StopIteration as end:
-                self.result = end.value
-                return END
-            if not isinstance(item, Effect):
-                return item
-            outcome = error = None
-            try:
-                outcome = self._perform(item)
-            except Exception as problem:  # noqa: BLE001 - the program decides what an error means
-                closed = self._transport.closed
-                error = to_sdk_error(item, problem, self._path, closed=closed)
+    def perform(self, effect: Effect) -> None:
+        """Perform an effect, for the program to continue with its outcome."""
+        try:
+            self._outcome = self._perform(effect)
+        except Exception as error:  # noqa: BLE001 - the program decides what an error means
+            closed = self._transport.closed
+            self._error = to_sdk_error(effect, error, self._path, closed=closed)
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
@@ -194,7 +211,8 @@ class AsyncTransport:
     async def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""
         async with _AsyncDrive(self, program) as drive:
-            await drive.next_event()
+            while (item := drive.next_item()) is not END:
+                await drive.perform(item)
             return drive.result  # type: ignore[no-any-return]  # the program's T
 
     async def stream(
@@ -202,9 +220,11 @@ class AsyncTransport:
     ) -> AsyncGenerator[Any, None]:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
         async with _AsyncDrive(self, program) as drive:
-            while (event := await drive.next_event()) is not END:
-                if keep is None or keep(event):
-                    yield event
+            while (item := drive.next_item()) is not END:
+                if isinstance(item, Effect):
+                    await drive.perform(item)
+                elif keep is None or keep(item):
+                    yield item
 
     @property
     def closed(self) -> bool:
@@ -217,13 +237,12 @@ class AsyncTransport:
 
 
 @final
-class _AsyncDrive:
+class _AsyncDrive(_Drive):
     """As :class:`_SyncDrive`. Holds also the client that its open stream comes from."""
 
     def __init__(self, transport: AsyncTransport, program: Program[Any]) -> None:
-        self.result: Any = None
+        super().__init__(program)
         self._transport = transport
-        self._program = program
         self._path = ""
         self._lease: Lease | None = None
         self._response: Any = None
@@ -236,27 +255,16 @@ class _AsyncDrive:
 
     async def __aexit__(self, *_: object) -> None:
         self._program.close()
-        await self._close()
+        if self._lease is not None:
+            await self._close()
 
-    async def next_event(self) -> Any:
-        """Run the program to its next event. At its end set ``result`` and return END."""
-        outcome: Any = None
-        error: Exception | None = None
-        while True:
-            try:
-                # As in the sync driver.
-                item = self._program.send(outcome) if error is None else self._program.throw(error)
-            except StopIteration as end:
-                self.result = end.value
-                return END
-            if not isinstance(item, Effect):
-                return item
-            outcome = error = None
-            try:
-                outcome = await self._perform(item)
-            except Exception as problem:  # noqa: BLE001 - the program decides what an error means
-                closed = self._transport.closed
-                error = to_sdk_error(item, problem, self._path, closed=closed)
+    async def perform(self, effect: Effect) -> None:
+        """Perform an effect, for the program to continue with its outcome."""
+        try:
+            self._outcome = await self._perform(effect)
+        except Exception as error:  # noqa: BLE001 - the program decides what an error means
+            closed = self._transport.closed
+            self._error = to_sdk_error(effect, error, self._path, closed=closed)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
@@ -279,7 +287,7 @@ class _AsyncDrive:
             case Sleep(seconds, jitter):
                 import anyio
 
-                return await anyio.sleep(jittered(seconds, jitter) if seconds else 0)
+                return await anyio.sleep(jittered(seconds, jitter))
             case Now():
                 return time.monotonic()
             case _:  # a Signal is for listeners

@@ -20,7 +20,7 @@ from ...models.events import (
     StreamEvent,
     ToolCallsRequired,
 )
-from ...models.tool_results import tool_turns
+from ...models.results import tool_turns
 from ..runtime.worker_threads import call_function
 from ..workflow.plan import Plan
 from ..workflow.tool_functions import as_content
