@@ -12,14 +12,13 @@ import httpx
 
 from tests.support.servers import wait_until
 
-from .conftest import Backend
-from .streams import WEATHER, answered
+from .backends import ASKS_WEATHER, Backend, resume_body
 
 MANY = 1000
 
 
 async def post(url: str, number: int) -> bytes:
-    """A POST by hand: a thousand HTTP clients would test themselves."""
+    """POST by hand: a thousand HTTP clients would measure themselves."""
     host, port = url.removeprefix("http://").split(":")
     body = b'{"message": "number %d"}' % number
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -28,20 +27,22 @@ async def post(url: str, number: int) -> bytes:
         b"Authorization: Bearer nk_dev\r\nX-Session-Id: many\r\nConnection: close\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     )
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
     await writer.wait_closed()
-    return answer
+    return response
 
 
-def test_a_thousand_executes_at_once(fresh: Backend) -> None:
+def test_execute_a_thousand_at_once_all_complete(fresh: Backend) -> None:
     async def all_at_once() -> list[bytes]:
         return await asyncio.gather(*(post(fresh.url, number) for number in range(MANY)))
 
-    answers = asyncio.run(all_at_once())
-    assert Counter(answer.split(b"\r\n")[0] for answer in answers) == {b"HTTP/1.1 200 OK": MANY}
-    for number, answer in enumerate(answers):
-        assert b'number %d\\"' % number in answer
+    responses = asyncio.run(all_at_once())
+    assert Counter(response.split(b"\r\n")[0] for response in responses) == {
+        b"HTTP/1.1 200 OK": MANY
+    }
+    for number, response in enumerate(responses):
+        assert b'number %d\\"' % number in response
     runs = fresh.session("many")
     assert len({run["executionId"] for run in runs}) == MANY
     assert {run["status"] for run in runs} == {"completed"}
@@ -53,35 +54,29 @@ def test_a_thousand_executes_at_once(fresh: Backend) -> None:
     assert fresh.stats() == {"modelCalls": MANY, "executions": MANY}
 
 
-def test_of_many_resumes_of_one_pause_one_goes_on(fresh: Backend) -> None:
-    pause = fresh.post("samples/weather/execute", {"message": "Paris?", "tools": WEATHER}).json()
-    body = {
-        "executionId": pause["executionId"],
-        "pausedAtStep": pause["pausedAtStep"],
-        "toolCallMessages": answered(pause),
-        "tools": WEATHER,
-    }
+def test_resume_many_at_once_continues_only_one(fresh: Backend) -> None:
+    body = resume_body(fresh.post("samples/weather/execute", ASKS_WEATHER).json())
     calls = fresh.stats()["modelCalls"]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: fresh.post("samples/weather/execute", body), range(8)))
-    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
-    codes = {a.json()["detail"]["code"] for a in answers if a.status_code == 409}
+        responses = list(pool.map(lambda _: fresh.post("samples/weather/execute", body), range(8)))
+    assert sorted(response.status_code for response in responses) == [200] + [409] * 7
+    codes = {a.json()["detail"]["code"] for a in responses if a.status_code == 409}
     assert codes == {"EXECUTION_ID_INVALID"}
     assert fresh.stats()["modelCalls"] == calls + 1
 
 
-def test_a_run_that_is_driven_cannot_be_driven_by_another(fresh: Backend) -> None:
+def test_resume_of_a_running_run_is_409(fresh: Backend) -> None:
     started = fresh.post("tests/gated/step", {"message": "hello"})
     run = started.text.split('"executionId":"')[1].split('"')[0]
     body = {"executionId": run, "stepIndex": 1}
-    answers: list[Any] = []
-    first = threading.Thread(target=lambda: answers.append(fresh.post("tests/gated/step", body)))
+    responses: list[Any] = []
+    first = threading.Thread(target=lambda: responses.append(fresh.post("tests/gated/step", body)))
     first.start()
     wait_until(fresh.fakes.reached.is_set)
     second = fresh.post("tests/gated/step", body)
     assert second.status_code == 409
     assert "another call" in second.json()["detail"]["message"]
-    # To others it is as if it were not there.
+    # Another organisation must not learn that the run exists.
     elsewhere = f"{fresh.url}/api/v1/seq/otherorg/things/hello/step"
     headers = {"Authorization": "Bearer nk_other"}
     third = httpx.post(elsewhere, json=body, headers=headers)
@@ -90,17 +85,14 @@ def test_a_run_that_is_driven_cannot_be_driven_by_another(fresh: Backend) -> Non
     assert "has no run" in third.json()["detail"]["message"]
     fresh.fakes.opened.set()
     first.join(20)
-    assert '"step_paused"' in answers[0].text
+    assert '"step_paused"' in responses[0].text
 
 
-def test_a_session_that_is_read_while_its_runs_are_driven(fresh: Backend) -> None:
-    job = fresh.client.post(
-        "/seq/acme/tests/gated/jobs", json={"message": "a"}, headers={"X-Session-Id": "busy"}
-    )
-    assert job.status_code == 202
+def test_session_of_a_running_run_has_its_events_so_far(fresh: Backend) -> None:
+    fresh.submit("tests/gated", session="busy")
     wait_until(fresh.fakes.reached.is_set)
     [execution] = fresh.session("busy")
     assert execution["status"] == "running"
     assert [s["status"] for s in execution["steps"]] == ["completed", "running"]
-    # The piece of output that is still growing comes with its step's end.
+    # The chunks of an output that is still growing are stored when the step ends.
     assert execution["events"][-1]["eventType"] == "step_input"

@@ -1,9 +1,10 @@
-"""A database that is locked, full, read-only or gone for a while: 503 meanwhile, and nothing is lost."""
+"""A database that is locked, full, read-only or gone: calls get 503 meanwhile, and nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,9 +19,7 @@ from noukai_sdk.backend.store.database import outages
 from noukai_sdk.cli.commands import noukai
 from tests.support.servers import wait_until
 
-from .conftest import Backend, serving
-from .streams import WEATHER, answered, lines, step
-from .test_bad_input import code_of
+from .backends import ASKS_WEATHER, Backend, answered, code_of, lines, resume_body, serving
 
 HELLO = "samples/hello-world"
 UNAVAILABLE = (503, "STORE_UNAVAILABLE")
@@ -30,7 +29,7 @@ CLOSE = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datna
 
 @pytest.fixture
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """A backend over SQLite that gives up soon, and tries again soon."""
+    """A backend over SQLite with a short busy timeout and a short retry interval."""
     monkeypatch.setattr("noukai_sdk.backend.store.database._BUSY_MS", 20)
     monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.02)
     with serving(tmp_path) as backend:
@@ -39,67 +38,62 @@ def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backe
 
 @contextmanager
 def locked(backend: Backend) -> Iterator[None]:
-    """Another process writes to the database, and takes its time."""
+    """Hold the write lock of the database, as another process does."""
     with closing(sqlite3.connect(str(backend.settings.database), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
 
-def stored(backend: Backend, session: str, status: str) -> dict[str, Any]:
-    """The one run of a session, once it stands there like that."""
+def stored_run(backend: Backend, session: str, status: str) -> dict[str, Any]:
+    """Return the one run of a session, when it has this status."""
 
     def look() -> dict[str, Any] | None:
         response = backend.get(f"/seq/sessions/{session}")
         runs = response.json()["executions"] if response.status_code == 200 else []
         return runs[0] if [run["status"] for run in runs] == [status] else None
 
-    return wait_until(look, what=f"{session} is {status}")  # type: ignore[return-value]  # it waits
+    return wait_until(look, what=f"{session} is {status}") or {}
 
 
-def test_a_run_whose_outcome_cannot_be_stored_is_stored_later(
+def test_outage_at_the_end_of_a_run_stores_it_later(
     impatient: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     with locked(impatient):
-        answer = impatient.post(f"{HELLO}/execute", MESSAGE, **{"X-Session-Id": "late"})
-        assert code_of(answer) == UNAVAILABLE
-        assert "database is locked" in answer.json()["detail"]["message"]
-        # What cannot be stored is not begun, and pays for no model.
+        response = impatient.post(f"{HELLO}/execute", MESSAGE, "late")
+        assert code_of(response) == UNAVAILABLE
+        assert "database is locked" in response.json()["detail"]["message"]
+        # A run that cannot be stored does not begin, and calls no model.
         for verb in ("execute", "step", "jobs"):
             assert code_of(impatient.post(f"{HELLO}/{verb}", MESSAGE)) == UNAVAILABLE
         assert impatient.stats() == {"modelCalls": 1, "executions": 1}
-    run = stored(impatient, "late", "completed")
-    assert run["executionId"] == answer.json()["detail"]["executionId"]
+    run = stored_run(impatient, "late", "completed")
+    assert run["executionId"] == response.json()["detail"]["executionId"]
     assert run["events"][-1]["eventType"] == "flow_completed"
     assert [s["status"] for s in run["steps"]] == ["completed"]
     wait_until(lambda: "the database can be written again" in caplog.text)
     assert impatient.post(f"{HELLO}/execute", MESSAGE).status_code == 200
 
 
-def test_a_pause_that_cannot_be_stored_goes_on_later(impatient: Backend) -> None:
-    body = {"message": "Paris?", "tools": WEATHER}
-    pause = impatient.post("samples/weather/execute", body, **{"X-Session-Id": "p"}).json()
-    resume = {
-        "executionId": pause["executionId"],
-        "pausedAtStep": pause["pausedAtStep"],
-        "toolCallMessages": answered(pause),
-    }
+def test_outage_at_a_resume_completes_the_run_later(impatient: Backend) -> None:
+    pause = impatient.post("samples/weather/execute", ASKS_WEATHER, "p").json()
+    resume = resume_body(pause)
     with locked(impatient):
         assert code_of(impatient.post("samples/weather/execute", resume)) == UNAVAILABLE
         assert code_of(impatient.post("samples/weather/execute", resume)) == UNAVAILABLE
-    run = stored(impatient, "p", "completed")
+    run = stored_run(impatient, "p", "completed")
     assert run["toolRounds"][0]["toolResults"] == answered(pause)[-1:]
 
 
-def test_a_job_that_cannot_be_stored_is_not_begun(impatient: Backend) -> None:
+def test_outage_at_a_job_submission_does_not_run_it(impatient: Backend) -> None:
     with locked(impatient):
-        job = impatient.post(f"{HELLO}/jobs", MESSAGE, **{"X-Session-Id": "job"})
-        assert code_of(job) == UNAVAILABLE
-    assert stored(impatient, "job", "failed")["errorAtStep"] is None
+        response = impatient.post(f"{HELLO}/jobs", MESSAGE, "job")
+        assert code_of(response) == UNAVAILABLE
+    assert stored_run(impatient, "job", "failed")["errorAtStep"] is None
     assert impatient.stats()["modelCalls"] == 0
 
 
-def test_a_live_trace_ends_with_a_run_that_cannot_be_stored(impatient: Backend) -> None:
-    job = impatient.post("tests/gated/jobs", MESSAGE).json()["executionId"]
+def test_outage_at_the_end_of_a_run_ends_its_live_trace(impatient: Backend) -> None:
+    job = impatient.submit("tests/gated")
     wait_until(impatient.fakes.reached.is_set)
     path = f"/seq/acme/tests/gated/runs/{job}/trace/stream"
     with impatient.client.stream("GET", path) as live:
@@ -112,7 +106,7 @@ def test_a_live_trace_ends_with_a_run_that_cannot_be_stored(impatient: Backend) 
     wait_until(lambda: impatient.get(poll).json()["status"] == "completed")
 
 
-def test_a_full_disk(impatient: Backend) -> None:
+def test_outage_full_disk_stores_the_run_later(impatient: Backend) -> None:
     engine: AsyncEngine = impatient.service.store._engine
     full = True
 
@@ -123,14 +117,14 @@ def test_a_full_disk(impatient: Backend) -> None:
         cursor.close()
 
     large = {"message": "x" * 300_000}
-    answer = impatient.post(f"{HELLO}/execute", large, **{"X-Session-Id": "full"})
-    assert code_of(answer) == UNAVAILABLE
-    assert "database or disk is full" in answer.json()["detail"]["message"]
+    response = impatient.post(f"{HELLO}/execute", large, "full")
+    assert code_of(response) == UNAVAILABLE
+    assert "database or disk is full" in response.json()["detail"]["message"]
     full = False
-    assert stored(impatient, "full", "completed")["call"]["request"] == large
+    assert stored_run(impatient, "full", "completed")["call"]["request"] == large
 
 
-def test_what_is_still_unwritten_at_the_end_is_told(
+def test_outage_until_the_backend_stops_logs_lost_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("noukai_sdk.backend.store.database._BUSY_MS", 20)
@@ -142,15 +136,15 @@ def test_what_is_still_unwritten_at_the_end_is_told(
     assert "1 runs could not be stored and are lost" in caplog.text
 
 
-def test_a_table_that_is_gone(impatient: Backend) -> None:
+def test_outage_missing_table_is_503_until_it_is_back(impatient: Backend) -> None:
     with closing(sqlite3.connect(str(impatient.settings.database))) as other:
         other.execute("ALTER TABLE events RENAME TO elsewhere")
     assert code_of(impatient.get("/seq/sessions/any")) == (404, "SESSION_NOT_FOUND")
-    answer = impatient.post(f"{HELLO}/execute", MESSAGE, **{"X-Session-Id": "back"})
-    assert code_of(answer) == UNAVAILABLE
+    response = impatient.post(f"{HELLO}/execute", MESSAGE, "back")
+    assert code_of(response) == UNAVAILABLE
     with closing(sqlite3.connect(str(impatient.settings.database))) as other:
         other.execute("ALTER TABLE elsewhere RENAME TO events")
-    run = stored(impatient, "back", "completed")["executionId"]
+    run = stored_run(impatient, "back", "completed")["executionId"]
     with closing(sqlite3.connect(str(impatient.settings.database))) as other:
         other.execute("ALTER TABLE executions RENAME TO elsewhere")
     for path in ("/seq/sessions/back", f"/seq/acme/{HELLO}/runs/{run}/trace"):
@@ -158,16 +152,23 @@ def test_a_table_that_is_gone(impatient: Backend) -> None:
     assert code_of(impatient.post(f"{HELLO}/step", {"executionId": run})) == UNAVAILABLE
 
 
-def test_a_database_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_dev_database_that_cannot_be_opened_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(tmp_path) as backend:
         url = f"sqlite:///file:{backend.settings.database}?mode=ro&uri=true"
-    ended = CliRunner().invoke(noukai, ["dev", "--port", "0", "--db", url])
-    assert ended.exit_code == 1
-    assert "attempt to write a readonly database" in ended.stderr
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    for database, message in [
+        (url, "attempt to write a readonly database"),
+        ("postgresql://localhost/d", "needs asyncpg: pip install 'noukai-sdk[postgres]'"),
+    ]:
+        ended = CliRunner().invoke(noukai, ["dev", "--port", "0", "--db", database])
+        assert ended.exit_code == 1
+        assert message in ended.stderr
 
 
 def close_all(url: URL) -> None:
-    """End every connection to the database, as a Postgres does that is started anew."""
+    """End every connection to the database, as a restart of Postgres does."""
 
     async def close() -> None:
         engine = create_async_engine(url.set(database="postgres"))
@@ -179,19 +180,18 @@ def close_all(url: URL) -> None:
     asyncio.run(close())
 
 
-def test_connections_that_postgres_closed_are_made_anew(
+def test_postgres_closed_connections_are_replaced(
     tmp_path: Path, new_database: Callable[[], URL]
 ) -> None:
     url = new_database()
     with serving(tmp_path, database=url.render_as_string(hide_password=False)) as backend:
-        headers = {"X-Session-Id": "cut"}
-        run = step(backend, "tests/three", MESSAGE, **headers)[0]["executionId"]
+        run = backend.step("tests/three", MESSAGE, "cut")[0]["executionId"]
         close_all(url)
         body = {"executionId": run, "stepIndex": 1, "runRemaining": True}
-        assert step(backend, "tests/three", body)[-1]["eventType"] == "flow_completed"
+        assert backend.step("tests/three", body)[-1]["eventType"] == "flow_completed"
         assert backend.session("cut")[0]["status"] == "completed"
 
 
-def test_a_mistake_of_ours_is_no_outage() -> None:
+def test_outages_other_error_is_raised_unchanged() -> None:
     with pytest.raises(ValueError, match="a bug"), outages():
         raise ValueError("a bug")

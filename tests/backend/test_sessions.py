@@ -1,24 +1,20 @@
-"""GET /seq/sessions/{id}: what a replay reads."""
+"""GET /seq/sessions/{id}: the data that a replay reads."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import create_engine, update
 
 from noukai_sdk.backend.store.tables import executions
 from noukai_sdk.models.sessions import Session
 
-from .conftest import Backend, serving
-from .streams import WEATHER, answered, step
+from .backends import ASKS_WEATHER, MESSAGE, Backend, answered, code_of, resume_body, serving
 
-MESSAGE = {"message": "The cat sat on the mat."}
-PLAIN = {
+CONTRACT = {
     "executionId",
     "flowId",
     "slug",
@@ -31,21 +27,21 @@ PLAIN = {
     "errorAtStep",
     "steps",
 }
-OURS = {"call", "result", "error", "events", "toolRounds"}
+EXTENSIONS = {"call", "result", "error", "events", "toolRounds"}
 SECRET = {
     "message": "Log in with password: hunter2 and Bearer abcdef, please",
     "parameters": {"api_key": "k-123", "city": "Paris"},
 }
 
 
-def test_the_shape(backend: Backend) -> None:
+def test_session_has_the_fields_of_the_contract_and_ours(backend: Backend) -> None:
     body = {**MESSAGE, "parameters": {"a": 1}, "trace": False, "executionId": None}
-    backend.post("tests/pinned/v2/execute", body, **{"X-Session-Id": "shape"})
+    backend.post("tests/pinned/v2/execute", body, "shape")
     answer = backend.get("/seq/sessions/shape").json()
     assert set(answer) == {"sessionId", "executions"}
     assert answer["sessionId"] == "shape"
     [execution] = answer["executions"]
-    assert set(execution) == PLAIN | OURS
+    assert set(execution) == CONTRACT | EXTENSIONS
     assert execution["slug"] == "pinned"
     assert execution["triggerType"] == "execute"
     assert execution["traceCaptureMode"] == "full"
@@ -77,10 +73,10 @@ def test_the_shape(backend: Backend) -> None:
     assert Session.model_validate(answer).executions[0].call is not None
 
 
-def test_sequential_calls_never_overlap(backend: Backend) -> None:
+def test_session_times_of_sequential_calls_never_overlap(backend: Backend) -> None:
     for _ in range(3):
-        backend.post("samples/hello-world/execute", MESSAGE, **{"X-Session-Id": "in-order"})
-    step(backend, "tests/three", {**MESSAGE, "runRemaining": True}, **{"X-Session-Id": "in-order"})
+        backend.post("samples/hello-world/execute", MESSAGE, "in-order")
+    backend.step("tests/three", {**MESSAGE, "runRemaining": True}, "in-order")
     runs = backend.session("in-order")
     times = [time for run in runs for time in (run["startedAt"], run["completedAt"])]
     assert times == sorted(set(times))
@@ -89,10 +85,9 @@ def test_sequential_calls_never_overlap(backend: Backend) -> None:
         assert datetime.fromisoformat(time).utcoffset() is not None
 
 
-def test_a_run_belongs_to_its_session_through_every_resume(backend: Backend) -> None:
-    in_session = {"X-Session-Id": "resumed"}
-    asked = {"message": "Paris and Rome?", "tools": WEATHER}
-    pause = backend.post("samples/weather/execute", asked, **in_session).json()
+def test_session_run_keeps_its_tool_rounds_through_every_resume(backend: Backend) -> None:
+    asked = {**ASKS_WEATHER, "message": "Paris and Rome?"}
+    pause = backend.post("samples/weather/execute", asked, "resumed").json()
     [waiting] = backend.session("resumed")
     assert waiting["status"] == "running"
     assert waiting["completedAt"] is None
@@ -101,13 +96,7 @@ def test_a_run_belongs_to_its_session_through_every_resume(backend: Backend) -> 
     pauses = []
     while pause["status"] == "tool_calls_required":
         pauses.append(pause)
-        body = {
-            "executionId": pause["executionId"],
-            "pausedAtStep": pause["pausedAtStep"],
-            "toolCallMessages": answered(pause),
-            "tools": WEATHER,
-        }
-        pause = backend.post("samples/weather/execute", body, **in_session).json()
+        pause = backend.post("samples/weather/execute", resume_body(pause), "resumed").json()
     [execution] = backend.session("resumed")
     assert [r["paused"] for r in execution["toolRounds"]] == pauses
     assert [r["toolResults"] for r in execution["toolRounds"]] == [answered(p)[-1:] for p in pauses]
@@ -116,23 +105,28 @@ def test_a_run_belongs_to_its_session_through_every_resume(backend: Backend) -> 
     assert len(execution["steps"]) == 1
 
 
-@pytest.mark.parametrize("flow", ["metadata", "nothing"])
-def test_capture_without_snapshots(backend: Backend, flow: str) -> None:
-    backend.post(f"tests/{flow}/execute", SECRET, **{"X-Session-Id": f"mode-{flow}"})
-    [execution] = backend.session(f"mode-{flow}")
-    assert set(execution) == PLAIN
-    assert execution["snapshotsAvailable"] is False
-    assert execution["traceCaptureMode"] == {"metadata": "metadata_only", "nothing": "off"}[flow]
-    assert len(execution["steps"]) == {"metadata": 1, "nothing": 0}[flow]
-    text = json.dumps(execution)
-    assert "hunter2" not in text
-    assert "Log in" not in text
+def test_capture_without_snapshots_stores_no_data(backend: Backend) -> None:
+    for flow, mode, count in [("metadata", "metadata_only", 1), ("nothing", "off", 0)]:
+        run = backend.post(f"tests/{flow}/execute", SECRET, mode).json()["executionId"]
+        [execution] = backend.session(mode)
+        assert set(execution) == CONTRACT
+        assert execution["snapshotsAvailable"] is False
+        assert execution["traceCaptureMode"] == mode
+        assert len(execution["steps"]) == count
+        trace = backend.get(f"/seq/acme/tests/{flow}/runs/{run}/trace").json()
+        assert [step["status"] for step in trace["steps"]] == ["completed"] * count
+        for step in trace["steps"]:
+            assert step["inputContext"] is step["outputContext"] is None
+            assert step["inputSizeBytes"] is step["outputSizeBytes"] is None
+        for text in (json.dumps(execution), json.dumps(trace)):
+            assert "hunter2" not in text
+            assert "Log in" not in text
 
 
-def test_redacted_capture_masks_everywhere(backend: Backend) -> None:
-    answer = backend.post("tests/redacted/execute", SECRET, **{"X-Session-Id": "masked"})
-    assert "hunter2" in answer.json()["result"]
-    [execution] = backend.session("masked")
+def test_capture_redacted_masks_the_session_and_not_the_run(fresh: Backend) -> None:
+    response = fresh.post("tests/redacted/execute", SECRET, "masked")
+    assert "hunter2" in response.json()["result"]
+    [execution] = fresh.session("masked")
     text = json.dumps(execution)
     for secret in ("hunter2", "abcdef", "k-123"):
         assert secret not in text
@@ -143,37 +137,27 @@ def test_redacted_capture_masks_everywhere(backend: Backend) -> None:
     assert "".join(chunks) == execution["result"]
     assert len(chunks) == -(-len(SECRET["message"]) // 3)
     assert execution["steps"][0]["outputSnapshot"] == execution["result"]
-
-
-def test_a_redacted_run_goes_on_with_what_was_really_said(fresh: Backend) -> None:
-    (fresh.settings.flows[0] / "acme/tests/three.yaml").write_text(
-        "{capture: redacted, steps: [{id: one, model: echo}, {id: two, model: echo}]}"
+    # A later call continues with the unmasked values.
+    fresh.write_flow(
+        "three", "{capture: redacted, steps: [{id: one, model: echo}, {id: two, model: echo}]}"
     )
-    first = step(fresh, "tests/three", SECRET)
+    first = fresh.step("tests/three", SECRET)
     body = {"executionId": first[0]["executionId"], "stepIndex": 1}
-    assert "hunter2" in step(fresh, "tests/three", body)[-1]["result"]
+    assert "hunter2" in fresh.step("tests/three", body)[-1]["result"]
 
 
-@pytest.mark.parametrize("name", ["a b", "x" * 129, "%2E%2E", "a%00b", "a:b", "ü"])
-def test_malformed_ids(backend: Backend, name: str) -> None:
-    response = backend.get(f"/seq/sessions/{name}")
-    assert response.status_code == 400
-    assert response.json()["detail"]["code"] == "SESSION_ID_INVALID"
+def test_session_invalid_or_unknown_id_is_an_error(backend: Backend) -> None:
+    for name in ("a b", "x" * 129, "%2E%2E", "a%00b", "a:b", "ü"):
+        assert code_of(backend.get(f"/seq/sessions/{name}")) == (400, "SESSION_ID_INVALID")
+    assert code_of(backend.get("/seq/sessions/nobody")) == (404, "SESSION_NOT_FOUND")
 
 
-def test_an_unknown_session(backend: Backend) -> None:
-    response = backend.get("/seq/sessions/nobody")
-    assert response.status_code == 404
-    assert response.json()["detail"]["code"] == "SESSION_NOT_FOUND"
-
-
-def test_another_organisations_session(backend: Backend) -> None:
+def test_session_of_another_organisation_is_403(backend: Backend) -> None:
     other = {"Authorization": "Bearer nk_other"}
-    backend.post("samples/hello-world/execute", MESSAGE, **{"X-Session-Id": "acmes-own"})
-    refused = backend.get("/seq/sessions/acmes-own", **other)
-    assert refused.status_code == 403
-    assert refused.json()["detail"]["code"] == "SESSION_FORBIDDEN"
-    # The same id, used by both: each sees its own runs, nk_dev sees all.
+    backend.post("samples/hello-world/execute", MESSAGE, "acmes-own")
+    response = backend.get("/seq/sessions/acmes-own", **other)
+    assert code_of(response) == (403, "SESSION_FORBIDDEN")
+    # If both use the same id, each sees its own runs, and nk_dev sees all.
     path = f"{backend.url}/api/v1/seq/otherorg/things/hello/execute"
     httpx.post(path, json=MESSAGE, headers={**other, "X-Session-Id": "acmes-own"})
     seen = backend.get("/seq/sessions/acmes-own", **other).json()["executions"]
@@ -181,95 +165,69 @@ def test_another_organisations_session(backend: Backend) -> None:
     assert [run["slug"] for run in backend.session("acmes-own")] == ["hello-world", "hello"]
 
 
-def test_a_deleted_flow_has_no_slug(fresh: Backend) -> None:
-    flows = fresh.settings.flows[0]
+def test_session_of_a_deleted_flow_has_no_slug(fresh: Backend) -> None:
     for flow in ("three", "pinned", "picky"):
         body = {**MESSAGE, "parameters": {"style": "verse"}}
-        fresh.post(f"tests/{flow}/execute", body, **{"X-Session-Id": "deleted"})
-    (flows / "acme/tests/three.yaml").unlink()
-    # A file that is only bad is still there.
-    (flows / "acme/tests/pinned.yaml").write_text("steps: 7")
+        fresh.post(f"tests/{flow}/execute", body, "deleted")
+    (fresh.settings.flows[0] / "acme/tests/three.yaml").unlink()
+    # A file with errors is not deleted.
+    fresh.write_flow("pinned", "steps: 7")
     runs = fresh.session("deleted")
     assert [run["slug"] for run in runs] == [None, "pinned", "picky"]
     assert runs[0]["call"]["slug"] == "three"
 
 
-def test_a_session_of_a_flow_whose_file_was_never_good_here(tmp_path: Path) -> None:
+def test_session_outlives_a_restart(tmp_path: Path) -> None:
     with serving(tmp_path) as before:
-        before.post("tests/three/execute", MESSAGE, **{"X-Session-Id": "bad-now"})
+        before.post("tests/three/execute", MESSAGE, "kept")
+        pause = before.post("samples/weather/execute", ASKS_WEATHER, "kept").json()
+        runs = before.session("kept")
+    # Its slug stays, even if the backend has never read a valid file of the flow.
     (tmp_path / "flows/acme/tests/three.yaml").write_text("steps: 7")
     with serving(tmp_path, write=False) as after:
-        assert [run["slug"] for run in after.session("bad-now")] == ["three"]
-
-
-def test_sessions_outlive_a_restart(tmp_path: Path) -> None:
-    with serving(tmp_path) as before:
-        before.post("samples/hello-world/execute", MESSAGE, **{"X-Session-Id": "kept"})
-        pause = before.post(
-            "samples/weather/execute",
-            {"message": "Paris?", "tools": WEATHER},
-            **{"X-Session-Id": "kept"},
-        ).json()
-        seen = before.session("kept")
-    with serving(tmp_path) as after:
-        assert after.session("kept") == seen
-        body = {
-            "executionId": pause["executionId"],
-            "pausedAtStep": pause["pausedAtStep"],
-            "toolCallMessages": answered(pause),
-            "tools": WEATHER,
-        }
-        assert after.post("samples/weather/execute", body).json()["status"] == "completed"
+        assert after.session("kept") == runs
+        response = after.post("samples/weather/execute", resume_body(pause))
+        assert response.json()["status"] == "completed"
         assert after.session("kept")[1]["status"] == "completed"
 
 
 def age(backend: Backend, **columns: int) -> None:
-    """Make every run look as if it were from 1970."""
+    """Set columns of every run, such as times in 1970."""
     engine = create_engine(f"sqlite:///{backend.settings.database}")
     with engine.begin() as connection:
         connection.execute(update(executions).values(**columns))
     engine.dispose()
 
 
-def test_retention(tmp_path: Path) -> None:
-    in_session: dict[str, Any] = {"X-Session-Id": "old"}
+def test_session_past_its_retention_is_410_and_its_data_deleted(tmp_path: Path) -> None:
     with serving(tmp_path, retention_days=1) as backend:
-        backend.post("samples/hello-world/execute", MESSAGE, **in_session)
+        backend.post("samples/hello-world/execute", MESSAGE, "old")
         assert backend.get("/seq/sessions/old").status_code == 200
         age(backend, started_at=1)
-        response = backend.get("/seq/sessions/old")
-        assert response.status_code == 410
-        assert response.json()["detail"]["code"] == "SESSION_EXPIRED"
+        assert code_of(backend.get("/seq/sessions/old")) == (410, "SESSION_EXPIRED")
     with serving(tmp_path, retention_days=1) as backend:
-        # What it held is deleted when the backend starts; that it was is still known.
+        # The backend deletes its data when it starts, and keeps its rows.
         assert backend.get("/seq/sessions/old").status_code == 410
     with serving(tmp_path) as backend:
         [execution] = backend.session("old")
         assert (execution["steps"], execution["events"], execution["result"]) == ([], [], None)
 
 
-def test_a_run_that_was_left_paused_is_cancelled(tmp_path: Path) -> None:
+def test_run_left_paused_is_cancelled_with_its_waiting_step(tmp_path: Path) -> None:
     with serving(tmp_path) as backend:
-        left = step(backend, "tests/three", MESSAGE, **{"X-Session-Id": "left"})[0]["executionId"]
+        run = backend.step("tests/three", MESSAGE, "stepped")[0]["executionId"]
+        backend.post("samples/weather/execute", ASKS_WEATHER, "tools")
+        [before] = backend.session("tools")[0]["steps"]
         age(backend, updated_at=1)
     with serving(tmp_path) as backend:
-        [execution] = backend.session("left")
-        assert execution["status"] == "cancelled"
-        assert execution["error"]["code"] == "CANCELLED"
-        assert execution["errorAtStep"] is None
-        assert [s["status"] for s in execution["steps"]] == ["completed"]
-        response = backend.post("tests/three/step", {"executionId": left, "stepIndex": 1})
+        [stepped] = backend.session("stepped")
+        assert stepped["status"] == "cancelled"
+        assert stepped["error"]["code"] == "CANCELLED"
+        assert stepped["errorAtStep"] is None
+        assert [s["status"] for s in stepped["steps"]] == ["completed"]
+        response = backend.post("tests/three/step", {"executionId": run, "stepIndex": 1})
         assert response.status_code == 409
-
-
-def test_a_run_that_was_left_waiting_for_tools_keeps_its_step(tmp_path: Path) -> None:
-    asked = {"message": "Paris?", "tools": WEATHER}
-    with serving(tmp_path) as backend:
-        backend.post("samples/weather/execute", asked, **{"X-Session-Id": "left"})
-        [before] = backend.session("left")[0]["steps"]
-        age(backend, updated_at=1)
-    with serving(tmp_path) as backend:
-        [execution] = backend.session("left")
+        [execution] = backend.session("tools")
         [step] = execution["steps"]
         assert execution["errorAtStep"] == step["stepId"]
         assert (before["status"], step["status"]) == ("running", "failed")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .conftest import Backend
-from .streams import WEATHER, answered, step, types
+from .backends import ASKS_WEATHER, MESSAGE, WEATHER, Backend, answered, types
 
-MESSAGE = {"message": "The cat sat on the mat."}
 ONE_STEP = ["step_started", "step_input", "step_completed"]
 
 
@@ -16,8 +14,8 @@ def next_call(events: list[dict[str, Any]], index: int, **more: Any) -> dict[str
     return {"executionId": execution_id, "stepIndex": index, **more}
 
 
-def test_a_call_a_step(backend: Backend) -> None:
-    first = step(backend, "tests/three", MESSAGE, **{"X-Session-Id": "stepped"})
+def test_step_runs_one_step_a_call(backend: Backend) -> None:
+    first = backend.step("tests/three", MESSAGE, "stepped")
     assert types(first) == ["run_started", *ONE_STEP, "step_paused"]
     assert first[0]["stepCount"] == 3
     assert first[0]["runId"] == first[0]["executionId"]
@@ -28,10 +26,10 @@ def test_a_call_a_step(backend: Backend) -> None:
         "stepIndex": 0,
         "executionId": first[0]["executionId"],
     }
-    second = step(backend, "tests/three", next_call(first, 1, accumulatedOutputs=outputs))
+    second = backend.step("tests/three", next_call(first, 1, accumulatedOutputs=outputs))
     assert types(second) == [*ONE_STEP, "step_paused"]
     assert [e["stepIndex"] for e in second if "stepIndex" in e] == [1, 1, 1]
-    third = step(backend, "tests/three", next_call(first, 2))
+    third = backend.step("tests/three", next_call(first, 2))
     assert types(third) == [*ONE_STEP, "flow_completed"]
     assert third[-1]["result"] == third[-2]["output"]
     assert third[-1]["executionId"] == first[0]["executionId"]
@@ -41,78 +39,57 @@ def test_a_call_a_step(backend: Backend) -> None:
     assert execution["triggerType"] == "step"
 
 
-def test_the_message_is_remembered(backend: Backend) -> None:
-    first = step(backend, "samples/two-step", {"message": "Bees", "parameters": {"x": 1}})
-    second = step(backend, "samples/two-step", next_call(first, 1))
+def test_step_later_call_uses_the_first_message(backend: Backend) -> None:
+    first = backend.step("samples/two-step", {"message": "Bees", "parameters": {"x": 1}})
+    second = backend.step("samples/two-step", next_call(first, 1))
     assert first[-2]["output"].split(" (ref")[0] in str(second[1]["inputData"])
 
 
-def test_run_remaining_streams_all_that_is_left(backend: Backend) -> None:
-    events = step(backend, "tests/three", {**MESSAGE, "runRemaining": True})
+def test_step_run_remaining_streams_all_steps_left(backend: Backend) -> None:
+    events = backend.step("tests/three", {**MESSAGE, "runRemaining": True})
     assert types(events) == ["run_started", *ONE_STEP * 3, "flow_completed"]
     assert [e["stepIndex"] for e in events if e["eventType"] == "step_started"] == [0, 1, 2]
-    started = step(backend, "tests/three", MESSAGE)
-    rest = step(backend, "tests/three", next_call(started, 1, runRemaining=True))
+    started = backend.step("tests/three", MESSAGE)
+    rest = backend.step("tests/three", next_call(started, 1, runRemaining=True))
     assert types(rest) == [*ONE_STEP * 2, "flow_completed"]
 
 
-def test_chunks_make_up_the_output(backend: Backend) -> None:
-    events = step(backend, "samples/hello-world", MESSAGE)
+def test_step_chunks_add_up_to_the_output(backend: Backend) -> None:
+    overrides = {"inputOverrides": {"hello": "The dog ran."}}
+    events = backend.step("samples/hello-world", {**MESSAGE, **overrides})
     chunks = [e["outputData"] for e in events if e["eventType"] == "step_output"]
     completed = next(e for e in events if e["eventType"] == "step_completed")
     assert len(chunks) > 1
     assert "".join(chunks) == completed["output"]
+    assert "The dog ran." in completed["output"]
     assert set(completed["tokens"]) == {"prompt", "completion", "total"}
     assert completed["durationMs"] >= 0
     assert float(completed["costUsd"]) == 0
 
 
-def test_pauses_for_tools_and_goes_on_with_the_same_step(backend: Backend) -> None:
-    asked = {"message": "Paris?", "tools": WEATHER}
-    first = step(backend, "tests/asks", asked, **{"X-Session-Id": "stepped-tools"})
-    second = step(backend, "tests/asks", next_call(first, 1, tools=WEATHER))
+def test_step_tool_pause_resumes_the_same_attempt(backend: Backend) -> None:
+    first = backend.step("tests/asks", ASKS_WEATHER, "stepped-tools")
+    second = backend.step("tests/asks", next_call(first, 1, tools=WEATHER))
     assert types(second) == ["step_started", "step_input", "step_paused_for_tool_calls"]
     pause = second[-1]
     assert (pause["stepId"], pause["stepIndex"], pause["iterationsUsed"]) == ("ask", 1, 1)
     assert pause["accumulatedOutputs"] == {"plan": first[-2]["output"]}
-    again = next_call(
-        first,
-        1,
-        toolCallMessages=answered(pause),
-        pausedAtStep="ask",
-        iterationsUsed=1,
-        tools=WEATHER,
-    )
-    third = step(backend, "tests/asks", again)
+    resume = {"toolCallMessages": answered(pause), "pausedAtStep": "ask", "iterationsUsed": 1}
+    third = backend.step("tests/asks", next_call(first, 1, tools=WEATHER, **resume))
     assert types(third)[-2:] == ["step_completed", "step_paused"]
     assert "sunny" in third[-2]["output"]
-    fourth = step(backend, "tests/asks", next_call(first, 2))
+    fourth = backend.step("tests/asks", next_call(first, 2))
     assert types(fourth)[-1] == "flow_completed"
     [execution] = backend.session("stepped-tools")
-    assert [(s["stepId"], s["attempt"]) for s in execution["steps"]] == [
-        ("plan", 1),
-        ("ask", 1),
-        ("end", 1),
-    ]
+    attempts = [(s["stepId"], s["attempt"]) for s in execution["steps"]]
+    assert attempts == [("plan", 1), ("ask", 1), ("end", 1)]
     [tool_round] = execution["toolRounds"]
     assert tool_round["paused"]["toolCalls"] == pause["toolCalls"]
     assert [r["content"] for r in tool_round["toolResults"]] == ["sunny"]
 
 
-def test_a_failed_step_ends_the_stream(backend: Backend) -> None:
-    events = step(backend, "tests/broken", {**MESSAGE, "runRemaining": True})
+def test_step_failed_step_ends_the_stream(backend: Backend) -> None:
+    events = backend.step("tests/broken", {**MESSAGE, "runRemaining": True})
     assert types(events)[-1] == "step_error"
     assert events[-1]["stepId"] == "bad"
     assert events[-1]["error"]["code"] == "MODEL_ERROR"
-
-
-def test_input_overrides(backend: Backend) -> None:
-    events = step(
-        backend, "samples/hello-world", {**MESSAGE, "inputOverrides": {"hello": "The dog ran."}}
-    )
-    assert "The dog ran." in events[-1]["result"]
-
-
-def test_the_versioned_path(backend: Backend) -> None:
-    events = step(backend, "tests/pinned/v2", MESSAGE)
-    assert events[0]["stepCount"] == 2

@@ -1,4 +1,4 @@
-"""Secrets in what is stored."""
+"""Masked secrets in stored data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from noukai_sdk.backend.capture import captured_events, masked, masked_chunks
         ("", ""),
     ],
 )
-def test_texts(text: str, expected: str) -> None:
+def test_masked_text_hides_secrets(text: str, expected: str) -> None:
     assert masked(text) == expected
 
 
-def test_values_by_name() -> None:
+def test_masked_value_hides_texts_under_secret_names() -> None:
     value = {
         "headers": {"Authorization": "x", "X-Api-Key": "y", "Accept": "json"},
         "credentials": {"user": "me", "list": ["a", 5, None]},
@@ -52,8 +52,8 @@ def test_values_by_name() -> None:
     assert value["headers"]["Authorization"] == "x"  # type: ignore[index]  # it is the dict above
 
 
-def cut(text: str, places: list[int]) -> list[str]:
-    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+def split(text: str, positions: list[int]) -> list[str]:
+    edges = [0, *sorted(position % (len(text) + 1) for position in positions), len(text)]
     return [text[a:b] for a, b in pairwise(edges)]
 
 
@@ -63,15 +63,15 @@ TEXTS = st.lists(
 
 
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=5))
-def test_where_a_text_is_cut_does_not_matter(text: str, places: list[int]) -> None:
-    chunks = cut(text, places)
+def test_masked_chunks_join_to_the_masked_text(text: str, positions: list[int]) -> None:
+    chunks = split(text, positions)
     out = masked_chunks(chunks)
     assert len(out) == len(chunks)
     assert "".join(out) == masked(text)
 
 
 @given(st.text(alphabet='abc=: "\\-_tokenBearers', max_size=60))
-def test_masking_twice_is_masking_once(text: str) -> None:
+def test_masked_twice_is_masked_once(text: str) -> None:
     assert masked(masked(text)) == masked(text)
 
 
@@ -79,7 +79,7 @@ def chunk(step: str, text: Any) -> dict[str, Any]:
     return {"eventType": "step_output", "stepId": step, "outputData": text}
 
 
-def test_pieces_of_outputs_that_grow_side_by_side() -> None:
+def test_captured_events_mask_the_outputs_of_parallel_steps() -> None:
     events = [
         chunk("a", "password: hu"),
         chunk("b", "fine "),
