@@ -97,8 +97,12 @@ def test_show_call_that_failed_or_was_abandoned_prints_reason(tmp_path: Path, de
     assert "FLOW_NOT_FOUND" in run_json("show", path)["calls"][0]["error"]
     run("show", path)
 
-    write_cassette(path, None, [Recording(slug="slow", kind="execute", abandoned=True)])
-    assert run_json("show", path)["calls"][0]["error"] == "abandoned by its caller"
+    events = [{"eventType": "step_started"}, {"eventType": "step_completed"}]
+    slow = Recording(slug="slow", kind="step", abandoned=True, events=events)
+    write_cassette(path, None, [slow])
+    [call] = run_json("show", path)["calls"]
+    assert call["error"] == "abandoned by its caller"
+    assert (call["tokens"], call["costUsd"]) == (None, None)
 
 
 def test_show_and_diff_escape_control_characters_and_markup(tmp_path: Path) -> None:
@@ -196,7 +200,7 @@ def test_curl_line_sends_same_request_as_replay(
         headers = {k: v for k, v in scope["headers"] if k.startswith(b"x-") or k == b"content-type"}
         requests.append((scope["method"], scope["path"], scope["query_string"], headers, body))
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send({"type": "http.response.body", "body": b"not JSON"})
 
     with serve_app(app, lifespan="off") as url:
         words = ("s-1", f"{url}/x?a[0]={{1}}", "-d", data, "-H", "X-Name: Zoë", "-H", "X-B: it's")

@@ -1,8 +1,8 @@
-"""Drive an ASGI application by hand: every message in and out is visible."""
+"""Run an ASGI application without a server, and collect the messages that it sends."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
@@ -37,7 +37,7 @@ def websocket_scope(path: str = "/", *, replay: str | None = None, denial: bool 
 
 
 class Connection:
-    """One connection to ``app``. ``sent`` is what the application sent so far."""
+    """One connection to ``app``. ``sent`` are the messages of the application so far."""
 
     def __init__(self, app: Any, scope: Message, incoming: Iterable[Message] = ()) -> None:
         self.app = app
@@ -46,7 +46,6 @@ class Connection:
         self.incoming = list(incoming)
         if scope["type"] == "http" and not self.incoming:
             self.incoming = [{"type": "http.request", "body": b"", "more_body": False}]
-        self.on_send: Callable[[Message], Awaitable[None]] | None = None
 
     async def receive(self) -> Message:
         if not self.incoming:
@@ -55,8 +54,6 @@ class Connection:
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
-        if self.on_send is not None:
-            await self.on_send(message)
 
     async def run(self) -> Connection:
         with anyio.fail_after(20):
@@ -74,7 +71,7 @@ class Connection:
     @property
     def headers(self) -> dict[str, str]:
         pairs = [(name.decode(), value.decode()) for name, value in self.sent[0]["headers"]]
-        assert len(pairs) == len(dict(pairs)), f"a header is there twice: {pairs}"
+        assert len(pairs) == len(dict(pairs)), f"duplicate header: {pairs}"
         return dict(pairs)
 
     @property

@@ -1,4 +1,4 @@
-"""Drive a WSGI application by hand, as a server does: every start and every part is visible."""
+"""Run a WSGI application without a server, and collect each start and part of its response."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FileWrapper:
-    """The server's own, as ``wsgi.file_wrapper``."""
+    """The server's ``wsgi.file_wrapper``."""
 
     def __init__(self, file: Any, size: int = 8192) -> None:
         self.file = file
@@ -22,7 +22,7 @@ class FileWrapper:
 
 
 class Exchange:
-    """One request to ``app``. ``written`` is what went through ``write()`` or came from the body."""
+    """One request to ``app``. ``written`` are the parts of ``write()`` calls and of the body."""
 
     def __init__(self, app: Any, *, replay: str | None = None, method: str = "GET") -> None:
         self.app = app
@@ -70,7 +70,7 @@ class Exchange:
     @property
     def headers(self) -> dict[str, str]:
         pairs = [(name.lower(), value) for name, value in self.starts[-1][1]]
-        assert len(pairs) == len(dict(pairs)), f"a header is there twice: {pairs}"
+        assert len(pairs) == len(dict(pairs)), f"duplicate header: {pairs}"
         return dict(pairs)
 
     @property

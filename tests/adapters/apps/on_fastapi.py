@@ -1,4 +1,4 @@
-"""The README's FastAPI example, and more routes like it. Served by uvicorn in the tests."""
+"""The FastAPI example of the README, with more routes. Served by uvicorn in the tests."""
 
 import asyncio
 import os

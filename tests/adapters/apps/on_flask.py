@@ -1,4 +1,4 @@
-"""The README's Flask example, with routes. Served by ``flask run`` and gunicorn in the tests."""
+"""The Flask example of the README, with more routes. Served by flask and gunicorn in the tests."""
 
 from collections.abc import Iterator
 from typing import Any
