@@ -1,7 +1,11 @@
-"""What a model is to the engine: one streamed chat turn. Every provider has this shape."""
+"""The interface of a chat model: one streamed turn. Every provider implements it.
+
+Messages, tools and tool calls are dicts in OpenAI's format, whichever provider serves them.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,13 +19,13 @@ class ChatRequest:
     """One turn.
 
     Attributes:
-        messages: In OpenAI's form, ``{"role", "content"}``, tool turns included.
-        temperature: 0 to 2; None leaves it to the model.
-        max_tokens: Most tokens to produce; None leaves it to the model.
+        messages: In OpenAI's format, ``{"role", "content"}``, including tool turns.
+        temperature: 0 to 2; None for the model's default.
+        max_tokens: Most tokens to produce; None for the model's default.
         tools: OpenAI function tools that the model may call, None for none.
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
-        response_format: ``"json"`` asks for a JSON object where the provider has a switch for it;
-            say so in the prompt as well.
+        response_format: ``"json"`` asks for a JSON object if the provider has a switch for it; say so
+            in the prompt as well.
     """
 
     messages: list[dict[str, Any]]
@@ -34,13 +38,13 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatDelta:
-    """One piece of an answer: text as it comes, tool calls and usage with the last piece.
+    """One part of a response: text as it arrives, tool calls and usage in the last part.
 
     Attributes:
-        tool_calls: Whole calls in OpenAI's form; ``arguments`` is a JSON text.
-        usage: None where the provider does not count.
-        finish_reason: ``"stop"``, ``"length"``, ``"tool_calls"`` or the provider's own word; on the
-            last piece only.
+        tool_calls: Complete calls in OpenAI's format; ``arguments`` is a JSON text.
+        usage: None if the provider does not count.
+        finish_reason: ``"stop"``, ``"length"``, ``"tool_calls"`` or the provider's own word; only in
+            the last part.
     """
 
     text: str = ""
@@ -50,24 +54,24 @@ class ChatDelta:
 
 
 class ChatModel(Protocol):
-    """A model that answers turns. Safe to use from many tasks of one event loop at once.
+    """A model that many tasks of one event loop may use at once.
 
     Attributes:
-        name: What ``open_model`` takes, such as ``"openai:gpt-4o-mini"``; prices are looked up by it.
+        name: The argument of ``open_model``, such as ``"openai:gpt-4o-mini"``; the key to its price.
     """
 
     name: str
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """The answer, piece by piece. Closing the generator stops the model.
+        """Yield the response as it arrives. Closing the generator stops the model.
 
         Raises:
-            LlmError: As the providers' error tree says (``llm_errors.py``).
+            LlmError: See ``errors.py`` for the kinds.
         """
         ...
 
     async def answer(self, request: ChatRequest) -> ChatDelta:
-        """The whole answer as one piece; cheaper than ``stream`` where nobody reads along."""
+        """Return the whole response; cheaper than ``stream`` if its parts are not needed."""
         ...
 
     async def warmup(self) -> None:
@@ -79,16 +83,41 @@ class ChatModel(Protocol):
         ...
 
 
-async def collect(pieces: AsyncGenerator[ChatDelta, None]) -> ChatDelta:
-    """The whole of a streamed answer as one piece."""
+async def collect(deltas: AsyncGenerator[ChatDelta, None]) -> ChatDelta:
+    """Join a streamed response into one delta, and close the stream."""
     texts: list[str] = []
-    whole = ChatDelta()
-    async with aclosing(pieces):
-        async for piece in pieces:
-            texts.append(piece.text)
-            whole = ChatDelta(
-                tool_calls=whole.tool_calls + piece.tool_calls,
-                usage=piece.usage or whole.usage,
-                finish_reason=piece.finish_reason or whole.finish_reason,
-            )
-    return ChatDelta("".join(texts), whole.tool_calls, whole.usage, whole.finish_reason)
+    calls: tuple[dict[str, Any], ...] = ()
+    usage: Tokens | None = None
+    finish_reason: str | None = None
+    async with aclosing(deltas):
+        async for delta in deltas:
+            texts.append(delta.text)
+            calls += delta.tool_calls
+            usage = delta.usage or usage
+            finish_reason = delta.finish_reason or finish_reason
+    return ChatDelta("".join(texts), calls, usage, finish_reason)
+
+
+def message_text(message: dict[str, Any]) -> str:
+    """Return the text of a message, whose content is a text, a list of parts or missing."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return " ".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """Build a tool call in OpenAI's format; ``arguments`` is a JSON text."""
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def call_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """Parse the arguments of a tool call; ``{}`` if they are not a JSON object."""
+    text = call.get("function", {}).get("arguments")
+    try:
+        arguments = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}

@@ -13,17 +13,17 @@ CircuitState = Literal["closed", "open", "half_open"]
 
 
 class CircuitBreaker:
-    """Counts calls, not the attempts inside them. Safe to use from many threads.
+    """Count failed calls, not the attempts inside them. Safe to use from many threads.
 
     Args:
-        threshold: How many calls in a row must fail; 0 switches it off.
+        threshold: Failed calls in a row that open the circuit; 0 for never.
         cooldown: Seconds until one call is let through to try the provider again.
-        clock: Seconds that only go forward.
+        clock: A monotonic clock, in seconds.
 
     Example:
         >>> breaker = CircuitBreaker(threshold=1, cooldown=30)
         >>> breaker.admit()
-        >>> breaker.failed()
+        >>> breaker.record_failure()
         >>> breaker.state
         'open'
     """
@@ -41,53 +41,49 @@ class CircuitBreaker:
 
     @property
     def state(self) -> CircuitState:
-        """``"closed"``: calls pass; ``"open"``: none does; ``"half_open"``: the next one may try."""
+        """``"closed"``: calls pass; ``"open"``: calls fail; ``"half_open"``: the next call may try."""
         with self._lock:
-            wait = self._wait()
-        if wait is None:
-            return "closed"
-        return "open" if wait > 0 else "half_open"
+            if self._opened_at is None:
+                return "closed"
+            return "open" if self._seconds_left(self._opened_at) > 0 else "half_open"
 
     def admit(self) -> None:
-        """Ask before a call; say :meth:`succeeded`, :meth:`failed` or :meth:`abandoned` after it.
+        """Ask before a call. After it, call one of the ``record_...`` methods.
 
         Raises:
             LlmCircuitOpenError: The call must not be made now.
         """
         with self._lock:
-            wait = self._wait()
-            if wait is None:
+            if self._opened_at is None:
                 return
-            if wait > 0 or self._trial:
+            seconds = self._seconds_left(self._opened_at)
+            if seconds > 0 or self._trial:
                 raise LlmCircuitOpenError(
                     f"{self._failures} calls in a row failed: not trying the provider again for "
-                    f"{wait:.1f} s",
-                    retry_after=wait,
+                    f"{seconds:.1f} s",
+                    retry_after=seconds,
                 )
             self._trial = True
 
-    def succeeded(self) -> None:
-        """The provider answered, be it with a refusal."""
+    def record_success(self) -> None:
+        """Record that the provider responded, even if it rejected the request."""
         with self._lock:
             self._failures = 0
             self._opened_at = None
             self._trial = False
 
-    def failed(self) -> None:
-        """The provider failed or could not be reached, retries included."""
+    def record_failure(self) -> None:
+        """Record that the provider failed or could not be reached, in spite of retries."""
         with self._lock:
             self._failures += 1
             self._trial = False
             if self._threshold and self._failures >= self._threshold:
                 self._opened_at = self._clock()
 
-    def abandoned(self) -> None:
-        """The caller gave up: this says nothing about the provider."""
+    def record_cancellation(self) -> None:
+        """Record that the caller cancelled the call, which says nothing about the provider."""
         with self._lock:
             self._trial = False
 
-    def _wait(self) -> float | None:
-        """Seconds until a call may try; None where the circuit is closed."""
-        if self._opened_at is None:
-            return None
-        return max(self._opened_at + self._cooldown - self._clock(), 0.0)
+    def _seconds_left(self, opened_at: float) -> float:
+        return max(opened_at + self._cooldown - self._clock(), 0.0)

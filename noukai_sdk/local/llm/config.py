@@ -1,4 +1,4 @@
-"""Which model to call and how: one frozen value, made by one constructor per provider."""
+"""The configuration of a model: one frozen value, with one constructor per provider."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ class LlmConfig:
     """A model and how to reach it. Use the constructors: ``LlmConfig.openai(...)`` and so on.
 
     Attributes:
-        provider: Who serves the model.
-        model: The provider's name for it (Azure: the deployment's name).
-        api_key: Never in the repr. None: taken from the provider's environment variable.
-        base_url: Where the provider's API starts; None is the provider's own address.
-        timeout: Seconds that one attempt may go without an answer or, in a stream, without the
-            next piece.
-        max_retries: How often a request is sent again at most; only what can be retried is.
-        api_version: Azure's API version; None elsewhere.
+        provider: The service or program that runs the model.
+        model: The provider's name for the model (Azure: the deployment's name).
+        api_key: Not in the repr. None to read the provider's environment variable.
+        base_url: The root of the API; None for the provider's own address.
+        timeout: Seconds that one attempt may take to respond or, in a stream, to send the next part.
+        max_retries: Most retries of one request; requests that cannot succeed are not retried.
+        api_version: Azure's API version; None for other providers.
 
     Raises:
         LlmConfigError: A setting is out of range; the message says which.
@@ -51,7 +50,9 @@ class LlmConfig:
 
     def __post_init__(self) -> None:
         if self.provider not in get_args(Provider):
-            raise LlmConfigError(f"unknown provider {self.provider!r}: one of {get_args(Provider)}")
+            raise LlmConfigError(
+                f"unknown provider {self.provider!r}: use one of {get_args(Provider)}"
+            )
         if not self.model or not isinstance(self.model, str):
             raise LlmConfigError(f"{self.provider}: name the model, as in model='...'")
         if not isinstance(self.timeout, int | float) or not self.timeout > 0:
@@ -63,18 +64,18 @@ class LlmConfig:
 
     @property
     def name(self) -> str:
-        """The model as flow files name it, such as ``openai:gpt-4o-mini`` or ``offline``."""
+        """The model's name in flow files, such as ``openai:gpt-4o-mini`` or ``offline``."""
         return self.model if self.model == self.provider else f"{self.provider}:{self.model}"
 
     @classmethod
     def from_spec(cls, spec: str) -> LlmConfig:
-        """The configuration that a flow file's ``model:`` names, keys from the environment.
+        """Create the configuration for the ``model:`` of a flow file; keys come from the environment.
 
         Args:
             spec: ``offline``, ``smollm2``, ``openai:NAME``, ``anthropic:NAME`` or ``ollama:NAME``.
 
         Raises:
-            LlmConfigError: The text names no known model.
+            LlmConfigError: The spec is not a known model.
 
         Example:
             >>> LlmConfig.from_spec("ollama:llama3.2").base_url
@@ -95,12 +96,12 @@ class LlmConfig:
 
     @classmethod
     def offline(cls) -> LlmConfig:
-        """The deterministic model with no dependency: see ``providers/offline.py``."""
+        """Configure the deterministic model with no dependency: see ``providers/offline.py``."""
         return cls("offline", "offline")
 
     @classmethod
     def smollm2(cls, *, timeout: float = 60.0) -> LlmConfig:
-        """SmolLM2-135M in this process: no key, no network. Needs the extra ``model``."""
+        """Configure SmolLM2-135M in this process: no key, no network. Needs the extra ``model``."""
         return cls("smollm2", "smollm2", timeout=timeout)
 
     @classmethod
@@ -113,7 +114,7 @@ class LlmConfig:
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> LlmConfig:
-        """OpenAI. The key is ``api_key`` or the environment's ``OPENAI_API_KEY``."""
+        """Configure OpenAI. The key is ``api_key`` or the environment's ``OPENAI_API_KEY``."""
         return cls("openai", model, api_key, base_url, timeout, max_retries)
 
     @classmethod
@@ -126,7 +127,7 @@ class LlmConfig:
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> LlmConfig:
-        """Anthropic. The key is ``api_key`` or the environment's ``ANTHROPIC_API_KEY``."""
+        """Configure Anthropic. The key is ``api_key`` or the environment's ``ANTHROPIC_API_KEY``."""
         return cls("anthropic", model, api_key, base_url, timeout, max_retries)
 
     @classmethod
@@ -138,7 +139,7 @@ class LlmConfig:
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> LlmConfig:
-        """A local Ollama, over its OpenAI-compatible API. No key."""
+        """Configure a local Ollama, over its OpenAI-compatible API. No key."""
         return cls("ollama", model, None, base_url, timeout, max_retries)
 
     @classmethod
@@ -152,11 +153,11 @@ class LlmConfig:
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> LlmConfig:
-        """Azure OpenAI. The key is ``api_key`` or the environment's ``AZURE_OPENAI_API_KEY``.
+        """Configure Azure OpenAI. The key is ``api_key`` or the environment's ``AZURE_OPENAI_API_KEY``.
 
         Args:
             api_key: The resource's key.
-            deployment: The deployment's name, which Azure uses in the model's place.
+            deployment: The deployment's name, which Azure uses instead of the model's.
             endpoint: ``https://<resource>.openai.azure.com``.
             api_version: Azure's dated API version.
             timeout: As for the class, in seconds.
@@ -174,19 +175,19 @@ class LlmConfig:
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> LlmConfig:
-        """Any server that speaks OpenAI's chat API: vLLM, llama.cpp, Groq, OpenRouter, ...
+        """Configure any server with OpenAI's chat API: vLLM, llama.cpp, Groq, OpenRouter, ...
 
         Args:
-            base_url: Where the API starts, most often ending in ``/v1``.
+            base_url: The root of the API, usually ending in ``/v1``.
             model: The server's name for the model.
-            api_key: None for servers that ask for none; no environment variable is read.
+            api_key: None for servers that need none; no environment variable is read.
             timeout: As for the class, in seconds.
             max_retries: As for the class.
         """
         return cls("openai_compatible", model, api_key, base_url, timeout, max_retries)
 
     def with_model(self, model: str) -> LlmConfig:
-        """The same provider and settings, another model."""
+        """Return the same settings for another model of the same provider."""
         return replace(self, model=model)
 
 
@@ -197,7 +198,7 @@ def _check_url(url: str) -> None:
         is_address = is_address and parts.port != 0 and not _STRAY.search(url)
     except (AttributeError, TypeError, ValueError) as error:
         raise LlmConfigError(f"base_url must be http://... or https://...: {error}") from error
-    # These two would be printed with the URL; and the messages must not print them either.
+    # Credentials would be printed with the URL. The messages must not print them either.
     if parts.username or parts.password:
         raise LlmConfigError("base_url must not carry a user or password: pass api_key= instead")
     if parts.query or parts.fragment:
@@ -207,6 +208,6 @@ def _check_url(url: str) -> None:
 
 
 def _is_host(host: str | None) -> bool:
-    # What DNS takes; the HTTP library's own error comes too late to be clear.
+    # The limits of DNS; the HTTP library reports them only when a request is sent.
     labels = (host or "").removesuffix(".").split(".")
     return all(0 < len(label) < 64 and " " not in label for label in labels)

@@ -1,20 +1,20 @@
-"""Every error of a model provider, whichever provider it is.
+"""The errors of model providers, the same for every provider.
 
 ::
 
     NoukaiError
     └── LlmError
-        ├── LlmConfigError             unknown model, bad or missing setting
+        ├── LlmConfigError             unknown model, invalid or missing setting
         │   └── MissingExtraError      the provider's own library is not installed
-        ├── LlmConnectionError         no answer, or an answer that was cut
+        ├── LlmConnectionError         no response, or one that was cut off
         │   └── LlmTimeoutError        longer than the timeout
         ├── LlmAuthenticationError     401 or 403: the key
         ├── LlmRateLimitError          429 (``retry_after``)
-        ├── LlmRequestError            every other 4xx: the request
+        ├── LlmRequestError            any other 4xx: the request
         ├── LlmServerError             5xx: the provider
-        ├── LlmResponseError           an answer that is none of the protocol
+        ├── LlmResponseError           a response that does not follow the protocol
         ├── LlmCircuitOpenError        too many calls in a row failed; nothing was sent
-        └── LlmClosedError             a call on a client that was closed
+        └── LlmClosedError             the client was closed
 
 The provider library's own error is the ``__cause__``.
 """
@@ -42,13 +42,13 @@ __all__ = [
 
 
 class LlmError(NoukaiError):
-    """Base of all errors of model providers. ``is_retryable``: a second try can help."""
+    """Base of all errors of model providers. ``is_retryable``: another attempt can help."""
 
     is_retryable = False
 
 
 class LlmConfigError(LlmError):
-    """The model's name or a setting is wrong or missing; the message says which and what to do."""
+    """The model's name or a setting is invalid or missing; the message says which and how to fix it."""
 
 
 class MissingExtraError(LlmConfigError):
@@ -56,7 +56,7 @@ class MissingExtraError(LlmConfigError):
 
 
 class LlmConnectionError(LlmError):
-    """The provider could not be reached, or the answer broke off."""
+    """The provider could not be reached, or the response was cut off."""
 
     is_retryable = True
 
@@ -70,7 +70,7 @@ class LlmAuthenticationError(LlmError):
 
 
 class LlmRateLimitError(LlmError):
-    """Too many requests (429). ``retry_after`` is in seconds, None where the provider gave none."""
+    """Too many requests (429). ``retry_after`` is in seconds, None if the provider sent none."""
 
     is_retryable = True
 
@@ -82,7 +82,7 @@ class LlmRateLimitError(LlmError):
 
 
 class LlmRequestError(LlmError):
-    """The provider refuses the request as it is: unknown model, too long, bad tools."""
+    """The provider rejects the request: unknown model, too long, invalid tools."""
 
 
 class LlmServerError(LlmError):
@@ -92,13 +92,13 @@ class LlmServerError(LlmError):
 
 
 class LlmResponseError(LlmError):
-    """The provider's answer is none of its protocol: is the base URL right?"""
+    """The provider's response does not follow its protocol: check the base URL."""
 
 
 class LlmCircuitOpenError(LlmError):
     """Too many calls in a row failed, so this one was not sent.
 
-    ``retry_after`` is how many seconds from now the client will try the provider again.
+    ``retry_after`` is the number of seconds until the client tries the provider again.
     """
 
     is_retryable = True

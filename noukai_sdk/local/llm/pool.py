@@ -1,4 +1,4 @@
-"""Open models by their spec, each opened once; one pool for each event loop."""
+"""Open each model once by its spec; one pool for each event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Spec = str | LlmConfig
 
 
 class ModelPool:
-    """Gives the model of a spec or configuration, opened at first use and kept until ``aclose``.
+    """Open the model of a spec or configuration when it is first used, and keep it until ``aclose``.
 
     Args:
         open_model: Opens the model of a spec string; by default
@@ -32,68 +32,67 @@ class ModelPool:
         self._models: dict[Spec, ChatModel] = {}
 
     def get(self, spec: Spec) -> ChatModel:
-        """The model of this spec.
+        """Return the model of this spec.
 
         Raises:
-            LlmConfigError: The spec names no model, or its key or library is missing.
+            LlmConfigError: The spec is not a known model, or its key or library is missing.
         """
         model = self._models.get(spec)
         if model is None:
-            model = self._models[spec] = self._open(spec)
+            # Imported here, so that a pool without models does not load the providers.
+            from .providers import open_config, open_model
+
+            if isinstance(spec, LlmConfig):
+                model = open_config(spec)
+            else:
+                model = (self._open_model or open_model)(spec)
+            self._models[spec] = model
         return model
 
     async def aclose(self) -> None:
-        """Close every model. The pool opens them again where it is used again."""
+        """Close every model. The pool opens them again when they are used again."""
         models, self._models = self._models, {}
         for model in models.values():
             await model.aclose()
 
-    def _open(self, spec: Spec) -> ChatModel:
-        # Imported at first use: a provider's own library is not loaded before its model is.
-        from .providers import open_config, open_model
-
-        if isinstance(spec, LlmConfig):
-            return open_config(spec)
-        return (self._open_model or open_model)(spec)
-
 
 class LoopPools:
-    """A pool for each event loop that asks: connections belong to one.
+    """One pool per event loop, because connections belong to the loop that opened them.
 
-    A loop of asyncio's closes its pool at its end; under trio, close it by hand.
+    When an asyncio loop ends, its pool is closed. Under trio, call :meth:`aclose`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: WeakKeyDictionary[object, tuple[ModelPool, AsyncGenerator[None, None] | None]]
-        self._kept = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[object, tuple[ModelPool, AsyncGenerator[None, None] | None]]
+        self._pools = WeakKeyDictionary()
 
     async def get(self) -> ModelPool:
-        """The running loop's pool."""
+        """Return the running loop's pool."""
         loop = current_token().native_token
         with self._lock:
-            kept = self._kept.get(loop)
-        if kept is None:
+            entry = self._pools.get(loop)
+        if entry is None:
             pool = ModelPool()
-            closing = _closing(pool) if isinstance(loop, asyncio.AbstractEventLoop) else None
-            kept = pool, closing
+            closer = _closer(pool) if isinstance(loop, asyncio.AbstractEventLoop) else None
+            entry = pool, closer
             with self._lock:
-                self._kept[loop] = kept
-            if closing is not None:
-                await anext(closing)
-        return kept[0]
+                self._pools[loop] = entry
+            if closer is not None:
+                await anext(closer)
+        return entry[0]
 
     async def aclose(self) -> None:
         """Close the running loop's pool."""
         with self._lock:
-            kept = self._kept.pop(current_token().native_token, None)
-        if kept is not None:
-            pool, closing = kept
-            await (pool.aclose() if closing is None else closing.aclose())
+            entry = self._pools.pop(current_token().native_token, None)
+        if entry is not None:
+            pool, closer = entry
+            await (pool.aclose() if closer is None else closer.aclose())
 
 
-async def _closing(pool: ModelPool) -> AsyncGenerator[None, None]:
-    # A loop closes the generators that it has seen when it ends: the one hook there is for that.
+async def _closer(pool: ModelPool) -> AsyncGenerator[None, None]:
+    # An asyncio loop that ends closes the async generators that it has started: its only hook.
     try:
         yield
     finally:

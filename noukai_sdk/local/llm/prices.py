@@ -1,78 +1,79 @@
-"""What an answer costs, estimated from list prices."""
+"""Estimate the cost of a response from list prices.
+
+The prices are those that the package genai-prices bundles: it is kept by others, comes with the extras
+``openai`` and ``anthropic``, and is never asked to download newer prices. Discounts for cached prompts
+and for batches are not counted.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 
 from ...models.events import Tokens
 
-# US dollars for a million tokens, prompt and completion. Source: openai.com/api/pricing and
-# claude.com/pricing as collected in github.com/simonw/llm-prices, read on 2026-11-20. Surcharges for
-# long prompts and discounts for cached prompts and batches are not counted.
-_PRICES: dict[str, tuple[str, str]] = {
-    "openai:gpt-4.1": ("2", "8"),
-    "openai:gpt-4.1-mini": ("0.4", "1.6"),
-    "openai:gpt-4.1-nano": ("0.1", "0.4"),
-    "openai:gpt-4o": ("2.5", "10"),
-    "openai:gpt-4o-mini": ("0.15", "0.6"),
-    "openai:gpt-5": ("1.25", "10"),
-    "openai:gpt-5-mini": ("0.25", "2"),
-    "openai:gpt-5-nano": ("0.05", "0.4"),
-    "openai:gpt-5-pro": ("15", "120"),
-    "openai:gpt-5.1": ("1.25", "10"),
-    "openai:gpt-5.2": ("1.75", "14"),
-    "openai:gpt-5.4": ("2.5", "15"),
-    "openai:gpt-5.4-mini": ("0.75", "4.5"),
-    "openai:gpt-5.4-nano": ("0.2", "1.25"),
-    "openai:gpt-5.5": ("5", "30"),
-    "openai:o3-mini": ("1.1", "4.4"),
-    "openai:o4-mini": ("1.1", "4.4"),
-    "openai:text-embedding-3-large": ("0.13", "0"),
-    "openai:text-embedding-3-small": ("0.02", "0"),
-    "anthropic:claude-haiku-4-5": ("1", "5"),
-    "anthropic:claude-opus-4-1": ("15", "75"),
-    "anthropic:claude-opus-4-5": ("5", "25"),
-    "anthropic:claude-opus-4-6": ("5", "25"),
-    "anthropic:claude-opus-4-7": ("5", "25"),
-    "anthropic:claude-opus-4-8": ("5", "25"),
-    "anthropic:claude-opus-5": ("5", "25"),
-    "anthropic:claude-opus-5-5": ("4", "20"),
-    "anthropic:claude-sonnet-4-5": ("3", "15"),
-    "anthropic:claude-sonnet-5": ("2", "10"),
-    "anthropic:claude-sonnet-5-5": ("2", "10"),
-}
-_FREE = ("offline", "smollm2", "ollama")
-_DATED = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
-_MILLION = Decimal(1_000_000)
+_LOCAL = ("offline", "smollm2", "ollama")
+_PRICED = ("openai", "anthropic")
+
+Price = Callable[[int, int], Decimal]
 
 
 def cost_usd(model: str, tokens: Tokens | None) -> str | None:
-    """What these tokens cost with this model.
+    """Estimate the cost of these tokens.
 
     Args:
-        model: As ``open_model`` takes it; a date at the end of the name does not matter.
-        tokens: What the provider counted.
+        model: The model's name as in ``open_model``; a date at its end does not matter.
+        tokens: The provider's count.
 
     Returns:
-        US dollars as a decimal string, ``"0"`` for models that run on this machine, None where the
-        model's price or the count is unknown.
+        US dollars as a decimal string, ``"0"`` for models that run on this machine, None if the
+        model's price or the count is unknown, or genai-prices is not installed.
 
     Example:
         >>> cost_usd("openai:gpt-4o-mini-2024-07-18", Tokens(prompt=1000, completion=100))
         '0.00021'
     """
-    if model.partition(":")[0] in _FREE:
+    if model.partition(":")[0] in _LOCAL:
         return "0"
-    price = _PRICES.get(_DATED.sub("", model))
+    price = _price(model)
     if price is None or tokens is None:
         return None
-    prompt, completion = (Decimal(part) for part in price)
-    cost = (tokens.prompt or 0) * prompt + (tokens.completion or 0) * completion
-    return decimal_text(cost / _MILLION)
+    return decimal_text(price(tokens.prompt or 0, tokens.completion or 0))
 
 
 def decimal_text(amount: Decimal) -> str:
-    """An amount without exponent and without zeros at its end, such as ``"0.00021"``."""
+    """Write an amount without an exponent and trailing zeros, such as ``"0.00021"``."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@lru_cache(maxsize=256)
+def _price(model: str) -> Price | None:
+    """Return the price of prompt and completion tokens; None if it is unknown.
+
+    A lookup takes 0.1 ms, as long as everything else that we add to a call, so that it is kept.
+    """
+    provider, _, name = model.partition(":")
+    if provider not in _PRICED:
+        return None
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        return None
+
+    def calculate(prompt: int, completion: int) -> Decimal:
+        usage = Usage(input_tokens=prompt, output_tokens=completion)
+        return calc_price(usage, name, provider_id=provider).total_price
+
+    try:
+        prices = calc_price(Usage(), name, provider_id=provider).model_price
+    except LookupError:
+        return None
+    prompt_price, completion_price = prices.input_mtok, prices.output_mtok or Decimal(0)
+    if not isinstance(prompt_price, Decimal) or not isinstance(completion_price, Decimal):
+        # This model costs more per token for long prompts.
+        return calculate
+    return lambda prompt, completion: (
+        (prompt * prompt_price + completion * completion_price) / Decimal(1_000_000)
+    )

@@ -1,4 +1,4 @@
-"""What a model client gives: a whole answer, or one that is still coming."""
+"""The responses of a model client: complete, or still being streamed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LlmResponse:
-    """One answer with what it took. ``str(response)`` is its text.
+    """One response with its tokens, cost and latency. ``str(response)`` is its text.
 
     Attributes:
-        model: What answered, such as ``"openai:gpt-4o-mini"``.
-        tool_calls: What the model asks for, in OpenAI's form; ``arguments`` is a JSON text.
-        tokens: As the provider counted them, None where it did not.
-        cost_usd: Estimated from list prices, a decimal string in US dollars; None where the price is
-            not known.
-        latency_ms: From the call to its end in milliseconds, retries included.
+        model: The model's name, such as ``"openai:gpt-4o-mini"``.
+        tool_calls: The tool calls that the model asks for, in OpenAI's format; ``arguments`` is a JSON
+            text.
+        tokens: As counted by the provider, None if it did not count.
+        cost_usd: Estimated from list prices, a decimal string in US dollars; None if the price is
+            unknown.
+        latency_ms: Milliseconds from the call to its end, including retries.
         finish_reason: ``"stop"``, ``"length"``, ``"tool_calls"`` or the provider's own word.
     """
 
@@ -40,18 +41,18 @@ class LlmResponse:
 
 
 @dataclass
-class StreamedAnswer:
-    """Where the generator behind a :class:`CompletionStream` leaves the whole answer."""
+class StreamOutcome:
+    """The complete response, set by the generator behind a :class:`CompletionStream` at its end."""
 
     response: LlmResponse | None = None
 
 
 class CompletionStream:
-    """An answer that is still coming: ``async for`` gives its pieces, ``await`` its whole text.
+    """A response that is being streamed: ``async for`` yields its parts, ``await`` its whole text.
 
-    Both may be mixed: awaiting after some pieces reads the rest and gives the text from its start.
+    Both may be mixed: awaiting after some parts reads the rest and returns the text from the start.
     Leaving an ``async with`` block early, or ``aclose``, stops the model at once; a stream that is
-    merely dropped stops when it is collected.
+    merely dropped stops when it is garbage-collected.
 
     Example:
         >>> async with client.complete_stream("Tell a story") as stream:  # doctest: +SKIP
@@ -61,19 +62,19 @@ class CompletionStream:
         '0.00021'
     """
 
-    def __init__(self, start: Callable[[StreamedAnswer], AsyncGenerator[str, None]]) -> None:
-        self._answer = StreamedAnswer()
-        self._pieces = start(self._answer)
+    def __init__(self, start: Callable[[StreamOutcome], AsyncGenerator[str, None]]) -> None:
+        self._outcome = StreamOutcome()
+        self._pieces = start(self._outcome)
         self._texts: list[str] = []
 
     @property
     def response(self) -> LlmResponse | None:
-        """The whole answer with tokens, cost and latency; None until the stream has ended."""
-        return self._answer.response
+        """The complete response with tokens, cost and latency; None until the stream has ended."""
+        return self._outcome.response
 
     @property
     def text(self) -> str:
-        """The text that has come so far."""
+        """The text received so far."""
         return "".join(self._texts)
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -99,7 +100,7 @@ class CompletionStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop the model and free its connection. May be called any number of times."""
+        """Stop the model and release its connection. May be called any number of times."""
         await self._pieces.aclose()
 
     async def _read_all(self) -> str:

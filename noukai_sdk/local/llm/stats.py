@@ -1,28 +1,33 @@
-"""What a client has done so far."""
+"""Measure the calls of one client: counts, tokens, cost and latency, and the circuit breaker."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypedDict
 
-from ...models.events import Tokens
-from .circuit import CircuitState
-from .prices import decimal_text
+from .chat import ChatDelta
+from .circuit import CircuitBreaker, CircuitState
+from .errors import LlmCircuitOpenError, LlmError
+from .prices import cost_usd, decimal_text
+from .response import LlmResponse
 
 
 class LlmStats(TypedDict):
-    """Counts since the client was made or ``reset_stats`` was called.
+    """Counts since the client was created or ``reset_stats`` was called.
 
     Attributes:
-        total_requests: Calls that have ended, streams and each prompt of a batch included; retries
+        total_requests: Calls that have ended, including streams and each prompt of a batch; retries
             inside a call are not counted.
-        cancelled_requests: Calls that the caller gave up, early-closed streams included.
+        cancelled_requests: Calls that the caller cancelled, including streams closed early.
         rejected_requests: Calls that the open circuit did not let through.
         average_latency_ms: Mean time of the successful calls in milliseconds, None without any.
         total_cost_usd: Sum of the known costs in US dollars, a decimal string.
-        unpriced_requests: Successful calls whose cost is not known and not in that sum.
+        unpriced_requests: Successful calls whose cost is unknown and not in that sum.
         circuit_state: ``"closed"``, ``"open"`` or ``"half_open"``.
     """
 
@@ -53,47 +58,69 @@ class _Counts:
     unpriced: int = 0
 
 
-class StatsCounter:
-    """Safe to use from many threads."""
+class CallMeter:
+    """Wrap every call of a client. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Args:
+        model: The model's name, the key to its price.
+        circuit: Asked before every call, and told how the call ended.
+    """
+
+    def __init__(self, model: str, circuit: CircuitBreaker) -> None:
+        self._model = model
+        self._circuit = circuit
         self._lock = threading.Lock()
         self._counts = _Counts()
 
-    def reset(self) -> None:
-        """Begin again at zero."""
-        with self._lock:
-            self._counts = _Counts()
+    @contextmanager
+    def measure(self) -> Iterator[MeasuredCall]:
+        """Make one call inside the block, and set its response.
 
-    def succeeded(self, tokens: Tokens | None, cost: str | None, latency_ms: float) -> None:
-        """Count a call that ended well."""
+        Raises:
+            LlmCircuitOpenError: The call must not be made now.
+        """
+        try:
+            self._circuit.admit()
+        except LlmCircuitOpenError:
+            with self._lock:
+                self._counts.rejected += 1
+            raise
+        call = MeasuredCall(self._model)
+        try:
+            yield call
+        except LlmError as error:
+            # A rejected request, such as 400 or 401, shows that the provider can be reached.
+            if error.is_retryable:
+                self._circuit.record_failure()
+            else:
+                self._circuit.record_success()
+            with self._lock:
+                self._counts.failed += 1
+            raise
+        except BaseException:
+            self._circuit.record_cancellation()
+            with self._lock:
+                self._counts.cancelled += 1
+            raise
+        self._circuit.record_success()
+        response = call.response
         with self._lock:
             counts = self._counts
             counts.successful += 1
-            counts.latency_ms += latency_ms
-            counts.cost += Decimal(cost or 0)
-            counts.unpriced += cost is None
-            if tokens is not None:
-                counts.prompt_tokens += tokens.prompt or 0
-                counts.completion_tokens += tokens.completion or 0
+            counts.latency_ms += response.latency_ms
+            counts.cost += Decimal(response.cost_usd or 0)
+            counts.unpriced += response.cost_usd is None
+            if response.tokens is not None:
+                counts.prompt_tokens += response.tokens.prompt or 0
+                counts.completion_tokens += response.tokens.completion or 0
 
-    def failed(self) -> None:
-        """Count a call that ended with an error."""
+    def reset(self) -> None:
+        """Set the counts to zero; the circuit keeps its state."""
         with self._lock:
-            self._counts.failed += 1
+            self._counts = _Counts()
 
-    def cancelled(self) -> None:
-        """Count a call that the caller gave up."""
-        with self._lock:
-            self._counts.cancelled += 1
-
-    def rejected(self) -> None:
-        """Count a call that was not made."""
-        with self._lock:
-            self._counts.rejected += 1
-
-    def snapshot(self, circuit_state: CircuitState) -> LlmStats:
-        """The counts as they are now."""
+    def snapshot(self) -> LlmStats:
+        """Return the current counts."""
         with self._lock:
             counts = self._counts
             mean = counts.latency_ms / counts.successful if counts.successful else None
@@ -109,5 +136,32 @@ class StatsCounter:
                 "average_latency_ms": mean,
                 "total_cost_usd": decimal_text(counts.cost),
                 "unpriced_requests": counts.unpriced,
-                "circuit_state": circuit_state,
+                "circuit_state": self._circuit.state,
             }
+
+
+class MeasuredCall:
+    """One call in progress."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._started = time.perf_counter()
+        self.response = LlmResponse("", model)
+
+    def finish(self, text: str, last: ChatDelta) -> LlmResponse:
+        """Set and return the response.
+
+        Args:
+            text: The whole text.
+            last: The last delta, which has everything else.
+        """
+        self.response = LlmResponse(
+            text=text,
+            model=self._model,
+            tool_calls=last.tool_calls,
+            tokens=last.usage,
+            cost_usd=cost_usd(self._model, last.usage),
+            latency_ms=(time.perf_counter() - self._started) * 1000,
+            finish_reason=last.finish_reason,
+        )
+        return self.response

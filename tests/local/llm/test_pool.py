@@ -10,29 +10,26 @@ from tests.support.engine import FakeModel
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_model_is_opened_once_until_the_pool_is_closed() -> None:
-    opened: list[FakeModel] = []
+async def test_pool_opens_each_model_once_until_closed() -> None:
+    models: list[FakeModel] = []
 
     def open_model(spec: str) -> FakeModel:
-        opened.append(FakeModel(name=spec))
-        return opened[-1]
+        models.append(FakeModel(name=spec))
+        return models[-1]
 
     pool = ModelPool(open_model)
     assert pool.get("a") is pool.get("a")
     assert pool.get("b").name == "b"
     await pool.aclose()
     await pool.aclose()
-    assert [model.closed for model in opened] == [1, 1]
-    assert pool.get("a") is opened[2]
+    assert [model.closed for model in models] == [1, 1]
+    assert pool.get("a") is models[2]
 
 
-async def test_configurations_open_models_too() -> None:
+async def test_pool_opens_configurations_and_rejects_unknown_specs() -> None:
     pool = ModelPool()
-    assert pool.get(LlmConfig.offline()).name == "offline"
     assert pool.get(LlmConfig.offline()) is pool.get(LlmConfig.offline())
-    await pool.aclose()
-
-
-async def test_an_unknown_model_is_an_error() -> None:
+    assert pool.get("offline").name == "offline"
     with pytest.raises(LlmConfigError, match="nonesuch"):
-        ModelPool().get("nonesuch")
+        pool.get("nonesuch")
+    await pool.aclose()

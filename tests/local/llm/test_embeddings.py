@@ -22,8 +22,7 @@ from noukai_sdk.local.llm.errors import (
     LlmConfigError,
     LlmResponseError,
 )
-from noukai_sdk.local.llm.providers.hashing_embedder import HashingEmbedder
-from noukai_sdk.local.runtime.runtime import shutdown
+from tests.local.llm.calls import happens
 from tests.support.llm_servers import (
     KEY,
     FaultServer,
@@ -35,15 +34,7 @@ from tests.support.llm_servers import (
     status,
 )
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_loop_thread_ends() -> Iterator[None]:
-    """So that tests which count threads find none of ours."""
-    yield
-    shutdown()
-
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("loop_thread_stopped")]
 
 similarity = EmbeddingClient.similarity
 
@@ -70,15 +61,14 @@ async def embed(client: EmbeddingClient, how: str, texts: list[str]) -> list[lis
     return await client.embed_many_async(texts)
 
 
-async def test_one_and_many_sync_and_async_agree(hashing: EmbeddingClient) -> None:
+async def test_embed_one_or_many_sync_or_async_agrees(hashing: EmbeddingClient) -> None:
     first, second = await hashing.embed_many_async(["one text", "another"])
     assert [first, second] == hashing.embed_many(["one text", "another"])
     assert first == hashing.embed("one text") == await hashing.embed_async("one text")
-    assert second == hashing.embed("another")
     assert hashing.embed_many([]) == []
 
 
-def test_the_same_in_another_process(hashing: EmbeddingClient) -> None:
+def test_hashed_vectors_in_another_process_are_the_same(hashing: EmbeddingClient) -> None:
     code = (
         "import json; from noukai_sdk.local.llm.embeddings import EmbeddingClient\n"
         "print(json.dumps(EmbeddingClient().embed('Grüße, Welt')))"
@@ -87,48 +77,38 @@ def test_the_same_in_another_process(hashing: EmbeddingClient) -> None:
     assert json.loads(other.stdout) == hashing.embed("Grüße, Welt")
 
 
-def test_texts_that_share_words_are_nearer(hashing: EmbeddingClient) -> None:
-    asked, near, far = hashing.embed_many(
-        ["How do I reset my password?", "resetting passwords", "the cat sat on the mat"]
+def test_hashed_vectors_of_similar_texts_are_near(hashing: EmbeddingClient) -> None:
+    question, near, far, upper, lower, empty = hashing.embed_many(
+        [
+            *("How do I reset my password?", "resetting passwords", "the cat sat on the mat"),
+            *("STRASSE, ﬁle", "straße file!", "?!\n"),
+        ]
     )
-    assert similarity(asked, near) > 0.3 > similarity(asked, far)
+    assert similarity(question, near) > 0.3 > similarity(question, far)
+    assert similarity(upper, lower) == pytest.approx(1)
+    assert set(empty) == {0.0}
+    assert similarity(empty, near) == 0
 
 
-def test_case_and_forms_of_letters_do_not_matter(hashing: EmbeddingClient) -> None:
-    first, second = hashing.embed_many(["STRASSE, ﬁle", "straße file!"])
-    assert similarity(first, second) == pytest.approx(1)
-
-
-@given(st.text())
-def test_any_text_has_a_vector_of_length_one_or_zero(text: str) -> None:
-    length = math.hypot(*HashingEmbedder(16)._vector(text))
+@given(st.text(), st.sampled_from([1, 7, 1024]))
+def test_hashed_vector_of_any_text_has_length_one_or_zero(text: str, dimensions: int) -> None:
+    with EmbeddingClient(dimensions=dimensions) as client:
+        vector = client.embed(text)
+    length = math.hypot(*vector)
+    assert len(vector) == dimensions
     assert length == pytest.approx(1) or length == 0
 
 
-@pytest.mark.parametrize("text", ["", "?!", "\n"])
-def test_a_text_without_words_is_all_zeros(text: str, hashing: EmbeddingClient) -> None:
-    vector = hashing.embed(text)
-    assert set(vector) == {0.0}
-    assert similarity(vector, hashing.embed("word")) == 0
-
-
-@pytest.mark.parametrize("dimensions", [1, 7, 1024])
-def test_the_number_of_dimensions_can_be_set(dimensions: int) -> None:
-    with EmbeddingClient(dimensions=dimensions) as client:
-        assert len(client.embed("some text")) == dimensions
-
-
-def test_dimensions_must_be_positive() -> None:
+async def test_embed_with_invalid_arguments_raises(hashing: EmbeddingClient, how: str) -> None:
+    texts: Any
+    for texts in ("one text", [1], [None], ["a", b"b"]):
+        with pytest.raises(TypeError, match="list of str"):
+            await embed(hashing, how, texts)
     with pytest.raises(LlmConfigError, match="dimensions must be at least 1"):
         EmbeddingClient(dimensions=0)
-
-
-@pytest.mark.parametrize("texts", ["one text", [1], [None], ["a", b"b"]])
-async def test_what_is_no_list_of_texts_is_a_type_error(
-    texts: Any, how: str, hashing: EmbeddingClient
-) -> None:
-    with pytest.raises(TypeError, match="list of str"):
-        await embed(hashing, how, texts)
+    for config in (LlmConfig.anthropic("k"), LlmConfig.smollm2()):
+        with pytest.raises(LlmConfigError, match="has no embeddings"):
+            EmbeddingClient(config)
 
 
 @pytest.mark.parametrize(
@@ -140,32 +120,28 @@ async def test_what_is_no_list_of_texts_is_a_type_error(
         ([0, 0], [1, 0], 0),
         ([], [], 0),
         ([1e200, 1e200], [1e-200, 1e-200], 1),
+        ([1e308, 1e308], [1e308, 1e308], 1),
+        ([math.nan], [1.0], math.nan),
     ],
 )
 def test_similarity_is_the_cosine(first: Any, second: Any, expected: float) -> None:
-    assert similarity(first, second) == pytest.approx(expected)
-
-
-def test_what_is_no_number_is_near_to_nothing() -> None:
-    assert math.isnan(similarity([math.nan], [1.0]))
-    assert similarity([1e308, 1e308], [1e308, 1e308]) == pytest.approx(1)
-
-
-def test_vectors_of_different_lengths_do_not_compare() -> None:
-    with pytest.raises(ValueError, match="vectors of 1 and 2 dimensions"):
-        similarity([1], [1, 2])
+    assert similarity(first, second) == pytest.approx(expected, nan_ok=True)
 
 
 vectors = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3)
 
 
 @given(vectors, vectors)
-def test_similarity_stays_in_its_bounds(first: list[float], second: list[float]) -> None:
+def test_similarity_of_any_vectors_is_symmetric_and_bounded(
+    first: list[float], second: list[float]
+) -> None:
     assert -1 <= similarity(first, second) <= 1
     assert similarity(first, second) == pytest.approx(similarity(second, first))
+    with pytest.raises(ValueError, match="vectors of 3 and 2 dimensions"):
+        similarity(first, second[:2])
 
 
-async def test_a_real_server_embeds() -> None:
+async def test_real_server_embeds() -> None:
     with llama_server(embeddings=True) as url:
         config = LlmConfig.openai_compatible(f"{url}/v1", "smollm2", api_key=KEY)
         async with EmbeddingClient(config) as client:
@@ -174,39 +150,29 @@ async def test_a_real_server_embeds() -> None:
     assert similarity(one, same) > similarity(one, other)
 
 
-async def test_vectors_come_in_the_order_of_the_texts_however_many(how: str) -> None:
+async def test_many_texts_are_sent_in_batches_and_keep_their_order(how: str) -> None:
     texts = ["x" * (number % 50) for number in range(600)]
     with fault_server(ok()) as server, client_of(server) as client:
         vectors = await embed(client, how, texts)
         assert await embed(client, how, []) == []
+        async with EmbeddingClient(LlmConfig.azure(KEY, "d", server.url)) as azure:
+            await azure.embed_async("text")
     assert [int(vector[0]) for vector in vectors] == [len(text) for text in texts]
-    assert [len(asked.body["input"]) for asked in server.asked] == [256, 256, 88]
+    *batches, azure_request = server.requests
+    assert [len(request.body["input"]) for request in batches] == [256, 256, 88]
+    assert azure_request.path == "/openai/deployments/d/embeddings"
 
 
-async def test_azure_has_its_own_path() -> None:
-    with fault_server(ok()) as server:
-        async with EmbeddingClient(LlmConfig.azure(KEY, "d", server.url)) as client:
-            await client.embed_async("text")
-    assert server.asked[0].path == "/openai/deployments/d/embeddings"
+async def test_response_without_vectors_raises(how: str) -> None:
+    bodies = [b"[]", b'{"data": [{"index": 0}]}', b'{"data": []}']
+    for body in [*bodies, b'{"data": [{"index": 0, "embedding": 1}]}']:
+        with fault_server(raw(body)) as server:
+            async with client_of(server) as client:
+                with pytest.raises(LlmResponseError):
+                    await embed(client, how, ["text"])
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"[]",
-        b'{"data": [{"index": 0}]}',
-        b'{"data": []}',
-        b'{"data": [{"index": 0, "embedding": 1}]}',
-    ],
-)
-async def test_an_answer_without_vectors(body: bytes, how: str) -> None:
-    with fault_server(raw(body)) as server:
-        async with client_of(server) as client:
-            with pytest.raises(LlmResponseError):
-                await embed(client, how, ["text"])
-
-
-async def test_errors_are_those_of_the_models(how: str) -> None:
+async def test_rejected_key_and_closed_client_raise_as_for_models(how: str) -> None:
     with fault_server(status(401)) as server:
         async with client_of(server) as client:
             with pytest.raises(LlmAuthenticationError):
@@ -215,16 +181,10 @@ async def test_errors_are_those_of_the_models(how: str) -> None:
         await embed(client, how, ["text"])
 
 
-async def test_a_cancelled_call_stops_the_request() -> None:
+async def test_cancelled_embedding_cancels_the_request() -> None:
     with fault_server(silent()) as server, client_of(server) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.embed_async, "text")
-            assert await anyio.to_thread.run_sync(server.waiting.wait, 10)
+            assert await happens(server.waiting)
             tasks.cancel_scope.cancel()
-        assert await anyio.to_thread.run_sync(server.hung_up.wait, 10)
-
-
-@pytest.mark.parametrize("config", [LlmConfig.anthropic("k"), LlmConfig.smollm2()])
-def test_providers_without_embeddings_say_so(config: LlmConfig) -> None:
-    with pytest.raises(LlmConfigError, match="makes no embeddings"):
-        EmbeddingClient(config)
+        assert await happens(server.hung_up)

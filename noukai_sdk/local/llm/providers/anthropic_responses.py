@@ -1,4 +1,4 @@
-"""Reading answers of Anthropic's messages API, whole or streamed. No I/O."""
+"""Read responses of Anthropic's messages API, whole or streamed. No I/O."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from ....models.events import Tokens
-from ..chat import ChatDelta
+from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
-from .reading import expecting, tool_call
+from .sdk_errors import parsing
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -20,12 +20,12 @@ _FINISH_REASONS = {
 
 
 def read_message(body: Any) -> ChatDelta:
-    """The answer in a ``message`` object.
+    """Read a ``message`` object.
 
     Raises:
-        LlmResponseError: It is none.
+        LlmResponseError: The body is not a valid one.
     """
-    with expecting("message", body):
+    with parsing("message", body):
         blocks = body["content"]
         calls = tuple(
             tool_call(block["id"], block["name"], json.dumps(block.get("input") or {}))
@@ -33,11 +33,11 @@ def read_message(body: Any) -> ChatDelta:
             if block["type"] == "tool_use"
         )
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
-        return ChatDelta(text, calls, _tokens(body.get("usage") or {}), _reason(body))
+        return ChatDelta(text, calls, _tokens(body.get("usage") or {}), _finish_reason(body))
 
 
-class StreamReader:
-    """Takes the events of one stream in order; gives text as it comes and the rest at the end."""
+class AnthropicStreamReader:
+    """Read the events of one stream in order: text as it arrives, the rest at the end."""
 
     def __init__(self) -> None:
         self._calls: dict[int, dict[str, str]] = {}
@@ -45,57 +45,55 @@ class StreamReader:
         self._finish_reason: str | None = None
 
     def read(self, chunk: Any) -> str:
-        """The text in one event, often none.
+        """Return the text in one event, often none.
 
         Raises:
-            LlmResponseError: It is no event.
+            LlmResponseError: The event is not a valid one.
         """
-        with expecting("event", chunk):
+        with parsing("event", chunk):
             kind = chunk["type"]
             if kind == "content_block_delta":
-                return self._add(chunk["index"], chunk["delta"])
-            if kind == "content_block_start":
-                self._begin(chunk["index"], chunk["content_block"])
+                delta = chunk["delta"]
+                if delta["type"] == "input_json_delta":
+                    self._calls[chunk["index"]]["arguments"] += delta["partial_json"]
+                elif delta["type"] == "text_delta":
+                    return str(delta["text"])
+            elif kind == "content_block_start":
+                block = chunk["content_block"]
+                if block["type"] == "tool_use":
+                    call = {"id": block["id"], "name": block["name"], "arguments": ""}
+                    self._calls[int(chunk["index"])] = call
             elif kind == "message_start":
                 self._usage.update(chunk["message"].get("usage") or {})
             elif kind == "message_delta":
                 self._usage.update(chunk.get("usage") or {})
-                self._finish_reason = _reason(chunk["delta"])
+                self._finish_reason = _finish_reason(chunk["delta"])
         return ""
 
     def end(self) -> ChatDelta:
-        """The last piece: tool calls, usage and why it ended.
+        """Return the last delta: tool calls, usage and finish reason.
 
         Raises:
-            LlmConnectionError: The stream was cut: nothing has said that it is complete.
-            LlmResponseError: What it said of the usage was no such thing.
+            LlmConnectionError: The stream was cut off before its finish reason.
+            LlmResponseError: The usage is not valid.
         """
         if self._finish_reason is None:
-            raise LlmConnectionError("the stream ended before the answer was complete")
+            raise LlmConnectionError("the stream ended before the response was complete")
         calls = tuple(
             tool_call(call["id"], call["name"], call["arguments"] or "{}")
             for _, call in sorted(self._calls.items())
         )
-        with expecting("usage", self._usage):
+        with parsing("usage", self._usage):
             return ChatDelta("", calls, _tokens(self._usage), self._finish_reason)
 
-    def _begin(self, index: int, block: dict[str, Any]) -> None:
-        if block["type"] == "tool_use":
-            self._calls[int(index)] = {"id": block["id"], "name": block["name"], "arguments": ""}
 
-    def _add(self, index: int, delta: dict[str, Any]) -> str:
-        if delta["type"] == "input_json_delta":
-            self._calls[index]["arguments"] += delta["partial_json"]
-        return str(delta["text"]) if delta["type"] == "text_delta" else ""
-
-
-def _reason(told: dict[str, Any]) -> str | None:
-    reason = told.get("stop_reason")
+def _finish_reason(message: dict[str, Any]) -> str | None:
+    reason = message.get("stop_reason")
     return _FINISH_REASONS.get(reason, reason) if reason else None
 
 
 def _tokens(usage: dict[str, Any]) -> Tokens:
-    # What was read from the prompt cache is counted apart, and it is part of the prompt.
+    # Tokens read from the prompt cache are counted separately, but they are part of the prompt.
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     prompt = sum(usage.get(name) or 0 for name in names)
     completion = usage.get("output_tokens") or 0

@@ -1,32 +1,43 @@
-"""Reading answers of OpenAI's chat API, whole or streamed. No I/O."""
+"""Read responses of OpenAI's chat and embeddings APIs, whole or streamed. No I/O."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ....models.events import Tokens
-from ..chat import ChatDelta
+from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
-from .reading import expecting, tool_call
+from .sdk_errors import parsing
 
 
 def read_completion(body: Any) -> ChatDelta:
-    """The answer in a ``chat.completion`` object.
+    """Read a ``chat.completion`` object.
 
     Raises:
-        LlmResponseError: It is none.
+        LlmResponseError: The body is not a valid one.
     """
-    with expecting("chat completion", body):
+    with parsing("chat completion", body):
         choice = body["choices"][0]
         message = choice["message"]
         calls = _ToolCalls()
         calls.add(message)
         finish_reason = choice.get("finish_reason") or "stop"
-        return ChatDelta(_text(message), calls.whole(), _usage(body), finish_reason)
+        return ChatDelta(_text(message), calls.complete(), _usage(body), finish_reason)
 
 
-class StreamReader:
-    """Takes the chunks of one stream in order; gives text as it comes and the rest at the end."""
+def read_embeddings(body: Any) -> list[list[float]]:
+    """Read the vectors of an embeddings response, in the order of their texts.
+
+    Raises:
+        LlmResponseError: The body is not a valid one.
+    """
+    with parsing("list of embeddings", body):
+        items = sorted(body["data"], key=lambda item: item["index"])
+        return [[float(value) for value in item["embedding"]] for item in items]
+
+
+class OpenAiStreamReader:
+    """Read the chunks of one stream in order: text as it arrives, the rest at the end."""
 
     def __init__(self) -> None:
         self._calls = _ToolCalls()
@@ -34,35 +45,35 @@ class StreamReader:
         self._finish_reason: str | None = None
 
     def read(self, chunk: Any) -> str:
-        """The text in one ``chat.completion.chunk``, often none.
+        """Return the text in one ``chat.completion.chunk``, often none.
 
         Raises:
-            LlmResponseError: It is no such object.
+            LlmResponseError: The chunk is not a valid one.
         """
-        with expecting("chat completion chunk", chunk):
+        with parsing("chat completion chunk", chunk):
             self._usage = _usage(chunk) or self._usage
             # The chunk with the usage has no choice.
-            return "".join(self._read_choice(choice) for choice in chunk["choices"][:1])
+            if not chunk["choices"][:1]:
+                return ""
+            choice = chunk["choices"][0]
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            delta = choice.get("delta") or {}
+            self._calls.add(delta)
+            return _text(delta)
 
     def end(self) -> ChatDelta:
-        """The last piece: tool calls, usage and why it ended.
+        """Return the last delta: tool calls, usage and finish reason.
 
         Raises:
-            LlmConnectionError: The stream was cut: nothing has said that it is complete.
+            LlmConnectionError: The stream was cut off before its finish reason.
         """
         if self._finish_reason is None:
-            raise LlmConnectionError("the stream ended before the answer was complete")
-        return ChatDelta("", self._calls.whole(), self._usage, self._finish_reason)
-
-    def _read_choice(self, choice: dict[str, Any]) -> str:
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        delta = choice.get("delta") or {}
-        self._calls.add(delta)
-        return _text(delta)
+            raise LlmConnectionError("the stream ended before the response was complete")
+        return ChatDelta("", self._calls.complete(), self._usage, self._finish_reason)
 
 
 class _ToolCalls:
-    """Tool calls come in parts, told apart by their index; the arguments add up."""
+    """Tool calls arrive in parts with an index; the parts of the arguments add up."""
 
     def __init__(self) -> None:
         self._parts: dict[int, dict[str, str]] = {}
@@ -76,7 +87,7 @@ class _ToolCalls:
             call["name"] = function.get("name") or call["name"]
             call["arguments"] += function.get("arguments") or ""
 
-    def whole(self) -> tuple[dict[str, Any], ...]:
+    def complete(self) -> tuple[dict[str, Any], ...]:
         return tuple(
             tool_call(call["id"] or f"call_{index}", call["name"], call["arguments"] or "{}")
             for index, call in sorted(self._parts.items())
@@ -86,7 +97,7 @@ class _ToolCalls:
 def _text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if content is not None and not isinstance(content, str):
-        raise TypeError("content is no text")
+        raise TypeError("content is not a text")
     return content or ""
 
 
