@@ -267,7 +267,9 @@ class StreamedBody:
 
 def _with_headers(headers: Iterable[Header], own_headers: Iterable[Header]) -> list[Header]:
     """Return ``headers`` with ours, without those that a gateway passed on from elsewhere."""
-    return [*[each for each in headers if each[0].lower() not in _OWN_HEADERS], *own_headers]
+    kept = [header for header in headers if header[0].lower() not in _OWN_HEADERS]
+    kept += own_headers
+    return kept
 
 
 def _send_response(

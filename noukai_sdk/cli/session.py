@@ -111,14 +111,14 @@ def pull(source: str, path: Path, env: Env | None, as_json: bool) -> None:
 @report_errors(exit_code=2)
 def diff(a: str, b: str, env: Env | None, as_json: bool) -> None:
     """Compare the calls of two sessions. The exit code is 1 if they differ."""
-    found = differences(_load(a, env)[1], _load(b, env)[1])
+    listed = differences(_load(a, env)[1], _load(b, env)[1])
     if as_json:
-        _print_json({"differences": [each.as_dict() for each in found]})
-    elif found:
-        open_console().print(difference_table(found))
+        _print_json({"differences": [each.as_dict() for each in listed]})
+    elif listed:
+        open_console().print(difference_table(listed))
     else:
         click.echo("no differences")
-    sys.exit(1 if found else 0)
+    sys.exit(1 if listed else 0)
 
 
 @session.command()
