@@ -1,4 +1,4 @@
-"""Every test here runs on the sync client, and on the async one by asyncio, by trio and with ``fast``."""
+"""One server for all tests here, and the clients that they run on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from noukai_sdk.client import BASE_URLS
 from tests.support.servers import serve_app, wait_until
 from tests.support.service import Service
-from tests.support.sides import ASYNC, SIDES, Side
+from tests.support.sides import ASYNC, BOTH, EVERY, Side
 
 
 class _Stage:
-    """The app of the one server of all tests here; each test has a service of its own."""
+    """The app of the server. Each test sets its own service."""
 
     service = Service()
 
@@ -30,7 +30,7 @@ def stage() -> Iterator[tuple[_Stage, str]]:
 
 @pytest.fixture
 def url(stage: tuple[_Stage, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The service's base URL, which ``env="dev"`` means as well."""
+    """Return the base URL of the service, which ``env="dev"`` means as well."""
     base = f"{stage[1]}/api/v1"
     monkeypatch.setitem(BASE_URLS, "dev", base)
     return base
@@ -44,26 +44,39 @@ def service(stage: tuple[_Stage, str], url: str) -> Iterator[Service]:
     wait_until(lambda: service.under_way == 0, what="the service to come to rest")
 
 
-@pytest.fixture(params=SIDES, ids=lambda side: side.name)
-def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
-    """A test that asks for it runs once for each kind of client."""
-    side: Side = request.param
+def _use(side: Side, monkeypatch: pytest.MonkeyPatch) -> Side:
     monkeypatch.setenv("NOUKAI_FAST", "1" if side.fast else "0")
     return side
+
+
+@pytest.fixture(params=BOTH, ids=lambda side: side.name)
+def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """Run the test on the sync client, and on the async one under asyncio."""
+    return _use(request.param, monkeypatch)
+
+
+@pytest.fixture(params=EVERY, ids=lambda side: side.name)
+def every_side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """Run the test also on trio, and with the extra ``fast``: for tests of the drivers."""
+    return _use(request.param, monkeypatch)
+
+
+@pytest.fixture
+def async_side(monkeypatch: pytest.MonkeyPatch) -> Side:
+    """Run the test on the async client under asyncio."""
+    return _use(ASYNC[0], monkeypatch)
 
 
 @pytest.fixture(params=ASYNC, ids=lambda side: side.name)
-def async_side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
-    """As ``side``, for what only the async client has."""
-    side: Side = request.param
-    monkeypatch.setenv("NOUKAI_FAST", "1" if side.fast else "0")
-    return side
+def every_async_side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
+    """Run the test on the async client under asyncio, with the extra ``fast``, and under trio."""
+    return _use(request.param, monkeypatch)
 
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """The event loop that the test's side needs."""
-    for name in ("side", "async_side"):
+    """Return the event loop that the test's side needs."""
+    for name in ("side", "every_side", "every_async_side"):
         if name in request.fixturenames:
             side: Side = request.getfixturevalue(name)
             return side.backend

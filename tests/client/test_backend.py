@@ -43,7 +43,7 @@ def client_of(side: Side, **arguments: Any) -> Any:
     return side.client(**{"api_key": "nk_dev", "org": "acme", "project": "samples", **arguments})
 
 
-async def test_a_call_and_its_trace(side: Side) -> None:
+async def test_backend_execute_has_a_trace(side: Side) -> None:
     async with client_of(side) as client:
         flow = client.flow("two-step")
         result = await side.call(flow.execute, message="The cat sat.", trace=True)
@@ -61,7 +61,7 @@ async def test_a_call_and_its_trace(side: Side) -> None:
 
 
 @pytest.mark.parametrize("run_remaining", [False, True])
-async def test_a_stream(side: Side, run_remaining: bool) -> None:
+async def test_backend_stream_matches_steps(side: Side, run_remaining: bool) -> None:
     async with client_of(side) as client:
         flow = client.flow("two-step")
         events = await side.collect(
@@ -77,7 +77,7 @@ async def test_a_stream(side: Side, run_remaining: bool) -> None:
     assert ("step_paused" in [event.type for event in events]) is not run_remaining
 
 
-async def test_tools(side: Side) -> None:
+async def test_backend_tools_by_handler_and_by_hand_agree(side: Side) -> None:
     asked = {"message": "What is the weather in Paris and Rome?", "tools": [TOOL]}
     async with client_of(side) as client:
         flow = client.flow("weather")
@@ -92,7 +92,7 @@ async def test_tools(side: Side) -> None:
     assert handled.result == by_hand.result == events[-1].result
 
 
-async def test_tools_inside_the_loop(async_side: Side) -> None:
+async def test_backend_tools_resumed_in_loop_complete(async_side: Side) -> None:
     async with client_of(async_side) as client:
         flow = client.flow("weather")
         events = []
@@ -104,7 +104,7 @@ async def test_tools_inside_the_loop(async_side: Side) -> None:
     assert events[-1] == "flow_completed"
 
 
-async def test_a_job(side: Side) -> None:
+async def test_backend_job_completes(side: Side) -> None:
     async with client_of(side) as client:
         job = await side.call(
             client.flow("hello-world").execute_async, message="hi", session_id="job-1"
@@ -114,7 +114,7 @@ async def test_a_job(side: Side) -> None:
     assert done.result
 
 
-async def test_refusals(side: Side) -> None:
+async def test_backend_refusals_are_typed_errors(side: Side) -> None:
     async with client_of(side) as client:
         with pytest.raises(FlowNotFoundError) as missing:
             await side.call(client.flow("no-such-flow").execute, message="hi")

@@ -1,4 +1,4 @@
-"""Arguments of the clients and of ``flow()``: what is wrong is said before any request."""
+"""Arguments of the clients and of ``flow()``, checked before any request."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ from noukai_sdk import AsyncNoukai, AuthenticationError, Noukai, ReplayInvalidSe
 CLIENTS: list[Any] = [Noukai, AsyncNoukai]
 
 
+async def async_hook(event: dict[str, Any]) -> None: ...
+
+
 @pytest.fixture(params=CLIENTS, ids=["Noukai", "AsyncNoukai"])
 def client(request: pytest.FixtureRequest) -> Any:
     """One of the two classes."""
     return request.param
 
 
-def test_the_defaults(client: Any) -> None:
+def test_client_defaults_are_documented_values(client: Any) -> None:
     service = client(api_key="nk_1")._transport.service
     assert service.base_url == "https://api.noukai.xyz/api/v1"
     assert (service.timeout, service.max_retries, service.log_payloads) == (300.0, 1, False)
     assert (service.log, service.session_id, service.custom_http) == (None, None, False)
 
 
-def test_the_key_of_the_environment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_argument_wins_over_environment(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NOUKAI_API_KEY", "nk_env")
     assert client()._transport.service.headers["Authorization"] == "Bearer nk_env"
     assert client(api_key="nk_own")._transport.service.headers["Authorization"] == "Bearer nk_own"
 
 
-def test_no_key(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for given in (None, ""):
+def test_api_key_missing_raises(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for api_key in (None, ""):
         with pytest.raises(AuthenticationError, match="NOUKAI_API_KEY"):
-            client(api_key=given)
+            client(api_key=api_key)
     monkeypatch.setenv("NOUKAI_API_KEY", "")
     with pytest.raises(AuthenticationError, match="NOUKAI_API_KEY"):
         client()
@@ -45,7 +50,7 @@ def test_no_key(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     "key",
     ["sk_1", "nk_", "nk_a b", "nk_a\n", "nk_a\r\nX-Evil: 1", "nk_ü", "NK_1", " nk_1", b"nk_1", 5],
 )
-def test_a_malformed_key_is_refused_and_not_shown(client: Any, key: Any) -> None:
+def test_api_key_malformed_raises_without_showing_it(client: Any, key: Any) -> None:
     with pytest.raises(AuthenticationError, match="malformed API key") as caught:
         client(api_key=key)
     assert str(key) == "nk_" or str(key) not in str(caught.value)
@@ -62,7 +67,7 @@ def test_a_malformed_key_is_refused_and_not_shown(client: Any, key: Any) -> None
         (None, "", "https://api.noukai.xyz"),
     ],
 )
-def test_the_service(
+def test_env_selects_base_url(
     client: Any, monkeypatch: pytest.MonkeyPatch, given: Any, variable: str | None, host: str
 ) -> None:
     if variable is not None:
@@ -72,7 +77,7 @@ def test_the_service(
     assert repr(made) == f"{client.__name__}('{host}/api/v1')"
 
 
-def test_no_other_service(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_unknown_raises(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for env in ("staging", "http://evil.test"):
         with pytest.raises(ValueError, match=re.escape(f"bad env {env!r}")):
             client(api_key="nk_1", env=env)
@@ -84,7 +89,7 @@ def test_no_other_service(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "problem"),
     [
         ({"org": "acme"}, ValueError, "pass both or neither"),
         ({"project": "spelling"}, ValueError, "pass both or neither"),
@@ -104,36 +109,28 @@ def test_no_other_service(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_retries": True}, ValueError, "max_retries must be a number ≥ 0"),
         ({"session_id": "../x"}, ReplayInvalidSessionError, "bad session id"),
         ({"log_handler": "print"}, TypeError, "log_handler must be a plain function"),
+        ({"log_handler": async_hook}, TypeError, "log_handler must be a plain function"),
     ],
 )
-def test_bad_arguments(
-    client: Any, arguments: dict[str, Any], error: type[Exception], said: str
+def test_client_argument_not_valid_raises(
+    client: Any, arguments: dict[str, Any], error: type[Exception], problem: str
 ) -> None:
-    with pytest.raises(error, match=re.escape(said)):
+    with pytest.raises(error, match=re.escape(problem)):
         client(api_key="nk_1", **arguments)
 
 
-def test_a_hook_that_would_never_run(client: Any) -> None:
-    async def hook(event: dict[str, Any]) -> None: ...
-
-    with pytest.raises(TypeError, match="log_handler must be a plain function"):
-        client(api_key="nk_1", log_handler=hook)
-
-
-def test_the_other_kind_of_http_client() -> None:
+def test_http_client_of_other_kind_raises() -> None:
     with httpx.Client() as plain, pytest.raises(TypeError, match=r"httpx\.AsyncClient"):
         AsyncNoukai(api_key="nk_1", http_client=plain)
     with pytest.raises(TypeError, match=r"httpx\.Client"):
         Noukai(api_key="nk_1", http_client=httpx.AsyncClient())
+    for http_client in ("client", 5, object(), httpx.Client, httpx.Response(200)):
+        for kind in CLIENTS:
+            with pytest.raises(TypeError, match=r"needs an? (plain|async) http_client"):
+                kind(api_key="nk_1", http_client=http_client)
 
 
-@pytest.mark.parametrize("given", ["client", 5, object(), httpx.Client, httpx.Response(200)])
-def test_what_is_no_http_client(client: Any, given: Any) -> None:
-    with pytest.raises(TypeError, match=r"needs an? (plain|async) http_client"):
-        client(api_key="nk_1", http_client=given)
-
-
-def test_the_three_forms_of_a_flow(client: Any) -> None:
+def test_flow_of_each_form_has_its_address(client: Any) -> None:
     made = client(api_key="nk_1", org="acme", project="spelling")
     assert repr(made.flow("grade-3")) == f"{type(made.flow('x')).__name__}('acme/spelling/grade-3')"
     for flow, name in (
@@ -145,29 +142,22 @@ def test_the_three_forms_of_a_flow(client: Any) -> None:
         assert flow.slug == name.rsplit("/", 1)[1]
 
 
-@pytest.mark.parametrize("slug", ["", "a/b", "a/b/c/d", "a//b", "../b/c", None, 5])
-def test_a_bad_slug(client: Any, slug: Any) -> None:
-    with pytest.raises(ValueError, match=r"slug|project|org"):
-        client(api_key="nk_1").flow(slug)
-
-
-def test_half_of_an_address(client: Any) -> None:
+def test_flow_address_not_valid_raises(client: Any) -> None:
     with pytest.raises(ValueError, match="pass both or neither"):
         client(api_key="nk_1").flow(slug="x", org="acme")
     with pytest.raises(ValueError, match="set org= and project= on the client"):
         client(api_key="nk_1").flow("x")
+    for slug in ("", "a/b", "../b/c", None, 5):
+        with pytest.raises(ValueError, match=r"slug|project|org"):
+            client(api_key="nk_1").flow(slug)
 
 
-@pytest.mark.parametrize("value", ["", "..", None, 5, "\ud800"])
-def test_a_bad_execution_id(client: Any, value: Any) -> None:
+def test_run_and_job_show_their_id_or_refuse_it(client: Any) -> None:
     flow = client(api_key="nk_1").flow("a/b/c")
-    for method in (flow.run, flow.job):
-        with pytest.raises(ValueError, match="bad execution_id"):
-            method(value)
-
-
-def test_what_a_handle_shows(client: Any) -> None:
-    flow = client(api_key="nk_1").flow("a/b/c")
+    for value in ("", "..", None, 5, "\ud800"):
+        for method in (flow.run, flow.job):
+            with pytest.raises(ValueError, match="bad execution_id"):
+                method(value)
     assert repr(flow.run("e 1")).endswith("Run('e 1')")
     assert repr(flow.job("e 1")).endswith("Job('e 1')")
     assert (flow.run("e").execution_id, flow.job("e").execution_id) == ("e", "e")

@@ -1,4 +1,4 @@
-"""The two drivers, with programs made for the purpose: what the contract of a program promises."""
+"""The two drivers keep the contract of programs, with programs made for the purpose."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ from tests.support.service import STARTED, Service, frame, stream
 from tests.support.sides import Side
 
 
+@pytest.fixture
+def side(every_side: Side) -> Side:
+    """Run the test on every client."""
+    return every_side
+
+
 async def run(side: Side, program: Program[Any]) -> Any:
     async with side.client() as client:
         return await side.call(client._transport.run, program)
@@ -34,7 +40,7 @@ async def collect(side: Side, program: Program[Any], **options: Any) -> list[Any
         return await side.collect(client._transport.stream(program, **options))
 
 
-async def test_events_and_wants_in_any_order(side: Side) -> None:
+async def test_stream_yields_events_between_effects(side: Side) -> None:
     def program() -> Program[None]:
         yield "first"
         yield Sleep(0)
@@ -44,19 +50,12 @@ async def test_events_and_wants_in_any_order(side: Side) -> None:
         assert (yield Signal()) is None
         assert (yield CloseStream()) is None
         yield "third"
+        yield Now()
 
     assert await collect(side, program()) == ["first", "second", "third"]
 
 
-async def test_a_program_that_ends_after_a_want(side: Side) -> None:
-    def program() -> Program[None]:
-        yield "only"
-        yield Now()
-
-    assert await collect(side, program()) == ["only"]
-
-
-async def test_the_clock(side: Side) -> None:
+async def test_now_reads_a_clock_that_sleep_moves(side: Side) -> None:
     def program() -> Program[float]:
         before = yield Now()
         yield Sleep(0.02)
@@ -66,7 +65,7 @@ async def test_the_clock(side: Side) -> None:
     assert await run(side, program()) >= 0.02
 
 
-async def test_a_program_may_turn_an_error_into_its_result(side: Side) -> None:
+async def test_program_catches_error_of_effect(side: Side) -> None:
     def fail(calls: Any) -> Any:
         raise ZeroDivisionError
 
@@ -80,7 +79,7 @@ async def test_a_program_may_turn_an_error_into_its_result(side: Side) -> None:
     assert await run(side, program()) == "saved"
 
 
-async def test_a_stop_iteration_of_a_tool_is_no_result(side: Side) -> None:
+async def test_stop_iteration_of_tool_is_not_a_result(side: Side) -> None:
     def fail(calls: Any) -> Any:
         raise StopIteration("a result?")
 
@@ -91,7 +90,7 @@ async def test_a_stop_iteration_of_a_tool_is_no_result(side: Side) -> None:
         await run(side, program())
 
 
-async def test_what_keep_refuses_is_not_seen_and_what_it_raises_ends_the_stream(side: Side) -> None:
+async def test_stream_filter_drops_events_and_may_raise(side: Side) -> None:
     closed = []
 
     def program() -> Program[None]:
@@ -110,13 +109,13 @@ async def test_what_keep_refuses_is_not_seen_and_what_it_raises_ends_the_stream(
     assert closed == [True]
 
 
-async def test_the_program_is_closed_however_it_ends(side: Side) -> None:
+async def test_program_left_early_is_closed(side: Side) -> None:
     closed = []
 
     def program() -> Program[None]:
         try:
             yield "event"
-            yield "never asked for"
+            yield "never requested"
         finally:
             closed.append(True)
 
@@ -125,9 +124,11 @@ async def test_the_program_is_closed_however_it_ends(side: Side) -> None:
     assert closed == [True]
 
 
-async def test_a_program_may_open_one_stream_after_another(side: Side, service: Service) -> None:
+async def test_program_opens_stream_after_stream_closing_the_first(
+    side: Side, service: Service
+) -> None:
     """The one before is closed, and where none is open there is nothing to read or to close."""
-    service.says(stream(STARTED, then="silence"), stream(STARTED))
+    service.reply(stream(STARTED, then="silence"), stream(STARTED))
 
     def program() -> Program[list[bytes]]:
         chunks = []
@@ -142,7 +143,7 @@ async def test_a_program_may_open_one_stream_after_another(side: Side, service: 
     await service.has_disconnects()
 
 
-def test_a_sync_program_needs_no_asyncio() -> None:
+def test_sync_client_imports_no_asyncio() -> None:
     """It takes longer to import than the rest of the client."""
     program = """
 import sys, httpx
@@ -156,7 +157,7 @@ assert not {"asyncio", "anyio", "trio"} & set(sys.modules), sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_streams_where_trio_is_not_loaded() -> None:
+def test_async_client_on_asyncio_imports_no_trio() -> None:
     program = """
 import asyncio, sys, httpx
 from noukai_sdk import AsyncNoukai

@@ -32,7 +32,7 @@ ON_THE_WIRE = {
 }
 
 
-async def test_a_result(side: Side, service: Service) -> None:
+async def test_execute_returns_result(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         result = await side.call(flow.execute, message="hi")
     assert result == ExecuteResult(
@@ -45,13 +45,15 @@ async def test_a_result(side: Side, service: Service) -> None:
     )
 
 
-async def test_a_byte_order_mark(side: Side, service: Service) -> None:
-    service.says(Reply(b'\xef\xbb\xbf{"status": "completed", "result": 1}'))
+async def test_execute_response_with_byte_order_mark_is_parsed(
+    side: Side, service: Service
+) -> None:
+    service.reply(Reply(b'\xef\xbb\xbf{"status": "completed", "result": 1}'))
     async with side.flow() as flow:
         assert (await side.call(flow.execute, message="hi")).result == 1
 
 
-async def test_the_request_is_the_wires(side: Side, service: Service) -> None:
+async def test_execute_request_matches_the_wire(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         await side.call(flow.execute, **EVERYTHING, session_id="s-1", extra_headers={"X-Mine": "1"})
     request = service.last
@@ -67,27 +69,23 @@ async def test_the_request_is_the_wires(side: Side, service: Service) -> None:
     assert "; python/3." in agent
 
 
-@pytest.mark.parametrize(
-    ("version", "path"), [("draft", "grade-3/execute"), (3, "grade-3/v3/execute")]
-)
-async def test_a_version(side: Side, service: Service, version: Any, path: str) -> None:
-    async with side.flow() as flow:
-        await side.call(flow.execute, message="hi", version=version)
-    assert service.last.path == f"/api/v1/seq/acme/spelling/{path}"
+async def test_execute_path_holds_encoded_slug_and_version(side: Side, service: Service) -> None:
+    async with side.client() as client:
+        flow = client.flow(org="a b", project="ü%", slug="x?y#z")
+        for version in ("draft", 3):
+            await side.call(flow.execute, message="hi", version=version)
+    base = "/api/v1/seq/a%20b/%C3%BC%25/x%3Fy%23z"
+    assert [request.path for request in service.requests] == [
+        f"{base}/execute",
+        f"{base}/v3/execute",
+    ]
 
 
-async def test_chat_turns_in_place_of_a_message(side: Side, service: Service) -> None:
+async def test_execute_messages_replace_message(side: Side, service: Service) -> None:
     turns = [{"role": "user", "content": "hi"}]
     async with side.flow() as flow:
         await side.call(flow.execute, messages=turns, message=None, parameters=None, tools=None)
     assert service.last.body == {"messages": turns}
-
-
-async def test_a_slug_of_any_letters_arrives_as_it_is(side: Side, service: Service) -> None:
-    async with side.client() as client:
-        flow = client.flow(org="a b", project="ü%", slug="x?y#z")
-        await side.call(flow.execute, message="hi")
-    assert service.last.path == "/api/v1/seq/a%20b/%C3%BC%25/x%3Fy%23z/execute"
 
 
 @pytest.mark.parametrize(
@@ -102,12 +100,12 @@ async def test_a_slug_of_any_letters_arrives_as_it_is(side: Side, service: Servi
         (503, errors.FlowExecutionError),
     ],
 )
-async def test_errors_carry_what_the_answer_said(
+async def test_execute_error_response_raises_with_its_details(
     side: Side, service: Service, status: int, kind: type[errors.NoukaiError]
 ) -> None:
     body = {"detail": {"code": "SOME_CODE", "message": "what happened"}}
     headers = {"www-authenticate": "Bearer", "retry-after": "2"}
-    service.says(Reply(body, status, headers))
+    service.reply(Reply(body, status, headers))
     async with side.flow() as flow:
         with pytest.raises(kind, match="SOME_CODE: what happened") as caught:
             await side.call(flow.execute, message="hi")
@@ -120,8 +118,8 @@ async def test_errors_carry_what_the_answer_said(
     assert len(service.requests) == 1
 
 
-async def test_an_answer_that_is_no_result(side: Side, service: Service) -> None:
-    service.says(Reply(b"<html>welcome</html>", headers={"content-type": "text/html"}))
+async def test_execute_response_not_valid_raises(side: Side, service: Service) -> None:
+    service.reply(Reply(b"<html>welcome</html>", headers={"content-type": "text/html"}))
     async with side.flow() as flow:
         with pytest.raises(FlowExecutionError) as caught:
             await side.call(flow.execute, message="hi")
@@ -131,7 +129,7 @@ async def test_an_answer_that_is_no_result(side: Side, service: Service) -> None
     )
 
 
-async def test_one_default_session_for_all_calls(side: Side, service: Service) -> None:
+async def test_session_id_of_call_wins_over_client(side: Side, service: Service) -> None:
     async with side.flow(session_id="s-all") as flow:
         tagged = await side.call(flow.execute, message="hi")
         other = await side.call(flow.execute, message="hi", session_id="s-one")
@@ -139,29 +137,27 @@ async def test_one_default_session_for_all_calls(side: Side, service: Service) -
     assert (tagged.session_id, other.session_id) == ("s-all", "s-one")
 
 
-async def test_nothing_is_sent_before_the_coroutine_is_awaited(
-    async_side: Side, service: Service
-) -> None:
+async def test_execute_not_awaited_sends_nothing(async_side: Side, service: Service) -> None:
     async with async_side.flow() as flow:
         waiting = flow.execute(message="hi")
         assert not service.requests
         assert (await waiting).result == {"grade": 3}
 
 
-async def test_the_hook_and_the_logger(
+async def test_log_handler_and_logger_get_each_phase(
     side: Side, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     with caplog.at_level(logging.DEBUG, "noukai_sdk"):
-        async with side.flow(log_handler=told.append, log_payloads=True) as flow:
+        async with side.flow(log_handler=events.append, log_payloads=True) as flow:
             await side.call(flow.execute, message="hi")
-    assert [(event["phase"], event["status_code"]) for event in told] == [
+    assert [(event["phase"], event["status_code"]) for event in events] == [
         ("request", None),
         ("response", 200),
     ]
-    assert told[1]["request_body"] == {"message": "hi"}
-    assert told[1]["response_body"] == DONE
-    assert told[1]["path"] == "/seq/acme/spelling/grade-3/execute"
+    assert events[1]["request_body"] == {"message": "hi"}
+    assert events[1]["response_body"] == DONE
+    assert events[1]["path"] == "/seq/acme/spelling/grade-3/execute"
     ours = [record.getMessage() for record in caplog.records if record.name == "noukai_sdk"]
     assert [line.split()[0] for line in ours] == ["phase=request", "phase=response"]
-    assert "nk_test" not in repr(told) + caplog.text
+    assert "nk_test" not in repr(events) + caplog.text

@@ -1,4 +1,4 @@
-"""Everything that can go wrong below the wire, as errors of the SDK."""
+"""Everything that can go wrong below HTTP becomes an error of the SDK."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import APIConnectionError, APITimeoutError, AuthenticationError, NoukaiError
+from noukai_sdk import APIConnectionError, APITimeoutError, AuthenticationError
 from noukai_sdk.client import BASE_URLS
 from tests.support import sockets
-from tests.support.service import DONE, STARTED, Reply, Service, output, stream
+from tests.support.service import DONE, NEVER, STARTED, Reply, Service, output, stream
 from tests.support.sides import Side
+
+
+@pytest.fixture
+def side(every_side: Side) -> Side:
+    """Run the test on every client."""
+    return every_side
+
 
 METHODS = [
     "execute",
@@ -29,7 +36,7 @@ READS = ["trace", "step_trace", "live_trace", "poll"]
 
 
 async def call(side: Side, flow: Any, method: str, **options: Any) -> Any:
-    """Any method of the client, to its end."""
+    """Call any method of the client, to its end."""
     if method in ("steps", "events"):
         return await side.collect(getattr(flow, method)(message="hi", **options))
     if method == "live_trace":
@@ -49,8 +56,8 @@ def points_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def nobody(points_at: Callable[[str], None]) -> Iterator[None]:
-    """A port where nobody listens."""
+def no_listener(points_at: Callable[[str], None]) -> Iterator[None]:
+    """Point ``env="dev"`` at a port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         points_at(f"http://127.0.0.1:{bound.getsockname()[1]}/api/v1")
@@ -63,10 +70,10 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("nobody")
-async def test_a_refused_connection(side: Side, method: str) -> None:
-    told: list[dict[str, Any]] = []
-    async with side.flow(log_handler=told.append) as flow:
+@pytest.mark.usefixtures("no_listener")
+async def test_connection_refused_is_retried_and_raises(side: Side, method: str) -> None:
+    phases: list[dict[str, Any]] = []
+    async with side.flow(log_handler=phases.append) as flow:
         with pytest.raises(APIConnectionError, match="connection failed") as caught:
             await call(side, flow, method)
     error = caught.value
@@ -74,9 +81,9 @@ async def test_a_refused_connection(side: Side, method: str) -> None:
     assert not error.request_sent
     assert error.status_code is None
     assert type(error.__cause__).__module__.split(".")[0] in ("httpx", "httpx2")
-    assert "nk_test" not in repr(error) + str(told)
+    assert "nk_test" not in repr(error) + str(phases)
     # Nothing reached the service, so every call is tried once more.
-    assert [event["phase"] for event in told] == [
+    assert [event["phase"] for event in phases] == [
         "request",
         "response",
         "retry",
@@ -100,7 +107,7 @@ BREAKS = [
 @pytest.mark.parametrize(("handle", "method"), BREAKS)
 # httpx drops generators of its own halfway when a request fails, and trio warns of them.
 @pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
-async def test_a_server_that_breaks_off(
+async def test_connection_broken_raises_and_only_reads_are_repeated(
     side: Side, points_at: Callable[[str], None], handle: Any, method: str
 ) -> None:
     with sockets.serve_sockets(handle) as (url, connections):
@@ -121,10 +128,10 @@ async def test_a_server_that_breaks_off(
         assert len(connections) == 2
 
 
-async def test_a_connection_that_was_closed_while_nobody_looked(
+async def test_connection_closed_while_idle_is_replaced(
     side: Side, points_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loop that stands still, as between a notebook's cells, does not hear of it in time."""
+    """A loop that stands still, as between the cells of a notebook, does not notice it in time."""
     monkeypatch.setattr("noukai_sdk.transport.async_clients.QUIET", 0.0)
     closed = threading.Event()
     with sockets.serve_sockets(sockets.answer_once(closed)) as (url, connections):
@@ -138,7 +145,9 @@ async def test_a_connection_that_was_closed_while_nobody_looked(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_silent_server(side: Side, points_at: Callable[[str], None], method: str) -> None:
+async def test_timeout_of_each_method_raises(
+    side: Side, points_at: Callable[[str], None], method: str
+) -> None:
     """Each method takes a timeout of its own."""
     with sockets.serve_sockets(sockets.silence) as (url, connections):
         points_at(url)
@@ -150,7 +159,7 @@ async def test_a_silent_server(side: Side, points_at: Callable[[str], None], met
 
 
 @pytest.mark.parametrize("method", ["execute", "events", "poll"])
-async def test_a_server_that_speaks_no_tls(
+async def test_tls_failure_raises_as_not_sent(
     side: Side, points_at: Callable[[str], None], method: str
 ) -> None:
     with sockets.serve_sockets(sockets.no_tls) as (url, connections):
@@ -164,8 +173,8 @@ async def test_a_server_that_speaks_no_tls(
     assert len(connections) >= 2
 
 
-async def test_a_slow_answer_is_never_paid_for_twice(side: Side, service: Service) -> None:
-    service.says(Reply(DONE, when=NEVER))
+async def test_execute_timed_out_is_not_repeated(side: Side, service: Service) -> None:
+    service.reply(Reply(DONE, when=NEVER))
     async with side.flow(timeout=0.5, max_retries=3) as flow:
         with pytest.raises(APITimeoutError):
             await side.call(flow.execute, message="hi")
@@ -173,8 +182,8 @@ async def test_a_slow_answer_is_never_paid_for_twice(side: Side, service: Servic
     assert len(service.requests) == 1
 
 
-async def test_a_stream_that_falls_silent(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, output("x"), then="silence"))
+async def test_stream_that_falls_silent_times_out(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, output("x"), then="silence"))
     seen: list[Any] = []
     async with side.flow() as flow:
         with pytest.raises(APITimeoutError) as caught:
@@ -184,18 +193,10 @@ async def test_a_stream_that_falls_silent(side: Side, service: Service) -> None:
     assert caught.value.execution_id == "e"
 
 
-class _Never:
-    def is_set(self) -> bool:
-        return False
-
-
-NEVER: Any = _Never()
-
-
-async def test_a_server_that_cannot_be_connected_to_in_time(
+async def test_connect_timeout_is_retried_as_not_sent(
     side: Side, points_at: Callable[[str], None]
 ) -> None:
-    """Its queue of connections is full, so that a new one is never made: safe to send again."""
+    """The listener's queue is full, so no connection is made: it is safe to send again."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         address = listener.getsockname()
         waiting = [socket.socket() for _ in range(4)]
@@ -203,18 +204,18 @@ async def test_a_server_that_cannot_be_connected_to_in_time(
             client.setblocking(False)
             client.connect_ex(address)
         points_at(f"http://127.0.0.1:{address[1]}/api/v1")
-        told: list[dict[str, Any]] = []
-        async with side.flow(timeout=0.2, log_handler=told.append) as flow:
+        phases: list[dict[str, Any]] = []
+        async with side.flow(timeout=0.2, log_handler=phases.append) as flow:
             with pytest.raises(APITimeoutError) as caught:
                 await side.call(flow.execute, message="hi")
         for client in waiting:
             client.close()
     assert not caught.value.request_sent
-    assert [event["phase"] for event in told].count("retry") == 1
+    assert [event["phase"] for event in phases].count("retry") == 1
 
 
-async def test_a_read_is_repeated_until_it_succeeds(side: Side, service: Service) -> None:
-    service.says(
+async def test_poll_after_retryable_status_is_repeated(side: Side, service: Service) -> None:
+    service.reply(
         Reply(None, 503),
         Reply(None, 429, {"retry-after": "0"}),
         Reply({"executionId": "e", "status": "running"}),
@@ -224,16 +225,8 @@ async def test_a_read_is_repeated_until_it_succeeds(side: Side, service: Service
     assert len(service.requests) == 3
 
 
-async def test_no_retries(side: Side, service: Service) -> None:
-    service.says(Reply(None, 503))
-    async with side.flow(max_retries=0) as flow:
-        with pytest.raises(NoukaiError):
-            await side.call(flow.run("e").trace)
-    assert len(service.requests) == 1
-
-
-async def test_a_rejected_key_is_said_and_not_shown(side: Side, service: Service) -> None:
-    service.says(Reply({"detail": "who are you?"}, 401))
+async def test_api_key_rejected_is_not_shown(side: Side, service: Service) -> None:
+    service.reply(Reply({"detail": "who are you?"}, 401))
     async with side.client(api_key="nk_very_secret") as client:
         with pytest.raises(AuthenticationError) as caught:
             await side.call(client.flow("grade-3").execute, message="hi")

@@ -1,4 +1,4 @@
-"""``http_client=``: any client of httpx's interface, and the user's own to close."""
+"""``http_client=``: any client of httpx's interface, which the user closes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from noukai_sdk import (
     Noukai,
 )
 from tests.support.service import COMPLETED, DONE, STARTED, Reply, Service, frame, stream
-from tests.support.sides import SYNC, Side
+from tests.support.sides import Side
 
 LIBRARIES: list[Any] = [httpx, httpx2]
 
 
 @pytest.fixture(params=LIBRARIES, ids=["httpx", "httpx2"])
 def library(request: pytest.FixtureRequest) -> Any:
-    """The HTTP library that the user likes."""
+    """Return the HTTP library of the user's client."""
     return request.param
 
 
@@ -39,13 +39,13 @@ async def close(side: Side, client: Any) -> None:
     await side.call(client.aclose if side.is_async else client.close)
 
 
-async def test_calls_go_through_it_and_it_stays_open(
+async def test_http_client_sends_calls_and_stays_open(
     side: Side, service: Service, library: Any
 ) -> None:
     mine = own(side, library, headers={"X-Mine": "1", "User-Agent": "mine"}, params={"q": "1"})
     async with side.client(http_client=mine) as client:
         result = await side.call(client.flow("grade-3").execute, message="hi")
-        service.says(stream(STARTED, COMPLETED))
+        service.reply(stream(STARTED, COMPLETED))
         events = await side.collect(client.flow("grade-3").events(message="hi"))
     assert result.result == {"grade": 3}
     assert len(events) == 2
@@ -57,23 +57,20 @@ async def test_calls_go_through_it_and_it_stays_open(
     await close(side, mine)
 
 
-async def test_the_base_url_stays_the_services(side: Side, service: Service, library: Any) -> None:
-    mine = own(side, library, base_url="http://127.0.0.1:1/elsewhere")
+async def test_http_client_settings_do_not_replace_ours(
+    side: Side, service: Service, library: Any
+) -> None:
+    mine = own(side, library, base_url="http://127.0.0.1:1/elsewhere", auth=("user", "password"))
     async with side.client(http_client=mine) as client:
         await side.call(client.flow("grade-3").execute, message="hi")
     assert service.last.path == "/api/v1/seq/acme/spelling/grade-3/execute"
-    await close(side, mine)
-
-
-async def test_the_key_stays_the_clients(side: Side, service: Service, library: Any) -> None:
-    mine = own(side, library, auth=("user", "password"))
-    async with side.client(http_client=mine) as client:
-        await side.call(client.flow("grade-3").execute, message="hi")
     assert service.last.headers["authorization"] == "Bearer nk_test"
     await close(side, mine)
 
 
-async def test_one_that_its_owner_closed(side: Side, service: Service, library: Any) -> None:
+async def test_http_client_closed_before_call_raises(
+    side: Side, service: Service, library: Any
+) -> None:
     mine = own(side, library)
     async with side.client(http_client=mine) as client:
         await close(side, mine)
@@ -81,7 +78,7 @@ async def test_one_that_its_owner_closed(side: Side, service: Service, library: 
             await side.call(client.flow("grade-3").execute, message="hi")
 
 
-async def test_one_that_is_closed_during_the_call(
+async def test_http_client_closed_during_call_raises(
     side: Side, service: Service, library: Any
 ) -> None:
     mine = own(side, library)
@@ -94,7 +91,7 @@ async def test_one_that_is_closed_during_the_call(
         await mine.aclose()
         return []
 
-    service.says({"status": "tool_calls_required", "executionId": "e", "pausedAtStep": "a"})
+    service.reply({"status": "tool_calls_required", "executionId": "e", "pausedAtStep": "a"})
     async with side.client(http_client=mine) as client:
         with pytest.raises(ClientClosedError, match="closed during the call") as caught:
             await side.call(
@@ -109,7 +106,7 @@ def mocked(side: Side, library: Any, handler: Callable[[Any], Any]) -> Any:
     return side.make(http_client=own(side, library, transport=library.MockTransport(handler)))
 
 
-async def test_a_mock_transport(side: Side, library: Any) -> None:
+async def test_http_client_with_mock_transport_serves_calls(side: Side, library: Any) -> None:
     body = frame(STARTED) + frame(COMPLETED)
 
     def handler(request: Any) -> Any:
@@ -123,23 +120,23 @@ async def test_a_mock_transport(side: Side, library: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # of trio, and rightly so
-async def test_a_stream_without_end_is_left_all_the_same(
+async def test_http_client_with_endless_mock_stream_can_be_left(
     async_side: Side, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mock goes on giving chunks after it was closed."""
+    """A mock goes on yielding chunks after it was closed."""
     monkeypatch.setattr("noukai_sdk.transport.drivers.MOST_LEFT", 5)
-    given: list[int] = []
+    chunks: list[int] = []
 
     class Endless(library.AsyncByteStream):  # type: ignore[misc]  # one of two libraries
         async def __aiter__(self) -> Any:
             while True:
-                given.append(1)
+                chunks.append(1)
                 yield frame(STARTED)
 
     client = mocked(async_side, library, lambda request: library.Response(200, stream=Endless()))
     async with contextlib.aclosing(client.flow("grade-3").events(message="hi")) as events:
         await anext(events)
-    assert len(given) < 10
+    assert len(chunks) < 10
 
 
 @pytest.mark.parametrize(
@@ -161,10 +158,10 @@ async def test_a_stream_without_end_is_left_all_the_same(
         ("CloseError", APIConnectionError, True),
     ],
 )
-async def test_every_fault_of_the_library(
+async def test_http_client_fault_raises_sdk_error(
     side: Side, library: Any, name: str, kind: type[APIConnectionError], request_sent: bool
 ) -> None:
-    fault = getattr(library, name)("what it said")
+    fault = getattr(library, name)("what happened")
 
     def handler(request: Any) -> Any:
         raise fault
@@ -172,7 +169,7 @@ async def test_every_fault_of_the_library(
     client = mocked(side, library, handler)
     client._transport.service = _without_retries(client)
     for method in ("execute", "execute_async"):
-        with pytest.raises(APIConnectionError, match="what it said") as caught:
+        with pytest.raises(APIConnectionError, match="what happened") as caught:
             await side.call(getattr(client.flow("grade-3"), method), message="hi")
         assert type(caught.value) is kind
         assert caught.value.request_sent is request_sent
@@ -181,10 +178,10 @@ async def test_every_fault_of_the_library(
         await side.collect(client.flow("grade-3").events(message="hi"))
 
 
-async def test_a_hook_of_the_users_that_raises_for_error_answers(
+async def test_http_client_hook_raises_for_status_becomes_typed_error(
     side: Side, service: Service, library: Any
 ) -> None:
-    """The service was reached: this is no failed connection, and a read is not repeated."""
+    """The service was reached, so a read is not repeated."""
 
     def plain(response: Any) -> None:
         response.raise_for_status()
@@ -192,7 +189,7 @@ async def test_a_hook_of_the_users_that_raises_for_error_answers(
     async def awaited(response: Any) -> None:
         response.raise_for_status()
 
-    service.says(Reply({"detail": "no"}, 404))
+    service.reply(Reply({"detail": "no"}, 404))
     mine = own(side, library, event_hooks={"response": [awaited if side.is_async else plain]})
     async with side.client(http_client=mine) as client:
         flow = client.flow("grade-3")
@@ -210,7 +207,7 @@ def _without_retries(client: Any) -> Any:
     return client._transport.service._replace(max_retries=0)
 
 
-async def test_a_bug_is_not_called_a_network_fault(side: Side, library: Any) -> None:
+async def test_http_client_bug_is_raised_unchanged(side: Side, library: Any) -> None:
     def handler(request: Any) -> Any:
         raise ZeroDivisionError
 
@@ -218,7 +215,7 @@ async def test_a_bug_is_not_called_a_network_fault(side: Side, library: Any) -> 
         await side.call(mocked(side, library, handler).flow("grade-3").execute, message="hi")
 
 
-def test_an_async_client_on_asyncio_and_its_own_loop(service: Service) -> None:
+def test_http_client_of_one_loop_is_never_closed(service: Service) -> None:
     """The user's client belongs to one loop, and nothing of ours touches it elsewhere."""
     import asyncio
 
@@ -232,7 +229,7 @@ def test_an_async_client_on_asyncio_and_its_own_loop(service: Service) -> None:
     asyncio.run(main())
 
 
-def test_a_duck_that_is_no_client_of_httpx() -> None:
+def test_http_client_needs_only_build_request_and_send() -> None:
     """Only ``build_request`` and ``send`` are used."""
     sent = []
 
@@ -247,8 +244,3 @@ def test_a_duck_that_is_no_client_of_httpx() -> None:
     with Noukai(api_key="nk_1", http_client=Duck()) as client:
         assert client.flow("a/b/c").execute(message="hi").status == "completed"
     assert sent == ["https://api.noukai.xyz/api/v1/seq/a/b/c/execute"]
-
-
-def test_sync_is_the_only_side_for_a_plain_client() -> None:
-    with httpx.Client() as mine, SYNC.make(http_client=mine) as client:
-        assert client._transport.client is mine

@@ -25,8 +25,8 @@ async def submit(side: Side, flow: Any, **options: Any) -> Any:
     return await side.call(flow.execute_async, message="long", **options)
 
 
-async def test_a_job_from_submission_to_result(side: Side, service: Service) -> None:
-    service.says(ACCEPTED, NOT_FOUND, status("running"), status("completed", result={"x": 1}))
+async def test_job_is_submitted_and_waited_for(side: Side, service: Service) -> None:
+    service.reply(ACCEPTED, NOT_FOUND, status("running"), status("completed", result={"x": 1}))
     async with side.flow() as flow:
         job = await submit(side, flow, trace=True, version=3, session_id="s1")
         assert (job.execution_id, job.session_id) == ("e/1", "s1")
@@ -44,8 +44,8 @@ async def test_a_job_from_submission_to_result(side: Side, service: Service) -> 
     assert [(poll.method, poll.path) for poll in polls] == [("GET", f"{BASE}/jobs/e%2F1")] * 3
 
 
-async def test_one_look(side: Side, service: Service) -> None:
-    service.says(ACCEPTED, NOT_FOUND, status("failed", error={"code": "X"}))
+async def test_job_poll_returns_state(side: Side, service: Service) -> None:
+    service.reply(ACCEPTED, NOT_FOUND, status("failed", error={"code": "X"}))
     async with side.flow() as flow:
         job = await submit(side, flow)
         assert (await side.call(job.poll)).status == "pending"
@@ -53,8 +53,8 @@ async def test_one_look(side: Side, service: Service) -> None:
     assert (failed.status, failed.error) == ("failed", {"code": "X"})
 
 
-async def test_a_job_of_before(side: Side, service: Service) -> None:
-    service.says(status("completed", result=1), NOT_FOUND)
+async def test_job_by_id_is_polled(side: Side, service: Service) -> None:
+    service.reply(status("completed", result=1), NOT_FOUND)
     async with side.flow() as flow:
         job = flow.job("e/1")
         assert (await side.call(job.wait)).result == 1
@@ -63,8 +63,8 @@ async def test_a_job_of_before(side: Side, service: Service) -> None:
     assert caught.value.execution_id == "e/1"
 
 
-async def test_waiting_has_an_end(side: Side, service: Service) -> None:
-    service.says(ACCEPTED, status("running"))
+async def test_job_wait_past_timeout_raises(side: Side, service: Service) -> None:
+    service.reply(ACCEPTED, status("running"))
     async with side.flow() as flow:
         job = await submit(side, flow)
         with pytest.raises(APITimeoutError, match="still running after") as caught:
@@ -75,7 +75,9 @@ async def test_waiting_has_an_end(side: Side, service: Service) -> None:
 @pytest.mark.parametrize(
     "bad", [{"timeout": 0}, {"poll_interval": -1}, {"timeout": None}, {"poll_interval": "1"}]
 )
-async def test_bad_waits(side: Side, service: Service, bad: dict[str, Any]) -> None:
+async def test_job_argument_not_valid_raises(
+    side: Side, service: Service, bad: dict[str, Any]
+) -> None:
     async with side.flow() as flow:
         with pytest.raises((ValueError, TypeError), match=f"{next(iter(bad))} must be"):
             await side.call(flow.job("e").wait, **bad)
@@ -84,8 +86,8 @@ async def test_bad_waits(side: Side, service: Service, bad: dict[str, Any]) -> N
     assert not service.requests
 
 
-async def test_a_run(side: Side, service: Service) -> None:
-    service.says({"flowRun": {"id": "e", "status": "completed"}, "steps": [STEP]})
+async def test_run_trace_is_read(side: Side, service: Service) -> None:
+    service.reply({"flowRun": {"id": "e", "status": "completed"}, "steps": [STEP]})
     async with side.flow() as flow:
         trace = await side.call(flow.run("e").trace, timeout=5.0)
     assert isinstance(trace, RunTrace)
@@ -93,8 +95,8 @@ async def test_a_run(side: Side, service: Service) -> None:
     assert service.last.path == f"{BASE}/runs/e/trace"
 
 
-async def test_a_step(side: Side, service: Service) -> None:
-    service.says(STEP, STEP, {"stepId": "a", "attempts": [STEP]})
+async def test_step_trace_of_each_attempt_is_read(side: Side, service: Service) -> None:
+    service.reply(STEP, STEP, {"stepId": "a", "attempts": [STEP]})
     async with side.flow() as flow:
         run = flow.run("e")
         latest = await side.call(run.step_trace, "a b")
@@ -111,7 +113,7 @@ async def test_a_step(side: Side, service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "problem"),
     [
         ({"attempt": 0}, 'attempt must be "latest", "all" or a number ≥ 1, not 0'),
         ({"attempt": True}, "not True"),
@@ -123,17 +125,17 @@ async def test_a_step(side: Side, service: Service) -> None:
         ({"timeout": 0}, "timeout must be a positive number"),
     ],
 )
-async def test_bad_questions(
-    side: Side, service: Service, arguments: dict[str, Any], said: str
+async def test_step_trace_argument_not_valid_raises(
+    side: Side, service: Service, arguments: dict[str, Any], problem: str
 ) -> None:
     async with side.flow() as flow:
-        with pytest.raises(ValueError, match=re.escape(said)):
+        with pytest.raises(ValueError, match=re.escape(problem)):
             await side.call(flow.run("e").step_trace, **{"step_id": "a", **arguments})
     assert not service.requests
 
 
-async def test_a_run_as_it_happens(side: Side, service: Service) -> None:
-    service.says(
+async def test_live_trace_yields_events(side: Side, service: Service) -> None:
+    service.reply(
         stream(STARTED, finished("a", 0), {"eventType": "step_paused"}, finished("b", 0), COMPLETED)
     )
     async with side.flow() as flow:
@@ -146,8 +148,8 @@ async def test_a_run_as_it_happens(side: Side, service: Service) -> None:
     assert (service.last.method, service.last.headers["accept"]) == ("GET", "text/event-stream")
 
 
-async def test_no_such_run(side: Side, service: Service) -> None:
-    service.says(NOT_FOUND)
+async def test_run_unknown_raises(side: Side, service: Service) -> None:
+    service.reply(NOT_FOUND)
     async with side.flow() as flow:
         run = flow.run("e")
         for method in (run.trace, lambda: run.step_trace("a")):

@@ -15,12 +15,24 @@ import anyio
 import httpx
 import pytest
 
-from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
+from noukai_sdk import AsyncNoukai, ClientClosedError
 from noukai_sdk.transport import after_fork as forks
 from noukai_sdk.transport import async_clients as pools
 from tests.support.servers import wait_until
 from tests.support.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.support.sides import SYNC, Side
+
+
+@pytest.fixture
+def side(every_side: Side) -> Side:
+    """Run the test on every client."""
+    return every_side
+
+
+@pytest.fixture
+def async_side(every_async_side: Side) -> Side:
+    """Run the test on every async client."""
+    return every_async_side
 
 
 @pytest.fixture(params=[False, True], ids=["httpx", "fast"])
@@ -30,7 +42,7 @@ def on_asyncio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return Side("asyncio")
 
 
-async def test_closing_any_number_of_times(side: Side, service: Service) -> None:
+async def test_close_any_number_of_times_is_silent(side: Side, service: Service) -> None:
     client = side.make()
     await side.close(client)  # before any call
     await side.close(client)
@@ -40,8 +52,8 @@ async def test_closing_any_number_of_times(side: Side, service: Service) -> None
     await side.close(client)
 
 
-async def test_a_closed_client_says_so(side: Side, service: Service) -> None:
-    service.says(PAUSED)
+async def test_call_on_closed_client_raises(side: Side, service: Service) -> None:
+    service.reply(PAUSED)
     async with side.client() as client:
         flow = client.flow("grade-3")
         run, job = flow.run("e"), flow.job("e")
@@ -60,7 +72,7 @@ async def test_a_closed_client_says_so(side: Side, service: Service) -> None:
     assert len(service.requests) == 1
 
 
-async def test_with_blocks(side: Side, service: Service) -> None:
+async def test_with_block_closes_client(side: Side, service: Service) -> None:
     client = side.make()
     if isinstance(client, AsyncNoukai):
         async with client as entered:
@@ -74,8 +86,8 @@ async def test_with_blocks(side: Side, service: Service) -> None:
         await side.call(client.flow("grade-3").execute, message="hi")
 
 
-async def test_closed_between_two_steps_of_a_call(side: Side, service: Service) -> None:
-    service.says(PAUSED)
+async def test_close_between_two_requests_of_a_call_raises(side: Side, service: Service) -> None:
+    service.reply(PAUSED)
     client = side.make()
 
     def close(tool_calls: Any) -> list[Any]:
@@ -95,8 +107,8 @@ async def test_closed_between_two_steps_of_a_call(side: Side, service: Service) 
     assert len(service.requests) == 1
 
 
-async def test_closing_ends_the_streams_that_are_open(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, then="silence"))
+async def test_close_ends_open_streams(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, then="silence"))
     client = side.make()
     events = client.flow("grade-3").events(message="hi")
     first = await side.call(lambda: anext(events) if side.is_async else next(events))
@@ -109,11 +121,11 @@ async def test_closing_ends_the_streams_that_are_open(side: Side, service: Servi
 
 @pytest.mark.parametrize("method", ["execute", "events"])
 @pytest.mark.parametrize("answered", [False, True], ids=["before it connects", "while it waits"])
-async def test_closing_ends_the_calls_that_are_under_way(
+async def test_close_ends_calls_under_way(
     async_side: Side, service: Service, method: str, answered: bool
 ) -> None:
     """Those too that have no connection yet, and those that are not sent yet: none is sent after."""
-    service.says(Reply(DONE, when=threading.Event()))
+    service.reply(Reply(DONE, when=threading.Event()))
     ended = []
 
     async def call(flow: Any) -> None:
@@ -142,9 +154,9 @@ async def test_closing_ends_the_calls_that_are_under_way(
         await service.has_disconnects(sent)
 
 
-def test_closing_in_another_thread(service: Service) -> None:
+def test_close_in_other_thread_ends_call_at_its_timeout(service: Service) -> None:
     """The call is told when it next hears of its connection, at its timeout at the latest."""
-    service.says(Reply(DONE, when=threading.Event()))
+    service.reply(Reply(DONE, when=threading.Event()))
     client = SYNC.make(timeout=1.0)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.flow("grade-3").execute, message="hi")
@@ -154,20 +166,22 @@ def test_closing_in_another_thread(service: Service) -> None:
             call.result(60)
 
 
-async def test_one_connection_serves_call_after_call(side: Side, service: Service) -> None:
+async def test_connection_is_reused_call_after_call(side: Side, service: Service) -> None:
     ports = set()
     async with side.flow() as flow:
         for _ in range(3):
             await side.call(flow.execute, message="hi")
             ports.add(service.last.client)
-        service.says(stream(STARTED, {"eventType": "step_paused"}), stream(STARTED), DONE)
+        service.reply(stream(STARTED, {"eventType": "step_paused"}), stream(STARTED), DONE)
         await side.collect(flow.events(message="hi"))
         await side.call(flow.execute, message="hi")
         ports.add(service.last.client)
     assert len(ports) == 1
 
 
-def test_one_async_client_in_many_event_loops(service: Service, on_asyncio: Side) -> None:
+def test_async_client_in_many_event_loops_leaves_nothing_open(
+    service: Service, on_asyncio: Side
+) -> None:
     """No loop's connections are used in another, none is left open, nothing is warned of."""
     client = on_asyncio.make()
 
@@ -186,7 +200,9 @@ def test_one_async_client_in_many_event_loops(service: Service, on_asyncio: Side
     asyncio.run(client.aclose())
 
 
-def test_event_loops_in_several_threads(service: Service, on_asyncio: Side) -> None:
+def test_async_client_in_event_loops_of_several_threads_works(
+    service: Service, on_asyncio: Side
+) -> None:
     client = on_asyncio.make()
 
     async def main() -> int:
@@ -198,7 +214,7 @@ def test_event_loops_in_several_threads(service: Service, on_asyncio: Side) -> N
     assert len(service.requests) == 80
 
 
-def test_asyncio_and_trio_in_turn(service: Service, on_asyncio: Side) -> None:
+def test_async_client_on_asyncio_and_trio_in_turn_works(service: Service, on_asyncio: Side) -> None:
     client = on_asyncio.make()
 
     async def main() -> None:
@@ -208,16 +224,7 @@ def test_asyncio_and_trio_in_turn(service: Service, on_asyncio: Side) -> None:
         anyio.run(main, backend=backend)
 
 
-def test_a_client_that_nobody_closes(service: Service, on_asyncio: Side) -> None:
-    async def main() -> None:
-        client = on_asyncio.make()
-        await client.flow("grade-3").execute(message="hi")
-
-    asyncio.run(main())
-    gc.collect()
-
-
-def test_a_sync_client_that_nobody_closes(service: Service) -> None:
+def test_client_never_closed_leaves_no_socket_open(service: Service) -> None:
     """Its sockets are closed with it: Python would warn of those that are not."""
     client = SYNC.make()
     client.flow("grade-3").execute(message="hi")
@@ -225,7 +232,7 @@ def test_a_sync_client_that_nobody_closes(service: Service) -> None:
     gc.collect()
 
 
-def test_one_sync_client_in_many_threads(service: Service) -> None:
+def test_sync_client_in_many_threads_serves_each(service: Service) -> None:
     with SYNC.make() as client, ThreadPoolExecutor(8) as pool:
         flow = client.flow("grade-3")
         results = list(pool.map(lambda n: flow.execute(message=str(n)).result, range(64)))
@@ -235,7 +242,7 @@ def test_one_sync_client_in_many_threads(service: Service) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_has_connections_of_its_own(service: Service) -> None:
+def test_forked_process_opens_its_own_connections(service: Service) -> None:
     """As with gunicorn's preload or multiprocessing: two readers of one socket mix up answers."""
     with SYNC.make() as client:
         flow = client.flow("grade-3")
@@ -253,7 +260,9 @@ def test_a_forked_process_has_connections_of_its_own(service: Service) -> None:
     assert of_child.client != first.client == last.client
 
 
-def test_starting_afresh(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_afresh_keeps_inherited_client_open(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a forked process does first, done in this one."""
     monkeypatch.setattr(forks, "_owners", WeakSet())
     monkeypatch.setattr(forks, "_inherited", inherited := [])
@@ -270,13 +279,13 @@ def test_starting_afresh(service: Service, monkeypatch: pytest.MonkeyPatch) -> N
     before.close()
 
 
-def test_the_sync_client_inside_a_running_loop(service: Service) -> None:
+def test_sync_client_inside_running_loop_works(service: Service) -> None:
     """As in a notebook's cell, which runs inside a loop."""
 
     async def cell() -> Any:
         with SYNC.make() as client:
             flow = client.flow("grade-3")
-            service.says(DONE, stream(STARTED))
+            service.reply(DONE, stream(STARTED))
             return flow.execute(message="hi").result, [
                 event.type for event in flow.events(message="hi")
             ]
@@ -284,7 +293,7 @@ def test_the_sync_client_inside_a_running_loop(service: Service) -> None:
     assert asyncio.run(cell()) == ({"grade": 3}, ["run_started"])
 
 
-def test_cells_of_a_notebook_share_a_loop_and_a_client(service: Service, on_asyncio: Side) -> None:
+def test_async_client_in_notebook_cells_shares_loop(service: Service, on_asyncio: Side) -> None:
     client = on_asyncio.make()
 
     async def cell() -> None:
@@ -300,12 +309,12 @@ def test_cells_of_a_notebook_share_a_loop_and_a_client(service: Service, on_asyn
         loop.close()
 
 
-async def test_each_request_under_way_has_a_client_of_its_own(
+async def test_requests_under_way_have_clients_of_their_own(
     async_side: Side, service: Service
 ) -> None:
     """And those of before serve the ones after. With ``fast`` one client serves all."""
     gate = threading.Event()
-    service.says(Reply(DONE, when=gate))
+    service.reply(Reply(DONE, when=gate))
     async with async_side.client() as client:
         flow = client.flow("grade-3")
         async with anyio.create_task_group() as tasks:
@@ -323,11 +332,11 @@ async def test_each_request_under_way_has_a_client_of_its_own(
     assert len({request.client for request in service.requests}) == 40
 
 
-async def test_clients_that_rest_too_long_go_a_few_at_a_time(
+async def test_idle_http_clients_are_closed_a_few_at_a_time(
     async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
-    service.says(Reply(DONE, when=gate))
+    service.reply(Reply(DONE, when=gate))
     async with async_side.client() as client:
         flow = client.flow("grade-3")
         async with anyio.create_task_group() as tasks:
@@ -344,7 +353,7 @@ async def test_clients_that_rest_too_long_go_a_few_at_a_time(
     assert left == ([1, 1, 1] if async_side.fast else [15, 5, 1])
 
 
-async def test_cancelled_before_it_is_sent(
+async def test_call_cancelled_before_sending_gives_its_client_back(
     async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancelled request gives its client back."""
@@ -356,10 +365,4 @@ async def test_cancelled_before_it_is_sent(
         (clients,) = client._transport.clients._by_loop.values()
         assert not clients._lent
         assert len(clients._idle) == (0 if async_side.fast else 1)
-    assert not service.requests
-
-
-@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai])
-def test_making_a_client_connects_to_nobody(service: Service, kind: Any) -> None:
-    kind(api_key="nk_1", env="dev")
     assert not service.requests

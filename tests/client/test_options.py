@@ -1,4 +1,4 @@
-"""Arguments of flow calls: what is wrong is said before any request, and ``help()`` names them all."""
+"""Arguments of flow calls: checked before any request, and all shown by ``help()``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ BAD_WITH_TOOLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_tool_rounds": True}, ValueError, "max_tool_rounds must be a number ≥ 0"),
     ({"max_tool_rounds": 1.0}, ValueError, "max_tool_rounds must be a number ≥ 0"),
 ]
+BAD_STEP_OPTIONS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("steps", {"input_overrides": [1]}, TypeError, "input_overrides must be a dict, not list"),
+    ("events", {"run_remaining": 1}, TypeError, "run_remaining must be True or False, not 1"),
+]
 OF_OTHER_METHODS = [
     ("execute", "run_remaining"),
     ("execute", "input_overrides"),
@@ -82,43 +86,40 @@ OF_OTHER_METHODS = [
 ]
 
 
-def refused(method: str, options: dict[str, Any], error: type[Exception], said: str) -> None:
-    with SYNC.make() as client, pytest.raises(error, match=re.escape(said)):
+def refused(method: str, options: dict[str, Any], error: type[Exception], problem: str) -> None:
+    with SYNC.make() as client, pytest.raises(error, match=re.escape(problem)):
         getattr(client.flow("grade-3"), method)(**{"message": "hi", **options})
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("options", "error", "said"), BAD, ids=str)
-def test_bad_arguments(
-    service: Service, method: str, options: dict[str, Any], error: type[Exception], said: str
+@pytest.mark.parametrize(("options", "error", "problem"), BAD, ids=str)
+def test_call_argument_not_valid_raises(
+    service: Service, method: str, options: dict[str, Any], error: type[Exception], problem: str
 ) -> None:
-    refused(method, options, error, said)
+    refused(method, options, error, problem)
     assert not service.requests
 
 
 @pytest.mark.parametrize("method", ["execute", "steps", "events"])
-@pytest.mark.parametrize(("options", "error", "said"), BAD_WITH_TOOLS, ids=str)
-def test_bad_tool_arguments(
-    service: Service, method: str, options: dict[str, Any], error: type[Exception], said: str
+@pytest.mark.parametrize(("options", "error", "problem"), BAD_WITH_TOOLS, ids=str)
+def test_tool_argument_not_valid_raises(
+    service: Service, method: str, options: dict[str, Any], error: type[Exception], problem: str
 ) -> None:
-    refused(method, options, error, said)
+    refused(method, options, error, problem)
     assert not service.requests
 
 
-@pytest.mark.parametrize(("method", "name"), OF_OTHER_METHODS)
-def test_arguments_of_other_methods(method: str, name: str) -> None:
-    refused(
-        method, {name: None}, TypeError, f"{method}() got an unexpected keyword argument {name!r}"
-    )
+def test_step_argument_not_valid_raises() -> None:
+    for method, options, error, problem in BAD_STEP_OPTIONS:
+        refused(method, options, error, problem)
+    for method, name in OF_OTHER_METHODS:
+        problem = f"{method}() got an unexpected keyword argument {name!r}"
+        refused(method, {name: None}, TypeError, problem)
 
 
-def test_run_remaining_must_be_a_flag() -> None:
-    refused("events", {"run_remaining": 1}, TypeError, "run_remaining must be True or False, not 1")
-
-
-def test_none_is_the_default(service: Service) -> None:
+def test_call_argument_none_means_default(service: Service) -> None:
     nothing: Any = {name: None for name in EventOptions.__optional_keys__ if name != "version"}
-    service.says(PAUSED, DONE)
+    service.reply(PAUSED, DONE)
     with SYNC.make() as client:
         options = {name: nothing[name] for name in nothing if name in ToolOptions.__optional_keys__}
         client.flow("grade-3").execute(
@@ -128,19 +129,13 @@ def test_none_is_the_default(service: Service) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a", "a b", "a\tb", "~"])
-def test_header_values_as_they_are(service: Service, value: str) -> None:
+def test_extra_header_value_is_sent_unchanged(service: Service, value: str) -> None:
     with SYNC.make() as client:
         client.flow("grade-3").execute(message="hi", extra_headers={"X-Mine": value})
     assert service.last.headers["x-mine"] == value
 
 
-def test_input_overrides_must_be_a_dict() -> None:
-    refused(
-        "steps", {"input_overrides": [1]}, TypeError, "input_overrides must be a dict, not list"
-    )
-
-
-def test_the_async_client_refuses_when_called_and_not_when_awaited() -> None:
+def test_async_call_argument_not_valid_raises_before_await() -> None:
     from noukai_sdk import AsyncNoukai
 
     flow = AsyncNoukai(api_key="nk_1").flow("a/b/c")
@@ -149,14 +144,14 @@ def test_the_async_client_refuses_when_called_and_not_when_awaited() -> None:
             getattr(flow, method)()
 
 
-def test_what_cannot_be_sent_as_json(service: Service) -> None:
+def test_call_argument_without_json_form_raises(service: Service) -> None:
     for value in (object(), float("nan")):
         refused("execute", {"parameters": {"x": value}}, TypeError, "cannot be sent as JSON")
     assert not service.requests
 
 
 @pytest.mark.parametrize("most", [{"attachments": [ATTACHMENT] * 10}, {"tools": [TOOL] * 64}])
-def test_the_most_that_is_allowed(service: Service, most: dict[str, Any]) -> None:
+def test_call_argument_at_its_limit_is_sent(service: Service, most: dict[str, Any]) -> None:
     with SYNC.make() as client:
         client.flow("grade-3").execute(message="hi", **most)
     assert {name: len(service.last.body[name]) for name in most} == {
@@ -166,7 +161,7 @@ def test_the_most_that_is_allowed(service: Service, most: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("kind", [Flow, AsyncFlow])
 @pytest.mark.parametrize(("method", "options"), METHODS.items())
-def test_the_signature_names_every_argument(kind: Any, method: str, options: Any) -> None:
+def test_signature_names_every_argument(kind: Any, method: str, options: Any) -> None:
     shown = inspect.signature(getattr(kind, method))
     keywords = {name: each for name, each in shown.parameters.items() if name != "self"}
     assert set(keywords) == set(options.__optional_keys__)
@@ -175,17 +170,12 @@ def test_the_signature_names_every_argument(kind: Any, method: str, options: Any
     assert keywords["message"].annotation == "str | None"
     assert "max_tool_rounds" not in keywords or keywords["max_tool_rounds"].default == 10
     assert shown.return_annotation
+    assert shown.bind(None, message="hi").arguments["message"] == "hi"
 
 
-def test_a_signature_binds_what_a_call_takes() -> None:
-    with SYNC.make() as client:
-        bound = inspect.signature(client.flow("grade-3").execute).bind(message="hi")
-    assert bound.arguments == {"message": "hi"}
-
-
-def test_every_argument_is_described() -> None:
-    told = "".join(
+def test_options_docstrings_describe_every_argument() -> None:
+    texts = "".join(
         options.__doc__ or "" for options in (CallOptions, ToolOptions, StepOptions, EventOptions)
     )
     for name in EventOptions.__optional_keys__:
-        assert re.search(rf"^ +{name}: ", told, re.MULTILINE), name
+        assert re.search(rf"^ +{name}: ", texts, re.MULTILINE), name

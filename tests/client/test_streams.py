@@ -17,7 +17,6 @@ from noukai_sdk import (
     StepCompleted,
     StepOutput,
     StepPaused,
-    ToolCallLimitError,
     ToolCallsRequired,
     ToolHandlerRequiredError,
 )
@@ -48,8 +47,8 @@ def my_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"tool_call_id": call["id"], "output": "sunny"} for call in tool_calls]
 
 
-async def test_events_of_a_run(side: Side, service: Service) -> None:
-    service.says(
+async def test_events_yields_every_event_of_a_run(side: Side, service: Service) -> None:
+    service.reply(
         stream(STARTED, output("Hel"), output("lo"), finished("a", 0), STEP_PAUSED),
         stream(finished("b", 0), COMPLETED),
     )
@@ -61,6 +60,7 @@ async def test_events_of_a_run(side: Side, service: Service) -> None:
                 session_id="s1",
                 version=2,
                 input_overrides={"b": 1},
+                run_remaining=True,
             )
         )
     assert [type(event) for event in events] == [
@@ -76,18 +76,20 @@ async def test_events_of_a_run(side: Side, service: Service) -> None:
         "message": "hi",
         "parameters": {"p": 1},
         "inputOverrides": {"b": 1},
+        "runRemaining": True,
         "stepIndex": 0,
     }
     assert second.body == {
         "inputOverrides": {"b": 1},
+        "runRemaining": True,
         "executionId": "e",
         "stepIndex": 1,
         "accumulatedOutputs": {"a": "aa"},
     }
 
 
-async def test_steps_are_finished_steps(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, output("a"), finished("a"), finished("b"), COMPLETED))
+async def test_steps_yields_finished_steps(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, output("a"), finished("a"), finished("b"), COMPLETED))
     async with side.flow() as flow:
         steps = await side.collect(flow.steps(message="hi"))
     assert [(step.step_id, step.output, step.step_index) for step in steps] == [
@@ -96,15 +98,8 @@ async def test_steps_are_finished_steps(side: Side, service: Service) -> None:
     ]
 
 
-async def test_all_in_one_stream(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, finished("a"), COMPLETED))
-    async with side.flow() as flow:
-        await side.collect(flow.events(message="hi", run_remaining=True))
-    assert service.last.body["runRemaining"] is True
-
-
 @pytest.mark.parametrize(
-    ("failed", "code", "said"),
+    ("failed", "code", "problem"),
     [
         (FAILED, "BYOK_KEY_REJECTED", "step b failed: no"),
         (
@@ -115,52 +110,40 @@ async def test_all_in_one_stream(side: Side, service: Service) -> None:
         ({"eventType": "step_error", "stepId": "b"}, None, "step b failed: no reason given"),
     ],
 )
-async def test_a_failed_step_is_an_event_of_events_and_an_error_of_steps(
-    side: Side, service: Service, failed: dict[str, Any], code: str | None, said: str
+async def test_failed_step_is_an_event_of_events_and_raises_in_steps(
+    side: Side, service: Service, failed: dict[str, Any], code: str | None, problem: str
 ) -> None:
-    service.says(stream(STARTED, finished("a"), failed))
+    service.reply(stream(STARTED, finished("a"), failed))
     seen: list[Any] = []
     async with side.flow() as flow:
         events = await side.collect(flow.events(message="hi"))
-        with pytest.raises(FlowExecutionError, match=said) as caught:
+        with pytest.raises(FlowExecutionError, match=problem) as caught:
             await side.collect(flow.steps(message="hi"), seen)
     assert events[-1].type == "step_error"
     assert [step.step_id for step in seen] == ["a"]
     assert (caught.value.code, caught.value.execution_id) == (code, "e")
 
 
-async def test_a_run_that_older_services_name_otherwise(side: Side, service: Service) -> None:
-    failed = {"eventType": "step_error", "stepId": "b"}
-    service.says(stream({"eventType": "flow_started", "runId": "r"}, failed))
-    async with side.flow() as flow:
-        with pytest.raises(FlowExecutionError) as caught:
-            await side.collect(flow.steps(message="hi"))
-    assert caught.value.execution_id == "r"
-
-
-async def test_an_error_answer_before_the_stream(side: Side, service: Service) -> None:
-    service.says(Reply({"detail": {"code": "FLOW_NOT_FOUND", "message": "no"}}, 404))
+async def test_stream_response_that_is_not_a_stream_raises(side: Side, service: Service) -> None:
+    service.reply(Reply({"detail": {"code": "FLOW_NOT_FOUND", "message": "no"}}, 404))
     async with side.flow() as flow:
         with pytest.raises(FlowNotFoundError) as caught:
             await side.collect(flow.events(message="hi"))
     assert (caught.value.code, caught.value.request_id) == ("FLOW_NOT_FOUND", "req-1")
-
-
-async def test_an_answer_that_is_no_stream(side: Side, service: Service) -> None:
-    service.says(Stream((b"<html></html>",), content_type="text/html"))
+    service.reply(Stream((b"<html></html>",), content_type="text/html"))
     async with side.flow() as flow:
         with pytest.raises(FlowExecutionError, match="not an event stream"):
             await side.collect(flow.events(message="hi"))
 
 
-async def test_an_accepted_stream_is_a_stream_too(side: Side, service: Service) -> None:
-    service.says(Stream((STARTED, COMPLETED), status=202))
+async def test_stream_with_status_202_is_read(side: Side, service: Service) -> None:
+    service.reply(Stream((STARTED, COMPLETED), status=202))
     async with side.flow() as flow:
         assert len(await side.collect(flow.events(message="hi"))) == 2
 
 
-async def test_a_cut_stream_is_an_error_after_its_events(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, output("x"), b'data: {"eventType": "st', then="cut"))
+async def test_stream_cut_raises_after_its_events(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, output("x"), b'data: {"eventType": "st', then="cut"))
     seen: list[Any] = []
     async with side.flow() as flow:
         with pytest.raises(APIConnectionError) as caught:
@@ -170,18 +153,10 @@ async def test_a_cut_stream_is_an_error_after_its_events(side: Side, service: Se
     assert caught.value.__cause__ is not None
 
 
-async def test_a_stream_that_only_ends_is_no_error(side: Side, service: Service) -> None:
-    service.says(stream(STARTED))
-    async with side.flow() as flow:
-        assert [event.type for event in await side.collect(flow.events(message="hi"))] == [
-            "run_started"
-        ]
-
-
-async def test_garbage_between_events_is_skipped(
+async def test_stream_with_garbage_skips_it(
     side: Side, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.says(
+    service.reply(
         stream(
             b"\xef\xbb\xbf: hello\r\n\r\n",
             b"data: garbage\n\n",
@@ -202,19 +177,15 @@ async def test_garbage_between_events_is_skipped(
     assert len(ours) == 2
 
 
-async def test_the_end_of_the_run_is_the_end_whatever_the_service_does(
-    side: Side, service: Service
-) -> None:
-    service.says(stream(STARTED, COMPLETED, then="silence"))
+async def test_stream_after_end_of_run_disconnects(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, COMPLETED, then="silence"))
     async with side.flow() as flow:
         assert len(await side.collect(flow.events(message="hi"))) == 2
         await service.has_disconnects()
 
 
-async def test_a_pause_leaves_the_connection_for_the_next_call(
-    side: Side, service: Service
-) -> None:
-    service.says(stream(STARTED, STEP_PAUSED), stream(STEP_PAUSED), stream(COMPLETED))
+async def test_stream_after_pause_keeps_connection(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, STEP_PAUSED), stream(STEP_PAUSED), stream(COMPLETED))
     async with side.flow() as flow:
         await side.collect(flow.events(message="hi"))
     assert len(service.requests) == 3
@@ -222,8 +193,8 @@ async def test_a_pause_leaves_the_connection_for_the_next_call(
 
 
 @pytest.mark.parametrize("method", ["steps", "events"])
-async def test_a_handler_answers_in_the_stream(side: Side, service: Service, method: str) -> None:
-    service.says(stream(STARTED, ASKS), stream(finished("a"), COMPLETED))
+async def test_stream_tool_handler_resumes_pause(side: Side, service: Service, method: str) -> None:
+    service.reply(stream(STARTED, ASKS), stream(finished("a"), COMPLETED))
     tools = [{"type": "function", "function": {"name": "get_weather"}}]
     async with side.flow() as flow:
         run = getattr(flow, method)(
@@ -243,17 +214,9 @@ async def test_a_handler_answers_in_the_stream(side: Side, service: Service, met
     assert service.last.headers["x-session-id"] == "s1"
 
 
-async def test_the_rounds_of_a_stream_end(side: Side, service: Service) -> None:
-    service.says(stream(ASKS))
-    async with side.flow() as flow:
-        with pytest.raises(ToolCallLimitError):
-            await side.collect(flow.events(message="hi", tool_handler=my_tools, max_tool_rounds=2))
-    assert len(service.requests) == 3
-
-
-async def test_a_pause_without_a_handler(side: Side, service: Service) -> None:
+async def test_stream_pause_without_handler_raises(side: Side, service: Service) -> None:
     """Only ``events`` of an async client can give it to its consumer."""
-    service.says(stream(STARTED, ASKS))
+    service.reply(stream(STARTED, ASKS))
     async with side.flow() as flow:
         methods = [flow.steps] if side.is_async else [flow.steps, flow.events]
         for method in methods:
@@ -261,8 +224,8 @@ async def test_a_pause_without_a_handler(side: Side, service: Service) -> None:
                 await side.collect(method(message="hi"))
 
 
-async def test_a_pause_answered_inside_the_loop(async_side: Side, service: Service) -> None:
-    service.says(stream(STARTED, ASKS), stream(ASKS), stream(finished("a"), COMPLETED))
+async def test_stream_pause_resumed_in_loop_continues(async_side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, ASKS), stream(ASKS), stream(finished("a"), COMPLETED))
     seen = []
     async with async_side.flow() as flow:
         async for event in flow.events(message="hi", session_id="s1"):
@@ -276,23 +239,11 @@ async def test_a_pause_answered_inside_the_loop(async_side: Side, service: Servi
     assert {request.headers["x-session-id"] for request in service.requests} == {"s1"}
 
 
-async def test_a_pause_that_is_not_answered_ends_the_stream(
-    async_side: Side, service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    service.says(stream(STARTED, ASKS))
-    with caplog.at_level(logging.WARNING, "noukai_sdk"):
-        async with async_side.flow() as flow:
-            events = await async_side.collect(flow.events(message="hi"))
-    assert events[-1].type == "tool_calls_required"
-    assert "was not resumed" in caplog.text
-
-
 @pytest.mark.parametrize("leave", [True, False], ids=["left", "gone on"])
-async def test_results_that_come_too_late_are_refused(
+async def test_stream_pause_resumed_too_late_raises(
     async_side: Side, service: Service, leave: bool
 ) -> None:
-    """They would be lost in silence."""
-    service.says(stream(STARTED, ASKS))
+    service.reply(stream(STARTED, ASKS))
     async with async_side.flow() as flow:
         events = await async_side.collect(
             flow.events(message="hi"),
@@ -303,20 +254,20 @@ async def test_results_that_come_too_late_are_refused(
 
 
 @pytest.mark.parametrize("parts", [(), (STARTED, output("x"))], ids=["empty", "begun"])
-async def test_a_stream_that_closes_too_early_is_told(
+async def test_stream_that_closes_early_is_logged(
     side: Side, service: Service, caplog: pytest.LogCaptureFixture, parts: Any
 ) -> None:
-    service.says(stream(*parts))
+    service.reply(stream(*parts))
     with caplog.at_level(logging.WARNING, "noukai_sdk"):
         async with side.flow() as flow:
             assert len(await side.collect(flow.events(message="hi"))) == len(parts)
     assert "closed before the run's end" in caplog.text
 
 
-async def test_bad_results_are_refused_where_they_are_given(
+async def test_stream_pause_resumed_with_bad_results_raises(
     async_side: Side, service: Service
 ) -> None:
-    service.says(stream(STARTED, ASKS))
+    service.reply(stream(STARTED, ASKS))
     async with async_side.flow() as flow, contextlib.aclosing(flow.events(message="hi")) as events:
         async for event in events:
             if isinstance(event, ToolCallsRequired):
@@ -325,8 +276,8 @@ async def test_bad_results_are_refused_where_they_are_given(
                 break
 
 
-async def test_the_hook_sees_streams(side: Side, service: Service) -> None:
-    service.says(stream(STARTED, STEP_PAUSED), stream(COMPLETED))
+async def test_stream_log_handler_gets_each_phase(side: Side, service: Service) -> None:
+    service.reply(stream(STARTED, STEP_PAUSED), stream(COMPLETED))
     told: list[dict[str, Any]] = []
     async with side.flow(log_handler=told.append, log_payloads=True) as flow:
         await side.collect(flow.events(message="hi"))
@@ -337,9 +288,8 @@ async def test_the_hook_sees_streams(side: Side, service: Service) -> None:
     assert told[1]["request_id"] == "req-1"
 
 
-async def test_frames_arrive_one_by_one(side: Side, service: Service) -> None:
-    """What has arrived is given at once: nothing waits for the stream's end."""
-    service.says(
+async def test_stream_yields_events_as_they_arrive(side: Side, service: Service) -> None:
+    service.reply(
         stream(frame(STARTED) + frame(output("x"))[:10], frame(output("x"))[10:], then="silence")
     )
     async with side.flow() as flow:

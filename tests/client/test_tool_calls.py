@@ -1,4 +1,4 @@
-"""Tool pauses of ``execute``: the handler's forms, resuming by hand, the wrong ways."""
+"""Tool pauses of ``execute``: handlers of every form, and resuming by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk import ExecuteResult, PausedResult, ToolCallLimitError
-from tests.support.service import CALL, DONE, PAUSED, Reply, Service
+from tests.support.service import CALL, DONE, PAUSED, Service
 from tests.support.sides import SYNC, Side
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
@@ -74,8 +74,10 @@ CONTINUED = {
 
 
 @pytest.mark.parametrize("handler", PLAIN)
-async def test_a_plain_handler(side: Side, service: Service, handler: Callable[..., Any]) -> None:
-    service.says(PAUSED, PAUSED, DONE)
+async def test_tool_handler_of_any_form_resumes_each_pause(
+    side: Side, service: Service, handler: Callable[..., Any]
+) -> None:
+    service.reply(PAUSED, PAUSED, DONE)
     async with side.flow() as flow:
         result = await side.call(
             flow.execute, message="hi", tools=TOOLS, tool_handler=handler, session_id="s1"
@@ -90,10 +92,10 @@ async def test_a_plain_handler(side: Side, service: Service, handler: Callable[.
 
 
 @pytest.mark.parametrize("handler", ASYNCHRONOUS)
-async def test_an_async_handler_on_the_async_client(
+async def test_async_tool_handler_on_async_client_is_awaited(
     async_side: Side, service: Service, handler: Callable[..., Any]
 ) -> None:
-    service.says(PAUSED, DONE)
+    service.reply(PAUSED, DONE)
     async with async_side.flow() as flow:
         result = await flow.execute(message="hi", tools=TOOLS, tool_handler=handler)
     assert result.result == {"grade": 3}
@@ -101,7 +103,7 @@ async def test_an_async_handler_on_the_async_client(
 
 @pytest.mark.parametrize("handler", ASYNCHRONOUS)
 @pytest.mark.parametrize("method", ["execute", "steps", "events"])
-def test_the_sync_client_refuses_it_at_call_time(
+def test_async_tool_handler_on_sync_client_raises(
     service: Service, handler: Callable[..., Any], method: str
 ) -> None:
     with (
@@ -113,10 +115,10 @@ def test_the_sync_client_refuses_it_at_call_time(
 
 
 @pytest.mark.parametrize("make", [lambda: asynchronous([CALL]), lambda: Awaitable()])
-def test_and_at_the_latest_when_it_gives_an_awaitable(
+def test_tool_handler_returns_awaitable_on_sync_client_raises(
     service: Service, make: Callable[[], Any]
 ) -> None:
-    service.says(PAUSED)
+    service.reply(PAUSED)
     with SYNC.make() as client, pytest.raises(TypeError, match="returned an awaitable"):
         client.flow("grade-3").execute(message="hi", tool_handler=lambda calls: make())
 
@@ -126,30 +128,24 @@ class Awaitable:
         yield
 
 
-async def test_the_rounds_are_counted(side: Side, service: Service) -> None:
-    service.says(PAUSED)
-    async with side.flow() as flow:
-        with pytest.raises(ToolCallLimitError, match="max_tool_rounds=3") as caught:
-            await side.call(flow.execute, message="hi", tool_handler=plain, max_tool_rounds=3)
-    assert len(service.requests) == 4
-    assert caught.value.execution_id == "e"
-
-
-async def test_ten_rounds_by_default(side: Side, service: Service) -> None:
-    service.says(*[PAUSED] * 10, DONE)
+async def test_tool_rounds_default_is_ten(side: Side, service: Service) -> None:
+    service.reply(*[PAUSED] * 10, DONE, PAUSED)
     async with side.flow() as flow:
         assert (
             await side.call(flow.execute, message="hi", tool_handler=plain)
         ).status == "completed"
+        with pytest.raises(ToolCallLimitError, match="max_tool_rounds=10") as caught:
+            await side.call(flow.execute, message="hi", tool_handler=plain)
+    assert caught.value.execution_id == "e"
 
 
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("x"), OSError("the tool's own network"), StopIteration(5)]
 )
-async def test_what_a_handler_raises_is_the_callers(
+async def test_tool_handler_error_is_raised_unchanged(
     side: Side, service: Service, error: Exception
 ) -> None:
-    service.says(PAUSED)
+    service.reply(PAUSED)
 
     def broken(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
         raise error
@@ -160,22 +156,19 @@ async def test_what_a_handler_raises_is_the_callers(
     assert error in (caught.value, caught.value.__cause__)
 
 
-async def test_a_handler_that_returns_nothing(side: Side, service: Service) -> None:
-    service.says(PAUSED)
+async def test_tool_results_not_valid_raise(side: Side, service: Service) -> None:
+    service.reply(PAUSED)
     async with side.flow() as flow:
         with pytest.raises(TypeError, match="must be a list of dicts, not NoneType"):
             await side.call(flow.execute, message="hi", tool_handler=lambda calls: None)
+        paused = await side.call(flow.execute, message="hi")
+        with pytest.raises(ValueError, match="'call_1' needs 'output' or 'content'"):
+            await side.resume(paused, [{"tool_call_id": "call_1"}])
+    assert len(service.requests) == 2
 
 
-async def test_many_messages_are_warned_of(side: Side, service: Service) -> None:
-    service.says({**PAUSED, "toolCallMessages": [{"role": "user", "content": "hi"}] * 200}, DONE)
-    async with side.flow() as flow:
-        with pytest.warns(UserWarning, match="201 tool messages"):
-            await side.call(flow.execute, message="hi", tool_handler=plain)
-
-
-async def test_resuming_by_hand(side: Side, service: Service) -> None:
-    service.says(PAUSED, PAUSED, DONE)
+async def test_resume_by_hand_continues_run(side: Side, service: Service) -> None:
+    service.reply(PAUSED, PAUSED, DONE)
     async with side.flow() as flow:
         result = await side.call(
             flow.execute, message="hi", tools=TOOLS, session_id="s1", extra_headers={"X-Mine": "1"}
@@ -195,8 +188,8 @@ async def test_resuming_by_hand(side: Side, service: Service) -> None:
     assert [request.headers["x-mine"] for request in service.requests] == ["1"] * 3
 
 
-async def test_resuming_the_wrong_way(side: Side, service: Service) -> None:
-    service.says(PAUSED)
+async def test_resume_by_other_kind_of_method_raises(side: Side, service: Service) -> None:
+    service.reply(PAUSED)
     async with side.flow() as flow:
         paused = await side.call(flow.execute, message="hi")
         if side.is_async:
@@ -208,18 +201,9 @@ async def test_resuming_the_wrong_way(side: Side, service: Service) -> None:
     assert len(service.requests) == 1
 
 
-async def test_bad_results_by_hand(side: Side, service: Service) -> None:
-    service.says(PAUSED)
-    async with side.flow() as flow:
-        paused = await side.call(flow.execute, message="hi")
-        with pytest.raises(ValueError, match="'call_1' needs 'output' or 'content'"):
-            await side.resume(paused, [{"tool_call_id": "call_1"}])
-    assert len(service.requests) == 1
-
-
-async def test_copies_of_a_pause(side: Side, service: Service) -> None:
+async def test_paused_result_copies_resume_and_pickles_do_not(side: Side, service: Service) -> None:
     """A pickled one is data: it can be looked at, and not resumed."""
-    service.says(PAUSED, DONE)
+    service.reply(PAUSED, DONE)
     async with side.flow() as flow:
         paused = await side.call(flow.execute, message="hi")
         pickled = pickle.loads(pickle.dumps(paused))
@@ -231,19 +215,3 @@ async def test_copies_of_a_pause(side: Side, service: Service) -> None:
         assert copied[0] == paused
         assert copied[0].tool_calls[0] is not paused.tool_calls[0]
         assert (await side.resume(copied[0], RESULTS)).status == "completed"
-
-
-def test_a_pause_of_no_client_cannot_be_resumed() -> None:
-    paused = PausedResult.model_validate(PAUSED)
-    with pytest.raises(TypeError, match="did not come from a client"):
-        paused.resume_sync(tool_results=RESULTS)
-
-
-async def test_the_services_own_limit(side: Side, service: Service) -> None:
-    service.says(
-        PAUSED, Reply({"detail": {"code": "TOOL_ITERATION_LIMIT", "message": "enough"}}, 400)
-    )
-    async with side.flow() as flow:
-        with pytest.raises(Exception, match="TOOL_ITERATION_LIMIT") as caught:
-            await side.call(flow.execute, message="hi", tool_handler=plain)
-    assert caught.value.execution_id == "e"  # type: ignore[attr-defined]  # its class is checked above

@@ -1,4 +1,4 @@
-"""A service that says what a test tells it to say, behind a real server."""
+"""A scripted service, behind a real server: it replies what a test tells it to."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """A whole answer, given once ``when`` is set."""
+    """A whole response, sent once ``when`` is set."""
 
     body: Any = None
     status: int = 200
@@ -88,14 +88,22 @@ class Reply:
 class Stream:
     """Events, as a service streams them.
 
-    ``then`` says what follows them: the proper end, a cut connection, or silence until the client
-    goes away (or the test is over).
+    ``then`` is what follows them: ``"end"``, ``"cut"`` (the connection breaks), or ``"silence"`` until the
+    client disconnects or the test is over.
     """
 
     parts: tuple[Any, ...] = ()
     then: str = "end"
     status: int = 200
     content_type: str = "text/event-stream"
+
+
+class _Never(threading.Event):
+    def is_set(self) -> bool:
+        return False
+
+
+NEVER = _Never()
 
 
 def stream(*parts: Any, then: str = "end") -> Stream:
@@ -107,7 +115,7 @@ def frame(part: Any) -> bytes:
 
 
 class Service:
-    """An ASGI app. Requests get the next of ``replies``; the last one is given again and again.
+    """An ASGI app. Each request gets the next of ``replies``; the last one is repeated.
 
     A reply may be a function of the request.
     """
@@ -120,8 +128,8 @@ class Service:
         self.disconnects = 0
         self.over = False
 
-    def says(self, *replies: Any) -> None:
-        """What the next requests are answered with; a plain dict is a whole answer."""
+    def reply(self, *replies: Any) -> None:
+        """Set the replies to the next requests; a plain dict is the body of a whole response."""
         self.replies = [Reply(reply) if isinstance(reply, dict) else reply for reply in replies]
 
     @property
@@ -129,10 +137,11 @@ class Service:
         return self.requests[-1]
 
     async def has_requests(self, count: int = 1) -> None:
-        """Wait for them; the event loop goes on meanwhile."""
+        """Wait for that many requests; the event loop goes on meanwhile."""
         await _come_true(lambda: len(self.requests) >= count, f"{count} requests")
 
     async def has_disconnects(self, count: int = 1) -> None:
+        """Wait until that many clients have disconnected before the end of their response."""
         await _come_true(lambda: self.disconnects >= count, f"{count} disconnects")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -169,7 +178,7 @@ class Service:
         await send({"type": "http.response.body", "body": b""})
 
     async def _until(self, condition: Callable[[], bool], receive: Receive) -> bool:
-        """Wait; False where the client goes away first."""
+        """Wait; return False if the client disconnects first."""
         gone = anyio.Event()
 
         async def listen() -> None:

@@ -1,4 +1,4 @@
-"""Both clients behind one set of verbs, so that one test body serves them all."""
+"""Both clients behind one set of methods, so that one test serves them all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Side:
     fast: bool = False
 
     def make(self, **arguments: Any) -> Any:
-        """A client of the local service."""
+        """Make a client of the local service."""
         kind = AsyncNoukai if self.is_async else Noukai
         return kind(
             **{
@@ -36,7 +36,7 @@ class Side:
 
     @asynccontextmanager
     async def client(self, **arguments: Any) -> AsyncIterator[Any]:
-        """The same, closed at the end."""
+        """Make a client, and close it at the end."""
         client = self.make(**arguments)
         try:
             yield client
@@ -45,7 +45,7 @@ class Side:
 
     @asynccontextmanager
     async def flow(self, **arguments: Any) -> AsyncIterator[Any]:
-        """The flow that nearly every test calls."""
+        """Make a client and yield the flow that nearly every test calls."""
         async with self.client(**arguments) as client:
             yield client.flow("grade-3")
 
@@ -53,7 +53,7 @@ class Side:
         await self.call(client.aclose if self.is_async else client.close)
 
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a method; a sync one runs in a thread, as its client is not for event loops."""
+        """Call a method. A sync one runs in a thread, because it would block the event loop."""
         if self.is_async:
             return await function(*args, **options)
         return await anyio.to_thread.run_sync(lambda: function(*args, **options))
@@ -64,29 +64,29 @@ class Side:
         seen: list[Any] | None = None,
         stop: Callable[[Any], bool] = lambda event: False,
     ) -> list[Any]:
-        """What a stream gives, up to the first event that ``stop`` likes; all of it is in ``seen``."""
-        found: list[Any] = [] if seen is None else seen
+        """Read a stream up to the first event that ``stop`` returns True for; ``seen`` gets its events."""
+        kept: list[Any] = [] if seen is None else seen
         if not self.is_async:
-            return await anyio.to_thread.run_sync(lambda: _collect(events, found, stop))
+            return await anyio.to_thread.run_sync(lambda: _collect(events, kept, stop))
         async for event in events:
-            found.append(event)
+            kept.append(event)
             if stop(event):
                 await events.aclose()
                 break
-        return found
+        return kept
 
     async def resume(self, paused: Any, results: list[dict[str, Any]]) -> Any:
         method = paused.resume if self.is_async else paused.resume_sync
         return await self.call(method, tool_results=results)
 
 
-def _collect(events: Any, found: list[Any], stop: Callable[[Any], bool]) -> list[Any]:
+def _collect(events: Any, kept: list[Any], stop: Callable[[Any], bool]) -> list[Any]:
     for event in events:
-        found.append(event)
+        kept.append(event)
         if stop(event):
             events.close()
             break
-    return found
+    return kept
 
 
 SYNC = Side("sync", is_async=False)
@@ -95,4 +95,6 @@ ASYNC = (
     Side("asyncio-fast", fast=True),
     Side("trio", backend="trio"),
 )
-SIDES = (SYNC, *ASYNC)
+EVERY = (SYNC, *ASYNC)
+# For behaviour that does not depend on the event loop or the HTTP library.
+BOTH = (SYNC, ASYNC[0])
