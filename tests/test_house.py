@@ -30,8 +30,8 @@ trace_scope_sync
 """
 
 THIRD_PARTY = """
-aiohttp alembic anthropic click fastapi flask httpx2 jinja2 openai pytest rich sqlalchemy starlette
-trio uvicorn werkzeug xllamacpp yaml
+aiohttp alembic anthropic click fastapi filelock flask httpx2 jinja2 openai pytest rich sqlalchemy
+starlette trio uvicorn werkzeug xllamacpp yaml
 """
 OPTIONAL = set(THIRD_PARTY.split())
 

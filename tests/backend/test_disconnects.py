@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from noukai_sdk.backend.bodies import parse_body
-from noukai_sdk.backend.routes.responses import EventStream
+from noukai_sdk.backend.routes.flows import step
 from noukai_sdk.models.events import StepStarted
 from tests.support.servers import wait_until
 
@@ -30,14 +31,6 @@ def ended(backend: Backend, session_id: str) -> dict[str, Any]:
         return execution if execution["completedAt"] else None
 
     return wait_until(look, what="the run's end") or {}
-
-
-def begin(backend: Backend, trigger: str, session_id: str | None = None) -> Any:
-    """Begin a run of tests/three that no request drives."""
-    flow = backend.service.catalog.get("acme", "tests", "three")
-    body = parse_body(b'{"message": "hello"}', backend.settings)
-    options: Any = {"trigger": trigger, "session_id": session_id, "started_at": 1}
-    return backend.service.runs.begin(flow, None, body, **options)
 
 
 def send_part(backend: Backend, length: int, body: str) -> socket.socket:
@@ -82,16 +75,30 @@ def test_step_stream_closed_at_flow_completed_is_completed(fresh: Backend) -> No
 
 
 def test_step_stream_never_started_cancels_run(fresh: Backend) -> None:
-    runs = fresh.service.runs
-    run = begin(fresh, "step")
-    stream = EventStream(runs.advance(run), on_end=lambda: runs.release(run))
+    names = {"org": "acme", "project": "tests", "slug": "three"}
+    headers = {"authorization": "Bearer nk_dev", "x-session-id": "never"}
+    scope = {
+        "type": "http",
+        "asgi": {"spec_version": "2.4"},
+        "app": fresh.app,
+        "path_params": names,
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"message": "hello"}'}
 
     async def gone(*_: Any) -> Any:
         raise OSError("the connection is closed")
 
-    asyncio.run(stream({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone))
-    assert run.status == "cancelled"
-    assert runs.active(run.id) is None
+    async def call() -> None:
+        response = await step(Request(scope, receive))
+        await response(scope, gone, gone)
+
+    asyncio.run(call())
+    execution = ended(fresh, "never")
+    assert execution["status"] == "cancelled"
+    assert fresh.service.runs.active(execution["executionId"]) is None
 
 
 def test_step_stream_backend_bug_cuts_it_off(
@@ -130,7 +137,10 @@ def test_backend_stopped_marks_its_runs_failed(tmp_path: Path) -> None:
         jobs = [backend.submit("tests/gated", MESSAGE, "stopped") for _ in range(2)]
         wait_until(backend.fakes.reached.is_set)
         # A job whose request ended before it was driven.
-        begin(backend, "job", "stopped")
+        flow = backend.service.catalog.get("acme", "tests", "three")
+        body = parse_body(b'{"message": "hello"}', backend.settings)
+        options: Any = {"trigger": "job", "session_id": "stopped", "started_at": 1}
+        backend.service.runs.begin(flow, None, body, **options)
     with serving(tmp_path) as backend:
         runs = backend.session("stopped")
         assert [run["status"] for run in runs] == ["failed"] * 3

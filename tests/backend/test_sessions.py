@@ -37,10 +37,10 @@ SECRET = {
 def test_session_has_the_fields_of_the_contract_and_ours(backend: Backend) -> None:
     body = {**MESSAGE, "parameters": {"a": 1}, "trace": False, "executionId": None}
     backend.post("tests/pinned/v2/execute", body, "shape")
-    answer = backend.get("/seq/sessions/shape").json()
-    assert set(answer) == {"sessionId", "executions"}
-    assert answer["sessionId"] == "shape"
-    [execution] = answer["executions"]
+    body = backend.get("/seq/sessions/shape").json()
+    assert set(body) == {"sessionId", "executions"}
+    assert body["sessionId"] == "shape"
+    [execution] = body["executions"]
     assert set(execution) == CONTRACT | EXTENSIONS
     assert execution["slug"] == "pinned"
     assert execution["triggerType"] == "execute"
@@ -70,7 +70,7 @@ def test_session_has_the_fields_of_the_contract_and_ours(backend: Backend) -> No
     assert execution["events"][-1]["result"] == execution["result"]
     assert execution["error"] is None
     assert execution["toolRounds"] == []
-    assert Session.model_validate(answer).executions[0].call is not None
+    assert Session.model_validate(body).executions[0].call is not None
 
 
 def test_session_times_of_sequential_calls_never_overlap(backend: Backend) -> None:

