@@ -80,6 +80,35 @@ def test_dev_in_folder_with_flows_serves_them_and_prints_summary(tmp_path: Path)
     assert (tmp_path / ".noukai/dev.db").is_file()
 
 
+# `noukai dev` that prints whether TCP_NODELAY is set, for each connection it accepts.
+NODELAY_DEV = """
+import socket, sys
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+connection_made = AutoHTTPProtocol.connection_made
+
+def report(self, transport):
+    accepted = transport.get_extra_info("socket")
+    is_on = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    print("TCP_NODELAY", is_on, flush=True)
+    connection_made(self, transport)
+
+AutoHTTPProtocol.connection_made = report
+sys.argv = ["noukai", *sys.argv[1:]]
+from noukai_sdk.cli import main
+main()
+"""
+
+
+def test_dev_accepted_connection_sends_without_delay(tmp_path: Path) -> None:
+    database = str(tmp_path / "noukai.db")
+    command = ["python", "-c", NODELAY_DEV, "dev", "--port", "{port}", "--db", database]
+    with serve_command(command, ready="/healthz") as server:
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert "TCP_NODELAY True" in server.output()
+        assert "TCP_NODELAY False" not in server.output()
+
+
 def test_dev_interrupted_with_open_live_trace_stops_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "noukai_sdk.cli", "dev", "--port", "0", "--db"]
     process = subprocess.Popen(
