@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,46 +10,24 @@ from typing import Any
 import httpx
 import pytest
 
-from noukai_sdk import AsyncNoukai, Noukai, ReplayError, ReplayLeftoverError, ReplayMissError
+from noukai_sdk import AsyncNoukai, Noukai, ReplayLeftoverError, ReplayMissError
 from noukai_sdk.protocol.jobs import LiveJob
 from noukai_sdk.session.options import ReplayRequest, requested_replay
-from tests.replay.echo import Echo, EchoAsync, EchoSide, EchoSync
 from tests.support.servers import Server, serve_app, serve_wsgi
+from tests.support.sessions import AsyncSide, SessionService, SyncSide
 
 pytestmark = pytest.mark.anyio
 
 OTHER = "acme/spelling/grade-4"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def echo() -> Echo:
-    return Echo()
-
-
-@pytest.fixture(params=[EchoSync, EchoAsync])
-def side(request: Any, echo: Echo) -> EchoSide:
-    made: EchoSide = request.param(echo)
-    return made
-
-
-@pytest.fixture
-async def path(side: EchoSide, echo: Echo, tmp_path: Path) -> Path:
-    async with side.scope(record=tmp_path / "c.jsonl"):
-        assert await side.ask("a", "b", "c") == ["a 1", "b 2", "c 3"]
-    echo.calls.clear()
-    return tmp_path / "c.jsonl"
-
-
-async def test_a_miss_goes_live_in_a_child_session(side: EchoSide, echo: Echo, path: Path) -> None:
+async def test_on_miss_live_sends_misses_in_a_child_session(
+    echoed: SyncSide, echo: SessionService, path: Path
+) -> None:
     before = path.read_bytes()
-    async with side.scope(cassette=path, on_miss="live") as scope:
-        assert await side.ask("a", "b", "c", "d") == ["a 1", "b 2", "c 3", "d 1"]
-        assert await side.ask("e", slug=OTHER) == ["e 2"]
+    async with echoed.scope(cassette=path, on_miss="live") as scope:
+        assert await echoed.ask("a", "b", "c", "d") == ["a 1", "b 2", "c 3", "d 1"]
+        assert await echoed.ask("e", slug=OTHER) == ["e 2"]
     assert scope.mode == "replay"
     assert echo.calls == [("d", scope.session_id), ("e", scope.session_id)]
     assert scope.report.summary() == "hits=3; misses=0; drift=0; leftovers=0; live=2"
@@ -64,38 +41,37 @@ async def test_a_miss_goes_live_in_a_child_session(side: EchoSide, echo: Echo, p
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 9])
-async def test_the_first_calls_from_the_cassette_and_the_rest_live(
-    side: EchoSide, echo: Echo, path: Path, number: int
+@pytest.mark.parametrize("number", [0, 1, 3, 9])
+async def test_live_from_serves_the_first_calls_and_sends_the_rest(
+    echoed: SyncSide, echo: SessionService, path: Path, number: int
 ) -> None:
     texts = ["a", "b", "c"]
-    async with side.scope(cassette=path, live_from=number) as scope:
-        answers = await side.ask(*texts)
-    assert answers[:number] == ["a 1", "b 2", "c 3"][:number]
+    async with echoed.scope(cassette=path, live_from=number) as scope:
+        results = await echoed.ask(*texts)
+    assert results[:number] == ["a 1", "b 2", "c 3"][:number]
     assert echo.calls == [(text, scope.session_id) for text in texts[number:]]
     assert [entry.position for entry in scope.report.live] == list(range(3))[number:]
-    assert scope.report.clean == (number >= 3)  # what was not played is said, and is no error
+    assert scope.report.clean == (number >= 3)  # leftovers are reported, but are not an error
 
 
-async def test_all_calls_count_whatever_they_call(side: EchoSide, echo: Echo, path: Path) -> None:
-    async with side.scope(cassette=path, live_from=1):
-        assert await side.ask("a") == ["a 1"]
-        await side.ask("x", slug=OTHER)
-        await side.ask("b")
+async def test_live_from_counts_all_calls_and_raises_misses_before_it(
+    echoed: SyncSide, echo: SessionService, path: Path
+) -> None:
+    async with echoed.scope(cassette=path, live_from=1):
+        assert await echoed.ask("a") == ["a 1"]
+        await echoed.ask("x", slug=OTHER)
+        await echoed.ask("b")
     assert echo.messages == ["x", "b"]
 
-
-async def test_up_to_there_a_miss_is_a_miss(side: EchoSide, echo: Echo, path: Path) -> None:
+    echo.calls.clear()
     with pytest.raises(ReplayMissError):
-        async with side.scope(cassette=path, live_from=2):
-            await side.ask("x", slug=OTHER)
+        async with echoed.scope(cassette=path, live_from=2):
+            await echoed.ask("x", slug=OTHER)
     assert echo.calls == []
 
-
-async def test_unless_misses_go_live_as_well(side: EchoSide, echo: Echo, path: Path) -> None:
-    async with side.scope(cassette=path, live_from=2, on_miss="live") as scope:
-        assert await side.ask("x", slug=OTHER) == ["x 1"]
-        assert await side.ask("a", "b") == ["a 1", "b 2"]
+    async with echoed.scope(cassette=path, live_from=2, on_miss="live") as scope:
+        assert await echoed.ask("x", slug=OTHER) == ["x 1"]
+        assert await echoed.ask("a", "b") == ["a 1", "b 2"]
     assert echo.messages == ["x", "b"]
     assert [(entry.slug, entry.position) for entry in scope.report.live] == [
         ("grade-4", 0),
@@ -103,67 +79,54 @@ async def test_unless_misses_go_live_as_well(side: EchoSide, echo: Echo, path: P
     ]
 
 
-async def test_without_a_word_nothing_goes_live(side: EchoSide, echo: Echo, path: Path) -> None:
-    with pytest.raises(ReplayMissError):
-        async with side.scope(cassette=path):
-            await side.ask("a", "b", "c", "d")
-    with pytest.raises(ReplayLeftoverError):
-        async with side.scope(cassette=path):
-            await side.ask("a")
+async def test_replay_without_fork_options_never_goes_live(
+    echoed: SyncSide, echo: SessionService, path: Path
+) -> None:
+    for texts, kind in (("abcd", ReplayMissError), ("a", ReplayLeftoverError)):
+        with pytest.raises(kind):
+            async with echoed.scope(cassette=path):
+                await echoed.ask(*texts)
     assert echo.calls == []
 
 
-async def test_a_live_call_never_lands_in_the_recorded_session(
-    side: EchoSide, echo: Echo, path: Path
+async def test_live_call_never_goes_to_the_recorded_session(
+    echoed: SyncSide, echo: SessionService, path: Path
 ) -> None:
-    async with side.scope(cassette=path) as scope:
-        await side.ask("a", "b", "c")
+    async with echoed.scope(cassette=path) as scope:
+        await echoed.ask("a", "b", "c")
     recorded = scope.session_id
-    async with side.scope(cassette=path, live_from=1) as scope:
-        await side.ask("a")
-        await side.ask("b", session_id=recorded)
-        await side.ask("c", session_id="s-explicit")
+    async with echoed.scope(cassette=path, live_from=1) as scope:
+        await echoed.ask("a")
+        await echoed.ask("b", session_id=recorded)
+        await echoed.ask("c", session_id="s-explicit")
     assert scope.session_id != recorded
     assert echo.calls == [("b", scope.session_id), ("c", "s-explicit")]
 
 
-async def test_calls_that_run_together(echo: Echo, tmp_path: Path) -> None:
-    side, path = EchoAsync(echo), tmp_path / "c.jsonl"
+async def test_live_from_with_concurrent_calls(echo: SessionService, tmp_path: Path) -> None:
+    side, path = AsyncSide(echo), tmp_path / "c.jsonl"
     texts = [str(number) for number in range(6)]
     async with side.scope(record=path):
         recorded = await asyncio.gather(*(side.execute(text) for text in texts))
     echo.calls.clear()
     with pytest.warns(UserWarning, match="concurrent"):
         async with side.scope(cassette=path, live_from=4):
-            answers = await asyncio.gather(*(side.execute(text) for text in texts))
-    assert [a.result for a in answers[:4]] == [r.result for r in recorded[:4]]
+            results = await asyncio.gather(*(side.execute(text) for text in texts))
+    assert [each.result for each in results[:4]] == [each.result for each in recorded[:4]]
     assert sorted(echo.messages) == texts[4:]
 
 
-async def test_jobs_of_a_fork_are_live_ones(side: EchoSide, path: Path) -> None:
-    async with side.scope(cassette=path, on_miss="live"):
-        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
-    async with side.scope(cassette=path, record_mode="new_episodes"):
-        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
-    async with side.scope():
-        assert isinstance(side.flow("acme/p/f").job("j")._backend, LiveJob)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"live_from": -1}, "live_from must be"),
-        ({"live_from": "2"}, "live_from must be"),
-        ({"on_miss": "maybe"}, "bad on_miss"),
-    ],
-)
-async def test_bad_options(side: EchoSide, path: Path, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        async with side.scope(cassette=path, **options):
-            pass
+async def test_jobs_of_a_fork_are_live(echoed: SyncSide, path: Path) -> None:
+    for options in ({"cassette": path, "on_miss": "live"}, {}):
+        async with echoed.scope(**options):
+            assert isinstance(echoed.flow("acme/p/f").job("j")._backend, LiveJob)
+    async with echoed.scope(cassette=path, record_mode="new_episodes"):
+        assert isinstance(echoed.flow("acme/p/f").job("j")._backend, LiveJob)
 
 
 # By header, over real servers.
+
+MESSAGES = ["The cat sat.", "The dog sat.", "The cow sat."]
 
 
 def fastapi_app(client: AsyncNoukai) -> Any:
@@ -198,9 +161,6 @@ def flask_app(client: Noukai) -> Any:
     return app
 
 
-MESSAGES = ["The cat sat.", "The dog sat.", "The cow sat."]
-
-
 @pytest.fixture(params=["fastapi", "flask"])
 def app(request: Any, backend: Server, redirect_dev: Callable[[str], None]) -> Iterator[str]:
     """The root URL of an application that makes three calls."""
@@ -213,56 +173,52 @@ def app(request: Any, backend: Server, redirect_dev: Callable[[str], None]) -> I
         yield url
 
 
-def get(url: str, **headers: str) -> httpx.Response:
+def get(url: str, headers: Any = None) -> httpx.Response:
     return httpx.get(url, headers=headers, timeout=60, trust_env=False)
 
 
-def runs(backend: Server, session_id: str) -> list[str]:
-    """What was said in a session."""
-    key = {"Authorization": "Bearer nk_dev"}
-    answer = get(f"{backend.api}/seq/sessions/{session_id}", **key)
-    if answer.status_code == 404:
+def messages_of(backend: Server, session_id: str) -> list[str]:
+    """The messages of the calls of a session."""
+    url = f"{backend.api}/seq/sessions/{session_id}"
+    response = get(url, {"Authorization": "Bearer nk_dev"})
+    if response.status_code == 404:
         return []
-    return [each["call"]["request"]["message"] for each in answer.json()["executions"]]
+    return [each["call"]["request"]["message"] for each in response.json()["executions"]]
 
 
-@pytest.mark.parametrize("number", [0, 2, 3])
-def test_a_header_forks_a_request(app: str, backend: Server, number: int) -> None:
+def test_header_with_live_from_forks_a_request(app: str, backend: Server) -> None:
     first = get(app)
     session = first.headers["x-noukai-session"]
-    assert runs(backend, session) == MESSAGES
+    assert messages_of(backend, session) == MESSAGES
+    for number in (0, 2, 3):
+        fork = get(app, {"X-Noukai-Replay": f"{session};live-from={number}"})
+        assert fork.status_code == 200
+        assert fork.json()[:number] == first.json()[:number]
+        child = fork.headers["x-noukai-session"]
+        assert child != session
+        assert messages_of(backend, child) == MESSAGES[number:]
+        assert messages_of(backend, session) == MESSAGES
+        report = fork.headers["x-noukai-replay-report"]
+        assert report.startswith(f"hits={number}; misses=0; drift=0; leftovers={3 - number}")
+        assert ("live" in report) == (number < 3)
 
-    fork = get(app, **{"X-Noukai-Replay": f"{session};live-from={number}"})
-    assert fork.status_code == 200
-    assert fork.json()[:number] == first.json()[:number]
-    child = fork.headers["x-noukai-session"]
-    assert child != session
-    assert runs(backend, child) == MESSAGES[number:]
-    assert runs(backend, session) == MESSAGES
-    report = fork.headers["x-noukai-replay-report"]
-    assert report.startswith(f"hits={number}; misses=0; drift=0; leftovers={3 - number}")
-    assert ("live" in report) == (number < 3)
 
-
-def test_behind_a_closed_gate_the_header_is_nothing(
+def test_header_is_ignored_while_replay_is_off_and_refused_if_malformed(
     app: str, backend: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for options in ("live-from=x", "live-from=-1", "live-to=1", "", "live-from=²"):
+        response = get(app, {"X-Noukai-Replay": f"s-1;{options}".encode()})
+        assert response.status_code == 400
+        assert response.json()["error"] == "replay_invalid_session"
     monkeypatch.delenv("NOUKAI_REPLAY_ENABLED")
-    answer = get(app, **{"X-Noukai-Replay": "nowhere;live-from=1"})
-    assert answer.status_code == 200
-    assert runs(backend, answer.headers["x-noukai-session"]) == MESSAGES
+    response = get(app, {"X-Noukai-Replay": "nowhere;live-from=1"})
+    assert response.status_code == 200
+    assert messages_of(backend, response.headers["x-noukai-session"]) == MESSAGES
 
 
-@pytest.mark.parametrize("options", ["live-from=x", "live-from=-1", "live-to=1", "", "live-from=²"])
-def test_a_header_that_cannot_be_read_is_refused(app: str, options: str) -> None:
-    header = f"s-1;{options}".encode()
-    answer = httpx.get(app, headers={"X-Noukai-Replay": header}, timeout=60, trust_env=False)
-    assert answer.status_code == 400
-    assert answer.json()["error"] == "replay_invalid_session"
-
-
-def test_no_header_is_no_replay() -> None:
+def test_header_is_parsed_into_session_and_live_from() -> None:
     assert requested_replay(None) is None
     assert requested_replay("s-1; live-from=007") == ReplayRequest("s-1", 7)
-    with contextlib.suppress(ReplayError):
-        assert requested_replay("s-1;live-from=" + "9" * 500) is not None
+    huge = requested_replay("s-1;live-from=" + "9" * 500)
+    assert huge is not None
+    assert huge.live_from == 999_999_999

@@ -1,4 +1,4 @@
-"""Any JSON at all gives a working scope or an error of the replay family, never a raw one."""
+"""Any JSON from the service leads to a working scope or a ReplayError, never to another error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.models.events import EVENT_CLASSES, StreamEvent
-from tests.replay.service import TOOLS, execution, step, weather, weather_stream
+from tests.support.sessions import TOOLS, execution, step, weather, weather_stream
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 anything = st.recursive(
@@ -34,7 +34,7 @@ anything = st.recursive(
 
 @st.composite
 def rarely_not(draw: st.DrawFn, usual: st.SearchStrategy[Any]) -> Any:
-    """What is usual; once in a while anything at all."""
+    """The usual values; once in a while any value at all."""
     return draw(anything if draw(st.integers(0, 60)) == 42 else usual)
 
 
@@ -109,14 +109,14 @@ good = st.sampled_from(
 def damaged(draw: st.DrawFn) -> Any:
     """A good session in which one value was replaced."""
     session: Any = json.loads(json.dumps({"sessionId": "s-1", "executions": [draw(good)]}))
-    place = session
+    node = session
     while True:
-        key = draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else 0
-        inner = place[key]
+        key = draw(st.sampled_from(sorted(node))) if isinstance(node, dict) else 0
+        inner = node[key]
         if not (isinstance(inner, (dict, list)) and inner) or draw(st.integers(0, 5)) == 0:
-            place[key] = draw(anything)
+            node[key] = draw(anything)
             return session
-        place = inner
+        node = inner
 
 
 payloads = (
@@ -127,7 +127,7 @@ payloads = (
 )
 
 
-def answer_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def handle_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"tool_call_id": str(call.get("id")), "output": "sunny"} for call in tool_calls]
 
 
@@ -137,7 +137,7 @@ def replay(body: bytes) -> None:
     client = Noukai(api_key="nk_test", max_retries=0, http_client=httpx.Client(transport=transport))
     flow = client.flow("acme/spelling/grade-3")
     with trace_scope_sync(replay_session_id="s-1", client=client) as scope:
-        for options in ({}, {"tools": TOOLS}, {"tools": TOOLS, "tool_handler": answer_tools}):
+        for options in ({}, {"tools": TOOLS}, {"tools": TOOLS, "tool_handler": handle_tools}):
             with suppress(NoukaiError):
                 result: Any = flow.execute(message="m0", **options)
                 assert isinstance(result, (ExecuteResult, PausedResult))
@@ -153,7 +153,7 @@ def replay(body: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(payload=payloads)
-def test_any_json(payload: Any) -> None:
+def test_session_of_any_json_opens_or_raises_a_replay_error(payload: Any) -> None:
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         with suppress(ReplayError):
@@ -162,24 +162,22 @@ def test_any_json(payload: Any) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(body=st.binary())
-def test_any_bytes(body: bytes) -> None:
+def test_session_of_any_bytes_opens_or_raises_a_replay_error(body: bytes) -> None:
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"), suppress(ReplayError):
         replay(body)
 
 
-def test_the_good_ones_are_good() -> None:
-    """The fuzzer starts from sessions that replay without an error."""
+def test_fuzzed_sessions_start_from_ones_that_replay() -> None:
     for recorded in (execution(0), weather()):
         body = json.dumps({"sessionId": "s-1", "executions": [recorded]}).encode()
         transport = httpx.MockTransport(
             lambda request, body=body: httpx.Response(200, content=body)
         )
-        http = httpx.Client(transport=transport)
-        client = Noukai(api_key="nk_test", http_client=http)
+        client = Noukai(api_key="nk_test", http_client=httpx.Client(transport=transport))
         with (
             patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"),
             trace_scope_sync(replay_session_id="s-1", client=client),
         ):
             client.flow("acme/spelling/grade-3").execute(
-                message="m0", tools=TOOLS, tool_handler=answer_tools
+                message="m0", tools=TOOLS, tool_handler=handle_tools
             )

@@ -21,149 +21,125 @@ from noukai_sdk import (
 )
 from noukai_sdk.errors import NoukaiError
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
-from tests.replay.service import AsyncSide, Service, Side, execution, step
+from tests.support.sessions import AsyncSide, SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_call_comes_from_there_and_the_own_place_is_used_up(
-    service: Service, side: Side
+async def test_call_from_other_session_uses_its_own_place_up(
+    service: SessionService, side: SyncSide
 ) -> None:
-    service.record(execution(0), execution(1), execution(2))
-    service.record(execution(0, "theirs"), execution(1, "more"), session_id="s-2")
+    service.record(*(execution(n) for n in range(4)), execution(4, triggerType="step"))
+    service.record(
+        execution(0, "theirs"),
+        execution(1, "more"),
+        execution(2, triggerType="step", steps=[step("x", 1)]),
+        session_id="s-2",
+    )
     async with side.scope() as scope:
-        assert (await side.execute("m0")).result == "answer to m0"
-        theirs = await side.execute("theirs", session_id="s-2")
-        assert (theirs.result, theirs.session_id) == ("answer to theirs", "s-2")
-        assert (await side.execute("m2")).result == "answer to m2"
-    assert service.fetches == ["s-1", "s-2"]
-    assert scope.report.summary() == "hits=3; misses=0; drift=0; leftovers=0"
-
-
-async def test_each_call_is_one_fetch_and_gets_the_first_recording(
-    service: Service, side: Side
-) -> None:
-    service.record()
-    service.record(execution(0, "theirs"), execution(1, "more"), session_id="s-2")
-    async with side.scope():
-        for _ in range(2):
+        assert await side.ask("m0") == ["answer to m0"]
+        for _ in range(2):  # each call is one fetch, and gets the first recording
             theirs = await side.execute("theirs", session_id="s-2")
-            assert theirs.result == "answer to theirs"
-    assert service.fetches == ["s-1", "s-2", "s-2"]
+            assert (theirs.result, theirs.session_id) == ("answer to theirs", "s-2")
+        assert await side.ask("m3", session_id="s-1") == ["answer to m3"]  # the scope's own
+        assert await side.outputs("m2", session_id="s-2") == [1]
+    assert service.fetches == ["s-1", "s-2", "s-2", "s-2"]
+    assert scope.report.summary() == "hits=5; misses=0; drift=0; leftovers=0"
 
 
-async def test_the_scopes_own_session_is_no_other(service: Service, side: Side) -> None:
-    service.record(execution(0))
-    async with side.scope():
-        assert (await side.execute(session_id="s-1")).result == "answer to m0"
-    assert service.fetches == ["s-1"]
-
-
-async def test_streams_too(service: Service, side: Side) -> None:
-    service.record(execution(0, triggerType="step"))
-    service.record(execution(0, triggerType="step", steps=[step("x", 1)]), session_id="s-2")
-    async with side.scope():
-        assert [each.output for each in await side.steps("m0", session_id="s-2")] == [1]
-
-
-async def test_the_place_is_claimed_when_the_method_is_called(
-    service: Service, async_side: AsyncSide
+async def test_call_from_other_session_claims_its_place_when_it_is_made(
+    service: SessionService, async_side: AsyncSide
 ) -> None:
     service.record(execution(0, "a"), execution(1, "b"))
     service.record(execution(0, "theirs"), session_id="s-2")
     async with async_side.scope():
         theirs = async_side.flow().execute(message="theirs", session_id="s-2")
         with pytest.warns(ReplayConcurrencyWarning):
-            assert (await async_side.execute("b")).result == "answer to b"
+            assert await async_side.ask("b") == ["answer to b"]
         assert (await theirs).result == "answer to theirs"
 
-
-async def test_a_call_that_never_begins_leaves_the_own_place(
-    service: Service, async_side: AsyncSide
-) -> None:
     service.record(execution(0))
     async with async_side.scope():
         with pytest.warns(RuntimeWarning, match="never awaited"):
             async_side.flow().execute(message="x", session_id="s-2")
-        assert (await async_side.execute()).result == "answer to m0"
-    assert service.fetches == ["s-1"]
+        assert await async_side.ask("m0") == ["answer to m0"]
+    assert service.fetches == ["s-1", "s-2", "s-1"]
 
 
-async def test_drift_and_call_site_land_in_the_scopes_report(
-    service: Service, async_side: AsyncSide
+async def test_drift_and_call_site_go_to_the_report_of_the_scope(
+    service: SessionService, async_side: AsyncSide
 ) -> None:
-    service.record(execution(0))
+    service.record(execution(0), execution(1))
     service.record(execution(0, "theirs"), session_id="s-2")
 
-    def made() -> Any:
+    def application() -> Any:
         return async_side.flow().execute(message="mine", session_id="s-2")
 
     async with async_side.scope() as scope:
-        await made()
-    (hit,) = scope.report.hits
-    (drift,) = scope.report.drift
+        await application()
+        await application()
+    (hit, _), (drift, _) = scope.report.hits, scope.report.drift
     assert hit.call_site is not None
-    assert hit.call_site.function == "made"
+    assert hit.call_site.function == "application"
     assert "message" in drift.detail
+    with pytest.raises(ReplayMissError, match="inputs are strict"):
+        async with async_side.scope(strict_inputs=True):
+            await application()
 
 
-async def test_a_miss_there_is_sticky_here(service: Service, side: Side) -> None:
-    service.record(execution(0))
+async def test_miss_and_leftovers_of_the_other_session(
+    service: SessionService, side: SyncSide
+) -> None:
+    service.record(execution(0), execution(1))
+    service.record(execution(0), execution(1, slug="other"), session_id="s-2")
+    with pytest.raises(ReplayLeftoverError) as caught:  # only the scope's own recordings count
+        async with side.scope():
+            await side.execute(session_id="s-2")
+    assert caught.value.leftovers == (("grade-3", 1),)
+
+    service.record(execution(0), execution(1))
     service.record(execution(0, slug="other"), session_id="s-2")
     with pytest.raises(ReplayMissError, match="did not call"):
         async with side.scope() as scope:
             with pytest.raises(ReplayMissError):
                 await side.execute(session_id="s-2")
-    assert scope.report.summary() == "hits=0; misses=1; drift=0; leftovers=0"
+            await side.execute("m1")
+    assert scope.report.summary() == "hits=1; misses=1; drift=0; leftovers=0"
 
 
 EMPTY = {"sessionId": "s-2", "executions": [execution(0, traceCaptureMode="off")]}
-REFUSED: list[tuple[int, Any, type[NoukaiError]]] = [
+REFUSED: list[tuple[int | None, Any, type[NoukaiError]]] = [
     (400, {"detail": "bad"}, ReplayInvalidSessionError),
     (403, {"detail": "not yours"}, ReplayForbiddenError),
     (404, {"detail": "unknown"}, ReplaySessionNotFoundError),
     (410, {"detail": "gone"}, ReplaySessionExpiredError),
     (200, [], ReplayInvalidSessionError),
     (200, EMPTY, ReplayNoSnapshotsError),
+    (None, None, APIConnectionError),
 ]
 
 
 @pytest.mark.parametrize(("status", "body", "kind"), REFUSED)
-async def test_a_session_that_cannot_be_had_is_sticky(
-    service: Service, side: Side, status: int, body: Any, kind: type[NoukaiError]
+async def test_other_session_that_is_not_available_is_raised_and_reported(
+    service: SessionService, side: SyncSide, status: int | None, body: Any, kind: type[NoukaiError]
 ) -> None:
+    def respond() -> httpx.Response:
+        if status is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(status, json=body)
+
     service.record(execution(0))
-    service.sessions["s-2"] = lambda: httpx.Response(status, json=body)
+    service.sessions["s-2"] = respond
     with pytest.raises(kind):
         async with side.scope() as scope:
             with pytest.raises(kind):
                 await side.execute(session_id="s-2")
-    (missed,) = scope.report.misses
-    assert "s-2" in missed.detail
+    (miss,) = scope.report.misses
+    assert "s-2" in miss.detail or status is None
 
 
-async def test_a_fetch_that_fails_is_sticky(service: Service, side: Side) -> None:
-    def refused() -> httpx.Response:
-        raise httpx.ConnectError("refused")
-
-    service.record(execution(0))
-    service.sessions["s-2"] = refused
-    with pytest.raises(APIConnectionError):
-        async with side.scope():
-            with pytest.raises(APIConnectionError):
-                await side.execute(session_id="s-2")
-
-
-async def test_strict_inputs_hold_there_too(service: Service, side: Side) -> None:
-    service.record(execution(0))
-    service.record(execution(0, "theirs"), session_id="s-2")
-    with pytest.raises(ReplayMissError, match="inputs are strict"):
-        async with side.scope(strict_inputs=True):
-            await side.execute("mine", session_id="s-2")
-
-
-async def test_nothing_is_fetched_once_the_scope_has_ended(
-    service: Service, async_side: AsyncSide
+async def test_other_session_is_not_fetched_after_the_end_of_the_scope(
+    service: SessionService, async_side: AsyncSide
 ) -> None:
     service.record()
     service.record(execution(0), session_id="s-2")
@@ -172,12 +148,3 @@ async def test_nothing_is_fetched_once_the_scope_has_ended(
     with pytest.raises(ReplayMissError, match="ended already"):
         await late
     assert service.fetches == ["s-1"]
-
-
-async def test_what_is_left_there_is_nobodys_concern(service: Service, side: Side) -> None:
-    service.record(execution(0), execution(1))
-    service.record(execution(0), execution(1), session_id="s-2")
-    with pytest.raises(ReplayLeftoverError) as caught:
-        async with side.scope():
-            await side.execute(session_id="s-2")
-    assert caught.value.leftovers == (("grade-3", 1),)

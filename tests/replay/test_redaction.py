@@ -1,4 +1,4 @@
-"""Secrets never reach a file, live values stay as they are, and a redacted cassette still matches."""
+"""Redaction: secrets never reach a file, and a redacted cassette still matches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ from noukai_sdk.replay.redaction import (
     parse_path,
     without_secrets,
 )
-from tests.replay.live import TOOLS, Live, outcome, recorded, replayed, tool
+from tests.support.sessions import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -46,13 +41,14 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("around", ["{}", "use {}, please", '"{}"', "Authorization: {}\n", "x={};"])
-def test_keys_are_known_wherever_they_stand(key: str, around: str) -> None:
-    assert without_secrets(around.format(key)) == around.format(REDACTED)
-    assert Redactor()({key: [key, {"a": around.format(key)}]}) == {
-        REDACTED: [REDACTED, {"a": around.format(REDACTED)}]
-    }
+def test_known_keys_are_removed_wherever_they_occur() -> None:
+    for key in KEYS:
+        for around in ("{}", "use {}, please", '"{}"', "Authorization: {}\n", "x={};"):
+            clean = around.format(REDACTED)
+            assert without_secrets(around.format(key)) == clean
+            assert Redactor()({key: [key, {"a": around.format(key)}]}) == {
+                REDACTED: [REDACTED, {"a": clean}]
+            }
 
 
 @pytest.mark.parametrize(
@@ -67,10 +63,18 @@ def test_keys_are_known_wherever_they_stand(key: str, around: str) -> None:
         '"password": ',
         "What is a token? Tokens: 3",
         "https://example.org/?page=2&tokens=3",
+        # Not JSON as a whole, or JSON without a secret.
+        "{",
+        "[1, 2",
+        '{"a": 1} b',
+        '{"a":1}',
+        "[" * 100_000,
     ],
+    ids=lambda text: text[:20],
 )
-def test_other_words_stay(text: str) -> None:
+def test_ordinary_text_is_kept(text: str) -> None:
     assert without_secrets(text) == text
+    assert Redactor()({"a": text}) == {"a": text}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_other_words_stay(text: str) -> None:
         ),
     ],
 )
-def test_named_secrets_in_text(text: str, clean: str) -> None:
+def test_named_secrets_in_text_are_removed(text: str, clean: str) -> None:
     assert without_secrets(text) == clean
 
 
@@ -103,45 +107,38 @@ OTHER_NAMES = [
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-@pytest.mark.parametrize("value", ["x", 5, ["x"], {"x": "y"}])
-def test_fields_that_are_named_like_secrets(name: str, value: Any) -> None:
-    assert Redactor()({"a": [{name: value, "b": 1}]}) == {"a": [{name: REDACTED, "b": 1}]}
-    in_text = json.dumps({name: value, "b": 1})
-    for text in (in_text, f" {in_text}\n", json.dumps([in_text]), json.dumps(in_text)):
-        assert REDACTED in Redactor()({"arguments": text})["arguments"]
-        assert json.dumps(value) not in Redactor()({"arguments": text})["arguments"]
+def test_fields_with_secret_names_are_removed(name: str) -> None:
+    for value in ("x", 5, ["x"], {"x": "y"}):
+        assert Redactor()({"a": [{name: value, "b": 1}]}) == {"a": [{name: REDACTED, "b": 1}]}
+        in_text = json.dumps({name: value, "b": 1})
+        for text in (in_text, f" {in_text}\n", json.dumps([in_text]), json.dumps(in_text)):
+            clean = Redactor()({"arguments": text})["arguments"]
+            assert REDACTED in clean
+            assert json.dumps(value) not in clean
+    for value in (None, True, False):  # these only say whether there is a secret
+        assert Redactor()({name: value}) == {name: value}
 
 
-@pytest.mark.parametrize("value", [None, True, False])
-def test_that_there_is_a_secret_is_none(value: Any) -> None:
-    assert Redactor()({"password": value}) == {"password": value}
-
-
-@pytest.mark.parametrize("name", OTHER_NAMES)
-def test_fields_that_are_not(name: Any) -> None:
-    assert not is_secret_name(name)
-    assert Redactor()({name: "x"}) == {name: "x"}
+def test_fields_with_other_names_are_kept() -> None:
+    for name in OTHER_NAMES:
+        assert not is_secret_name(name)
+        assert Redactor()({name: "x"}) == {name: "x"}
 
 
 @given(st.text(" \n\t.,;:!?{}[]\"'abcdefghij", max_size=60))
-def test_ordinary_text_stays_and_redacting_twice_is_redacting_once(text: str) -> None:
+def test_redacting_twice_is_redacting_once(text: str) -> None:
     assert Redactor()({"a": text}) == {"a": text}
     once = Redactor()({"a": f"{text} {KEYS[0]} {text}"})
     assert Redactor()(once) == once
 
 
-def test_text_that_only_looks_like_json_stays() -> None:
-    for text in ("{", "[1, 2", '{"a": 1} b', '{"a":1}', "[" * 100_000):
-        assert Redactor()({"a": text}) == {"a": text}
-
-
-def test_known_secrets_go_the_longest_first() -> None:
+def test_known_secrets_are_removed_longest_first() -> None:
     redactor = Redactor(secrets=["pass", ""])
     redactor.add_secrets(["password", "pass"])
     assert redactor({"a": "a pass, a password"}) == {"a": f"a {REDACTED}, a {REDACTED}"}
 
 
-def test_what_is_redacted_is_a_copy() -> None:
+def test_redacted_recording_is_a_copy() -> None:
     recording = {"request": {"password": "x", "list": [KEYS[0]], "tuple": (1,)}}
     before = copy.deepcopy(recording)
     clean = Redactor(["request.list"])(recording)
@@ -156,7 +153,7 @@ DOCUMENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "count"),
     [
         ("request.parameters.email", 1),
         ("$.request.parameters.email", 1),
@@ -173,21 +170,20 @@ DOCUMENT: dict[str, Any] = {
         ("nothing.here", 0),
     ],
 )
-def test_json_paths(path: str, found: int) -> None:
+def test_json_path_blanks_every_value_that_it_leads_to(path: str, count: int) -> None:
     clean = Redactor([path])(DOCUMENT)
-    assert json.dumps(clean).count(REDACTED) == found
-    assert (clean != DOCUMENT) == bool(found)
+    assert json.dumps(clean).count(REDACTED) == count
+    assert (clean != DOCUMENT) == bool(count)
 
 
 @pytest.mark.parametrize("path", ["", "$", "a[", "a[b]", "a..", "a]", "a['b", "[*", "a[*]]"])
-def test_bad_json_paths(path: str) -> None:
-    with pytest.raises(ValueError, match="bad JSON path"):
-        Redactor([path])
-    with pytest.raises(ValueError, match="write it like"):
-        parse_path(path)
+def test_json_path_that_is_malformed_is_an_error(path: str) -> None:
+    for parse in (lambda path: Redactor([path]), parse_path):
+        with pytest.raises(ValueError, match=r"bad JSON path .* write it like"):
+            parse(path)  # type: ignore[operator]  # both take a path
 
 
-def test_the_hook_comes_last_and_decides() -> None:
+def test_hook_comes_last_and_its_result_is_kept() -> None:
     seen = []
 
     def hook(recording: dict[str, Any]) -> dict[str, Any]:
@@ -201,17 +197,21 @@ def test_the_hook_comes_last_and_decides() -> None:
     assert seen[1] == {"request": {"message": "m"}}
 
 
-@pytest.mark.parametrize("answer", [None, 5, []])
-def test_a_hook_that_forgets_to_answer(answer: Any) -> None:
-    with pytest.raises(TypeError, match="must return the dict to keep"):
-        Redactor(hook=lambda recording: answer)({})
-
-
-def test_a_hook_that_drops_the_request_of_a_call() -> None:
+def test_hook_that_returns_no_dict_or_drops_the_request_is_an_error() -> None:
+    for result in (None, 5, []):
+        with pytest.raises(TypeError, match="must return the dict to keep"):
+            Redactor(hook=lambda recording, result=result: result)({})  # type: ignore[misc]
     redactor = Redactor(hook=lambda recording: {})
     assert redactor({"request": {}}) == {}
     with pytest.raises(TypeError, match="must keep the 'request'"):
         redactor.request({})
+
+    def without_rounds(recording: dict[str, Any]) -> dict[str, Any]:
+        recording.pop("rounds", None)
+        return recording
+
+    redactor = Redactor(hook=without_rounds)
+    assert redactor.tool_results({"message": "m"}, 1, [{"content": "x"}]) is None
 
 
 # With the real backend.
@@ -226,25 +226,26 @@ TOOL_SECRETS = {"password": "hunter2", "degrees": 20}
 FORBIDDEN = ["hunter2", "abcabcabc", "0123456789abc", "nk_dev"]
 
 
-async def with_secrets(live: Live) -> list[Any]:
+async def with_secrets(live: SyncSide) -> list[Any]:
+    def handler(calls: Any) -> Any:
+        return [{**each, "output": TOOL_SECRETS} for each in weather_tool(calls)]
+
     message = f"my key is {KEYS[0]}, the client's nk_dev"
+    weather = {"slug": "acme/samples/weather", "tools": TOOLS, "tool_handler": handler}
     return [
         await live.execute(message, slug="echo", parameters=SECRETS),
-        await live.execute("Weather in Paris?", slug="acme/samples/weather", tools=TOOLS,
-                           tool_handler=lambda calls: [
-                               {**tool([call])[0], "output": TOOL_SECRETS} for call in calls
-                           ]),
-    ]  # fmt: skip
+        await live.execute("Weather in Paris?", **weather),
+    ]
 
 
-async def test_no_secret_reaches_the_file_and_it_still_matches(live: Live, tmp_path: Path) -> None:
+async def test_recording_holds_no_secret_and_still_matches(live: SyncSide, tmp_path: Path) -> None:
     parameters = copy.deepcopy(SECRETS)
     seen = await recorded(live, tmp_path / "c.jsonl", with_secrets)
     text = (tmp_path / "c.jsonl").read_text()
     for secret in [*FORBIDDEN, *KEYS]:
         assert secret not in text
     assert "ann@example.org" in text
-    assert seen[0].result["text"].startswith(f"my key is {KEYS[0]}")  # what is live stays
+    assert seen[0].result["text"].startswith(f"my key is {KEYS[0]}")  # live values are kept
     assert parameters == SECRETS
     again = await replayed(live, tmp_path / "c.jsonl", with_secrets)
     assert again[0].result["text"] == f"my key is {REDACTED}, the client's {REDACTED}"
@@ -252,42 +253,16 @@ async def test_no_secret_reaches_the_file_and_it_still_matches(live: Live, tmp_p
     assert "hunter2" not in again[1].result
 
 
-async def test_paths_are_remembered_by_the_file(live: Live, tmp_path: Path) -> None:
+async def test_redact_paths_are_kept_in_the_file_for_replays_and_new_recordings(
+    live: SyncSide, tmp_path: Path
+) -> None:
     path = tmp_path / "c.jsonl"
     await recorded(live, path, with_secrets, redact_paths=["request.parameters.email"])
     assert "ann@example.org" not in path.read_text()
     assert read_cassette(path).redacted == ("request.parameters.email",)
     await replayed(live, path, with_secrets)
-
-
-async def test_more_paths_at_the_replay_do_no_harm(live: Live, tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    await recorded(live, path, with_secrets, redact_paths=["request.parameters.email"])
     with pytest.raises(ReplayMissError, match="inputs are strict"):
         await replayed(live, path, with_secrets, redact_paths=["request.message"])
-
-
-def shout(recording: dict[str, Any]) -> dict[str, Any]:
-    recording["request"]["message"] = recording["request"]["message"].upper()
-    return recording
-
-
-async def test_a_hook_is_applied_to_calls_as_well(live: Live, tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    await recorded(live, path, with_secrets, redact=shout)
-    assert read_cassette(path).recordings[1].request is not None
-    assert read_cassette(path).recordings[1].request["message"] == "WEATHER IN PARIS?"
-    await replayed(live, path, with_secrets, redact=shout)
-    async with live.scope(cassette=path) as scope:
-        await with_secrets(live)
-    assert [entry.detail for entry in scope.report.drift] == [
-        "the input differs from the recorded one in: message"
-    ] * 2
-
-
-async def test_new_recordings_are_redacted_as_the_old_ones(live: Live, tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    await recorded(live, path, with_secrets, redact_paths=["request.parameters.email"])
     async with live.scope(cassette=path, record_mode="new_episodes"):
         await with_secrets(live)
         await live.execute("new", slug="echo", parameters=SECRETS)
@@ -296,47 +271,50 @@ async def test_new_recordings_are_redacted_as_the_old_ones(live: Live, tmp_path:
     assert len(read_cassette(path).recordings) == 3
 
 
-def grow(recording: dict[str, Any]) -> dict[str, Any]:
-    recording["request"]["message"] += "!"
+def shout(recording: dict[str, Any]) -> dict[str, Any]:
+    recording["request"]["message"] = recording["request"]["message"].upper() + "!"
     return recording
 
 
-async def test_the_hook_sees_each_recording_once(live: Live, tmp_path: Path) -> None:
+async def test_hook_is_applied_to_calls_and_to_each_recording_once(
+    live: SyncSide, tmp_path: Path
+) -> None:
     path = tmp_path / "c.jsonl"
-    await recorded(live, path, with_secrets, redact=grow)
-    async with live.scope(
-        cassette=path,
-        record_mode="new_episodes",
-        redact=grow,
-        redact_paths=["request.parameters.email"],
-    ):
+    await recorded(live, path, with_secrets, redact=shout)
+    await replayed(live, path, with_secrets, redact=shout)
+    async with live.scope(cassette=path) as scope:
+        await with_secrets(live)
+    assert [entry.detail for entry in scope.report.drift] == [
+        "the input differs from the recorded one in: message"
+    ] * 2
+    options = {"redact": shout, "redact_paths": ["request.parameters.email"]}
+    async with live.scope(cassette=path, record_mode="new_episodes", **options):
         await live.execute("new", slug="echo", parameters=SECRETS)
     requests = [each.request for each in read_cassette(path).recordings]
     messages = [request["message"] for request in requests if request is not None]
     assert [message.count("!") for message in messages] == [1, 1, 1]
-    assert "ann@example.org" not in path.read_text()  # paths hold for the old ones too
+    assert messages[-1] == "WEATHER IN PARIS?!"
+    assert "ann@example.org" not in path.read_text()  # new paths hold for the old recordings too
 
 
-async def test_secrets_in_errors(live: Live, tmp_path: Path) -> None:
-    async def body(live: Live) -> list[Any]:
+async def test_secret_in_an_error_is_removed(live: SyncSide, tmp_path: Path) -> None:
+    async def body(live: SyncSide) -> list[Any]:
         return [await outcome(live.execute(f"{KEYS[0]}", slug="acme/samples/nk_dev"))]
 
-    ((kind, said, _),) = await recorded(live, tmp_path / "c.jsonl", body)
+    ((kind, text, _),) = await recorded(live, tmp_path / "c.jsonl", body)
     assert kind is FlowNotFoundError
-    assert "nk_dev" in said
+    assert "nk_dev" in text
     assert "nk_dev" not in (tmp_path / "c.jsonl").read_text().partition("request")[2]
 
 
-async def test_a_hook_that_fails_writes_nothing(live: Live, tmp_path: Path) -> None:
+async def test_redaction_that_fails_or_breaks_a_recording_writes_nothing(
+    live: SyncSide, tmp_path: Path
+) -> None:
     def broken(recording: dict[str, Any]) -> dict[str, Any]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await recorded(live, tmp_path / "c.jsonl", with_secrets, redact=broken)
-    assert list(tmp_path.iterdir()) == []
-
-
-async def test_redaction_that_breaks_a_recording_says_so(live: Live, tmp_path: Path) -> None:
     with pytest.raises(CassetteError, match=r"after redaction echo .* is not a valid recording"):
         await recorded(live, tmp_path / "c.jsonl", with_secrets, redact_paths=["result"])
     assert list(tmp_path.iterdir()) == []

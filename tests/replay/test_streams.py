@@ -1,4 +1,4 @@
-"""What a replayed ``events`` or ``steps`` gives: recorded events, or those that the steps tell of."""
+"""Replayed ``events`` and ``steps``: the recorded events, or events rebuilt from the steps."""
 
 # ruff: noqa: PT012 - a scope raises at its end too, so its block is what is tested
 
@@ -14,13 +14,13 @@ from noukai_sdk import (
     ReplayInvalidSessionError,
     ReplayMissError,
 )
-from tests.replay.service import Service, Side, execution, step
+from tests.support.sessions import SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 
 
 def shown(events: list[Any]) -> list[tuple[Any, ...]]:
-    """Events as tuples: type, step, index and what they carry."""
+    """Events as tuples: type, step, index and output."""
     return [
         (
             event.type,
@@ -32,11 +32,12 @@ def shown(events: list[Any]) -> list[tuple[Any, ...]]:
     ]
 
 
-async def test_events_are_rebuilt_from_steps(service: Service, side: Side) -> None:
+async def test_events_are_rebuilt_from_steps(service: SessionService, side: SyncSide) -> None:
     steps = [step("draft", "a", durationMs=12), step("final", {"b": 1})]
-    service.record(execution(0, triggerType="step", steps=steps))
+    service.record(*(execution(n, triggerType="step", steps=steps) for n in range(2)))
     async with side.scope():
-        events = await side.events()
+        events = await side.events("m0")
+        assert await side.outputs("m1") == ["a", {"b": 1}]
     assert shown(events) == [
         ("run_started", None, None, None),
         ("step_started", "draft", 0, None),
@@ -45,21 +46,14 @@ async def test_events_are_rebuilt_from_steps(service: Service, side: Side) -> No
         ("step_completed", "final", 1, {"b": 1}),
         ("flow_completed", None, None, {"b": 1}),
     ]
-    assert (events[0].execution_id, events[0].flow_id, events[0].step_count) == (
-        "exec-0",
-        "flow-1",
-        2,
-    )
+    started = events[0]
+    assert (started.execution_id, started.flow_id, started.step_count) == ("exec-0", "flow-1", 2)
     assert events[2].duration_ms == 12
 
 
-async def test_steps_are_the_finished_ones(service: Service, side: Side) -> None:
-    service.record(execution(0, triggerType="step", steps=[step("a", 1), step("b", 2)]))
-    async with side.scope():
-        assert [each.output for each in await side.steps()] == [1, 2]
-
-
-async def test_loops_and_retries_keep_the_index_of_their_step(service: Service, side: Side) -> None:
+async def test_events_of_loops_and_retries_keep_the_index_of_their_step(
+    service: SessionService, side: SyncSide
+) -> None:
     steps = [
         step("each", "x", loopIndex=0),
         step("each", status="failed", loopIndex=1, attempt=1, errorSnapshot="no"),
@@ -82,11 +76,11 @@ async def test_loops_and_retries_keep_the_index_of_their_step(service: Service, 
     assert events[0].step_count == 2
 
 
-async def test_a_failed_step_ends_the_stream(service: Service, side: Side) -> None:
+async def test_events_end_with_the_failed_step(service: SessionService, side: SyncSide) -> None:
     steps = [
         step("a", 1),
         step("b", status="failed", errorSnapshot={"code": "BYOK_KEY_REJECTED", "message": "no"}),
-        step("beside", 2),
+        step("parallel", 2),
     ]
     failed = {"triggerType": "step", "status": "failed", "errorAtStep": "b", "steps": steps}
     service.record(execution(0, **failed), execution(1, **failed))
@@ -100,32 +94,26 @@ async def test_a_failed_step_ends_the_stream(service: Service, side: Side) -> No
     assert scope.report.clean
 
 
-async def test_a_failure_between_two_steps_is_raised_after_them(
-    service: Service, side: Side
+@pytest.mark.parametrize(
+    ("steps", "types"),
+    [([step("a", 1)], ["run_started", "step_started", "step_completed"]), ([], [])],
+)
+async def test_failure_outside_of_steps_is_raised_after_their_events(
+    service: SessionService, side: SyncSide, steps: list[Any], types: list[str]
 ) -> None:
     error = {"statusCode": 402, "code": "CREDITS_EXHAUSTED", "message": "empty"}
-    recorded = execution(0, triggerType="step", status="failed", steps=[step("a", 1)], error=error)
-    service.record(recorded)
+    failed = execution(0, triggerType="step", status="failed", steps=steps, error=error)
+    service.record(failed)
     seen = []
     async with side.scope():
         events = side.flow().events(message="m0")
         with pytest.raises(InsufficientCreditsError, match="empty"):
             while True:
-                event = await anext(events) if side.is_async else next(events)
-                seen.append(event.type)
-    assert seen == ["run_started", "step_started", "step_completed"]
+                seen.append((await side.next(events)).type)
+    assert seen == types
 
 
-async def test_a_call_that_was_refused_at_once_has_no_events(service: Service, side: Side) -> None:
-    error = {"statusCode": 402, "code": "INSUFFICIENT_CREDITS", "message": "empty"}
-    service.record(execution(0, triggerType="step", status="failed", steps=[], error=error))
-    async with side.scope():
-        with pytest.raises(InsufficientCreditsError):
-            events = side.flow().events(message="m0")
-            await anext(events) if side.is_async else next(events)
-
-
-async def test_the_recorded_events_win_over_the_steps(service: Service, side: Side) -> None:
+async def test_recorded_events_win_over_the_steps(service: SessionService, side: SyncSide) -> None:
     events = [
         {"eventType": "flow_started", "runId": "exec-0", "stepCount": 2},
         {"eventType": "step_started", "stepId": "a", "stepIndex": 0},
@@ -161,34 +149,24 @@ async def test_the_recorded_events_win_over_the_steps(service: Service, side: Si
     assert replayed[-1].summary == {"tokens": 7}
 
 
-async def test_a_stream_that_was_cut_off_ends_in_a_miss(service: Service, side: Side) -> None:
+async def test_stream_read_past_its_recording_is_a_miss_and_left_early_is_not(
+    service: SessionService, side: SyncSide
+) -> None:
     steps = [step("a", 1), step("b", status="running")]
-    service.record(execution(0, triggerType="step", status="running", steps=steps))
+    cut = {"triggerType": "step", "status": "running", "steps": steps}
+    service.record(execution(0, **cut), execution(1, **cut))
     with pytest.raises(ReplayMissError, match="not complete"):
         async with side.scope() as scope:
-            await side.events()
-    assert scope.report.summary() == "hits=0; misses=1; drift=0; leftovers=0"
+            events = side.flow().events(message="m0")
+            await side.next(events)
+            await side.close(events)
+            await side.events("m1")
+    assert scope.report.summary() == "hits=1; misses=1; drift=0; leftovers=0"
 
 
-async def test_leaving_early_is_no_error_and_uses_the_recording_up(
-    service: Service, side: Side
+async def test_malformed_event_is_refused_and_reported(
+    service: SessionService, side: SyncSide
 ) -> None:
-    recorded = [execution(n, triggerType="step", status="running") for n in range(2)]
-    service.record(*recorded)
-    async with side.scope() as scope:
-        for message in ("m0", "m1"):
-            events = side.flow().events(message=message)
-            if side.is_async:
-                async for _ in events:
-                    break
-                await events.aclose()
-            else:
-                for _ in events:
-                    break
-    assert scope.report.summary() == "hits=2; misses=0; drift=0; leftovers=0"
-
-
-async def test_a_malformed_event_is_refused_and_sticks(service: Service, side: Side) -> None:
     events = [{"eventType": "step_started", "stepId": 7}]
     service.record(execution(0, triggerType="step", events=events))
     with pytest.raises(ReplayInvalidSessionError, match="malformed: StepStarted: stepId"):

@@ -1,4 +1,4 @@
-"""Tool pauses in a replay: the handler runs again, and what it gives is compared."""
+"""Tool pauses in a replay: the handler runs again, and its results are compared."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import ReplayInvalidSessionError, ToolCallLimitError, ToolHandlerRequiredError
-from tests.replay.service import (
+from noukai_sdk import (
+    FlowExecutionError,
+    ReplayInvalidSessionError,
+    ToolCallLimitError,
+    ToolHandlerRequiredError,
+)
+from tests.support.sessions import (
     TOOLS,
     AsyncSide,
-    Service,
-    Side,
+    SessionService,
     SyncSide,
-    answered,
     execution,
+    tool_result,
     weather,
     weather_call,
     weather_stream,
@@ -25,64 +29,54 @@ pytestmark = pytest.mark.anyio
 
 WEATHER = {"call_1": "sunny", "call_2": "hot", "call_3": "snow"}
 ASK: dict[str, Any] = {"message": "weather?", "tools": TOOLS}
+ARGUMENTS = [['{"city": "Paris"}'], ['{"city": "Rome"}', '{"city": "Oslo"}']]
 
 
 class Handler:
-    """A tool handler that notes what it was asked."""
+    """A tool handler that notes its tool calls."""
 
     def __init__(self, weather: dict[str, str] = WEATHER) -> None:
-        self.asked: list[list[str]] = []
+        self.arguments: list[list[str]] = []
         self._weather = weather
 
     def __call__(self, tool_calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        self.asked.append([call["function"]["arguments"] for call in tool_calls])
+        self.arguments.append([call["function"]["arguments"] for call in tool_calls])
         return [
             {"tool_call_id": call["id"], "output": self._weather[call["id"]]} for call in tool_calls
         ]
 
 
-ASKED = [['{"city": "Paris"}'], ['{"city": "Rome"}', '{"city": "Oslo"}']]
-
-
 @pytest.fixture(params=["execute", "events"])
-def ask(request: Any, service: Service, side: Side) -> Callable[..., Any]:
-    """Ask for the weather one way or the other; gives the final result."""
+def ask(request: Any, service: SessionService, side: SyncSide) -> Callable[..., Any]:
+    """Ask for the weather one way or the other, and return the final result."""
     streamed = request.param == "events"
     service.record(weather_stream() if streamed else weather())
 
-    async def asked(**options: Any) -> Any:
+    async def ask(**options: Any) -> Any:
         if not streamed:
             return (await side.execute(**{**ASK, **options})).result
         return (await side.events(**{**ASK, **options}))[-1].result
 
-    return asked
+    return ask
 
 
-async def test_the_handler_runs_again_on_the_recorded_calls(
-    side: Side, ask: Callable[..., Any]
+async def test_handler_runs_again_on_the_recorded_calls(
+    side: SyncSide, ask: Callable[..., Any]
 ) -> None:
     handler = Handler()
-    async with side.scope() as scope:
-        assert await ask(tool_handler=handler) == "sunny, hot, snow"
-    assert handler.asked == ASKED
-    assert scope.report.clean
 
-
-async def test_an_async_handler_runs_too(service: Service, async_side: AsyncSide) -> None:
-    handler = Handler()
-
-    async def later(tool_calls: Any) -> Any:
+    async def async_handler(tool_calls: Any) -> Any:
         return handler(tool_calls)
 
-    service.record(weather(), {**weather_stream(), "executionId": "exec-1"})
-    async with async_side.scope() as scope:
-        assert (await async_side.execute(**ASK, tool_handler=later)).result == "sunny, hot, snow"
-        await async_side.events(**ASK, tool_handler=later)
-    assert handler.asked == ASKED * 2
-    assert scope.report.clean
+    for handle in [handler, async_handler] if side.is_async else [handler]:
+        handler.arguments.clear()
+        async with side.scope() as scope:
+            assert await ask(tool_handler=handle) == "sunny, hot, snow"
+        assert handler.arguments == ARGUMENTS
+        assert scope.report.clean
 
 
-async def test_other_tool_results_are_drift(side: Side, ask: Callable[..., Any]) -> None:
+async def test_handler_with_other_results_is_drift(side: SyncSide, ask: Callable[..., Any]) -> None:
     async with side.scope() as scope:
         handler = Handler({**WEATHER, "call_3": "rain"})
         assert await ask(tool_handler=handler) == "sunny, hot, snow"
@@ -91,8 +85,8 @@ async def test_other_tool_results_are_drift(side: Side, ask: Callable[..., Any])
     assert scope.report.summary() == "hits=1; misses=0; drift=1; leftovers=0"
 
 
-async def test_a_handler_that_raises_does_so_in_a_replay(
-    side: Side, ask: Callable[..., Any]
+async def test_handler_that_raises_or_exceeds_the_limit_fails_as_it_does_live(
+    side: SyncSide, ask: Callable[..., Any]
 ) -> None:
     def broken(tool_calls: Any) -> Any:
         raise RuntimeError("the tool is broken")
@@ -100,18 +94,15 @@ async def test_a_handler_that_raises_does_so_in_a_replay(
     async with side.scope():
         with pytest.raises(RuntimeError, match="the tool is broken"):
             await ask(tool_handler=broken)
-
-
-async def test_the_limit_of_rounds_holds_in_a_replay(side: Side, ask: Callable[..., Any]) -> None:
     handler = Handler()
     async with side.scope():
         with pytest.raises(ToolCallLimitError, match="max_tool_rounds=1"):
             await ask(tool_handler=handler, max_tool_rounds=1)
-    assert handler.asked == ASKED[:1]
+    assert handler.arguments == ARGUMENTS[:1]
 
 
-async def test_a_call_without_tools_gets_the_end_at_once(
-    side: Side, ask: Callable[..., Any]
+async def test_call_without_tools_gets_the_final_result_at_once(
+    side: SyncSide, ask: Callable[..., Any]
 ) -> None:
     async with side.scope() as scope:
         assert await ask(tools=None) == "sunny, hot, snow"
@@ -119,71 +110,63 @@ async def test_a_call_without_tools_gets_the_end_at_once(
     assert drift.detail == "the input differs from the recorded one in: tools"
 
 
-async def test_a_recording_without_rounds_gives_the_end_at_once(
-    service: Service, side: Side
+async def test_recording_without_rounds_or_results_is_served_without_drift(
+    service: SessionService, side: SyncSide
 ) -> None:
-    service.record(execution(0, "weather?"))
-    handler = Handler()
+    unknown_results = weather()
+    unknown_results["toolRounds"][0]["toolResults"] = None
+    stream = {**weather_stream(), "toolRounds": None}
+    service.record(execution(0, "weather?", slug="hosted"), unknown_results, stream)
+    handler = Handler({**WEATHER, "call_1": "fog"})
     async with side.scope() as scope:
-        result = await side.execute(**ASK, tool_handler=handler)
-    assert result.result == "answer to weather?"
-    assert handler.asked == []
+        hosted = await side.execute(**ASK, tool_handler=handler, slug="acme/p/hosted")
+        assert hosted.result == "answer to weather?"
+        assert handler.arguments == []
+        await side.execute(**ASK, tool_handler=handler)
+        await side.events(**ASK, tool_handler=handler)
     assert scope.report.clean
 
 
-async def test_resuming_by_hand(service: Service, side: Side) -> None:
+async def test_resume_by_hand_serves_the_next_round(
+    service: SessionService, side: SyncSide
+) -> None:
     service.record(weather())
     async with side.scope() as scope:
         first = await side.execute(**ASK)
-        assert first.requires_tool_calls
-        assert first.session_id == "s-1"
+        assert (first.requires_tool_calls, first.session_id) == (True, "s-1")
         assert (first.execution_id, first.paused_at_step) == ("exec-0", "forecast")
+        with pytest.raises(ValueError, match="tool_call_id"):
+            await side.resume(first, [{"output": "sunny"}])
         second = await side.resume(first, [{"tool_call_id": "call_1", "output": "sunny"}])
         assert [call["id"] for call in second.tool_calls] == ["call_2", "call_3"]
-        last = await side.resume(second, [answered(2, "hot"), answered(3, "snow")])
+        last = await side.resume(second, [tool_result(2, "hot"), tool_result(3, "snow")])
     assert (last.result, last.session_id) == ("sunny, hot, snow", "s-1")
     assert scope.report.clean
 
-
-async def test_resuming_by_hand_with_other_results_is_drift(service: Service, side: Side) -> None:
-    service.record(weather())
     async with side.scope() as scope:
-        first = await side.execute(**ASK)
-        await side.resume(first, [answered(1, "fog")])
+        await side.resume(await side.execute(**ASK), [tool_result(1, "fog")])
     assert [entry.detail for entry in scope.report.drift] == [
         "tool results of round 1 differ from the recorded ones"
     ]
 
 
-async def test_resuming_on_the_other_client_is_a_type_error(
-    service: Service, async_side: AsyncSide
+async def test_resume_on_the_other_client_is_a_type_error(
+    service: SessionService, side: SyncSide
 ) -> None:
-    service.record(weather())
-    async with async_side.scope():
-        paused = await async_side.execute(**ASK)
-        with pytest.raises(TypeError, match=r"await result\.resume"):
-            paused.resume_sync(tool_results=[])
-
-
-async def test_resuming_with_await_on_the_sync_client_is_a_type_error(
-    service: Service, sync_side: SyncSide
-) -> None:
-    service.record(weather())
-    async with sync_side.scope():
-        paused = await sync_side.execute(**ASK)
-        with pytest.raises(TypeError, match="resume_sync"):
-            await paused.resume(tool_results=[])
-
-
-async def test_bad_results_are_refused_as_they_are_live(service: Service, side: Side) -> None:
     service.record(weather())
     async with side.scope():
         paused = await side.execute(**ASK)
-        with pytest.raises(ValueError, match="tool_call_id"):
-            await side.resume(paused, [{"output": "sunny"}])
+        if side.is_async:
+            with pytest.raises(TypeError, match=r"await result\.resume"):
+                paused.resume_sync(tool_results=[])
+        else:
+            with pytest.raises(TypeError, match="resume_sync"):
+                await paused.resume(tool_results=[])
 
 
-async def test_a_streams_consumer_can_answer(service: Service, async_side: AsyncSide) -> None:
+async def test_stream_pause_is_resumed_by_its_consumer_or_stays_paused(
+    service: SessionService, async_side: AsyncSide, caplog: pytest.LogCaptureFixture
+) -> None:
     service.record(weather_stream())
     handler = Handler({**WEATHER, "call_1": "fog"})
     types = []
@@ -202,13 +185,28 @@ async def test_a_streams_consumer_can_answer(service: Service, async_side: Async
         "step_completed",
         "flow_completed",
     ]
-    assert handler.asked == ASKED
+    assert handler.arguments == ARGUMENTS
     assert [entry.detail for entry in scope.report.drift] == [
         "tool results of round 1 differ from the recorded ones"
     ]
 
+    async with async_side.scope() as scope:
+        events = await async_side.events(**ASK)
+    assert [event.type for event in events] == types[:3]
+    assert "was left paused" in caplog.text
+    assert scope.report.clean
 
-async def test_steps_are_counted_through_a_pause(service: Service, side: Side) -> None:
+
+async def test_sync_stream_without_handler_is_an_error(
+    service: SessionService, sync_side: SyncSide
+) -> None:
+    service.record(weather_stream())
+    async with sync_side.scope():
+        with pytest.raises(ToolHandlerRequiredError):
+            await sync_side.events(**ASK)
+
+
+async def test_steps_are_counted_through_a_pause(service: SessionService, side: SyncSide) -> None:
     def at(kind: str, step_id: str, index: int, **fields: Any) -> dict[str, Any]:
         return {"eventType": kind, "stepId": step_id, "stepIndex": index, **fields}
 
@@ -229,52 +227,25 @@ async def test_steps_are_counted_through_a_pause(service: Service, side: Side) -
     assert [(step.step_id, step.step_index) for step in steps] == [("a", 0), ("b", 1), ("c", 2)]
 
 
-async def test_a_stream_that_nobody_answers_stays_paused(
-    service: Service, async_side: AsyncSide, caplog: pytest.LogCaptureFixture
+async def test_recorded_failure_after_pauses_is_raised(
+    service: SessionService, side: SyncSide
 ) -> None:
-    service.record(weather_stream())
-    async with async_side.scope() as scope:
-        events = [event.type async for event in async_side.flow().events(**ASK)]
-    assert events == ["run_started", "step_started", "tool_calls_required"]
-    assert "was left paused" in caplog.text
-    assert scope.report.clean
-
-
-async def test_a_sync_stream_needs_a_handler(service: Service, sync_side: SyncSide) -> None:
-    service.record(weather_stream())
-    async with sync_side.scope():
-        with pytest.raises(ToolHandlerRequiredError):
-            await sync_side.events(**ASK)
-
-
-async def test_a_recorded_failure_after_a_pause(service: Service, side: Side) -> None:
     error = {"statusCode": 500, "code": "TOOL_ITERATION_LIMIT", "message": "too many"}
     service.record({**weather(), "status": "failed", "error": error})
     handler = Handler()
     async with side.scope():
-        with pytest.raises(Exception, match="too many") as caught:
+        with pytest.raises(FlowExecutionError, match="too many") as caught:
             await side.execute(**ASK, tool_handler=handler)
-    assert getattr(caught.value, "code", None) == "TOOL_ITERATION_LIMIT"
-    assert handler.asked == ASKED
+    assert caught.value.code == "TOOL_ITERATION_LIMIT"
+    assert handler.arguments == ARGUMENTS
 
 
-async def test_malformed_recorded_results_are_refused(service: Service, side: Side) -> None:
-    recorded = weather()
-    recorded["toolRounds"][0]["toolResults"] = [{"no": "id"}]
-    service.record(recorded)
+async def test_malformed_recorded_results_are_refused(
+    service: SessionService, side: SyncSide
+) -> None:
+    session = weather()
+    session["toolRounds"][0]["toolResults"] = [{"no": "id"}]
+    service.record(session)
     with pytest.raises(ReplayInvalidSessionError, match="malformed: a tool result needs"):
         async with side.scope():
             await side.execute(**ASK, tool_handler=Handler())
-
-
-async def test_results_that_were_not_recorded_are_no_drift(service: Service, side: Side) -> None:
-    recorded = weather()
-    recorded["toolRounds"][0]["toolResults"] = None
-    stream = weather_stream()
-    stream["toolRounds"] = None
-    service.record(recorded, stream)
-    async with side.scope() as scope:
-        handler = Handler({**WEATHER, "call_1": "fog"})
-        await side.execute(**ASK, tool_handler=handler)
-        await side.events(**ASK, tool_handler=handler)
-    assert scope.report.clean

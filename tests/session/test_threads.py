@@ -1,4 +1,4 @@
-"""The scope in threads: those that carry it by themselves, and those that need a hand."""
+"""The scope in threads: where it is carried automatically, and the helpers for the rest."""
 
 from __future__ import annotations
 
@@ -33,36 +33,28 @@ def in_thread(function: Callable[[], Any]) -> Any:
     return seen[0]
 
 
-def test_a_raw_thread_needs_copy_scope() -> None:
+def test_copy_scope_carries_the_scope_into_any_thread() -> None:
+    outside = copy_scope(current_session_id)
     with trace_scope_sync() as scope:
         assert in_thread(current_session_id) is None
-        assert in_thread(copy_scope(current_session_id)) == scope.session_id
+        assert outside() is None
         copied = copy_scope(current_session_id)
     with trace_scope_sync() as other:
-        assert copied() == scope.session_id
+        assert copied() == in_thread(copied) == scope.session_id
         assert current_session_id() == other.session_id
-        assert in_thread(copied) == scope.session_id
 
-
-def test_copied_outside_of_a_scope_it_has_none() -> None:
-    copied = copy_scope(current_session_id)
-    with trace_scope_sync():
-        assert copied() is None
-
-
-def test_one_copy_serves_many_threads_at_once() -> None:
     together = threading.Barrier(8)
 
-    def look(_: int) -> str | None:
+    def wait(_: int) -> str | None:
         together.wait(20)
         return current_session_id()
 
     with trace_scope_sync() as scope, ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(copy_scope(look), range(8))) == {scope.session_id}
-        assert set(pool.map(look, range(8))) == {None}
+        assert set(pool.map(copy_scope(wait), range(8))) == {scope.session_id}
+        assert set(pool.map(wait, range(8))) == {None}
 
 
-async def test_copies_of_async_functions_and_generators() -> None:
+async def test_copy_scope_of_async_functions_and_generators_keeps_their_kind() -> None:
     async def coroutine() -> str | None:
         await anyio.lowlevel.checkpoint()
         return current_session_id()
@@ -82,7 +74,7 @@ async def test_copies_of_async_functions_and_generators() -> None:
     assert current_scope() is None
 
 
-def test_arguments_results_and_errors_pass() -> None:
+def test_copy_scope_passes_arguments_results_and_errors() -> None:
     def divide(a: int, *, by: int) -> float:
         return a / by
 
@@ -95,7 +87,7 @@ def test_arguments_results_and_errors_pass() -> None:
         copy_scope(3)  # type: ignore[arg-type]  # on purpose
 
 
-def test_the_executor_carries_the_scope_of_each_submit() -> None:
+def test_executor_carries_the_scope_of_each_submit() -> None:
     with ContextThreadPoolExecutor(max_workers=2) as pool:
         for _ in range(3):
             with trace_scope_sync() as scope:
@@ -106,7 +98,7 @@ def test_the_executor_carries_the_scope_of_each_submit() -> None:
         assert pool.submit(current_session_id).result() is None
 
 
-def test_the_executor_carries_other_variables_too_and_keeps_threads_clean() -> None:
+def test_executor_carries_other_context_variables_and_keeps_threads_clean() -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
     def change() -> int:
@@ -117,18 +109,13 @@ def test_the_executor_carries_other_variables_too_and_keeps_threads_clean() -> N
     variable.set(1)
     with ContextThreadPoolExecutor(1) as pool:
         assert [pool.submit(change).result() for _ in range(2)] == [1, 1]
-    assert variable.get() == 1
-
-
-def test_the_executor_passes_arguments_and_errors() -> None:
-    with ContextThreadPoolExecutor(1) as pool:
         assert pool.submit(pow, 2, exp=3).result() == 8
         with pytest.raises(ZeroDivisionError):
             pool.submit(divmod, 1, 0).result()
+    assert variable.get() == 1
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_asyncio_threads_and_tasks() -> None:
+async def test_asyncio_threads_and_tasks_carry_the_scope() -> None:
     loop = asyncio.get_running_loop()
 
     async def look() -> str | None:
@@ -139,13 +126,13 @@ async def test_asyncio_threads_and_tasks() -> None:
         assert await asyncio.create_task(look()) == scope.session_id
         assert await asyncio.gather(look(), look()) == [scope.session_id] * 2
         assert await loop.run_in_executor(pool, current_session_id) == scope.session_id
-        # What the helpers are for:
+        # This is what the helpers are for:
         assert await loop.run_in_executor(None, current_session_id) is None
         copied = copy_scope(current_session_id)
         assert await loop.run_in_executor(None, copied) == scope.session_id
 
 
-async def test_anyio_threads_and_tasks() -> None:
+async def test_anyio_threads_and_tasks_carry_the_scope() -> None:
     seen: list[str | None] = []
 
     async def look() -> None:

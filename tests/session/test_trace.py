@@ -1,4 +1,4 @@
-"""``@trace`` on everything that can be called once: functions, methods, objects, partials."""
+"""``@trace`` on functions, methods, callable objects and partials."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from unittest.mock import AsyncMock
 import anyio
 import pytest
 
-import noukai_sdk
 from noukai_sdk import current_session_id, trace, trace_scope, trace_scope_sync
-from noukai_sdk.session.scope import Scope, current_scope
+from noukai_sdk.session.scope import Scope
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Any:
-    yield
-    assert current_scope() is None
 
 
 async def call(function: Callable[..., Any], *args: Any) -> Any:
@@ -61,31 +54,23 @@ def both(test: Any) -> Any:
 
 
 @both
-async def test_each_call_outside_opens_a_session_of_its_own(function: Any) -> None:
+async def test_traced_call_opens_a_scope_or_joins_the_current_one(function: Any) -> None:
     traced = trace(function)
     first, second = await call(traced), await call(traced)
-    assert first
-    assert second
+    assert None not in (first, second)
     assert first != second
-
-
-@both
-async def test_inside_a_scope_it_joins(function: Any) -> None:
-    traced = trace(function)
     with trace_scope_sync() as scope:
         assert await call(traced) == scope.session_id
     async with trace_scope() as scope:
         assert await call(traced) == scope.session_id
-
-
-@both
-async def test_with_parentheses_and_options(function: Any) -> None:
     assert await call(trace()(function))
     assert await call(trace(capture=False)(function)) is None
+    with pytest.raises(TypeError, match="unexpected"):
+        await call(functools.partial(traced, wrong=1))
 
 
 @both
-def test_signature_and_kind_stay(function: Any) -> None:
+def test_traced_function_keeps_its_signature_and_kind(function: Any) -> None:
     traced = trace(function)
     assert inspect.signature(traced) == inspect.signature(function)
     is_async = inspect.iscoroutinefunction(function) or "Async" in repr(function)
@@ -94,7 +79,7 @@ def test_signature_and_kind_stay(function: Any) -> None:
     assert not inspect.isasyncgenfunction(traced)
 
 
-def test_names_and_documentation_stay() -> None:
+async def test_traced_function_keeps_its_name_and_documentation() -> None:
     traced = trace(coroutine)
     assert traced.__name__ == "coroutine"
     assert traced.__doc__ == "What it does."
@@ -102,12 +87,9 @@ def test_names_and_documentation_stay() -> None:
     assert inspect.unwrap(traced) is coroutine
     assert trace(functools.partial(plain)).__name__ == "plain"
     assert trace(Async()).__name__ == "Async"
+    assert await trace(AsyncMock(return_value=3))() == 3
 
-
-def test_an_objects_attributes_stay_its_own() -> None:
     class Counting:
-        count = 0
-
         def __init__(self) -> None:
             self.state = 1
 
@@ -115,10 +97,6 @@ def test_an_objects_attributes_stay_its_own() -> None:
             return self.state
 
     assert not hasattr(trace(Counting()), "state")
-
-
-async def test_what_inspect_calls_a_coroutine_function_is_one() -> None:
-    assert await trace(AsyncMock(return_value=3))() == 3
 
 
 class Methods:
@@ -173,7 +151,7 @@ class Methods:
         ("static_above", "nothing"),
     ],
 )
-async def test_methods(name: str, bound_to: str) -> None:
+async def test_traced_method_is_bound_as_it_was(name: str, bound_to: str) -> None:
     item = Methods()
     seen, session = await call(getattr(item, name))
     assert seen is {"object": item, "class": Methods, "nothing": None}[bound_to]
@@ -182,30 +160,22 @@ async def test_methods(name: str, bound_to: str) -> None:
         assert (await call(getattr(Methods, name)))[0] is seen
 
 
-def test_a_bound_method_and_a_property() -> None:
+def test_traced_bound_method_and_property_work() -> None:
     item = Methods()
     assert trace(item.method)()[0] is item
     assert item.property_below[1]
 
 
-@pytest.mark.parametrize("thing", [Methods, property(plain), 3, "text", None.__class__])
-def test_what_is_no_function_is_refused(thing: Any) -> None:
-    with pytest.raises(TypeError, match="cannot decorate"):
-        trace(thing)
-
-
-def test_an_unknown_option_is_refused_where_it_is_written() -> None:
+def test_trace_of_no_function_or_with_unknown_option_is_a_type_error() -> None:
+    things: list[Any] = [Methods, property(plain), 3, "text", None.__class__]
+    for thing in things:
+        with pytest.raises(TypeError, match="cannot decorate"):
+            trace(thing)
     with pytest.raises(TypeError, match="replay_sesion_id"):
         trace(replay_sesion_id="x")
 
 
-@both
-async def test_errors_pass_through(function: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected"):
-        await call(functools.partial(trace(function), wrong=1))
-
-
-async def test_traced_functions_that_call_each_other_share_one_session() -> None:
+async def test_nested_traced_functions_share_one_session() -> None:
     inner = trace(coroutine)
 
     @trace
@@ -223,7 +193,7 @@ async def gather(seen: list[str | None], function: Callable[..., Any]) -> None:
     seen.append(await function())
 
 
-async def test_concurrent_calls_have_sessions_of_their_own() -> None:
+async def test_concurrent_traced_calls_have_separate_sessions() -> None:
     seen: list[str | None] = []
     async with anyio.create_task_group() as tasks:
         for _ in range(100):
@@ -231,30 +201,29 @@ async def test_concurrent_calls_have_sessions_of_their_own() -> None:
     assert len(set(seen)) == 100
 
 
-async def test_cancellation_passes_and_leaves_nothing() -> None:
-    @trace
-    async def forever() -> None:
-        await anyio.sleep_forever()
-
-    with anyio.move_on_after(0) as cancelled:
-        await forever()
-    assert cancelled.cancelled_caught
-
-
-async def test_a_failing_body_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    settled: list[Scope] = []
-    monkeypatch.setattr(Scope, "verify", lambda scope: settled.append(scope))
+async def test_traced_call_that_fails_or_is_cancelled_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verified: list[Scope] = []
+    monkeypatch.setattr(Scope, "verify", lambda scope: verified.append(scope))
 
     @trace
     async def fails() -> None:
         raise KeyError("x")
 
+    @trace
+    async def forever() -> None:
+        await anyio.sleep_forever()
+
     with pytest.raises(KeyError):
         await fails()
-    assert settled == []
+    with anyio.move_on_after(0) as cancelled:
+        await forever()
+    assert cancelled.cancelled_caught
+    assert verified == []
     await trace(coroutine)()
-    assert len(settled) == 1
+    assert len(verified) == 1
 
 
-def test_a_traced_function_can_be_made_before_any_loop_runs() -> None:
-    assert asyncio.run(noukai_sdk.trace(coroutine)())
+def test_traced_coroutine_function_can_be_made_before_a_loop_runs() -> None:
+    assert asyncio.run(trace(coroutine)())

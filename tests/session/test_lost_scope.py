@@ -1,4 +1,4 @@
-"""Calls that lost their scope while a replay is under way, and requests that are refused."""
+"""Calls that lost their scope during a replay, and live requests that are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session import lost_scope as guard
+from noukai_sdk.session import lost_scope
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.opening import cassette_scope
 from noukai_sdk.transport.live_calls import live_calls_refused
@@ -35,25 +35,20 @@ from tests.support.servers import serve_app
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-def answer(request: httpx.Request) -> httpx.Response:
+def respond(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"status": "completed", "result": "live"})
 
 
 @pytest.fixture
 def client() -> Iterator[Noukai]:
-    http = httpx.Client(transport=httpx.MockTransport(answer))
+    http = httpx.Client(transport=httpx.MockTransport(respond))
     with Noukai(api_key="nk_x", org="acme", project="p", http_client=http) as client:
         yield client
 
 
 @pytest.fixture
 def cassette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One recorded call, and an open gate."""
+    """A cassette of one call, and replay enabled."""
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
     recording = Recording(
         slug="flow", kind="execute", result={"status": "completed", "result": "recorded"}
@@ -90,7 +85,7 @@ LINE = ask.__code__.co_firstlineno + 1
 
 
 @pytest.mark.parametrize("elsewhere", [in_thread, in_pool])
-def test_a_thread_without_a_scope_is_warned_of(
+def test_call_in_a_thread_without_scope_warns_at_the_line_of_the_app(
     client: Noukai, cassette: Path, elsewhere: Callable[..., Any]
 ) -> None:
     with trace_scope_sync(cassette=cassette):
@@ -98,56 +93,50 @@ def test_a_thread_without_a_scope_is_warned_of(
             assert elsewhere(lambda: ask(client)) == "live"
         assert ask(client) == "recorded"
     (warning,) = caught
-    said = str(warning.message)
-    assert "acme/p/flow" in said
-    assert "thread 'worker 7" in said
-    assert "copy_scope(function), or use ContextThreadPoolExecutor" in said
+    text = str(warning.message)
+    assert "acme/p/flow" in text
+    assert "thread 'worker 7" in text
+    assert "copy_scope(function), or use ContextThreadPoolExecutor" in text
     assert (warning.filename, warning.lineno) == (__file__, LINE)
 
 
-def test_strict_refuses(client: Noukai, cassette: Path) -> None:
-    with trace_scope_sync(cassette=cassette, strict=True):
-        refused = in_thread(lambda: ask(client))
-        assert isinstance(refused, ReplayError)
-        assert "thread 'worker 7'" in str(refused)
-        ask(client)
-
-
-def test_one_strict_replay_among_others_is_enough(client: Noukai, cassette: Path) -> None:
+def test_call_in_a_thread_without_scope_is_refused_if_any_replay_is_strict(
+    client: Noukai, cassette: Path
+) -> None:
     with trace_scope_sync(cassette=cassette):
         ask(client)
         with trace_scope_sync(cassette=cassette, strict=True):
+            refused = in_thread(lambda: ask(client))
+            assert isinstance(refused, ReplayError)
+            assert "thread 'worker 7'" in str(refused)
             ask(client)
-            assert isinstance(in_thread(lambda: ask(client)), ReplayError)
 
 
-def test_a_scope_of_its_own_is_not_lost(client: Noukai, cassette: Path) -> None:
+def test_call_in_a_thread_with_its_own_or_a_carried_scope_is_not_lost(
+    client: Noukai, cassette: Path
+) -> None:
     def captured() -> Any:
         with trace_scope_sync():
             return ask(client)
 
+    def in_context_pool() -> Any:
+        with ContextThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: ask(client)).result()
+
     with trace_scope_sync(cassette=cassette, strict=True):
         assert in_thread(captured) == "live"
         ask(client)
-
-
-def test_a_scope_that_is_carried_along_is_not_lost(client: Noukai, cassette: Path) -> None:
     for carried in (
         lambda: in_thread(copy_scope(lambda: ask(client))),
         lambda: in_pool(copy_scope(lambda: ask(client))),
-        lambda: in_context_pool(lambda: ask(client)),
+        in_context_pool,
     ):
         with trace_scope_sync(cassette=cassette, strict=True):
             assert carried() == "recorded"
 
 
-def in_context_pool(function: Callable[[], Any]) -> Any:
-    with ContextThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
-
-
-async def test_a_task_without_a_scope_is_named(cassette: Path) -> None:
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+async def test_call_in_a_task_without_scope_names_the_task(cassette: Path) -> None:
+    http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
     client = AsyncNoukai(api_key="nk_x", org="acme", project="p", http_client=http)
     orders: asyncio.Queue[asyncio.Event] = asyncio.Queue()
     seen: list[Any] = []
@@ -172,7 +161,9 @@ async def test_a_task_without_a_scope_is_named(cassette: Path) -> None:
     assert "task 'the worker' of thread 'MainThread'" in seen[1]
 
 
-def test_in_a_loop_but_in_no_task_the_thread_is_named(client: Noukai, cassette: Path) -> None:
+def test_call_in_a_loop_callback_without_scope_names_the_thread(
+    client: Noukai, cassette: Path
+) -> None:
     async def main() -> Any:
         loop = asyncio.get_running_loop()
         outcome = loop.create_future()
@@ -201,16 +192,16 @@ def test_in_a_loop_but_in_no_task_the_thread_is_named(client: Noukai, cassette: 
     thread.join(20)
 
 
-def test_without_a_replay_nobody_is_warned(client: Noukai, cassette: Path) -> None:
+def test_call_without_scope_is_not_lost_while_no_replay_runs(
+    client: Noukai, cassette: Path
+) -> None:
     assert in_thread(lambda: ask(client)) == "live"
     with trace_scope_sync():
         assert in_thread(lambda: ask(client)) == "live"
     with trace_scope_sync(cassette=cassette):
         ask(client)
     assert in_thread(lambda: ask(client)) == "live"
-
-
-def test_a_replay_that_was_dropped_does_not_count_for_ever(client: Noukai, cassette: Path) -> None:
+    # A replay that is dropped without an end does not count for ever.
     scope = cassette_scope({"cassette": cassette, "strict": True})
     assert isinstance(in_thread(lambda: ask(client)), ReplayError)
     del scope
@@ -218,18 +209,17 @@ def test_a_replay_that_was_dropped_does_not_count_for_ever(client: Noukai, casse
     assert ask(client) == "live"
 
 
-def test_a_call_without_a_place_is_warned_of_all_the_same(
+def test_lost_call_without_call_site_warns_too(
     client: Noukai, cassette: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a thread that runs nothing but C code and ours."""
-    monkeypatch.setattr(guard, "call_site", lambda: None)
+    monkeypatch.setattr(lost_scope, "call_site", lambda: None)
     with trace_scope_sync(cassette=cassette):
         with pytest.warns(LostScopeWarning, match="carries no scope"):
             in_thread(lambda: ask(client))
         ask(client)
 
 
-# Requests that are refused.
+# Live requests that are refused
 
 
 async def service(scope: Any, receive: Any, send: Any) -> None:
@@ -244,40 +234,35 @@ def url() -> Iterator[str]:
         yield url
 
 
-REQUESTS: dict[str, Callable[[Noukai], Any]] = {
-    "execute": ask,
-    "events": lambda client: list(client.flow("flow").events(message="m")),
-    "submit": lambda client: client.flow("flow").execute_async(message="m"),
-    "poll": lambda client: client.flow("flow").job("j").poll(),
-    "trace": lambda client: client.flow("flow").run("r").trace(),
-    "session": lambda client: trace_scope_sync(
+REQUESTS: list[Callable[[Noukai], Any]] = [
+    ask,
+    lambda client: list(client.flow("flow").events(message="m")),
+    lambda client: client.flow("flow").execute_async(message="m"),
+    lambda client: client.flow("flow").job("j").poll(),
+    lambda client: client.flow("flow").run("r").trace(),
+    lambda client: trace_scope_sync(
         client=client, replay_session_id="s-1", strict=True
     ).__enter__(),
-}
+]
 
 
-@pytest.mark.parametrize("request_name", REQUESTS)
-def test_no_request_leaves_where_all_are_refused(
-    url: str,
-    request_name: str,
-    redirect_dev: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
+def test_live_calls_refused_lets_no_request_of_any_kind_leave(
+    url: str, redirect_dev: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, client: Noukai
 ) -> None:
     redirect_dev(url)
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
-    send = REQUESTS[request_name]
-    with Noukai(org="acme", project="p") as client:
+    with Noukai(org="acme", project="p") as own:
         with live_calls_refused("record it first"):
-            with pytest.raises(ReplayDisabledError, match="was refused: record it first") as caught:
-                send(client)
-            refused = in_thread(lambda: send(client))
-        assert isinstance(refused, ReplayDisabledError)
-        assert "a live request to /seq/" in str(caught.value)
-        if request_name == "execute":
-            send(client)  # is allowed again
+            for send in REQUESTS:
+                with pytest.raises(ReplayDisabledError, match="refused: record it first") as caught:
+                    send(own)
+                assert "a live request to /seq/" in str(caught.value)
+                assert isinstance(in_thread(lambda send=send: send(own)), ReplayDisabledError)
+            assert ask(client) == "live"  # a client with an http_client of its own
+        ask(own)
 
 
-async def test_async_requests_are_refused_too(
+async def test_live_calls_refused_holds_for_async_calls_with_the_inner_reason(
     url: str, redirect_dev: Callable[[str], None]
 ) -> None:
     redirect_dev(url)
@@ -287,8 +272,3 @@ async def test_async_requests_are_refused_too(
                 await client.flow("flow").execute(message="m")
             with pytest.raises(ReplayDisabledError, match="refused: inner"):
                 [event async for event in client.flow("flow").events(message="m")]
-
-
-def test_a_client_with_http_of_its_own_may_go_on(client: Noukai) -> None:
-    with live_calls_refused("no"):
-        assert ask(client) == "live"
