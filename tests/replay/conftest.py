@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from noukai_sdk.session.scope import current_scope
+from tests.support.replays import AsyncSide, SessionService, SyncSide
 from tests.support.servers import Server, serve_backend
-from tests.support.sessions import AsyncSide, SessionService, SyncSide
 
 FLOWS = {
     "acme/tests/broken.yaml": "steps: [{id: good}, {id: bad, function: '_steps.py:fail'}]",

@@ -13,8 +13,8 @@ import pytest
 
 from noukai_sdk import ReplayMissError
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
+from tests.support.replays import AsyncSide, recorded, replayed
 from tests.support.servers import serve_app
-from tests.support.sessions import AsyncSide, recorded, replayed
 
 pytestmark = pytest.mark.anyio
 

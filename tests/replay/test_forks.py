@@ -13,8 +13,8 @@ import pytest
 from noukai_sdk import AsyncNoukai, Noukai, ReplayLeftoverError, ReplayMissError
 from noukai_sdk.protocol.jobs import LiveJob
 from noukai_sdk.session.options import ReplayRequest, requested_replay
+from tests.support.replays import AsyncSide, SessionService, SyncSide
 from tests.support.servers import Server, serve_app, serve_wsgi
-from tests.support.sessions import AsyncSide, SessionService, SyncSide
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.models.events import EVENT_CLASSES, StreamEvent
-from tests.support.sessions import TOOLS, execution, step, weather, weather_stream
+from tests.support.replays import TOOLS, execution, step, weather, weather_stream
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 anything = st.recursive(

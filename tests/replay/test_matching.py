@@ -17,7 +17,7 @@ import pytest
 from noukai_sdk import ContextThreadPoolExecutor, ReplayMissError, trace_scope_sync
 from noukai_sdk.replay import cassette, recording
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
-from tests.support.sessions import (
+from tests.support.replays import (
     AsyncSide,
     SessionService,
     SyncSide,

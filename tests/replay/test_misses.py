@@ -15,7 +15,7 @@ from noukai_sdk.models.reports import CallSite, Candidate
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.misses import differing_parts
 from noukai_sdk.replay.recording import Recording
-from tests.support.sessions import SessionService, SyncSide, execution
+from tests.support.replays import SessionService, SyncSide, execution
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ async def test_miss_of_one_call_too_many_carries_the_facts(
     ]
     assert error.report is scope.report
     assert isinstance(error.call_site, CallSite)
-    assert error.call_site.file.endswith("sessions.py")
+    assert error.call_site.file.endswith("replays.py")
     assert error.call_site.function == "execute"
     for part in ("execute call 2 of flow 'grade-3'", "holds 1", "1 of 2 are unplayed", "Nearest"):
         assert part in str(error)

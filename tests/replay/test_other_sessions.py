@@ -21,7 +21,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.errors import NoukaiError
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
-from tests.support.sessions import AsyncSide, SessionService, SyncSide, execution, step
+from tests.support.replays import AsyncSide, SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from noukai_sdk.replay.pacing import InstantPace, RecordedPace
 from noukai_sdk.replay.recorder import Recorder
 from noukai_sdk.replay.recording import Recording
 from tests.replay.timed import live_program, record, replay, replay_program, timeline
-from tests.support.sessions import TOOLS
+from tests.support.replays import TOOLS
 from tests.support.stepping import After, Clock, frames, make_call, respond
 
 

@@ -18,7 +18,7 @@ from noukai_sdk import (
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.cassette_writer import merged
 from noukai_sdk.replay.recording import Recording
-from tests.support.sessions import AsyncSide, SessionService, SyncSide
+from tests.support.replays import AsyncSide, SessionService, SyncSide
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.replay.cassette_file import read_cassette
 from noukai_sdk.replay.recording import Recording
-from tests.support.sessions import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
+from tests.support.replays import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ from noukai_sdk.replay.redaction import (
     parse_path,
     without_secrets,
 )
-from tests.support.sessions import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
+from tests.support.replays import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
 
 pytestmark = pytest.mark.anyio
 

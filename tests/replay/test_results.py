@@ -21,7 +21,7 @@ from noukai_sdk import (
     ReplayNoSnapshotsError,
 )
 from noukai_sdk.errors import NoukaiError
-from tests.support.sessions import SessionService, SyncSide, execution, step
+from tests.support.replays import SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
 from noukai_sdk.session.scope import current_scope
-from tests.support.sessions import (
+from tests.support.replays import (
     TOOLS,
     AsyncSide,
     SessionService,

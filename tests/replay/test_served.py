@@ -32,7 +32,7 @@ from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.replay_scope import ReplayScope
 from noukai_sdk.session.scope import active
 from tests.replay.timed import live_program, replay, timeline
-from tests.support.sessions import SyncSide
+from tests.support.replays import SyncSide
 from tests.support.stepping import Clock, make_call, respond
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from noukai_sdk import (
     ReplayInvalidSessionError,
     ReplayMissError,
 )
-from tests.support.sessions import SessionService, SyncSide, execution, step
+from tests.support.replays import SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 

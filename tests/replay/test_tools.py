@@ -13,7 +13,7 @@ from noukai_sdk import (
     ToolCallLimitError,
     ToolHandlerRequiredError,
 )
-from tests.support.sessions import (
+from tests.support.replays import (
     TOOLS,
     AsyncSide,
     SessionService,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk.session.scope import current_scope
-from tests.support.sessions import AsyncSide, SessionService, SyncSide
+from tests.support.replays import AsyncSide, SessionService, SyncSide
 
 
 @pytest.fixture

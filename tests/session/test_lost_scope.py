@@ -24,9 +24,9 @@ from noukai_sdk import (
     trace_scope,
     trace_scope_sync,
 )
+from noukai_sdk.replay import callsite
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
-from noukai_sdk.session import lost_scope
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.opening import cassette_scope
 from noukai_sdk.transport.live_calls import live_calls_refused
@@ -212,7 +212,7 @@ def test_call_without_scope_is_not_lost_while_no_replay_runs(
 def test_lost_call_without_call_site_warns_too(
     client: Noukai, cassette: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost_scope, "call_site", lambda: None)
+    monkeypatch.setattr(callsite, "call_site", lambda: None)
     with trace_scope_sync(cassette=cassette):
         with pytest.warns(LostScopeWarning, match="carries no scope"):
             in_thread(lambda: ask(client))

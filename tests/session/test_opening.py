@@ -33,7 +33,7 @@ from noukai_sdk.errors import ClientClosedError
 from noukai_sdk.session.opening import open_replay, open_replay_sync
 from noukai_sdk.session.options import ReplayRequest, replay_enabled, requested_replay
 from noukai_sdk.session.scope import current_scope
-from tests.support.sessions import AsyncSide, SessionService, SyncSide, execution
+from tests.support.replays import AsyncSide, SessionService, SyncSide, execution
 
 pytestmark = pytest.mark.anyio
 
