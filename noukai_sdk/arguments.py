@@ -25,7 +25,7 @@ PROTECTED_HEADERS = frozenset(
     }
 )
 
-# The HTTP library sets these, because it decides how the message is sent.
+# Set by the HTTP library, which decides how the message is sent.
 FRAMING_HEADERS = frozenset(
     {
         "connection",

@@ -3,7 +3,7 @@
 ::
 
     NoukaiError
-    ├── APIConnectionError              no answer: network, DNS, TLS, a stream that was cut
+    ├── APIConnectionError              no response: network, DNS, TLS, a stream that was cut
     │   └── APITimeoutError             a request or ``job.wait`` took longer than its timeout
     ├── AuthenticationError             401, or no usable API key
     ├── InsufficientCreditsError        402
@@ -12,20 +12,20 @@
     ├── RateLimitError                  429
     ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
     ├── ToolCallLimitError              ``max_tool_rounds`` is used up
-    ├── ToolHandlerRequiredError        the flow asks for tools and nobody can answer
-    ├── ClientClosedError               a call on a client that was closed
+    ├── ToolHandlerRequiredError        the flow asks for tools and there is no handler
+    ├── ClientClosedError               a call on a closed client
     └── ReplayError
-        ├── ReplayDisabledError         replay asked for, ``NOUKAI_REPLAY_ENABLED`` not set
+        ├── ReplayDisabledError         replay requested, ``NOUKAI_REPLAY_ENABLED`` not set
         ├── ReplayForbiddenError        403: another organisation's session
         ├── ReplaySessionNotFoundError  404: no such session
         ├── ReplaySessionExpiredError   410: past its retention
         ├── ReplayInvalidSessionError   the id or the payload is malformed
-        ├── ReplayNoSnapshotsError      captured with snapshots off: there is nothing to serve
-        ├── CassetteError               a cassette file that is missing, damaged or foreign
-        ├── ReplayMissError             no recording answers this call
+        ├── ReplayNoSnapshotsError      captured without snapshots: there is nothing to serve
+        ├── CassetteError               a cassette file that is missing, damaged or not a cassette
+        ├── ReplayMissError             no recording matches this call
         └── ReplayLeftoverError         recordings were left when the scope ended
 
-Argument errors that Python has a word for stay ``ValueError``, ``TypeError`` and
+Arguments that are not valid raise Python's own ``ValueError``, ``TypeError`` and
 ``NotImplementedError``.
 """
 
@@ -68,11 +68,11 @@ class NoukaiError(Exception):
 
     Args:
         message: What went wrong and what to do about it.
-        status_code: HTTP status of the answer, None where there was no answer.
+        status_code: HTTP status of the response, None without a response.
         code: The service's error code, for example ``"BYOK_KEY_REJECTED"``.
-        execution_id: The run that the error belongs to, where it is known.
-        request_id: The answer's ``X-Request-ID``: give it to support.
-        response_body: The answer's decoded JSON, or its text where it was no JSON.
+        execution_id: The run that the error belongs to, if known.
+        request_id: The response's ``X-Request-ID``, to quote to support.
+        response_body: The response's decoded JSON, or its text if it is not valid JSON.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ def _rebuild(kind: type[NoukaiError], message: str, state: dict[str, Any]) -> No
 
 
 class APIConnectionError(NoukaiError):
-    """The service could not be reached, or the connection broke before the answer was complete.
+    """The service could not be reached, or the connection broke before the response was complete.
 
-    ``request_sent`` is False where it is certain that nothing reached the service (the connection was
-    refused or never made), so that sending the call again cannot pay for a run twice. The HTTP
-    library's own error is the ``__cause__``.
+    ``request_sent`` is False if nothing can have reached the service (the connection was refused or never
+    made), so that sending the call again cannot pay for a run twice. The HTTP library's own error is the
+    ``__cause__``.
     """
 
     def __init__(self, message: str = "", *, request_sent: bool = True, **details: Any) -> None:
@@ -125,7 +125,7 @@ class APITimeoutError(APIConnectionError):
 class AuthenticationError(NoukaiError):
     """The API key is missing, malformed or not accepted (401).
 
-    ``www_authenticate`` is the answer's header of that name, where the service sent one.
+    ``www_authenticate`` is the response's header of that name, if there is one.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class PermissionDeniedError(NoukaiError):
 
 
 class FlowNotFoundError(NoukaiError):
-    """No flow or run of this name (404)."""
+    """The flow or the run does not exist (404)."""
 
 
 class RateLimitError(NoukaiError):
-    """Too many requests (429). ``retry_after`` is in seconds, None where the service gave none."""
+    """Too many requests were sent (429). ``retry_after`` is in seconds, None if the service sent none."""
 
     def __init__(
         self, message: str = "", *, retry_after: float | None = None, **details: Any
@@ -166,7 +166,7 @@ class ToolCallLimitError(NoukaiError):
 
 
 class ToolHandlerRequiredError(NoukaiError):
-    """The flow paused for tools where the caller has no way to answer: pass ``tool_handler=``."""
+    """The flow paused for tools, and the call has no way to resume it: pass ``tool_handler=``."""
 
 
 class ClientClosedError(NoukaiError):
@@ -176,7 +176,7 @@ class ClientClosedError(NoukaiError):
 class ReplayError(NoukaiError):
     """Base of everything that can go wrong with a replay.
 
-    ``report`` is the scope's :class:`~noukai_sdk.models.reports.ReplayReport` so far, where there is one.
+    ``report`` is the scope's :class:`~noukai_sdk.models.reports.ReplayReport` so far, if there is one.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class ReplayError(NoukaiError):
 
 
 class ReplayDisabledError(ReplayError):
-    """Replay was asked for, but ``NOUKAI_REPLAY_ENABLED`` is not set to a true value."""
+    """A replay was requested, but ``NOUKAI_REPLAY_ENABLED`` is not set to a true value."""
 
 
 class ReplayForbiddenError(ReplayError):
@@ -195,7 +195,7 @@ class ReplayForbiddenError(ReplayError):
 
 
 class ReplaySessionNotFoundError(ReplayError):
-    """The service knows no session of this id (404)."""
+    """The session does not exist (404)."""
 
 
 class ReplaySessionExpiredError(ReplayError):
@@ -211,9 +211,9 @@ class ReplayNoSnapshotsError(ReplayError):
 
 
 class CassetteError(ReplayError):
-    """A cassette file is missing, damaged, of an unknown version, or no cassette.
+    """A cassette file is missing, damaged, of an unknown version, or not a cassette.
 
-    ``path`` is the file, ``line`` the line in it counted from 1, None where no line is to blame.
+    ``path`` is the file. ``line`` is the line of the problem, counted from 1, or None.
     """
 
     def __init__(
@@ -225,17 +225,17 @@ class CassetteError(ReplayError):
 
 
 class ReplayMissError(ReplayError):
-    """A call found no recording.
+    """No recording matches a call.
 
     Attributes:
         slug: The bare slug that was called.
         kind: ``"execute"``, ``"step"`` or ``"job"``.
-        position: Which call to this slug and kind it was, counted from 0.
+        position: The number of the call among those to this slug and kind, counted from 0.
         recorded: How many recordings the cassette holds for this slug and kind.
         remaining: How many of the cassette's recordings are still unplayed.
-        candidates: The nearest recordings, best first: which part of the input differs.
+        candidates: The nearest recordings, best first, with the parts of the input that differ.
         reason: What probably happened, in one sentence.
-        call_site: Where in the application the call was made.
+        call_site: The place in the application that made the call.
     """
 
     def __init__(
@@ -266,8 +266,8 @@ class ReplayMissError(ReplayError):
 class ReplayLeftoverError(ReplayError):
     """The scope ended while recordings were unplayed.
 
-    ``leftovers`` names them as ``(slug, position)`` pairs, in the cassette's order; slug is None
-    for a flow that was deleted since.
+    ``leftovers`` lists them as ``(slug, position)`` pairs, in the cassette's order. ``slug`` is None for a
+    flow that was deleted since.
     """
 
     def __init__(

@@ -19,26 +19,26 @@ class WireModel(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="ignore",
-        # Building a validator costs about a millisecond a class: pay at first use, not at import.
+        # Building a validator takes about a millisecond for each class: done at first use, not at import.
         defer_build=True,
         # ``model_used`` is a field of the wire, not a clash with pydantic's own names.
         protected_namespaces=(),
     )
 
     def __eq__(self, other: object) -> bool:
-        # What a client hangs on a model (how to resume it) does not make it another value.
+        # The private attributes of a client (how to resume) are not part of the value.
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     def __getstate__(self) -> dict[Any, Any]:
-        # Nor can it be pickled: the copy is data.
+        # They cannot be pickled either: the copy is data.
         state = super().__getstate__()
-        hung = state["__pydantic_private__"]
-        return {**state, "__pydantic_private__": hung and dict.fromkeys(hung)}
+        private = state["__pydantic_private__"]
+        return {**state, "__pydantic_private__": private and dict.fromkeys(private)}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # A deep copy goes on with the same client: connections cannot be copied.
+        # A deep copy uses the same client: connections cannot be copied.
         memo = {} if memo is None else memo
-        memo.update((id(hung), hung) for hung in (self.__pydantic_private__ or {}).values())
+        memo.update((id(value), value) for value in (self.__pydantic_private__ or {}).values())
         return super().__deepcopy__(memo)
 
     __hash__ = None  # type: ignore[assignment]  # models can change, as pydantic's own
@@ -49,9 +49,9 @@ def _without_exponent(value: Any) -> Any:
 
 
 DecimalText = Annotated[str, BeforeValidator(_without_exponent)]
-"""A decimal string. A service that sends a number means the same."""
+"""A decimal string. A number is converted to one."""
 
 
 def dump(model: WireModel) -> dict[str, Any]:
-    """``model`` with the fields and names that it had on the wire."""
+    """Return ``model`` with the fields and names that it had on the wire."""
     return model.model_dump(by_alias=True, exclude_unset=True)

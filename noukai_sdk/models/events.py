@@ -1,6 +1,6 @@
 """The typed events of a step stream and of a live trace (docs/wire.md, "POST step").
 
-Branch on ``event.type`` or on the class. ``event_type`` is the wire's own word, which differs from
+Branch on ``event.type`` or on the class. ``event_type`` is the type on the wire, which differs from
 ``type`` for ``flow_started`` and ``step_paused_for_tool_calls``.
 """
 
@@ -30,7 +30,7 @@ class StepFailure(WireModel):
     message: str | None = None
 
 
-def _with_a_message(value: Any) -> Any:
+def _as_failure(value: Any) -> Any:
     return {"message": value} if isinstance(value, str) else value
 
 
@@ -56,7 +56,7 @@ class StepStarted(WireModel):
 
 
 class StepInput(WireModel):
-    """What a step was given."""
+    """The input of a step."""
 
     type: ClassVar[Literal["step_input"]] = "step_input"
     event_type: str = "step_input"
@@ -94,17 +94,17 @@ class StepCompleted(WireModel):
 
 
 class StepFailed(WireModel):
-    """A step has failed; the stream ends here. ``error`` that the service sends as a text is a message."""
+    """A step has failed; the stream ends here. If the service sends a text, it is ``error.message``."""
 
     type: ClassVar[Literal["step_error"]] = "step_error"
     event_type: str = "step_error"
     step_id: str
     name: str | None = None
-    error: Annotated[StepFailure, BeforeValidator(_with_a_message)] | None = None
+    error: Annotated[StepFailure, BeforeValidator(_as_failure)] | None = None
 
 
 class StepPaused(WireModel):
-    """The service waits between two steps; the client asks for the next one by itself."""
+    """The service waits between two steps. The client requests the next one by itself."""
 
     type: ClassVar[Literal["step_paused"]] = "step_paused"
     event_type: str = "step_paused"
@@ -114,7 +114,7 @@ class StepPaused(WireModel):
 
 
 class ToolCallsRequired(WireModel):
-    """The flow waits for tool results: ``await event.resume(tool_results=...)`` inside the loop."""
+    """The flow waits for tool results: call ``await event.resume(tool_results=...)`` inside the loop."""
 
     type: ClassVar[Literal["tool_calls_required"]] = "tool_calls_required"
     event_type: str = "step_paused_for_tool_calls"
@@ -127,18 +127,18 @@ class ToolCallsRequired(WireModel):
     tool_calls: list[ToolCall] = Field(default_factory=list)
     accumulated_outputs: dict[str, Any] = Field(default_factory=dict)
 
-    # Set by the client: takes the results; the iterator picks them up at its next step.
+    # Set by the program: takes the results, which the program sends when it continues.
     _stage: Callable[[Sequence[ToolResult]], None] | None = PrivateAttr(None)
 
     async def resume(self, *, tool_results: Sequence[ToolResult]) -> None:
-        """Stage the tools' results; the iterator sends them when it is advanced. Async clients only.
+        """Stage the results of the tools; the stream sends them when it continues. Async clients only.
 
         Args:
-            tool_results: One result a tool call, in any form that ``PausedResult.resume`` takes.
+            tool_results: One result for each tool call, in any form that ``PausedResult.resume`` takes.
 
         Raises:
-            TypeError: The event did not come from an async client's stream, or the stream has gone
-                on without the results.
+            TypeError: The event is not from an async client's stream, or the stream has gone on
+                without the results.
 
         Example:
             >>> async for event in flow.events(message="...", tools=tools):  # doctest: +SKIP
@@ -185,4 +185,4 @@ EVENT_CLASSES: dict[str, type[StreamEvent]] = {
     "step_paused_for_tool_calls": ToolCallsRequired,
     "flow_completed": FlowCompleted,
 }
-"""The wire's word for each event, and its class."""
+"""The class of each event type on the wire."""

@@ -1,4 +1,4 @@
-"""What a replay did: hits, misses, drift and leftovers, each with the place in the code."""
+"""The report of a replay: hits, misses, drift and leftovers, each with its place in the code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class CallSite(NamedTuple):
 
 
 class ReportEntry(NamedTuple):
-    """One thing that happened to one call.
+    """One hit, miss, difference, leftover or live call.
 
-    ``position`` counts the calls to this slug and kind from 0; ``detail`` says what differs, or what
-    was decided; ``call_site`` is None for leftovers, which no call touched.
+    ``position`` counts the calls to this slug and kind from 0. ``detail`` describes a difference or a
+    decision. ``call_site`` is None for leftovers, which have no call.
     """
 
     slug: str | None
@@ -31,7 +31,7 @@ class ReportEntry(NamedTuple):
     call_site: CallSite | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as plain JSON values."""
+        """Return the entry as plain JSON values."""
         return {
             "slug": self.slug,
             "kind": self.kind,
@@ -43,15 +43,15 @@ class ReportEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recording, or all recordings of a flow, that a call without a recording may have meant.
+    """A recording, or all recordings of a flow, that may belong to a call without a recording.
 
     Attributes:
         slug, kind: The flow, and how it was called.
-        recorded, unplayed: How many recordings this stands for, and how many of them are unplayed.
-        position: Which recording of this slug and kind, counted from 0; None for all of them.
+        recorded, unplayed: The number of these recordings, and of the unplayed ones among them.
+        position: The number of the recording in this slug and kind, from 0; None for all of them.
         differs: The parts of the input in which the call differs from the recording, such as
-            ``message`` or ``parameters.level``; empty where the inputs are the same, None where that
-            is not known. Never their values, which may be private.
+            ``message`` or ``parameters.level``; empty if the inputs are the same, None if that is
+            not known. Never their values, which may be private.
     """
 
     slug: str | None
@@ -76,9 +76,9 @@ class Candidate:
 
 @dataclass
 class ReplayReport:
-    """Everything that one replay scope saw. Grows while the scope runs.
+    """Everything that happened in one replay scope. Grows while the scope runs.
 
-    ``live`` are the calls that a fork, or a recording of new calls, has put to the service.
+    ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service.
 
     Example:
         >>> ReplayReport().summary()
@@ -93,11 +93,11 @@ class ReplayReport:
 
     @property
     def clean(self) -> bool:
-        """True where every call was answered, and nothing differed or was left."""
+        """True if every call had a recording, and nothing differed or was left."""
         return not (self.misses or self.drift or self.leftovers)
 
     def summary(self) -> str:
-        """One line for a log or the ``X-Noukai-Replay-Report`` header."""
+        """Return one line for a log or the ``X-Noukai-Replay-Report`` header."""
         live = f"; live={len(self.live)}" if self.live else ""
         return (
             f"hits={len(self.hits)}; misses={len(self.misses)}; "
@@ -105,7 +105,7 @@ class ReplayReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report as plain JSON values."""
+        """Return the whole report as plain JSON values."""
         return {
             name: [entry.as_dict() for entry in getattr(self, name)]
             for name in ("hits", "misses", "drift", "leftovers", "live")

@@ -1,4 +1,4 @@
-"""What a client sends. Null fields are left out of the body (docs/wire.md)."""
+"""The bodies of requests. Null fields are left out (docs/wire.md)."""
 
 from __future__ import annotations
 

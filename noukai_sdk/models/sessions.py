@@ -1,4 +1,4 @@
-"""A recorded session, as ``GET /seq/sessions/{id}`` gives it (docs/wire.md, "Sessions").
+"""A recorded session, as ``GET /seq/sessions/{id}`` returns it (docs/wire.md, "Sessions").
 
 The hosted service sends the plain fields. Our local backend adds ``call``, ``result``, ``error``,
 ``events`` and ``tool_rounds`` to each execution, so that a replay of a local session is faithful to
@@ -15,7 +15,7 @@ from .base import WireModel
 
 
 class StepSnapshot(WireModel):
-    """What one attempt of one step took in and gave out."""
+    """The input and output of one attempt of one step."""
 
     step_id: str
     attempt: int = 1
@@ -31,7 +31,7 @@ class StepSnapshot(WireModel):
 
 
 class RecordedCall(WireModel):
-    """What the call sent: where to, and the body of the fresh call as it went over the wire."""
+    """The request of a call: its flow, and the body of the fresh call as it went over the wire."""
 
     org: str | None = None
     project: str | None = None
@@ -43,8 +43,8 @@ class RecordedCall(WireModel):
 class RecordedError(WireModel):
     """The error of a failed call.
 
-    A service says status, code and message. A recorder keeps the exception whole: the name of its
-    class in ``type`` and its attributes in ``details``.
+    A service sends status, code and message. A recorder keeps the whole exception: the name of its class
+    in ``type`` and its attributes in ``details``.
     """
 
     status_code: int | None = None

@@ -54,7 +54,7 @@ class StepAttempts(WireModel):
 
 
 class RunTrace(WireModel):
-    """A whole run: its summary and one attempt a step."""
+    """A whole run: its summary and one attempt of each step."""
 
     flow_run: FlowRun
     steps: list[StepTrace] = Field(default_factory=list)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Run programs over HTTP."""

@@ -33,24 +33,16 @@ ON_THE_WIRE = {
 
 
 async def test_execute_returns_result(side: Side, service: Service) -> None:
+    service.reply(DONE, Reply(b'\xef\xbb\xbf{"status": "failed", "result": 1}'))
     async with side.flow() as flow:
         result = await side.call(flow.execute, message="hi")
+        after_byte_order_mark = await side.call(flow.execute, message="hi")
     assert result == ExecuteResult(
         status="completed", result={"grade": 3}, flow_id="f", block_count=2, execution_id="e"
     )
-    assert (result.output, result.session_id, result.requires_tool_calls) == (
-        {"grade": 3},
-        None,
-        False,
-    )
-
-
-async def test_execute_response_with_byte_order_mark_is_parsed(
-    side: Side, service: Service
-) -> None:
-    service.reply(Reply(b'\xef\xbb\xbf{"status": "completed", "result": 1}'))
-    async with side.flow() as flow:
-        assert (await side.call(flow.execute, message="hi")).result == 1
+    assert result.output == {"grade": 3}
+    assert (result.session_id, result.requires_tool_calls) == (None, False)
+    assert (after_byte_order_mark.status, after_byte_order_mark.result) == ("failed", 1)
 
 
 async def test_execute_request_matches_the_wire(side: Side, service: Service) -> None:

@@ -13,7 +13,6 @@ import pytest
 from noukai_sdk import (
     APIConnectionError,
     APITimeoutError,
-    AsyncNoukai,
     ClientClosedError,
     FlowNotFoundError,
     Noukai,
@@ -176,6 +175,9 @@ async def test_http_client_fault_raises_sdk_error(
         assert caught.value.__cause__ is fault
     with pytest.raises(kind):
         await side.collect(client.flow("grade-3").events(message="hi"))
+    fault = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await side.call(client.flow("grade-3").execute, message="hi")
 
 
 async def test_http_client_hook_raises_for_status_becomes_typed_error(
@@ -205,28 +207,6 @@ async def test_http_client_hook_raises_for_status_becomes_typed_error(
 def _without_retries(client: Any) -> Any:
 
     return client._transport.service._replace(max_retries=0)
-
-
-async def test_http_client_bug_is_raised_unchanged(side: Side, library: Any) -> None:
-    def handler(request: Any) -> Any:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await side.call(mocked(side, library, handler).flow("grade-3").execute, message="hi")
-
-
-def test_http_client_of_one_loop_is_never_closed(service: Service) -> None:
-    """The user's client belongs to one loop, and nothing of ours touches it elsewhere."""
-    import asyncio
-
-    async def main() -> None:
-        async with httpx.AsyncClient() as mine:
-            client = AsyncNoukai(api_key="nk_1", env="dev", http_client=mine)
-            await client.flow("a/b/c").execute(message="hi")
-            await client.aclose()
-            assert not mine.is_closed
-
-    asyncio.run(main())
 
 
 def test_http_client_needs_only_build_request_and_send() -> None:

@@ -26,10 +26,17 @@ async def submit(side: Side, flow: Any, **options: Any) -> Any:
 
 
 async def test_job_is_submitted_and_waited_for(side: Side, service: Service) -> None:
-    service.reply(ACCEPTED, NOT_FOUND, status("running"), status("completed", result={"x": 1}))
+    service.reply(
+        ACCEPTED,
+        NOT_FOUND,
+        NOT_FOUND,
+        status("running"),
+        status("completed", result={"x": 1}),
+    )
     async with side.flow() as flow:
         job = await submit(side, flow, trace=True, version=3, session_id="s1")
         assert (job.execution_id, job.session_id) == ("e/1", "s1")
+        assert (await side.call(job.poll, timeout=5.0)).status == "pending"
         done = await side.call(job.wait, timeout=30.0, poll_interval=0.01)
     assert (done.status, done.result, done.session_id, done.is_done) == (
         "completed",
@@ -41,16 +48,7 @@ async def test_job_is_submitted_and_waited_for(side: Side, service: Service) -> 
     assert (first.method, first.path) == ("POST", f"{BASE}/v3/jobs")
     assert first.body == {"message": "long", "trace": True}
     assert first.headers["x-session-id"] == "s1"
-    assert [(poll.method, poll.path) for poll in polls] == [("GET", f"{BASE}/jobs/e%2F1")] * 3
-
-
-async def test_job_poll_returns_state(side: Side, service: Service) -> None:
-    service.reply(ACCEPTED, NOT_FOUND, status("failed", error={"code": "X"}))
-    async with side.flow() as flow:
-        job = await submit(side, flow)
-        assert (await side.call(job.poll)).status == "pending"
-        failed = await side.call(job.poll, timeout=5.0)
-    assert (failed.status, failed.error) == ("failed", {"code": "X"})
+    assert [(poll.method, poll.path) for poll in polls] == [("GET", f"{BASE}/jobs/e%2F1")] * 4
 
 
 async def test_job_by_id_is_polled(side: Side, service: Service) -> None:
@@ -72,40 +70,22 @@ async def test_job_wait_past_timeout_raises(side: Side, service: Service) -> Non
     assert caught.value.execution_id == "e/1"
 
 
-@pytest.mark.parametrize(
-    "bad", [{"timeout": 0}, {"poll_interval": -1}, {"timeout": None}, {"poll_interval": "1"}]
-)
-async def test_job_argument_not_valid_raises(
-    side: Side, service: Service, bad: dict[str, Any]
-) -> None:
-    async with side.flow() as flow:
-        with pytest.raises((ValueError, TypeError), match=f"{next(iter(bad))} must be"):
-            await side.call(flow.job("e").wait, **bad)
-        with pytest.raises(ValueError, match="timeout must be"):
-            await side.call(flow.job("e").poll, timeout=0)
-    assert not service.requests
-
-
-async def test_run_trace_is_read(side: Side, service: Service) -> None:
-    service.reply({"flowRun": {"id": "e", "status": "completed"}, "steps": [STEP]})
-    async with side.flow() as flow:
-        trace = await side.call(flow.run("e").trace, timeout=5.0)
-    assert isinstance(trace, RunTrace)
-    assert (trace.summary.status, trace.steps[0].step_id) == ("completed", "a")
-    assert service.last.path == f"{BASE}/runs/e/trace"
-
-
-async def test_step_trace_of_each_attempt_is_read(side: Side, service: Service) -> None:
-    service.reply(STEP, STEP, {"stepId": "a", "attempts": [STEP]})
+async def test_run_and_step_traces_are_read(side: Side, service: Service) -> None:
+    whole = {"flowRun": {"id": "e", "status": "completed"}, "steps": [STEP]}
+    service.reply(whole, STEP, STEP, {"stepId": "a", "attempts": [STEP]})
     async with side.flow() as flow:
         run = flow.run("e")
+        trace = await side.call(run.trace, timeout=5.0)
         latest = await side.call(run.step_trace, "a b")
         second = await side.call(run.step_trace, "a", attempt=2, loop_index=0)
         every = await side.call(run.step_trace, "a", attempt="all")
+    assert isinstance(trace, RunTrace)
+    assert (trace.summary.status, trace.steps[0].step_id) == ("completed", "a")
     assert isinstance(latest, StepTrace)
     assert isinstance(second, StepTrace)
     assert isinstance(every, StepAttempts)
     assert [request.path for request in service.requests] == [
+        f"{BASE}/runs/e/trace",
         f"{BASE}/runs/e/steps/a%20b/trace",
         f"{BASE}/runs/e/steps/a/trace?attempt=2&loop_index=0",
         f"{BASE}/runs/e/steps/a/trace?attempt=all",
@@ -131,6 +111,18 @@ async def test_step_trace_argument_not_valid_raises(
     async with side.flow() as flow:
         with pytest.raises(ValueError, match=re.escape(problem)):
             await side.call(flow.run("e").step_trace, **{"step_id": "a", **arguments})
+    assert not service.requests
+
+
+async def test_job_argument_not_valid_raises(side: Side, service: Service) -> None:
+    async with side.flow() as flow:
+        job = flow.job("e")
+        bad: dict[str, Any]
+        for bad in ({"timeout": 0}, {"poll_interval": -1}, {"timeout": None}):
+            with pytest.raises((ValueError, TypeError), match=f"{next(iter(bad))} must be"):
+                await side.call(job.wait, **bad)
+        with pytest.raises(ValueError, match="timeout must be"):
+            await side.call(job.poll, timeout=0)
     assert not service.requests
 
 

@@ -87,13 +87,6 @@ def test_execute_steps_as_program_docs_show() -> None:
     assert end.value.value.result == {"x": 1}
 
 
-def test_execute_failed_run_is_a_result() -> None:
-    result = play(
-        execute(make_call()), [respond({**DONE, "status": "failed", "result": None})]
-    ).result
-    assert (result.status, result.result) == ("failed", None)
-
-
 def test_execute_pause_without_handler_is_returned() -> None:
     played = play(execute(make_call(session_id="s1")), [respond(PAUSED)])
     paused = played.result

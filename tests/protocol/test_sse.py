@@ -255,9 +255,7 @@ def test_event_of_the_wire_is_parsed(
         assert type(parsed) is type(event)
         assert parsed == event
         assert (parsed.type, parsed.event_type) == (kind, word)
-
-
-def test_event_table_covers_every_type() -> None:
+        assert repr(parsed) == repr(event)  # 12 ms stays an int
     assert {row[0] for row in TABLE} == set(EVENT_CLASSES)
 
 
@@ -265,12 +263,6 @@ def test_event_line_wins_over_type_in_data() -> None:
     (parsed,) = parse({"eventType": "run_started", "runId": "r"}, "flow_started")
     assert isinstance(parsed, RunStarted)
     assert parsed.event_type == "flow_started"
-
-
-def test_event_duration_in_whole_milliseconds_stays_int() -> None:
-    (parsed,) = parse({"eventType": "step_completed", "stepId": "a", "output": 1, "durationMs": 12})
-    assert isinstance(parsed, StepCompleted)
-    assert f"{parsed.duration_ms}ms" == "12ms"
 
 
 def test_event_of_unknown_type_is_skipped_silently(caplog: pytest.LogCaptureFixture) -> None:
