@@ -1,4 +1,4 @@
-"""GraphBit's side of each measurement; nothing where it is not installed."""
+"""The same workflows in GraphBit, if it is installed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import itertools
 from importlib.util import find_spec
 
-from benchmarks.engine.timing import Run
+from benchmarks.engine.comparison import Run
 
-# Azure is the one provider whose address can be set; keys shorter than this are refused.
+# Azure is the only provider whose address can be set; shorter keys are rejected.
 _KEY = "k" * 32
 
 
 def runs() -> bool:
-    """Whether GraphBit is installed."""
+    """Return whether GraphBit is installed."""
     return find_spec("graphbit") is not None
 
 
@@ -40,7 +40,7 @@ def _blocking(executor, workflow) -> Run:
 
 
 def chain(url: str, count: int) -> Run:
-    """Agents in a row, over HTTP without latency."""
+    """Return a run of agents in a row, over HTTP without latency."""
     import graphbit
 
     workflow = graphbit.Workflow("chain")
@@ -51,7 +51,7 @@ def chain(url: str, count: int) -> Run:
 
 
 def fan_out(url: str, width: int, latency: int) -> Run:
-    """One agent, then many, then one."""
+    """Return a run of one agent, then many, then one."""
     import graphbit
 
     workflow = graphbit.Workflow("fan-out")
@@ -64,7 +64,7 @@ def fan_out(url: str, width: int, latency: int) -> Run:
 
 
 def alone(url: str, count: int) -> Run:
-    """Transforms in a row. GraphBit refuses a workflow without an agent, so there is one in front."""
+    """Return a run of transforms in a row, after an agent: GraphBit rejects a workflow without one."""
     import graphbit
 
     workflow = graphbit.Workflow("alone")
@@ -77,7 +77,7 @@ def alone(url: str, count: int) -> Run:
 
 
 def batch(url: str, count: int, latency: int) -> Run:
-    """A batch with all of it under way at once."""
+    """Return a run of a batch with all prompts at once."""
     import graphbit
 
     graphbit.init()
@@ -85,7 +85,7 @@ def batch(url: str, count: int, latency: int) -> Run:
     client = graphbit.LlmClient(config)
 
     async def run() -> None:
-        answers = await client.complete_batch(["Prompt"] * count, max_concurrency=count)
-        assert len(answers) == count
+        responses = await client.complete_batch(["Prompt"] * count, max_concurrency=count)
+        assert len(responses) == count
 
     return run

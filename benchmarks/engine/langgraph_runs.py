@@ -1,4 +1,4 @@
-"""LangGraph's side of each measurement; nothing where it is not installed."""
+"""The same workflows in LangGraph, if it is installed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Annotated, Any, TypedDict
 
-from benchmarks.engine.timing import Run
+from benchmarks.engine.comparison import Run
 
 Work = Callable[[], Awaitable[str]]
 
 
 def runs() -> bool:
-    """Whether LangGraph is installed."""
+    """Return whether LangGraph is installed."""
     return find_spec("langgraph") is not None
 
 
 class State(TypedDict, total=False):
-    """What LangGraph passes from node to node."""
+    """The state that LangGraph passes from node to node."""
 
     done: Annotated[list[str], operator.add]
 
@@ -40,7 +40,7 @@ def _compiled(edges: list[tuple[Any, Any]], names: list[str], work: Work) -> Any
 
 
 def chain(count: int, work: Work) -> Run:
-    """Nodes in a row."""
+    """Return a run of nodes in a row."""
     names = [f"n{place}" for place in range(count)]
     graph = _compiled(list(pairwise(names)), names, work)
 
@@ -51,7 +51,7 @@ def chain(count: int, work: Work) -> Run:
 
 
 def fan_out(width: int, work: Work) -> Run:
-    """One node, then many, then one."""
+    """Return a run of one node, then many, then one."""
     middle = [f"m{place}" for place in range(width)]
     edges = [*(("first", name) for name in middle), (middle, "last")]
     graph = _compiled(edges, ["first", *middle, "last"], work)

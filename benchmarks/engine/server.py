@@ -1,7 +1,7 @@
-"""A model server that costs as little as Python can: OpenAI's chat API, an answer after a set time.
+"""A minimal model server: OpenAI's chat API, with one response after a set time.
 
-The time is told by the model's (or deployment's) name: ``lat-50`` answers after 50 ms. Run as a
-process of its own, so that it does not share a core's time with those that are measured.
+The name of the model or deployment sets the time: ``lat-50`` responds after 50 ms. It runs in a process
+of its own, so that its work does not count as the time of the measured program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 _LATENCY = re.compile(rb"lat-(\d+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_ANSWER = json.dumps(
+_COMPLETION = json.dumps(
     {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -34,14 +34,14 @@ _ANSWER = json.dumps(
 ).encode()
 _RESPONSE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
-    + str(len(_ANSWER)).encode()
+    + str(len(_COMPLETION)).encode()
     + b"\r\n\r\n"
-    + _ANSWER
+    + _COMPLETION
 )
 
 
 class Chat(asyncio.Protocol):
-    """One connection, kept alive."""
+    """One connection, which is kept alive."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -57,11 +57,11 @@ class Chat(asyncio.Protocol):
         self._received = b""
         milliseconds = int(latency[1]) if latency else 0
         if milliseconds:
-            asyncio.get_running_loop().call_later(milliseconds / 1000, self._answer)
+            asyncio.get_running_loop().call_later(milliseconds / 1000, self._respond)
         else:
-            self._answer()
+            self._respond()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         if not self._transport.is_closing():
             self._transport.write(_RESPONSE)
 
@@ -74,8 +74,8 @@ async def _serve() -> None:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """A server in a process of its own; gives its root URL."""
-    command = [sys.executable, "-m", "benchmarks.engine.server"]
+    """Run a server in another process; yield its root URL."""
+    command = [sys.executable, __file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

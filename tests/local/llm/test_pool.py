@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
+import anyio
 import pytest
 
 from noukai_sdk.local.llm.config import LlmConfig
 from noukai_sdk.local.llm.errors import LlmConfigError
-from noukai_sdk.local.llm.pool import ModelPool
+from noukai_sdk.local.llm.pool import LoopPools, ModelPool
 from tests.support.engine import FakeModel
 
 pytestmark = pytest.mark.anyio
@@ -33,3 +36,33 @@ async def test_pool_opens_configurations_and_rejects_unknown_specs() -> None:
     with pytest.raises(LlmConfigError, match="nonesuch"):
         pool.get("nonesuch")
     await pool.aclose()
+
+
+async def test_each_loop_has_its_own_pool_until_it_ends() -> None:
+    pools = LoopPools()
+    here = await pools.get()
+    assert await pools.get() is here
+    model = FakeModel()
+    opened: list[ModelPool] = []
+
+    async def use_elsewhere() -> None:
+        pool = await pools.get()
+        pool._models["fake"] = model
+        opened.append(pool)
+
+    await anyio.to_thread.run_sync(lambda: asyncio.run(use_elsewhere()))
+    assert opened[0] is not here
+    assert model.closed == 1
+    await pools.aclose()
+    await pools.aclose()
+    assert await pools.get() is not here
+    await pools.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_pool_on_trio_is_closed_by_hand() -> None:
+    pools = LoopPools()
+    model = FakeModel()
+    (await pools.get())._models["fake"] = model
+    await pools.aclose()
+    assert model.closed == 1

@@ -8,7 +8,7 @@ from typing import Any
 from ....models.events import Tokens
 from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
-from .sdk_errors import parsing
+from .sdk_errors import MALFORMED, invalid_response
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -25,7 +25,7 @@ def read_message(body: Any) -> ChatDelta:
     Raises:
         LlmResponseError: The body is not a valid one.
     """
-    with parsing("message", body):
+    try:
         blocks = body["content"]
         calls = tuple(
             tool_call(block["id"], block["name"], json.dumps(block.get("input") or {}))
@@ -34,6 +34,8 @@ def read_message(body: Any) -> ChatDelta:
         )
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         return ChatDelta(text, calls, _tokens(body.get("usage") or {}), _finish_reason(body))
+    except MALFORMED as error:
+        raise invalid_response("message", body) from error
 
 
 class AnthropicStreamReader:
@@ -50,7 +52,7 @@ class AnthropicStreamReader:
         Raises:
             LlmResponseError: The event is not a valid one.
         """
-        with parsing("event", chunk):
+        try:
             kind = chunk["type"]
             if kind == "content_block_delta":
                 delta = chunk["delta"]
@@ -68,6 +70,8 @@ class AnthropicStreamReader:
             elif kind == "message_delta":
                 self._usage.update(chunk.get("usage") or {})
                 self._finish_reason = _finish_reason(chunk["delta"])
+        except MALFORMED as error:
+            raise invalid_response("event", chunk) from error
         return ""
 
     def end(self) -> ChatDelta:
@@ -83,8 +87,10 @@ class AnthropicStreamReader:
             tool_call(call["id"], call["name"], call["arguments"] or "{}")
             for _, call in sorted(self._calls.items())
         )
-        with parsing("usage", self._usage):
+        try:
             return ChatDelta("", calls, _tokens(self._usage), self._finish_reason)
+        except MALFORMED as error:
+            raise invalid_response("usage", self._usage) from error
 
 
 def _finish_reason(message: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
 from ..errors import LlmResponseError
 from .openai_responses import OpenAiStreamReader, read_completion, read_embeddings
-from .sdk_errors import translate_errors
+from .sdk_errors import raise_translated
 from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
@@ -70,8 +70,11 @@ class OpenAiEmbedder:
         for start in range(0, len(texts), _TEXTS_PER_REQUEST):
             batch = list(texts[start : start + _TEXTS_PER_REQUEST])
             body = {"model": self._config.model, "input": batch, "encoding_format": "float"}
-            with translate_errors(self._sdk, self._config.name, self._key):
+            try:
                 response = await self._client.post("/embeddings", body=body, cast_to=object)
+            except Exception as error:
+                raise_translated(self._sdk, self._config.name, self._key, error)
+                raise
             batch_vectors = read_embeddings(response)
             if len(batch_vectors) != len(batch):
                 raise LlmResponseError(

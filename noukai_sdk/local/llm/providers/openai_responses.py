@@ -7,7 +7,7 @@ from typing import Any
 from ....models.events import Tokens
 from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
-from .sdk_errors import parsing
+from .sdk_errors import MALFORMED, invalid_response
 
 
 def read_completion(body: Any) -> ChatDelta:
@@ -16,13 +16,18 @@ def read_completion(body: Any) -> ChatDelta:
     Raises:
         LlmResponseError: The body is not a valid one.
     """
-    with parsing("chat completion", body):
+    try:
         choice = body["choices"][0]
         message = choice["message"]
-        calls = _ToolCalls()
-        calls.add(message)
+        calls: tuple[dict[str, Any], ...] = ()
+        if message.get("tool_calls"):
+            parts = _ToolCalls()
+            parts.add(message)
+            calls = parts.complete()
         finish_reason = choice.get("finish_reason") or "stop"
-        return ChatDelta(_text(message), calls.complete(), _usage(body), finish_reason)
+        return ChatDelta(_text(message), calls, _usage(body), finish_reason)
+    except MALFORMED as error:
+        raise invalid_response("chat completion", body) from error
 
 
 def read_embeddings(body: Any) -> list[list[float]]:
@@ -31,9 +36,11 @@ def read_embeddings(body: Any) -> list[list[float]]:
     Raises:
         LlmResponseError: The body is not a valid one.
     """
-    with parsing("list of embeddings", body):
+    try:
         items = sorted(body["data"], key=lambda item: item["index"])
         return [[float(value) for value in item["embedding"]] for item in items]
+    except MALFORMED as error:
+        raise invalid_response("list of embeddings", body) from error
 
 
 class OpenAiStreamReader:
@@ -50,7 +57,7 @@ class OpenAiStreamReader:
         Raises:
             LlmResponseError: The chunk is not a valid one.
         """
-        with parsing("chat completion chunk", chunk):
+        try:
             self._usage = _usage(chunk) or self._usage
             # The chunk with the usage has no choice.
             if not chunk["choices"][:1]:
@@ -60,6 +67,8 @@ class OpenAiStreamReader:
             delta = choice.get("delta") or {}
             self._calls.add(delta)
             return _text(delta)
+        except MALFORMED as error:
+            raise invalid_response("chat completion chunk", chunk) from error
 
     def end(self) -> ChatDelta:
         """Return the last delta: tool calls, usage and finish reason.

@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from ..errors import (
@@ -28,45 +27,39 @@ from ..errors import (
 _SHORTEST_KEY = 8
 _SHOWN_CHARS = 200
 
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""Errors of reading a response that does not follow the protocol."""
 
-@contextmanager
-def translate_errors(sdk: Any, provider: str, key: str) -> Iterator[None]:
-    """Raise our error in place of the official client's inside the block.
+
+def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> None:
+    """Raise our error in place of one that the official client has raised.
+
+    Return if the error is ours already, or is not the client's: raise it again then.
 
     Args:
         sdk: The client's module, ``openai`` or ``anthropic``.
-        provider: The start of each message.
+        provider: The start of the message.
         key: The API key. An error that quotes it is not chained, so that no traceback shows it.
+        error: The client's error.
     """
-    try:
-        yield
-    except LlmError:
-        raise
-    except Exception as error:
-        translated = _translate(sdk, provider, error)
-        if translated is None:
-            raise
-        quoted = f"{error}{translated}{translated.response_body}"
-        quoted += "".join(repr(cause) for cause in _causes(error))
-        if len(key) >= _SHORTEST_KEY and key in quoted:
-            message = str(translated).replace(key, "...")
-            raise type(translated)(message, status_code=translated.status_code) from None
-        raise translated from error
+    translated = None if isinstance(error, LlmError) else _translate(sdk, provider, error)
+    if translated is None:
+        return
+    quoted = f"{error}{translated}{translated.response_body}"
+    quoted += "".join(repr(cause) for cause in _causes(error))
+    if len(key) >= _SHORTEST_KEY and key in quoted:
+        message = str(translated).replace(key, "...")
+        raise type(translated)(message, status_code=translated.status_code) from None
+    raise translated from error
 
 
-@contextmanager
-def parsing(expected: str, body: Any) -> Iterator[None]:
-    """Parse ``body`` inside the block without checking it first.
+def invalid_response(expected: str, body: Any) -> LlmResponseError:
+    """Build the error for a malformed response; the message shows how it begins.
 
-    Raises:
-        LlmResponseError: It is malformed; the message shows how it begins.
+    Readers raise it on any of ``MALFORMED``, instead of checking a response before they read it.
     """
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise LlmResponseError(
-            f"the provider's response is not a valid {expected}: {repr(body)[:_SHOWN_CHARS]}"
-        ) from error
+    shown = repr(body)[:_SHOWN_CHARS]
+    return LlmResponseError(f"the provider's response is not a valid {expected}: {shown}")
 
 
 def _translate(sdk: Any, provider: str, error: Exception) -> LlmError | None:

@@ -7,6 +7,7 @@ missing field would be an error.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import math
@@ -15,18 +16,18 @@ import sys
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Any, Protocol
-
-from anyio import CancelScope
 
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
 from ..errors import LlmClosedError, LlmConfigError, LlmRequestError, MissingExtraError
-from .sdk_errors import translate_errors
+from .sdk_errors import raise_translated
 
 _OFF = frozenset({"0", "false", "no", "off"})
 _END: Any = object()
+_CLOSED = "the model was closed"
 
 
 class StreamReader(Protocol):
@@ -62,7 +63,7 @@ class SdkModel(ABC):
         self._client = client
         self._key = key
         self._closed = False
-        self._calls: set[CancelScope] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @abstractmethod
     def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class SdkModel(ABC):
         """Yield the response as it arrives. Closing the generator closes the connection."""
         reader = self._reader()
         body = self._checked_body(request, stream=True)
-        with self._call():
+        with _Call(self):
             stream = await self._client.post(
                 self._path,
                 body=body,
@@ -90,8 +91,8 @@ class SdkModel(ABC):
             )
         async with stream:
             while True:
-                # One call per chunk, because a cancel scope must not span a yield.
-                with self._call():
+                # One call per chunk: the consumer's errors and cancellations are not the client's.
+                with _Call(self):
                     chunk = await anext(stream, _END)
                     if chunk is _END:
                         break
@@ -103,13 +104,13 @@ class SdkModel(ABC):
     async def answer(self, request: ChatRequest) -> ChatDelta:
         """Return the whole response, in one exchange that does not stream."""
         body = self._checked_body(request, stream=False)
-        with self._call():
+        with _Call(self):
             return self._read(await self._client.post(self._path, body=body, cast_to=object))
 
     async def warmup(self) -> None:
         """Open a connection and check the key by requesting the list of models."""
         try:
-            with self._call():
+            with _Call(self):
                 await self._client.get(self._models_path, cast_to=object)
         except LlmRequestError:
             # Some compatible servers have no list of models; the connection is open all the same.
@@ -118,8 +119,9 @@ class SdkModel(ABC):
     async def aclose(self) -> None:
         """Cancel the calls in progress and close the connections."""
         self._closed = True
-        for scope in self._calls:
-            scope.cancel()
+        # aiohttp does not wake the readers of a closed session: they would wait forever.
+        for task in self._tasks:
+            task.cancel(_CLOSED)
         await self._client.close()
 
     def _checked_body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
@@ -130,23 +132,44 @@ class SdkModel(ABC):
                 f"{self.name}: messages or tools are not in OpenAI's format: {error!r}"
             ) from error
 
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Translate errors inside the block, and let :meth:`aclose` cancel it.
 
-        Without that, reading would never end: aiohttp does not wake the readers of a closed session.
-        """
-        if self._closed:
-            raise LlmClosedError(f"{self.name}: the model was closed: open a new one")
-        scope = CancelScope()
-        self._calls.add(scope)
-        try:
-            with scope, translate_errors(self._sdk, self.name, self._key):
-                yield
-        finally:
-            self._calls.discard(scope)
-        if scope.cancelled_caught:
-            raise LlmClosedError(f"{self.name}: the model was closed meanwhile")
+class _Call:
+    """Translate the client's errors inside the block, and let ``aclose`` of the model cancel it.
+
+    A cancel scope of anyio would do the latter on trio too, where httpx needs no help, but it doubles
+    the time that we add to a call.
+    """
+
+    def __init__(self, model: SdkModel) -> None:
+        self._model = model
+        self._task: asyncio.Task[Any] | None = None
+
+    def __enter__(self) -> None:
+        if self._model._closed:
+            raise LlmClosedError(f"{self._model.name}: the model was closed: open a new one")
+        with suppress(RuntimeError):  # on trio
+            self._task = asyncio.current_task()
+        if self._task is not None:
+            self._model._tasks.add(self._task)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        model = self._model
+        if self._task is not None:
+            model._tasks.discard(self._task)
+        if error is None:
+            return
+        is_cancelled = isinstance(error, asyncio.CancelledError) and error.args == (_CLOSED,)
+        if is_cancelled and self._task is not None and sys.version_info >= (3, 11):
+            self._task.uncancel()
+        if is_cancelled or (model._closed and isinstance(error, Exception)):
+            raise LlmClosedError(f"{model.name}: the model was closed meanwhile") from error
+        if isinstance(error, Exception):
+            raise_translated(model._sdk, model.name, model._key, error)
 
 
 def import_sdk(name: str) -> Any:
