@@ -1,4 +1,4 @@
-"""A service that counts its calls, and test suites in front of it."""
+"""A service that counts its calls, and test suites that call it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# pytester forgets every module that is first imported while it is there: none of ours may be.
+# pytester forgets every module that is first imported during its test: import all of ours before.
 from noukai_sdk import *  # noqa: F403
 from noukai_sdk.session.scope import current_scope
 from tests.support.servers import serve_app
@@ -37,12 +37,12 @@ def ask(flow):
 """
 
 
-# Other plugins of this environment, which would be imported anew in each run.
+# Other plugins of this environment, which would be imported again in each run.
 QUICK = ("-p", "no:hypothesispytest", "-p", "no:benchmark", "-p", "no:asyncio")
 
 
 class Service:
-    """Answers every call with its message in capitals."""
+    """Responds to every call with its message in capitals."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -65,7 +65,7 @@ def running_service() -> Iterator[tuple[Service, str]]:
 
 @pytest.fixture
 def service(running_service: tuple[Service, str], redirect_dev: Callable[[str], None]) -> Service:
-    """The service that test suites reach here; nobody has called it yet."""
+    """The service that test suites reach; without calls yet."""
     service, url = running_service
     redirect_dev(url)
     service.calls.clear()
@@ -73,7 +73,7 @@ def service(running_service: tuple[Service, str], redirect_dev: Callable[[str], 
 
 
 class Suite:
-    """A test suite of its own, in a folder of its own."""
+    """A separate test suite in a folder of its own."""
 
     def __init__(self, pytester: pytest.Pytester, service: Service) -> None:
         self.pytester = pytester
@@ -86,7 +86,7 @@ class Suite:
         self.pytester.makepyfile(**{name: f"import pytest\n{text}"})
 
     def run(self, *args: str, **expected: int) -> str:
-        """Run the tests here; gives what pytest said."""
+        """Run the tests, and return the output of pytest."""
         result = self.pytester.runpytest_inprocess(*QUICK, "-p", "no:cacheprovider", *args)
         assert current_scope() is None
         counts = {name: n for name, n in result.parseoutcomes().items() if name != "warnings"}
@@ -94,7 +94,7 @@ class Suite:
         return result.stdout.str()
 
     def record(self, *args: str, mode: str = "once", **expected: int) -> str:
-        """Run the tests here, recording."""
+        """Run the tests with recording."""
         return self.run(f"--noukai-record={mode}", *args, **expected)
 
     def cassettes(self, folder: str = "cassettes") -> list[str]:

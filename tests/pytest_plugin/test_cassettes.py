@@ -1,4 +1,4 @@
-"""Tests on cassettes: recorded once, played from then on, strictly."""
+"""Tests on cassettes: recorded once, then replayed strictly."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_one(async_flow, noukai_cassette):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recorded_once_and_played_from_then_on(suite: Suite, kind: str) -> None:
+def test_cassette_is_recorded_once_and_replayed_from_then_on(suite: Suite, kind: str) -> None:
     suite.write(KINDS[kind])
     suite.record(passed=1)
     assert suite.service.calls == ["x"]
@@ -114,7 +114,7 @@ class TestCase(unittest.IsolatedAsyncioTestCase):
 
 
 @pytest.mark.parametrize("kind", UNITTEST)
-def test_a_class_of_unittest(suite: Suite, kind: str) -> None:
+def test_unittest_case_uses_cassettes(suite: Suite, kind: str) -> None:
     suite.write(f"import unittest\nfrom noukai_sdk import *\n{UNITTEST[kind]}")
     suite.record(passed=1, failed=1)
     assert suite.cassettes() == ["test_it/TestCase.test_one.jsonl"]
@@ -122,7 +122,9 @@ def test_a_class_of_unittest(suite: Suite, kind: str) -> None:
     assert len(suite.service.calls) == 2
 
 
-def test_a_call_of_a_teardown_is_said_when_it_is_recorded(suite: Suite) -> None:
+def test_call_in_a_teardown_is_warned_of_when_recording_and_refused_in_a_replay(
+    suite: Suite,
+) -> None:
     suite.write(
         """
 @pytest.fixture
@@ -135,36 +137,29 @@ def test_one(tidy, ask):
     ask()
 """
     )
-    said = suite.record("-W", "default", passed=1)
-    assert "LateCallWarning: a call of flow acme/p/flow came after the recording to" in said
+    output = suite.record("-W", "default", passed=1)
+    assert "LateCallWarning: a call of flow acme/p/flow came after the recording to" in output
     assert suite.service.calls == ["x", "tidy"]
     assert len(read_cassette(suite.cassette("test_it/test_one.jsonl")).recordings) == 1
-    said = suite.run(passed=1, errors=1)
-    assert "The replay's scope has ended already." in said
+    output = suite.run(passed=1, errors=1)
+    assert "The replay's scope has ended already." in output
 
 
-def test_what_a_redact_hook_raises_fails_the_test(suite: Suite) -> None:
-    suite.write("@pytest.mark.noukai_cassette(redact=lambda kept: None)\ndef test_one(ask): ask()")
-    said = suite.record(failed=1)
-    assert "the redact hook must return the dict to keep, not NoneType" in said
-    assert suite.cassettes() == []
-
-
-def test_without_a_cassette_the_test_says_how_to_record_one(suite: Suite) -> None:
+def test_cassette_error_fails_the_test_with_what_to_do(suite: Suite) -> None:
     suite.write(KINDS["marker"])
-    said = suite.run(errors=1)
-    assert "no such cassette: record it first: run the test with --noukai-record=once" in said
+    output = suite.run(errors=1)
+    assert "no such cassette: record it first: run the test with --noukai-record=once" in output
     assert suite.service.calls == []
+    suite.write("@pytest.mark.noukai_cassette(redact=lambda kept: None)\ndef test_one(ask): ask()")
+    output = suite.record(failed=1)
+    assert "the redact hook must return the dict to keep, not NoneType" in output
     assert suite.cassettes() == []
-
-
-def test_a_cassette_that_is_damaged_is_named(suite: Suite) -> None:
     suite.write(KINDS["marker"])
     suite.cassette("test_it").mkdir(parents=True)
     suite.cassette("test_it/test_one.jsonl").write_text("<<<<<<< HEAD\n")
-    said = suite.run(errors=1)
-    assert "test_one.jsonl:1: a git merge conflict is not resolved here" in said
-    assert "record it first" not in said
+    output = suite.run(errors=1)
+    assert "test_one.jsonl:1: a git merge conflict is not resolved here" in output
+    assert "record it first" not in output
 
 
 TWO_CALLS = """
@@ -175,30 +170,17 @@ def test_one(ask):
 """
 
 
-def test_a_recording_that_is_not_played_fails_the_test(suite: Suite) -> None:
+def test_replay_with_a_leftover_or_a_caught_miss_fails_the_test(suite: Suite) -> None:
     suite.write(TWO_CALLS)
     suite.record(passed=1)
     suite.write(TWO_CALLS.replace('ask("b")', "pass"))
-    said = suite.run(failed=1)
-    assert "ReplayLeftoverError: the replay ended with 1 recording unplayed: flow #2." in said
-    assert "wrapping.py" not in said
-
-
-def test_a_call_too_many_fails_the_test_even_where_it_is_caught(suite: Suite) -> None:
-    suite.write(KINDS["marker"])
-    suite.record(passed=1)
-    suite.write(
-        """
-@pytest.mark.noukai_cassette
-def test_one(ask):
-    ask()
-    with pytest.raises(Exception):
-        ask("more")
-"""
-    )
-    said = suite.run(failed=1)
-    assert "ReplayMissError: no recording answers execute call 2 of flow 'flow' at " in said
-    assert suite.service.calls == ["x"]
+    output = suite.run(failed=1)
+    assert "ReplayLeftoverError: the replay ended with 1 recording unplayed: flow #2." in output
+    assert "wrapping.py" not in output
+    suite.write(TWO_CALLS + "    with pytest.raises(Exception):\n        ask('more')")
+    output = suite.run(failed=1)
+    assert "ReplayMissError: no recording answers execute call 3 of flow 'flow' at " in output
+    assert suite.service.calls == ["a", "b"]
 
 
 FAILING = {
@@ -232,17 +214,17 @@ async def test_one(async_flow):
 }
 
 
-@pytest.mark.parametrize("why", FAILING)
-@pytest.mark.parametrize("mode", ["once", "new_episodes", "all", "rewrite"])
-def test_a_test_that_fails_leaves_no_half_cassette(suite: Suite, why: str, mode: str) -> None:
-    text, outcome = FAILING[why]
+@pytest.mark.parametrize("reason", FAILING)
+def test_test_that_fails_writes_no_cassette(suite: Suite, reason: str) -> None:
+    text, outcome = FAILING[reason]
     suite.write(f"pytestmark = pytest.mark.noukai_cassette\n{text}")
-    suite.record(mode=mode, **{outcome: 1})
-    assert suite.service.calls == ["x"]
-    assert suite.cassettes() == []
+    for mode in ("once", "new_episodes", "all", "rewrite"):
+        suite.record(mode=mode, **{outcome: 1})
+        assert suite.cassettes() == []
+    assert suite.service.calls == ["x"] * 4
 
 
-def test_a_test_that_fails_leaves_the_old_cassette(suite: Suite) -> None:
+def test_test_that_fails_keeps_the_old_cassette(suite: Suite) -> None:
     suite.write(KINDS["marker"])
     suite.record(passed=1)
     before = suite.cassette("test_it/test_one.jsonl").read_bytes()
@@ -252,7 +234,7 @@ def test_a_test_that_fails_leaves_the_old_cassette(suite: Suite) -> None:
         assert suite.cassette("test_it/test_one.jsonl").read_bytes() == before
 
 
-def test_the_command_line_has_the_last_word_on_the_mode(suite: Suite) -> None:
+def test_record_mode_of_the_command_line_overrides_the_marker(suite: Suite) -> None:
     suite.write(
         """
 @pytest.mark.noukai_cassette(record_mode="new_episodes")
@@ -272,14 +254,7 @@ def test_one(ask):
     assert suite.service.calls == ["a", "b"]
 
 
-def test_an_unknown_mode_is_refused(suite: Suite) -> None:
-    suite.write(KINDS["marker"])
-    result = suite.pytester.runpytest_inprocess(*QUICK, "--noukai-record=sometimes")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--noukai-record: invalid choice: 'sometimes'*"])
-
-
-def test_options_of_the_marker(suite: Suite) -> None:
+def test_marker_options_are_used(suite: Suite) -> None:
     suite.write(
         """
 def hide(recording):
@@ -306,7 +281,7 @@ def test_one(ask):
     assert "inputs are strict" in suite.run(failed=1)
 
 
-def test_options_of_the_whole_suite(suite: Suite) -> None:
+def test_options_fixture_applies_to_the_whole_suite(suite: Suite) -> None:
     suite.write(
         """
 @pytest.fixture(scope="module")
@@ -324,34 +299,45 @@ def test_one(ask):
     suite.record(mode="none", passed=1)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("colour=1, replay_session_id='s'", "got unknown options colour, replay_session_id"),
-        ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
-        ("redact_paths=['a[']", "bad JSON path"),
-        ("redact_paths=5", "redact_paths must be a list of JSON paths, not 5"),
-        ("redact_paths='a.b'", "redact_paths must be a list of JSON paths, not 'a.b'"),
-        ("redact='a.b'", "redact must be a function, not 'a.b'"),
-        ("''", "noukai_cassette takes one name, a non-empty string, not ''"),
-        ("name=1", "noukai_cassette takes one name, a non-empty string, not 1"),
-        (
-            "'a', 'b'",
-            "noukai_cassette takes one name, a non-empty string, not 'a', 'b'",
-        ),
-    ],
-)
-def test_bad_options_are_said(suite: Suite, options: str, said: str) -> None:
-    suite.write(f"@pytest.mark.noukai_cassette({options})\ndef test_one(ask):\n    ask()")
-    assert said in suite.run(errors=1)
+BAD_MARKERS = [
+    ("colour=1, replay_session_id='s'", "got unknown options colour, replay_session_id"),
+    ("record_mode='sometimes'", "bad record_mode 'sometimes'"),
+    ("redact_paths=['a[']", "bad JSON path"),
+    ("redact_paths=5", "redact_paths must be a list of JSON paths, not 5"),
+    ("redact_paths='a.b'", "redact_paths must be a list of JSON paths, not 'a.b'"),
+    ("redact='a.b'", "redact must be a function, not 'a.b'"),
+    ("''", "noukai_cassette takes one name, a non-empty string, not ''"),
+    ("name=1", "noukai_cassette takes one name, a non-empty string, not 1"),
+    ("'a', 'b'", "noukai_cassette takes one name, a non-empty string, not 'a', 'b'"),
+]
 
 
-def test_the_fixture_must_be_named_or_the_test_marked(suite: Suite) -> None:
+def test_bad_marker_or_fixture_use_fails_the_test_with_the_reason(suite: Suite) -> None:
+    for number, (options, _) in enumerate(BAD_MARKERS):
+        suite.write(
+            f"@pytest.mark.noukai_cassette({options})\ndef test_one(ask):\n    ask()",
+            f"test_bad_{number}",
+        )
     suite.write("def test_one(request):\n    request.getfixturevalue('noukai_cassette')")
-    assert "name noukai_cassette as an argument" in suite.run(failed=1)
+    output = suite.run(errors=len(BAD_MARKERS), failed=1)
+    for _, problem in BAD_MARKERS:
+        assert problem in output
+    assert "name noukai_cassette as an argument" in output
+    assert suite.service.calls == []
 
 
-def test_the_gate_is_open_for_the_test_alone(suite: Suite) -> None:
+def test_bad_command_line_or_configuration_is_a_usage_error(suite: Suite) -> None:
+    suite.write(KINDS["marker"])
+    result = suite.pytester.runpytest_inprocess(*QUICK, "--noukai-record=sometimes")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--noukai-record: invalid choice: 'sometimes'*"])
+    suite.pytester.makeini("[pytest]\nnoukai_network = perhaps")
+    result = suite.pytester.runpytest_inprocess(*QUICK)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*noukai_network must be refuse or allow*"])
+
+
+def test_replay_is_enabled_during_the_test_only(suite: Suite) -> None:
     suite.write(
         """
 import os
@@ -373,8 +359,8 @@ def test_after():
     suite.run(passed=3)
 
 
-def test_a_test_that_runs_again_starts_anew(suite: Suite) -> None:
-    """As with pytest-rerunfailures."""
+def test_test_that_runs_again_starts_a_new_scope(suite: Suite) -> None:
+    """pytest-rerunfailures does this."""
     suite.pytester.syspathinsert()
     suite.pytester.makepyfile(
         again="""
@@ -402,7 +388,7 @@ def test_one(ask, tries=[]):
     suite.run("-p", "again", passed=1)
 
 
-def test_names_that_are_safe_and_of_one_test_alone(suite: Suite) -> None:
+def test_cassette_names_are_safe_and_unique(suite: Suite) -> None:
     suite.write(
         """
 pytestmark = pytest.mark.noukai_cassette

@@ -1,4 +1,4 @@
-"""Cassettes that no test uses are listed, and workers of pytest-xdist share the folders."""
+"""Orphans: cassettes that no test uses are listed, also under pytest-xdist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from noukai_sdk.pytest_plugin import orphans as pytest_orphans
+from noukai_sdk.pytest_plugin import orphans
 from noukai_sdk.pytest_plugin.folders import safe_name
 from tests.pytest_plugin.conftest import QUICK, Suite
 from tests.support.redirect import dev_environment
@@ -35,22 +35,17 @@ def orphan(suite: Suite) -> str:
     return "cassettes/test_it/test_three.jsonl"
 
 
-def listed(said: str) -> list[str]:
-    _, _, after = said.partition(TITLE)
+def listed(output: str) -> list[str]:
+    _, _, after = output.partition(TITLE)
     return [line for line in after.splitlines() if line.endswith(".jsonl")]
 
 
-def test_a_cassette_too_many_is_listed(suite: Suite, orphan: str) -> None:
+def test_cassette_of_no_test_is_listed(suite: Suite, orphan: str) -> None:
     assert listed(suite.run(passed=2)) == [orphan]
     assert listed(suite.run("-k", "one", passed=1, deselected=1)) == [orphan]
     assert listed(suite.record(mode="all", passed=2)) == [orphan]
-
-
-def test_a_run_of_single_tests_knows_no_orphans(suite: Suite, orphan: str) -> None:
+    # A run of single tests, or of failed ones, does not know all tests of a module.
     assert listed(suite.run("test_it.py::test_one", passed=1)) == []
-
-
-def test_failed_tests_run_again_know_no_orphans(suite: Suite, orphan: str) -> None:
     suite.write(TESTS + "    assert False")
     for args in ((), ("--lf",)):
         result = suite.pytester.runpytest_inprocess(*QUICK, *args)
@@ -58,7 +53,9 @@ def test_failed_tests_run_again_know_no_orphans(suite: Suite, orphan: str) -> No
         assert listed(result.stdout.str()) == ([] if args else [orphan])
 
 
-def test_folders_of_modules_that_are_gone_or_not_asked_for(suite: Suite) -> None:
+def test_cassettes_of_deleted_modules_are_listed_and_of_modules_not_run_are_not(
+    suite: Suite,
+) -> None:
     suite.write(TESTS, "test_kept")
     suite.write(TESTS, "test_gone")
     suite.write(TESTS, "test_other")
@@ -73,12 +70,13 @@ def test_folders_of_modules_that_are_gone_or_not_asked_for(suite: Suite) -> None
     assert listed(suite.run(passed=3)) == [*gone, *others]
 
 
-def test_without_cassettes_nothing_is_said(suite: Suite) -> None:
+def test_suite_without_cassettes_lists_nothing(suite: Suite) -> None:
     suite.write("def test_one(): pass")
     assert TITLE not in suite.run(passed=1)
+    orphans.pytest_testnodedown(SimpleNamespace())  # a worker that crashed sends no list
 
 
-def test_four_workers(
+def test_workers_of_xdist_share_the_folders_and_list_orphans_once(
     suite: Suite, running_service: tuple[object, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in dev_environment(running_service[1]).items():
@@ -113,14 +111,10 @@ def test_refused(ask, request):
     assert len(suite.service.calls) == 49
 
 
-def test_a_worker_that_crashed_has_told_nothing() -> None:
-    pytest_orphans.pytest_testnodedown(SimpleNamespace())
-
-
 @pytest.mark.parametrize(
     "name", ["a", "a/b", "a b", "../a", ".a", "[A]", "[a]", "\udc80", "x" * 101]
 )
-def test_safe_names(name: str) -> None:
+def test_safe_name_is_ascii_and_has_no_separators(name: str) -> None:
     safe = safe_name(name)
     assert safe.isascii()
     assert not set(safe) & set('/\\:*?"<>| ')

@@ -1,4 +1,4 @@
-"""Cassettes under pytest-asyncio, which runs coroutine functions another way than anyio does."""
+"""Cassettes under pytest-asyncio, which runs coroutine functions in another way than anyio."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_one_more(flow, request):
 
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])
-def test_async_tests_and_fixtures(suite: Suite, mode: str) -> None:
+def test_async_tests_and_fixtures_use_cassettes(suite: Suite, mode: str) -> None:
     suite.write(TESTS)
     suite.pytester.makeini(
         f"[pytest]\nasyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function"

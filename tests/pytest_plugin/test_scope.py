@@ -1,4 +1,4 @@
-"""Where a test's scope is current: in its function, its fixtures, the applications it calls."""
+"""Where a test's scope is current: in its function, its fixtures, and the applications it calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.pytest_plugin.conftest import Suite
 pytest_plugins = ["pytester"]
 
 
-def test_fixtures_of_a_test_are_inside_and_others_are_not(suite: Suite) -> None:
+def test_scope_is_current_in_function_scoped_fixtures_only(suite: Suite) -> None:
     suite.write(
         """
 from noukai_sdk import current_session_id
@@ -70,7 +70,9 @@ def test_afterwards():
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_nothing_stays_in_an_event_loop_that_outlives_the_test(suite: Suite, backend: str) -> None:
+def test_scope_does_not_stay_in_an_event_loop_that_outlives_the_test(
+    suite: Suite, backend: str
+) -> None:
     suite.write(
         f"""
 from noukai_sdk import current_session_id
@@ -153,9 +155,9 @@ def client():
 @pytest.mark.noukai_cassette
 def test_one(client, noukai_cassette):
     for text in ("a", "b"):
-        answer = client.get("/", params={"text": text})
-        assert answer.json() == text.upper() + "!"
-        assert answer.headers["x-noukai-session"] == noukai_cassette.session_id
+        response = client.get("/", params={"text": text})
+        assert response.json() == text.upper() + "!"
+        assert response.headers["x-noukai-session"] == noukai_cassette.session_id
 """,
     "httpx": FASTAPI
     + """
@@ -167,24 +169,24 @@ async def test_one(noukai_cassette):
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
         for text in ("a", "b"):
-            answer = await client.get("/", params={"text": text})
-            assert answer.json() == text.upper() + "!"
-            assert answer.headers["x-noukai-session"] == noukai_cassette.session_id
+            response = await client.get("/", params={"text": text})
+            assert response.json() == text.upper() + "!"
+            assert response.headers["x-noukai-session"] == noukai_cassette.session_id
 """,
     "flask": FLASK
     + """
 @pytest.mark.noukai_cassette
 def test_one(noukai_cassette):
     for text in ("a", "b"):
-        answer = app.test_client().get("/", query_string={"text": text})
-        assert answer.json == [text.upper() + "!"]
-        assert answer.headers["x-noukai-session"] == noukai_cassette.session_id
+        response = app.test_client().get("/", query_string={"text": text})
+        assert response.json == [text.upper() + "!"]
+        assert response.headers["x-noukai-session"] == noukai_cassette.session_id
 """,
 }
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_applications_join_through_their_test_clients(suite: Suite, kind: str) -> None:
+def test_application_called_by_its_test_client_joins_the_scope(suite: Suite, kind: str) -> None:
     suite.write(CLIENTS[kind])
     suite.record(passed=1)
     assert suite.service.calls == ["a", "b"]
@@ -192,6 +194,6 @@ def test_applications_join_through_their_test_clients(suite: Suite, kind: str) -
     assert suite.service.calls == ["a", "b"]
 
 
-def test_what_is_no_test_function_is_left_alone(suite: Suite) -> None:
+def test_doctest_item_runs_without_a_scope(suite: Suite) -> None:
     suite.write('def grade():\n    """\n    >>> 1 + 1\n    2\n    """\n')
     suite.run("--doctest-modules", passed=1)
