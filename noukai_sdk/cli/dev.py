@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
+from .dev_log import FlowWatcher, RequestLog, Terminal
 from .shared_options import add_cwd_to_path, flow_folders, flows_option, model_option
 
 if TYPE_CHECKING:
@@ -67,8 +66,10 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
     _check_database(settings)
     with _listen(host, port) as listener:
         app = create_app(settings)
-        _print_summary(app, settings, listener)
-        _serve(app, listener)
+        terminal = Terminal()
+        _print_summary(terminal, app, settings, listener)
+        with FlowWatcher(app.state.catalog, terminal):
+            _serve(app, listener, terminal)
 
 
 def _read_settings(directory: Path | None, db: str, model: str) -> Settings:
@@ -133,29 +134,30 @@ def _listen(host: str, port: int) -> socket.socket:
         raise click.ClickException(message) from error
 
 
-def _print_summary(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+def _print_summary(
+    terminal: Terminal, app: FastAPI, settings: Settings, listener: socket.socket
+) -> None:
     from ..backend.app import BASE
     from ..backend.settings import DEV_KEY
 
-    console = Console(soft_wrap=True, highlight=False)
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    console.print(f"Noukai, local: [bold]http://{host}:{port}{BASE}[/]")
+    terminal.print(("Noukai, local: ", None), (f"http://{host}:{port}{BASE}", "bold"))
     other_keys = len(settings.keys) - 1
     more = f" and {other_keys} more from NOUKAI_DEV_KEYS" if other_keys else ""
-    console.print(f"API key: [bold]{DEV_KEY}[/]{more}")
-    console.print(f"Database: {escape(settings.database_name)}")
-    console.print("Flows:")
+    terminal.print(("API key: ", None), (DEV_KEY, "bold"), (more, None))
+    terminal.print((f"Database: {settings.database_name}", None))
+    terminal.print(("Flows:", None))
     for flow in app.state.catalog.all():
         version = f" v{flow.version}" if flow.version else ""
-        console.print(f"  {escape(str(flow))}{version}")
-    for problem in app.state.catalog.problems():
-        console.print(f"[red]Problem:[/] {escape(str(problem))}")
-    console.print("Stop with Ctrl+C.")
+        terminal.print((f"  {flow}{version}", None))
+    terminal.print(("Stop with Ctrl+C.", None))
 
 
-def _serve(app: FastAPI, listener: socket.socket) -> None:
+def _serve(app: FastAPI, listener: socket.socket, terminal: Terminal) -> None:
     import uvicorn
+
+    from ..backend.app import BASE
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -164,7 +166,7 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        app,
+        RequestLog(app, terminal, prefix=f"{BASE}/seq/"),
         log_level="warning",
         access_log=False,
         # There are no websocket routes: an upgrade request is answered like any other request.

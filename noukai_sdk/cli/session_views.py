@@ -32,7 +32,7 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
 # These two columns share the width that the others leave.
 _WIDE_COLUMNS = ("input", "output")
 # Characters by which a recorded text could control the terminal.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def open_console() -> Console:
@@ -134,7 +134,7 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
 
 
 def _short(value: Any, length: int = 120) -> str:
-    text = _CONTROLS.sub(" ", _as_text(value))
+    text = CONTROLS.sub(" ", _as_text(value))
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +143,107 @@ def test_dev_interrupted_with_open_live_trace_stops_cleanly(tmp_path: Path) -> N
     assert process.returncode == 0
     assert "Traceback" not in output
     assert "Cancel" not in output
+
+
+def request_lines(server: Server) -> list[str]:
+    """Return what the server has printed about requests, without the test's own ``/healthz``."""
+    lines = re.findall("^(?:GET|POST|PUT) .*", server.output(), re.MULTILINE)
+    return [line for line in lines if "/healthz" not in line]
+
+
+def test_dev_request_prints_one_line(tmp_path: Path) -> None:
+    with serve_backend(tmp_path) as server:
+        body = {"message": "hello"}
+        httpx.post(f"{server.api}{HELLO}/execute", json=body, headers=HEADERS)
+        httpx.post(f"{server.api}{HELLO}/v9/step", json=body, headers=HEADERS)
+        httpx.get(f"{server.api}/seq/sessions/dev", headers={"Authorization": "Bearer nk_dev"})
+        httpx.put(f"{server.url}/%1b[31m%0a", headers={b"X-Session-Id": b"\x9b2J"})
+        wait_until(lambda: len(request_lines(server)) >= 4)
+        lines = [re.sub(r"\d+ ms", "N ms", line) for line in request_lines(server)]
+    assert lines == [
+        "POST acme/samples/hello-world/execute  200  N ms  dev",
+        "POST acme/samples/hello-world/v9/step  404 FLOW_NOT_FOUND  N ms  dev",
+        "GET  sessions/dev  200  N ms",
+        "PUT  /%1b[31m%0a  404 ROUTE_NOT_FOUND  N ms  \ufffd2J",
+    ]
+
+
+def test_dev_flow_file_that_turns_bad_and_good_is_reported_without_request(tmp_path: Path) -> None:
+    file = tmp_path / "flows/acme/mine/local.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("steps: [{id: a}]")
+    with serve_backend(tmp_path, flows=tmp_path / "flows") as server:
+        wait_until(lambda: "Stop with Ctrl+C" in server.output())
+        assert "Problem" not in server.output()
+        file.write_text("steps:\n  - id: a\n    promt: x\n")
+        wait_until(lambda: "Problem: acme/mine/local.yaml:3: steps[0].promt: " in server.output())
+        file.write_text("steps: [{id: b, prompt: x}]")
+        wait_until(lambda: "Solved: acme/mine/local.yaml has no problems\n" in server.output())
+        assert server.output().count("Problem") == 1
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_dev_on_terminal_fits_line_to_its_width(tmp_path: Path, variables: dict[str, str]) -> None:
+    terminal, output = pty.openpty()
+    fcntl.ioctl(output, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    session_id = str(uuid.uuid4())
+    command = [sys.executable, "-m", "noukai_sdk.cli", "dev", "--port", "0", "--db"]
+    hidden = ("NO_COLOR", "COLUMNS", "LINES")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "a.db")],
+        stdout=output,
+        stderr=output,
+        env={**env, "TERM": "xterm-256color", **variables},
+    )
+    printed = ""
+
+    def read_until(text: str) -> None:
+        nonlocal printed
+        while text not in printed:
+            printed += os.read(terminal, 4096).decode()
+
+    try:
+        read_until("Stop with")
+        match = re.search(r"http://127\.0\.0\.1:\d+/api/v1", printed)
+        assert match is not None
+        headers = {**HEADERS, "X-Session-Id": session_id}
+        body = {"message": "hello"}
+        httpx.post(f"{match[0]}{HELLO}/execute", json=body, headers=headers, timeout=30)
+        read_until(session_id)
+    finally:
+        process.kill()
+        process.wait(10)
+        os.close(terminal)
+        os.close(output)
+    [line] = [line for line in printed.splitlines() if session_id in line]
+    assert ("\x1b[32m200" in line) == (not variables)
+    text = re.sub(r"\x1b\[\d*m", "", line)
+    assert "hello-world/execute" in text
+    assert len(text) <= 80
+
+
+def test_dev_whose_reader_went_away_serves_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "noukai_sdk.cli", "dev", "--port", "0", "--db"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "a.db")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        process.stdout.close()
+        process.stdout = None
+        for _ in range(2):
+            response = httpx.post(f"{url}{HELLO}/execute", json={"message": "a"}, headers=HEADERS)
+            assert response.status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_dev_on_taken_port_names_port_and_option(tmp_path: Path) -> None:

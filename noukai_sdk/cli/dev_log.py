@@ -1,0 +1,183 @@
+"""What ``noukai dev`` prints while it serves: a line for each request, and problems of flow files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from ..local.flow_files.catalog import FlowCatalog
+from .session_views import CONTROLS
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Seconds between two looks at the flow files, and how much longer than a look the pause is at least:
+# looking at thousands of files must not keep a core busy.
+_INTERVAL = 0.3
+_LEAST_PAUSE = 20
+# Seconds until a problem is looked at again: an editor may be halfway through writing the file.
+_SETTLE = 0.05
+_LONGEST_ADDRESS, _SHORTEST_ADDRESS = 40, 20
+
+
+class Terminal:
+    """Prints lines to standard output, from any thread.
+
+    Colors are for terminals only, and NO_COLOR turns them off. If the reader of a pipe goes away,
+    nothing more is printed and the server works on.
+    """
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        self._console = Console(soft_wrap=True, highlight=False)
+        self._has_color = self._console.color_system is not None and not self._console.no_color
+        self._lock = threading.Lock()
+
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal; None if the output is not a terminal."""
+        return self._console.width if self._console.is_terminal else None
+
+    def print(self, *parts: tuple[str, str | None]) -> None:
+        """Print one line. Each part is a text and its style: a color, ``"dim"``, ``"bold"`` or None."""
+        line = "".join(self._styled(CONTROLS.sub(" ", text), style) for text, style in parts)
+        with self._lock:
+            try:
+                # One write for each line: rich's print takes a hundred times as long.
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+            except OSError:
+                # Python would report the lines that are left in its buffer when it ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _styled(self, text: str, style: str | None) -> str:
+        if style is None or not self._has_color:
+            return text
+        return click.style(text, **({style: True} if style in ("dim", "bold") else {"fg": style}))
+
+
+class RequestLog:
+    """ASGI middleware: print method, flow, status, milliseconds and session of each request.
+
+    Args:
+        app: The app that responds.
+        terminal: Prints the lines.
+        prefix: Left out of the paths, so that those of calls start with the flow's address.
+    """
+
+    def __init__(self, app: ASGIApp, terminal: Terminal, prefix: str) -> None:
+        self._app = app
+        self._terminal = terminal
+        self._prefix = prefix.encode()
+        self._width = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app, and print the line when the response has ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        status = 0
+        code = ""
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status, code
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif status >= 400 and not code:
+                code = _error_code(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            duration = (time.perf_counter() - started_at) * 1000
+            self._print(scope, status, code, duration)
+
+    def _print(self, scope: Scope, status: int, code: str, duration: float) -> None:
+        session = next((v for name, v in scope["headers"] if name == b"x-session-id"), b"")
+        # The raw path is percent-encoded: what a client sends cannot control the terminal.
+        address = _as_text(scope["raw_path"].removeprefix(self._prefix))
+        outcome = f"{status or '---'} {code}".rstrip()
+        rest = f"  {duration:.0f} ms  {_as_text(session)}".rstrip()
+        columns = self._terminal.columns
+        method = f"{scope['method']:4} "
+        if columns is not None:
+            # The session's id stays whole, to be copied. The end of an address tells the most.
+            room = columns - len(f"{method}  {outcome}{rest}")
+            most = max(room, _SHORTEST_ADDRESS)
+            if len(address) > most:
+                address = f"...{address[len(address) - most + 3 :]}"
+            self._width = min(max(self._width, len(address)), _LONGEST_ADDRESS)
+            address = address.ljust(min(self._width, room))
+        color = "green" if 0 < status < 400 else "yellow" if 0 < status < 500 else "red"
+        self._terminal.print((f"{method}{address}  ", None), (outcome, color), (rest, None))
+
+
+class FlowWatcher:
+    """Prints the problems of flow files as they come and go, from a thread of its own.
+
+    Use it as a context manager: it prints the problems that are there, and then watches.
+    """
+
+    def __init__(self, catalog: FlowCatalog, terminal: Terminal) -> None:
+        self._catalog = catalog
+        self._terminal = terminal
+        self._reported: dict[str, list[str]] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="noukai-flow-watcher", daemon=True)
+
+    def __enter__(self) -> None:
+        self._report(self._problems())
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        # A thread that prints while Python ends could crash it.
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pause = _INTERVAL
+        while not self._stopped.wait(pause):
+            started_at = time.perf_counter()
+            has_changed = self._problems() != self._reported
+            pause = max(_INTERVAL, (time.perf_counter() - started_at) * _LEAST_PAUSE)
+            if has_changed and not self._stopped.wait(_SETTLE):
+                self._report(self._problems())
+
+    def _problems(self) -> dict[str, list[str]]:
+        problems: dict[str, list[str]] = defaultdict(list)
+        for problem in self._catalog.problems():
+            problems[problem.file].append(str(problem))
+        return dict(problems)
+
+    def _report(self, problems: dict[str, list[str]]) -> None:
+        for file in sorted(self._reported | problems):
+            if problems.get(file) == self._reported.get(file):
+                continue
+            for problem in problems.get(file, ()):
+                self._terminal.print(("Problem:", "red"), (f" {problem}", None))
+            if file not in problems:
+                self._terminal.print(("Solved:", "green"), (f" {file} has no problems", None))
+        self._reported = problems
+
+
+def _error_code(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _as_text(raw: bytes) -> str:
+    return raw.decode("ascii", "replace")
