@@ -168,7 +168,6 @@ def make_call(
         tool_handler=options.get("tool_handler"),
         max_tool_rounds=_DEFAULTS["max_tool_rounds"] if rounds is None else rounds,
         manual_tools=is_async and method == "events",
-        transport=transport,
     )
 
 

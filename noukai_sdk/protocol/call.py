@@ -59,7 +59,6 @@ class FlowCall(NamedTuple):
         session_id: The session passed to the method; ``live`` falls back to the scope's or the client's.
         tool_handler, max_tool_rounds: What handles tool pauses, and how often at most.
         manual_tools: The consumer of the stream can resume tool pauses (async clients).
-        transport: The driver that a PausedResult resumes on. Programs only hand it on.
     """
 
     kind: CallKind
@@ -72,7 +71,6 @@ class FlowCall(NamedTuple):
     tool_handler: ToolHandler | None = None
     max_tool_rounds: int = 10
     manual_tools: bool = False
-    transport: Any = None
 
     def tagged(self, session_id: str | None) -> FlowCall:
         """Return this call in that session."""

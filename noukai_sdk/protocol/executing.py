@@ -13,11 +13,12 @@ from ..models.results import ExecuteResult, PausedResult, ToolResult
 from .call import FlowCall
 from .decoding import validated
 from .exchange import exchange
-from .program import PauseSeen, Program, ResultsSent, SendRequest
+from .program import PausedRun, PauseSeen, Program, ResultsSent, SendRequest
 from .requests import post
 from .tools import call_handler, wire_results, with_results
 
 ExecuteResponse = ExecuteResult | PausedResult
+Outcome = ExecuteResult | PausedRun
 
 _response: TypeAdapter[ExecuteResponse] = TypeAdapter(
     Annotated[ExecuteResponse, Field(discriminator="status")], config={"defer_build": True}
@@ -26,7 +27,7 @@ _response: TypeAdapter[ExecuteResponse] = TypeAdapter(
 REPEATED = ("parameters", "blockOverrides", "attachments", "tools", "toolChoice", "trace")
 
 
-def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[ExecuteResponse]:
+def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Outcome]:
     """Run a flow to its end, or to a pause that needs results from the caller.
 
     ``body`` is what resumes a run; None starts a new one.
@@ -45,18 +46,14 @@ def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Ex
             return result
         yield PauseSeen(result)
         if call.tool_handler is None:
-            result._transport = call.transport
-            result._resume = partial(resume, call, result)
-            return result
+            return PausedRun(result, partial(resume, call, result))
         results = yield from call_handler(call, result, rounds)
         yield ResultsSent(results)
         body = resume_body(call, result, results)
         rounds += 1
 
 
-def resume(
-    call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]
-) -> Program[ExecuteResponse]:
+def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Outcome]:
     """Resume a paused run with the results of the tools."""
     sent = wire_results(results)
     yield ResultsSent(sent)

@@ -13,7 +13,10 @@ drivers in ``noukai_sdk.transport.drivers`` run it, and tests step it by hand::
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from ..models.results import PausedResult, ToolResult
 
 T = TypeVar("T")
 
@@ -125,6 +128,26 @@ class Now(Effect):
     """Read the monotonic clock. The outcome is its time in seconds."""
 
     __slots__ = ()
+
+
+class PausedRun:
+    """The result of ``execute`` at a pause that the caller must resume, and the program that resumes it.
+
+    The driver gives the pause to the caller, and binds it to the transport that resumes it.
+    """
+
+    __slots__ = ("pause", "resume")
+
+    def __init__(
+        self, pause: PausedResult, resume: Callable[[Sequence[ToolResult]], Program[Any]]
+    ) -> None:
+        self.pause = pause
+        self.resume = resume
+
+    def bound_to(self, transport: Any) -> PausedResult:
+        """Return the pause, resumable on ``transport``."""
+        self.pause._resume, self.pause._transport = self.resume, transport
+        return self.pause
 
 
 class Signal(Effect):

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from ..errors import NoukaiError
-from ..models.results import ExecuteResult, JobStatus, PausedResult, ToolResult
+from ..models.results import ExecuteResult, JobStatus, ToolResult
 from ..protocol import jobs
 from ..protocol.call import FlowCall
 from ..protocol.jobs import JobBackend
-from ..protocol.program import Program
+from ..protocol.program import PausedRun, Program
 from .recording import Recording
 from .recording_builder import RecordingBuilder
 
@@ -137,9 +137,8 @@ def _listen(builder: RecordingBuilder, program: Program[Any]) -> Program[Any]:
 
 def _finish(builder: RecordingBuilder, value: Any) -> Any:
     """Record the program's result and return it for the caller."""
-    if isinstance(value, PausedResult):
-        value._resume = partial(_resumed, builder, value._resume)
-        return value
+    if isinstance(value, PausedRun):
+        return PausedRun(value.pause, partial(_resumed, builder, value.resume))
     if value is None:
         builder.stream_ended()
     elif isinstance(value, ExecuteResult):

@@ -21,7 +21,7 @@ from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolRes
 from ..models.sessions import RecordedError
 from ..protocol.call import FlowCall
 from ..protocol.decoding import error_class, first_problem
-from ..protocol.program import Program, Sleep
+from ..protocol.program import PausedRun, Program, Sleep
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import call_handler, wire_results
 from .cassette import Claim
@@ -62,7 +62,7 @@ class RecordedRun:
         # A call that brings no tools cannot continue a pause: it gets the final result at once.
         self._rounds = recording.rounds if "tools" in call.request else ()
 
-    def execute(self, start: int = 0) -> Program[ExecuteResult | PausedResult]:
+    def execute(self, start: int = 0) -> Program[ExecuteResult | PausedRun]:
         """Serve ``execute`` from the tool round ``start`` on."""
         recording, session_id = self._recording, self._player.cassette.session_id
         for number in range(start, len(self._rounds)):
@@ -70,9 +70,7 @@ class RecordedRun:
             paused = self._validated(PausedResult, self._rounds[number].paused)
             paused.session_id = session_id
             if self._call.tool_handler is None:
-                paused._transport = self._call.transport
-                paused._resume = partial(self._resume, number)
-                return paused
+                return PausedRun(paused, partial(self._resume, number))
             results = yield from call_handler(self._call, paused, number)
             self._check_results(number, results)
         yield from self._pace.part()
@@ -88,7 +86,7 @@ class RecordedRun:
 
     def _resume(
         self, number: int, results: Sequence[ToolResult]
-    ) -> Program[ExecuteResult | PausedResult]:
+    ) -> Program[ExecuteResult | PausedRun]:
         self._check_results(number, wire_results(results))
         return self.execute(number + 1)
 

@@ -20,6 +20,7 @@ from ..protocol.program import (
     Effect,
     Now,
     OpenStream,
+    PausedRun,
     Program,
     ReadChunk,
     Request,
@@ -104,8 +105,9 @@ class _Drive:
         result: What the program returned, once :meth:`next_item` has returned END.
     """
 
-    def __init__(self, program: Program[Any]) -> None:
+    def __init__(self, transport: Any, program: Program[Any]) -> None:
         self.result: Any = None
+        self._transport = transport
         self._program = program
         self._outcome: Any = None
         self._error: Exception | None = None
@@ -121,7 +123,8 @@ class _Drive:
             # RuntimeError of it.
             return self._program.throw(error)
         except StopIteration as end:
-            self.result = end.value
+            paused = isinstance(end.value, PausedRun)
+            self.result = end.value.bound_to(self._transport) if paused else end.value
             return END
 
 
@@ -129,9 +132,10 @@ class _Drive:
 class _SyncDrive(_Drive):
     """Performs the effects of one program, holds its open stream, and closes both at the end."""
 
+    _transport: SyncTransport
+
     def __init__(self, transport: SyncTransport, program: Program[Any]) -> None:
-        super().__init__(program)
-        self._transport = transport
+        super().__init__(transport, program)
         self._path = ""
         self._response: Any = None
         self._chunks: Iterator[bytes] = iter(())
@@ -240,9 +244,10 @@ class AsyncTransport:
 class _AsyncDrive(_Drive):
     """As :class:`_SyncDrive`. Holds also the client that its open stream comes from."""
 
+    _transport: AsyncTransport
+
     def __init__(self, transport: AsyncTransport, program: Program[Any]) -> None:
-        super().__init__(program)
-        self._transport = transport
+        super().__init__(transport, program)
         self._path = ""
         self._lease: Lease | None = None
         self._response: Any = None

@@ -89,7 +89,7 @@ def test_execute_steps_as_program_docs_show() -> None:
 
 def test_execute_pause_without_handler_is_returned() -> None:
     played = play(execute(make_call(session_id="s1")), [respond(PAUSED)])
-    paused = played.result
+    paused = played.result.pause
     assert isinstance(paused, PausedResult)
     assert (paused.result, paused.output, paused.requires_tool_calls) == (None, None, True)
     assert (paused.tool_calls, paused.session_id) == ([CALL], "s1")
@@ -101,7 +101,7 @@ def test_execute_pause_without_handler_is_returned() -> None:
 def test_resume_repeats_settings_of_first_call() -> None:
     call = make_call(request=FIRST, session_id="s1", extra_headers={"X-Mine": "1"})
     paused = play(execute(call), [respond(PAUSED)]).result
-    played = play(paused._resume([{"tool_call_id": "call_1", "output": "r"}]), [respond(DONE)])
+    played = play(paused.resume([{"tool_call_id": "call_1", "output": "r"}]), [respond(DONE)])
     assert played.bodies == [RESUME]
     assert played.requests[0].headers["X-Session-Id"] == "s1"
     assert played.requests[0].headers["X-Mine"] == "1"
@@ -113,8 +113,8 @@ def test_resume_repeats_settings_of_first_call() -> None:
 
 def test_resume_of_second_pause_sends_its_state() -> None:
     paused = play(execute(make_call(request=FIRST)), [respond(PAUSED)]).result
-    again = play(paused._resume([]), [respond({**PAUSED, "iterationsUsed": 2})]).result
-    played = play(again._resume([]), [respond(DONE)])
+    again = play(paused.resume([]), [respond({**PAUSED, "iterationsUsed": 2})]).result
+    played = play(again.resume([]), [respond(DONE)])
     assert played.bodies[0]["iterationsUsed"] == 2
 
 

@@ -179,3 +179,22 @@ def test_recorded_pace_of_a_recording_without_chunks_is_its_duration(clock: Cloc
     events = ({"eventType": "step_paused"}, {"eventType": "flow_completed"})
     short = Recording(slug="grade-3", kind="step", events=events, chunks=((1.5, 1),))
     assert times(replay(clock, STREAM, short, RecordedPace)) == [1.5] * 3
+
+
+def test_recorded_pace_of_a_pause_resumed_by_hand_counts_from_the_resume(clock: Clock) -> None:
+    call = make_call(request={"message": "hi", "tools": TOOLS})
+    recorder = Recorder()
+    program = recorder.listen(call, live_program(call))
+    ((at, paused),) = timeline(clock, program, [After(0.5, respond(PAUSE))])
+    assert at == 0.5
+    clock.now += 60
+    resumed = timeline(clock, paused.resume(RESULTS), [After(0.7, respond(DONE))])
+    assert times(resumed) == [0.7]
+
+    (recording,) = recorder.recordings()
+    ((at, paused),) = replay(clock, call, recording, RecordedPace)
+    assert at == 0.5
+    clock.now += 10
+    ((at, result),) = timeline(clock, paused.resume(RESULTS))
+    assert at == pytest.approx(0.7)
+    assert result.result == 1
