@@ -1,7 +1,6 @@
-"""Cassette files: what a played call takes, what loading takes, what recording adds to a live call.
+"""Cassette files: the time of a replayed call, of loading a file, and of recording a live call.
 
-Played calls are timed as in bench_replay: in blocks, each with its best round, so that what disturbs a
-round is left out, and nothing that grows with the file.
+Replayed calls are timed in blocks, each with its best round, as in bench_replay.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ FLOW = "acme/spelling/grade-3"
 
 
 def run() -> list[Row]:
-    """The three numbers that are judged, and what the end of a recording takes."""
+    """Measure replay, loading and recording."""
     with tempfile.TemporaryDirectory() as folder:
         return [*playing(Path(folder)), *loading(Path(folder)), *recording(Path(folder))]
 
 
 def playing(folder: Path) -> list[Row]:
-    """Microseconds a call from a file, sync and async."""
+    """Measure the microseconds of a call from a file, sync and async."""
     path = written(folder / "played.jsonl", PLAYED)
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
         sync = micro(lambda _: play(path), PLAYED)
@@ -48,7 +47,7 @@ def playing(folder: Path) -> list[Row]:
 
 
 def play(path: Path) -> list[float]:
-    """Seconds a block, on the sync client."""
+    """Return the seconds of each block, on the sync client."""
     flow = Noukai(api_key="nk_bench").flow(FLOW)
     times = []
     with trace_scope_sync(cassette=path):
@@ -61,7 +60,7 @@ def play(path: Path) -> list[float]:
 
 
 def play_async(path: Path) -> list[float]:
-    """Seconds a block, on the async client."""
+    """Return the seconds of each block, on the async client."""
 
     async def run() -> list[float]:
         flow = AsyncNoukai(api_key="nk_bench").flow(FLOW)
@@ -78,7 +77,7 @@ def play_async(path: Path) -> list[float]:
 
 
 def loading(folder: Path) -> list[Row]:
-    """A file of many recordings, ready to be played, beside ``json.loads`` of its lines."""
+    """Compare loading a file of many recordings with ``json.loads`` of its lines."""
     path = written(folder / "loaded.jsonl", LOADED)
     lines = path.read_bytes().splitlines()
     took = alternating(
@@ -95,7 +94,7 @@ def loading(folder: Path) -> list[Row]:
 
 
 def recording(folder: Path) -> list[Row]:
-    """Live calls to the leanest of services, recorded or not; and the end of a recording."""
+    """Compare recorded live calls with plain ones, and measure writing the file."""
     path = folder / "recorded.jsonl"
     with service() as noukai:
         flow = noukai.flow(FLOW)
@@ -122,7 +121,7 @@ def recording(folder: Path) -> list[Row]:
 
 @contextmanager
 def service() -> Iterator[Noukai]:
-    """A client of a local service in a process of its own."""
+    """Run a service in another process, and yield a client of it."""
     with (
         served() as url,
         patch.dict(client.BASE_URLS, dev=url),
@@ -133,7 +132,7 @@ def service() -> Iterator[Noukai]:
 
 @contextmanager
 def unwritten(path: Path) -> Iterator[Scope]:
-    """A recording whose file is never written: that is timed by itself."""
+    """Record without writing the file, which is measured separately."""
     with trace_scope_sync(record=path) as scope:
         yield scope
         scope.discard()
@@ -142,7 +141,7 @@ def unwritten(path: Path) -> Iterator[Scope]:
 def within(
     scope: Callable[[], AbstractContextManager[Scope]], calls: Callable[[], None]
 ) -> Callable[[], None]:
-    """``calls`` in a scope of their own."""
+    """Return a function that makes ``calls`` in a scope."""
 
     def run() -> None:
         with scope():
@@ -152,13 +151,13 @@ def within(
 
 
 def written(path: Path, size: int) -> Path:
-    """A cassette file of so many recordings."""
+    """Write a cassette file of ``size`` recordings."""
     write_cassette(path, "s", [a_recording(number) for number in range(size)])
     return path
 
 
 def a_recording(number: int) -> Recording:
-    """One call, as the recorder keeps it."""
+    """Return one call as the recorder keeps it."""
     result = {
         "status": "completed",
         "result": "The cat sat on the mat. " * 5,

@@ -1,8 +1,8 @@
-"""What a replayed call takes, in short sessions and in long ones.
+"""The time of a replayed call, in short sessions and in long ones.
 
-The limits are absolute times and the machine may be busy, so calls are timed in blocks of 100, each
-block counts with its best round, and the mean over all blocks is what is judged: that leaves out what
-disturbs a round, and nothing that grows with the session.
+The limits are absolute times and the machine may be busy. So calls are timed in blocks of 100, each block
+counts with its best round, and the limit holds for the mean over all blocks. This ignores disturbances,
+but nothing that grows with the session.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOW = "acme/spelling/grade-3"
 
 
 def run() -> list[Row]:
-    """Microseconds a call, sync and async, and how they grow with the session."""
+    """Measure the microseconds of a call, sync and async, and their growth with the session."""
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
         sync = {size: micro(replay_sync, size) for size in (SHORT, LONG)}
         as_async = {size: micro(replay_async, size) for size in (SHORT, LONG)}
@@ -40,14 +40,14 @@ def run() -> list[Row]:
 
 
 def micro(replay: Callable[[int], list[float]], size: int) -> float:
-    """Microseconds a call: the mean of the blocks, each in its best round."""
+    """Return the microseconds of a call: the mean of the blocks, each in its best round."""
     rounds = [replay(size) for _ in range(ROUNDS[size])]
     return statistics.mean(min(block) for block in zip(*rounds, strict=True)) / BLOCK * 1e6
 
 
 def replay_sync(size: int) -> list[float]:
-    """Seconds a block, on the sync client."""
-    http = httpx.Client(transport=httpx.MockTransport(answer))
+    """Return the seconds of each block, on the sync client."""
+    http = httpx.Client(transport=httpx.MockTransport(respond))
     flow = Noukai(api_key="nk_bench", http_client=http).flow(FLOW)
     times = []
     with trace_scope_sync(replay_session_id=str(size), transport=flow._transport):
@@ -60,10 +60,10 @@ def replay_sync(size: int) -> list[float]:
 
 
 def replay_async(size: int) -> list[float]:
-    """Seconds a block, on the async client."""
+    """Return the seconds of each block, on the async client."""
 
     async def replay() -> list[float]:
-        http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
         flow = AsyncNoukai(api_key="nk_bench", http_client=http).flow(FLOW)
         times = []
         async with trace_scope(replay_session_id=str(size), transport=flow._transport):
@@ -78,19 +78,19 @@ def replay_async(size: int) -> list[float]:
 
 
 def blocks(size: int) -> list[list[str]]:
-    """The recorded messages."""
+    """Return the recorded messages, in blocks."""
     return [[f"m{n}" for n in range(start, start + BLOCK)] for start in range(0, size, BLOCK)]
 
 
-def answer(request: httpx.Request) -> httpx.Response:
-    """The session whose id is its size."""
+def respond(request: httpx.Request) -> httpx.Response:
+    """Return the session whose id is its size."""
     size = int(request.url.path.rpartition("/")[2])
     recorded = [execution(number) for number in range(size)]
     return httpx.Response(200, json={"sessionId": str(size), "executions": recorded})
 
 
 def execution(number: int) -> dict[str, Any]:
-    """One call, as the hosted service shows it."""
+    """Return one call as the hosted service sends it."""
     minutes, seconds = divmod(number, 60)
     at = f"2026-05-31T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
     return {

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Fixtures of the tests in this folder."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import pytest
 
 from noukai_sdk import Noukai
 
-# The clients want a key. A cassette needs none, and holds none.
+# The clients need a key. Cassettes need none and hold none.
 os.environ.setdefault("NOUKAI_API_KEY", "nk_dev")
 
 
 @pytest.fixture(scope="session")
 def noukai_cassette_options() -> dict[str, Any]:
-    """For all cassettes here: an input that has changed is an error, not only drift."""
+    """Options for all cassettes here: an input that has changed is an error, not only drift."""
     return {"strict_inputs": True}
 
 

@@ -1,4 +1,4 @@
-"""A plain function over flow calls, and an async one that makes them together."""
+"""A plain function that calls a flow, and an async one that makes concurrent calls."""
 
 import asyncio
 
@@ -6,12 +6,12 @@ from noukai_sdk import AsyncNoukai, Noukai
 
 
 def digest(noukai: Noukai, text: str) -> list[str]:
-    """What each step of the flow made of the text."""
+    """Return the output of each step of the flow."""
     return [str(step.output) for step in noukai.flow("two-step").steps(message=text)]
 
 
 async def digests(noukai: AsyncNoukai, texts: list[str]) -> dict[str, str]:
-    """The digest of each text, all made together."""
+    """Return the digest of each text. The calls are concurrent."""
     flow = noukai.flow("hello-world")
     results = await asyncio.gather(*(flow.execute(message=text) for text in texts))
     return {text: str(result.result) for text, result in zip(texts, results, strict=True)}

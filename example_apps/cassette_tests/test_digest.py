@@ -36,8 +36,8 @@ def test_a_flow_that_is_not_there(noukai: Noukai, noukai_cassette: Scope) -> Non
 @pytest.mark.filterwarnings("ignore::noukai_sdk.ReplayConcurrencyWarning")
 async def test_digests_belong_to_their_texts() -> None:
     async with AsyncNoukai(org="acme", project="samples") as noukai:
-        found = await digests(noukai, TEXTS)
-    assert all(text in found[text] for text in TEXTS)
+        results = await digests(noukai, TEXTS)
+    assert all(text in results[text] for text in TEXTS)
 
 
 def test_digests_do_not_depend_on_which_comes_first() -> None:

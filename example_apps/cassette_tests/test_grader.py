@@ -15,16 +15,16 @@ def grader() -> TestClient:
 
 
 def test_a_grade(grader: TestClient, noukai_cassette: Scope) -> None:
-    answer = grader.post("/grade", json={"text": "Teh cat sat."})
-    assert answer.status_code == 200
-    assert "Teh cat sat." in answer.json()["grade"]
-    assert answer.headers["x-noukai-session"] == noukai_cassette.session_id
+    response = grader.post("/grade", json={"text": "Teh cat sat."})
+    assert response.status_code == 200
+    assert "Teh cat sat." in response.json()["grade"]
+    assert response.headers["x-noukai-session"] == noukai_cassette.session_id
 
 
 def test_a_stream_ends_in_the_grade(grader: TestClient) -> None:
-    answer = grader.post("/grade/stream", json={"text": "Teh cat sat."})
-    assert answer.text.count("event: step") == 2
-    assert answer.text.rstrip().rpartition("\n\n")[2].startswith("event: grade")
+    response = grader.post("/grade/stream", json={"text": "Teh cat sat."})
+    assert response.text.count("event: step") == 2
+    assert response.text.rstrip().rpartition("\n\n")[2].startswith("event: grade")
 
 
 @pytest.mark.filterwarnings("ignore::noukai_sdk.ReplayConcurrencyWarning")
@@ -35,8 +35,8 @@ def test_grades_come_in_the_order_of_the_texts(grader: TestClient) -> None:
 
 
 def test_the_apps_own_tools_are_asked(grader: TestClient) -> None:
-    answer = grader.post("/weather", json={"question": "How is the weather in Oslo?"})
-    assert "15" in answer.json()["answer"]  # get_weather() says so
+    response = grader.post("/weather", json={"question": "How is the weather in Oslo?"})
+    assert "15" in response.json()["answer"]  # get_weather() says so
 
 
 def test_a_bad_request_calls_no_flow(grader: TestClient, noukai_cassette: Scope) -> None:

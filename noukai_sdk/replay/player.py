@@ -227,11 +227,11 @@ class Player:
         if self._warned.setdefault(key, claim) is not claim:
             return
         if decision.ambiguous:
-            text = "some have the same input, so these were answered in recorded order"
+            text = "some have the same input, so these were served in recorded order"
         elif decision.by_input == decision.together:
-            text = "each was answered by the recording of its own input"
+            text = "each got the recording of its own input"
         else:
-            text = "calls whose input was not recorded were answered by position"
+            text = "calls whose input was not recorded were matched by position"
         warn_at(
             claim.site,
             f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {text}",

@@ -123,7 +123,7 @@ async def test_call_with_new_input_takes_a_recording_that_the_others_leave(
     service: SessionService, async_side: AsyncSide
 ) -> None:
     service.record(*(execution(n) for n in range(4)))
-    with pytest.warns(ReplayConcurrencyWarning, match="answered by position"):
+    with pytest.warns(ReplayConcurrencyWarning, match="matched by position"):
         async with async_side.scope() as scope:
             # m0 is played here, so it is not found by input again.
             assert await async_side.ask("m0") == answers("m0")
@@ -149,7 +149,7 @@ async def test_equal_or_unknown_inputs_are_served_in_recorded_order_with_a_warni
 ) -> None:
     for snapshot, reason in (
         ({"inputSnapshot": {"message": "same"}}, "the same input.*recorded order"),
-        ({}, "answered by position"),
+        ({}, "matched by position"),
     ):
         service.record(*(execution(n, steps=[step(output=n, **snapshot)]) for n in range(3)))
         with pytest.warns(ReplayConcurrencyWarning, match=reason):
