@@ -49,7 +49,8 @@ def resumed_run(
     check_inputs(flow, call, trigger)
     run = run_from(row, flow)
     results = _check_position(run, call, trigger)
-    # A client repeats the fields of the first call or leaves them out; then the stored ones stay.
+    # A client repeats the fields of the first call, leaves them out or sends them empty; only the first
+    # replaces the stored ones.
     for name in (
         "parameters",
         "attachments",
@@ -59,7 +60,7 @@ def resumed_run(
         "tool_choice",
     ):
         value = getattr(call, name)
-        if value is not None:
+        if value:
             setattr(run.state, name, value)
     completed = {step.id for step in flow.steps[: run.state.step_index]}
     outputs = call.accumulated_outputs or {}
@@ -113,11 +114,10 @@ def _tool_results(
     turns = [index for index, turn in enumerate(messages) if turn.get("role") == "assistant"]
     # Only after the model's last turn: models may use an id again in the next round.
     tail = messages[turns[-1] + 1 :] if turns else messages
-    results = [message for message in tail if message.get("role") == "tool"]
+    # Older clients send what their users wrote: {"tool_call_id", "output"}, without a role.
+    results = [message for message in tail if message.get("role", "tool") == "tool"]
     call_ids = [str(call["id"]) for call in pause["toolCalls"]]
-    result_ids = [
-        str(message.get("tool_call_id", message.get("toolCallId"))) for message in results
-    ]
+    result_ids = [str(result.get("tool_call_id", result.get("toolCallId"))) for result in results]
     if sorted(result_ids) != sorted(call_ids):
         message = (
             f"the run waits for one result for each of the tool calls {call_ids}, and received "
@@ -125,12 +125,10 @@ def _tool_results(
         )
         raise RequestError(400, "TOOL_RESULTS_MISMATCH", message, execution_id=execution_id)
     pairs = sorted(zip(result_ids, results, strict=True), key=lambda pair: call_ids.index(pair[0]))
-    contents = [(call_id, result.get("content")) for call_id, result in pairs]
-    return [
-        {
-            "role": "tool",
-            "tool_call_id": call_id,
-            "content": content if isinstance(content, str) else encode(content).decode(),
-        }
-        for call_id, content in contents
-    ]
+    return [_tool_turn(call_id, result) for call_id, result in pairs]
+
+
+def _tool_turn(call_id: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    content = result.get("output", result.get("content"))
+    text = content if isinstance(content, str) else encode(content).decode()
+    return {"role": "tool", "tool_call_id": call_id, "content": text}

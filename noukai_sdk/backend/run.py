@@ -31,10 +31,32 @@ _STOPPED = {"code": "CANCELLED", "message": "the run stopped before this step ha
 _REQUIRED = {"inputData", "outputData", "output", "result"}
 
 
-def to_wire(event: StreamEvent) -> Event:
-    """Return the event in wire form, ``eventType`` first."""
+def to_wire(event: StreamEvent, run_id: str) -> Event:
+    """Return the event in wire form: ``eventType`` first, then the id of the run under both names.
+
+    An input that is not an object is wrapped: strict clients accept objects only.
+    """
     fields = event.model_dump(by_alias=True)
-    return {name: v for name, v in fields.items() if v is not None or name in _REQUIRED}
+    wire_event = {"eventType": fields["eventType"], "runId": run_id, "executionId": run_id}
+    for name, value in fields.items():
+        if name not in wire_event and (value is not None or name in _REQUIRED):
+            wire_event[name] = value
+    if "inputData" in wire_event and not isinstance(wire_event["inputData"], dict):
+        wire_event["inputData"] = {"input": wire_event["inputData"]}
+    if wire_event.get("tokens"):
+        wire_event["tokens"] = _all_counts(wire_event["tokens"])
+    return wire_event
+
+
+def _all_counts(tokens: dict[str, int | None]) -> dict[str, int]:
+    """Return the three counts; some models do not report all of them."""
+    prompt, completion = tokens["prompt"] or 0, tokens["completion"] or 0
+    total = tokens["total"]
+    return {
+        "prompt": prompt,
+        "completion": completion,
+        "total": prompt + completion if total is None else total,
+    }
 
 
 @dataclass
@@ -54,7 +76,7 @@ class StepRecord:
     status: str = "running"
     loop_index: int | None = None
     completed_at: int | None = None
-    duration_ms: float | None = None
+    duration_ms: int | None = None
     model_used: str | None = None
     tokens: dict[str, Any] | None = None
     cost_usd: str | None = None
@@ -80,29 +102,27 @@ class RunLog:
     events: list[Event] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
 
-    def record(self, event: StreamEvent, now: int) -> Event:
-        """Append an event, update the step it belongs to, and return the event in wire form."""
-        wire_event = to_wire(event)
+    def record(self, event: StreamEvent, wire_event: Event, now: int) -> None:
+        """Append an event, and update the step it belongs to."""
         number = self.next_event
         self.events.append(wire_event)
         self.next_event += 1
         if isinstance(event, StepStarted):
             self._start_step(event.step_id, now)
-            return wire_event
+            return
         if not isinstance(
             event, StepInput | StepOutput | StepCompleted | StepFailed | ToolCallsRequired
         ):
-            return wire_event
+            return
         step = self._find_step(event.step_id, getattr(event, "loop_index", None), now)
         if isinstance(event, StepOutput):
             if step.first_chunk is None:
                 step.first_chunk = number
-            return wire_event
+            return
         step.first_chunk = None
         if isinstance(event, StepInput):
             step.input = wire_event["inputData"]
-            if isinstance(step.input, dict):
-                step.model_used = step.input.get("model")
+            step.model_used = getattr(event, "model", None)
         elif isinstance(event, StepCompleted):
             step.output = wire_event["output"]
             step.tokens = wire_event.get("tokens")
@@ -113,7 +133,6 @@ class RunLog:
             self._close_step(step, "failed", now)
         else:
             step.waits = True
-        return wire_event
 
     def _start_step(self, step_id: str, now: int) -> StepRecord:
         before = self.open_steps.get((step_id, None))
@@ -147,7 +166,7 @@ class RunLog:
                 item.output = step.output[item.loop_index]
             item.status = status
             item.completed_at = now
-            item.duration_ms = (now - item.started_at) / 1000
+            item.duration_ms = round((now - item.started_at) / 1000)
             item.error = step.error
             self.steps.append(item)
             del self.open_steps[item.step_id, item.loop_index]
@@ -244,7 +263,8 @@ class Run:
 
     def record(self, event: StreamEvent, now: int) -> Event:
         """Update the run by an event, and return the event in wire form."""
-        wire_event = self.log.record(event, now)
+        wire_event = to_wire(event, self.id)
+        self.log.record(event, wire_event, now)
         if isinstance(event, FlowCompleted):
             self.result = wire_event["result"]
             self._end("completed", now)

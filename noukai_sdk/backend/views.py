@@ -28,7 +28,7 @@ def run_trace(row: Row, steps: Sequence[Row]) -> Json:
     latest = {(step["step_id"], step["loop_index"]): step for step in steps}
     duration = None
     if row["completed_at"] is not None:
-        duration = float((row["completed_at"] - row["started_at"]) / 1000)
+        duration = round((row["completed_at"] - row["started_at"]) / 1000)
     return {
         "flowRun": {
             "id": row["id"],
@@ -50,14 +50,17 @@ def _wire_status(row: Row) -> str:
 
 
 def step_trace(step: Row) -> Json:
-    """Return one attempt of a step as in a run trace."""
+    """Return one attempt of a step as in a run trace, whose contexts are objects."""
+    output = from_column(step["output"])
+    if output is not None and not isinstance(output, dict):
+        output = {"output": output}
     return {
         **_attempt(step),
         "modelUsed": step["model_used"],
         "tokens": from_column(step["tokens"]),
         "costUsd": step["cost_usd"],
         "inputContext": from_column(step["input"]),
-        "outputContext": from_column(step["output"]),
+        "outputContext": output,
         "errorContext": from_column(step["error"]),
         "inputSizeBytes": step["input_size"],
         "outputSizeBytes": step["output_size"],
@@ -74,7 +77,8 @@ def _attempt(step: Row) -> Json:
         "status": step["status"],
         "startedAt": iso(step["started_at"]),
         "completedAt": iso(step["completed_at"]),
-        "durationMs": step["duration_ms"],
+        # The column holds floats.
+        "durationMs": None if step["duration_ms"] is None else round(step["duration_ms"]),
     }
 
 

@@ -199,5 +199,5 @@ def test_execute_records_parallel_looped_and_skipped_steps(backend: Backend) -> 
     ]
     assert [s["outputSnapshot"] for s in execution["steps"][2:5]] == [["a!", "b!"], "a!", "b!"]
     path = f"/seq/acme/tests/fan/runs/{response['executionId']}/steps/each/trace"
-    assert backend.get(path).json()["outputContext"] == ["a!", "b!"]
-    assert backend.get(f"{path}?loop_index=1").json()["outputContext"] == "b!"
+    assert backend.get(path).json()["outputContext"] == {"output": ["a!", "b!"]}
+    assert backend.get(f"{path}?loop_index=1").json()["outputContext"] == {"output": "b!"}

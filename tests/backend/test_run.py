@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from noukai_sdk.backend.errors import RequestError
 from noukai_sdk.backend.resuming import resumed_run
@@ -29,8 +30,12 @@ ERROR = {"code": "C", "message": "m"}
 def log_of(*events: StreamEvent) -> RunLog:
     log = RunLog()
     for now, event in enumerate(events, start=1):
-        log.record(event, now * 1000)
+        record(log, event, now * 1000)
     return log
+
+
+def record(log: RunLog, event: StreamEvent, now: int) -> None:
+    log.record(event, to_wire(event, "r"), now)
 
 
 def started(step_id: str) -> StepStarted:
@@ -47,6 +52,7 @@ def completed(step_id: str, output: Any = None) -> StepCompleted:
 
 class ItemInput(StepInput):
     loop_index: int
+    model: str | None = Field(None, exclude=True)
 
 
 class ItemOutput(StepOutput):
@@ -54,16 +60,18 @@ class ItemOutput(StepOutput):
 
 
 def test_to_wire_keeps_required_fields_that_are_null() -> None:
-    event = to_wire(StepStarted(step_id="a", step_index=0))
+    event = to_wire(StepStarted(step_id="a", step_index=0), "r")
     assert list(event.items()) == [
         ("eventType", "step_started"),
+        ("runId", "r"),
+        ("executionId", "r"),
         ("stepId", "a"),
         ("stepIndex", 0),
     ]
-    assert to_wire(completed("a"))["output"] is None
-    assert to_wire(FlowCompleted())["result"] is None
-    assert to_wire(chunk("a", None))["outputData"] is None
-    assert "tokens" not in to_wire(completed("a"))
+    assert to_wire(completed("a"), "r")["output"] is None
+    assert to_wire(FlowCompleted(), "r")["result"] is None
+    assert to_wire(chunk("a", None), "r")["outputData"] is None
+    assert "tokens" not in to_wire(completed("a"), "r")
 
 
 def test_take_holds_back_the_chunks_of_a_growing_output() -> None:
@@ -71,7 +79,7 @@ def test_take_holds_back_the_chunks_of_a_growing_output() -> None:
     first, events, steps = log.take()
     assert (first, len(events), steps) == (0, 1, [])
     assert [number for number, _ in log.pending()] == [1, 2]
-    log.record(completed("a", "xy"), 9000)
+    record(log, completed("a", "xy"), 9000)
     first, events, [step] = log.take()
     assert (first, len(events)) == (1, 3)
     assert (step.started_at, step.completed_at, step.duration_ms) == (1000, 9000, 8.0)
@@ -101,14 +109,14 @@ def test_interrupt_fails_the_steps_that_do_not_wait_for_tools() -> None:
     assert log.next_event == 3
     assert log.interrupt(ERROR, 8000) is None
     assert list(log.open_steps) == [("b", None)]
-    log.record(started("b"), 9000)
-    log.record(completed("b"), 10_000)
+    record(log, started("b"), 9000)
+    record(log, completed("b"), 10_000)
     [step] = log.take()[2]
     assert (step.attempt, step.number, step.duration_ms) == (1, 1, 8.0)
 
 
 def test_record_loop_tried_again_closes_the_items_of_the_first_attempt() -> None:
-    item = ItemInput(step_id="a", input_data={"model": "m"}, loop_index=0)
+    item = ItemInput(step_id="a", input_data={"model": "m"}, loop_index=0, model="m")
     output = ItemOutput(step_id="a", output_data="x", loop_index=0)
     log = log_of(started("a"), item, output, started("a"), item)
     assert log.interrupt(ERROR, 9000) == "a"

@@ -22,6 +22,7 @@ def test_step_runs_one_step_a_call(backend: Backend) -> None:
     outputs = {"one": first[-2]["output"]}
     assert first[-1] == {
         "eventType": "step_paused",
+        "runId": first[0]["runId"],
         "stepId": "one",
         "stepIndex": 0,
         "executionId": first[0]["executionId"],

@@ -70,7 +70,7 @@ async def _ask(context: StepContext, model: ChatModel, request: ChatRequest) -> 
         settings["temperature"] = request.temperature
     if request.tools:
         settings["tools"] = request.tools
-    await context.emit_input(settings)
+    await context.emit_input(settings, model.name)
 
     texts: list[str] = []
     calls: tuple[dict[str, Any], ...] = ()

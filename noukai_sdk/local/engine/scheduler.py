@@ -239,7 +239,7 @@ class Scheduler:
                 step_id=node.id,
                 name=node.name,
                 output=output,
-                duration_ms=round(took_ms, 3),
+                duration_ms=round(took_ms),
                 tokens=usage.tokens,
                 cost_usd=usage.cost_usd,
                 step_index=self.plan.index[node.id],

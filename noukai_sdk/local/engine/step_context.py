@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
+from pydantic import Field
 
 from ...models import events
 from ...models.events import StreamEvent, ToolCallsRequired
@@ -25,9 +26,15 @@ ToolAnswers = Callable[[ToolCallsRequired], Awaitable[list[dict[str, Any]]]]
 
 
 class StepInput(events.StepInput):
-    """``loop_index`` is the index of a loop's item, counted from 0; None outside of a loop."""
+    """The input of a step, or of one item of a loop.
+
+    Attributes:
+        loop_index: The index of a loop's item, counted from 0; None outside of a loop.
+        model: The name of the model that gets the input, None without one. Not sent.
+    """
 
     loop_index: int | None = None
+    model: str | None = Field(None, exclude=True)
 
 
 class StepOutput(events.StepOutput):
@@ -121,11 +128,13 @@ class StepContext:
         """Return the model of a spec; for None, the default model."""
         return self.models.get(self.default_model if spec is None else spec)
 
-    async def emit_input(self, value: Any) -> None:
+    async def emit_input(self, value: Any, model: str | None = None) -> None:
         """Emit a StepInput event, if there is a listener."""
         if self.has_listener:
-            index = self.view.index
-            await self._emit(StepInput(step_id=self.node.id, input_data=value, loop_index=index))
+            event = StepInput(
+                step_id=self.node.id, input_data=value, loop_index=self.view.index, model=model
+            )
+            await self._emit(event)
 
     async def emit_output(self, text: str) -> None:
         """Emit one chunk of output."""
