@@ -17,7 +17,7 @@ def grader() -> TestClient:
 def test_a_grade(grader: TestClient, noukai_cassette: Scope) -> None:
     response = grader.post("/grade", json={"text": "Teh cat sat."})
     assert response.status_code == 200
-    assert "Teh cat sat." in response.json()["grade"]
+    assert '"The" instead of "Teh"' in response.json()["grade"]
     assert response.headers["x-noukai-session"] == noukai_cassette.session_id
 
 

@@ -40,7 +40,7 @@ class LlmClient(LoopBoundClient[ChatModel]):
     Example:
         >>> with LlmClient(LlmConfig.offline()) as client:
         ...     client.complete("Hello")
-        'Offline answer to "Hello": 1 word (ref 83292db4).'
+        'Hello! It is good to hear from you. What is on your mind?'
     """
 
     def __init__(

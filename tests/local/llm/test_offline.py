@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import aclosing
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noukai_sdk.local.engine.runner import RunState, run_steps
+from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest, collect
+from noukai_sdk.local.llm.pool import ModelPool
 from noukai_sdk.local.llm.providers import open_model
 from noukai_sdk.local.llm.providers.offline import cities_in
 from tests.local.llm.calls import request_of
@@ -99,21 +103,116 @@ async def test_response_depends_on_the_request_alone() -> None:
         assert (await respond(request)).text != text
 
 
+async def test_bundled_flow_correcting_a_text_corrects_it_and_names_the_mistakes() -> None:
+    cases = {
+        "The cat sat on the mat.": ("The cat sat on the mat.", "no mistakes"),
+        "The cat sat on teh mat.": ("The cat sat on the mat.", '"the" instead of "teh"'),
+        "Teh cat sat.": ("The cat sat.", '"The" instead of "Teh"'),
+        "Their are to many cats.": ("There are too many cats.", '"There" instead of "Their"'),
+        "I has a cat.": ("I have a cat.", '"have" instead of "has"'),
+        "She runned.": ("She ran.", '"ran" instead of "runned"'),
+        "We was late": ("We were late.", '"were" instead of "was"'),
+        "Two cats": ("Two cats.", "a full stop at the end"),
+        "I has a freind.\nTeh cat sat.": (
+            "I have a friend.\nThe cat sat.",
+            '"The" instead of "Teh"',
+        ),
+    }
+    feedbacks = set()
+    for message, (corrected, expected) in cases.items():
+        outputs = await run_bundled("acme/spelling/grade-3", message)
+        assert outputs["correct"] == corrected
+        assert expected in outputs["feedback"]
+        assert " ".join(corrected.split()) in outputs["feedback"]
+        feedbacks.add(outputs["feedback"])
+    assert len(feedbacks) == len(cases)
+    hard = await run_bundled("acme/spelling/grade-3", "Teh cat sat.", difficulty="hard")
+    assert hard["feedback"] not in feedbacks
+
+
+async def test_bundled_flow_writing_a_text_keeps_the_topic_and_shortens_the_draft() -> None:
+    for message in ("The cat sat on the mat.", "the sea"):
+        outputs = await run_bundled("acme/samples/two-step", message)
+        assert message in outputs["draft"]
+        assert message in outputs["polish"]
+        assert len(outputs["polish"]) < len(outputs["draft"])
+
+
+async def test_bundled_flow_greeted_greets() -> None:
+    assert (await run_bundled("acme/samples/hello-world", "Hello"))["hello"] == (
+        "Hello! It is good to hear from you. How can I help you today?"
+    )
+
+
+async def run_bundled(name: str, message: str, **parameters: Any) -> dict[str, Any]:
+    """Run a bundled flow on the offline model; return the output of each step by its id."""
+    flow = FlowCatalog().get(*name.split("/"))
+    state = RunState("e", message=message, parameters={**flow.parameters, **parameters})
+    return {
+        event.step_id: event.output
+        async for event in run_steps(flow, state, models=ModelPool())
+        if event.type == "step_completed"
+    }
+
+
+async def test_prompt_of_a_known_kind_is_answered_as_its_instruction_says() -> None:
+    ask = "In one word, is this mail a question or a complaint?"
+    cases = {
+        f"{ask} Where is my parcel?": r"question",
+        f"{ask} It is broken.": r"complaint",
+        "In one word, good or bad? It is fine.": r"good|bad",
+        "Draft an answer to this question: Where is it?": r'Thank.* "Where is it\?" We .*',
+        "Write about cats": r".*\bcats\b.*",
+        "Make this shorter: It was a really good day.": r"It was a good day\.",
+        "Make this shorter: Good.": r".*: Good\.",
+        "Summarize: One cat. Two dogs.": r".*: One cat\. \(from 4 words\)",
+        "Fix the grammar: cat": r"cat",
+        "Say cats": r"Cats\.",
+        "hey there!": r"Hey there! .*",
+        "How is the weather in Rome?": r'.* weather .*"How is the weather in Rome\?"',
+        "Why?": r'.*"Why\?".*\?',
+        "one": r'.*: "one"\. .*\?',
+        "": r".* What would you like to talk about\?",
+    }
+    for prompt, expected in cases.items():
+        text = (await respond(request_of(prompt))).text
+        assert re.fullmatch(expected, text), (prompt, text)
+
+
+async def test_long_prompt_is_quoted_by_its_ends() -> None:
+    for number in range(3):
+        text = (await respond(request_of(f"First words. {'a ' * 900} and the last {number}"))).text
+        assert "First words." in text
+        assert f"and the last {number}" in text
+        assert len(text) < 400
+
+
+async def test_long_prompt_of_any_kind_is_answered_at_once() -> None:
+    words = "a " * 50_000
+    for prompt in (
+        words,
+        "wrote:" * 20_000,
+        " " * 100_000 + "x",
+        "weather " * 20_000,
+        f"The pupil wrote: {words}\nCorrected: {words}b {words}",
+    ):
+        with anyio.fail_after(10):
+            assert (await respond(request_of(prompt))).text
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("Hello", '"Hello": 1 word (ref'),
-        ("a " * 90, '...": 90 words (ref'),
-        ([{"type": "text", "text": "Hi"}, {"type": "image_url"}, "odd"], '"Hi"'),
-        (None, '""'),
+        ([{"type": "text", "text": "Hi"}, {"type": "image_url"}, "odd"], "Hi!"),
+        (None, "What would you like to talk about?"),
     ],
 )
-async def test_response_quotes_the_last_question(content: Any, expected: str) -> None:
-    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "yes"}]
+async def test_response_answers_the_last_question(content: Any, expected: str) -> None:
+    turns = [{"role": "user", "content": "earlier"}, {"role": "assistant", "content": "yes"}]
     text = (await respond(ChatRequest([*turns, {"role": "user", "content": content}]))).text
     assert expected in text
-    assert "first" not in text
-    assert '""' in (await respond(ChatRequest([]))).text
+    assert "earlier" not in text
+    assert (await respond(ChatRequest([]))).text
 
 
 async def test_response_counts_tokens_and_obeys_max_tokens_and_json() -> None:
@@ -124,7 +223,7 @@ async def test_response_counts_tokens_and_obeys_max_tokens_and_json() -> None:
     usage = response.usage
     assert (usage.prompt, usage.completion, usage.total) == (3, 3, 6)
     as_json = await respond(request_of("two words", response_format="json"))
-    assert json.loads(as_json.text)["answer"] == "2 words"
+    assert '"two words"' in json.loads(as_json.text)["answer"]
 
 
 async def test_warmup_and_close_do_nothing() -> None:
@@ -133,6 +232,18 @@ async def test_warmup_and_close_do_nothing() -> None:
     await model.aclose()
     await model.aclose()
     assert (await model.answer(request_of("Hi"))).text
+
+
+async def test_tool_result_in_json_is_answered_in_words() -> None:
+    call = {"id": "c", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+    result = {"city": "Oslo", "sky": "clear", "celsius": 15, "wind": {"from": "N"}}
+    messages = [
+        {"role": "user", "content": "How is the weather in Oslo?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": json.dumps(result)},
+    ]
+    text = (await respond(ChatRequest(messages))).text
+    assert text.endswith('. Oslo: clear, 15 °C, wind {"from": "N"}')
 
 
 async def test_weather_tool_is_called_city_by_city_then_answered() -> None:
@@ -159,7 +270,7 @@ async def test_later_question_starts_over_and_odd_calls_are_reported() -> None:
         {"role": "tool", "tool_call_id": "d", "content": "too"},
         {"role": "tool", "tool_call_id": "unknown", "content": "not requested"},
     ]
-    assert "f: done; g: too (ref" in (await respond(ChatRequest(messages))).text
+    assert " f: done; g: too." in (await respond(ChatRequest(messages))).text
     messages.append({"role": "user", "content": "And in Oslo?"})
     (call,) = (await respond(ChatRequest(messages, tools=[WEATHER]))).tool_calls
     assert json.loads(call["function"]["arguments"]) == {"city": "Oslo"}

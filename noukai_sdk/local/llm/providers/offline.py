@@ -1,7 +1,7 @@
 """The model for demos and tests: no dependency, no clock, no randomness. Same input, same response.
 
-The response quotes the input and carries a hash of the whole request, so that different inputs have
-different responses. Tokens are approximated: one for every four characters, message by message.
+``offline_answers.py`` answers the last question, in words that depend on the whole request. Tokens are
+approximated: one for every four characters, message by message.
 
 If the request offers tools, the model calls one of them, one call a round: ``get_weather`` if it is
 offered, else the first one. A tool with a parameter for a city is called once for each city that the
@@ -21,11 +21,11 @@ from anyio.lowlevel import checkpoint
 
 from ....models.events import Tokens
 from ..chat import ChatDelta, ChatRequest, call_arguments, message_text, tool_call
+from .offline_answers import Choice, answer_from_tools, answer_prompt
 
 _WORDS_PER_CHUNK = 4
 _CHARS_PER_TOKEN = 4
-_QUOTED_CHARS = 80
-_RESULT_CHARS = 200
+_ARGUMENT_CHARS = 200
 
 _CITY_PARAMETERS = ("city", "location", "place", "town")
 # Capitalised words, one after the other, count as the name of a city if they follow a preposition, or
@@ -85,8 +85,12 @@ def _respond(request: ChatRequest) -> ChatDelta:
     if call is not None:
         text, completion, finish_reason = "", "".join(call["function"].values()), "tool_calls"
     else:
-        quoted = message_text(question or (request.messages or [{}])[-1])
-        text = completion = _text(request, quoted, calls, results, digest[:8])
+        prompt = message_text(question or (request.messages or [{}])[-1])
+        findings, choose = _findings(calls, results), Choice(int(digest, 16))
+        text = answer_from_tools(findings, choose) if findings else answer_prompt(prompt, choose)
+        if request.response_format == "json":
+            text = json.dumps({"answer": text}, ensure_ascii=False)
+        completion = text
         if request.max_tokens is not None and len(text) > request.max_tokens * _CHARS_PER_TOKEN:
             text = completion = text[: request.max_tokens * _CHARS_PER_TOKEN]
             finish_reason = "length"
@@ -104,29 +108,16 @@ def _respond(request: ChatRequest) -> ChatDelta:
     )
 
 
-def _text(
-    request: ChatRequest,
-    question: str,
-    calls: list[dict[str, Any]],
-    results: list[dict[str, Any]],
-    reference: str,
-) -> str:
-    """Return the results of the tools as ``"Paris: 18 C"``, or the number of words in the question."""
-    words = question.split()
-    quoted = " ".join(words)
-    if len(quoted) > _QUOTED_CHARS:
-        quoted = quoted[: _QUOTED_CHARS - 3] + "..."
+def _findings(calls: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Pair each result with the subject of its call: the first argument, else the tool's name."""
     calls_by_id = {call.get("id"): call for call in calls}
-    findings: list[str] = []
+    findings: list[tuple[str, str]] = []
     for result in results:
         call = calls_by_id.get(result.get("tool_call_id"))
         if call is not None:
             subject = next(iter(call_arguments(call).values()), call["function"]["name"])
-            findings.append(f"{subject}: {message_text(result)[:_RESULT_CHARS]}")
-    answer = "; ".join(findings) or ("1 word" if len(words) == 1 else f"{len(words)} words")
-    if request.response_format == "json":
-        return json.dumps({"answer": answer, "to": quoted, "ref": reference}, ensure_ascii=False)
-    return f'Offline answer to "{quoted}": {answer} (ref {reference}).'
+            findings.append((str(subject), message_text(result)))
+    return findings
 
 
 def _next_call(
@@ -173,7 +164,7 @@ def _argument(schema: dict[str, Any], question: str) -> Any:
         "object": {},
         "null": None,
     }
-    return by_type.get(str(schema.get("type")), question[:_RESULT_CHARS])
+    return by_type.get(str(schema.get("type")), question[:_ARGUMENT_CHARS])
 
 
 def cities_in(text: str) -> list[str]:
