@@ -115,11 +115,11 @@ def cassette_scope(options: Mapping[str, Any]) -> Scope:
     # No fallback to capture here: naming a file means that its calls must not go live.
     if not replay_enabled():
         raise ReplayDisabledError(f"replay is off: set {GATE}=true to play a cassette file")
-    plan = replace(_replay_options(options), redactor=redactor)
+    replay = replace(_replay_options(options), redactor=redactor)
     if mode == "new_episodes":
         writer = CassetteWriter(path, redactor, file)
-        plan = replace(plan, on_miss="live", by_input=True, writer=writer)
-    return ReplayScope(file.cassette(), plan)
+        replay = replace(replay, on_miss="live", by_input=True, writer=writer)
+    return ReplayScope(file.cassette(), replay)
 
 
 def _session_to_replay(options: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.pytest_plugin.conftest import QUICK
+
 pytest_plugins = ["pytester"]
 
 TEST = """
@@ -28,7 +30,7 @@ def test_plugin_is_loaded_once_by_any_name(
     args = ["-p", "noukai_sdk.pytest_plugin"] if way == "-p" else []
     if way == "entry point" and not autoload:
         args = ["-p", "noukai"]
-    result = pytester.runpytest_subprocess(*args)
+    result = pytester.runpytest_subprocess(*QUICK, *args)
     result.assert_outcomes(passed=1)
 
 

@@ -22,6 +22,7 @@ from noukai_sdk.replay.recording import Recording
 from noukai_sdk.replay.redaction import Redactor
 
 fuzz = settings(
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

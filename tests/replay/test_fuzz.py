@@ -151,7 +151,7 @@ def replay(body: bytes) -> None:
     json.dumps(scope.report.as_dict())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(payload=payloads)
 def test_session_of_any_json_opens_or_raises_a_replay_error(payload: Any) -> None:
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"), warnings.catch_warnings():
