@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any, NoReturn
 
 import click
 
 from .._version import __version__
+from ..errors import FlowExecutionError, NoukaiError
+from . import packages_to_install
+from .shared_options import EXIT_CODES, CommandError
 
 # name: (module:function, help text). A command whose module is not installed is left out.
 COMMANDS = {
@@ -17,8 +23,15 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command when it is called."""
+COMPLETION = """\b
+Shell completion:
+  bash, zsh  eval "$(_NOUKAI_COMPLETE=bash_source noukai)"  (zsh_source)
+  fish       _NOUKAI_COMPLETE=fish_source noukai | source
+"""
+
+
+class NoukaiGroup(click.Group):
+    """The group ``noukai``: it imports a command when it is called, and reports its errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the installed commands."""
@@ -37,8 +50,49 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note if errors are to be JSON: they may occur before the command has read its options."""
+        ctx.meta["as_json"] = "--json" in args
+        return super().parse_args(ctx, args)
 
-@click.group("noukai", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. With ``--json``, an error becomes a JSON object on standard output."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, NoukaiError, OSError, ModuleNotFoundError) as error:
+            self._report(ctx, error)
+
+    def _report(self, ctx: click.Context, error: Exception) -> NoReturn:
+        exit_code = 1 if isinstance(error, FlowExecutionError) else 2
+        message = str(error)
+        if isinstance(error, click.ClickException):
+            exit_code, message = error.exit_code, error.format_message()
+        elif isinstance(error, ModuleNotFoundError):
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("", "noukai_sdk"):
+                raise error
+            packages = packages_to_install(missing)
+            message = f"this command needs {missing}: pip install {packages}"
+        elif isinstance(error, BrokenPipeError):  # click ends the program quietly
+            raise error
+        if ctx.meta["as_json"]:
+            code = getattr(error, "code", None)
+            described = {"type": type(error).__name__, "code": code, "message": message}
+            with suppress(OSError):  # the error may be that standard output is full
+                click.echo(json.dumps({"error": described}))
+                ctx.exit(exit_code)
+        if isinstance(error, click.ClickException):
+            raise error
+        shown = click.ClickException if exit_code == 1 else CommandError
+        raise shown(message) from error
+
+
+@click.group(
+    "noukai",
+    cls=NoukaiGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"{EXIT_CODES}\n{COMPLETION}",
+)
 @click.version_option(__version__, prog_name="noukai")
 def noukai() -> None:
     """Work with Noukai flows from the command line."""

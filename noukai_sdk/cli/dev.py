@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import missing_modules, packages_to_install
 from .dev_log import FlowWatcher, RequestLog, Terminal
-from .shared_options import add_cwd_to_path, flow_folders, flows_option, model_option
+from .shared_options import (
+    CommandError,
+    add_cwd_to_path,
+    flow_folders,
+    flows_option,
+    model_option,
+)
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ..backend.settings import Settings
 
+_MODULES = ("fastapi", "uvicorn", "sqlalchemy", "aiosqlite", "alembic", "filelock", "yaml")
 # Seconds for calls in progress to end after the server is told to stop.
 _GRACE = 2
 # Seconds until an idle connection is closed: longer than clients keep theirs (httpx 5, aiohttp 15),
@@ -50,17 +58,12 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
     To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". To let sessions
     expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
-    try:
-        import uvicorn  # noqa: F401  # needed last; a missing package is reported before all else
+    missing = missing_modules(*_MODULES)
+    if missing:
+        packages = packages_to_install(*missing)
+        raise CommandError(f"noukai dev needs {', '.join(missing)}: pip install {packages}")
+    from ..backend.app import create_app
 
-        from ..backend.app import create_app
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing == "noukai_sdk":
-            raise
-        raise click.ClickException(
-            f"noukai dev needs {missing}: pip install 'noukai-sdk[backend]'"
-        ) from error
     settings = _read_settings(directory, db, model)
     add_cwd_to_path()
     _check_database(settings)
@@ -91,7 +94,7 @@ def _read_settings(directory: Path | None, db: str, model: str) -> Settings:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
-        raise click.ClickException(
+        raise CommandError(
             f"cannot create the folder of {settings.database_name}: {error}"
         ) from error
     return settings
@@ -111,7 +114,7 @@ def _check_database(settings: Settings) -> None:
     # TypeError: asyncpg takes the query of the URL as keyword arguments, and may not know them.
     except (SQLAlchemyError, ModuleNotFoundError, OSError, TypeError) as error:
         reason = getattr(error, "orig", None) or error
-        raise click.ClickException(
+        raise CommandError(
             f"cannot open the database {settings.database_name}: {reason}"
         ) from error
 
@@ -131,7 +134,7 @@ def _listen(host: str, port: int) -> socket.socket:
                 f"port {port} of {host} is already in use. Stop the process that uses it, or choose "
                 "another port with --port."
             )
-        raise click.ClickException(message) from error
+        raise CommandError(message) from error
 
 
 def _print_summary(

@@ -94,8 +94,13 @@ class RunProgress:
 
 
 def show_progress(flow: Flow, events: Iterable[StreamEvent], console: Console) -> None:
-    """Show a run of ``flow`` until its events end."""
+    """Show a run of ``flow`` until its events end; without a terminal, show only its end."""
     progress = RunProgress({step.id: StepProgress(step.name) for step in flow.steps})
+    if not console.is_terminal:
+        for event in events:
+            progress.update(event)
+        console.print(progress)
+        return
     with Live(progress, console=console, refresh_per_second=_REFRESHES_PER_SECOND):
         for event in events:
             progress.update(event)

@@ -6,7 +6,7 @@ import difflib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -22,24 +22,32 @@ from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
 from .flow_progress import show_progress
 from .shared_options import (
+    EXIT_CODES,
     add_cwd_to_path,
+    count,
     flow_folders,
     flows_option,
     json_option,
     model_option,
-    report_errors,
 )
 
 _PIPE_COLUMNS = 1000
 # Fields of an event that are printed even if they are null. All others are left out then.
 _ALWAYS = {"inputData", "outputData", "output", "result"}
 
+
+def _complete_address(ctx: click.Context, _argument: click.Parameter, incomplete: str) -> list[str]:
+    flows = _open_catalog(ctx.params.get("directory")).all()
+    return sorted({str(flow) for flow in flows if str(flow).startswith(incomplete)})
+
+
+address_argument = click.argument("address", shell_complete=_complete_address)
 version_option = click.option(
     "--version", type=click.IntRange(min=1), help="Published version.  [default: the working copy]"
 )
 
 
-@click.group()
+@click.group(epilog=EXIT_CODES)
 def flows() -> None:
     """List, validate, run and show flow files.
 
@@ -52,7 +60,6 @@ def flows() -> None:
 @flows_option
 @model_option
 @json_option
-@report_errors(exit_code=1)
 def list_(directory: Path | None, model: str, as_json: bool) -> None:
     """List the flows that can be run."""
     catalog = _open_catalog(directory, model)
@@ -64,17 +71,15 @@ def list_(directory: Path | None, model: str, as_json: bool) -> None:
         version = str(flow.version) if flow.version else ""
         steps = str(len(flow.steps))
         table.add_row(str(flow), version, steps, flow.capture_mode, escape(flow.description))
-    # Programs that read the output through a pipe need each flow on one line.
-    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
+    _open_console(sys.stdout).print(table)
     problems = catalog.problems()
     if problems:
-        click.echo(f"{len(problems)} problems: see noukai flows validate", err=True)
+        click.echo(f"{count(len(problems), 'problem')}: see noukai flows validate", err=True)
 
 
 @flows.command()
 @flows_option
 @json_option
-@report_errors(exit_code=1)
 def validate(directory: Path | None, as_json: bool) -> None:
     """Check all flow files.
 
@@ -88,20 +93,19 @@ def validate(directory: Path | None, as_json: bool) -> None:
         for problem in problems:
             click.echo(str(problem))
         if not problems:
-            click.echo(f"{len(catalog.all())} flows, no problems")
+            click.echo(f"{count(len(catalog.all()), 'flow')}, no problems")
     if problems:
         sys.exit(1)
 
 
 @flows.command()
-@click.argument("address")
+@address_argument
 @click.option("--message", "-m", help="Message for the flow; - reads it from standard input.")
 @click.option("--parameter", "-p", "parameters", multiple=True, help="NAME=VALUE; repeatable.")
 @version_option
 @flows_option
 @model_option
 @json_option
-@report_errors(exit_code=1)
 def run(
     address: str,
     message: str | None,
@@ -132,7 +136,7 @@ def run(
         for event in stream:
             click.echo(_event_line(event))
     else:
-        show_progress(flow, stream, Console(stderr=True))
+        show_progress(flow, stream, _open_console(sys.stderr))
     result = stream.result
     if result is None or not result.is_success():
         sys.exit(1)
@@ -141,10 +145,9 @@ def run(
 
 
 @flows.command()
-@click.argument("address")
+@address_argument
 @version_option
 @flows_option
-@report_errors(exit_code=1)
 def show(address: str, version: int | None, directory: Path | None) -> None:
     """Print a flow as a Mermaid flowchart."""
     click.echo(_find(_open_catalog(directory), address, version).to_mermaid())
@@ -160,6 +163,11 @@ def _open_catalog(
     )
 
 
+def _open_console(file: TextIO) -> Console:
+    # Programs that read the output through a pipe need each flow, and each step, on one line.
+    return Console(file=file, width=None if file.isatty() else _PIPE_COLUMNS)
+
+
 def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:
     names = address.split("/")
     if len(names) != 3:
@@ -171,7 +179,9 @@ def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:
         addresses = sorted({str(flow) for flow in catalog.all()})
         close = difflib.get_close_matches(address, addresses, n=1)
         hint = f"; did you mean {close[0]}?" if close else ": see noukai flows list"
-        raise click.ClickException(f"{error.message}{hint}") from error
+        raise FlowNotFoundError(
+            f"{error.message}{hint}", status_code=error.status_code, code=error.code
+        ) from error
 
 
 def _describe(flow: Flow) -> dict[str, Any]:

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..client import Noukai
 from ..errors import CassetteError
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
-from ..replay.cassette_file import read_cassette, write_cassette
+from ..replay.cassette_file import CassetteFile, read_cassette, write_cassette
 from ..replay.diff import differences
-from ..replay.recording import Recording
+from ..replay.redaction import Redactor
 from ..replay.sources import recordings_of
 from .session_replay import AppRequest, Header, Outcome, send
-from .session_views import call_rows, call_views, difference_table, open_console
-from .shared_options import json_option, report_errors
+from .session_views import call_details, call_rows, call_views, difference_table, open_console
+from .shared_options import EXIT_CODES, CommandError, count, json_option
 
 Env = Literal["production", "dev"]
 
@@ -36,6 +37,13 @@ def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[
     return headers
 
 
+def _complete_file(
+    _context: click.Context, _argument: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+source_argument = click.argument("source", metavar="SESSION", shell_complete=_complete_file)
 env_option = click.option(
     "--env",
     type=click.Choice(["production", "dev"]),
@@ -57,31 +65,43 @@ header_option = click.option(
 )
 
 
-@click.group()
+@click.group(epilog=EXIT_CODES)
 def session() -> None:
     """Show, pull, compare and replay recorded sessions.
 
-    SESSION is the id of a session or the path of a cassette file.
+    SESSION is the id of a session or the path of a cassette file. For curl and replay, the app must be
+    able to fetch the session: a cassette file stands for the session whose id is in it.
     """
 
 
 @session.command()
-@click.argument("source", metavar="SESSION")
+@source_argument
+@click.option("--full", is_flag=True, help="Print whole inputs and outputs.")
+@click.option(
+    "--call", "number", type=click.IntRange(min=1), help="Show only call N, in full.", metavar="N"
+)
 @env_option
 @json_option
-@report_errors(exit_code=2)
-def show(source: str, env: Env | None, as_json: bool) -> None:
+def show(source: str, full: bool, number: int | None, env: Env | None, as_json: bool) -> None:
     """Show the calls of a session: inputs, outputs, tokens, cost and times."""
-    session_id, recordings = _load(source, env)
+    file = _load(source, env)
+    rows = call_rows(file.recordings)
+    if number is not None and number > len(rows):
+        calls = count(len(rows), "call")
+        raise CommandError(f"there is no call {number}: {_name(file, source)} has {calls}")
+    chosen = [row for row in rows if number in (None, row["number"])]
     if as_json:
-        _print_json({"sessionId": session_id, "calls": call_rows(recordings)})
+        _print_json({"sessionId": file.session_id, "calls": chosen})
+        return
+    if full or number is not None:
+        # Lines are not broken, so that texts can be searched and copied.
+        open_console().print(*call_details(chosen), sep="\n", soft_wrap=True)
     else:
-        views = call_views(f"session {session_id or source}", recordings)
-        open_console().print(*views, sep="\n")
+        open_console().print(*call_views(_name(file, source), chosen), sep="\n")
 
 
 @session.command()
-@click.argument("source", metavar="SESSION")
+@source_argument
 @click.option(
     "--output",
     "-o",
@@ -90,28 +110,31 @@ def show(source: str, env: Env | None, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Cassette file to write.",
 )
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @env_option
 @json_option
-@report_errors(exit_code=2)
-def pull(source: str, path: Path, env: Env | None, as_json: bool) -> None:
+def pull(source: str, path: Path, force: bool, env: Env | None, as_json: bool) -> None:
     """Write a session to a cassette file, to replay it in tests."""
-    session_id, recordings = _load(source, env)
-    write_cassette(path, session_id, recordings)
+    if path.exists() and not force:
+        raise CommandError(f"{path} exists: use --force to replace it")
+    file = _load(source, env)
+    # A replay redacts its calls like the file, to compare them.
+    write_cassette(path, file.session_id, file.recordings, Redactor(file.redacted))
+    number = len(file.recordings)
     if as_json:
-        _print_json({"path": str(path), "sessionId": session_id, "calls": len(recordings)})
+        _print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
     else:
-        click.echo(f"{path}: {len(recordings)} calls of session {session_id}")
+        click.echo(f"{path}: {count(number, 'call')} of {_name(file, source)}")
 
 
 @session.command()
-@click.argument("a", metavar="SESSION")
-@click.argument("b", metavar="SESSION")
+@click.argument("a", metavar="SESSION", shell_complete=_complete_file)
+@click.argument("b", metavar="SESSION", shell_complete=_complete_file)
 @env_option
 @json_option
-@report_errors(exit_code=2)
 def diff(a: str, b: str, env: Env | None, as_json: bool) -> None:
     """Compare the calls of two sessions. The exit code is 1 if they differ."""
-    listed = differences(_load(a, env)[1], _load(b, env)[1])
+    listed = differences(_load(a, env).recordings, _load(b, env).recordings)
     if as_json:
         _print_json({"differences": [each.as_dict() for each in listed]})
     elif listed:
@@ -122,13 +145,12 @@ def diff(a: str, b: str, env: Env | None, as_json: bool) -> None:
 
 
 @session.command()
-@click.argument("source", metavar="SESSION")
+@source_argument
 @click.argument("url")
 @data_option
 @method_option
 @header_option
 @json_option
-@report_errors(exit_code=2)
 def curl(
     source: str,
     url: str,
@@ -144,7 +166,7 @@ def curl(
 
 
 @session.command()
-@click.argument("source", metavar="SESSION")
+@source_argument
 @click.argument("url")
 @data_option
 @method_option
@@ -155,7 +177,6 @@ def curl(
     help="File with the body of the captured response, to compare the replayed one with.",
 )
 @json_option
-@report_errors(exit_code=2)
 def replay(
     source: str,
     url: str,
@@ -173,20 +194,29 @@ def replay(
     expected = None if expect is None else expect.read_bytes()
     request = AppRequest(_session_id_of(source), url, method, data, headers)
     outcome = send(request, expected)
+    if outcome.status == 404 and outcome.problems and _is_file(source):
+        hint = (
+            f"the app fetches the session of {source} by its id, and its service does not have it"
+        )
+        outcome.problems.append(hint)
     _print_json(outcome.as_dict()) if as_json else _print_outcome(outcome)
     sys.exit(outcome.exit_code)
 
 
-def _load(source: str, env: Env | None) -> tuple[str | None, list[Recording]]:
-    """Return the id and the recordings of a session, from its cassette file or the service."""
+def _load(source: str, env: Env | None) -> CassetteFile:
+    """Return the recordings of a session, from its cassette file or the service."""
     if _is_file(source):
-        file = read_cassette(source)
-        return file.session_id, file.recordings
+        return read_cassette(source)
     session_id = _require_id(source)
     with Noukai(env=env) as client:
         transport = client._transport
         session = transport.run(fetch_session(transport.service, session_id))
-    return session.session_id, recordings_of(session)
+    return CassetteFile(session.session_id, recordings_of(session))
+
+
+def _name(file: CassetteFile, source: str) -> str:
+    """Return the name of the session for messages; recordings made by hand may have no id."""
+    return f"session {file.session_id}" if file.session_id else source
 
 
 def _session_id_of(source: str) -> str:
@@ -195,7 +225,8 @@ def _session_id_of(source: str) -> str:
         return _require_id(source)
     session_id = read_cassette(source).session_id
     if session_id is None:
-        raise CassetteError(f"{source}: this file has no session id to replay", path=source)
+        message = "this file has no session id, by which an app could fetch its session"
+        raise CassetteError(f"{source}: {message}", path=source)
     return require_session_id(session_id)
 
 

@@ -18,7 +18,6 @@ from rich.table import Table
 from ..replay.diff import Difference
 from ..replay.recording import Recording
 
-BAR_WIDTH = 40
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("#", "right"),
     ("flow", "left"),
@@ -31,8 +30,11 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
 )
 # These two columns share the width that the others leave.
 _WIDE_COLUMNS = ("input", "output")
+# A longer name of a flow is cut in the waterfall, to leave room for the bars.
+_LONGEST_NAME = 24
 # Characters by which a recorded text could control the terminal.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROLS_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def open_console() -> Console:
@@ -46,16 +48,18 @@ def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     """Return one row of plain values for each call. Times count from the start of the first call."""
     first = min((r.started_at for r in recordings if r.started_at is not None), default=0.0)
     rows: list[dict[str, Any]] = []
-    for recording in recordings:
+    for number, recording in enumerate(recordings, start=1):
         error = recording.error.message if recording.error else recording.unavailable
         if recording.abandoned and recording.error is None:
             error = "abandoned by its caller"
         tokens, cost = _usage(recording)
         row = {
+            "number": number,
             "slug": recording.slug,
             "kind": recording.kind,
             "executionId": recording.execution_id,
             "input": (recording.request or {}).get("message"),
+            "request": recording.request,
             "output": recording.output,
             "error": error,
             "tokens": tokens,
@@ -67,20 +71,25 @@ def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     return rows
 
 
-def call_views(title: str, recordings: Sequence[Recording]) -> list[RenderableType]:
+def call_views(title: str, rows: Sequence[dict[str, Any]]) -> list[RenderableType]:
     """Return the calls of a session as a table, and their times as a waterfall."""
-    rows = call_rows(recordings)
     table = Table(title=escape(title), title_justify="left", expand=True)
     for name, justify in _COLUMNS:
         ratio = 1 if name in _WIDE_COLUMNS else None
         table.add_column(name, justify=justify, no_wrap=True, ratio=ratio)
-    waterfall = Table.grid(padding=(0, 1))
+    waterfall = Table(box=None, padding=(0, 1, 0, 0), expand=True)
+    waterfall.add_column("#", justify="right")
+    waterfall.add_column("flow", no_wrap=True, max_width=_LONGEST_NAME)
+    waterfall.add_column("", ratio=1)
+    waterfall.add_column("start", justify="right", no_wrap=True)
+    waterfall.add_column("duration", justify="right", no_wrap=True)
     end = max(map(_end_ms, rows), default=0.0) or 1.0
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
         output = escape(_short(row["output"]))
+        number, name = str(row["number"]), escape(_short(row["slug"] or "(deleted)"))
         table.add_row(
-            str(number),
-            escape(_short(row["slug"] or "(deleted)")),
+            number,
+            name,
             row["kind"] or "?",
             escape(_short(row["input"])),
             f"[red]{escape(_short(row['error']))}[/]" if row["error"] else output,
@@ -89,10 +98,31 @@ def call_views(title: str, recordings: Sequence[Recording]) -> list[RenderableTy
             _as_text(row["durationMs"]),
         )
         if row["startMs"] is not None:
-            bar = Bar(end, row["startMs"], _end_ms(row), width=BAR_WIDTH)
-            start = f"{row['startMs']:g} ms"
-            waterfall.add_row(str(number), escape(_short(row["slug"])), bar, start)
+            bar = Bar(end, row["startMs"], _end_ms(row))
+            waterfall.add_row(number, name, bar, _ms(row["startMs"]), _ms(row["durationMs"]))
     return [table, waterfall]
+
+
+def call_details(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines that show each call with its whole input and output, as rich markup."""
+    views: list[str] = []
+    for row in rows:
+        cost = f"${row['costUsd']}" if row["costUsd"] else ""
+        tokens = f"{row['tokens']} tokens" if row["tokens"] else ""
+        facts = (row["kind"] or "?", _ms(row["durationMs"]), tokens, cost, row["executionId"])
+        name = escape(_short(row["slug"] or "(deleted)"))
+        known = "  ".join(fact for fact in facts if fact)
+        views.append(f"[bold]{row['number']}  {name}[/]  {escape(known)}")
+        parts = dict(row["request"] or {})
+        parts = {"input": parts.pop("message", None), **parts}
+        parts |= {"output": row["output"], "error": row["error"]}
+        for part, value in parts.items():
+            if value is not None:
+                text = value if isinstance(value, str) else _pretty(value)
+                clean = _CONTROLS_IN_LINES.sub(" ", text)
+                views += [f"[dim]{escape(_short(part))}:[/]", escape(clean)]
+        views.append("")
+    return views[:-1]
 
 
 def difference_table(differences: Sequence[Difference]) -> Table:
@@ -129,6 +159,10 @@ def _end_ms(row: dict[str, Any]) -> float:
     return float(row["startMs"] or 0) + float(row["durationMs"] or 0)
 
 
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f} ms"
+
+
 def _milliseconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else round((end - start) * 1000, 1)
 
@@ -136,6 +170,10 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
 def _short(value: Any, length: int = 120) -> str:
     text = CONTROLS.sub(" ", _as_text(value))
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
 def _as_text(value: Any) -> str:

@@ -1,19 +1,27 @@
-"""Options and error handling that several commands share."""
+"""What several commands share: options, exit codes, folders, words."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import click
 
-from ..errors import NoukaiError
 
-P = ParamSpec("P")
-T = TypeVar("T")
+class CommandError(click.ClickException):
+    """A command cannot do its work: the exit code is 2."""
+
+    exit_code = 2
+
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  done, but the result is bad: invalid flow files, a failed run,
+     sessions or replays that differ
+  2  not done: wrong arguments, something is not found, the service
+     cannot be reached, a file cannot be read or already exists
+"""
 
 FLOWS_FOLDER = Path("flows")
 
@@ -47,22 +55,11 @@ def add_cwd_to_path() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def report_errors(exit_code: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a command report SDK errors in one line and exit with ``exit_code``."""
+def count(number: int, noun: str) -> str:
+    """Return the number with its noun.
 
-    def decorate(command: Callable[P, T]) -> Callable[P, T]:
-        @wraps(command)
-        def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                return command(*args, **kwargs)
-            except ModuleNotFoundError as error:
-                raise click.ClickException(
-                    f"flow files need {error.name}: pip install 'noukai-sdk[backend]'"
-                ) from error
-            except (NoukaiError, OSError) as error:
-                click.ClickException(str(error)).show()
-                sys.exit(exit_code)
-
-        return run
-
-    return decorate
+    Example:
+        >>> count(1, "problem"), count(2, "problem")
+        ('1 problem', '2 problems')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

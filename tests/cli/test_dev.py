@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -25,7 +26,7 @@ from click.testing import CliRunner, Result
 from noukai_sdk import __version__
 from noukai_sdk.cli import commands, main
 from noukai_sdk.cli.commands import noukai
-from tests.support.servers import Server, serve_backend, serve_command, wait_until
+from tests.support.servers import ROOT, Server, serve_backend, serve_command, wait_until
 
 HEADERS = {"Authorization": "Bearer nk_dev", "X-Session-Id": "dev"}
 WEBSOCKET_HEADERS = {
@@ -250,7 +251,7 @@ def test_dev_on_taken_port_names_port_and_option(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         result = run("dev", "--port", port, "--db", str(tmp_path / "a.db"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: port {port} of 127.0.0.1 is already in use")
     assert "--port" in result.stderr
 
@@ -285,7 +286,7 @@ def test_dev_with_invalid_setting_reports_it_without_secrets(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text("Not a database. " * 100)
     result = run("dev", "--port", "0", *arguments, **env)
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
     assert message in result.stderr
     assert "nope" not in result.stderr
@@ -388,25 +389,36 @@ def test_help_lists_commands_without_importing_backend() -> None:
 @pytest.mark.parametrize(
     ("missing", "arguments", "message"),
     [
-        ("click", ["--help"], "noukai needs click: pip install 'noukai-sdk[cli]'"),
-        ("rich", ["dev"], "noukai needs rich: pip install 'noukai-sdk[cli]'"),
-        ("fastapi", ["dev"], "noukai dev needs fastapi: pip install 'noukai-sdk[backend]'"),
-        ("uvicorn", ["dev"], "noukai dev needs uvicorn: pip install 'noukai-sdk[backend]'"),
-        # A missing module of our own is a bug, and not a missing extra.
-        ("noukai_sdk.cli.commands", ["dev"], "ModuleNotFoundError"),
-        ("noukai_sdk.backend.app", ["dev"], "ModuleNotFoundError"),
+        (["click", "rich"], ["--help"], "noukai needs click, rich: pip install click rich"),
+        (["fastapi"], ["dev"], "noukai dev needs fastapi: pip install fastapi"),
+        (
+            ["uvicorn", "yaml"],
+            ["dev"],
+            "noukai dev needs uvicorn, yaml: pip install uvicorn pyyaml",
+        ),
+        (["anyio"], ["flows", "list"], "this command needs anyio: pip install anyio"),
     ],
 )
-def test_command_without_its_extra_names_package_to_install(
-    missing: str, arguments: list[str], message: str
+def test_command_without_its_packages_names_them(
+    missing: list[str], arguments: list[str], message: str
 ) -> None:
-    result = run_python(
-        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['noukai', *{arguments!r}]\n"
+    result = run_without(missing, arguments)
+    assert (result.returncode, result.stderr) == (2, f"Error: {message}\n")
+
+
+@pytest.mark.parametrize("module", ["noukai_sdk.cli.commands", "noukai_sdk.backend.app"])
+def test_command_without_module_of_ours_is_a_bug_with_traceback(module: str) -> None:
+    result = run_without([module], ["dev"])
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def run_without(modules: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return run_python(
+        f"import sys; sys.modules.update(dict.fromkeys({modules}))\n"
+        f"sys.argv = ['noukai', *{arguments!r}]\n"
         "from noukai_sdk.cli import main; main()"
     )
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert ("Traceback" in result.stderr) == (message == "ModuleNotFoundError")
 
 
 def test_command_whose_module_is_missing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,6 +427,35 @@ def test_command_whose_module_is_missing_is_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(commands, "COMMANDS", known)
     assert "missing" not in run("--help").output
     assert "No such command 'missing'" in run("missing").output
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_bash_suggests_commands_options_and_flows(tmp_path: Path) -> None:
+    script = tmp_path / "noukai"
+    script.write_text(f"#!{sys.executable}\nfrom noukai_sdk.cli import main; main()")
+    script.chmod(0o755)
+    complete = """
+        eval "$(_NOUKAI_COMPLETE=bash_source noukai)"
+        for line in "noukai se" "noukai session show --fu" "noukai flows run acme/samples/h"; do
+            COMP_WORDS=($line) COMPREPLY=()
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _noukai_completion noukai
+            printf '%s\n' "${COMPREPLY[@]}"
+        done
+    """
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    completed = subprocess.run(
+        ["bash", "-c", complete], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert completed.stdout.split() == ["session", "--full", "acme/samples/hello-world"]
+
+
+def test_help_lists_exit_codes_and_completion() -> None:
+    output = run("--help").output
+    assert "2  not done" in output
+    assert 'eval "$(_NOUKAI_COMPLETE=bash_source noukai)"' in output
+    for group in ("flows", "session"):
+        assert "2  not done" in run(group, "--help").output
 
 
 def test_main_prints_version(

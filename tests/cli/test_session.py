@@ -90,6 +90,47 @@ def test_show_session_prints_its_calls(captured: tuple[str, Path]) -> None:
     assert calls[1]["startMs"] >= calls[0]["durationMs"]
 
 
+LONG = "one two three " * 40 + "\n\nend"
+
+
+@pytest.fixture
+def two_calls(tmp_path: Path) -> str:
+    """The path of a cassette with a call of 1.5 s, and one of 0.25 s that starts after it."""
+    path = str(tmp_path / "two.jsonl")
+    request = {"message": LONG, "parameters": {"limit": 3}}
+    first = {"request": request, "started_at": 5.0, "completed_at": 6.5}
+    second = {"request": {"message": "b"}, "started_at": 6.5, "completed_at": 6.75}
+    result = {"result": {"grade": [LONG]}}
+    recordings = [
+        Recording(slug="first", kind="execute", result=result, **first),
+        Recording(slug="second", kind="step", **second),
+    ]
+    write_cassette(path, "s-1", recordings)
+    return path
+
+
+def test_show_waterfall_has_durations(two_calls: str) -> None:
+    *_, header, first, second = run("show", two_calls).stdout.splitlines()
+    assert header.split() == ["#", "flow", "start", "duration"]
+    assert first.split()[-4:] == ["0.0", "ms", "1,500.0", "ms"]
+    assert second.split()[-4:] == ["1,500.0", "ms", "250.0", "ms"]
+
+
+def test_show_full_or_one_call_prints_whole_inputs_and_outputs(two_calls: str) -> None:
+    assert LONG not in run("show", two_calls).stdout
+    full = run("show", two_calls, "--full").stdout
+    first = run("show", two_calls, "--call", "1").stdout
+    for output in (full, first):
+        assert f"input:\n{LONG}\n" in output
+        assert json.dumps({"grade": [LONG]}, indent=2) in output
+        assert '"limit": 3' in output
+    assert "2  second  step  250.0 ms" in full
+    assert "second" not in first
+    assert [call["number"] for call in run_json("show", two_calls, "--call", "2")["calls"]] == [2]
+    too_far = run("show", two_calls, "--call", "3", exit_code=2)
+    assert "there is no call 3: session s-1 has 2 calls" in too_far.stderr
+
+
 def test_show_call_that_failed_or_was_abandoned_prints_reason(tmp_path: Path, dev: Server) -> None:
     path = str(tmp_path / "failed.jsonl")
     with Noukai() as client, pytest.raises(FlowNotFoundError), trace_scope_sync(record=path):
@@ -111,7 +152,8 @@ def test_show_and_diff_escape_control_characters_and_markup(tmp_path: Path) -> N
     request = {"message": hostile}
     write_cassette(path, None, [Recording(slug=hostile, kind="execute", request=request)])
     write_cassette(empty, None, [])
-    for result in (run("show", path), run("diff", path, empty, exit_code=1)):
+    shown = (run("show", path), run("show", path, "--full"))
+    for result in (*shown, run("diff", path, empty, exit_code=1)):
         assert not set(result.stdout) & {"\x1b", "\x9b"}
         assert "[red]" in result.stdout
     assert run_json("show", path)["calls"][0]["input"] == hostile
@@ -132,7 +174,8 @@ def test_pull_writes_cassette_that_replays(
     session_id, response = captured
     path = str(tmp_path / "pulled.jsonl")
     assert "2 calls" in run("pull", session_id, "-o", path).stdout
-    assert run_json("pull", session_id, "-o", path)["calls"] == 2
+    assert f"{path} exists: use --force" in run("pull", path, "-o", path, exit_code=2).stderr
+    assert run_json("pull", session_id, "-o", path, "--force")["calls"] == 2
 
     with Noukai() as client, trace_scope_sync(cassette=path) as scope:
         flow = client.flow("acme/samples/hello-world")
@@ -140,6 +183,28 @@ def test_pull_writes_cassette_that_replays(
     assert results == json.loads(response.read_text())["results"]
     assert scope.report.clean
     assert run_json("show", path)["calls"] == run_json("show", session_id)["calls"]
+
+
+def test_pull_of_cassette_writes_copy_that_replays(
+    dev: Server, tmp_path: Path, replay_enabled: None
+) -> None:
+    """The copy keeps the redacted paths: without them, calls would differ from their recordings."""
+    source, copy = str(tmp_path / "source.jsonl"), str(tmp_path / "copy.jsonl")
+
+    def ask(client: Noukai) -> object:
+        flow = client.flow("acme/samples/hello-world")
+        return flow.execute(message="a", parameters={"email": "ada@example.org"}).result
+
+    with Noukai() as client:
+        with trace_scope_sync(record=source, redact_paths=["request.parameters.email"]):
+            live = ask(client)
+        assert "1 call of session" in run("pull", source, "-o", copy).stdout
+        with trace_scope_sync(cassette=copy, strict_inputs=True) as scope:
+            assert ask(client) == live
+    assert scope.report.clean
+
+    write_cassette(source, None, [])
+    assert run("pull", source, "-o", copy, "--force").stdout == f"{copy}: 0 calls of {source}\n"
 
 
 def test_diff_lists_calls_that_differ(app_url: str, captured: tuple[str, Path]) -> None:
@@ -274,7 +339,7 @@ def test_replay_with_differences_exits_with_1(
 
 
 def test_replay_by_app_that_does_not_replay_exits_with_2(
-    app_url: str, captured: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+    app_url: str, captured: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id, _ = captured
     ignored = run("replay", session_id, app_url, "-d", '["one", "two"]', exit_code=2)
@@ -284,6 +349,11 @@ def test_replay_by_app_that_does_not_replay_exits_with_2(
     assert "the app refused it" in refused
     assert "HTTP 404" in refused
     assert "no session of this id" in refused
+
+    cassette = tmp_path / "other.jsonl"
+    write_cassette(cassette, "unknown-id", [])
+    refused = run("replay", str(cassette), app_url, "-d", "[]", exit_code=2).stdout
+    assert "its service does not have it" in refused
 
 
 def test_command_that_fails_prints_one_line_and_exits_with_2(dev: Server, tmp_path: Path) -> None:
@@ -297,5 +367,18 @@ def test_command_that_fails_prints_one_line_and_exits_with_2(dev: Server, tmp_pa
         ("pull", "no-such-session", "-o", str(tmp_path / "x")),
     ):
         result = run(*words, exit_code=2)
+        assert result.stdout == ""
         assert result.stderr.startswith("Error: ")
         assert result.stderr.count("\n") == 1
+        message = result.stderr.removeprefix("Error: ").removesuffix("\n")
+        in_json = run(*words, "--json", exit_code=2)
+        assert json.loads(in_json.stdout)["error"]["message"] == message
+        assert in_json.stderr == ""
+
+
+def test_error_in_json_has_type_and_code_of_service(dev: Server) -> None:
+    missing = run_json("show", "no-such-session", exit_code=2)["error"]
+    assert missing["type"] == "ReplaySessionNotFoundError"
+    assert missing["code"] == "SESSION_NOT_FOUND"
+    usage = run_json("show", "--call", "x", exit_code=2)["error"]
+    assert "'x' is not a valid integer" in usage["message"]

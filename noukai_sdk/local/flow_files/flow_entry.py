@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -88,6 +89,20 @@ class FlowEntry(BaseModel):
     def _off(cls, value: Any) -> Any:
         # YAML 1.1 reads a bare ``off`` as False.
         return "off" if value is False else value
+
+
+def unknown_field(loc: Loc) -> str:
+    """Return the message for a field that does not exist, with the one that may have been meant.
+
+    Example:
+        >>> unknown_field(("steps", 0, "promt"))
+        'unknown field `promt`: did you mean `prompt`?'
+    """
+    name = str(loc[-1])
+    known = (FlowEntry if len(loc) == 1 else StepEntry).model_fields
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f": did you mean `{close[0]}`?" if close else ""
+    return f"unknown field `{name}`{hint}"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..workflow.plan import Flow, in_order
 from ..workflow.validation import problems_of
 from ..workflow.workflow import Workflow, WorkflowError
-from .flow_entry import CheckModel, FlowEntry, Loc, NodeBuilder
+from .flow_entry import CheckModel, FlowEntry, Loc, NodeBuilder, unknown_field
 from .python_files import FunctionLoader, PythonFileError, load_file
 
 
@@ -123,7 +123,12 @@ class FlowFile:
             entry = FlowEntry.model_validate(tree.value)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False)
-            raise FlowFileError([problem_at(e["loc"], e["msg"]) for e in faults]) from error
+            problems = []
+            for fault in faults:
+                is_unknown = fault["type"] == "extra_forbidden"
+                message = unknown_field(fault["loc"]) if is_unknown else fault["msg"]
+                problems.append(problem_at(fault["loc"], message))
+            raise FlowFileError(problems) from error
         load_function = FunctionLoader(self.path.parent)
         builder = NodeBuilder(entry.model or self.default_model, load_function, self.check_model)
         builder.check(entry.model, ("model",))

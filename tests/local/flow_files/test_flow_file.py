@@ -105,7 +105,12 @@ def test_flow_file_capture_off_needs_no_quotes(tmp_path: Path, value: str) -> No
         ("model: 3\nsteps: [{id: a}]", ":1: model: Input should be a valid string"),
         ("capture: all\nsteps: [{id: a}]", ":1: capture: Input should be 'full'"),
         ("steps:\n  - id: a\n    prompt: 3", ":3: steps[0].prompt: Input should be"),
-        ("steps:\n  - id: a\n    promt: x", ":3: steps[0].promt: Extra inputs"),
+        (
+            "steps:\n  - id: a\n    promt: x",
+            ":3: steps[0].promt: unknown field `promt`: did you mean `prompt`?",
+        ),
+        ("stepz: 1\nsteps: [{id: a}]", ":1: stepz: unknown field `stepz`: did you mean `steps`?"),
+        ("other: 1\nsteps: [{id: a}]", ":1: other: unknown field `other`"),
         ("steps:\n  - id: a\n    temperature: 3", ":3: steps[0].temperature: Input should be less"),
         ("steps:\n  - id: a\n    needs: b", ":3: steps[0].needs: Input should be"),
         ("steps:\n  - id: a b", ":2: steps[0].id: String should match pattern"),
