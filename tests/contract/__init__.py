@@ -1,0 +1,1 @@
+"""The wire contract, read by strict clients that share no code with ours."""

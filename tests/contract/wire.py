@@ -1,0 +1,306 @@
+"""The responses and events of docs/wire.md as strict models: exact types, and no fields but those listed.
+
+A field with the default ``ABSENT`` may be left out, but not be null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+ABSENT: Any = None
+
+Json = dict[str, Any]
+Decimal = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")]
+Milliseconds = Annotated[int, Field(ge=0)]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(
+        strict=True, extra="forbid", alias_generator=to_camel, protected_namespaces=()
+    )
+
+
+class Tokens(Wire):
+    prompt: int
+    completion: int
+    total: int
+
+
+class Failure(Wire):
+    code: str
+    message: str
+
+
+class ToolFunction(Wire):
+    name: str
+    arguments: str
+
+
+class ToolCall(Wire):
+    id: str
+    type: Literal["function"]
+    function: ToolFunction
+
+
+# Responses of execute, jobs and errors.
+
+
+class Completed(Wire):
+    status: Literal["completed"]
+    result: Any
+    flow_id: str
+    block_count: int
+    execution_id: str
+
+
+class Paused(Wire):
+    status: Literal["tool_calls_required"]
+    execution_id: str
+    paused_at_step: str
+    iterations_used: int
+    tool_call_messages: list[Json]
+    tool_calls: list[ToolCall]
+    accumulated_outputs: Json
+    flow_id: str
+    block_count: int
+
+
+class Submitted(Wire):
+    execution_id: str
+    status: Literal["pending"]
+    flow_id: str
+    block_count: int
+
+
+class Poll(Wire):
+    execution_id: str
+    status: Literal["pending", "running", "completed", "failed"]
+    result: Any = ABSENT
+    error: str = ABSENT
+
+
+class ErrorDetail(Failure):
+    # An addition of ours.
+    execution_id: str = Field(ABSENT, alias="executionId")
+
+
+class ErrorBody(Wire):
+    detail: ErrorDetail
+
+
+# Events.
+
+
+class Event(Wire):
+    run_id: str
+    execution_id: str
+
+
+class RunStarted(Event):
+    event_type: Literal["run_started"]
+    flow_id: str
+    step_count: int
+
+
+class StepStarted(Event):
+    event_type: Literal["step_started"]
+    step_id: str
+    name: str
+    step_index: int
+
+
+class StepInput(Event):
+    event_type: Literal["step_input"]
+    step_id: str
+    input_data: Json
+    # An addition of ours, in loops.
+    loop_index: int = ABSENT
+
+
+class StepOutput(Event):
+    event_type: Literal["step_output"]
+    step_id: str
+    output_data: Any
+    # An addition of ours, in loops.
+    loop_index: int = ABSENT
+
+
+class StepCompleted(Event):
+    event_type: Literal["step_completed"]
+    step_id: str
+    name: str
+    output: Any
+    duration_ms: Milliseconds
+    tokens: Tokens = ABSENT
+    cost_usd: Decimal = ABSENT
+    step_index: int
+    # An addition of ours, of steps that a condition skipped.
+    skipped: Literal[True] = ABSENT
+
+
+class StepError(Event):
+    event_type: Literal["step_error"]
+    step_id: str
+    name: str
+    error: Failure
+
+
+class StepPaused(Event):
+    event_type: Literal["step_paused"]
+    step_id: str
+    step_index: int
+
+
+class StepPausedForToolCalls(Event):
+    event_type: Literal["step_paused_for_tool_calls"]
+    step_id: str
+    step_index: int
+    iterations_used: int
+    tool_call_messages: list[Json]
+    tool_calls: list[ToolCall]
+    accumulated_outputs: Json
+
+
+class FlowCompleted(Event):
+    event_type: Literal["flow_completed"]
+    result: Any
+
+
+AnyEvent = Annotated[
+    RunStarted
+    | StepStarted
+    | StepInput
+    | StepOutput
+    | StepCompleted
+    | StepError
+    | StepPaused
+    | StepPausedForToolCalls
+    | FlowCompleted,
+    Field(discriminator="event_type"),
+]
+
+_event: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+
+def parse_stream(stream: str) -> list[Any]:
+    """Return the events of a stream, whose frames must be ``event:``, ``data:`` and an empty line."""
+    assert stream.endswith("\n\n")
+    assert "\r" not in stream
+    events = []
+    for frame in stream.removesuffix("\n\n").split("\n\n"):
+        type_line, data_line = frame.split("\n")
+        event = _event.validate_json(data_line.removeprefix("data: "))
+        assert type_line == f"event: {event.event_type}"
+        events.append(event)
+    return events
+
+
+# Run traces.
+
+
+class FlowRun(Wire):
+    id: str
+    flow_id: str
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    trigger_type: Literal["execute", "step", "job"]
+    started_at: Time
+    completed_at: Time | None
+    duration_ms: Milliseconds | None
+    step_count: int
+
+
+class Attempt(Wire):
+    """What traces and sessions share."""
+
+    step_id: str
+    attempt: Annotated[int, Field(ge=1)]
+    loop_index: int | None
+    status: Literal["running", "completed", "failed", "skipped"]
+    started_at: Time
+    completed_at: Time | None
+    duration_ms: Milliseconds | None
+    truncated: bool
+
+
+class StepTrace(Attempt):
+    model_used: str | None
+    tokens: Tokens | None
+    cost_usd: Decimal | None
+    input_context: Json | None
+    output_context: Json | None
+    error_context: Failure | None
+    input_size_bytes: int | None
+    output_size_bytes: int | None
+
+
+class StepAttempts(Wire):
+    step_id: str
+    attempts: Annotated[list[StepTrace], Field(min_length=1)]
+
+
+class RunTrace(Wire):
+    flow_run: FlowRun
+    steps: list[StepTrace]
+
+
+# Sessions.
+
+
+class Snapshot(Attempt):
+    input_snapshot: Json | None
+    output_snapshot: Any
+    error_snapshot: Failure | None
+
+
+class RecordedCall(Wire):
+    org: str
+    project: str
+    slug: str
+    version: int | None
+    request: Json
+
+
+class RecordedError(Failure):
+    status_code: int = Field(alias="statusCode")
+
+
+class ToolResult(Wire):
+    model_config = ConfigDict(alias_generator=None)
+
+    role: Literal["tool"]
+    tool_call_id: str
+    content: str
+
+
+class ToolRound(Wire):
+    paused: Paused
+    tool_results: list[ToolResult] | None
+
+
+class Execution(Wire):
+    execution_id: str
+    flow_id: str
+    slug: str | None
+    trigger_type: Literal["execute", "step", "job"]
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    started_at: Time
+    completed_at: Time | None
+    trace_capture_mode: Literal["full", "redacted", "metadata_only", "off"]
+    snapshots_available: bool
+    error_at_step: str | None
+    steps: list[Snapshot]
+    # Additions of ours, where snapshots are available.
+    call: RecordedCall = ABSENT
+    result: Any = ABSENT
+    error: RecordedError | None = ABSENT
+    events: list[AnyEvent] = ABSENT
+    tool_rounds: list[ToolRound] = ABSENT
+
+
+class Session(Wire):
+    session_id: str
+    executions: list[Execution]
