@@ -18,7 +18,7 @@ from unittest.mock import patch
 from benchmarks.bench_replay import blocks, micro
 from benchmarks.lean_service import served
 from benchmarks.measure import Row, alternating, best_of_each
-from noukai_sdk import AsyncNoukai, Noukai, Scope, client, trace_scope, trace_scope_sync
+from noukai_sdk import AsyncNoukai, Noukai, Scope, trace_scope, trace_scope_sync
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 
@@ -122,11 +122,7 @@ def recording(folder: Path) -> list[Row]:
 @contextmanager
 def service() -> Iterator[Noukai]:
     """Run a service in another process, and yield a client of it."""
-    with (
-        served() as url,
-        patch.dict(client.BASE_URLS, dev=url),
-        Noukai(api_key="nk_bench", env="dev") as noukai,
-    ):
+    with served() as url, Noukai(api_key="nk_bench", base_url=url) as noukai:
         yield noukai
 
 

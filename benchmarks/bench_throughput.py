@@ -23,7 +23,6 @@ import httpx
 from benchmarks.lean_service import served
 from benchmarks.measure import Row
 from noukai_sdk import AsyncNoukai
-from noukai_sdk.client import BASE_URLS
 from noukai_sdk.transport.fast import VARIABLE
 
 CONCURRENCIES = (8, 64, 1_000)
@@ -44,7 +43,6 @@ def run() -> list[Row]:
     rates: Rates = {}
     uncollected: Rates = {}
     with served() as url:
-        BASE_URLS["dev"] = url
         for _ in range(ROUNDS):
             measure(rates, url, clients, CONCURRENCIES, CALLS)
             with not_collecting():
@@ -132,7 +130,7 @@ def ours(fast: str) -> Opened:
     @asynccontextmanager
     async def opened(url: str) -> Any:
         os.environ[VARIABLE] = fast
-        async with AsyncNoukai(api_key="nk_bench", env="dev") as client:
+        async with AsyncNoukai(api_key="nk_bench", base_url=url) as client:
             flow = client.flow("acme/spelling/grade-3")
             yield lambda: flow.execute(message=CALL["message"])
 

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from .protocol.requests import require_session_id
 
@@ -73,6 +74,29 @@ def require_count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{name} must be a number ≥ 0, not {value!r}")
     return value
+
+
+def require_base_url(name: str, value: str) -> str:
+    """Return ``value`` if it is a base URL of the service, without a slash at its end.
+
+    ``/api/v1`` is added to an address without a path, because every service has its API there.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    # These are not shown: they may hold a password or a token.
+    if "@" in value or "?" in value or "#" in value:
+        raise ValueError(f"bad {name}: it must have no user, password, query or fragment")
+    try:
+        url = urlsplit(value)
+        port = url.port  # raises ValueError if it is not a number up to 65535
+    except ValueError as error:
+        raise ValueError(f"bad {name} {value!r}: {error}") from None
+    # urlsplit removes line ends and tabs, and HTTP libraries encode spaces.
+    if not re.match(r"[^\s\\\x00-\x1f\x7f]+\Z", value):
+        raise ValueError(f"bad {name} {value!r}: it must have no spaces, line ends or backslashes")
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        raise ValueError(f"bad {name} {value!r}: it must be like 'http://127.0.0.1:8080/api/v1'")
+    return value.rstrip("/") + ("" if url.path.strip("/") else "/api/v1")
 
 
 def _check_text(name: str, value: Any) -> None:

@@ -10,7 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
-from .arguments import is_async_callable, require_count, require_flag, require_seconds
+from .arguments import (
+    is_async_callable,
+    require_base_url,
+    require_count,
+    require_flag,
+    require_seconds,
+)
 from .errors import AuthenticationError
 from .flow import AsyncFlow, Flow
 from .protocol.call import FlowRef, Service
@@ -40,6 +46,7 @@ class _BaseClient(ABC, Generic[TransportT]):
         self,
         *,
         api_key: str | None = None,
+        base_url: str | None = None,
         env: Literal["production", "dev"] | None = None,
         org: str | None = None,
         project: str | None = None,
@@ -51,15 +58,12 @@ class _BaseClient(ABC, Generic[TransportT]):
         http_client: Any = None,
     ) -> None:
         self._defaults = require_org_and_project(org, project)
-        env_name = env or os.environ.get("NOUKAI_ENV") or "production"
-        if env_name not in BASE_URLS:
-            raise ValueError(f'bad env {env_name!r}: it must be "production" or "dev"')
         if log_handler is not None and (
             not callable(log_handler) or is_async_callable(log_handler)
         ):
             raise TypeError("log_handler must be a plain function that takes a dict")
         service = Service(
-            base_url=BASE_URLS[env_name],
+            base_url=_resolve_base_url(base_url, env),
             headers={
                 "Authorization": f"Bearer {_require_key(api_key)}",
                 "X-Noukai-API-Version": API_VERSION,
@@ -92,7 +96,10 @@ class Noukai(_BaseClient[SyncTransport]):
 
     Args:
         api_key: Starts with ``nk_``. Defaults to the environment variable ``NOUKAI_API_KEY``.
-        env: ``"production"`` or ``"dev"``. Defaults to ``NOUKAI_ENV``, or else to production.
+        base_url: The address of the service, for instance ``"http://127.0.0.1:9000/api/v1"``. Without a
+            path, ``/api/v1`` is added. Defaults to ``NOUKAI_BASE_URL``. Either one wins over ``env``.
+        env: ``"production"`` or ``"dev"``, which is ``http://localhost:8080/api/v1``. Defaults to
+            ``NOUKAI_ENV``, or else to production.
         org, project: Defaults for short slugs. Pass both or neither.
         timeout: Seconds for each request of calls without a timeout of their own: to connect, to send,
             and to wait for the next bytes of the response. A stream may take longer in all.
@@ -223,6 +230,19 @@ class AsyncNoukai(_BaseClient[AsyncTransport]):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _resolve_base_url(base_url: str | None, env: str | None) -> str:
+    if base_url is not None:
+        return require_base_url("base_url", base_url)
+    if variable := os.environ.get("NOUKAI_BASE_URL"):
+        return require_base_url("NOUKAI_BASE_URL", variable)
+    env = env or os.environ.get("NOUKAI_ENV") or "production"
+    if env not in BASE_URLS:
+        raise ValueError(
+            f'bad env {env!r}: it must be "production" or "dev"; base_url= takes any address'
+        )
+    return BASE_URLS[env]
 
 
 def _require_key(api_key: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.redirect import dev_environment
+from tests.support.servers import settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -18,17 +18,11 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def redirect_dev(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give it a backend's base URL, and ``env="dev"`` means that one, with its key.
+def use_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that points clients at a base URL, here and in processes that the test starts."""
 
-    In this process and in those that it starts.
-    """
-
-    def redirect(url: str) -> None:
-        from noukai_sdk.client import BASE_URLS
-
-        monkeypatch.setitem(BASE_URLS, "dev", url)
-        for name, value in dev_environment(url).items():
+    def use(url: str) -> None:
+        for name, value in settings_of(url).items():
             monkeypatch.setenv(name, value)
 
-    return redirect
+    return use

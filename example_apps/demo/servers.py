@@ -29,15 +29,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def is_port_taken(port: int) -> bool:
-    """Return True if a process listens on ``port`` of this machine."""
-    try:
-        socket.create_connection(("localhost", port), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def run_server(
     module: str, arguments: Sequence[str], port: int, log: Path, env: Mapping[str, str]

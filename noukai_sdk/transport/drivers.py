@@ -154,8 +154,8 @@ class _SyncDrive(_Drive):
         try:
             self._outcome = self._perform(effect)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            closed = self._transport.closed
-            self._error = to_sdk_error(effect, error, self._path, closed=closed)
+            url = self._transport.service.base_url + self._path
+            self._error = to_sdk_error(effect, error, url, closed=self._transport.closed)
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
@@ -268,8 +268,8 @@ class _AsyncDrive(_Drive):
         try:
             self._outcome = await self._perform(effect)
         except Exception as error:  # noqa: BLE001 - the program decides what an error means
-            closed = self._transport.closed
-            self._error = to_sdk_error(effect, error, self._path, closed=closed)
+            url = self._transport.service.base_url + self._path
+            self._error = to_sdk_error(effect, error, url, closed=self._transport.closed)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:

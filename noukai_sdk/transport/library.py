@@ -102,7 +102,7 @@ def response_head(response: Any) -> Response:
     return Response(response.status_code, response.headers, b"")
 
 
-def error_from_fault(error: BaseException, path: str) -> NoukaiError | None:
+def error_from_fault(error: BaseException, url: str) -> NoukaiError | None:
     """Return the SDK's error for one of an HTTP library, None if the network is not at fault."""
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _CLOSED):
         return closed_during_call()
@@ -112,7 +112,7 @@ def error_from_fault(error: BaseException, path: str) -> NoukaiError | None:
     response = getattr(error, "response", None)
     if response is not None:  # the user's client has a hook that raises for error responses
         return error_class(response.status_code, None)(
-            f"{path}: the service responded with HTTP {response.status_code}",
+            f"{url}: the service responded with HTTP {response.status_code}",
             status_code=response.status_code,
             request_id=response.headers.get("x-request-id"),
         )
@@ -125,11 +125,18 @@ def error_from_fault(error: BaseException, path: str) -> NoukaiError | None:
         # httpx-aiohttp reports a server that hung up as ConnectTimeout.
         timed_out = timed_out and "TimeoutError" in names
     kind = APITimeoutError if timed_out else APIConnectionError
-    return kind(
-        f"{path}: {'timed out' if timed_out else 'connection failed'}: "
-        f"{str(error) or type(error).__name__}",
-        request_sent=sent,
-    )
+    problem = "timed out" if timed_out else "connection failed"
+    reason = str(error) or type(error).__name__
+    hint = "" if sent else f"; {_how_to_reach(url)}"
+    return kind(f"{url}: {problem}: {reason}{hint}", request_sent=sent)
+
+
+def _how_to_reach(url: str) -> str:
+    """Return what to do about a service that cannot be reached."""
+    host = httpx.URL(url).host
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return "is `noukai dev` running? If it is on another port, set NOUKAI_BASE_URL"
+    return f"to call another service than {host}, set NOUKAI_BASE_URL, or NOUKAI_ENV=dev"
 
 
 def _class_names(error: BaseException) -> set[str]:

@@ -17,15 +17,15 @@ END: Final = object()
 """Stands in the place of an event when the program has returned."""
 
 
-def to_sdk_error(effect: Effect, error: Exception, path: str, *, closed: bool) -> Exception:
+def to_sdk_error(effect: Effect, error: Exception, url: str, *, closed: bool) -> Exception:
     """Return the error to throw into the program: the SDK's own, caused by the HTTP library's.
 
-    ``effect`` has raised ``error``, ``path`` is that of the last request, and ``closed`` says that the
+    ``effect`` has raised ``error``, ``url`` is that of the last request, and ``closed`` says that the
     client was closed, which breaks its connections.
     """
     if isinstance(effect, CallTools):
         return error  # a tool's network trouble is not the service's
-    fault = error_from_fault(error, path)
+    fault = error_from_fault(error, url)
     if fault is None:
         return error
     if closed:

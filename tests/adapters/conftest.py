@@ -29,10 +29,10 @@ def service() -> Iterator[tuple[Service, str]]:
 
 
 @pytest.fixture
-def sessions(service: tuple[Service, str], redirect_dev: Callable[[str], None]) -> RecordedSessions:
-    """The sessions of the service that ``env="dev"`` connects to in this test."""
+def sessions(service: tuple[Service, str], use_service: Callable[[str], None]) -> RecordedSessions:
+    """The sessions of the service that clients connect to in this test."""
     running, url = service
-    redirect_dev(f"{url}/api/v1")
+    use_service(f"{url}/api/v1")
     sessions = RecordedSessions()
     running.replies = [sessions]
     running.requests.clear()

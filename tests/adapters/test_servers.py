@@ -12,8 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.redirect import dev_environment
-from tests.support.servers import Server, serve_command, wait_until
+from tests.support.servers import Server, serve_command, settings_of, wait_until
 from tests.support.service import Service
 from tests.support.sessions import RecordedSessions
 
@@ -45,7 +44,7 @@ def server(
 ) -> Iterator[Server]:
     """One server for all tests of this module, with replay enabled."""
     command, env = SERVERS[request.param]
-    env = {**env, **dev_environment(f"{service[1]}/api/v1"), "NOUKAI_REPLAY_ENABLED": "true"}
+    env = {**env, **settings_of(f"{service[1]}/api/v1"), "NOUKAI_REPLAY_ENABLED": "true"}
     # gunicorn creates a socket in the home folder.
     env["HOME"] = str(tmp_path_factory.mktemp("home"))
     with serve_command(command, env=env) as server:
@@ -195,7 +194,7 @@ def test_concurrent_captures_and_replays_do_not_mix(
 def test_replay_header_without_environment_variable_is_ignored(
     service: tuple[Service, str], sessions: RecordedSessions
 ) -> None:
-    with serve_command(UVICORN, env=dev_environment(f"{service[1]}/api/v1")) as server:
+    with serve_command(UVICORN, env=settings_of(f"{service[1]}/api/v1")) as server:
         captured = httpx.post(f"{server.url}/grade", json=TEXT)
         for header in (captured.headers["X-Noukai-Session"], "../../admin"):
             headers = {"X-Noukai-Replay": header}

@@ -32,8 +32,8 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def dev(backend: Server, redirect_dev: Callable[[str], None]) -> Server:
-    redirect_dev(backend.api)
+def dev(backend: Server, use_service: Callable[[str], None]) -> Server:
+    use_service(backend.api)
     return backend
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from noukai_sdk.client import BASE_URLS
 from tests.support.servers import serve_app, wait_until
 from tests.support.service import Service
 from tests.support.sides import ASYNC, BOTH, EVERY, Side
@@ -30,9 +29,9 @@ def stage() -> Iterator[tuple[_Stage, str]]:
 
 @pytest.fixture
 def url(stage: tuple[_Stage, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the base URL of the service, which ``env="dev"`` means as well."""
+    """Return the base URL of the service, which clients use."""
     base = f"{stage[1]}/api/v1"
-    monkeypatch.setitem(BASE_URLS, "dev", base)
+    monkeypatch.setenv("NOUKAI_BASE_URL", base)
     return base
 
 

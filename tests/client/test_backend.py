@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from noukai_sdk import AuthenticationError, FlowNotFoundError
-from noukai_sdk.client import BASE_URLS
 from tests.support.servers import serve_backend
 from tests.support.sides import Side
 
@@ -35,7 +34,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def dev_is_the_backend(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BASE_URLS, "dev", api)
+    monkeypatch.setenv("NOUKAI_BASE_URL", api)
     monkeypatch.setenv("NOUKAI_API_KEY", "nk_dev")
 
 

@@ -84,8 +84,67 @@ def test_env_unknown_raises(client: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NOUKAI_ENV", "moon")
     with pytest.raises(ValueError, match="'moon'"):
         client(api_key="nk_1")
-    with pytest.raises(TypeError):
-        client(api_key="nk_1", base_url="http://evil.test")
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url"),
+    [
+        ("http://127.0.0.1:9000/api/v1", "http://127.0.0.1:9000/api/v1"),
+        ("http://127.0.0.1:9000/api/v1/", "http://127.0.0.1:9000/api/v1"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/api/v1"),
+        ("http://127.0.0.1:9000/", "http://127.0.0.1:9000/api/v1"),
+        ("https://proxy.test/noukai", "https://proxy.test/noukai"),
+        ("http://[::1]:9000/api/v1", "http://[::1]:9000/api/v1"),
+        ("HTTPS://API.test", "HTTPS://API.test/api/v1"),
+    ],
+)
+def test_base_url_wins_over_env(
+    client: Any, monkeypatch: pytest.MonkeyPatch, given: str, base_url: str
+) -> None:
+    monkeypatch.setenv("NOUKAI_ENV", "production")
+    monkeypatch.setenv("NOUKAI_BASE_URL", given)
+    for made in (client(api_key="nk_1"), client(api_key="nk_1", env="dev")):
+        assert made._transport.service.base_url == base_url
+    monkeypatch.setenv("NOUKAI_BASE_URL", "http://other.test")
+    for env in (None, "dev"):
+        made = client(api_key="nk_1", base_url=given, env=env)
+        assert repr(made) == f"{client.__name__}('{base_url}')"
+    monkeypatch.setenv("NOUKAI_BASE_URL", "")
+    assert "api.noukai.xyz" in repr(client(api_key="nk_1"))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("", "it must"),
+        ("127.0.0.1:9000", "it must be like 'http://127.0.0.1:8080/api/v1'"),
+        ("localhost:9000/api/v1", "it must be like"),
+        ("ftp://noukai.test", "it must be like"),
+        ("http://", "it must be like"),
+        ("http:///api/v1", "it must be like"),
+        ("http://noukai.test:0", "it must be like"),
+        ("http://noukai.test:99999", "range"),
+        ("http://noukai.test:port", "port"),
+        ("http://[::1", "IPv6"),
+        ("http://noukai.test/api v1", "no spaces"),
+        ("http://noukai.test/\n", "no spaces"),
+        ("http://user:secret@noukai.test", "no user, password"),
+        ("http://noukai.test?key=secret", "query"),
+        ("http://noukai.test#secret", "fragment"),
+    ],
+)
+def test_base_url_not_valid_raises(
+    client: Any, monkeypatch: pytest.MonkeyPatch, given: str, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=f"bad base_url.*{re.escape(problem)}") as caught:
+        client(api_key="nk_1", base_url=given)
+    assert "secret" not in str(caught.value)
+    if given:
+        monkeypatch.setenv("NOUKAI_BASE_URL", given)
+        with pytest.raises(ValueError, match=f"bad NOUKAI_BASE_URL.*{re.escape(problem)}"):
+            client(api_key="nk_1")
+    with pytest.raises(TypeError, match="base_url must be a str, not int"):
+        client(api_key="nk_1", base_url=9000)
 
 
 @pytest.mark.parametrize(

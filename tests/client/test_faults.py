@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 
 from noukai_sdk import APIConnectionError, APITimeoutError, AuthenticationError
-from noukai_sdk.client import BASE_URLS
 from tests.support import sockets
 from tests.support.service import DONE, NEVER, STARTED, Reply, Service, output, stream
 from tests.support.sides import Side
@@ -51,13 +51,13 @@ async def call(side: Side, flow: Any, method: str, **options: Any) -> Any:
 
 @pytest.fixture
 def points_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Make ``env="dev"`` mean that URL."""
-    return lambda url: monkeypatch.setitem(BASE_URLS, "dev", url)
+    """Return a function that points clients at a URL."""
+    return lambda url: monkeypatch.setenv("NOUKAI_BASE_URL", url)
 
 
 @pytest.fixture
 def no_listener(points_at: Callable[[str], None]) -> Iterator[None]:
-    """Point ``env="dev"`` at a port without a listener."""
+    """Point clients at a port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         points_at(f"http://127.0.0.1:{bound.getsockname()[1]}/api/v1")
@@ -81,6 +81,10 @@ async def test_connection_refused_is_retried_and_raises(side: Side, method: str)
     assert not error.request_sent
     assert error.status_code is None
     assert type(error.__cause__).__module__.split(".")[0] in ("httpx", "httpx2")
+    address = os.environ["NOUKAI_BASE_URL"].partition("//")[2].partition("/")[0]
+    assert address in str(error)
+    assert "is `noukai dev` running?" in str(error)
+    assert "NOUKAI_BASE_URL" in str(error)
     assert "nk_test" not in repr(error) + str(phases)
     # Nothing reached the service, so every call is tried once more.
     assert [event["phase"] for event in phases] == [
@@ -90,6 +94,21 @@ async def test_connection_refused_is_retried_and_raises(side: Side, method: str)
         "request",
         "response",
     ]
+
+
+async def test_connection_refused_by_production_names_host_and_variables(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, *args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with side.flow(max_retries=0) as flow:
+        with pytest.raises(APIConnectionError) as caught:
+            await call(side, flow, "execute")
+    for text in ("https://api.noukai.xyz", "NOUKAI_BASE_URL", "NOUKAI_ENV=dev"):
+        assert text in str(caught.value)
+    assert "noukai dev" not in str(caught.value)
 
 
 BREAKS = [

@@ -8,11 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.redirect import dev_environment
-from tests.support.servers import ROOT, serve_backend
+from tests.support.servers import ROOT, serve_backend, settings_of
 
-# tests/support/redirect imports the SDK before pytest can rewrite its asserts.
-REDIRECTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 SAMPLE = ROOT / "example_apps" / "cassette_tests"
 
 
@@ -48,6 +45,6 @@ def test_sample_recorded_again_passes(tmp_path: Path) -> None:
     copy = tmp_path / "cassette_tests"
     shutil.copytree(SAMPLE, copy, ignore=shutil.ignore_patterns("cassettes", "__pycache__"))
     with serve_backend(tmp_path) as server:
-        run_pytest(copy, "--noukai-record=once", *REDIRECTED, **dev_environment(server.api))
+        run_pytest(copy, "--noukai-record=once", **settings_of(server.api))
     assert cassette_names(copy) == cassette_names(SAMPLE)
     run_pytest(copy)

@@ -11,8 +11,14 @@ import httpx
 import pytest
 
 from example_apps.demo.exchange import ROUTES, Observer
-from tests.support.redirect import dev_environment
-from tests.support.servers import Server, free_port, serve_app, serve_backend, serve_command
+from tests.support.servers import (
+    Server,
+    free_port,
+    serve_app,
+    serve_backend,
+    serve_command,
+    settings_of,
+)
 
 FASTAPI = "example_apps.fastapi_grader.main:app"
 FLASK = "example_apps.flask_grader.main:app"
@@ -32,7 +38,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module", params=COMMANDS)
 def app(backend: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """The root URL of an app with replay enabled."""
-    env = dev_environment(backend.api) | {"NOUKAI_REPLAY_ENABLED": "true"}
+    env = settings_of(backend.api) | {"NOUKAI_REPLAY_ENABLED": "true"}
     with serve_command(COMMANDS[request.param], env=env) as server:
         yield server.url
 
@@ -104,7 +110,7 @@ def app_of_failing_service(request: pytest.FixtureRequest) -> Iterator[str]:
     command = COMMANDS[request.param]
     with (
         serve_app(failing_service, lifespan="off") as service,
-        serve_command(command, env=dev_environment(service)) as server,
+        serve_command(command, env=settings_of(service)) as server,
     ):
         yield server.url
 
@@ -128,7 +134,7 @@ def test_error_in_stream_is_its_last_event(app_of_failing_service: str) -> None:
 @pytest.mark.parametrize("name", ["uvicorn", "flask"])
 def test_unreachable_service_is_a_bad_gateway(name: str) -> None:
     unused_url = f"http://127.0.0.1:{free_port()}/api/v1"
-    with serve_command(COMMANDS[name], env=dev_environment(unused_url)) as server:
+    with serve_command(COMMANDS[name], env=settings_of(unused_url)) as server:
         response = post(f"{server.url}/grade", {"text": "Teh cat."})
     assert response.status_code == 502
     assert response.json() == {"error": "APIConnectionError", "request_id": None}

@@ -80,9 +80,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def replay_enabled(
-    backend: Server, redirect_dev: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    backend: Server, use_service: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redirect_dev(backend.api)
+    use_service(backend.api)
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
 
 

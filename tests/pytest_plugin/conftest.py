@@ -64,10 +64,10 @@ def running_service() -> Iterator[tuple[Service, str]]:
 
 
 @pytest.fixture
-def service(running_service: tuple[Service, str], redirect_dev: Callable[[str], None]) -> Service:
+def service(running_service: tuple[Service, str], use_service: Callable[[str], None]) -> Service:
     """The service that test suites reach; without calls yet."""
     service, url = running_service
-    redirect_dev(url)
+    use_service(url)
     service.calls.clear()
     return service
 

@@ -9,7 +9,7 @@ import pytest
 from noukai_sdk.pytest_plugin import orphans
 from noukai_sdk.pytest_plugin.folders import safe_name
 from tests.pytest_plugin.conftest import QUICK, Suite
-from tests.support.redirect import dev_environment
+from tests.support.servers import settings_of
 
 pytest_plugins = ["pytester"]
 
@@ -79,7 +79,7 @@ def test_suite_without_cassettes_lists_nothing(suite: Suite) -> None:
 def test_workers_of_xdist_share_the_folders_and_list_orphans_once(
     suite: Suite, running_service: tuple[object, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in dev_environment(running_service[1]).items():
+    for name, value in settings_of(running_service[1]).items():
         monkeypatch.setenv(name, value)
     suite.write(
         """

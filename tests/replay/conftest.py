@@ -99,9 +99,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(params=[SyncSide, AsyncSide], ids=["sync", "async"])
-async def live(request: Any, backend: Server, redirect_dev: Callable[[str], None]) -> Any:
+async def live(request: Any, backend: Server, use_service: Callable[[str], None]) -> Any:
     """Each of the two clients, in front of the real backend."""
-    redirect_dev(backend.api)
+    use_service(backend.api)
     side: SyncSide = request.param()
     yield side
     if side.is_async:

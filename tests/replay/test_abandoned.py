@@ -44,8 +44,8 @@ def service_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def side(service_url: str, redirect_dev: Callable[[str], None]) -> Any:
-    redirect_dev(service_url)
+async def side(service_url: str, use_service: Callable[[str], None]) -> Any:
+    use_service(service_url)
     side = AsyncSide()
     yield side
     await side.client.aclose()

@@ -162,9 +162,9 @@ def flask_app(client: Noukai) -> Any:
 
 
 @pytest.fixture(params=["fastapi", "flask"])
-def app(request: Any, backend: Server, redirect_dev: Callable[[str], None]) -> Iterator[str]:
+def app(request: Any, backend: Server, use_service: Callable[[str], None]) -> Iterator[str]:
     """The root URL of an application that makes three calls."""
-    redirect_dev(backend.api)
+    use_service(backend.api)
     if request.param == "fastapi":
         with serve_app(fastapi_app(AsyncNoukai(timeout=20))) as url:
             yield url

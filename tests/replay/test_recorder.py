@@ -194,9 +194,9 @@ async def test_recording_of_concurrent_calls_replays_each_by_input(
 
 
 async def test_recording_of_an_unreachable_service_replays_its_errors(
-    live: SyncSide, tmp_path: Path, redirect_dev: Any
+    live: SyncSide, tmp_path: Path, use_service: Any
 ) -> None:
-    redirect_dev("http://127.0.0.1:9/api/v1")
+    use_service("http://127.0.0.1:9/api/v1")
     lost = type(live)()
 
     async def body(live: SyncSide) -> list[Any]:

@@ -247,9 +247,9 @@ REQUESTS: list[Callable[[Noukai], Any]] = [
 
 
 def test_live_calls_refused_lets_no_request_of_any_kind_leave(
-    url: str, redirect_dev: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, client: Noukai
+    url: str, use_service: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, client: Noukai
 ) -> None:
-    redirect_dev(url)
+    use_service(url)
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
     with Noukai(org="acme", project="p") as own:
         with live_calls_refused("record it first"):
@@ -263,9 +263,9 @@ def test_live_calls_refused_lets_no_request_of_any_kind_leave(
 
 
 async def test_live_calls_refused_holds_for_async_calls_with_the_inner_reason(
-    url: str, redirect_dev: Callable[[str], None]
+    url: str, use_service: Callable[[str], None]
 ) -> None:
-    redirect_dev(url)
+    use_service(url)
     async with AsyncNoukai(org="acme", project="p") as client:
         with live_calls_refused("outer"), live_calls_refused("inner"):
             with pytest.raises(ReplayDisabledError, match="refused: inner"):

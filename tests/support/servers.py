@@ -53,6 +53,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def settings_of(base_url: str) -> dict[str, str]:
+    """The environment variables that point the clients of a process at a backend."""
+    return {"NOUKAI_BASE_URL": base_url, "NOUKAI_API_KEY": "nk_dev"}
+
+
 @dataclass(frozen=True)
 class Server:
     """A server process."""

@@ -27,7 +27,6 @@ class Side:
         return kind(
             **{
                 "api_key": "nk_test",
-                "env": "dev",
                 "org": "acme",
                 "project": "spelling",
                 **arguments,

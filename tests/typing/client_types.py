@@ -50,6 +50,7 @@ async def my_async_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any
 def clients() -> None:
     client = Noukai(
         api_key="nk_...",
+        base_url="http://127.0.0.1:9000/api/v1",
         env="production",
         org="acme",
         project="spelling",
@@ -68,7 +69,7 @@ def clients() -> None:
     assert_type(AsyncNoukai().flow("grade-3"), AsyncFlow)
 
     Noukai(env="staging")  # pyright: ignore[reportArgumentType]
-    Noukai(base_url="http://x")  # pyright: ignore[reportCallIssue]
+    Noukai(base_url=9000)  # pyright: ignore[reportArgumentType]
     client.flow()  # pyright: ignore[reportCallIssue]
     client.flow(org="acme", slug="x")  # pyright: ignore[reportCallIssue]
     client.flow("x", org="acme", project="y")  # pyright: ignore[reportCallIssue]
