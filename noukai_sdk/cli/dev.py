@@ -42,7 +42,7 @@ _KEEP_ALIVE = 75
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 picks a free one. Clients with env='dev' connect to 8080.",
+    help="Port to listen on; 0 picks a free one. Clients find others than 8080 by NOUKAI_BASE_URL.",
 )
 @flows_option
 @click.option(
@@ -140,12 +140,10 @@ def _listen(host: str, port: int) -> socket.socket:
 def _print_summary(
     terminal: Terminal, app: FastAPI, settings: Settings, listener: socket.socket
 ) -> None:
-    from ..backend.app import BASE
     from ..backend.settings import DEV_KEY
 
     host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    terminal.print(("Noukai, local: ", None), (f"http://{host}:{port}{BASE}", "bold"))
+    terminal.print(("Noukai, local: ", None), (_base_url(host, port), "bold"))
     other_keys = len(settings.keys) - 1
     more = f" and {other_keys} more from NOUKAI_DEV_KEYS" if other_keys else ""
     terminal.print(("API key: ", None), (DEV_KEY, "bold"), (more, None))
@@ -154,7 +152,18 @@ def _print_summary(
     for flow in app.state.catalog.all():
         version = f" v{flow.version}" if flow.version else ""
         terminal.print((f"  {flow}{version}", None))
+    terminal.print(("Clients in other terminals need:", None))
+    # A server that listens on all addresses is reached on this one.
+    reached_at = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # only compared
+    variables = f"NOUKAI_BASE_URL={_base_url(reached_at, port)} NOUKAI_API_KEY={DEV_KEY}"
+    terminal.print((f"  export {variables}", "bold"))
     terminal.print(("Stop with Ctrl+C.", None))
+
+
+def _base_url(host: str, port: int) -> str:
+    from ..backend.app import BASE
+
+    return f"http://[{host}]:{port}{BASE}" if ":" in host else f"http://{host}:{port}{BASE}"
 
 
 def _serve(app: FastAPI, listener: socket.socket, terminal: Terminal) -> None:

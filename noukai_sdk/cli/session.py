@@ -12,6 +12,7 @@ from typing import Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
+from ..arguments import require_base_url
 from ..client import Noukai
 from ..errors import CassetteError
 from ..protocol.fetching import fetch_session
@@ -37,6 +38,13 @@ def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[
     return headers
 
 
+def _check_base_url(_context: Any, _option: Any, url: str | None) -> str | None:
+    try:
+        return None if url is None else require_base_url("URL", url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _complete_file(
     _context: click.Context, _argument: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -48,6 +56,14 @@ env_option = click.option(
     "--env",
     type=click.Choice(["production", "dev"]),
     help="The service to fetch from.  [default: NOUKAI_ENV]",
+)
+base_url_option = click.option(
+    "--base-url",
+    metavar="URL",
+    envvar="NOUKAI_BASE_URL",
+    show_envvar=True,
+    callback=_check_base_url,
+    help="The address of the service to fetch from, in place of --env.",
 )
 data_option = click.option(
     "--data", "-d", help="Request body, JSON unless a Content-Type is given; @FILE reads a file."
@@ -81,10 +97,18 @@ def session() -> None:
     "--call", "number", type=click.IntRange(min=1), help="Show only call N, in full.", metavar="N"
 )
 @env_option
+@base_url_option
 @json_option
-def show(source: str, full: bool, number: int | None, env: Env | None, as_json: bool) -> None:
+def show(
+    source: str,
+    full: bool,
+    number: int | None,
+    env: Env | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
     """Show the calls of a session: inputs, outputs, tokens, cost and times."""
-    file = _load(source, env)
+    file = _load(source, env, base_url)
     rows = call_rows(file.recordings)
     if number is not None and number > len(rows):
         calls = count(len(rows), "call")
@@ -112,12 +136,15 @@ def show(source: str, full: bool, number: int | None, env: Env | None, as_json: 
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @env_option
+@base_url_option
 @json_option
-def pull(source: str, path: Path, force: bool, env: Env | None, as_json: bool) -> None:
+def pull(
+    source: str, path: Path, force: bool, env: Env | None, base_url: str | None, as_json: bool
+) -> None:
     """Write a session to a cassette file, to replay it in tests."""
     if path.exists() and not force:
         raise CommandError(f"{path} exists: use --force to replace it")
-    file = _load(source, env)
+    file = _load(source, env, base_url)
     # A replay redacts its calls like the file, to compare them.
     write_cassette(path, file.session_id, file.recordings, Redactor(file.redacted))
     number = len(file.recordings)
@@ -131,10 +158,11 @@ def pull(source: str, path: Path, force: bool, env: Env | None, as_json: bool) -
 @click.argument("a", metavar="SESSION", shell_complete=_complete_file)
 @click.argument("b", metavar="SESSION", shell_complete=_complete_file)
 @env_option
+@base_url_option
 @json_option
-def diff(a: str, b: str, env: Env | None, as_json: bool) -> None:
+def diff(a: str, b: str, env: Env | None, base_url: str | None, as_json: bool) -> None:
     """Compare the calls of two sessions. The exit code is 1 if they differ."""
-    listed = differences(_load(a, env).recordings, _load(b, env).recordings)
+    listed = differences(_load(a, env, base_url).recordings, _load(b, env, base_url).recordings)
     if as_json:
         _print_json({"differences": [each.as_dict() for each in listed]})
     elif listed:
@@ -203,15 +231,22 @@ def replay(
     sys.exit(outcome.exit_code)
 
 
-def _load(source: str, env: Env | None) -> CassetteFile:
+def _load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
     """Return the recordings of a session, from its cassette file or the service."""
     if _is_file(source):
         return read_cassette(source)
     session_id = _require_id(source)
-    with Noukai(env=env) as client:
+    with _open_client(env, base_url) as client:
         transport = client._transport
         session = transport.run(fetch_session(transport.service, session_id))
     return CassetteFile(session.session_id, recordings_of(session))
+
+
+def _open_client(env: Env | None, base_url: str | None) -> Noukai:
+    try:
+        return Noukai(env=env, base_url=base_url)
+    except ValueError as error:  # NOUKAI_ENV
+        raise CommandError(str(error)) from error
 
 
 def _name(file: CassetteFile, source: str) -> str:

@@ -76,7 +76,8 @@ def test_dev_in_folder_with_flows_serves_them_and_prints_summary(tmp_path: Path)
         upgrade = httpx.get(url, headers=WEBSOCKET_HEADERS)
         assert (upgrade.status_code, "x-request-id" in upgrade.headers) == (405, True)
         output = server.output()
-    assert f"{server.api}\n" in output
+    assert f"Noukai, local: {server.api}\n" in output
+    assert f"  export NOUKAI_BASE_URL={server.api} NOUKAI_API_KEY=nk_dev\n" in output
     assert "API key: nk_dev and 1 more from NOUKAI_DEV_KEYS\n" in output
     assert "nk_very_secret" not in output
     assert "Database: .noukai/dev.db" in output

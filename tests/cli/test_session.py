@@ -286,6 +286,29 @@ def test_curl_with_cassette_uses_session_id_of_the_file(tmp_path: Path) -> None:
     assert "this file has no session id" in run("curl", path, URL, exit_code=2).stderr
 
 
+def test_base_url_option_wins_over_env_and_variables(
+    backend: Server, captured: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id, _ = captured
+    path = str(tmp_path / "a.jsonl")
+    monkeypatch.setenv("NOUKAI_BASE_URL", "http://127.0.0.1:9/api/v1")
+    assert "127.0.0.1:9/" in run("show", session_id, "--env", "dev", exit_code=2).stderr
+    option = ("--base-url", backend.url)
+    run("pull", session_id, "-o", path, *option, "--env", "production")
+    assert run("diff", session_id, path, *option).stdout == "no differences\n"
+    assert run_json("show", session_id, *option)["sessionId"] == session_id
+
+
+def test_invalid_address_of_service_is_reported(
+    dev: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run("show", "s-1", "--base-url", "localhost:80", exit_code=2)
+    assert "it must be like 'http://127.0.0.1:8080/api/v1'" in result.stderr
+    monkeypatch.delenv("NOUKAI_BASE_URL")
+    monkeypatch.setenv("NOUKAI_ENV", "staging")
+    assert "bad env 'staging'" in run("show", "s-1", exit_code=2).stderr
+
+
 @pytest.mark.parametrize("header", ["no colon", ": b", "A: b\nC: d"])
 def test_curl_and_replay_with_invalid_header_report_it(header: str) -> None:
     for command in ("curl", "replay"):
