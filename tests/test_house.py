@@ -169,6 +169,12 @@ def test_paths_links_and_sections_in_texts_exist() -> None:
     assert missing == []
 
 
+def test_no_message_tells_to_install_our_name_from_the_registry() -> None:
+    # A package of another owner has this name there.
+    for path in CODE:
+        assert not re.search(r"noukai[-_]sdk\[|pip install noukai", path.read_text()), path
+
+
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     names = listed.stdout.split("\0")[:-1] or [str(path.relative_to(ROOT)) for path in CODE]

@@ -160,7 +160,7 @@ def test_dev_database_that_cannot_be_opened_is_an_error(
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     for database, message in [
         (url, "attempt to write a readonly database"),
-        ("postgresql://localhost/d", "needs asyncpg: pip install 'noukai-sdk[postgres]'"),
+        ("postgresql://localhost/d", "needs asyncpg: pip install asyncpg"),
     ]:
         ended = CliRunner().invoke(noukai, ["dev", "--port", "0", "--db", database])
         assert ended.exit_code == 1

@@ -22,7 +22,7 @@ _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 # How long SQLite waits for another process that writes, such as a shell that was left open.
 _BUSY_MS = 5000
-_POSTGRES = "a Postgres database needs asyncpg: pip install 'noukai-sdk[postgres]'"
+_POSTGRES = "a Postgres database needs asyncpg: pip install asyncpg"
 # Postgres' classes of errors in the request: data, constraints, statements.
 _REQUEST_ERRORS = ("22", "23", "42")
 

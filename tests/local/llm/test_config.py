@@ -151,7 +151,7 @@ def test_compatible_server_never_gets_the_openai_key(monkeypatch: pytest.MonkeyP
 def test_missing_library_raises_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for library, spec in [("openai", "openai:m"), ("openai", "ollama:m"), ("anthropic",) * 2]:
         monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(MissingExtraError, match=rf"pip install 'noukai-sdk\[{library}\]'"):
+        with pytest.raises(MissingExtraError, match=rf"pip install '{library}\[aiohttp\]'"):
             open_model(spec if ":" in spec else f"{spec}:m")
 
 

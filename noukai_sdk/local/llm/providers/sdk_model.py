@@ -182,7 +182,7 @@ def import_sdk(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"this model needs the {name} client: pip install 'noukai-sdk[{name}]'"
+            f"this model needs the {name} client: pip install '{name}[aiohttp]' genai-prices"
         ) from error
 
 

