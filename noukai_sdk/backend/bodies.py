@@ -32,6 +32,8 @@ _CODES = {
     "toolChoice": "TOOLS_INVALID",
     "tools": "TOOLS_INVALID",
 }
+# Clients may write these keys of a turn in camelCase; models know one form.
+_TURN_KEYS = {"toolCalls": "tool_calls", "toolCallId": "tool_call_id"}
 _CURSOR = frozenset(
     {
         "accumulatedOutputs",
@@ -106,6 +108,11 @@ def parse_body(data: bytes, settings: Settings) -> Body:
         if size > limit:
             message = f"{name} has {size} bytes, more than the limit of {limit}"
             raise RequestError(413, "MESSAGES_TOO_LARGE", message)
+    if call.messages:
+        call.messages = [
+            {_TURN_KEYS.get(name, name): value for name, value in turn.items()}
+            for turn in call.messages
+        ]
     return Body(raw, call)
 
 

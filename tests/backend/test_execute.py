@@ -44,6 +44,20 @@ def test_execute_messages_replace_the_message(backend: Backend) -> None:
     assert "Who am I?" in backend.post(HELLO, {"messages": turns}).json()["result"]
 
 
+def test_execute_turns_in_camel_case_reach_the_model_in_snake_case(backend: Backend) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "toolCalls": [call]},
+        {"role": "tool", "toolCallId": "c1", "content": "sunny"},
+        {"role": "user", "content": "Thanks."},
+    ]
+    assert backend.post(HELLO, {"messages": turns}, "camel").status_code == 200
+    [execution] = backend.session("camel")
+    assistant, tool = execution["steps"][0]["inputSnapshot"]["messages"][-3:-1]
+    assert (assistant["tool_calls"], tool["tool_call_id"]) == ([call], "c1")
+
+
 def test_execute_attachments_and_parameters_reach_the_steps(backend: Backend) -> None:
     attachments = [
         {"url": "https://example.test/a.png", "mime_type": "image/png"},

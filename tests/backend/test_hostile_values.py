@@ -18,7 +18,7 @@ def test_run_unknown_name_is_not_found(stored: Backend) -> None:
         for path in (f"jobs/{name}", f"runs/{name}/trace", f"runs/{name}/trace/stream"):
             assert code_of(stored.get(f"{flow}/{path}")) == (404, "RUN_NOT_FOUND")
         response = stored.get(f"{flow}/runs/{run}/steps/{name}/trace")
-        assert code_of(response) == (404, "STEP_NOT_FOUND")
+        assert code_of(response) == (404, "RUN_NOT_FOUND")
         assert stored.get(f"/seq/sessions/{name}").status_code in (400, 404)
     for name in ("\0", "a\0b", LONG, "\U0001f600"):
         for verb in ("execute", "step"):

@@ -80,9 +80,9 @@ def test_step_trace_selects_an_attempt(fresh: Backend) -> None:
     statuses = [(a["attempt"], a["status"]) for a in attempts["attempts"]]
     assert statuses == [(1, "failed"), (2, "failed"), (3, "completed")]
     for query, status, code in [
-        ("attempt=4", 404, "STEP_NOT_FOUND"),
-        ("loop_index=0", 404, "STEP_NOT_FOUND"),
-        ("attempt=all&loop_index=0", 404, "STEP_NOT_FOUND"),
+        ("attempt=4", 404, "RUN_NOT_FOUND"),
+        ("loop_index=0", 404, "RUN_NOT_FOUND"),
+        ("attempt=all&loop_index=0", 404, "RUN_NOT_FOUND"),
         ("attempt=first", 400, "INVALID_REQUEST"),
         ("loop_index=x", 400, "INVALID_REQUEST"),
     ]:

@@ -110,7 +110,7 @@ def test_tool_results_are_accepted_in_every_form(
         [result] = tool_round.tool_results or []
         assert result.content in ("sunny", '{"sky":"sunny"}')
         outputs = {step.step_id: step.output_snapshot for step in execution.steps}
-        assert result.content in (outputs.get("ask") or outputs["answer"])
+        assert "sunny" in (outputs.get("ask") or outputs["answer"])
         assert client.live_trace(flow, execution.execution_id) == execution.events
         client.trace(flow, execution.execution_id)
 
@@ -198,6 +198,13 @@ def test_error_fits_the_contract(
     client: StrictClient, status: int, code: str, method: str, path: str, body: Any
 ) -> None:
     assert client.read(wire.ErrorBody, method, f"/seq/{path}", body, status).detail.code == code
+
+
+def test_unknown_step_of_a_run_is_run_not_found(client: StrictClient) -> None:
+    completed, _ = client.execute(TWO_STEP, CAT)
+    path = f"/seq/{TWO_STEP}/runs/{completed.execution_id}/steps/none/trace"
+    error = client.read(wire.ErrorBody, "GET", path, None, 404).detail
+    assert (error.code, "'none'" in error.message) == ("RUN_NOT_FOUND", True)
 
 
 def test_error_of_a_key_fits_the_contract(client: StrictClient) -> None:

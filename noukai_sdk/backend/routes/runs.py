@@ -44,8 +44,8 @@ async def one_step(
             raise RequestError(400, "INVALID_REQUEST", message)
         attempts = [step for step in attempts if step["attempt"] == int(str(attempt))]
     if not attempts:
-        message = f"the run has no such attempt of a step {step_id!r}"
-        raise RequestError(404, "STEP_NOT_FOUND", message)
+        message = f"the run exists, but has no such attempt of a step {step_id!r}"
+        raise RequestError(404, "RUN_NOT_FOUND", message)
     return json_response(step_trace(attempts[-1]))
 
 
