@@ -22,7 +22,6 @@ from noukai_sdk.local.llm.errors import (
     LlmConfigError,
     LlmResponseError,
 )
-from tests.local.llm.calls import happens
 from tests.support.llm_servers import (
     KEY,
     FaultServer,
@@ -30,7 +29,6 @@ from tests.support.llm_servers import (
     llama_server,
     ok,
     raw,
-    silent,
     status,
 )
 
@@ -179,12 +177,3 @@ async def test_rejected_key_and_closed_client_raise_as_for_models(how: str) -> N
                 await embed(client, how, ["text"])
     with pytest.raises(LlmClosedError):
         await embed(client, how, ["text"])
-
-
-async def test_cancelled_embedding_cancels_the_request() -> None:
-    with fault_server(silent()) as server, client_of(server) as client:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(client.embed_async, "text")
-            assert await happens(server.waiting)
-            tasks.cancel_scope.cancel()
-        assert await happens(server.hung_up)

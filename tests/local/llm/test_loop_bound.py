@@ -66,7 +66,12 @@ class Resource:
         self.closed_in = asyncio.get_running_loop()
 
 
-async def test_all_work_runs_in_one_loop_with_the_callers_context() -> None:
+@pytest.mark.parametrize("sniffio", [True, False])
+async def test_all_work_runs_in_one_loop_with_the_callers_context(
+    sniffio: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not sniffio:
+        monkeypatch.delitem(sys.modules, "sniffio", raising=False)
     resource = Resource()
     bound = LoopBound(lambda: resource)
     assert bound.run(Resource.use) == "none"
@@ -178,13 +183,6 @@ def test_dropped_owner_closes_the_resource() -> None:
     bound.run(Resource.use)
     del bound
     wait_until(lambda: resource.closed_in is not None)
-
-
-def test_work_without_sniffio_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sniffio", None)
-    bound = LoopBound(Resource)
-    assert bound.run(Resource.use) == "none"
-    bound.close()
 
 
 async def test_stream_read_to_its_end_or_left_closes_the_generator() -> None:

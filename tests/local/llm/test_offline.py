@@ -77,10 +77,13 @@ async def test_stream_lets_other_tasks_run_and_can_be_closed() -> None:
         tasks.start_soon(read, "a")
         tasks.start_soon(read, "b")
     assert order[:2] in (["a", "b"], ["b", "a"])
-    stream = open_model("offline").stream(request_of("Hello"))
+    model = open_model("offline")
+    await model.warmup()
+    stream = model.stream(request_of("Hello"))
     await anext(stream)
     await stream.aclose()
     assert await anext(stream, None) is None
+    await model.aclose()
 
 
 async def test_response_depends_on_the_request_alone() -> None:
@@ -224,14 +227,6 @@ async def test_response_counts_tokens_and_obeys_max_tokens_and_json() -> None:
     assert (usage.prompt, usage.completion, usage.total) == (3, 3, 6)
     as_json = await respond(request_of("two words", response_format="json"))
     assert '"two words"' in json.loads(as_json.text)["answer"]
-
-
-async def test_warmup_and_close_do_nothing() -> None:
-    model = open_model("offline")
-    await model.warmup()
-    await model.aclose()
-    await model.aclose()
-    assert (await model.answer(request_of("Hi"))).text
 
 
 async def test_tool_result_in_json_is_answered_in_words() -> None:

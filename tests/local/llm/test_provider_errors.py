@@ -122,15 +122,6 @@ async def test_other_status_is_not_retried(code: int, protocol: str, call: str) 
     assert len(server.requests) == 1
 
 
-async def test_retry_waits_as_long_as_retry_after(protocol: str) -> None:
-    # Without the header the client would wait half a second at most.
-    with fault_server(status(429, retry_after="1"), ok()) as server:
-        async with opened(protocol, server.url) as model:
-            await call_model(model, "answer")
-    first, second = server.requests
-    assert second.at - first.at >= 1
-
-
 async def test_unreachable_server_raises_connection_error(protocol: str, call: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

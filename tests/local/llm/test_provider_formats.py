@@ -243,19 +243,18 @@ def test_tools_in_anthropic_format_have_an_object_schema() -> None:
     assert "tool_choice" not in body
 
 
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
+def test_tool_choice_in_anthropic_format() -> None:
+    turn = {"role": "user", "content": "Go"}
+    tools = [{"function": {"name": "f"}}]
+    choices: list[tuple[Any, Any]] = [
         ("auto", {"type": "auto"}),
         ("none", {"type": "none"}),
         ("required", {"type": "any"}),
         ({"type": "function", "function": {"name": "f"}}, {"type": "tool", "name": "f"}),
         ("nonsense", None),
         (None, None),
-    ],
-)
-def test_tool_choice_in_anthropic_format(choice: Any, expected: Any) -> None:
-    turn = {"role": "user", "content": "Go"}
-    tools = [{"function": {"name": "f"}}]
-    assert anthropic_body(turn, tools=tools, tool_choice=choice).get("tool_choice") == expected
-    assert "tool_choice" not in anthropic_body(turn, tool_choice=choice)
+    ]
+    for choice, expected in choices:
+        body = anthropic_body(turn, tools=tools, tool_choice=choice)
+        assert body.get("tool_choice") == expected
+        assert "tool_choice" not in anthropic_body(turn, tool_choice=choice)
