@@ -8,4 +8,8 @@ from __future__ import annotations
 
 from . import _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    __file__,
+    renamed={"FlowRun": "RunSummary", "RunTrace": "Trace", "Tokens": "TokenBreakdown"},
+)

@@ -9,6 +9,7 @@ from .errors import ClientClosedError as ClientClosedError
 from .errors import FlowExecutionError as FlowExecutionError
 from .errors import FlowNotFoundError as FlowNotFoundError
 from .errors import InsufficientCreditsError as InsufficientCreditsError
+from .errors import NotFoundError as NotFoundError
 from .errors import NoukaiError as NoukaiError
 from .errors import PermissionDeniedError as PermissionDeniedError
 from .errors import RateLimitError as RateLimitError
@@ -21,6 +22,7 @@ from .errors import ReplayMissError as ReplayMissError
 from .errors import ReplayNoSnapshotsError as ReplayNoSnapshotsError
 from .errors import ReplaySessionExpiredError as ReplaySessionExpiredError
 from .errors import ReplaySessionNotFoundError as ReplaySessionNotFoundError
+from .errors import RunNotFoundError as RunNotFoundError
 from .errors import ToolCallLimitError as ToolCallLimitError
 from .errors import ToolHandlerRequiredError as ToolHandlerRequiredError
 from .flow import AsyncFlow as AsyncFlow
@@ -36,16 +38,17 @@ from .models.events import StepOutput as StepOutput
 from .models.events import StepPaused as StepPaused
 from .models.events import StepStarted as StepStarted
 from .models.events import StreamEvent as StreamEvent
-from .models.events import Tokens as Tokens
+from .models.events import TokenBreakdown as TokenBreakdown
 from .models.events import ToolCallsRequired as ToolCallsRequired
 from .models.reports import ReplayReport as ReplayReport
 from .models.results import ExecuteResult as ExecuteResult
+from .models.results import JobAccepted as JobAccepted
 from .models.results import JobStatus as JobStatus
 from .models.results import PausedResult as PausedResult
-from .models.traces import FlowRun as FlowRun
-from .models.traces import RunTrace as RunTrace
+from .models.traces import RunSummary as RunSummary
 from .models.traces import StepAttempts as StepAttempts
 from .models.traces import StepTrace as StepTrace
+from .models.traces import Trace as Trace
 from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
 from .run import AsyncRun as AsyncRun
 from .run import Run as Run

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def attach(
-    package: str, file: str
+    package: str, file: str, *, renamed: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` for a package whose stub lists its names.
 
@@ -19,7 +19,9 @@ def attach(
     Args:
         package: The ``__name__`` of the package.
         file: The ``__file__`` of the package.
+        renamed: The new names of public names that are deprecated. They load with a DeprecationWarning.
     """
+    new_names = renamed or {}
     homes: dict[str, str] = {}
     with open(file.rpartition(".py")[0] + ".pyi", encoding="utf-8") as stub:  # noqa: PTH123 - pathlib is slow to import
         for line in stub:
@@ -28,6 +30,14 @@ def attach(
                 homes[name] = module
 
     def load(name: str) -> Any:
+        if name in new_names:
+            import warnings
+
+            text = (
+                f"{package}.{name} is now {new_names[name]}; the old name goes in the next release"
+            )
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return getattr(sys.modules[package], new_names[name])
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(homes[name], package), name)

@@ -33,6 +33,9 @@ BASE_URLS = {
     "dev": "http://localhost:8080/api/v1",
 }
 
+TIMEOUT = 300.0  # seconds
+MAX_RETRIES = 1
+
 _KEY = r"nk_[\x21-\x7e]+\Z"
 
 LogHandler = Callable[[dict[str, Any]], None]
@@ -44,14 +47,14 @@ class _BaseClient(ABC, Generic[TransportT]):
 
     def __init__(
         self,
-        *,
         api_key: str | None = None,
+        *,
         base_url: str | None = None,
         env: Literal["production", "dev"] | None = None,
         org: str | None = None,
         project: str | None = None,
-        timeout: float = 300.0,
-        max_retries: int = 1,
+        timeout: float | None = TIMEOUT,
+        max_retries: int | None = MAX_RETRIES,
         log_handler: LogHandler | None = None,
         log_payloads: bool = False,
         session_id: str | None = None,
@@ -69,14 +72,26 @@ class _BaseClient(ABC, Generic[TransportT]):
                 "X-Noukai-API-Version": API_VERSION,
                 "User-Agent": user_agent(__version__),
             },
-            timeout=require_seconds("timeout", timeout),
-            max_retries=require_count("max_retries", max_retries),
+            timeout=require_seconds("timeout", TIMEOUT if timeout is None else timeout),
+            max_retries=require_count(
+                "max_retries", MAX_RETRIES if max_retries is None else max_retries
+            ),
             log=log_handler,
             log_payloads=require_flag("log_payloads", log_payloads),
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
         )
         self._transport: TransportT = self._connect(service, http_client)
+
+    @property
+    def default_org(self) -> str | None:
+        """The organisation of bare slugs, None without one."""
+        return None if self._defaults is None else self._defaults[0]
+
+    @property
+    def default_project(self) -> str | None:
+        """The project of bare slugs, None without one."""
+        return None if self._defaults is None else self._defaults[1]
 
     @abstractmethod
     def _connect(self, service: Service, http_client: Any) -> TransportT:
@@ -102,10 +117,11 @@ class Noukai(_BaseClient[SyncTransport]):
             ``NOUKAI_ENV``, or else to production.
         org, project: Defaults for short slugs. Pass both or neither.
         timeout: Seconds for each request of calls without a timeout of their own: to connect, to send,
-            and to wait for the next bytes of the response. A stream may take longer in all.
-        max_retries: How often a request is sent again at most; 0 for never. Reads are repeated after
-            408, 5xx and a short 429. Calls that start a run are repeated only if nothing reached the
-            service.
+            and to wait for the next bytes of the response. A stream may take longer in all. None means
+            the default.
+        max_retries: How often a request is sent again at most; 0 for never, None for the default. Reads
+            are repeated after 408, 5xx and a short 429. Calls that start a run are repeated only if
+            nothing reached the service.
         log_handler: Called with a dict at every request, response and retry: ``phase``, ``method``,
             ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` if there was no
             response. An exception in it is logged, and the call goes on.
@@ -151,7 +167,8 @@ class Noukai(_BaseClient[SyncTransport]):
             The flow: ``execute``, ``steps``, ``events``, ``execute_async`` and ``run``.
 
         Raises:
-            ValueError: The slug is malformed, or bare and the client has no defaults.
+            ValueError: The slug is malformed, bare without defaults of the client, or a whole address
+                next to ``org`` or ``project``.
 
         Example:
             >>> client.flow("acme/spelling/grade-3")                        # doctest: +SKIP

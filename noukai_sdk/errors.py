@@ -8,7 +8,9 @@
     ├── AuthenticationError             401, or no usable API key
     ├── InsufficientCreditsError        402
     ├── PermissionDeniedError           403
-    ├── FlowNotFoundError               404
+    ├── NotFoundError                   404
+    │   ├── FlowNotFoundError           no such flow, or version of it
+    │   └── RunNotFoundError            no such run, job or step of a run
     ├── RateLimitError                  429
     ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
     ├── ToolCallLimitError              ``max_tool_rounds`` is used up
@@ -46,6 +48,7 @@ __all__ = [
     "FlowExecutionError",
     "FlowNotFoundError",
     "InsufficientCreditsError",
+    "NotFoundError",
     "NoukaiError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -58,6 +61,7 @@ __all__ = [
     "ReplayNoSnapshotsError",
     "ReplaySessionExpiredError",
     "ReplaySessionNotFoundError",
+    "RunNotFoundError",
     "ToolCallLimitError",
     "ToolHandlerRequiredError",
 ]
@@ -143,8 +147,16 @@ class PermissionDeniedError(NoukaiError):
     """The key may not use this resource (403)."""
 
 
-class FlowNotFoundError(NoukaiError):
-    """The flow or the run does not exist (404)."""
+class NotFoundError(NoukaiError):
+    """The service does not know what was asked for (404)."""
+
+
+class FlowNotFoundError(NotFoundError):
+    """The flow, or this version of it, does not exist."""
+
+
+class RunNotFoundError(NotFoundError):
+    """The run, the job, or the step of the run does not exist."""
 
 
 class RateLimitError(NoukaiError):

@@ -29,6 +29,16 @@ class _BaseFlow:
         self._base_transport = transport
 
     @property
+    def org(self) -> str:
+        """The flow's organisation."""
+        return self._ref.org
+
+    @property
+    def project(self) -> str:
+        """The flow's project."""
+        return self._ref.project
+
+    @property
     def slug(self) -> str:
         """The flow's bare slug."""
         return self._ref.slug
@@ -36,7 +46,13 @@ class _BaseFlow:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._ref)!r})"
 
-    def _begin(self, method: str, kind: CallKind, accepted: type, options: Any) -> Program[Any]:
+    def _begin(
+        self, method: str, kind: CallKind, accepted: type, message: str | None, options: Any
+    ) -> Program[Any]:
+        if message is not None:
+            if "message" in options:
+                raise TypeError(f"{method}() got multiple values for argument 'message'")
+            options["message"] = message
         # Runs when the method is called, not when its result is awaited: a replay claims the
         # call's position here, so that gathered calls keep the order they were written in.
         return admit(make_call(method, kind, self._ref, self._base_transport, accepted, options))
@@ -60,11 +76,14 @@ class Flow(_BaseFlow):
         self._transport = transport
 
     @takes(ToolOptions)
-    def execute(self, **options: Unpack[ToolOptions]) -> ExecuteResult | PausedResult:
+    def execute(
+        self, message: str | None = None, /, **options: Unpack[ToolOptions]
+    ) -> ExecuteResult | PausedResult:
         """Run the flow and wait for its result.
 
         Args:
-            **options: See :class:`~noukai_sdk.options.ToolOptions`; ``message=`` is the input.
+            message: The input text, by position or as ``message=``.
+            **options: See :class:`~noukai_sdk.options.ToolOptions`.
 
         Returns:
             The finished run; or a :class:`PausedResult` if the flow asks for tools and there is no
@@ -80,17 +99,20 @@ class Flow(_BaseFlow):
             ...     client.flow("acme/spelling/grade-3").execute(message="The cat sat.").result
         """
         program: Program[ExecuteResult | PausedResult] = self._begin(
-            "execute", "execute", ToolOptions, options
+            "execute", "execute", ToolOptions, message, options
         )
         return self._transport.run(program)
 
     @takes(StepOptions)
-    def steps(self, **options: Unpack[StepOptions]) -> Generator[StepCompleted, None, None]:
+    def steps(
+        self, message: str | None = None, /, **options: Unpack[StepOptions]
+    ) -> Generator[StepCompleted, None, None]:
         """Run the flow step by step, and yield one event for each finished step.
 
         Leaving the loop early stops the run and frees the connection.
 
         Args:
+            message: The input text, by position or as ``message=``.
             **options: See :class:`~noukai_sdk.options.StepOptions`.
 
         Raises:
@@ -101,16 +123,19 @@ class Flow(_BaseFlow):
             >>> for step in flow.steps(message="The cat sat."):             # doctest: +SKIP
             ...     print(step.name, step.output)
         """
-        program = self._begin("steps", "step", StepOptions, options)
+        program = self._begin("steps", "step", StepOptions, message, options)
         return self._transport.stream(program, keep=_StepFilter())
 
     @takes(EventOptions)
-    def events(self, **options: Unpack[EventOptions]) -> Generator[StreamEvent, None, None]:
+    def events(
+        self, message: str | None = None, /, **options: Unpack[EventOptions]
+    ) -> Generator[StreamEvent, None, None]:
         """Run the flow step by step, and yield every event as it comes.
 
         Tool pauses need ``tool_handler=`` here; only the async client yields them.
 
         Args:
+            message: The input text, by position or as ``message=``.
             **options: See :class:`~noukai_sdk.options.EventOptions`.
 
         Raises:
@@ -121,15 +146,16 @@ class Flow(_BaseFlow):
             >>> for event in flow.events(message="The cat sat."):           # doctest: +SKIP
             ...     print(event.type)
         """
-        return self._transport.stream(self._begin("events", "step", EventOptions, options))
+        return self._transport.stream(self._begin("events", "step", EventOptions, message, options))
 
     @takes(CallOptions)
-    def execute_async(self, **options: Unpack[CallOptions]) -> Job:
+    def execute_async(self, message: str | None = None, /, **options: Unpack[CallOptions]) -> Job:
         """Put the flow into the service's queue and return at once.
 
         The call is async on the service's side: nothing is awaited here.
 
         Args:
+            message: The input text, by position or as ``message=``.
             **options: See :class:`~noukai_sdk.options.CallOptions`. Jobs take no tools.
 
         Returns:
@@ -144,7 +170,7 @@ class Flow(_BaseFlow):
         """
         from .job import Job
 
-        program = self._begin("execute_async", "job", CallOptions, options)
+        program = self._begin("execute_async", "job", CallOptions, message, options)
         return Job(self._transport.run(program), self._transport)
 
     def job(self, execution_id: str) -> Job:
@@ -194,7 +220,7 @@ class AsyncFlow(_BaseFlow):
 
     @takes(ToolOptions)
     def execute(
-        self, **options: Unpack[ToolOptions]
+        self, message: str | None = None, /, **options: Unpack[ToolOptions]
     ) -> Coroutine[Any, Any, ExecuteResult | PausedResult]:
         """Run the flow and await its result. See :meth:`Flow.execute`; the ``tool_handler`` may be async.
 
@@ -202,12 +228,14 @@ class AsyncFlow(_BaseFlow):
             >>> result = await flow.execute(message="The cat sat.")         # doctest: +SKIP
         """
         program: Program[ExecuteResult | PausedResult] = self._begin(
-            "execute", "execute", ToolOptions, options
+            "execute", "execute", ToolOptions, message, options
         )
         return self._transport.run(program)
 
     @takes(StepOptions)
-    def steps(self, **options: Unpack[StepOptions]) -> AsyncGenerator[StepCompleted, None]:
+    def steps(
+        self, message: str | None = None, /, **options: Unpack[StepOptions]
+    ) -> AsyncGenerator[StepCompleted, None]:
         """Run the flow step by step. See :meth:`Flow.steps`; use ``async for``.
 
         Leaving the loop early frees the connection at once. On trio wrap the stream in
@@ -217,11 +245,13 @@ class AsyncFlow(_BaseFlow):
             >>> async for step in flow.steps(message="The cat sat."):       # doctest: +SKIP
             ...     print(step.name, step.output)
         """
-        program = self._begin("steps", "step", StepOptions, options)
+        program = self._begin("steps", "step", StepOptions, message, options)
         return self._transport.stream(program, keep=_StepFilter())
 
     @takes(EventOptions)
-    def events(self, **options: Unpack[EventOptions]) -> AsyncGenerator[StreamEvent, None]:
+    def events(
+        self, message: str | None = None, /, **options: Unpack[EventOptions]
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Run the flow step by step, and yield every event. See :meth:`Flow.events`; use ``async for``.
 
         A tool pause without a ``tool_handler`` is yielded as ToolCallsRequired: resume it with
@@ -231,10 +261,12 @@ class AsyncFlow(_BaseFlow):
             >>> async for event in flow.events(message="The cat sat."):     # doctest: +SKIP
             ...     print(event.type)
         """
-        return self._transport.stream(self._begin("events", "step", EventOptions, options))
+        return self._transport.stream(self._begin("events", "step", EventOptions, message, options))
 
     @takes(CallOptions)
-    def execute_async(self, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, AsyncJob]:
+    def execute_async(
+        self, message: str | None = None, /, **options: Unpack[CallOptions]
+    ) -> Coroutine[Any, Any, AsyncJob]:
         """Put the flow into the service's queue. See :meth:`Flow.execute_async`; ``await`` it.
 
         Example:
@@ -243,7 +275,7 @@ class AsyncFlow(_BaseFlow):
         """
         from .job import AsyncJob
 
-        program = self._begin("execute_async", "job", CallOptions, options)
+        program = self._begin("execute_async", "job", CallOptions, message, options)
 
         async def submitted() -> AsyncJob:
             return AsyncJob(await self._transport.run(program), self._transport)

@@ -8,6 +8,8 @@ from .protocol.jobs import JobBackend
 from .protocol.program import Program
 from .transport.drivers import AsyncTransport, SyncTransport
 
+WAIT = 300.0  # seconds that ``wait`` waits by default
+
 
 class _BaseJob:
     """Checks the arguments of both kinds of job, and makes their programs."""
@@ -21,6 +23,11 @@ class _BaseJob:
         return self._backend.execution_id
 
     @property
+    def flow_id(self) -> str | None:
+        """The id of the flow, as the service returned it. None for a job known by its id alone."""
+        return self._backend.flow_id
+
+    @property
     def session_id(self) -> str | None:
         """The session that the job was submitted in, None outside of one."""
         return self._backend.session_id
@@ -31,9 +38,10 @@ class _BaseJob:
     def _poll(self, timeout: float | None) -> Program[JobStatus]:
         return self._backend.poll(check_seconds("timeout", timeout))
 
-    def _wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
+    def _wait(self, timeout: float | None, poll_interval: float) -> Program[JobStatus]:
         return self._backend.wait(
-            require_seconds("timeout", timeout), require_seconds("poll_interval", poll_interval)
+            require_seconds("timeout", WAIT if timeout is None else timeout),
+            require_seconds("poll_interval", poll_interval),
         )
 
 
@@ -60,7 +68,7 @@ class Job(_BaseJob):
             The job's state. For 5 s after submission an unknown job is reported as pending.
 
         Raises:
-            FlowNotFoundError: No such job.
+            RunNotFoundError: No such job.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -69,11 +77,11 @@ class Job(_BaseJob):
         """
         return self._transport.run(self._poll(timeout))
 
-    def wait(self, *, timeout: float = 300.0, poll_interval: float = 2.0) -> JobStatus:
+    def wait(self, *, timeout: float | None = WAIT, poll_interval: float = 2.0) -> JobStatus:
         """Poll until the job has completed or failed.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Seconds to wait at most; None means the default.
             poll_interval: Seconds between two polls.
 
         Returns:
@@ -103,7 +111,7 @@ class AsyncJob(_BaseJob):
     async def wait(  # the timeout is part of the protocol, not a cancel scope
         self,
         *,
-        timeout: float = 300.0,
+        timeout: float | None = WAIT,
         poll_interval: float = 2.0,
     ) -> JobStatus:
         """Poll until the job has completed or failed. See :meth:`Job.wait`."""

@@ -121,7 +121,8 @@ def takes(options: type) -> Callable[[MethodT], MethodT]:
     keywords = [
         Parameter(
             name,
-            Parameter.KEYWORD_ONLY,
+            # The input may be passed by position.
+            Parameter.POSITIONAL_OR_KEYWORD if name == "message" else Parameter.KEYWORD_ONLY,
             default=_DEFAULTS.get(name),
             annotation=getattr(kind, "__forward_arg__", kind),
         )

@@ -7,7 +7,7 @@ from typing import Literal, overload
 
 from .arguments import check_seconds
 from .models.events import StreamEvent
-from .models.traces import RunTrace, StepAttempts, StepTrace
+from .models.traces import StepAttempts, StepTrace, Trace
 from .protocol import fetching
 from .protocol.call import FlowRef
 from .protocol.fetching import Attempt
@@ -29,7 +29,7 @@ class _BaseRun:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
-    def _trace(self, timeout: float | None) -> Program[RunTrace]:
+    def _trace(self, timeout: float | None) -> Program[Trace]:
         timeout = check_seconds("timeout", timeout)
         return fetching.run_trace(self._service, self._flow, self.execution_id, timeout)
 
@@ -68,7 +68,7 @@ class Run(_BaseRun):
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
-    def trace(self, *, timeout: float | None = None) -> RunTrace:
+    def trace(self, *, timeout: float | None = None) -> Trace:
         """Read the trace of the whole run.
 
         Args:
@@ -78,7 +78,7 @@ class Run(_BaseRun):
             The run in ``.summary``, and one attempt of each step in ``.steps``.
 
         Raises:
-            FlowNotFoundError: No such run.
+            RunNotFoundError: No such run.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -125,7 +125,7 @@ class Run(_BaseRun):
             The attempt; for ``"all"`` a StepAttempts, with all of them in ``.attempts``.
 
         Raises:
-            FlowNotFoundError: No such run or step.
+            RunNotFoundError: No such run or step.
             ValueError: A bad argument; nothing was sent.
             NoukaiError: As for ``execute``.
 
@@ -144,7 +144,7 @@ class Run(_BaseRun):
             timeout: Seconds to wait for the next event at most; None means the client's timeout.
 
         Raises:
-            FlowNotFoundError: No such run.
+            RunNotFoundError: No such run.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -161,7 +161,7 @@ class AsyncRun(_BaseRun):
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
-    async def trace(self, *, timeout: float | None = None) -> RunTrace:
+    async def trace(self, *, timeout: float | None = None) -> Trace:
         """Read the trace of the whole run. See :meth:`Run.trace`."""
         return await self._transport.run(self._trace(timeout))
 

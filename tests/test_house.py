@@ -18,15 +18,14 @@ from tests.support.servers import ROOT
 PUBLIC = """
 APIConnectionError APITimeoutError AsyncFlow AsyncJob AsyncNoukai AsyncRun AuthenticationError
 CassetteError ClientClosedError ContextThreadPoolExecutor ExecuteResult Flow FlowCompleted
-FlowExecutionError FlowNotFoundError FlowRun InsufficientCreditsError Job JobStatus
-LateCallWarning LostScopeWarning Noukai NoukaiError PausedResult PermissionDeniedError RateLimitError
-ReplayConcurrencyWarning ReplayDisabledError ReplayError
-ReplayForbiddenError ReplayInvalidSessionError ReplayLeftoverError ReplayMissError
-ReplayNoSnapshotsError ReplayReport ReplaySessionExpiredError ReplaySessionNotFoundError Run
-RunStarted RunTrace Scope StepAttempts StepCompleted StepFailed StepInput StepOutput StepPaused
-StepStarted StepTrace StreamEvent Tokens ToolCallLimitError ToolCallsRequired
-ToolHandlerRequiredError __version__ copy_scope current_session_id trace trace_scope
-trace_scope_sync
+FlowExecutionError FlowNotFoundError InsufficientCreditsError Job JobAccepted JobStatus
+LateCallWarning LostScopeWarning NotFoundError Noukai NoukaiError PausedResult PermissionDeniedError
+RateLimitError ReplayConcurrencyWarning ReplayDisabledError ReplayError ReplayForbiddenError
+ReplayInvalidSessionError ReplayLeftoverError ReplayMissError ReplayNoSnapshotsError ReplayReport
+ReplaySessionExpiredError ReplaySessionNotFoundError Run RunNotFoundError RunStarted RunSummary
+Scope StepAttempts StepCompleted StepFailed StepInput StepOutput StepPaused StepStarted StepTrace
+StreamEvent TokenBreakdown ToolCallLimitError ToolCallsRequired ToolHandlerRequiredError Trace
+__version__ copy_scope current_session_id trace trace_scope trace_scope_sync
 """
 
 THIRD_PARTY = """
@@ -84,6 +83,13 @@ def test_public_names_are_listed_and_documented() -> None:
     assert set(undocumented) <= {"StreamEvent"}
     with pytest.raises(AttributeError, match="no attribute 'Noukia'"):
         noukai_sdk.Noukia  # noqa: B018  # the lookup is the test
+    for old, new in (
+        ("RunTrace", "Trace"),
+        ("FlowRun", "RunSummary"),
+        ("Tokens", "TokenBreakdown"),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"noukai_sdk.{old} is now {new}"):
+            assert getattr(noukai_sdk, old) is getattr(noukai_sdk, new)
 
 
 def test_version_equals_project_version() -> None:

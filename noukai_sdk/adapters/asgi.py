@@ -10,9 +10,9 @@ from ..session.opening import open_replay
 from ..session.options import requested_replay
 from ..session.scope import active, capture_scope, current_scope
 from .responses import (
-    REPLAY_HEADER,
-    REPORT_HEADER,
-    SESSION_HEADER,
+    HEADER_REPLAY,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
     Response,
     finish_replay,
     refuse_replay,
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..session.scope import Scope
 
+__all__ = [
+    "HEADER_REPLAY",
+    "HEADER_REPLAY_REPORT",
+    "HEADER_RESPONSE_SESSION",
+    "NoukaiTraceMiddleware",
+]
+
 # The types of the ASGI specification: a message holds values of any type.
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,8 +38,10 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _SCOPE_KEY = "noukai.scope"
-_REPLAY = REPLAY_HEADER.lower().encode()
-_OWN_HEADERS = frozenset({SESSION_HEADER.lower().encode(), REPORT_HEADER.lower().encode()})
+_REPLAY = HEADER_REPLAY.lower().encode()
+_OWN_HEADERS = frozenset(
+    {HEADER_RESPONSE_SESSION.lower().encode(), HEADER_REPLAY_REPORT.lower().encode()}
+)
 _START_TYPES = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )

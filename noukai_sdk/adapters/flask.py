@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ReplayError
-from .responses import error_response, require_client
+from .responses import (
+    HEADER_REPLAY,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
+    error_response,
+    require_client,
+)
 from .wsgi import NoukaiTraceMiddleware
 
 if TYPE_CHECKING:
@@ -13,7 +19,14 @@ if TYPE_CHECKING:
 
     from ..client import AsyncNoukai, Noukai
 
-__all__ = ["NoukaiTrace", "NoukaiTraceMiddleware", "init_noukai_trace"]
+__all__ = [
+    "HEADER_REPLAY",
+    "HEADER_REPLAY_REPORT",
+    "HEADER_RESPONSE_SESSION",
+    "NoukaiTrace",
+    "NoukaiTraceMiddleware",
+    "init_noukai_trace",
+]
 
 _NAME = "noukai_trace"
 

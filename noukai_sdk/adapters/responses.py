@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from ..models.reports import ReplayReport
     from ..session.scope import Scope
 
-REPLAY_HEADER = "X-Noukai-Replay"
-SESSION_HEADER = "X-Noukai-Session"
-REPORT_HEADER = "X-Noukai-Replay-Report"
+HEADER_REPLAY = "X-Noukai-Replay"
+"""The request header that asks for the replay of a session."""
+HEADER_RESPONSE_SESSION = "X-Noukai-Session"
+"""The response header with the session of the request."""
+HEADER_REPLAY_REPORT = "X-Noukai-Replay-Report"
+"""The response header with the summary of a replay."""
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -74,9 +77,9 @@ def session_headers(scope: Scope) -> list[tuple[str, str]]:
     """Return the headers that ``scope`` adds to a response, with the replay report as it is now."""
     headers = []
     if scope.session_id is not None:
-        headers.append((SESSION_HEADER, scope.session_id))
+        headers.append((HEADER_RESPONSE_SESSION, scope.session_id))
     if scope.mode == "replay":
-        headers.append((REPORT_HEADER, scope.report.summary()))
+        headers.append((HEADER_REPLAY_REPORT, scope.report.summary()))
     return headers
 
 
@@ -88,7 +91,7 @@ def refuse_replay(error: NoukaiError, session_id: str | None) -> Response:
         session_id: The session in the request's header, None if the header is malformed.
     """
     logger.warning("replay of session %s refused: %s", session_id, error)
-    headers = [(SESSION_HEADER, session_id)] if session_id is not None else []
+    headers = [(HEADER_RESPONSE_SESSION, session_id)] if session_id is not None else []
     return error_response(error, headers=headers)
 
 

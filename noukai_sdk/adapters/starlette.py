@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from .asgi import NoukaiTraceMiddleware
-from .responses import require_client
+from .responses import HEADER_REPLAY, HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION, require_client
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
     from ..client import AsyncNoukai, Noukai
 
-__all__ = ["NoukaiTraceMiddleware", "instrument"]
+__all__ = [
+    "HEADER_REPLAY",
+    "HEADER_REPLAY_REPORT",
+    "HEADER_RESPONSE_SESSION",
+    "NoukaiTraceMiddleware",
+    "instrument",
+]
 
 App = TypeVar("App", bound="Starlette")
 

@@ -11,9 +11,9 @@ from ..session.opening import open_replay_sync
 from ..session.options import requested_replay
 from ..session.scope import capture_scope, context_with, current_scope
 from .responses import (
-    REPLAY_HEADER,
-    REPORT_HEADER,
-    SESSION_HEADER,
+    HEADER_REPLAY,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
     Response,
     finish_replay,
     refuse_replay,
@@ -29,11 +29,18 @@ if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..session.scope import Scope
 
+__all__ = [
+    "HEADER_REPLAY",
+    "HEADER_REPLAY_REPORT",
+    "HEADER_RESPONSE_SESSION",
+    "NoukaiTraceMiddleware",
+]
+
 Header = tuple[str, str]
 
 _SCOPE_KEY = "noukai.scope"
-_REPLAY = "HTTP_" + REPLAY_HEADER.upper().replace("-", "_")
-_OWN_HEADERS = frozenset({SESSION_HEADER.lower(), REPORT_HEADER.lower()})
+_REPLAY = "HTTP_" + HEADER_REPLAY.upper().replace("-", "_")
+_OWN_HEADERS = frozenset({HEADER_RESPONSE_SESSION.lower(), HEADER_REPLAY_REPORT.lower()})
 
 
 class NoukaiTraceMiddleware:

@@ -16,7 +16,7 @@ from rich.text import Text
 from ..local.engine.step_context import StepCompleted
 from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
-from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, Tokens
+from ..models.events import StepFailed, StepOutput, StepStarted, StreamEvent, TokenBreakdown
 
 _REFRESHES_PER_SECOND = 10
 _MAX_CHARS = 400
@@ -31,7 +31,7 @@ class StepProgress:
     state: str = "waiting"
     started_at: float = 0.0
     duration_ms: float | None = None
-    tokens: Tokens | None = None
+    tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
     text: str = ""
     error: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from ..adapters.responses import REPLAY_HEADER, REPORT_HEADER, SESSION_HEADER
+from ..adapters.responses import HEADER_REPLAY, HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION
 from ..errors import APIConnectionError
 
 Header = tuple[str, str]
@@ -44,8 +44,8 @@ class AppRequest:
     @property
     def headers(self) -> list[Header]:
         """The headers to send. A body is JSON unless the given headers have a Content-Type."""
-        given = [each for each in self.given_headers if each[0].lower() != REPLAY_HEADER.lower()]
-        headers = [(REPLAY_HEADER, self.session_id)]
+        given = [each for each in self.given_headers if each[0].lower() != HEADER_REPLAY.lower()]
+        headers = [(HEADER_REPLAY, self.session_id)]
         if self.data is not None and not any(n.lower() == "content-type" for n, _ in given):
             headers.append(("Content-Type", "application/json"))
         return headers + given
@@ -160,8 +160,8 @@ def send(request: AppRequest, expected: bytes | None) -> Outcome:
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
-    report = response.headers.get(REPORT_HEADER)
-    session_id = response.headers.get(SESSION_HEADER)
+    report = response.headers.get(HEADER_REPLAY_REPORT)
+    session_id = response.headers.get(HEADER_RESPONSE_SESSION)
     problems = _read_problems(response.text)
     return Outcome(
         status=response.status_code,

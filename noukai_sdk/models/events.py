@@ -15,7 +15,7 @@ from .base import DecimalText, WireModel
 from .results import ToolCall, ToolResult
 
 
-class Tokens(WireModel):
+class TokenBreakdown(WireModel):
     """Token counts of one step."""
 
     prompt: int | None = None
@@ -88,7 +88,7 @@ class StepCompleted(WireModel):
     name: str | None = None
     output: Any
     duration_ms: int | float | None = None
-    tokens: Tokens | None = None
+    tokens: TokenBreakdown | None = None
     cost_usd: DecimalText | None = None
     step_index: int | None = None
 

@@ -123,7 +123,7 @@ class PausedResult(WireModel):
         return self._resume(tool_results)
 
 
-class JobSubmission(WireModel):
+class JobAccepted(WireModel):
     """The response to ``POST .../jobs``."""
 
     execution_id: str

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import DecimalText, WireModel
-from .events import Tokens
+from .events import TokenBreakdown
 
 StepStatus = Literal["running", "completed", "failed", "skipped"]
 
 
-class FlowRun(WireModel):
+class RunSummary(WireModel):
     """The run as a whole. Times are ISO 8601 strings, durations milliseconds."""
 
     id: str
@@ -36,7 +36,7 @@ class StepTrace(WireModel):
     completed_at: str | None = None
     duration_ms: int | float | None = None
     model_used: str | None = None
-    tokens: Tokens | None = None
+    tokens: TokenBreakdown | None = None
     cost_usd: DecimalText | None = None
     input_context: Any = None
     output_context: Any = None
@@ -53,13 +53,13 @@ class StepAttempts(WireModel):
     attempts: list[StepTrace] = Field(default_factory=list)
 
 
-class RunTrace(WireModel):
+class Trace(WireModel):
     """A whole run: its summary and one attempt of each step."""
 
-    flow_run: FlowRun
+    flow_run: RunSummary
     steps: list[StepTrace] = Field(default_factory=list)
 
     @property
-    def summary(self) -> FlowRun:
+    def summary(self) -> RunSummary:
         """The same as ``flow_run``."""
         return self.flow_run

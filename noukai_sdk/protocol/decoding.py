@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,7 @@ from ..errors import (
     NoukaiError,
     PermissionDeniedError,
     RateLimitError,
+    RunNotFoundError,
 )
 from .program import Response
 
@@ -27,26 +30,34 @@ _BY_STATUS: dict[int, type[NoukaiError]] = {
     401: AuthenticationError,
     402: InsufficientCreditsError,
     403: PermissionDeniedError,
-    404: FlowNotFoundError,
     429: RateLimitError,
 }
 _BY_CODE: dict[str, type[NoukaiError]] = {
     "INSUFFICIENT_CREDITS": InsufficientCreditsError,
     "CREDITS_EXHAUSTED": InsufficientCreditsError,
     "FLOW_NOT_FOUND": FlowNotFoundError,
-    "RUN_NOT_FOUND": FlowNotFoundError,
+    "RUN_NOT_FOUND": RunNotFoundError,
 }
+# A run or a job by its id: a 404 without one of our codes is about it.
+_RUN_PATH = r"/seq/[^/]+/[^/]+/[^/]+/(?:runs|jobs)/"
 
 
-def error_class(status: int | None, code: str | None) -> type[NoukaiError]:
-    """Return the class of an error response. A recording without a status goes by its code alone."""
+def error_class(status: int | None, code: str | None, path: str = "") -> type[NoukaiError]:
+    """Return the class of an error response to a request of ``path``, or of a recording without one.
+
+    A recording without a status goes by its code alone.
+    """
     if status is None:
         return _BY_CODE.get(code or "", FlowExecutionError)
+    if status == HTTPStatus.NOT_FOUND:
+        if code == "RUN_NOT_FOUND" or (code != "FLOW_NOT_FOUND" and re.search(_RUN_PATH, path)):
+            return RunNotFoundError
+        return FlowNotFoundError
     return _BY_STATUS.get(status, FlowExecutionError)
 
 
-def error_from(response: Response) -> NoukaiError:
-    """Build the exception for a response that is not a success."""
+def error_from(response: Response, path: str = "") -> NoukaiError:
+    """Build the exception for a response, to a request of ``path``, that is not a success."""
     body = json_or_text(response.body)
     code = message = execution_id = None
     detail = body.get("detail", body) if isinstance(body, dict) else body
@@ -62,7 +73,7 @@ def error_from(response: Response) -> NoukaiError:
         "request_id": response.headers.get("x-request-id"),
         "response_body": body,
     }
-    kind = error_class(response.status, code)
+    kind = error_class(response.status, code, path)
     if kind is AuthenticationError:
         details["www_authenticate"] = response.headers.get("www-authenticate")
     if kind is RateLimitError:

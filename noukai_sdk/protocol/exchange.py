@@ -43,7 +43,7 @@ def exchange(
             return outcome
         delay = _delay(service, request, attempt, outcome)
         if delay is None:
-            raise error_from(outcome) if isinstance(outcome, Response) else outcome
+            raise error_from(outcome, request.path) if isinstance(outcome, Response) else outcome
         attempt += 1
         log_phase(service, "retry", request, attempt, outcome)
         yield Sleep(delay, JITTER)

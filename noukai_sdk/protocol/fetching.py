@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ..errors import (
     FlowExecutionError,
-    FlowNotFoundError,
+    NotFoundError,
     NoukaiError,
     PermissionDeniedError,
     ReplayError,
@@ -19,7 +19,7 @@ from ..errors import (
     ReplaySessionNotFoundError,
 )
 from ..models.sessions import Session
-from ..models.traces import RunTrace, StepAttempts, StepTrace
+from ..models.traces import StepAttempts, StepTrace, Trace
 from .call import FlowRef, Service
 from .decoding import decode
 from .exchange import errors_name_run, exchange, open_stream
@@ -33,11 +33,11 @@ Attempt = int | Literal["latest", "all"]
 
 def run_trace(
     service: Service, flow: FlowRef, execution_id: str, timeout: float | None
-) -> Program[RunTrace]:
+) -> Program[Trace]:
     """Read the trace of a whole run."""
     request = get(service, trace_path(flow, execution_id), timeout=timeout)
     with errors_name_run(execution_id):
-        return decode(RunTrace, (yield from exchange(service, request)))
+        return decode(Trace, (yield from exchange(service, request)))
 
 
 def step_trace(
@@ -99,7 +99,7 @@ def _session_error(error: NoukaiError, session_id: str) -> NoukaiError:
     match error:
         case PermissionDeniedError():
             kind, problem = ReplayForbiddenError, "belongs to another organisation or project"
-        case FlowNotFoundError():
+        case NotFoundError():
             kind, problem = ReplaySessionNotFoundError, "is not known to the service"
         case FlowExecutionError(status_code=410):
             kind, problem = (

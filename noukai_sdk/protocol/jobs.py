@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from ..errors import APITimeoutError, FlowNotFoundError
-from ..models.results import JobStatus, JobSubmission
+from ..errors import APITimeoutError, NotFoundError
+from ..models.results import JobAccepted, JobStatus
 from .call import FlowCall, FlowRef, Service
 from .decoding import decode
 from .exchange import errors_name_run, exchange
@@ -25,6 +25,11 @@ class JobBackend(Protocol):
         ...
 
     @property
+    def flow_id(self) -> str | None:
+        """The id of the flow, None if it is not known."""
+        ...
+
+    @property
     def session_id(self) -> str | None:
         """The session that the job was submitted in."""
         ...
@@ -41,9 +46,16 @@ class JobBackend(Protocol):
 def submit(call: FlowCall) -> Program[JobBackend]:
     """Put a call into the service's queue."""
     response = yield from exchange(call.service, post(call, call.request))
-    submission = decode(JobSubmission, response)
+    submission = decode(JobAccepted, response)
     now: float = yield Now()
-    return LiveJob(call.service, call.flow, submission.execution_id, now, call.session_id)
+    return LiveJob(
+        call.service,
+        call.flow,
+        submission.execution_id,
+        now,
+        call.session_id,
+        submission.flow_id,
+    )
 
 
 class LiveJob(NamedTuple):
@@ -54,6 +66,7 @@ class LiveJob(NamedTuple):
     execution_id: str
     submitted_at: float | None = None
     session_id: str | None = None
+    flow_id: str | None = None
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
         """Look at the job once."""
@@ -61,7 +74,7 @@ class LiveJob(NamedTuple):
         try:
             with errors_name_run(self.execution_id):
                 response = yield from exchange(self.service, request)
-        except FlowNotFoundError:
+        except NotFoundError:
             now: float = yield Now()
             if self.submitted_at is None or now - self.submitted_at >= EARLY_404_GRACE:
                 raise

@@ -26,13 +26,15 @@ def resolve_flow(
 ) -> FlowRef:
     """Return the flow that the arguments of ``client.flow`` name.
 
-    A slug with two slashes is complete and wins. A bare slug takes ``org`` and ``project`` from the
-    arguments, or else from the client.
+    A slug with two slashes is complete. A bare slug takes ``org`` and ``project`` from the arguments, or
+    else from the client.
     """
     if not isinstance(slug, str) or not slug:
         raise ValueError("a flow needs a slug: flow('org/project/slug') or flow(slug='...')")
     parts = slug.split("/")
     if len(parts) == 3:
+        if org is not None or project is not None:
+            raise ValueError(f"{slug!r} names its org and project: leave out org= and project=")
         org, project, slug = parts
     elif len(parts) != 1:
         raise ValueError(f"bad flow slug {slug!r}: write 'slug' or 'org/project/slug'")

@@ -34,6 +34,7 @@ class RecordedJob:
     ) -> None:
         assert recording.result is not None  # a job without a submission is never served
         self.execution_id: str = recording.result["executionId"]
+        self.flow_id: str | None = recording.result.get("flowId")
         self.session_id = session_id
         self._polls = _Polls(recording)
         self._paced = paced
@@ -41,9 +42,9 @@ class RecordedJob:
         self._to_miss = to_miss
 
     def by_id(self) -> RecordedJob:
-        """Return the same job as found by its id: then it does not know its session."""
+        """Return the same job as found by its id: then it does not know its session or its flow."""
         job = copy.copy(self)
-        job.session_id = None
+        job.session_id = job.flow_id = None
         return job
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:

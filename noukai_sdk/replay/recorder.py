@@ -89,6 +89,7 @@ class RecordingJob:
         self._builder = builder
         self.execution_id = job.execution_id
         self.session_id = job.session_id
+        self.flow_id = job.flow_id
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
         """Poll the job once."""

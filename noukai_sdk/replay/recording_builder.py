@@ -106,6 +106,8 @@ class RecordingBuilder:
         """Note the job that the call put into the queue."""
         self._mark(self._now(), 1)
         self._result = {"executionId": job.execution_id}
+        if job.flow_id is not None:
+            self._result["flowId"] = job.flow_id
         self._ended = self._now()
 
     def stream_ended(self) -> None:

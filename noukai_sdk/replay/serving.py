@@ -17,7 +17,7 @@ from ..models.events import (
     StepPaused,
     ToolCallsRequired,
 )
-from ..models.results import ExecuteResult, JobSubmission, PausedResult, ToolResult
+from ..models.results import ExecuteResult, JobAccepted, PausedResult, ToolResult
 from ..models.sessions import RecordedError
 from ..protocol.call import FlowCall
 from ..protocol.decoding import error_class, first_problem
@@ -134,7 +134,7 @@ class RecordedRun:
             yield from self._time_out()
         if recording.result is None or recording.kind != "job":
             raise self._miss("Jobs cannot be replayed from a service session: use a cassette file.")
-        self._validated(JobSubmission, recording.result)
+        self._validated(JobAccepted, recording.result)
         yield from self._pace.part()
         try:
             job = RecordedJob(

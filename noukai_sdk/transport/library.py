@@ -111,7 +111,7 @@ def error_from_fault(error: BaseException, url: str) -> NoukaiError | None:
         return None
     response = getattr(error, "response", None)
     if response is not None:  # the user's client has a hook that raises for error responses
-        return error_class(response.status_code, None)(
+        return error_class(response.status_code, None, url)(
             f"{url}: the service responded with HTTP {response.status_code}",
             status_code=response.status_code,
             request_id=response.headers.get("x-request-id"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from itertools import pairwise
@@ -35,6 +36,14 @@ from noukai_sdk.adapters.responses import (
 )
 from noukai_sdk.models.reports import ReportEntry
 from noukai_sdk.session.scope import Scope, capture_scope
+
+
+def test_header_names_are_importable_from_every_adapter() -> None:
+    names = ("", ".asgi", ".wsgi", ".fastapi", ".flask", ".starlette")
+    for module in [importlib.import_module(f"noukai_sdk.adapters{name}") for name in names]:
+        assert module.HEADER_REPLAY == "X-Noukai-Replay"
+        assert module.HEADER_RESPONSE_SESSION == "X-Noukai-Session"
+        assert {"HEADER_REPLAY", "HEADER_RESPONSE_SESSION"} <= set(module.__all__)
 
 
 class Replay(Scope):

@@ -22,7 +22,7 @@ from noukai_sdk.models.events import (
     StepFailure,
     StepOutput,
     StepStarted,
-    Tokens,
+    TokenBreakdown,
 )
 
 BRANCHES = """
@@ -271,7 +271,12 @@ def test_progress_of_running_step_shows_end_of_its_text() -> None:
 def test_progress_of_ended_steps_shows_duration_usage_and_error() -> None:
     progress = two_steps()
     progress.update(StepStarted(step_id="draft"))
-    completed = {"output": 1, "duration_ms": 1500, "tokens": Tokens(total=7), "cost_usd": "0.01"}
+    completed = {
+        "output": 1,
+        "duration_ms": 1500,
+        "tokens": TokenBreakdown(total=7),
+        "cost_usd": "0.01",
+    }
     progress.update(StepCompleted(step_id="draft", **completed))
     progress.update(StepStarted(step_id="polish"))
     progress.update(StepFailed(step_id="polish", error=StepFailure(message="out of luck")))

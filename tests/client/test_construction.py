@@ -27,6 +27,9 @@ def test_client_defaults_are_documented_values(client: Any) -> None:
     assert service.base_url == "https://api.noukai.xyz/api/v1"
     assert (service.timeout, service.max_retries, service.log_payloads) == (300.0, 1, False)
     assert (service.log, service.session_id, service.custom_http) == (None, None, False)
+    unset = client("nk_1", timeout=None, max_retries=None)._transport.service
+    assert (unset.timeout, unset.max_retries) == (300.0, 1)
+    assert unset.headers == service.headers
 
 
 def test_api_key_argument_wins_over_environment(
@@ -162,7 +165,6 @@ def test_base_url_not_valid_raises(
         ({"log_payloads": "no"}, TypeError, "log_payloads must be True or False, not 'no'"),
         ({"timeout": "60"}, TypeError, "timeout must be a number of seconds, not str"),
         ({"timeout": True}, TypeError, "timeout must be a number of seconds, not bool"),
-        ({"timeout": None}, TypeError, "timeout must be a number of seconds, not NoneType"),
         ({"max_retries": -1}, ValueError, "max_retries must be a number ≥ 0"),
         ({"max_retries": 1.5}, ValueError, "max_retries must be a number ≥ 0"),
         ({"max_retries": True}, ValueError, "max_retries must be a number ≥ 0"),
@@ -197,8 +199,10 @@ def test_flow_of_each_form_has_its_address(client: Any) -> None:
         (made.flow("other/x/y"), "other/x/y"),
         (made.flow(slug="y", org="other", project="x"), "other/x/y"),
     ):
-        assert str(flow._ref) == name
-        assert flow.slug == name.rsplit("/", 1)[1]
+        assert f"{flow.org}/{flow.project}/{flow.slug}" == name
+    assert (made.default_org, made.default_project) == ("acme", "spelling")
+    other = client(api_key="nk_1")
+    assert (other.default_org, other.default_project) == (None, None)
 
 
 def test_flow_address_not_valid_raises(client: Any) -> None:
@@ -206,6 +210,9 @@ def test_flow_address_not_valid_raises(client: Any) -> None:
         client(api_key="nk_1").flow(slug="x", org="acme")
     with pytest.raises(ValueError, match="set org= and project= on the client"):
         client(api_key="nk_1").flow("x")
+    for owner in ({"org": "a"}, {"project": "b"}, {"org": "a", "project": "b"}):
+        with pytest.raises(ValueError, match="leave out org= and project="):
+            client(api_key="nk_1").flow("a/b/c", **owner)
     for slug in ("", "a/b", "../b/c", None, 5):
         with pytest.raises(ValueError, match=r"slug|project|org"):
             client(api_key="nk_1").flow(slug)
@@ -220,4 +227,4 @@ def test_run_and_job_show_their_id_or_refuse_it(client: Any) -> None:
     assert repr(flow.run("e 1")).endswith("Run('e 1')")
     assert repr(flow.job("e 1")).endswith("Job('e 1')")
     assert (flow.run("e").execution_id, flow.job("e").execution_id) == ("e", "e")
-    assert flow.job("e").session_id is None
+    assert (flow.job("e").session_id, flow.job("e").flow_id) == (None, None)

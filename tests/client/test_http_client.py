@@ -16,6 +16,7 @@ from noukai_sdk import (
     ClientClosedError,
     FlowNotFoundError,
     Noukai,
+    RunNotFoundError,
 )
 from tests.support.service import COMPLETED, DONE, STARTED, Reply, Service, frame, stream
 from tests.support.sides import Side
@@ -195,8 +196,11 @@ async def test_http_client_hook_raises_for_status_becomes_typed_error(
     mine = own(side, library, event_hooks={"response": [awaited if side.is_async else plain]})
     async with side.client(http_client=mine) as client:
         flow = client.flow("grade-3")
-        for method in (lambda: flow.execute(message="hi"), flow.run("e").trace):
-            with pytest.raises(FlowNotFoundError, match="responded with HTTP 404") as caught:
+        for method, kind in (
+            (lambda: flow.execute(message="hi"), FlowNotFoundError),
+            (flow.run("e").trace, RunNotFoundError),
+        ):
+            with pytest.raises(kind, match="responded with HTTP 404") as caught:
                 await side.call(method)
             assert (caught.value.status_code, caught.value.request_id) == (404, "req-1")
             assert isinstance(caught.value.__cause__, library.HTTPStatusError)

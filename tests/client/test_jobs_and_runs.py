@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import APITimeoutError, FlowNotFoundError, RunTrace, StepAttempts, StepTrace
+from noukai_sdk import APITimeoutError, RunNotFoundError, StepAttempts, StepTrace, Trace
 from tests.support.service import COMPLETED, STARTED, Reply, Service, finished, stream
 from tests.support.sides import Side
 
@@ -35,7 +35,7 @@ async def test_job_is_submitted_and_waited_for(side: Side, service: Service) -> 
     )
     async with side.flow() as flow:
         job = await submit(side, flow, trace=True, version=3, session_id="s1")
-        assert (job.execution_id, job.session_id) == ("e/1", "s1")
+        assert (job.execution_id, job.session_id, job.flow_id) == ("e/1", "s1", "f")
         assert (await side.call(job.poll, timeout=5.0)).status == "pending"
         done = await side.call(job.wait, timeout=30.0, poll_interval=0.01)
     assert (done.status, done.result, done.session_id, done.is_done) == (
@@ -56,7 +56,7 @@ async def test_job_by_id_is_polled(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         job = flow.job("e/1")
         assert (await side.call(job.wait)).result == 1
-        with pytest.raises(FlowNotFoundError) as caught:
+        with pytest.raises(RunNotFoundError) as caught:
             await side.call(job.poll)
     assert caught.value.execution_id == "e/1"
 
@@ -79,7 +79,7 @@ async def test_run_and_step_traces_are_read(side: Side, service: Service) -> Non
         latest = await side.call(run.step_trace, "a b")
         second = await side.call(run.step_trace, "a", attempt=2, loop_index=0)
         every = await side.call(run.step_trace, "a", attempt="all")
-    assert isinstance(trace, RunTrace)
+    assert isinstance(trace, Trace)
     assert (trace.summary.status, trace.steps[0].step_id) == ("completed", "a")
     assert isinstance(latest, StepTrace)
     assert isinstance(second, StepTrace)
@@ -118,7 +118,7 @@ async def test_job_argument_not_valid_raises(side: Side, service: Service) -> No
     async with side.flow() as flow:
         job = flow.job("e")
         bad: dict[str, Any]
-        for bad in ({"timeout": 0}, {"poll_interval": -1}, {"timeout": None}):
+        for bad in ({"timeout": 0}, {"poll_interval": -1}, {"timeout": "1"}):
             with pytest.raises((ValueError, TypeError), match=f"{next(iter(bad))} must be"):
                 await side.call(job.wait, **bad)
         with pytest.raises(ValueError, match="timeout must be"):
@@ -145,9 +145,9 @@ async def test_run_unknown_raises(side: Side, service: Service) -> None:
     async with side.flow() as flow:
         run = flow.run("e")
         for method in (run.trace, lambda: run.step_trace("a")):
-            with pytest.raises(FlowNotFoundError) as caught:
+            with pytest.raises(RunNotFoundError) as caught:
                 await side.call(method)
             assert caught.value.execution_id == "e"
-        with pytest.raises(FlowNotFoundError) as caught:
+        with pytest.raises(RunNotFoundError) as caught:
             await side.collect(run.live_trace())
         assert caught.value.execution_id == "e"

@@ -10,8 +10,8 @@ import pytest
 
 from noukai_sdk import AsyncFlow, Flow, ReplayInvalidSessionError
 from noukai_sdk.options import CallOptions, EventOptions, StepOptions, ToolOptions
-from tests.support.service import DONE, PAUSED, Service
-from tests.support.sides import SYNC
+from tests.support.service import COMPLETED, DONE, PAUSED, STARTED, Reply, Service, finished, stream
+from tests.support.sides import SYNC, Side
 
 METHODS = {
     "execute": ToolOptions,
@@ -109,6 +109,29 @@ def test_tool_argument_not_valid_raises(
     assert not service.requests
 
 
+async def test_message_by_position_is_sent(side: Side, service: Service) -> None:
+    service.reply(
+        DONE,
+        stream(STARTED, finished("x"), COMPLETED),
+        stream(STARTED, finished("x"), COMPLETED),
+        Reply({"executionId": "e", "status": "pending"}, 202),
+    )
+    async with side.flow() as flow:
+        assert (await side.call(flow.execute, "one", timeout=None)).result == {"grade": 3}
+        await side.collect(flow.steps("two", input_overrides={"a": 1}))
+        await side.collect(flow.events("three", run_remaining=True))
+        await side.call(flow.execute_async, "four", trace=True)
+        for call in (flow.execute, flow.steps, flow.events, flow.execute_async):
+            with pytest.raises(TypeError, match="multiple values for argument 'message'"):
+                call("one", message="two")
+            with pytest.raises(TypeError, match="needs exactly one of message= and messages="):
+                call("one", messages=[])
+            with pytest.raises(TypeError, match="message must be a str, not int"):
+                call(5)
+    messages = [request.body["message"] for request in service.requests]
+    assert messages == ["one", "two", "three", "four"]
+
+
 def test_step_argument_not_valid_raises() -> None:
     for method, options, error, problem in BAD_STEP_OPTIONS:
         refused(method, options, error, problem)
@@ -165,7 +188,8 @@ def test_signature_names_every_argument(kind: Any, method: str, options: Any) ->
     shown = inspect.signature(getattr(kind, method))
     keywords = {name: each for name, each in shown.parameters.items() if name != "self"}
     assert set(keywords) == set(options.__optional_keys__)
-    assert {each.kind for each in keywords.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    by_position = [n for n, each in keywords.items() if each.kind is not each.KEYWORD_ONLY]
+    assert by_position == list(keywords)[:1] == ["message"]
     assert keywords["version"].default == "draft"
     assert keywords["message"].annotation == "str | None"
     assert "max_tool_rounds" not in keywords or keywords["max_tool_rounds"].default == 10

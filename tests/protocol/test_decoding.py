@@ -38,6 +38,26 @@ def test_error_response_raises_class_of_its_status(
 
 
 @pytest.mark.parametrize(
+    ("path", "code", "kind"),
+    [
+        ("/seq/a/b/c/execute", None, errors.FlowNotFoundError),
+        ("/seq/a/b/c/jobs", None, errors.FlowNotFoundError),
+        ("/seq/a/jobs/runs/execute", None, errors.FlowNotFoundError),
+        ("/seq/a/b/c/v3/execute", "RUN_NOT_FOUND", errors.RunNotFoundError),
+        ("/seq/a/b/c/jobs/e", None, errors.RunNotFoundError),
+        ("/seq/a/b/c/runs/e/trace", "SOME_CODE", errors.RunNotFoundError),
+        ("/seq/a/b/c/runs/e/trace", "FLOW_NOT_FOUND", errors.FlowNotFoundError),
+    ],
+)
+def test_not_found_is_about_run_by_code_or_path(
+    path: str, code: str | None, kind: type[errors.NoukaiError]
+) -> None:
+    error = error_from(respond({"detail": {"code": code}}, 404), path)
+    assert type(error) is kind
+    assert isinstance(error, errors.NotFoundError)
+
+
+@pytest.mark.parametrize(
     ("body", "code", "message"),
     [
         ({"detail": "text"}, None, "text"),
@@ -79,7 +99,7 @@ def test_error_headers_become_attributes() -> None:
         ("INSUFFICIENT_CREDITS", errors.InsufficientCreditsError),
         ("CREDITS_EXHAUSTED", errors.InsufficientCreditsError),
         ("FLOW_NOT_FOUND", errors.FlowNotFoundError),
-        ("RUN_NOT_FOUND", errors.FlowNotFoundError),
+        ("RUN_NOT_FOUND", errors.RunNotFoundError),
         ("INVALID_TREE", errors.FlowExecutionError),
         (None, errors.FlowExecutionError),
     ],

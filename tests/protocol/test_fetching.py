@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import FlowExecutionError, FlowNotFoundError, StepTrace, errors
+from noukai_sdk import FlowExecutionError, RunNotFoundError, StepTrace, errors
 from noukai_sdk.protocol.fetching import fetch_session, live_trace, run_trace, step_trace
 from tests.support.stepping import FLOW, frames, make_service, play, respond
 
@@ -65,9 +65,9 @@ def test_step_trace_of_all_attempts_is_parsed() -> None:
 
 
 def test_run_trace_failure_names_run() -> None:
-    with pytest.raises(FlowNotFoundError) as missing:
+    with pytest.raises(RunNotFoundError) as missing:
         play(run_trace(make_service(), FLOW, "e", None), [respond({"detail": "no"}, 404)])
-    with pytest.raises(FlowExecutionError, match="not a valid RunTrace") as malformed:
+    with pytest.raises(FlowExecutionError, match="not a valid Trace") as malformed:
         play(run_trace(make_service(), FLOW, "e", None), [respond({})])
     assert missing.value.execution_id == malformed.value.execution_id == "e"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import APITimeoutError, FlowExecutionError, FlowNotFoundError, JobStatus
+from noukai_sdk import APITimeoutError, FlowExecutionError, JobStatus, RunNotFoundError
 from noukai_sdk.protocol.jobs import LiveJob, submit
 from tests.support.stepping import FLOW, Clock, make_call, make_service, play, respond
 
@@ -56,7 +56,7 @@ def test_poll_of_unknown_job_is_pending_only_after_submission() -> None:
     pending = play(make_job(100.0).poll(), [NOT_FOUND], clock=Clock(104.9)).result
     assert (pending.status, pending.session_id) == ("pending", "s1")
     for submitted_at, now in ((100.0, 105.0), (None, 100.0)):
-        with pytest.raises(FlowNotFoundError) as caught:
+        with pytest.raises(RunNotFoundError) as caught:
             play(make_job(submitted_at).poll(), [NOT_FOUND], clock=Clock(now))
         assert caught.value.execution_id == "e"
 

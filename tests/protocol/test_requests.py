@@ -39,7 +39,6 @@ json_values = st.recursive(
         ({"slug": "grade-3", "defaults": DEFAULTS}, FLOW),
         ({"slug": "acme/spelling/grade-3"}, FLOW),
         ({"slug": "other/x/grade-3", "defaults": DEFAULTS}, FlowRef("other", "x", "grade-3")),
-        ({"slug": "other/x/grade-3", "org": "a", "project": "b"}, FlowRef("other", "x", "grade-3")),
         ({"slug": "grade-3", "org": "acme", "project": "spelling"}, FLOW),
         ({"slug": "s", "org": "a", "project": "b", "defaults": DEFAULTS}, FlowRef("a", "b", "s")),
     ],

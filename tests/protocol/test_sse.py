@@ -20,7 +20,7 @@ from noukai_sdk import (
     StepOutput,
     StepPaused,
     StepStarted,
-    Tokens,
+    TokenBreakdown,
     ToolCallsRequired,
 )
 from noukai_sdk.models.events import EVENT_CLASSES, StepFailure, StreamEvent
@@ -180,7 +180,7 @@ TABLE: list[tuple[str, dict[str, Any], StreamEvent, str]] = [
             name="A",
             output={"x": [1]},
             duration_ms=12,
-            tokens=Tokens(prompt=1, completion=2, total=3),
+            tokens=TokenBreakdown(prompt=1, completion=2, total=3),
             cost_usd="0.001234",
             step_index=0,
         ),

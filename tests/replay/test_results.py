@@ -19,6 +19,7 @@ from noukai_sdk import (
     ReplayInvalidSessionError,
     ReplayMissError,
     ReplayNoSnapshotsError,
+    RunNotFoundError,
 )
 from noukai_sdk.errors import NoukaiError
 from tests.support.replays import SessionService, SyncSide, execution, step
@@ -141,7 +142,7 @@ BY_STATUS = [
     (401, None, AuthenticationError),
     (402, None, InsufficientCreditsError),
     (403, None, PermissionDeniedError),
-    (404, "RUN_NOT_FOUND", FlowNotFoundError),
+    (404, "RUN_NOT_FOUND", RunNotFoundError),
     (429, None, RateLimitError),
     (400, "MISSING_MESSAGE", FlowExecutionError),
     (408, None, FlowExecutionError),

@@ -95,8 +95,8 @@ async def test_stream_that_the_service_just_closed_ends_the_same_way(side: SyncS
 @pytest.mark.parametrize(
     ("kind", "fields", "problem"),
     [
-        ("job", {"result": {}}, "JobSubmission"),
-        ("job", {"result": {"executionId": 7}}, "JobSubmission"),
+        ("job", {"result": {}}, "JobAccepted"),
+        ("job", {"result": {"executionId": 7}}, "JobAccepted"),
         ("job", {"result": {"executionId": "e"}, "statuses": [{}]}, "a poll of the job"),
         ("execute", {"result": {"status": "unheard of"}}, "ExecuteResult: status"),
     ],

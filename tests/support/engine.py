@@ -10,7 +10,7 @@ import anyio
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.local.workflow.workflow import Workflow
-from noukai_sdk.models.events import Tokens
+from noukai_sdk.models.events import TokenBreakdown
 
 GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
 
@@ -59,7 +59,7 @@ class FakeModel:
                     raise piece
                 yield ChatDelta(piece) if isinstance(piece, str) else piece
             if not isinstance(reply, ChatDelta):
-                tokens = Tokens(prompt=3, completion=2, total=5)
+                tokens = TokenBreakdown(prompt=3, completion=2, total=5)
                 yield ChatDelta(usage=tokens, finish_reason="stop")
         finally:
             self.stopped += 1

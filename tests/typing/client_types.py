@@ -26,7 +26,7 @@ from noukai_sdk import (
     RateLimitError,
     Run,
     RunStarted,
-    RunTrace,
+    RunSummary,
     StepAttempts,
     StepCompleted,
     StepFailed,
@@ -36,8 +36,9 @@ from noukai_sdk import (
     StepStarted,
     StepTrace,
     StreamEvent,
-    Tokens,
+    TokenBreakdown,
     ToolCallsRequired,
+    Trace,
 )
 from noukai_sdk.options import ToolOptions
 
@@ -63,7 +64,11 @@ def clients() -> None:
     )
     with client as entered:
         assert_type(entered, Noukai)
+    assert_type(Noukai("nk_...", timeout=None, max_retries=None), Noukai)
+    assert_type(client.default_org, str | None)
+    assert_type(client.default_project, str | None)
     assert_type(client.flow("grade-3"), Flow)
+    assert_type(client.flow("grade-3").org, str)
     assert_type(client.flow(slug="grade-3"), Flow)
     assert_type(client.flow(org="acme", project="spelling", slug="grade-3"), Flow)
     assert_type(AsyncNoukai().flow("grade-3"), AsyncFlow)
@@ -111,7 +116,8 @@ def results(flow: Flow) -> None:
 
 def mistakes(flow: Flow) -> None:
     flow.execute(mesage="typo")  # pyright: ignore[reportCallIssue]
-    flow.execute("positional")  # pyright: ignore[reportCallIssue]
+    flow.execute(5)  # pyright: ignore[reportArgumentType]
+    flow.execute("hi", "there")  # pyright: ignore[reportCallIssue]
     flow.execute(message="hi", version="v3")  # pyright: ignore[reportArgumentType]
     flow.execute(message="hi", run_remaining=True)  # pyright: ignore[reportCallIssue]
     flow.steps(message="hi", run_remaining=True)  # pyright: ignore[reportCallIssue]
@@ -124,6 +130,7 @@ def options_of_ones_own(flow: Flow, options: ToolOptions) -> None:
 
 
 async def async_results(flow: AsyncFlow) -> None:
+    assert_type(await flow.execute("hi"), ExecuteResult | PausedResult)
     result = await flow.execute(message="hi", version=3, tool_handler=my_async_tools)
     while result.status == "tool_calls_required":
         assert_type(result, PausedResult)
@@ -133,11 +140,12 @@ async def async_results(flow: AsyncFlow) -> None:
 
 def steps(flow: Flow) -> None:
     assert_type(flow.steps(message="hi"), Generator[StepCompleted, None, None])
+    assert_type(flow.steps("hi", parameters={}), Generator[StepCompleted, None, None])
     for step in flow.steps(message="hi", input_overrides={"a": 1}, tool_handler=my_tools):
         assert_type(step, StepCompleted)
         assert_type(step.step_id, str)
         assert_type(step.name, str | None)
-        assert_type(step.tokens, Tokens | None)
+        assert_type(step.tokens, TokenBreakdown | None)
         assert_type(step.cost_usd, str | None)
         assert_type(step.step_index, int | None)
 
@@ -150,6 +158,7 @@ async def async_steps(flow: AsyncFlow) -> None:
 
 def events(flow: Flow) -> None:
     assert_type(flow.events(message="hi"), Generator[StreamEvent, None, None])
+    assert_type(flow.events("hi", run_remaining=True), Generator[StreamEvent, None, None])
     for event in flow.events(message="hi", run_remaining=True):
         by_type(event)
         by_class(event)
@@ -198,6 +207,8 @@ def jobs(flow: Flow) -> None:
     job = flow.execute_async(message="long", trace=True)
     assert_type(job, Job)
     assert_type(flow.job("e"), Job)
+    assert_type(flow.execute_async("long", trace=True), Job)
+    assert_type(job.flow_id, str | None)
     assert_type(job.wait(timeout=600.0, poll_interval=5.0), JobStatus)
     snapshot = job.poll()
     assert_type(snapshot.status, Literal["pending", "running", "completed", "failed"])
@@ -213,8 +224,9 @@ async def async_jobs(flow: AsyncFlow) -> None:
 def runs(flow: Flow) -> None:
     run = flow.run("e")
     assert_type(run, Run)
-    assert_type(run.trace(), RunTrace)
+    assert_type(run.trace(), Trace)
     assert_type(run.trace().steps, list[StepTrace])
+    assert_type(run.trace().summary, RunSummary)
     assert_type(run.step_trace("a"), StepTrace)
     assert_type(run.step_trace("a", attempt="latest"), StepTrace)
     assert_type(run.step_trace("a", attempt=2, loop_index=0), StepTrace)
@@ -225,7 +237,7 @@ def runs(flow: Flow) -> None:
 async def async_runs(flow: AsyncFlow) -> None:
     run = flow.run("e")
     assert_type(run, AsyncRun)
-    assert_type(await run.trace(), RunTrace)
+    assert_type(await run.trace(), Trace)
     assert_type(await run.step_trace("a"), StepTrace)
     assert_type(await run.step_trace("a", attempt=2), StepTrace)
     assert_type(await run.step_trace("a", attempt="all"), StepAttempts)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ...errors import FlowExecutionError
-from ...models.events import Tokens
+from ...models.events import TokenBreakdown
 from ..llm.chat import ChatDelta, ChatModel, ChatRequest
 from ..workflow import tool_functions
 from ..workflow.node import Agent
@@ -74,7 +74,7 @@ async def _ask(context: StepContext, model: ChatModel, request: ChatRequest) -> 
 
     texts: list[str] = []
     calls: tuple[dict[str, Any], ...] = ()
-    usage: Tokens | None = None
+    usage: TokenBreakdown | None = None
     async with aclosing(model.stream(request)) as pieces:
         async for piece in pieces:
             calls += piece.tool_calls

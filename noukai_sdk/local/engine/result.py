@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ...models.events import Tokens, ToolCallsRequired
+from ...models.events import TokenBreakdown, ToolCallsRequired
 from .failures import NodeError
 from .state import RunState
 
@@ -37,7 +37,7 @@ class WorkflowResult:
     skipped: Sequence[str] = ()
     errors: Sequence[NodeError] = ()
     pause: ToolCallsRequired | None = None
-    tokens: Tokens | None = None
+    tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
 
     def is_success(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from ...models.events import Tokens
+from ...models.events import TokenBreakdown
 from ..llm.prices import cost_usd, decimal_text
 from .result import WorkflowResult
 
@@ -24,9 +24,9 @@ class Usage:
 
     def __init__(self, tokens: dict[str, int] | None = None) -> None:
         self.model: str | None = None
-        self.tokens: Tokens | None = Tokens(**tokens) if tokens else None
+        self.tokens: TokenBreakdown | None = TokenBreakdown(**tokens) if tokens else None
 
-    def add(self, model: str, tokens: Tokens | None) -> None:
+    def add(self, model: str, tokens: TokenBreakdown | None) -> None:
         """Count one response of ``model``."""
         self.model = model
         if tokens is not None:
@@ -43,7 +43,7 @@ class Usage:
         return self.tokens.model_dump(exclude_none=True) if self.tokens else None
 
 
-def add_tokens(one: Tokens | None, other: Tokens | None) -> Tokens | None:
+def add_tokens(one: TokenBreakdown | None, other: TokenBreakdown | None) -> TokenBreakdown | None:
     """Add two counts; a field that neither of them counts stays None."""
     if one is None or other is None:
         return one or other
@@ -51,7 +51,7 @@ def add_tokens(one: Tokens | None, other: Tokens | None) -> Tokens | None:
     def add(a: int | None, b: int | None) -> int | None:
         return None if a is None and b is None else (a or 0) + (b or 0)
 
-    return Tokens(
+    return TokenBreakdown(
         prompt=add(one.prompt, other.prompt),
         completion=add(one.completion, other.completion),
         total=add(one.total, other.total),

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ...models.events import Tokens
+from ...models.events import TokenBreakdown
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ChatDelta:
 
     text: str = ""
     tool_calls: tuple[dict[str, Any], ...] = ()
-    usage: Tokens | None = None
+    usage: TokenBreakdown | None = None
     finish_reason: str | None = None
 
 
@@ -87,7 +87,7 @@ async def collect(deltas: AsyncGenerator[ChatDelta, None]) -> ChatDelta:
     """Join a streamed response into one delta, and close the stream."""
     texts: list[str] = []
     calls: tuple[dict[str, Any], ...] = ()
-    usage: Tokens | None = None
+    usage: TokenBreakdown | None = None
     finish_reason: str | None = None
     async with aclosing(deltas):
         async for delta in deltas:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 
-from ...models.events import Tokens
+from ...models.events import TokenBreakdown
 
 _LOCAL = ("offline", "smollm2", "ollama")
 _PRICED = ("openai", "anthropic")
@@ -19,7 +19,7 @@ _PRICED = ("openai", "anthropic")
 Price = Callable[[int, int], Decimal]
 
 
-def cost_usd(model: str, tokens: Tokens | None) -> str | None:
+def cost_usd(model: str, tokens: TokenBreakdown | None) -> str | None:
     """Estimate the cost of these tokens.
 
     Args:
@@ -31,7 +31,7 @@ def cost_usd(model: str, tokens: Tokens | None) -> str | None:
         model's price or the count is unknown, or genai-prices is not installed.
 
     Example:
-        >>> cost_usd("openai:gpt-4o-mini-2024-07-18", Tokens(prompt=1000, completion=100))
+        >>> cost_usd("openai:gpt-4o-mini-2024-07-18", TokenBreakdown(prompt=1000, completion=100))
         '0.00021'
     """
     if model.partition(":")[0] in _LOCAL:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ...models.events import Tokens
+from ...models.events import TokenBreakdown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +31,7 @@ class LlmResponse:
     text: str
     model: str
     tool_calls: tuple[dict[str, Any], ...] = ()
-    tokens: Tokens | None = None
+    tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
     latency_ms: float = 0.0
     finish_reason: str | None = None

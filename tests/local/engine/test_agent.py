@@ -15,7 +15,7 @@ from noukai_sdk.local.llm.config import LlmConfig
 from noukai_sdk.local.llm.errors import LlmServerError
 from noukai_sdk.local.workflow import tool_functions
 from noukai_sdk.local.workflow.node import Node
-from noukai_sdk.models.events import StreamEvent, Tokens
+from noukai_sdk.models.events import StreamEvent, TokenBreakdown
 from tests.support.engine import (
     GET_WEATHER,
     FakeModel,
@@ -82,7 +82,7 @@ async def test_agent_settings_reach_model(streamed: bool) -> None:
         )
     ]
     assert done.result == "<Hi you>"
-    assert done.used.tokens == Tokens(prompt=3, completion=2, total=5)
+    assert done.used.tokens == TokenBreakdown(prompt=3, completion=2, total=5)
     assert done.total_cost_usd is None
 
 
@@ -175,7 +175,7 @@ async def test_loop_asks_model_for_each_item() -> None:
     done = await run(nodes, FakeModel(), message=[{"x": 1}, {"x": 2}])
     assert done.state.outputs["plain"] == ["<Grade\n\nx:\n1>", "<Grade\n\nx:\n2>"]
     assert done.state.outputs["named"] == ["<0: 1>", "<1: 2>"]
-    assert done.used.tokens == Tokens(prompt=12, completion=8, total=20)
+    assert done.used.tokens == TokenBreakdown(prompt=12, completion=8, total=20)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_json_output_not_valid_is_retried_then_fails() -> None:
     done = await run(Node.agent("a", output="json", retry=1), model, message="x")
     assert done.result == {"a": 1}
     # Both responses were paid for.
-    assert done.used.tokens == Tokens(prompt=6, completion=4, total=10)
+    assert done.used.tokens == TokenBreakdown(prompt=6, completion=4, total=10)
     done = await run(Node.agent("a", output="json"), FakeModel(lambda request: "no"), message="x")
     assert error_code(done) == "OUTPUT_INVALID"
 
@@ -246,7 +246,7 @@ def responding(*responses: Any) -> FakeModel:
 
 
 def calls(*tools: Any) -> ChatDelta:
-    return ChatDelta(tool_calls=tools, usage=Tokens(prompt=1, completion=1, total=2))
+    return ChatDelta(tool_calls=tools, usage=TokenBreakdown(prompt=1, completion=1, total=2))
 
 
 async def test_function_tools_are_called_for_model(streamed: bool) -> None:
@@ -264,7 +264,7 @@ async def test_function_tools_are_called_for_model(streamed: bool) -> None:
         {"role": "tool", "tool_call_id": "1", "content": '{"city":"Paris","days":2}'},
         {"role": "tool", "tool_call_id": "2", "content": "noon in UTC"},
     ]
-    assert done.used.tokens == Tokens(prompt=4, completion=3, total=7)
+    assert done.used.tokens == TokenBreakdown(prompt=4, completion=3, total=7)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from noukai_sdk.local.engine.runner import RunState, check_run, run_steps
 from noukai_sdk.local.llm.chat import ChatDelta
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.local.workflow.plan import Flow
-from noukai_sdk.models.events import StreamEvent, Tokens
+from noukai_sdk.models.events import StreamEvent, TokenBreakdown
 from tests.support.engine import (
     GET_WEATHER,
     FakeModel,
@@ -73,7 +73,7 @@ async def test_flow_of_two_steps_emits_these_events() -> None:
     assert step_input.input_data == {"model": "fake", "messages": messages}
     assert [chunk.output_data for chunk in chunks] == ["<", "hi", ">"]
     assert (completed.output, completed.step_index) == ("<hi>", 0)
-    assert completed.tokens == Tokens(prompt=3, completion=2, total=5)
+    assert completed.tokens == TokenBreakdown(prompt=3, completion=2, total=5)
     assert completed.duration_ms >= 0
     assert (events[11].step_index, events[11].output) == (1, "<<hi>>")
     assert (events[-1].execution_id, events[-1].result) == ("run-1", "<<hi>>")
@@ -181,7 +181,7 @@ def weather_model() -> FakeModel:
         results = [turn["content"] for turn in request.messages if turn["role"] == "tool"]
         if len(results) == 2:
             return f"It is {' and '.join(results)}"
-        usage = Tokens(prompt=10, completion=1, total=11)
+        usage = TokenBreakdown(prompt=10, completion=1, total=11)
         call = tool_call(call_id=f"call_{len(results)}")
         return ChatDelta(tool_calls=(call,), usage=usage)
 
@@ -228,7 +228,7 @@ async def test_run_resumed_after_tool_pause_goes_on_in_same_step() -> None:
     answered = next(e for e in all_events if e.type == "step_completed" and e.step_id == "ask")
     assert answered.output == "It is wet and wet"
     # Two rounds that ended in a pause, and the last response.
-    assert answered.tokens == Tokens(prompt=23, completion=4, total=27)
+    assert answered.tokens == TokenBreakdown(prompt=23, completion=4, total=27)
     assert all_events[-1].result == "<It is wet and wet>"
     assert (state.iterations_used, state.tool_messages, state.step_tokens) == (0, None, None)
 

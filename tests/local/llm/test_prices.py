@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from noukai_sdk.local.llm import prices
 from noukai_sdk.local.llm.prices import cost_usd, decimal_text
-from noukai_sdk.models.events import Tokens
+from noukai_sdk.models.events import TokenBreakdown
 
-TOKENS = Tokens(prompt=1_000_000, completion=2_000_000)
+TOKENS = TokenBreakdown(prompt=1_000_000, completion=2_000_000)
 
 
 @pytest.fixture
@@ -41,11 +41,13 @@ def empty_cache() -> Iterator[None]:
         ("", TOKENS, None),
         ("openai:gpt-4o", None, None),
         ("offline", None, "0"),
-        ("openai:gpt-4o", Tokens(), "0"),
-        ("openai:gpt-4o", Tokens(prompt=1), "0.0000025"),
+        ("openai:gpt-4o", TokenBreakdown(), "0"),
+        ("openai:gpt-4o", TokenBreakdown(prompt=1), "0.0000025"),
     ],
 )
-def test_cost_of_model_and_tokens(model: str, tokens: Tokens | None, cost: str | None) -> None:
+def test_cost_of_model_and_tokens(
+    model: str, tokens: TokenBreakdown | None, cost: str | None
+) -> None:
     assert cost_usd(model, tokens) == cost
 
 
@@ -62,7 +64,9 @@ def test_cost_of_long_prompt_follows_the_price_tiers(monkeypatch: pytest.MonkeyP
     provider = Provider(id="openai", name="OpenAI", api_pattern="x", models=[model])
     snapshot = data_snapshot.DataSnapshot([provider], from_auto_update=False)
     monkeypatch.setattr(data_snapshot, "_custom_snapshot", snapshot)
-    costs = [cost_usd("openai:long", Tokens(prompt=n, completion=100)) for n in (1000, 2000)]
+    costs = [
+        cost_usd("openai:long", TokenBreakdown(prompt=n, completion=100)) for n in (1000, 2000)
+    ]
     assert costs == ["0.002", "0.007"]
 
 

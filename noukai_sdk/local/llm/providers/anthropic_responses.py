@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ....models.events import Tokens
+from ....models.events import TokenBreakdown
 from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
 from .sdk_errors import MALFORMED, invalid_response
@@ -98,9 +98,9 @@ def _finish_reason(message: dict[str, Any]) -> str | None:
     return _FINISH_REASONS.get(reason, reason) if reason else None
 
 
-def _tokens(usage: dict[str, Any]) -> Tokens:
+def _tokens(usage: dict[str, Any]) -> TokenBreakdown:
     # Tokens read from the prompt cache are counted separately, but they are part of the prompt.
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     prompt = sum(usage.get(name) or 0 for name in names)
     completion = usage.get("output_tokens") or 0
-    return Tokens(prompt=prompt, completion=completion, total=prompt + completion)
+    return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)

@@ -19,7 +19,7 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from ....models.events import Tokens
+from ....models.events import TokenBreakdown
 from ..chat import ChatDelta, ChatRequest, call_arguments, message_text, tool_call
 from .offline_answers import Choice, answer_from_tools, answer_prompt
 
@@ -99,7 +99,7 @@ def _respond(request: ChatRequest) -> ChatDelta:
     return ChatDelta(
         text,
         (call,) if call else (),
-        Tokens(
+        TokenBreakdown(
             prompt=prompt_tokens,
             completion=completion_tokens,
             total=prompt_tokens + completion_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....models.events import Tokens
+from ....models.events import TokenBreakdown
 from ..chat import ChatDelta, tool_call
 from ..errors import LlmConnectionError
 from .sdk_errors import MALFORMED, invalid_response
@@ -48,7 +48,7 @@ class OpenAiStreamReader:
 
     def __init__(self) -> None:
         self._calls = _ToolCalls()
-        self._usage: Tokens | None = None
+        self._usage: TokenBreakdown | None = None
         self._finish_reason: str | None = None
 
     def read(self, chunk: Any) -> str:
@@ -110,11 +110,11 @@ def _text(message: dict[str, Any]) -> str:
     return content or ""
 
 
-def _usage(body: dict[str, Any]) -> Tokens | None:
+def _usage(body: dict[str, Any]) -> TokenBreakdown | None:
     usage = body.get("usage")
     if not usage:
         return None
-    return Tokens(
+    return TokenBreakdown(
         prompt=usage.get("prompt_tokens"),
         completion=usage.get("completion_tokens"),
         total=usage.get("total_tokens"),
