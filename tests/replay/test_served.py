@@ -210,7 +210,7 @@ def test_call_or_poll_refused_in_this_process_is_not_recorded(jobs: RecordedJobs
 
     class Refusing:
         execution_id = "j"
-        session_id = None
+        session_id = flow_id = None
 
         def poll(self, timeout: float | None = None) -> Program[JobStatus]:
             return refused()
