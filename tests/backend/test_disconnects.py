@@ -147,4 +147,4 @@ def test_backend_stopped_marks_its_runs_failed(tmp_path: Path) -> None:
         assert {run["error"]["code"] for run in runs} == {"INTERNAL_ERROR"}
         for job in jobs:
             poll = backend.get(f"{GATED}/jobs/{job}").json()
-            assert "the backend was stopped" in poll["error"]
+            assert "the backend was stopped" in poll["error"]["message"]

@@ -16,7 +16,7 @@ def test_job_poll_has_its_result_or_error(backend: Backend) -> None:
     assert poll == {"executionId": job, "status": "completed", "result": result}
     poll = backend.finished("tests/broken", backend.submit("tests/broken"))
     assert poll["status"] == "failed"
-    assert poll["error"].startswith("MODEL_ERROR: ")
+    assert poll["error"]["code"] == "MODEL_ERROR"
     assert "result" not in poll
 
 

@@ -363,8 +363,8 @@ def test_dev_started_again_has_completed_runs_and_marks_interrupted_ones(
         status = httpx.get(job_url, headers=HEADERS).json()
         session = httpx.get(f"{server.api}/seq/sessions/dev", headers=HEADERS).json()
     assert status["status"] == "failed"
-    assert status["error"].startswith("INTERNAL_ERROR: ")
-    assert "stopped" in status["error"]
+    assert status["error"]["code"] == "INTERNAL_ERROR"
+    assert "stopped" in status["error"]["message"]
     assert session["executions"][:1] == completed
     interrupted = session["executions"][1:]
     for execution in interrupted:

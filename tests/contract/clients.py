@@ -141,7 +141,7 @@ class StrictClient:
     ) -> list[Any]:
         """Run a flow by the step protocol; return the events of all its calls.
 
-        Each call has all fields, with empty values in the later ones, as the published clients send it.
+        Later calls send empty values for the fields that go out on the first call only.
         """
         events: list[Any] = []
         sent = {

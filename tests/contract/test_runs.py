@@ -81,7 +81,8 @@ def test_failed_run_fits_the_contract(client: StrictClient, flow: str, code: str
     error = wire.ErrorBody.model_validate_json(response.text).detail
     assert (response.status >= 500, error.code) == (True, code)
     poll = client.run_job(flow, CAT)
-    assert (poll.status, poll.error) == ("failed", f"{code}: {error.message}")
+    assert (poll.status, poll.error.code) == ("failed", code)
+    assert poll.error.message == error.message
     stepped = client.step_through(flow, CAT)
     assert (stepped[-1].event_type, stepped[-1].error.code) == ("step_error", code)
     executions = client.session()

@@ -80,7 +80,7 @@ class Poll(Wire):
     execution_id: str
     status: Literal["pending", "running", "completed", "failed"]
     result: Any = ABSENT
-    error: str = ABSENT
+    error: Failure = ABSENT
 
 
 class ErrorDetail(Failure):

@@ -85,8 +85,5 @@ async def poll(request: Request) -> Response:
     if row["status"] == "completed":
         body["result"] = from_column(row["result"])
     elif row["status"] == "failed":
-        # A text: clients in the field accept nothing else.
-        error = from_column(row["error"]) or {}
-        parts = (error.get("code"), error.get("message"))
-        body["error"] = ": ".join(part for part in parts if part) or "the run failed"
+        body["error"] = from_column(row["error"])
     return json_response(body)
