@@ -29,9 +29,9 @@ class CountedModels:
         self._pool = pool
         self._stats = stats
 
-    def get(self, spec: str) -> ChatModel:
+    async def get(self, spec: str) -> ChatModel:
         """Return the model of this spec. Raises as the pool does."""
-        return _CountedModel(self._pool.get(spec), self._stats)
+        return _CountedModel(await self._pool.get(spec), self._stats)
 
     async def aclose(self) -> None:
         """Close every model."""

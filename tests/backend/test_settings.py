@@ -76,7 +76,7 @@ def test_settings_invalid_database_is_an_error_without_its_password() -> None:
 async def test_counted_models_count_every_turn() -> None:
     stats = Stats()
     models = CountedModels(ModelPool(), stats)
-    model = models.get("offline")
+    model = await models.get("offline")
     request = ChatRequest([{"role": "user", "content": "a"}])
     await model.warmup()
     assert stats.model_calls == 0

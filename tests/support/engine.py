@@ -86,6 +86,6 @@ class FakeModels:
         self.model = model
         self.specs: list[Any] = []
 
-    def get(self, spec: Any) -> FakeModel:
+    async def get(self, spec: Any) -> FakeModel:
         self.specs.append(spec)
         return self.model

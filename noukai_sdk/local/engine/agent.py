@@ -25,7 +25,7 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
         FlowExecutionError: ``TOOL_ITERATION_LIMIT``, ``TOOLS_NOT_ENABLED`` or ``OUTPUT_INVALID``.
     """
     step_id, state = context.node.id, context.state
-    model = context.model(agent.model)
+    model = await context.model(agent.model)
     messages = context.resumed_messages() or context.view.messages(agent.prompt, agent.system)
     tools, tool_choice = None, None
     if isinstance(agent.tools, tuple):

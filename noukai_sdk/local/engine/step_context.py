@@ -52,7 +52,7 @@ class StepCompleted(events.StepCompleted):
 class Models(Protocol):
     """The source of models: a :class:`~noukai_sdk.local.llm.pool.ModelPool`, or a fake."""
 
-    def get(self, spec: Any) -> ChatModel:
+    async def get(self, spec: Any) -> ChatModel:
         """Return the model of this spec or configuration."""
         ...
 
@@ -124,9 +124,9 @@ class StepContext:
         """Return the context of one item of a loop."""
         return replace(self, view=replace(self.view, item=item, index=index))
 
-    def model(self, spec: str | LlmConfig | None) -> ChatModel:
+    async def model(self, spec: str | LlmConfig | None) -> ChatModel:
         """Return the model of a spec; for None, the default model."""
-        return self.models.get(self.default_model if spec is None else spec)
+        return await self.models.get(self.default_model if spec is None else spec)
 
     async def emit_input(self, value: Any, model: str | None = None) -> None:
         """Emit a StepInput event, if there is a listener."""

@@ -7,10 +7,13 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from weakref import WeakKeyDictionary
 
+import anyio
 from anyio.lowlevel import current_token
+from anyio.to_thread import run_sync
 
 from .chat import ChatModel
 from .config import LlmConfig
+from .prices import cost_usd
 
 Spec = str | LlmConfig
 
@@ -19,19 +22,17 @@ class ModelPool:
     """Open the model of a spec or configuration when it is first used, and keep it until ``aclose``.
 
     Args:
-        open_model: Opens the model of a spec string; by default
-            ``noukai_sdk.local.llm.providers.open_model``.
-
-    Example:
-        >>> ModelPool().get("offline").name
-        'offline'
+        open_model: Opens the model of a spec string, on the event loop. The default,
+            ``noukai_sdk.local.llm.providers.open_model``, runs in a worker thread, because importing an
+            official client takes up to a second.
     """
 
     def __init__(self, open_model: Callable[[str], ChatModel] | None = None) -> None:
         self._open_model = open_model
         self._models: dict[Spec, ChatModel] = {}
+        self._opening = anyio.Lock()
 
-    def get(self, spec: Spec) -> ChatModel:
+    async def get(self, spec: Spec) -> ChatModel:
         """Return the model of this spec.
 
         Raises:
@@ -39,14 +40,13 @@ class ModelPool:
         """
         model = self._models.get(spec)
         if model is None:
-            # Imported here, so that a pool without models does not load the providers.
-            from .providers import open_config, open_model
-
-            if isinstance(spec, LlmConfig):
-                model = open_config(spec)
-            else:
-                model = (self._open_model or open_model)(spec)
-            self._models[spec] = model
+            async with self._opening:
+                model = self._models.get(spec)
+                if model is None and isinstance(spec, str) and self._open_model is not None:
+                    model = self._open_model(spec)
+                elif model is None:
+                    model = await run_sync(_open, spec, abandon_on_cancel=True)
+                self._models[spec] = model
         return model
 
     async def aclose(self) -> None:
@@ -54,6 +54,16 @@ class ModelPool:
         models, self._models = self._models, {}
         for model in models.values():
             await model.aclose()
+
+
+def _open(spec: Spec) -> ChatModel:
+    # Imported here, so that a pool without models does not load the providers.
+    from .providers import open_config, open_model
+
+    model = open_config(spec) if isinstance(spec, LlmConfig) else open_model(spec)
+    # The first price of a model is slow too: it imports genai-prices.
+    cost_usd(model.name, None)
+    return model
 
 
 class LoopPools:

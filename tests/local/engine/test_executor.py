@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -197,6 +199,42 @@ def test_execute_inside_running_loop_works(backend: str) -> None:
         return Executor().execute(hello(), "x")
 
     assert anyio.run(main, backend=backend).is_success()
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_first_run_imports_the_official_client_while_the_loop_goes_on(provider: str) -> None:
+    code = f"""
+import asyncio, sys, threading
+from noukai_sdk.local import Executor, LlmConfig, Node, Workflow
+
+class Importers:
+    threads = set()
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {provider!r}:
+            self.threads.add(threading.current_thread())
+
+async def main():
+    ticks = 0
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += {provider!r} in sys.modules and not run.done()
+    workflow = Workflow("w")
+    workflow.add_node(Node.agent("a", "Hi"))
+    config = LlmConfig.{provider}("key", base_url="http://127.0.0.1:9", max_retries=0)
+    run = asyncio.create_task(Executor(config).run_async(workflow))
+    ticker = asyncio.create_task(tick())
+    result = await run
+    assert result.is_failed(), result
+    assert ticks > 10, ticks
+    assert Importers.threads and threading.main_thread() not in Importers.threads
+
+sys.meta_path.insert(0, Importers())
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_models_are_kept_between_runs_and_closed_with_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ async def test_run_resumed_after_tool_pause_goes_on_in_same_step() -> None:
     plain = FakeModel()
 
     class Models:
-        def get(self, spec: Any) -> FakeModel:
+        async def get(self, spec: Any) -> FakeModel:
             return asking if state.step_index == 1 else plain
 
     pauses, all_events = [], []

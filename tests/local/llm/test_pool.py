@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import anyio
 import pytest
@@ -21,21 +22,44 @@ async def test_pool_opens_each_model_once_until_closed() -> None:
         return models[-1]
 
     pool = ModelPool(open_model)
-    assert pool.get("a") is pool.get("a")
-    assert pool.get("b").name == "b"
+    assert await pool.get("a") is await pool.get("a")
+    assert (await pool.get("b")).name == "b"
     await pool.aclose()
     await pool.aclose()
     assert [model.closed for model in models] == [1, 1]
-    assert pool.get("a") is models[2]
+    assert await pool.get("a") is models[2]
 
 
 async def test_pool_opens_configurations_and_rejects_unknown_specs() -> None:
     pool = ModelPool()
-    assert pool.get(LlmConfig.offline()) is pool.get(LlmConfig.offline())
-    assert pool.get("offline").name == "offline"
+    assert await pool.get(LlmConfig.offline()) is await pool.get(LlmConfig.offline())
+    assert (await pool.get("offline")).name == "offline"
     with pytest.raises(LlmConfigError, match="nonesuch"):
-        pool.get("nonesuch")
+        await pool.get("nonesuch")
     await pool.aclose()
+
+
+async def test_pool_asked_by_many_tasks_opens_a_model_once_in_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+
+    def open_model(spec: str) -> FakeModel:
+        threads.append(threading.get_ident())
+        return FakeModel(name=spec)
+
+    monkeypatch.setattr("noukai_sdk.local.llm.providers.open_model", open_model)
+    pool = ModelPool()
+    models: list[object] = []
+
+    async def use() -> None:
+        models.append(await pool.get("fake"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(use)
+    assert len(set(map(id, models))) == len(threads) == 1
+    assert threads != [threading.get_ident()]
 
 
 async def test_each_loop_has_its_own_pool_until_it_ends() -> None:

@@ -19,6 +19,7 @@ from noukai_sdk.local.llm.errors import (
     LlmConfigError,
     LlmRequestError,
 )
+from noukai_sdk.local.llm.pool import ModelPool
 from noukai_sdk.local.llm.providers import open_config
 from tests.local.llm.calls import call_model, config_of, happens, opened, request_of
 from tests.support.llm_servers import (
@@ -224,9 +225,13 @@ def test_http_library_follows_the_settings_and_what_is_installed(
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_model_on_trio_uses_httpx(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOUKAI_FAST")
-    with fault_server(ok("Hi")) as server:
+    with fault_server(ok("Hi"), ok("Hi")) as server:
         async with opened(protocol, server.url) as model:
             assert await call_model(model, "answer") == "Hi"
+        pool = ModelPool()
+        model = await pool.get(config_of(protocol, server.url))  # in a worker thread
+        assert await call_model(model, "answer") == "Hi"
+        await pool.aclose()
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
+from anyio import from_thread
+
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
 from ..errors import LlmClosedError, LlmConfigError, LlmRequestError, MissingExtraError
@@ -226,18 +228,28 @@ def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
         raise LlmConfigError(f"{config.name}: the client cannot be created: {error!r}") from error
 
 
+def _on_trio() -> bool:
+    """Return whether this thread runs trio, or works for a task on trio."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        return bool(from_thread.run_sync(trio.lowlevel.in_trio_run))
+    except RuntimeError:  # not a worker thread
+        return bool(trio.lowlevel.in_trio_run())
+
+
 def _http_client(sdk: Any) -> Any:
     """Return the vendor's HTTP client over aiohttp if it can be used here, else over httpx.
 
     aiohttp takes half the time of httpx when many requests are sent at once. It runs on asyncio only,
     and it does not support every kind of proxy that httpx does.
     """
-    trio = sys.modules.get("trio")
     if (
         os.environ.get("NOUKAI_FAST", "").strip().lower() not in _OFF
         and importlib.util.find_spec("aiohttp") is not None
         and not urllib.request.getproxies().keys() - {"no"}
-        and not (trio is not None and trio.lowlevel.in_trio_run())
+        and not _on_trio()
     ):
         try:
             return sdk.DefaultAioHttpClient()
