@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 _OPENING = re.compile(r"\\?\{\{")
@@ -61,12 +61,12 @@ class Template:
 
     parts: tuple[str | Reference, ...]
 
-    @property
+    @cached_property
     def references(self) -> tuple[Reference, ...]:
         """The references, in the order of the text."""
         return tuple(part for part in self.parts if isinstance(part, Reference))
 
-    @property
+    @cached_property
     def alone(self) -> Reference | None:
         """The reference that is the whole text, None if the text is anything else."""
         only = self.parts[0] if len(self.parts) == 1 else None
