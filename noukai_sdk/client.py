@@ -124,7 +124,9 @@ class Noukai(_BaseClient[SyncTransport]):
             nothing reached the service.
         log_handler: Called with a dict at every request, response and retry: ``phase``, ``method``,
             ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` if there was no
-            response. An exception in it is logged, and the call goes on.
+            response. Also at the beginning and end of a scope: ``phase`` is ``scope_open`` or
+            ``scope_close``, with ``session_id`` and ``mode``. An exception in it is logged, and the call
+            goes on.
         log_payloads: Add ``request_body`` and ``response_body`` to that dict. The body of a stream is not
             kept.
         session_id: A session for all calls that have none and run in no scope.

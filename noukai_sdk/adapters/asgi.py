@@ -89,7 +89,7 @@ class NoukaiTraceMiddleware:
                     return
                 break
 
-        session = scope[_SCOPE_KEY] = current or capture_scope()
+        session = scope[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
         headers = session_headers(session)
 
         # Not async: returning the server's own awaitable saves a coroutine for each message.
@@ -98,8 +98,12 @@ class NoukaiTraceMiddleware:
                 message = _with_headers(message, headers)
             return send(message)
 
-        with active(session):
-            await self.app(scope, receive, send_with_session)
+        try:
+            with active(session):
+                await self.app(scope, receive, send_with_session)
+        finally:
+            if current is None:
+                session.end()
 
     async def _replay(self, header: str, scope: Message, receive: Receive, send: Send) -> bool:
         """Serve a request that asks for a replay; return False if replay is disabled."""

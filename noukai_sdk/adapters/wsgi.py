@@ -82,7 +82,8 @@ class NoukaiTraceMiddleware:
             if replayed is not None:
                 return replayed
 
-        session = environ[_SCOPE_KEY] = current or capture_scope()
+        session = environ[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
+        opened = session if current is None else None
         own_headers = session_headers(session)
 
         def start_with_session(
@@ -91,11 +92,18 @@ class NoukaiTraceMiddleware:
             return start_response(status, _with_headers(headers, own_headers), *exc_info)
 
         context = context_with(session)
-        body = context.run(self.app, environ, start_with_session)
-        # Reading a list runs no code of the application, and servers use its length.
-        if type(body) is list or _is_file(body, environ):
-            return body
-        return ScopedBody(body, context)
+        try:
+            body = context.run(self.app, environ, start_with_session)
+            # Reading a list runs no code of the application, and servers use its length.
+            if type(body) is not list and not _is_file(body, environ):
+                return ScopedBody(body, context, opened)
+        except BaseException:
+            if opened is not None:
+                opened.end()
+            raise
+        if opened is not None:
+            opened.end()
+        return body
 
     def _replay(
         self, header: str, environ: WSGIEnvironment, start_response: StartResponse
@@ -135,12 +143,20 @@ class ScopedBody:
     """Run each step of a response body in its own context.
 
     No context variable stays set in the thread, even if the server drops the body half way.
+
+    Args:
+        body: The application's body.
+        context: Where its steps run.
+        opened: A scope that ends when the body is closed.
     """
 
-    __slots__ = ("_close", "_next", "_run")
+    __slots__ = ("_close", "_next", "_opened", "_run")
 
-    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+    def __init__(
+        self, body: Iterable[bytes], context: Context, opened: Scope | None = None
+    ) -> None:
         self._run = context.run
+        self._opened = opened
         self._close = getattr(body, "close", None)
         self._next = context.run(iter, body).__next__
 
@@ -153,8 +169,12 @@ class ScopedBody:
     def close(self) -> None:
         """Close the application's body, once."""
         close, self._close = self._close, None
-        if close is not None:
-            self._run(close)
+        try:
+            if close is not None:
+                self._run(close)
+        finally:
+            if self._opened is not None:
+                self._opened.end()
 
     def __del__(self) -> None:
         # Some servers and test clients drop a body without closing it. Generators in it reset

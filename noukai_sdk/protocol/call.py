@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from .program import Program, ToolHandler
+
+logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 CallKind = Literal["execute", "step", "job"]
 
@@ -44,6 +47,16 @@ class Service(NamedTuple):
     log_payloads: bool = False
     session_id: str | None = None
     custom_http: bool = False
+
+    def report(self, event: dict[str, Any], payloads: Mapping[str, Any] | None = None) -> None:
+        """Report ``event`` to the ``noukai_sdk`` logger and, with ``payloads``, to the ``log_handler``."""
+        logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
+        if self.log is None:
+            return
+        try:
+            self.log({**event, **(payloads or {})})
+        except Exception:
+            logger.warning("the log_handler raised; the call goes on", exc_info=True)
 
     def __repr__(self) -> str:
         return f"Service({self.base_url!r})"

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import APIConnectionError, FlowExecutionError, NoukaiError
-from .call import Service
+from .call import Service, logger
 from .decoding import error_from, json_or_text, retry_after
 from .program import Effect, OpenStream, Program, Request, Response, SendRequest, Sleep
-
-logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry
@@ -109,14 +107,9 @@ def log_phase(
         event["request_id"] = outcome.headers.get("x-request-id")
     elif outcome is not None:
         event["error"] = str(outcome)
-    logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
-    if service.log is None:
-        return
-    if service.log_payloads:
+    payloads: dict[str, Any] = {}
+    if service.log is not None and service.log_payloads:
         for name, message in (("request_body", request), ("response_body", outcome)):
             body = getattr(message, "body", None)
-            event[name] = json_or_text(body) if body else None
-    try:
-        service.log(event)
-    except Exception:
-        logger.warning("the log_handler raised; the call goes on", exc_info=True)
+            payloads[name] = json_or_text(body) if body else None
+    service.report(event, payloads)

@@ -136,8 +136,13 @@ def _session_to_replay(options: Mapping[str, Any]) -> str | None:
 def _local_scope(options: Mapping[str, Any]) -> Scope:
     """Open a scope that needs nothing from the service."""
     if options.get("cassette") or options.get("record"):
-        return cassette_scope(options)
-    return capture_scope() if options.get("capture", True) else Scope("normal", None)
+        scope = cassette_scope(options)
+    else:
+        scope = capture_scope() if options.get("capture", True) else Scope("normal", None)
+    source = options.get("transport") or options.get("client")
+    if source is not None:
+        scope.opened_by(_transport_of(source).service)
+    return scope
 
 
 def _replay_options(options: Mapping[str, Any]) -> ReplayOptions:
@@ -175,10 +180,12 @@ async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Sco
     program = open_session(transport.service, session_id, _replay_options(options))
     if transport.is_async:
         scope: Scope = await transport.run(program)
-        return scope
-    import anyio
+    else:
+        import anyio
 
-    return await anyio.to_thread.run_sync(transport.run, program)
+        scope = await anyio.to_thread.run_sync(transport.run, program)
+    scope.opened_by(transport.service)
+    return scope
 
 
 def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
@@ -190,6 +197,7 @@ def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scop
         # In a thread with an event loop of its own: the loop of this thread may be running.
         with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
             scope = thread.submit(asyncio.run, scope).result()
+    scope.opened_by(transport.service)
     return scope  # type: ignore[no-any-return]  # a transport of either kind
 
 

@@ -27,7 +27,8 @@ class ScopeOptions(TypedDict, total=False):
         replay_session_id: Serve the calls from this recorded session. Needs
             ``NOUKAI_REPLAY_ENABLED``, and ``client`` or ``transport``.
         capture: Tag calls with a new session (default). False leaves them untagged.
-        transport: The transport of a client, to fetch the session with: ``client._transport``.
+        transport: The transport of a client, to fetch the session with: ``client._transport``. The
+            client's ``log_handler`` hears of the scope; without a client, that of its first call does.
         client: The same, as the client itself.
         strict: Raise if replay is not enabled, instead of capturing with a logged warning; and
             refuse calls from threads that lost the scope, instead of warning.

@@ -50,4 +50,5 @@ class RecordingScope(Scope):
     def end(self) -> None:
         """Write the file."""
         self._ended = True
+        super().end()
         self._writer.flush(self.session_id)

@@ -74,6 +74,7 @@ class ReplayScope(Scope):
     def end(self) -> None:
         """Serve no more calls, and write the new recordings."""
         self._end_replay()
+        super().end()
         if self._options.writer is not None:
             self._options.writer.flush(self._recorded_session)
 

@@ -5,6 +5,7 @@ This is the only module that touches the ContextVar.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Awaitable
 from contextvars import Context, ContextVar, copy_context
@@ -15,9 +16,11 @@ from .lost_scope import check_lost
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
-    from ..protocol.call import FlowCall
+    from ..protocol.call import FlowCall, Service
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
+
+logger = logging.getLogger("noukai_sdk")
 
 Mode = Literal["normal", "capture", "replay"]
 T = TypeVar("T")
@@ -37,6 +40,9 @@ class Scope:
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode
         self.session_id = session_id
+        # The client whose log handler hears of this scope, and whether the scope is still open.
+        self._service: Service | None = None
+        self._open = True
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -60,16 +66,37 @@ class Scope:
     def verify(self) -> None:
         """Raise what a replay found wrong. Called once, when the scope's body has ended well."""
 
+    def opened_by(self, service: Service) -> None:
+        """Report ``scope_open`` to a client, and ``scope_close`` at the end. The first client counts."""
+        if self._service is None and self._open:
+            self._service = service
+            self._report("scope_open")
+
     def end(self) -> None:
         """End the scope, whether its body succeeded or not. May be called again."""
+        if self._open:
+            self._open = False
+            self._report("scope_close")
+
+    def _report(self, phase: str) -> None:
+        service = self._service
+        if service is None or (service.log is None and not logger.isEnabledFor(logging.DEBUG)):
+            return
+        event: dict[str, Any] = {"phase": phase, "session_id": self.session_id, "mode": self.mode}
+        # Handlers may look up what every other event has.
+        event |= dict.fromkeys(("method", "path", "attempt", "status_code", "request_id"))
+        service.report(event)
 
     def discard(self) -> None:
         """Write no cassette file at the end."""
 
 
-def capture_scope() -> Scope:
-    """Return a scope with a new session."""
-    return Scope("capture", new_session_id())
+def capture_scope(service: Service | None = None) -> Scope:
+    """Return a scope with a new session, opened by a client if there is one."""
+    scope = Scope("capture", new_session_id())
+    if service is not None:
+        scope.opened_by(service)
+    return scope
 
 
 def new_session_id() -> str:
@@ -81,6 +108,7 @@ def admit(call: FlowCall) -> Program[Any]:
     """Return the program that serves ``call``: the one seam that every flow call passes once."""
     scope = _current.get()
     if scope is not None:
+        scope.opened_by(call.service)
         return scope.admit(call)
     check_lost(call)
     return call.live()

@@ -152,6 +152,32 @@ async def test_request_without_scope_gets_session_of_its_own(app: Any) -> None:
         assert "x-noukai-replay-report" not in response.headers
 
 
+async def test_log_handler_hears_scope_of_each_request(
+    app: Any, noukai: AsyncNoukai, sync_noukai: Noukai, replay_enabled: None
+) -> None:
+    events: list[tuple[str, str, str]] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["phase"].startswith("scope"):
+            events.append((event["phase"], event["session_id"], event["mode"]))
+
+    with Noukai(log_handler=hear) as client:
+        app.wrap(app, client)
+        session = await capture(app)
+        assert events == [("scope_open", session, "capture"), ("scope_close", session, "capture")]
+        events.clear()
+        assert (await app.request(session)).status == 200
+        assert events == [("scope_open", session, "replay"), ("scope_close", session, "replay")]
+        events.clear()
+        async with trace_scope():
+            await app.request()
+        assert events == []
+        app.failure = KeyError("mine")
+        with pytest.raises(KeyError):
+            await app.request()
+        assert [phase for phase, *_ in events] == ["scope_open", "scope_close"]
+
+
 async def test_request_with_reused_scope_gets_new_session(app: Any) -> None:
     first, second = await app.request_twice_with_same_scope()
     assert len({first, second, b"None"}) == 3

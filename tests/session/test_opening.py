@@ -7,6 +7,8 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -68,6 +70,72 @@ def test_replay_header_is_parsed_or_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for header in BAD_HEADERS:
         with pytest.raises(ReplayInvalidSessionError):
             requested_replay(header)
+
+
+# The log handler
+
+CALL = [("request",), ("response",)]
+
+
+def listen(side: SyncSide, events: list[tuple[Any, ...]]) -> None:
+    """Give the client a log handler: it notes each phase, and of a scope its session and mode."""
+
+    def handle(event: dict[str, Any]) -> None:
+        names = ("phase", "session_id", "mode") if "mode" in event else ("phase",)
+        events.append(tuple(event[name] for name in names))
+        assert {"method", "path", "attempt", "status_code", "request_id"} <= set(event)
+
+    transport = side.client._transport
+    transport.service = transport.service._replace(log=handle)
+
+
+@pytest.mark.parametrize("source", ["client", "transport", None])
+async def test_log_handler_hears_scope_open_and_close(side: SyncSide, source: str | None) -> None:
+    """Without a client, the client of the first call hears of the scope, from then on."""
+    events: list[tuple[Any, ...]] = []
+    listen(side, events)
+    sources = {"client": side.client, "transport": side.client._transport}
+    options = {source: sources[source]} if source else {}
+    with suppress(KeyError):
+        async with side.scope(**options) as scope:
+            assert len(events) == (1 if source else 0)
+            await side.ask("m0", "m1")
+            raise KeyError
+    opened, closed = [(f"scope_{word}", scope.session_id, "capture") for word in ("open", "close")]
+    assert events == [opened, *CALL, *CALL, closed]
+    async with side.scope():
+        pass
+    assert len(events) == 6
+
+
+async def test_log_handler_hears_scope_of_replay_recording_and_traced_function(
+    service: SessionService, side: SyncSide, replay_enabled: None, tmp_path: Path
+) -> None:
+    events: list[tuple[Any, ...]] = []
+    listen(side, events)
+    async with side.scope(service.record(execution(0))):
+        await side.execute()
+    assert events == [*CALL, ("scope_open", "s-1", "replay"), ("scope_close", "s-1", "replay")]
+
+    @trace
+    async def traced() -> str | None:
+        await side.execute()
+        return current_session_id()
+
+    events.clear()
+    session = await traced()
+    assert events == [
+        ("scope_open", session, "capture"),
+        *CALL,
+        ("scope_close", session, "capture"),
+    ]
+    events.clear()
+    async with side.scope(record=tmp_path / "c.jsonl", client=side.client) as scope:
+        pass
+    assert [event[:2] for event in events] == [
+        ("scope_open", scope.session_id),
+        ("scope_close", scope.session_id),
+    ]
 
 
 # Capture
