@@ -7,25 +7,18 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import noukai_sdk
 from tests.docs.blocks import Block, blocks_of, pages_of
-from tests.docs.page import Page, port_of
-from tests.support.servers import ROOT, Server, serve_backend
+from tests.docs.page import Page
+from tests.support.servers import ROOT
 
 # Importing these runs them.
 PROGRAMS = ("noukai_sdk.backend.migrations", "noukai_sdk.cli.__main__")
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The backend that runs beside every page."""
-    with serve_backend(tmp_path_factory.mktemp("backend")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -48,13 +41,8 @@ def run(page: Page, block: Block) -> None:
 
 
 @pytest.mark.parametrize("path", pages_of(ROOT), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_page_blocks_run(
-    path: Path, reader: Page, backend: Server, use_service: Callable[[str], None]
-) -> None:
-    reader.ports[8080] = port_of(backend)
+def test_page_blocks_run(path: Path, reader: Page) -> None:
     for block in blocks_of(path.read_text(), path.relative_to(ROOT).as_posix()):
-        # A page may start a backend of its own, with its own flows.
-        use_service(f"http://127.0.0.1:{reader.ports[8080]}/api/v1")
         run(reader, block)
 
 
@@ -76,11 +64,12 @@ AB = "<!-- test: output -->\n```text\na...b\n```"
         "```python\nx = 1\n```\n<!-- test: continues -->\n```python\nassert x == 1\n```",
         "<!-- test: setup\nx = 1\n-->\n```python\nassert x == 1\n```",
         "<!-- test: raises=ZeroDivisionError -->\n```python\n1 / 0\n```",
-        "```python\nimport asyncio\nawait asyncio.sleep(0)\n```",
+        "```bash\nexport A=1 B=2\n```\n```python\nimport os\nassert os.environ['B'] == '2'\n```",
+        "```bash\nexport WORD=ab\necho $WORD\n```\n" + AB,
         "<!-- test: file=a.py -->\n```python\nprint('ab')\n```\n```bash\npython a.py\n```\n" + AB,
         "```bash\nWORD='a\nb'\n```\n```bash\necho \\\n  $WORD\n```\n" + AB,
         "```bash\nWORD=$(echo a 'b')\necho $WORD\n```\n" + AB,
-        "> ```bash\n> make test  # and: pip install 'noukai-sdk[fastapi,flask]'\n> ```",
+        "> ```bash\n> make test  # and: pip install -e '.[fastapi,flask]'\n> ```",
         "<!-- test: not-run=needs an account -->\n```bash\nrocket launch\n```",
         '```json\n{"a": 1}\n```\n```yaml\na: 1\n```\n```text\nanything\n```',
     ],
@@ -104,7 +93,9 @@ def test_good_page_passes(text: str, reader: Page) -> None:
         ("```bash\nHEIGHT=$(rocket launch)\n```", "unknown command"),
         ("```bash\necho 'open\n```", "a quotation is not closed"),
         ("```bash\nmake rockets\n```", "not a target of the Makefile"),
-        ("```bash\npip install noukai-sdk[rockets]\n```", "not an extra in pyproject.toml"),
+        ("```bash\npip install -e '.[rockets]'\n```", "not an extra in pyproject.toml"),
+        ("```bash\npip install noukai-sdk[cli]\n```", "install from a checkout"),
+        ("```python\nimport asyncio\nawait asyncio.sleep(0)\n```", "outside function"),
         ("```\nx\n```", "no language: this kind of block is unknown"),
         ("```rust\nx\n```", "rust: this kind of block is unknown"),
         ("```json\n{\n```", "JSONDecodeError"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import asyncio
-import inspect
 import io
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import CodeType
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -26,12 +25,12 @@ _SHELL = """\
 set -euo pipefail
 [ -f {state} ] && source {state}
 {script}
-declare -p | grep -E '^declare -[-x]+ [A-Za-z]' > {state}
+declare -p | grep -E '^declare -- [A-Za-z]' > {state} || true
 """
 
 
 class Page:
-    """The state that the blocks of one page share: files, namespace, servers.
+    """The state that the blocks of one page share: files, namespace, variables, servers.
 
     Args:
         folder: The working directory of the blocks. Files of the page are written here.
@@ -45,17 +44,13 @@ class Page:
         self._folder = folder
         self._servers: dict[int, ExitStack] = {}
         self._namespace: dict[str, Any] = {}
+        self._variables: dict[str, str] = {}
         self._printed = ""
-        # One loop for the page: a block can use a client that an earlier block opened.
-        self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
         """Stop the page's servers."""
         for server in self._servers.values():
             server.close()
-        # As at the end of asyncio.run(): unclosed clients close their connections with the loop.
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
 
     def run(self, block: Block) -> None:
         """Run, write, compare or check a block, as its notes and language say."""
@@ -91,16 +86,14 @@ class Page:
             self._namespace = {"__name__": "__main__"}
         printed = io.StringIO()
         expected = block.notes.get("raises")
-        with redirect_stdout(printed):
+        with redirect_stdout(printed), patch.dict(os.environ, self._environment()):
             for code in _compiled(block, self._with_real_ports):
                 self._execute(code, expected)
         self._printed = printed.getvalue()
 
     def _execute(self, code: CodeType, expected: str | None) -> None:
         try:
-            outcome = eval(code, self._namespace)
-            if code.co_flags & inspect.CO_COROUTINE:
-                self._loop.run_until_complete(outcome)
+            exec(code, self._namespace)
         except Exception as error:  # any error, compared by its name
             if type(error).__name__ != expected:
                 raise
@@ -111,15 +104,17 @@ class Page:
         script: list[str] = []
         self._printed = ""
         for command in commands_of(block.code):
-            if command.runs:
+            if command.exports:
+                self._variables |= command.exports
+            elif command.runs:
                 script.append(command.text)
-                continue
-            self._shell(script)
-            script = []
-            if command.serves:
-                self._serve(command)
             else:
-                check(command, ROOT)
+                self._shell(script)
+                script = []
+                if command.serves:
+                    self._serve(command)
+                else:
+                    check(command, ROOT)
         self._shell(script)
 
     def _shell(self, script: list[str]) -> None:
@@ -128,10 +123,19 @@ class Page:
         text = self._with_real_ports("\n".join(script))
         wrapped = _SHELL.format(state=self._folder / ".shell", script=text)
         done = subprocess.run(
-            ["bash", "-c", wrapped], cwd=self._folder, capture_output=True, text=True, timeout=60
+            ["bash", "-c", wrapped],
+            cwd=self._folder,
+            env={**os.environ, **self._environment()},
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         self._printed += done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        """Return the variables that the page has exported. A restarted server has a new port."""
+        return {name: self._with_real_ports(value) for name, value in self._variables.items()}
 
     def _with_real_ports(self, text: str) -> str:
         return _ADDRESS.sub(lambda m: f"127.0.0.1:{self.ports.get(int(m[1]), m[1])}", text)
@@ -143,7 +147,12 @@ class Page:
             self._servers.pop(port).close()
         stack = self._servers[port] = ExitStack()
         server = stack.enter_context(
-            serve_command(words, env=command.env, cwd=self._folder, ready="/healthz")
+            serve_command(
+                words,
+                env={**self._environment(), **command.env},
+                cwd=self._folder,
+                ready="/healthz",
+            )
         )
         self.ports[port] = port_of(server)
 
@@ -156,11 +165,8 @@ def port_of(server: Server) -> int:
 def _compiled(block: Block, edit: Callable[[str], str] = str) -> list[CodeType]:
     # Line numbers are those of the page, so that a traceback points into it.
     sources = [block.notes.get("setup", ""), "\n" * block.line + block.code]
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     return [
-        compile(edit(source), block.page, "exec", flags=flags, dont_inherit=True)
-        for source in sources
-        if source
+        compile(edit(source), block.page, "exec", dont_inherit=True) for source in sources if source
     ]
 
 

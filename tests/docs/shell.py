@@ -34,6 +34,12 @@ class Command:
         return program in SERVERS and (program != "noukai" or self.words[1:2] == ("dev",))
 
     @property
+    def exports(self) -> dict[str, str]:
+        """The variables that it sets for the rest of the page, if it is an ``export``."""
+        words = self.words[1:] if self.words[:1] == ("export",) else ()
+        return {match[1]: match[2] for word in words if (match := _ASSIGNMENT.fullmatch(word))}
+
+    @property
     def runs(self) -> bool:
         """Whether it ends by itself and is harmless. A lone assignment is."""
         return not (self.serves or self.sets_up) and (not self.words or self.words[0] in RUN)
@@ -101,7 +107,9 @@ def check(command: Command, root: Path) -> None:
         targets = [word for word in words[1:] if "=" not in word]
         missing = [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)]
         assert not missing, f"not a target of the Makefile: {missing}"
-    for extras in re.findall(r"noukai-sdk\[([\w,]+)\]", command.text):
+    by_name = [word for word in words if re.match(r"noukai[-_]sdk\b", word)]
+    assert not by_name, f"{by_name} is another package on the registry: install from a checkout"
+    for extras in re.findall(r"\.\[([\w,]+)\]", command.text):
         project = (root / "pyproject.toml").read_text()
         unknown = [name for name in extras.split(",") if f"\n{name} = [" not in project]
         assert not unknown, f"not an extra in pyproject.toml: {unknown}"
