@@ -119,7 +119,7 @@ class ToolCallsRequired(WireModel):
     type: ClassVar[Literal["tool_calls_required"]] = "tool_calls_required"
     event_type: str = "step_paused_for_tool_calls"
     run_id: str | None = None
-    execution_id: str
+    execution_id: str = ""
     step_id: str
     step_index: int | None = None
     iterations_used: int = 0

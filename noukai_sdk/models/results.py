@@ -135,7 +135,7 @@ class JobAccepted(WireModel):
 class JobStatus(WireModel):
     """The state of a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``."""
 
-    execution_id: str
+    execution_id: str = ""
     status: Literal["pending", "running", "completed", "failed"]
     result: Any = None
     error: Any = None

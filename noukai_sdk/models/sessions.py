@@ -20,7 +20,7 @@ class StepSnapshot(WireModel):
     step_id: str
     attempt: int = 1
     loop_index: int | None = None
-    status: str
+    status: str = "completed"
     started_at: str | None = None
     completed_at: str | None = None
     duration_ms: int | float | None = None

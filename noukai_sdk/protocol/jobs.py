@@ -81,6 +81,7 @@ class LiveJob(NamedTuple):
             status = JobStatus(execution_id=self.execution_id, status="pending")
         else:
             status = decode(JobStatus, response)
+            status.execution_id = status.execution_id or self.execution_id
         status.session_id = self.session_id
         return status
 

@@ -49,10 +49,11 @@ class SSEDecoder:
         self._after_cr = False
 
     def read_events(self, chunk: bytes | None) -> list[StreamEvent] | None:
-        """Return the events that ``chunk`` completes; after the last chunk, which is None, None."""
-        if chunk is not None:
-            return parse_frames(self.feed(chunk))
-        return parse_frames(self.flush()) or None
+        """Return the events that ``chunk`` completes, or None after the last chunk, which is None.
+
+        A frame without its blank line was cut off by the end of the stream: it is dropped.
+        """
+        return None if chunk is None else parse_frames(self.feed(chunk))
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Return the frames that end in this chunk."""
@@ -76,12 +77,6 @@ class SSEDecoder:
         complete = bytes(buffer[: end + 2])
         del buffer[: end + 2]
         return _frames(complete)
-
-    def flush(self) -> list[Frame]:
-        """Return what is left at the end of the stream, if its last blank line is missing."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return _frames(rest + _BLANK_LINE)
 
     def _with_line_feeds(self, chunk: bytes) -> bytes:
         if self._after_cr and chunk.startswith(b"\n"):  # the other half of a CRLF

@@ -53,7 +53,7 @@ class Cursor:
         self._index_of: dict[str, int] = {}
 
     def see(self, event: StreamEvent) -> None:
-        """Move on with an event, and correct its ``step_index``."""
+        """Move on with an event, and correct its ``step_index`` and the run's id."""
         if event.type in _PASSING:
             return
         if isinstance(event, RunStarted):
@@ -62,8 +62,12 @@ class Cursor:
             self._place(event)
             if isinstance(event, StepCompleted):
                 self.outputs[event.step_id] = event.output
-            elif isinstance(event, _PAUSES):
+            elif isinstance(event, StepPaused):
                 self.execution_id = event.execution_id or self.execution_id
+            elif isinstance(event, ToolCallsRequired):
+                run = event.execution_id or event.run_id or self.execution_id
+                self.execution_id = run
+                event.execution_id = run or ""
 
     def follow(self, event: StreamEvent) -> None:
         """Move on with an event of a run that another client drives."""

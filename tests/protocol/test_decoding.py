@@ -113,7 +113,7 @@ def test_error_class_without_status_follows_code(
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b"{}", "executionId: Field required"),
+        (b"{}", "status: Field required"),
         (b'{"executionId": "e", "status": "lost"}', "status: Input should be"),
         (b"[]", "Input should be an object"),
         (b"hello", "Invalid JSON"),

@@ -52,6 +52,11 @@ def test_poll_returns_status(word: str) -> None:
     assert (request.timeout, request.body) == (3.0, None)
 
 
+def test_poll_without_id_returns_status_of_its_job() -> None:
+    played = play(make_job().poll(), [respond({"status": "running"})])
+    assert (played.result.status, played.result.execution_id) == ("running", "e")
+
+
 def test_poll_of_unknown_job_is_pending_only_after_submission() -> None:
     pending = play(make_job(100.0).poll(), [NOT_FOUND], clock=Clock(104.9)).result
     assert (pending.status, pending.session_id) == ("pending", "s1")

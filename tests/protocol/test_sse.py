@@ -37,7 +37,6 @@ def decode(stream: bytes, cuts: list[int] | None = None) -> list[tuple[str | Non
     frames: list[Frame] = []
     for start, end in itertools.pairwise(marks):
         frames += decoder.feed(stream[start:end])
-    frames += decoder.flush()
     return [
         (name.decode("latin-1") if name else None, data.decode("utf-8", "replace"))
         for name, data in frames
@@ -103,11 +102,11 @@ def test_decoder_joins_data_lines_cut_everywhere(ending: str, size: int) -> None
         (BOM + b"data: 1\n\n", [(None, "1")]),
         (b"data: 1\n\ndata: " + BOM + b"2\n\n", [(None, "1"), (None, "\ufeff2")]),
         (b"retry: 1000\n\nevent: ping\n\n: hello\n\ndata: 1\n\n", [(None, "1")]),
-        (b"data: 1\n\nevent: a\ndata: 2", [(None, "1"), ("a", "2")]),
+        (b"data: 1\n\nevent: a\ndata: 2\n", [(None, "1")]),
         (b"data:  two\ndata:none\ndata\n\n", [(None, " two\nnone\n")]),
         (b"event: a\ndata: 1\n\ndata: 2\nevent: b\n\n", [("a", "1"), ("b", "2")]),
     ],
-    ids=["mark", "late mark", "no data", "no blank line", "spaces", "event after data"],
+    ids=["mark", "late mark", "no data", "cut off by the end", "spaces", "event after data"],
 )
 def test_decoder_reads_edge_cases_of_the_format(
     stream: bytes, frames: list[tuple[str | None, str]]
@@ -326,5 +325,6 @@ def test_read_events_returns_none_after_the_last_chunk() -> None:
     decoder = SSEDecoder()
     assert decoder.read_events(b'event: step_output\ndata: {"stepId":"a",') == []
     assert decoder.read_events(b'"outputData":1}\n') == []
-    assert decoder.read_events(None) == [StepOutput(step_id="a", output_data=1)]
+    assert decoder.read_events(b"\n") == [StepOutput(step_id="a", output_data=1)]
+    assert decoder.read_events(b'data: {"eventType":"step_output","stepId":"b"}\n') == []
     assert decoder.read_events(None) is None

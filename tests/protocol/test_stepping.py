@@ -233,7 +233,8 @@ def test_stream_after_terminal_event_is_not_read(end: dict[str, Any]) -> None:
 
 
 def test_stream_that_closes_early_ends_with_warning(caplog: pytest.LogCaptureFixture) -> None:
-    played = play(step(make_call("step")), [stream(STARTED, output("a"))])
+    cut = b'data: {"eventType": "flow_completed", "executionId": "e"}\n'
+    played = play(step(make_call("step")), [[frames(STARTED, output("a")), cut]])
     assert types(played) == ["run_started", "step_output"]
     (record,) = caplog.records
     assert "the stream of run e closed before the run's end" in record.getMessage()
@@ -308,6 +309,15 @@ def test_tool_handler_resumes_pause_unseen() -> None:
     }
     assert played.bodies[1:] == [again, {**again, "iterationsUsed": 2}]
     assert [type(signal) for signal in played.signals] == [PauseSeen, ResultsSent] * 2
+
+
+def test_tool_pause_without_run_id_belongs_to_run_of_stream() -> None:
+    pause = asks("a")
+    del pause["executionId"]
+    call = make_call("step", tool_handler=handler)
+    played = play(step(call), [stream(STARTED, pause), stream(finished("a"), COMPLETED)])
+    assert played.bodies[1]["executionId"] == "e"
+    assert types(played)[-1] == "flow_completed"
 
 
 def test_tool_rounds_of_stream_over_limit_raise() -> None:

@@ -74,6 +74,20 @@ async def test_recordings_without_kind_serve_any_call_in_order(
         assert await side.outputs("c") == ["answer to c"]
 
 
+async def test_session_of_lenient_service_is_read(service: SessionService, side: SyncSide) -> None:
+    """Steps without a status, fractions of milliseconds, bare values in place of objects."""
+    bare = {
+        "stepId": "grade",
+        "durationMs": 1.5,
+        "inputSnapshot": "bare",
+        "outputSnapshot": "answer",
+    }
+    service.record(execution(0, steps=[bare]), execution(1, steps=[bare]))
+    async with side.scope():
+        assert await side.ask("m0") == ["answer"]
+        assert await side.outputs("m1") == ["answer"]
+
+
 async def test_results_keep_their_json_type(service: SessionService, side: SyncSide) -> None:
     outputs = [None, 0, False, "", [], {}, {"a": [1, {"b": None}]}, 1.5]
     service.record(
