@@ -82,7 +82,7 @@ async def test_session_of_lenient_service_is_read(service: SessionService, side:
         "inputSnapshot": "bare",
         "outputSnapshot": "answer",
     }
-    service.record(execution(0, steps=[bare]), execution(1, steps=[bare]))
+    service.record(execution(0, steps=[bare]), execution(1, steps=[bare], triggerType="step"))
     async with side.scope():
         assert await side.ask("m0") == ["answer"]
         assert await side.outputs("m1") == ["answer"]
