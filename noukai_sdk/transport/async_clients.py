@@ -16,16 +16,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
+from anyio.to_thread import run_sync
 
 from ..protocol.call import Service
 from ..protocol.program import Request
 from .library import (
     async_client,
+    async_is_ready,
     build_request,
     closed_before_call,
     closed_during_call,
     fast_client,
     fast_is_on,
+    prepare_async,
 )
 
 # Seconds that an idle client is kept for the next request. httpx drops a connection after as many.
@@ -95,7 +98,10 @@ class AsyncClients:
         if clients is None:
             on_asyncio = isinstance(loop, asyncio.AbstractEventLoop)
             clients = self._by_loop[loop] = _LoopClients(on_asyncio)
+        if not clients.is_open:
             await clients.open()
+            if self.closed:
+                raise closed_before_call()
         return await clients.lend()
 
     async def aclose(self) -> None:
@@ -107,11 +113,19 @@ class AsyncClients:
 
 
 class _LoopClients:
-    """The clients of one event loop."""
+    """The clients of one event loop.
+
+    Attributes:
+        is_open: Clients can be lent.
+    """
 
     def __init__(self, on_asyncio: bool) -> None:
-        self._shared = fast_client() if on_asyncio and fast_is_on() else None
-        self._all: set[Any] = set() if self._shared is None else {self._shared}
+        self.is_open = False
+        # Set when the call that opens them has done so, or has failed.
+        self._opening: anyio.Event | None = None
+        self._is_fast = on_asyncio and fast_is_on()
+        self._shared: Any = None
+        self._all: set[Any] = set()
         self._idle: deque[tuple[Any, float]] = deque()
         self._lent: set[Lease] = set()
         self._used = time.monotonic()
@@ -120,8 +134,24 @@ class _LoopClients:
         self._guard = self._close_with_loop()
 
     async def open(self) -> None:
-        """Start the generator that waits for the end of the loop."""
-        await self._guard.asend(None)
+        """Import the HTTP library, and start the generator that waits for the end of the loop."""
+        while not self.is_open:
+            if self._opening is not None:
+                await self._opening.wait()
+                continue
+            self._opening = anyio.Event()
+            try:
+                if not async_is_ready(self._is_fast):
+                    await run_sync(prepare_async, self._is_fast, abandon_on_cancel=True)
+                # It yields nothing if aclose() was called meanwhile.
+                await anext(self._guard, None)
+                if self._is_fast:
+                    self._shared = fast_client()
+                    self._all.add(self._shared)
+                self.is_open = True
+            finally:
+                self._opening.set()
+                self._opening = None
 
     async def lend(self) -> Lease:
         """Lend a client for one request."""

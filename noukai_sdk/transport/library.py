@@ -26,6 +26,8 @@ _NOT_SENT = frozenset(
 _NOT_SENT_AIOHTTP = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"})
 _HTTP_FAULTS = frozenset({"HTTPError", "StreamError", "InvalidURL", "ClientError", "OSError"})
 _BOM = b"\xef\xbb\xbf"
+# The kinds of async clients that this process has made, fast or not.
+_ready: set[bool] = set()
 _CLOSED = ("client has been closed", "Session is closed", "Connection closed.")
 
 
@@ -55,6 +57,18 @@ def fast_client() -> Any:
 
     # aiohttp reads 0 as "no limit", and None as its default of 100.
     return Httpx2AiohttpClient(limits=Limits(max_connections=0), verify=_tls())
+
+
+def async_is_ready(is_fast: bool) -> bool:
+    """Return whether :func:`prepare_async` has run in this process."""
+    return is_fast in _ready
+
+
+def prepare_async(is_fast: bool) -> None:
+    """Import what the first async client needs, which takes up to a second: use a worker thread."""
+    # A client that has sent nothing holds no connection.
+    (fast_client if is_fast else async_client)()
+    _ready.add(is_fast)
 
 
 def fast_is_on() -> bool:

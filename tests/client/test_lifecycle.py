@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -359,4 +361,99 @@ async def test_call_cancelled_before_sending_gives_its_client_back(
         (clients,) = client._transport.clients._by_loop.values()
         assert not clients._lent
         assert len(clients._idle) == (0 if async_side.fast else 1)
+    assert not service.requests
+
+
+def test_first_call_imports_the_http_library_while_the_loop_goes_on() -> None:
+    for library, environment in (("aiohttp", {}), ("httpcore", {"NOUKAI_FAST": "0"})):
+        code = f"""
+import asyncio, sys, threading
+from noukai_sdk import APIConnectionError, AsyncNoukai
+
+class Importers:
+    threads = set()
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {library!r}:
+            self.threads.add(threading.current_thread())
+
+async def call(client):
+    try:
+        await client.flow("a/b/c").execute(message="Hi")
+    except APIConnectionError:
+        return True
+
+async def main():
+    ticks = 0
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += {library!r} in sys.modules and not calls.done()
+    client = AsyncNoukai(api_key="nk_x", base_url="http://127.0.0.1:9", max_retries=0)
+    calls = asyncio.gather(*(call(client) for _ in range(20)))
+    ticker = asyncio.create_task(tick())
+    assert all(await calls)
+    assert ticks > 10, ticks
+    assert Importers.threads and threading.main_thread() not in Importers.threads
+    await client.aclose()
+
+sys.meta_path.insert(0, Importers())
+asyncio.run(main())
+"""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_first_call_cancelled_while_it_imports_leaves_it_to_the_next(
+    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.reply(Reply(DONE))
+    released = threading.Event()
+    monkeypatch.setattr(pools, "async_is_ready", lambda _: False)
+    monkeypatch.setattr(pools, "prepare_async", lambda _: released.wait(60))
+    async with async_side.client() as client:
+        flow = client.flow("grade-3")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: flow.execute(message="cancelled"))
+            await anyio.sleep(0.05)
+            results: list[Any] = []
+
+            async def call() -> None:
+                results.append(await flow.execute(message="hi"))
+
+            with anyio.move_on_after(0.05):
+                await call()
+            tasks.cancel_scope.cancel()
+        released.set()
+        await call()
+    assert len(results) == len(service.requests) == 1
+
+
+async def test_client_closed_while_the_first_call_imports_sends_nothing(
+    async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(pools, "async_is_ready", lambda _: False)
+    monkeypatch.setattr(pools, "prepare_async", lambda _: released.wait(60))
+    client = async_side.make()
+    errors: list[ClientClosedError] = []
+
+    async def call() -> None:
+        with pytest.raises(ClientClosedError) as caught:
+            await client.flow("grade-3").execute(message="hi")
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(call)
+        await anyio.sleep(0.05)
+        await client.aclose()
+        released.set()
+    assert len(errors) == 2
     assert not service.requests
