@@ -46,7 +46,7 @@ def pytest_terminal_summary(
     lists = config.stash.get(_of_workers, None) or [_orphans(config)]
     orphans = sorted(set(lists[0]).intersection(*lists))
     if orphans:
-        terminalreporter.section("cassettes of no test")
+        terminalreporter.section("Noukai cassettes that no test uses")
         for path in orphans:
             terminalreporter.line(path)
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
 NETWORK_MARKER = "noukai_network"
 
-_REFUSED = (
-    "this test has no cassette, and --noukai-record is none. Mark it with "
-    "@pytest.mark.noukai_cassette, or with @pytest.mark.noukai_network if it may reach the service "
-    "(for the whole suite: noukai_network = allow)"
+_BLOCK = ("block", "refuse")  # "refuse" is the word of 0.2.0
+_BLOCKED = (
+    "this test has no cassette, and the configuration says noukai_network = block. Mark the test with "
+    "@pytest.mark.noukai_cassette, or with @pytest.mark.noukai_network if it may reach the service"
 )
 _OUTSIDE = (
     "the cassette of this test holds the calls of its function and of its function-scoped fixtures, "
@@ -70,8 +70,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "noukai_network",
-        "Calls of the SDK outside of a cassette, in mode none: refuse (default) or allow.",
-        default="refuse",
+        "Live calls of tests without a cassette: allow (default), or block unless they are recorded.",
+        default="allow",
     )
 
 
@@ -87,21 +87,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{NETWORK_MARKER}: the test may reach the service outside of a cassette."
     )
-    if config.getini("noukai_network") not in ("refuse", "allow"):
-        raise pytest.UsageError("noukai_network must be refuse or allow")
+    if config.getini("noukai_network") not in ("allow", *_BLOCK):
+        raise pytest.UsageError("noukai_network must be allow or block")
     config.pluginmanager.register(orphans, "noukai_orphans")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Refuse live calls while a test runs, its fixtures of any scope included."""
-    record_mode = item.config.getoption("--noukai-record") or "none"
-    allowed = item.config.getini("noukai_network") == "allow"
-    if record_mode != "none" or allowed or item.get_closest_marker(NETWORK_MARKER) is not None:
+    """Refuse live calls while a test with a cassette runs, its fixtures of any scope included.
+
+    With ``noukai_network = block`` refuse them in all tests.
+    """
+    is_recorded = (item.config.getoption("--noukai-record") or "none") != "none"
+    reason = None
+    if has_cassette(item):
+        reason = _OUTSIDE
+    elif item.config.getini("noukai_network") in _BLOCK:
+        reason = _BLOCKED
+    if reason is None or is_recorded or item.get_closest_marker(NETWORK_MARKER) is not None:
         return (yield)
     from ..transport.live_calls import live_calls_refused
 
-    with live_calls_refused(_OUTSIDE if has_cassette(item) else _REFUSED):
+    with live_calls_refused(reason):
         return (yield)
 
 

@@ -38,7 +38,7 @@ def cassette_names(folder: Path) -> list[str]:
 def test_sample_passes_without_service() -> None:
     output = run_pytest(SAMPLE)
     assert "12 passed" in output
-    assert "cassettes of no test" not in output
+    assert "no test uses" not in output
 
 
 def test_sample_recorded_again_passes(tmp_path: Path) -> None:

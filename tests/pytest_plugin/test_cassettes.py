@@ -334,7 +334,7 @@ def test_bad_command_line_or_configuration_is_a_usage_error(suite: Suite) -> Non
     suite.pytester.makeini("[pytest]\nnoukai_network = perhaps")
     result = suite.pytester.runpytest_inprocess(*QUICK)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*noukai_network must be refuse or allow*"])
+    result.stderr.fnmatch_lines(["*noukai_network must be allow or block*"])
 
 
 def test_replay_is_enabled_during_the_test_only(suite: Suite) -> None:

@@ -1,4 +1,4 @@
-"""Live calls outside of a cassette: refused unless a marker or the configuration allows them."""
+"""Live calls of tests: with a cassette, without one, and with ``noukai_network = block``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,23 @@ def test_one(ask):
 """
 
 
-def test_call_outside_of_a_cassette_is_refused_unless_allowed(suite: Suite) -> None:
+def test_call_of_a_test_without_a_cassette_goes_live(suite: Suite) -> None:
     suite.write(PLAIN)
-    output = suite.run(failed=1)
-    assert "ReplayDisabledError: a live request to /seq/acme/p/flow/execute was refused" in output
-    assert "@pytest.mark.noukai_cassette" in output
+    suite.run(passed=1)
+    suite.pytester.makeini("[pytest]\nnoukai_network = allow")
+    suite.run(passed=1)
+    assert len(suite.service.calls) == 2
+
+
+def test_call_of_a_test_without_a_cassette_is_refused_if_the_network_is_blocked(
+    suite: Suite,
+) -> None:
+    suite.write(PLAIN)
+    for word in ("block", "refuse"):
+        suite.pytester.makeini(f"[pytest]\nnoukai_network = {word}")
+        output = suite.run(failed=1)
+        assert "ReplayDisabledError: a live request to /seq/acme/p/flow/execute was ref" in output
+        assert "@pytest.mark.noukai_cassette" in output
     assert suite.service.calls == []
     for mode in ("once", "new_episodes", "all", "rewrite"):
         suite.record(mode=mode, passed=1)
@@ -25,12 +37,11 @@ def test_call_outside_of_a_cassette_is_refused_unless_allowed(suite: Suite) -> N
     assert len(suite.service.calls) == 4
     suite.write(f"@pytest.mark.noukai_network{PLAIN}\ndef test_two(ask):\n    ask()")
     suite.run(passed=1, failed=1)
-    suite.pytester.makeini("[pytest]\nnoukai_network = allow")
-    suite.run(passed=2)
-    assert len(suite.service.calls) == 7
+    assert len(suite.service.calls) == 5
 
 
 def test_call_in_a_wide_fixture_or_a_thread_is_refused_too(suite: Suite) -> None:
+    suite.pytester.makeini("[pytest]\nnoukai_network = block")
     suite.write(
         """
 import threading
@@ -71,7 +82,9 @@ def test_one(prepared, ask):
 """
     )
     suite.record(passed=1)
-    output = suite.run(errors=1)
+    for network in ("allow", "block"):
+        suite.pytester.makeini(f"[pytest]\nnoukai_network = {network}")
+        output = suite.run(errors=1)
     assert "but this call comes from elsewhere: a fixture of a wider scope" in output
     assert suite.service.calls == ["wide", "x"]
 

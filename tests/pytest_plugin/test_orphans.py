@@ -22,7 +22,7 @@ def test_one(ask):
 def test_two(ask):
     ask("two")
 """
-TITLE = "cassettes of no test"
+TITLE = "Noukai cassettes that no test uses"
 
 
 @pytest.fixture
