@@ -98,6 +98,13 @@ def test_version_equals_project_version() -> None:
     assert stated[1] == noukai_sdk.__version__ == version("noukai-sdk")
 
 
+def test_async_client_loads_models_of_execute_before_event_loop_runs() -> None:
+    statement = "from noukai_sdk import {0}; {0}(api_key='nk_x')"
+    models = "noukai_sdk.models.results"
+    assert models in loaded_by(statement.format("AsyncNoukai"))
+    assert models not in loaded_by(statement.format("Noukai"))
+
+
 def test_import_loads_only_what_it_needs() -> None:
     assert not packages(loaded_by("import noukai_sdk")) & (OPTIONAL | {"httpx", "pydantic"})
 

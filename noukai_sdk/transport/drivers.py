@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from ..protocol.call import Service
@@ -205,6 +206,8 @@ class AsyncTransport:
     is_async = True
 
     def __init__(self, service: Service, http_client: Any = None) -> None:
+        # The models of ``execute`` are imported here, because the first call would do it in the event loop.
+        import_module("noukai_sdk.protocol.executing")
         # Imports asyncio, which a program with a sync client can do without.
         from .async_clients import AsyncClients
 
