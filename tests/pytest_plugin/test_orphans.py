@@ -81,6 +81,7 @@ def test_workers_of_xdist_share_the_folders_and_list_orphans_once(
 ) -> None:
     for name, value in settings_of(running_service[1]).items():
         monkeypatch.setenv(name, value)
+    suite.pytester.makeini("[pytest]\nnoukai_network = block")
     suite.write(
         """
 @pytest.mark.anyio
