@@ -76,8 +76,9 @@ class Page:
         _check_syntax(block)
 
     def _compare(self, block: Block) -> None:
+        printed = re.sub(" +$", "", self._printed.strip(), flags=re.MULTILINE)
         pattern = re.escape(block.code.strip()).replace(r"\.\.\.", ".*")
-        assert re.fullmatch(pattern, self._printed.strip(), re.DOTALL), (
+        assert re.fullmatch(pattern, printed, re.DOTALL), (
             f"the block before it printed:\n{self._printed}"
         )
 
