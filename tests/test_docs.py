@@ -94,6 +94,7 @@ def test_good_page_passes(text: str, reader: Page) -> None:
         ("```bash\necho 'open\n```", "a quotation is not closed"),
         ("```bash\nmake rockets\n```", "not a target of the Makefile"),
         ("```bash\npip install -e '.[rockets]'\n```", "not an extra in pyproject.toml"),
+        ("```bash\npip install ../here[rockets]\n```", "not an extra in pyproject.toml"),
         ("```bash\npip install noukai-sdk[cli]\n```", "install from a checkout"),
         ("```python\nimport asyncio\nawait asyncio.sleep(0)\n```", "outside function"),
         ("```\nx\n```", "no language: this kind of block is unknown"),

@@ -109,7 +109,7 @@ def check(command: Command, root: Path) -> None:
         assert not missing, f"not a target of the Makefile: {missing}"
     by_name = [word for word in words if re.match(r"noukai[-_]sdk\b", word)]
     assert not by_name, f"{by_name} is another package on the registry: install from a checkout"
-    for extras in re.findall(r"\.\[([\w,]+)\]", command.text):
+    for extras in re.findall(r"(?:\.|/[\w-]+)\[([\w,]+)\]", command.text):
         project = (root / "pyproject.toml").read_text()
         unknown = [name for name in extras.split(",") if f"\n{name} = [" not in project]
         assert not unknown, f"not an extra in pyproject.toml: {unknown}"
