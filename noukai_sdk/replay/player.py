@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -34,6 +35,9 @@ ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
 class ReplayConcurrencyWarning(UserWarning):
     """Calls of one flow overlapped, so their order alone could not tell them apart."""
+
+
+logger = logging.getLogger("noukai_sdk")
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,18 @@ class Player:
                 ReportEntry(lane.slug, lane.kind, position, str(recording))
             )
 
-    def verify(self) -> None:
-        """Raise the first error of an ended replay, or ReplayLeftoverError if recordings are left."""
-        if self._errors:
+    def verify(self, *, caught: bool = True) -> None:
+        """Raise the first error of an ended replay, or ReplayLeftoverError if recordings are left.
+
+        With ``caught=False`` the errors that calls have raised before are logged, not raised again.
+        """
+        if self._errors and caught:
             raise self._errors[0]
+        if self._errors:
+            logger.warning(
+                "a replay ended well after errors that the application caught: %s",
+                self.report.summary(),
+            )
         if self.report.leftovers and not self.options.allow_live:
             raise _leftover_error(self.report)
 

@@ -39,8 +39,9 @@ def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[
         The scope: ``.mode``, ``.session_id``, ``.report``.
 
     Raises:
-        ReplayError: The session or cassette is not available; or, at the end of the block, a call
-            found no recording or recordings were left.
+        ReplayError: The session or cassette is not available; or, at the end of the block, recordings
+            were left. A call that finds no recording raises ReplayMissError; if the block catches it,
+            it is in the scope's report, and not raised again.
         TypeError, ValueError: Bad options.
 
     Example:
@@ -206,7 +207,7 @@ def _entered(scope: Scope) -> Iterator[None]:
     try:
         with active(scope):
             yield
-        scope.verify()
+        scope.verify(caught=False)
     finally:
         scope.end()
 

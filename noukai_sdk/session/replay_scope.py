@@ -61,10 +61,10 @@ class ReplayScope(Scope):
         writer = self._options.writer
         return live if writer is None else writer.recorder.job(live)
 
-    def verify(self) -> None:
+    def verify(self, *, caught: bool = True) -> None:
         """Raise the first miss, or ReplayLeftoverError if recordings are left."""
         self._end_replay()
-        self._player.verify()
+        self._player.verify(caught=caught)
 
     def discard(self) -> None:
         """Write no cassette file at the end."""

@@ -63,8 +63,11 @@ class Scope:
         """Return the backend of a job that was submitted before; ``live`` asks the service."""
         return live
 
-    def verify(self) -> None:
-        """Raise what a replay found wrong. Called once, when the scope's body has ended well."""
+    def verify(self, *, caught: bool = True) -> None:
+        """Raise what a replay found wrong. Called once, when the scope's body has ended well.
+
+        With ``caught=False`` not the errors of calls, which the body has caught.
+        """
 
     def opened_by(self, service: Service) -> None:
         """Report ``scope_open`` to a client, and ``scope_close`` at the end. The first client counts."""

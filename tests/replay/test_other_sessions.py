@@ -1,7 +1,5 @@
 """``session_id=`` on a call inside a replay scope: that one call from another session."""
 
-# ruff: noqa: PT012 - a scope raises at its end too, so its block is what is tested
-
 from __future__ import annotations
 
 from typing import Any
@@ -99,11 +97,10 @@ async def test_miss_and_leftovers_of_the_other_session(
 
     service.record(execution(0), execution(1))
     service.record(execution(0, slug="other"), session_id="s-2")
-    with pytest.raises(ReplayMissError, match="did not call"):
-        async with side.scope() as scope:
-            with pytest.raises(ReplayMissError):
-                await side.execute(session_id="s-2")
-            await side.execute("m1")
+    async with side.scope() as scope:
+        with pytest.raises(ReplayMissError, match="did not call"):
+            await side.execute(session_id="s-2")
+        await side.execute("m1")
     assert scope.report.summary() == "hits=1; misses=1; drift=0; leftovers=0"
 
 
@@ -130,10 +127,9 @@ async def test_other_session_that_is_not_available_is_raised_and_reported(
 
     service.record(execution(0))
     service.sessions["s-2"] = respond
-    with pytest.raises(kind):
-        async with side.scope() as scope:
-            with pytest.raises(kind):
-                await side.execute(session_id="s-2")
+    async with side.scope() as scope:
+        with pytest.raises(kind):
+            await side.execute(session_id="s-2")
     (miss,) = scope.report.misses
     assert "s-2" in miss.detail or status is None
 

@@ -21,21 +21,27 @@ from tests.support.servers import wait_until
 pytestmark = pytest.mark.anyio
 
 
-async def test_miss_that_the_app_catches_is_raised_at_the_end(
-    service: SessionService, side: SyncSide
+async def test_miss_that_the_app_catches_is_reported_and_not_raised_again(
+    service: SessionService, side: SyncSide, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.record(execution(0), execution(0, slug="other"))
-    with pytest.raises(ReplayMissError) as caught:
-        async with side.scope() as scope:
-            await side.execute()
-            for message in ("second", "third"):
-                with pytest.raises(ReplayMissError):
-                    await side.execute(message)
-    assert caught.value.position == 1
+    service.record(execution(0))
+    async with side.scope() as scope:
+        await side.execute()
+        for message in ("second", "third"):
+            with pytest.raises(ReplayMissError) as caught:
+                await side.execute(message)
+    assert caught.value.position == 2
     assert [entry.position for entry in scope.report.misses] == [1, 2]
-    assert scope.report.misses[0].detail == caught.value.reason
+    assert scope.report.misses[1].detail == caught.value.reason
     assert not scope.report.clean
-    assert scope.report.summary() == "hits=1; misses=2; drift=0; leftovers=1"
+    assert scope.report.summary() == "hits=1; misses=2; drift=0; leftovers=0"
+    assert "errors that the application caught: hits=1; misses=2" in caplog.text
+
+    service.record(execution(0, slug="other"))
+    with pytest.raises(ReplayLeftoverError):
+        async with side.scope():
+            with pytest.raises(ReplayMissError):
+                await side.execute()
 
 
 async def test_leftovers_are_raised_at_the_end_with_their_names(
@@ -122,11 +128,13 @@ async def test_strict_inputs_turn_drift_into_a_miss(
     service: SessionService, side: SyncSide
 ) -> None:
     service.record(execution(0), execution(1))
-    with pytest.raises(ReplayMissError, match="inputs are strict"):
-        async with side.scope(strict_inputs=True) as scope:
-            with pytest.raises(ReplayMissError, match="differs from the recorded one in: message"):
-                await side.execute("other")
-            await side.execute("m1")
+    async with side.scope(strict_inputs=True) as scope:
+        with pytest.raises(
+            ReplayMissError, match="differs from the recorded one in: message"
+        ) as miss:
+            await side.execute("other")
+        await side.execute("m1")
+    assert "inputs are strict" in str(miss.value)
     assert scope.report.summary() == "hits=1; misses=1; drift=1; leftovers=0"
 
 

@@ -33,7 +33,7 @@ def anyio_backend(request: Any) -> Any:
 def verified(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     """The scopes whose bodies ended well."""
     scopes: list[Scope] = []
-    monkeypatch.setattr(Scope, "verify", lambda scope: scopes.append(scope))
+    monkeypatch.setattr(Scope, "verify", lambda scope, **_: scopes.append(scope))
     return scopes
 
 

@@ -205,7 +205,7 @@ async def test_traced_call_that_fails_or_is_cancelled_is_not_verified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verified: list[Scope] = []
-    monkeypatch.setattr(Scope, "verify", lambda scope: verified.append(scope))
+    monkeypatch.setattr(Scope, "verify", lambda scope, **_: verified.append(scope))
 
     @trace
     async def fails() -> None:
