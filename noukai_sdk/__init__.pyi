@@ -52,6 +52,7 @@ from .models.traces import Trace as Trace
 from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
 from .run import AsyncRun as AsyncRun
 from .run import Run as Run
+from .session.carry_threads import carry_threads as carry_threads
 from .session.lost_scope import LostScopeWarning as LostScopeWarning
 from .session.opening import trace_scope as trace_scope
 from .session.opening import trace_scope_sync as trace_scope_sync
@@ -60,4 +61,5 @@ from .session.scope import Scope as Scope
 from .session.scope import current_session_id as current_session_id
 from .session.threads import ContextThreadPoolExecutor as ContextThreadPoolExecutor
 from .session.threads import copy_scope as copy_scope
+from .session.threads import detached as detached
 from .session.trace import trace as trace

@@ -180,7 +180,7 @@ class _Outcome:
 
 
 def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outcome:
-    options = ReplayOptions(strict=True, redactor=Redactor(file.redacted), pace=pace)
+    options = ReplayOptions(lost="refuse", redactor=Redactor(file.redacted), pace=pace)
     scope = _WatchedScope(file.cassette(), options)
 
     async def call_async() -> Any:

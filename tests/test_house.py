@@ -25,7 +25,7 @@ ReplayInvalidSessionError ReplayLeftoverError ReplayMissError ReplayNoSnapshotsE
 ReplaySessionExpiredError ReplaySessionNotFoundError Run RunNotFoundError RunStarted RunSummary
 Scope StepAttempts StepCompleted StepFailed StepInput StepOutput StepPaused StepStarted StepTrace
 StreamEvent TokenBreakdown ToolCallLimitError ToolCallsRequired ToolHandlerRequiredError Trace
-__version__ copy_scope current_session_id trace trace_scope trace_scope_sync
+__version__ carry_threads copy_scope current_session_id detached trace trace_scope trace_scope_sync
 """
 
 THIRD_PARTY = """

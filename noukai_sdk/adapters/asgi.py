@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
+from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay
 from ..session.options import requested_replay
-from ..session.scope import active, capture_scope, current_scope
+from ..session.scope import active, capture_scope, joinable_scope
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -58,6 +59,8 @@ class NoukaiTraceMiddleware:
     Args:
         app: The ASGI application to wrap.
         client: The client that fetches recorded sessions, sync or async.
+        carry_threads: Carry the scope into threads and thread pools; see
+            :func:`noukai_sdk.carry_threads`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -66,9 +69,13 @@ class NoukaiTraceMiddleware:
         >>> app = NoukaiTraceMiddleware(app, client=noukai)  # doctest: +SKIP
     """
 
-    def __init__(self, app: ASGIApp, *, client: Noukai | AsyncNoukai) -> None:
+    def __init__(
+        self, app: ASGIApp, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+    ) -> None:
         self.app = app
         self.client = require_client(client)
+        if carry_threads:
+            carry_threads_by_default()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -76,7 +83,7 @@ class NoukaiTraceMiddleware:
             await self.app(scope, receive, send)
             return
 
-        current = current_scope()
+        current = joinable_scope()
         # Another NoukaiTraceMiddleware is outside of this one. The key alone does not prove it: a
         # caller may use the same dict for several requests.
         if current is not None and _SCOPE_KEY in scope:

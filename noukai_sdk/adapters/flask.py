@@ -41,6 +41,8 @@ class NoukaiTrace:
     Args:
         app: The application to trace at once. Without it, call :meth:`init_app` later.
         client: The client that fetches recorded sessions, sync or async.
+        carry_threads: Carry the scope into threads and thread pools; see
+            :func:`noukai_sdk.carry_threads`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -54,8 +56,13 @@ class NoukaiTrace:
     """
 
     def __init__(
-        self, app: Flask | None = None, *, client: Noukai | AsyncNoukai | None = None
+        self,
+        app: Flask | None = None,
+        *,
+        client: Noukai | AsyncNoukai | None = None,
+        carry_threads: bool = True,
     ) -> None:
+        self.carry_threads = carry_threads
         self.client = None if client is None else require_client(client)
         if app is not None:
             self.init_app(app)
@@ -84,16 +91,20 @@ class NoukaiTrace:
         app.register_error_handler(ReplayError, respond)
         # Flask's documented place for WSGI middleware is this attribute.
         app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # see above
-            app.wsgi_app, client=chosen
+            app.wsgi_app, client=chosen, carry_threads=self.carry_threads
         )
 
 
-def init_noukai_trace(app: Flask, *, client: Noukai | AsyncNoukai) -> None:
+def init_noukai_trace(
+    app: Flask, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+) -> None:
     """Trace a Flask application: :class:`NoukaiTrace` in one call.
 
     Args:
         app: The application. A second call for the same one does nothing.
         client: The client that fetches recorded sessions, sync or async.
+        carry_threads: Carry the scope into threads and thread pools; see
+            :func:`noukai_sdk.carry_threads`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -102,4 +113,4 @@ def init_noukai_trace(app: Flask, *, client: Noukai | AsyncNoukai) -> None:
         >>> app = Flask(__name__)                     # doctest: +SKIP
         >>> init_noukai_trace(app, client=noukai)     # doctest: +SKIP
     """
-    NoukaiTrace(app, client=client)
+    NoukaiTrace(app, client=client, carry_threads=carry_threads)

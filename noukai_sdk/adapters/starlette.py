@@ -24,7 +24,7 @@ __all__ = [
 App = TypeVar("App", bound="Starlette")
 
 
-def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
+def instrument(app: App, *, client: Noukai | AsyncNoukai, carry_threads: bool = True) -> App:
     """Trace an application from outside all its layers.
 
     ``app.add_middleware(NoukaiTraceMiddleware, client=...)`` puts the middleware inside the layer
@@ -34,6 +34,8 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
     Args:
         app: The application; routes and middleware may be added before or after.
         client: The client that fetches recorded sessions, sync or async.
+        carry_threads: Carry the scope into threads and thread pools; see
+            :func:`noukai_sdk.carry_threads`.
 
     Returns:
         ``app`` itself.
@@ -50,10 +52,12 @@ def instrument(app: App, *, client: Noukai | AsyncNoukai) -> App:
     build = app.build_middleware_stack
 
     def build_traced() -> ASGIApp:
-        return NoukaiTraceMiddleware(build(), client=client)
+        return NoukaiTraceMiddleware(build(), client=client, carry_threads=carry_threads)
 
     # Starlette has no hook outside its error layer, so this application's own method is replaced.
     app.build_middleware_stack = build_traced  # type: ignore[method-assign]  # see above
     if app.middleware_stack is not None:
-        app.middleware_stack = NoukaiTraceMiddleware(app.middleware_stack, client=client)
+        app.middleware_stack = NoukaiTraceMiddleware(
+            app.middleware_stack, client=client, carry_threads=carry_threads
+        )
     return app

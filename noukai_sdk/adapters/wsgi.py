@@ -7,9 +7,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
+from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay_sync
 from ..session.options import requested_replay
-from ..session.scope import capture_scope, context_with, current_scope
+from ..session.scope import capture_scope, context_with, joinable_scope
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -56,6 +57,8 @@ class NoukaiTraceMiddleware:
     Args:
         app: The WSGI application to wrap.
         client: The client that fetches recorded sessions, sync or async.
+        carry_threads: Carry the scope into threads and thread pools; see
+            :func:`noukai_sdk.carry_threads`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -64,13 +67,17 @@ class NoukaiTraceMiddleware:
         >>> app.wsgi_app = NoukaiTraceMiddleware(app.wsgi_app, client=noukai)  # doctest: +SKIP
     """
 
-    def __init__(self, app: WSGIApplication, *, client: Noukai | AsyncNoukai) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+    ) -> None:
         self.app = app
         self.client = require_client(client)
+        if carry_threads:
+            carry_threads_by_default()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        current = current_scope()
+        current = joinable_scope()
         # Another NoukaiTraceMiddleware is outside of this one. The key alone does not prove it: a
         # caller may use the same dict for several requests.
         if current is not None and _SCOPE_KEY in environ:

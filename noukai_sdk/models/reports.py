@@ -78,7 +78,8 @@ class Candidate:
 class ReplayReport:
     """Everything that happened in one replay scope. Grows while the scope runs.
 
-    ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service.
+    ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service. ``lost``
+    lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
 
     Example:
         >>> ReplayReport().summary()
@@ -90,23 +91,25 @@ class ReplayReport:
     drift: list[ReportEntry] = field(default_factory=list)
     leftovers: list[ReportEntry] = field(default_factory=list)
     live: list[ReportEntry] = field(default_factory=list)
+    lost: list[ReportEntry] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True if every call had a recording, and nothing differed or was left."""
-        return not (self.misses or self.drift or self.leftovers)
+        """True if every call had a recording, and nothing differed, was left or was lost."""
+        return not (self.misses or self.drift or self.leftovers or self.lost)
 
     def summary(self) -> str:
         """Return one line for a log or the ``X-Noukai-Replay-Report`` header."""
         live = f"; live={len(self.live)}" if self.live else ""
+        lost = f"; lost={len(self.lost)}" if self.lost else ""
         return (
             f"hits={len(self.hits)}; misses={len(self.misses)}; "
-            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}"
+            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}{lost}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain JSON values."""
         return {
             name: [entry.as_dict() for entry in getattr(self, name)]
-            for name in ("hits", "misses", "drift", "leftovers", "live")
+            for name in ("hits", "misses", "drift", "leftovers", "live", "lost")
         }

@@ -45,7 +45,7 @@ class ReplayOptions:
     """How a cassette is replayed.
 
     Attributes:
-        strict: Refuse calls from threads that lost the scope, instead of warning.
+        lost: ``"refuse"`` refuses calls from threads and tasks that lost the scope, ``"live"`` warns.
         strict_inputs: An input that differs from the recorded one is a miss, not drift.
         by_input: A call whose input was not recorded is a miss, whatever its position.
         pace: When the parts of a response come.
@@ -55,7 +55,7 @@ class ReplayOptions:
         writer: Records the calls that go live.
     """
 
-    strict: bool = False
+    lost: Literal["refuse", "live"] = "live"
     strict_inputs: bool = False
     by_input: bool = False
     pace: PaceOf = InstantPace
@@ -230,7 +230,11 @@ class Player:
         return recording
 
     def _late(self, call: FlowCall, claim: Claim) -> ReplayError:
-        return self.missed(call, claim, "The replay's scope has ended already.")
+        reason = (
+            "The replay's scope has ended already. Start tasks and threads that outlive their request "
+            "in noukai_sdk.detached()."
+        )
+        return self.missed(call, claim, reason)
 
     def _warn(self, claim: Claim, decision: Decision) -> None:
         """Warn of a decision, once for each lane and kind of decision."""

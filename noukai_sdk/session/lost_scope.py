@@ -1,4 +1,8 @@
-"""Guard against calls that would go live during a replay because their thread lost the scope."""
+"""Find calls that carry no scope although a replay or a captured request is under way.
+
+Such a call may be part of the request, from a thread or task that lost the scope. It may also have nothing
+to do with it, which cannot be told from here.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,28 @@ from weakref import WeakSet
 from ..errors import ReplayError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..models.reports import CallSite
     from ..protocol.call import FlowCall
+    from ..protocol.program import Program
 
 # Weak, so that a scope whose generator was dropped and never closed does not count for ever.
 _replays: WeakSet[Any] = WeakSet()
 _lock = threading.Lock()
+_warned: set[CallSite | None] = set()
+
+open_captures: set[Any] = set()
+"""The scopes of the requests that adapters are capturing."""
+
+_WAY_OUT = (
+    "start the thread or task with copy_scope(function), or use ContextThreadPoolExecutor; if it "
+    "belongs to no request, start it in noukai_sdk.detached()"
+)
 
 
 class LostScopeWarning(UserWarning):
-    """A call went live from a thread or task that carries no scope, during a replay."""
+    """A call went live from a thread or task that carries no scope, during a replay or a capture."""
 
 
 def began(scope: Any) -> None:
@@ -33,27 +50,76 @@ def ended(scope: Any) -> None:
 
 
 def check_lost(call: FlowCall) -> None:
-    """Warn of a call without a scope while a replay is under way; refuse it if one is strict."""
-    if not _replays:
-        return
-    with _lock:
-        strict = any(scope.strict for scope in _replays)
-    import asyncio
+    """Report a call without a scope to the replays under way, and refuse it if one of them asks so.
 
+    If requests are being captured, warn once for each call site.
+
+    Raises:
+        ReplayError: A replay refuses calls without a scope.
+    """
+    if not _replays and not open_captures:
+        return
     from ..replay.callsite import call_site, warn_at
 
-    context = f"thread {threading.current_thread().name!r}"
+    site = call_site()
+    lost = f"a call of flow {call.flow} in {_running()} carries no scope while"
+    if _replays:
+        with _lock:
+            replays = list(_replays)
+        _count(call, site, replays, f"in {_running()}")
+        text = f"{lost} a replay is under way, and would reach the live service: {_WAY_OUT}"
+        if any(scope.refuses_lost for scope in replays):
+            raise ReplayError(text)
+        warn_at(site, text, LostScopeWarning)
+    elif not (call.session_id or call.service.session_id or site in _warned):
+        _warned.add(site)
+        text = f"{lost} a request is captured, so it is in no session: {_WAY_OUT}"
+        warn_at(site, text, LostScopeWarning)
+
+
+def watch_late(call: FlowCall, program: Program[Any]) -> Program[Any]:
+    """Return ``program``, a live call from a scope that has ended, watched by the replays under way.
+
+    A replay that waits for what a late task does cannot end before the call does. So each replay that
+    lasts as long as the call reports it as lost.
+    """
+    if not _replays:
+        return program
+    from ..replay.callsite import call_site
+
+    with _lock:
+        replays = list(_replays)
+    return _watched(call, program, replays, call_site())
+
+
+def _watched(
+    call: FlowCall, program: Program[Any], replays: list[Any], site: CallSite | None
+) -> Program[Any]:
+    try:
+        return (yield from program)
+    finally:
+        with _lock:
+            lasting = [scope for scope in replays if scope in _replays]
+        _count(call, site, lasting, "from a scope that had ended: it went live")
+
+
+def _count(call: FlowCall, site: CallSite | None, replays: Iterable[Any], detail: str) -> None:
+    from ..models.reports import ReportEntry
+
+    slug, kind = call.flow.slug, call.kind
+    for scope in replays:
+        lost = scope.report.lost
+        position = sum((entry.slug, entry.kind) == (slug, kind) for entry in lost)
+        lost.append(ReportEntry(slug, kind, position, detail, site))
+
+
+def _running() -> str:
+    """Name the running task and thread."""
+    import asyncio
+
+    thread = f"thread {threading.current_thread().name!r}"
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
-    if task is not None:
-        context = f"task {task.get_name()!r} of {context}"
-    text = (
-        f"a call of flow {call.flow} in {context} carries no scope while a replay is under way, and "
-        "would reach the live service: start the thread or task with copy_scope(function), or use "
-        "ContextThreadPoolExecutor"
-    )
-    if strict:
-        raise ReplayError(text)
-    warn_at(call_site(), text, LostScopeWarning)
+    return thread if task is None else f"task {task.get_name()!r} of {thread}"

@@ -8,15 +8,21 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CassetteError, ReplayDisabledError
+from .lost_scope import open_captures
 from .options import GATE, ReplayRequest, ScopeOptions, check_options, replay_enabled
-from .scope import Scope, active, capture_scope
+from .scope import Scope, active, capture_scope, joinable_scope
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -31,6 +37,10 @@ logger = logging.getLogger("noukai_sdk")
 
 def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[Scope]:
     """Run a block in a scope of its own, even inside another scope.
+
+    In a replay, and in a request that an adapter captures, a block that names no session, no cassette and
+    no file to record joins the scope that it is in: its calls are part of the request. ``capture=True``
+    opens a scope of its own in a captured request all the same.
 
     Args:
         **options: See :class:`ScopeOptions`.
@@ -56,7 +66,7 @@ def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[
             return _local_scope(options)
         return await _open(session_id, _source(options), options)
 
-    return _AsyncBlock(opened)
+    return _AsyncBlock(opened, options)
 
 
 @contextmanager
@@ -68,6 +78,10 @@ def trace_scope_sync(**options: Unpack[ScopeOptions]) -> Iterator[Scope]:
         ...     noukai.flow("grade-3").execute(message="The cat sat.")
     """
     session_id = _session_to_replay(options)
+    joined = _scope_to_join(options)
+    if joined is not None:
+        yield joined
+        return
     if session_id is None:
         scope = _local_scope(options)
     else:
@@ -83,12 +97,16 @@ async def open_replay(request: ReplayRequest, source: Any) -> Scope:
         request: From :func:`~noukai_sdk.session.options.requested_replay`.
         source: A client of either kind, or its transport.
     """
-    return await _open(request.session_id, source, {"live_from": request.live_from})
+    return await _open(
+        request.session_id, source, {"live_from": request.live_from, "lost": request.lost}
+    )
 
 
 def open_replay_sync(request: ReplayRequest, source: Any) -> Scope:
     """Open the scope that a request's header asks for. Blocks until the session is fetched."""
-    return _open_sync(request.session_id, source, {"live_from": request.live_from})
+    return _open_sync(
+        request.session_id, source, {"live_from": request.live_from, "lost": request.lost}
+    )
 
 
 def cassette_scope(options: Mapping[str, Any]) -> Scope:
@@ -134,6 +152,17 @@ def _session_to_replay(options: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _scope_to_join(options: Mapping[str, Any]) -> Scope | None:
+    """Return the scope around a block that asks for no scope of its own; None to open one."""
+    check_options(options)
+    own = any(options.get(name) for name in ("replay_session_id", "cassette", "record"))
+    scope = joinable_scope()
+    if own or scope is None or options.get("capture") is False:
+        return None
+    of_request = scope in open_captures and "capture" not in options
+    return scope if scope.mode == "replay" or of_request else None
+
+
 def _local_scope(options: Mapping[str, Any]) -> Scope:
     """Open a scope that needs nothing from the service."""
     if options.get("cassette") or options.get("record"):
@@ -150,8 +179,9 @@ def _replay_options(options: Mapping[str, Any]) -> ReplayOptions:
     from ..replay.pacing import PACES
     from ..replay.player import ReplayOptions
 
-    names = ("strict", "strict_inputs", "on_miss", "live_from")
+    names = ("strict_inputs", "on_miss", "live_from")
     return ReplayOptions(
+        lost=options.get("lost") or ("refuse" if options.get("strict") else "live"),
         pace=PACES[options.get("pacing", "instant")],
         **{name: options[name] for name in names if name in options},
     )
@@ -219,8 +249,9 @@ class _AsyncBlock:
     loop that ends would close both at the same time, which Python refuses.
     """
 
-    def __init__(self, opened: Callable[[], Awaitable[Scope]]) -> None:
+    def __init__(self, opened: Callable[[], Awaitable[Scope]], options: Mapping[str, Any]) -> None:
         self._opened = opened
+        self._options = options
 
     def __enter__(self) -> NoReturn:
         raise TypeError("trace_scope() needs 'async with'; in sync code use trace_scope_sync()")
@@ -229,6 +260,10 @@ class _AsyncBlock:
         """Do nothing: never called, but Python looks for it before it calls ``__enter__``."""
 
     async def __aenter__(self) -> Scope:
+        joined = _scope_to_join(self._options)
+        if joined is not None:
+            self._block: AbstractContextManager[object] = nullcontext()
+            return joined
         scope = await self._opened()
         self._block = _entered(scope)
         self._block.__enter__()

@@ -31,7 +31,10 @@ class ScopeOptions(TypedDict, total=False):
             client's ``log_handler`` hears of the scope; without a client, that of its first call does.
         client: The same, as the client itself.
         strict: Raise if replay is not enabled, instead of capturing with a logged warning; and
-            refuse calls from threads that lost the scope, instead of warning.
+            refuse lost calls.
+        lost: What happens to calls from threads and tasks that lost the scope while this replay runs.
+            ``"live"`` (default) sends them to the service, with a warning; ``"refuse"`` (default with
+            ``strict``) raises ReplayError. The report lists them.
         record: Write the calls to this cassette file, replacing it.
         cassette: Serve the calls from this cassette file, as ``record_mode`` says.
         record_mode: ``"none"`` (default) serves and never records. ``"once"`` serves the file if it
@@ -54,6 +57,7 @@ class ScopeOptions(TypedDict, total=False):
     transport: SyncTransport | AsyncTransport | None
     client: Noukai | AsyncNoukai | None
     strict: bool
+    lost: Literal["refuse", "live"]
     record: Path | None
     cassette: Path | None
     record_mode: Literal["none", "once", "new_episodes", "all", "rewrite"]
@@ -69,6 +73,7 @@ _CHOICES = {
     "record_mode": ("none", "once", "new_episodes", "all", "rewrite"),
     "pacing": ("instant", "recorded"),
     "on_miss": ("raise", "live"),
+    "lost": ("live", "refuse"),
 }
 
 
@@ -115,10 +120,12 @@ class ReplayRequest:
     Attributes:
         session_id: The session to replay.
         live_from: Serve this many calls and let the rest go live; None serves all.
+        lost: What happens to calls that lost the scope, as in :class:`ScopeOptions`.
     """
 
     session_id: str
     live_from: int | None = None
+    lost: Literal["refuse", "live"] = "refuse"
 
 
 def requested_replay(header: str | None) -> ReplayRequest | None:

@@ -33,7 +33,7 @@ class ReplayScope(Scope):
         self._ended = False
         self._player = Player(cassette, self._options, go_live=self._go_live)
         self.report = self._player.report
-        self.strict = self._options.strict
+        self.refuses_lost = self._options.lost == "refuse"
         lost_scope.began(self)
 
     def admit(self, call: FlowCall) -> Program[Any]:

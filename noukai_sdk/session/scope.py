@@ -12,7 +12,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .lost_scope import check_lost
+from .lost_scope import check_lost, open_captures, watch_late
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
@@ -43,6 +43,7 @@ class Scope:
         # The client whose log handler hears of this scope, and whether the scope is still open.
         self._service: Service | None = None
         self._open = True
+        self._had_late_call = False
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -57,7 +58,19 @@ class Scope:
 
         Runs when the method is called, not when its result is awaited.
         """
-        return call.live(self.session_id)
+        if self._open or self.session_id is None or call.session_id is not None:
+            return call.live(self.session_id)
+        # Whatever outlives a request may work for others by now (a worker that the first request
+        # started), so a late call belongs to no session but its own.
+        own = new_session_id()
+        level = logging.INFO if self._had_late_call else logging.WARNING
+        self._had_late_call = True
+        text = (
+            "a call of flow %s came after the end of session %s, and is in session %s of its own: "
+            "start tasks and threads that outlive their request in noukai_sdk.detached()"
+        )
+        logger.log(level, text, call.flow, self.session_id, own)
+        return watch_late(call, call.live(own))
 
     def job(self, live: LiveJob) -> JobBackend:
         """Return the backend of a job that was submitted before; ``live`` asks the service."""
@@ -79,6 +92,7 @@ class Scope:
         """End the scope, whether its body succeeded or not. May be called again."""
         if self._open:
             self._open = False
+            open_captures.discard(self)
             self._report("scope_close")
 
     def _report(self, phase: str) -> None:
@@ -95,9 +109,10 @@ class Scope:
 
 
 def capture_scope(service: Service | None = None) -> Scope:
-    """Return a scope with a new session, opened by a client if there is one."""
+    """Return a scope with a new session: that of a request, if an adapter's client opens it."""
     scope = Scope("capture", new_session_id())
     if service is not None:
+        open_captures.add(scope)
         scope.opened_by(service)
     return scope
 
@@ -124,20 +139,41 @@ def known_job(live: LiveJob) -> JobBackend:
 
 
 def current_scope() -> Scope | None:
-    """Return the scope of the running code, None outside of a scope."""
+    """Return the scope that the running code was started in, which may have ended since."""
+    scope = _current.get()
+    return None if scope is DETACHED else scope
+
+
+def joinable_scope() -> Scope | None:
+    """Return the scope that the running code is part of.
+
+    None outside of a scope and after the end of a capture. A replay that has ended still refuses calls.
+    """
+    scope = current_scope()
+    return scope if scope is not None and (scope._open or scope.mode == "replay") else None
+
+
+def inherited_scope() -> Scope | None:
+    """Return what a thread that starts here inherits: also a scope that has ended, and DETACHED."""
     return _current.get()
 
 
 def current_session_id() -> str | None:
-    """Return the session that calls made here belong to, None outside of a scope.
+    """Return the session that the running code belongs to, None outside of a scope.
+
+    Code that outlives its scope still gets the scope's session here, but its calls get their own.
 
     Example:
         >>> from noukai_sdk import current_session_id
         >>> current_session_id() is None
         True
     """
-    scope = _current.get()
+    scope = current_scope()
     return scope.session_id if scope is not None else None
+
+
+DETACHED = Scope("normal", None)
+"""Current in code that has left every scope on purpose. Its calls are not taken for lost ones."""
 
 
 class active:  # noqa: N801  # used like a function: with active(scope)

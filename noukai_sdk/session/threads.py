@@ -1,7 +1,8 @@
-"""Carry the scope into threads.
+"""Carry the scope into one function or one pool, or leave it.
 
-``asyncio.to_thread``, anyio's threads and the sync endpoints of FastAPI carry it by themselves.
-``threading.Thread``, ``ThreadPoolExecutor`` and ``loop.run_in_executor`` do not.
+``asyncio.to_thread``, anyio's threads and the sync endpoints of FastAPI carry the scope by themselves.
+``threading.Thread``, ``ThreadPoolExecutor`` and ``loop.run_in_executor`` do so under an adapter (see
+``carry_threads``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar, cast
 
-from .scope import active, current_scope
+from .scope import DETACHED, active, current_scope
 from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")
@@ -64,3 +65,32 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit ``fn`` to run in a copy of the current context."""
         return super().submit(partial(copy_context().run, fn, *args, **kwargs))
+
+
+class detached(active):  # noqa: N801  # used like a function: with detached()
+    """Run code that belongs to no request: it has no scope, in a capture and in a replay.
+
+    Start what outlives a request in it, such as a queue worker or a scheduler. Threads and tasks that
+    start inside inherit it. Use it as ``with`` or ``async with``, or as a decorator.
+
+    Example:
+        >>> from noukai_sdk import current_session_id, detached, trace_scope_sync
+        >>> with trace_scope_sync(), detached():
+        ...     current_session_id() is None
+        True
+        >>> @detached()
+        ... def work() -> str | None:
+        ...     return current_session_id()
+        >>> with trace_scope_sync():
+        ...     work() is None
+        True
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(DETACHED)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return ``function``, of any kind, with its body detached."""
+        return cast("Callable[P, T]", wrap(function, ScopeFactory(detached, detached)))

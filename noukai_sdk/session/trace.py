@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from .opening import trace_scope, trace_scope_sync
 from .options import check_options
-from .scope import current_scope
+from .scope import joinable_scope
 from .wrapping import ScopeFactory, wrap
 
 P = ParamSpec("P")
@@ -73,10 +73,10 @@ def trace(function: Any = None, /, **options: Any) -> Any:
     check_options(options)
 
     def plain() -> AbstractContextManager[object]:
-        return trace_scope_sync(**options) if current_scope() is None else nullcontext()
+        return trace_scope_sync(**options) if joinable_scope() is None else nullcontext()
 
     def asynchronous() -> AbstractAsyncContextManager[object]:
-        return trace_scope(**options) if current_scope() is None else nullcontext()
+        return trace_scope(**options) if joinable_scope() is None else nullcontext()
 
     factory = ScopeFactory(plain, asynchronous)
     if function is None:

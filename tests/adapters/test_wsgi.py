@@ -141,7 +141,7 @@ def test_context_of_body_does_not_reach_thread() -> None:
 
         def __iter__(self) -> Iterator[bytes]:
             yield session()
-            with trace_scope_sync():
+            with trace_scope_sync(capture=True):
                 yield session()
                 yield session()
                 assert variable.get() == 1
