@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
-from .scope import Scope, active, inherited_scope
+from .scope import inherited_scope, run_in_scope
 
 _MARK = "_noukai_carries_scope"  # functools.wraps and wrapt show it on wrappers of our function too
 # The threads of a pool outlive the request that happens to start them. Each task brings its own scope.
@@ -106,8 +106,7 @@ def _carrying_start(start: Callable[..., None]) -> Callable[..., None]:
 
         def carried(*_: Any) -> None:  # Sentry passes the thread
             restore()
-            with active(scope):
-                run()
+            run_in_scope(scope, run)
 
         attributes["run"] = carried
         try:
@@ -133,14 +132,9 @@ def _carrying_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future
         scope = inherited_scope()
         if scope is None or not _enabled or _is_of_interpreters(pool):
             return submit(pool, fn, *args, **kwargs)
-        return submit(pool, _run_in, scope, fn, *args, **kwargs)
+        return submit(pool, run_in_scope, scope, fn, *args, **kwargs)
 
     return carrying_submit
-
-
-def _run_in(scope: Scope, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    with active(scope):
-        return fn(*args, **kwargs)
 
 
 def _is_of_interpreters(pool: ThreadPoolExecutor) -> bool:

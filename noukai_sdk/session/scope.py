@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -197,6 +197,16 @@ class active:  # noqa: N801  # used like a function: with active(scope)
 
     async def __aexit__(self, *_: object) -> None:
         self.__exit__()
+
+
+def run_in_scope(scope: Scope, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call ``function`` in ``scope``. Faster than ``with active(scope)``: it runs for each task of a pool."""
+    outer = _current.get()
+    _current.set(scope)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _current.set(outer)
 
 
 def _leave(scope: Scope | None, outer: Scope | None) -> None:

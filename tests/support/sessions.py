@@ -25,6 +25,7 @@ class RecordedSessions:
         calls: Each flow call as (session id, slug, message): those that a model would be paid for.
         fetched: The id of each session that was fetched.
         refusals: The status for a session id, whatever was recorded.
+        numbered: Add the number of the call to its result, so that a live call in a replay shows.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class RecordedSessions:
         self.fetched: list[str] = []
         self.refusals: dict[str, int] = {}
         self.capture_mode = "full"
+        self.numbered = False
         self._sessions: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._lock = threading.Lock()
 
@@ -40,7 +42,7 @@ class RecordedSessions:
         if slug == "sessions":
             return self._session(name)
         message = request.body["message"]
-        result = f"{slug}: {message}"
+        result = f"{slug}: {message}" + (f" #{len(self.calls) + 1}" if self.numbered else "")
         execution = self._record(request.headers.get("x-session-id"), slug, name, message, result)
         if name == "execute":
             return Reply({"status": "completed", "result": result, **execution})
