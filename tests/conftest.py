@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,15 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see none of the NOUKAI_ variables of the shell they are started from."""
     for name in [name for name in os.environ if name.startswith("NOUKAI_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def threads_carry_no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins as a new process does; the adapters that it makes patch threading again."""
+    patches = sys.modules.get("noukai_sdk.session.carry_threads")
+    if patches is not None:
+        patches.carry_threads(False)
+        monkeypatch.setattr(patches, "_turned_off", False)
 
 
 @pytest.fixture

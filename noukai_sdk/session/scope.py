@@ -200,7 +200,7 @@ class active:  # noqa: N801  # used like a function: with active(scope)
 
 
 def run_in_scope(scope: Scope, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call ``function`` in ``scope``. Faster than ``with active(scope)``: it runs for each task of a pool."""
+    """Call ``function`` in ``scope``. Faster than ``active``, because it runs for each task of a pool."""
     outer = _current.get()
     _current.set(scope)
     try:
