@@ -124,6 +124,15 @@ CHECKPOINT = Sleep(0)
 """Lets other tasks run. Every replayed call yields it once."""
 
 
+class AwaitTurn(Effect):
+    """Wait until ``turn`` has come (``noukai_sdk.replay.completion_order``). The outcome is None."""
+
+    __slots__ = __match_args__ = ("turn",)
+
+    def __init__(self, turn: Any) -> None:
+        self.turn = turn
+
+
 class Now(Effect):
     """Read the monotonic clock. The outcome is its time in seconds."""
 

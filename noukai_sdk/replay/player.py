@@ -23,9 +23,10 @@ from ..protocol.requests import encode
 from .callsite import call_site, warn_at
 from .cassette import Cassette, CassetteClosed, Claim, Decision
 from .cassette_writer import CassetteWriter
+from .completion_order import CompletionOrder, OrderedPace
 from .jobs import RecordedJob
 from .misses import miss
-from .pacing import InstantPace, PaceOf
+from .pacing import InstantPace, Pace, PaceOf
 from .recording import Recording, differing_fields
 from .redaction import Redactor
 from .serving import RecordedRun
@@ -94,6 +95,7 @@ class Player:
         self.jobs: dict[str, RecordedJob] = {}
         self._errors: list[NoukaiError] = parent._errors if parent else []
         self._warned: dict[tuple[Any, ...], Claim] = {}
+        self._order = CompletionOrder(cassette.recordings)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
     def claim(self, call: FlowCall, site: CallSite | None = None) -> Claim:
@@ -105,6 +107,7 @@ class Player:
         """Serve ``call`` from the recording of its claim."""
         encode(call.request)  # a request that cannot be sent fails in a replay too
         self.cassette.begin(claim)
+        pace: Pace | None = None
         try:
             # The tasks that were started with this one claim their places first, as they would
             # during a live call.
@@ -113,12 +116,15 @@ class Player:
             if recording is None:
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
-            run = RecordedRun(self, call, claim, recording, self.options.pace(recording))
+            pace = self._pace(recording)
+            run = RecordedRun(self, call, claim, recording, pace)
             if call.kind == "execute":
                 return (yield from run.execute())
             return (yield from (run.stream() if call.kind == "step" else run.job()))
         finally:
             self.cassette.finish(claim, by_input=self.options.by_input)
+            if isinstance(pace, OrderedPace):
+                pace.close()
 
     def use_up(self, call: FlowCall, claim: Claim) -> Program[None]:
         """Use the claim's recording up without serving it.
@@ -194,6 +200,11 @@ class Player:
             )
         if self.report.leftovers and not self.options.allow_live:
             raise _leftover_error(self.report)
+
+    def _pace(self, recording: Recording) -> Pace:
+        if self.options.pace is InstantPace:
+            return self._order.pace(recording)
+        return self.options.pace(recording)
 
     def _take(self, call: FlowCall, claim: Claim) -> Recording | None:
         """Return the claim's recording; None if the call is to go live instead."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from ..protocol.call import Service
 from ..protocol.program import (
+    AwaitTurn,
     CallTools,
     CloseStream,
     Effect,
@@ -172,6 +173,8 @@ class _SyncDrive(_Drive):
                 return not_awaitable(handler(list(tool_calls)))
             case Sleep(seconds, jitter):
                 return time.sleep(jittered(seconds, jitter)) if seconds else None
+            case AwaitTurn(turn):
+                return turn.wait()
             case Now():
                 return time.monotonic()
             case _:  # a Signal is for listeners
@@ -296,6 +299,8 @@ class _AsyncDrive(_Drive):
                 import anyio
 
                 return await anyio.sleep(jittered(seconds, jitter))
+            case AwaitTurn(turn):
+                return await turn.wait_async()
             case Now():
                 return time.monotonic()
             case _:  # a Signal is for listeners

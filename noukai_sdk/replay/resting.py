@@ -1,0 +1,201 @@
+"""Tell when the rest of the program can go no further: on asyncio, on trio and in threads.
+
+The turn that is first watches the program from its own task or thread; the others sleep until they are
+first. asyncio has no public way to tell whether other tasks are ready. CPython's loops keep ready
+callbacks in ``_ready``; loops without it get a number of passes in which no call has come or gone.
+Threads stand still if no frame moves and, on Linux, if the kernel says that none is to run.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .completion_order import Turn
+
+_THREADS = 0.0003  # seconds between two looks at threads
+_NAP = 0.001  # seconds between two looks while a missing call is waited for
+_SLEEP = 0.05  # seconds until a turn that is not first looks by itself
+_LOOKS_WITHOUT_READY = 50
+
+# The threads that wait for their turn: they do not count as running.
+_waiting_threads: set[int] = set()
+# How many tasks of an asyncio loop are between two looks.
+_looking: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+class ProgramWatch(NamedTuple):
+    """How the program is watched.
+
+    Attributes:
+        looks: After so many looks without a change it rests.
+        alone: Nothing else can run.
+    """
+
+    looks: int
+    alone: bool = False
+
+
+def watch_threads(turn: Turn) -> None:
+    """Block this thread until ``turn`` has come."""
+    if _in_event_loop():
+        return  # the loop stands still meanwhile, so no other task can come before
+    order = turn.order
+    order.in_threads = True
+    woken = threading.Event()
+    turn.wake = woken.set
+    threads = _Threads()
+    alone = _is_only_thread()
+    watch = ProgramWatch(1 if alone else 3, alone)
+    thread = threading.get_ident()
+    _waiting_threads.add(thread)
+    try:
+        while True:
+            if order.is_first(turn):
+                if not watch.alone:
+                    time.sleep(_NAP if turn.resting else _THREADS)
+                if order.has_come(turn, watch, still=watch.alone or threads.are_still()):
+                    return
+            else:
+                woken.wait(_SLEEP)
+                woken.clear()
+    finally:
+        _waiting_threads.discard(thread)
+
+
+async def watch_loop(turn: Turn) -> None:
+    """Wait on asyncio or trio until ``turn`` has come."""
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        await _watch_trio(turn)
+    else:
+        await _watch_asyncio(turn, loop)
+
+
+async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
+    import asyncio
+
+    order = turn.order
+    ready = getattr(loop, "_ready", None)
+    watch = ProgramWatch(3 if ready is not None else _LOOKS_WITHOUT_READY)
+    threads = _Threads()
+    woken = asyncio.Event()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(woken.set)
+
+    turn.wake, turn.loop = wake, loop
+    while True:
+        if not order.is_first(turn):
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), _SLEEP)
+            woken.clear()
+            continue
+        if turn.resting:
+            await asyncio.sleep(_NAP)
+        elif order.in_threads:
+            await asyncio.sleep(_THREADS)
+        with _counted(loop):
+            await asyncio.sleep(0)
+            # Every other turn that looks has one callback among those that are ready.
+            still = ready is None or len(ready) < _looking[loop]
+        still = still and (not order.in_threads or threads.are_still())
+        if order.has_come(turn, watch, still=still):
+            return
+
+
+async def _watch_trio(turn: Turn) -> None:
+    import trio
+    from trio.testing import wait_all_tasks_blocked
+
+    order = turn.order
+    watch = ProgramWatch(1)
+    threads = _Threads()
+    woken = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def wake() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(woken.set)
+
+    turn.wake, turn.loop = wake, token
+    while True:
+        if not order.is_first(turn):
+            with trio.move_on_after(_SLEEP):
+                await woken.wait()
+            woken = trio.Event()
+            continue
+        if turn.resting:
+            await trio.sleep(_NAP)
+        elif order.in_threads:
+            await trio.sleep(_THREADS)
+        with trio.move_on_after(_SLEEP) as limit:
+            await wait_all_tasks_blocked()
+        still = not limit.cancelled_caught
+        still = still and (not order.in_threads or threads.are_still())
+        if order.has_come(turn, watch, still=still):
+            return
+
+
+@contextmanager
+def _counted(loop: Any) -> Iterator[None]:
+    _looking[loop] = _looking.get(loop, 0) + 1
+    try:
+        yield
+    finally:
+        _looking[loop] -= 1
+
+
+class _Threads:
+    """The threads of this process, as far as they do not wait for a turn."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, tuple[int, int]] = {}
+
+    def are_still(self) -> bool:
+        """Return whether none of them has run since the last look, nor is about to."""
+        own = threading.get_ident()
+        frames = {
+            thread: (id(frame), frame.f_lasti)
+            for thread, frame in sys._current_frames().items()
+            if thread != own and thread not in _waiting_threads
+        }
+        before, self._before = self._before, frames
+        return before == frames and not any(
+            _is_runnable(thread) for thread in threading.enumerate() if thread.ident in frames
+        )
+
+
+def _is_runnable(thread: threading.Thread) -> bool:
+    """Return whether the kernel says that the thread runs, or is about to. False if it cannot tell."""
+    try:
+        line = Path(f"/proc/self/task/{thread.native_id}/stat").read_bytes()
+        return line.rpartition(b") ")[2][:1] != b"S"
+    except OSError:
+        return False
+
+
+def _is_only_thread() -> bool:
+    green = "gevent" in sys.modules or "eventlet" in sys.modules
+    return not green and len(sys._current_frames()) == 1
+
+
+def _in_event_loop() -> bool:
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()
