@@ -31,9 +31,11 @@ _MISSING = 0.1
 _MISSING_FACTOR = 2.0
 _MISSING_AT_MOST = 1.0
 _PATIENCE = 2.0
-# A program that never rests (a busy server) is not waited for after so many looks and seconds.
-_MOST_LOOKS = 100
-_MOST_SECONDS = 0.05
+# A program that never rests (a busy server) is not waited for after so many looks and seconds: the higher
+# number while there is patience, then the lower one.
+_RESTLESS_LOOKS = 100
+_RESTLESS_AT_MOST = 0.5
+_RESTLESS_AT_LEAST = 0.05
 # An event loop that has not looked for so many seconds is blocked, perhaps by a call that waits here.
 _BLOCKED = 0.25
 
@@ -113,17 +115,17 @@ class CompletionOrder:
                 if not watch.alone:
                     return False
             turn.still = turn.still + 1 if still else 0
-            restless = turn.looks > _MOST_LOOKS and now - turn.since > _MOST_SECONDS
-            if turn.still < watch.looks and not restless:
-                turn.resting = False
-                return False
             if not turn.resting:
+                if turn.still < watch.looks:
+                    longest = max(_RESTLESS_AT_LEAST, min(_RESTLESS_AT_MOST, self._patience))
+                    if turn.looks < _RESTLESS_LOOKS or now - turn.since < longest:
+                        return False
+                    self._patience -= now - turn.since
                 turn.resting, turn.since = True, now
-            patience = 0.0 if watch.alone else self._patience
             waited = now - turn.since
-            if turn.group.is_missing(turn.time, waited, patience):
+            if turn.group.is_missing(turn.time, waited, 0.0 if watch.alone else self._patience):
                 return False
-            if waited and turn.group.give_up(turn.time):
+            if turn.group.give_up(turn.time):
                 self._patience -= waited
             return self._first() is turn
 

@@ -26,6 +26,7 @@ _THREADS = 0.0003  # seconds between two looks at threads
 _NAP = 0.001  # seconds between two looks while a missing call is waited for
 _SLEEP = 0.05  # seconds until a turn that is not first looks by itself
 _LOOKS_WITHOUT_READY = 50
+_RUNNABLE = ("R", "D")  # states of a thread in Linux: runnable, and reading a disk
 
 # The threads that wait for their turn: they do not count as running.
 _waiting_threads: set[int] = set()
@@ -53,7 +54,6 @@ def watch_threads(turn: Turn) -> None:
     order.in_threads = True
     woken = threading.Event()
     turn.wake = woken.set
-    threads = _Threads()
     alone = _is_only_thread()
     watch = ProgramWatch(1 if alone else 3, alone)
     thread = threading.get_ident()
@@ -61,9 +61,9 @@ def watch_threads(turn: Turn) -> None:
     try:
         while True:
             if order.is_first(turn):
-                if not watch.alone:
-                    time.sleep(_NAP if turn.resting else _THREADS)
-                if order.has_come(turn, watch, still=watch.alone or threads.are_still()):
+                if turn.resting:
+                    time.sleep(_NAP)
+                if order.has_come(turn, watch, still=alone or _threads_are_still()):
                     return
             else:
                 woken.wait(_SLEEP)
@@ -90,7 +90,6 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
     order = turn.order
     ready = getattr(loop, "_ready", None)
     watch = ProgramWatch(3 if ready is not None else _LOOKS_WITHOUT_READY)
-    threads = _Threads()
     woken = asyncio.Event()
 
     def wake() -> None:
@@ -106,13 +105,11 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
             continue
         if turn.resting:
             await asyncio.sleep(_NAP)
-        elif order.in_threads:
-            await asyncio.sleep(_THREADS)
         with _counted(loop):
             await asyncio.sleep(0)
             # Every other turn that looks has one callback among those that are ready.
             still = ready is None or len(ready) < _looking[loop]
-        still = still and (not order.in_threads or threads.are_still())
+        still = still and (not order.in_threads or _threads_are_still())
         if order.has_come(turn, watch, still=still):
             return
 
@@ -123,7 +120,6 @@ async def _watch_trio(turn: Turn) -> None:
 
     order = turn.order
     watch = ProgramWatch(1)
-    threads = _Threads()
     woken = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
@@ -140,12 +136,10 @@ async def _watch_trio(turn: Turn) -> None:
             continue
         if turn.resting:
             await trio.sleep(_NAP)
-        elif order.in_threads:
-            await trio.sleep(_THREADS)
         with trio.move_on_after(_SLEEP) as limit:
             await wait_all_tasks_blocked()
         still = not limit.cancelled_caught
-        still = still and (not order.in_threads or threads.are_still())
+        still = still and (not order.in_threads or _threads_are_still())
         if order.has_come(turn, watch, still=still):
             return
 
@@ -159,33 +153,42 @@ def _counted(loop: Any) -> Iterator[None]:
         _looking[loop] -= 1
 
 
-class _Threads:
-    """The threads of this process, as far as they do not wait for a turn."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, tuple[int, int]] = {}
-
-    def are_still(self) -> bool:
-        """Return whether none of them has run since the last look, nor is about to."""
-        own = threading.get_ident()
-        frames = {
-            thread: (id(frame), frame.f_lasti)
-            for thread, frame in sys._current_frames().items()
-            if thread != own and thread not in _waiting_threads
-        }
-        before, self._before = self._before, frames
-        return before == frames and not any(
-            _is_runnable(thread) for thread in threading.enumerate() if thread.ident in frames
-        )
+def _threads_are_still() -> bool:
+    """Return whether no thread runs that does not wait for its turn."""
+    # This blocks an event loop, but not for long. A loop that runs meanwhile may itself use a thread
+    # (trio as a guest of another loop), which would never be still.
+    before = _thread_states()
+    time.sleep(_THREADS)
+    after = _thread_states()
+    return before == after and not any(state.startswith(_RUNNABLE) for *_, state in after.values())
 
 
-def _is_runnable(thread: threading.Thread) -> bool:
-    """Return whether the kernel says that the thread runs, or is about to. False if it cannot tell."""
+def _thread_states() -> dict[int | None, tuple[Any, ...]]:
+    """Return how far each thread has come that does not wait for its turn."""
+    own = threading.get_ident()
+    frames = sys._current_frames()
+    states: dict[int | None, tuple[Any, ...]] = {}
+    for thread in threading.enumerate():
+        if thread.ident is None:  # it is about to start
+            states[None] = (_RUNNABLE[0],)
+        elif thread.ident != own and thread.ident not in _waiting_threads:
+            frame = frames.get(thread.ident)
+            at = None if frame is None else frame.f_lasti
+            states[thread.ident] = (id(frame), at, _kernel_state(thread))
+    return states
+
+
+def _kernel_state(thread: threading.Thread) -> str:
+    """Return what Linux knows of a thread: whether it can run, and how often it stopped running.
+
+    A thread that found the interpreter's lock taken has not moved for Python, but it has for Linux.
+    """
     try:
-        line = Path(f"/proc/self/task/{thread.native_id}/stat").read_bytes()
-        return line.rpartition(b") ")[2][:1] != b"S"
-    except OSError:
-        return False
+        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    except (OSError, ValueError):
+        return ""
+    state = text.partition("State:\t")[2][:1]
+    return state + text.partition("\nvoluntary_ctxt_switches:")[2]
 
 
 def _is_only_thread() -> bool:

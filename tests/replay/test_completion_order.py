@@ -1,0 +1,464 @@
+"""Overlapping calls complete in a replay as they did when they were recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import as_completed
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from noukai_sdk import (
+    AsyncNoukai,
+    ContextThreadPoolExecutor,
+    Noukai,
+    ReplayLeftoverError,
+    trace_scope,
+    trace_scope_sync,
+)
+from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
+from noukai_sdk.replay.recording import Recording
+from tests.support.replays import FLOW, AsyncSide, SessionService, SyncSide, execution
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::noukai_sdk.replay.player.ReplayConcurrencyWarning"),
+]
+
+LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+REPLAYS = 100
+
+
+def delay_of(request: httpx.Request) -> float:
+    """The seconds after the colon of a message such as ``a:0.05``."""
+    message: str = json.loads(request.content)["message"]
+    return float(message.partition(":")[2] or 0)
+
+
+def respond(request: httpx.Request) -> httpx.Response:
+    message = json.loads(request.content)["message"]
+    if message.startswith("fail"):
+        return httpx.Response(500, json={"detail": {"code": "NO", "message": "no luck"}})
+    return httpx.Response(200, json={"status": "completed", "result": message[0]})
+
+
+async def respond_later(request: httpx.Request) -> httpx.Response:
+    await anyio.sleep(delay_of(request))
+    return respond(request)
+
+
+def respond_later_sync(request: httpx.Request) -> httpx.Response:
+    time.sleep(delay_of(request))
+    return respond(request)
+
+
+@pytest.fixture
+def client() -> AsyncNoukai:
+    """An async client of a service that responds after the time that a message names."""
+    http = httpx.AsyncClient(transport=httpx.MockTransport(respond_later))
+    return AsyncNoukai(api_key="nk_test", max_retries=0, http_client=http)
+
+
+@pytest.fixture
+def sync_client() -> Noukai:
+    """The sync client of the same service."""
+    http = httpx.Client(transport=httpx.MockTransport(respond_later_sync))
+    return Noukai(api_key="nk_test", max_retries=0, http_client=http)
+
+
+Ask = Callable[[str], Awaitable[Any]]
+
+
+def asking(client: AsyncNoukai) -> Ask:
+    async def ask(message: str) -> Any:
+        return (await client.flow(FLOW).execute(message=message)).result
+
+    return ask
+
+
+async def hedge(ask: Ask) -> list[Any]:
+    calls = [asyncio.ensure_future(ask(message)) for message in ("a:0.3", "b:0.05")]
+    done, others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    return [call.result() for call in done]
+
+
+async def completed(ask: Ask) -> list[Any]:
+    delays = {"a": 0.09, "b": 0.03, "c": 0.15, "d": 0.06, "e": 0.12}
+    calls = [ask(f"{name}:{delay}") for name, delay in delays.items()]
+    return [await call for call in asyncio.as_completed(calls)]
+
+
+async def limited(ask: Ask) -> list[Any]:
+    order: list[Any] = []
+    limit = asyncio.Semaphore(2)
+
+    async def work(name: str, first: float, second: float) -> None:
+        async with limit:
+            order.append(await ask(f"{name}:{first}"))
+            order.append(await ask(f"{name.upper()}:{second}"))
+
+    await asyncio.gather(
+        asyncio.gather(work("a", 0.05, 0.01), work("b", 0.02, 0.06)),
+        asyncio.gather(work("c", 0.03, 0.03), work("d", 0.01, 0.02)),
+    )
+    return order
+
+
+async def queued(ask: Ask) -> list[Any]:
+    order: list[Any] = []
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def produce() -> None:
+        for name in "abcdef":
+            await queue.put(await ask(f"{name}:0.01"))
+        for _ in range(2):
+            await queue.put(None)
+
+    async def consume(worker: int, delay: float) -> None:
+        while (name := await queue.get()) is not None:
+            order.append((worker, await ask(f"{name.upper()}:{delay}")))
+
+    await asyncio.gather(produce(), consume(1, 0.017), consume(2, 0.033))
+    return order
+
+
+@pytest.mark.parametrize("program", [hedge, completed, limited, queued])
+async def test_asyncio_program_replays_as_captured(
+    client: AsyncNoukai, tmp_path: Path, program: Callable[[Ask], Awaitable[list[Any]]]
+) -> None:
+    ask = asking(client)
+    async with trace_scope(record=tmp_path / "c.jsonl"):
+        captured = await program(ask)
+    for _ in range(REPLAYS):
+        async with trace_scope(cassette=tmp_path / "c.jsonl"):
+            assert await program(ask) == captured
+
+
+@LOOPS
+async def test_task_group_with_a_failing_sibling_replays_as_captured(
+    client: AsyncNoukai, tmp_path: Path
+) -> None:
+    ask = asking(client)
+
+    async def program() -> list[str]:
+        order: list[str] = []
+
+        async def work(message: str) -> None:
+            try:
+                order.append(await ask(message))
+            except BaseException as error:
+                order.append(f"{message[0]} {type(error).__name__}")
+                raise
+
+        with suppress(Exception):  # a group, whose class Python 3.10 does not have
+            async with anyio.create_task_group() as group:
+                for message in ("a:0.02", "fail:0.1", "b:0.3", "c:0.06"):
+                    group.start_soon(work, message)
+        return order
+
+    async with trace_scope(record=tmp_path / "c.jsonl"):
+        captured = await program()
+    assert captured[:3] == ["a", "c", "f FlowExecutionError"]
+    for _ in range(REPLAYS):
+        async with trace_scope(cassette=tmp_path / "c.jsonl"):
+            assert await program() == captured
+
+
+def test_pool_of_threads_replays_as_captured(sync_client: Noukai, tmp_path: Path) -> None:
+    def ask(message: str) -> Any:
+        return sync_client.flow(FLOW).execute(message=message).result
+
+    def program() -> list[Any]:
+        with ContextThreadPoolExecutor(4) as pool:
+            delays = {"a": 0.02, "b": 0.08, "c": 0.14, "d": 0.06, "e": 0.12, "f": 0.04, "g": 0.1}
+            calls = [pool.submit(ask, f"{name}:{delay}") for name, delay in delays.items()]
+            return [call.result() for call in as_completed(calls)]
+
+    with trace_scope_sync(record=tmp_path / "c.jsonl"):
+        captured = program()
+    for _ in range(REPLAYS):
+        with trace_scope_sync(cassette=tmp_path / "c.jsonl"):
+            assert program() == captured
+
+
+@LOOPS
+async def test_calls_of_threads_and_tasks_share_one_order(
+    client: AsyncNoukai, sync_client: Noukai, tmp_path: Path
+) -> None:
+    ask = asking(client)
+
+    async def program() -> list[Any]:
+        order: list[Any] = []
+
+        async def in_thread(message: str) -> None:
+            execute = partial(sync_client.flow(FLOW).execute, message=message)
+            order.append((await anyio.to_thread.run_sync(execute)).result)
+
+        async def in_task(message: str) -> None:
+            order.append(await ask(message))
+
+        async with anyio.create_task_group() as group:
+            for number, delay in enumerate((0.1, 0.04, 0.02, 0.12, 0.08)):
+                work = in_task if number % 2 else in_thread
+                group.start_soon(work, f"{number}:{delay}")
+        return order
+
+    async with trace_scope(record=tmp_path / "c.jsonl"):
+        captured = await program()
+    for _ in range(REPLAYS):
+        async with trace_scope(cassette=tmp_path / "c.jsonl"):
+            assert await program() == captured
+
+
+async def completion_order(side: AsyncSide, *messages: str) -> list[str]:
+    """The messages of calls that are made together, in the order in which they complete."""
+    order: list[str] = []
+
+    async def work(message: str) -> None:
+        await side.execute(message)
+        order.append(message)
+
+    async with anyio.create_task_group() as group:
+        for message in messages:
+            group.start_soon(work, message)
+    return order
+
+
+@LOOPS
+async def test_calls_of_a_session_complete_in_recorded_order_at_once(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    took = {"a": 900, "b": 300, "c": 600, "d": 100}
+    service.record(
+        *(execution(n, name, began=n / 1000, took=took[name]) for n, name in enumerate(took))
+    )
+    began = time.monotonic()
+    for messages in ("abcd", "dcba", "bdac"):
+        async with async_side.scope():
+            assert await completion_order(async_side, *messages) == ["d", "b", "c", "a"]
+    assert time.monotonic() - began < 5
+
+
+@LOOPS
+async def test_calls_without_times_complete_in_the_order_of_the_calls(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    untimed = {"startedAt": None, "completedAt": None}
+    service.record(*(execution(n, name, **untimed) for n, name in enumerate("abc")))
+    async with async_side.scope():
+        order = await completion_order(async_side, "c", "a", "b")
+    assert sorted(order) == ["a", "b", "c"]
+
+
+@LOOPS
+async def test_call_made_after_a_delay_of_the_program_completes_in_recorded_order(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(execution(0, "slow", took=0.5), execution(1, "late", began=0.1, took=0.1))
+    order: list[str] = []
+
+    async def work(message: str, delay: float) -> None:
+        await anyio.sleep(delay)
+        await async_side.execute(message)
+        order.append(message)
+
+    async with async_side.scope(), anyio.create_task_group() as group:
+        group.start_soon(work, "slow", 0)
+        group.start_soon(work, "late", 0.1)
+    assert order == ["late", "slow"]
+
+
+@LOOPS
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_program_with_less_concurrency_now_does_not_wait_for_calls_behind_it(
+    service: SessionService, async_side: AsyncSide, limit: int
+) -> None:
+    service.record(*(execution(n, f"m{n}", began=n / 1000, took=20 - n) for n in range(12)))
+    began = time.monotonic()
+    async with async_side.scope() as scope:
+        semaphore = anyio.Semaphore(limit)
+
+        async def work(message: str) -> None:
+            async with semaphore:
+                await async_side.execute(message)
+
+        async with anyio.create_task_group() as group:
+            for number in range(12):
+                group.start_soon(work, f"m{number}")
+    assert scope.report.clean
+    assert time.monotonic() - began < 3
+
+
+@LOOPS
+async def test_removed_call_is_a_leftover_and_not_waited_for_long(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*(execution(n, f"m{n}", began=n / 1000, took=20 - n) for n in range(6)))
+    began = time.monotonic()
+    with pytest.raises(ReplayLeftoverError):
+        async with async_side.scope():
+            assert await completion_order(async_side, "m0", "m1") == ["m1", "m0"]
+    assert time.monotonic() - began < 1
+
+
+def stream(slug: str, start: float, *chunks: float) -> Recording:
+    """The recording of a stream with an output in each chunk, and the end in the last."""
+    outputs = [{"eventType": "step_output", "stepId": slug, "outputData": at} for at in chunks[:-1]]
+    events = (*outputs, {"eventType": "flow_completed", "result": slug})
+    return Recording(
+        slug=slug,
+        kind="step",
+        request={"message": "m0"},
+        started_at=start,
+        completed_at=start + chunks[-1],
+        events=events,
+        chunks=((0.0, 0), *((at, 1) for at in chunks)),
+    )
+
+
+@LOOPS
+async def test_chunks_of_two_streams_come_in_recorded_order(
+    async_side: AsyncSide, tmp_path: Path
+) -> None:
+    write_cassette(
+        tmp_path / "c.jsonl", "s", [stream("a", 5, 1, 4, 5, 9), stream("b", 6, 1, 2, 5, 6)]
+    )
+    order: list[str] = []
+
+    async def read(slug: str) -> None:
+        events = async_side.flow(f"acme/spelling/{slug}").events(message="m0")
+        async for _ in events:
+            order.append(slug)  # noqa: PERF401 - when it comes
+
+    for _ in range(10):
+        order.clear()
+        async with trace_scope(cassette=tmp_path / "c.jsonl"), anyio.create_task_group() as group:
+            group.start_soon(read, "a")
+            group.start_soon(read, "b")
+        assert "".join(order) == "abbaabba"
+
+
+async def test_stream_that_is_left_early_holds_no_other_call_up(
+    async_side: AsyncSide, tmp_path: Path
+) -> None:
+    recordings = [stream("a", 0, 1, 2, 3), stream("grade-3", 0.5, 8, 9)]
+    write_cassette(tmp_path / "c.jsonl", "s", recordings)
+    async with trace_scope(cassette=tmp_path / "c.jsonl"):
+        events = async_side.flow("acme/spelling/a").events(message="m0")
+        assert (await anext(events)).output_data == 1
+        await events.aclose()
+        began = time.monotonic()
+        assert len(await async_side.events("m0")) == 2
+        assert time.monotonic() - began < 0.09
+
+
+async def test_sync_call_on_the_event_loop_does_not_wait_for_its_tasks(
+    service: SessionService, async_side: AsyncSide, sync_side: SyncSide
+) -> None:
+    service.record(execution(0, "a", took=5), execution(1, "b", began=1, took=9))
+    async with async_side.scope(), anyio.create_task_group() as group:
+        group.start_soon(async_side.execute, "a")
+        await anyio.sleep(0)
+        assert sync_side.flow().execute(message="b").result == "answer to b"
+
+
+async def test_thread_does_not_wait_for_a_loop_that_waits_for_the_thread(
+    service: SessionService, async_side: AsyncSide, sync_side: SyncSide
+) -> None:
+    service.record(execution(0, "a", took=5), execution(1, "b", began=1, took=9))
+    async with async_side.scope(), anyio.create_task_group() as group:
+        with ContextThreadPoolExecutor(1) as pool:
+            group.start_soon(async_side.execute, "a")
+            await anyio.sleep(0)
+            await anyio.sleep(0)
+            execute = partial(sync_side.flow().execute, message="b")
+            assert pool.submit(execute).result(10).result == "answer to b"
+
+
+def test_capture_keeps_the_true_times_of_concurrent_calls(
+    client: AsyncNoukai, tmp_path: Path
+) -> None:
+    async def capture() -> list[Any]:
+        async with trace_scope(record=tmp_path / "c.jsonl"):
+            return await completed(asking(client))
+
+    order = asyncio.run(capture())
+    recordings = read_cassette(tmp_path / "c.jsonl").recordings
+    ends = {each.completed_at: each.output for each in recordings}
+    assert len(ends) == 5
+    assert [ends[end] for end in sorted(ends, key=float)] == order
+
+
+Chains = list[list[int]]
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Chains:
+    """Tasks that make calls of these durations one after the other; no two calls end together."""
+    tasks: Chains = draw(
+        st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=1, max_size=6)
+    )
+    ends: set[float] = set()
+    result: list[list[float]] = []
+    for number, calls in enumerate(tasks):
+        now, chain = number / 1000, []
+        for took in calls:
+            while now + took in ends:
+                took += 1
+            ends.add(now + took)
+            now += took
+            chain.append(took)
+        result.append(chain)
+    return result  # type: ignore[return-value]  # integers
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(tasks=chains(), data=st.data())
+def test_tasks_of_any_interleaving_complete_in_recorded_order(
+    service: SessionService, backend: str, tasks: Chains, data: st.DataObject
+) -> None:
+    executions, expected = [], []
+    for number, calls in enumerate(tasks):
+        now = number / 1000
+        for index, took in enumerate(calls):
+            name = f"{number}.{index}"
+            executions.append(execution(len(executions), name, began=now, took=took))
+            now += took
+            expected.append((now, name))
+    executions.sort(key=lambda each: each["startedAt"])
+    service.record(*executions)
+    starts = data.draw(st.permutations(range(len(tasks))))
+
+    async def program() -> list[str]:
+        side = AsyncSide(service, "s-1")
+        order: list[str] = []
+
+        async def work(number: int) -> None:
+            for index in range(len(tasks[number])):
+                await side.execute(f"{number}.{index}")
+                order.append(f"{number}.{index}")
+
+        with anyio.fail_after(20):
+            async with side.scope(), anyio.create_task_group() as group:
+                for number in starts:
+                    group.start_soon(work, number)
+        return order
+
+    assert anyio.run(program, backend=backend) == [name for _, name in sorted(expected)]
