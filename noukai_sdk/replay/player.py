@@ -26,7 +26,7 @@ from .cassette_writer import CassetteWriter
 from .completion_order import CompletionOrder, OrderedPace
 from .jobs import RecordedJob
 from .misses import miss
-from .pacing import InstantPace, Pace, PaceOf
+from .pacing import Pace, PaceOf
 from .recording import Recording, differing_fields
 from .redaction import Redactor
 from .serving import RecordedRun
@@ -49,7 +49,7 @@ class ReplayOptions:
         lost: ``"refuse"`` refuses calls from threads and tasks that lost the scope, ``"live"`` warns.
         strict_inputs: An input that differs from the recorded one is a miss, not drift.
         by_input: A call whose input was not recorded is a miss, whatever its position.
-        pace: When the parts of a response come.
+        pace: When the parts of a response come; None: at once, but overlapping calls in recorded order.
         on_miss: ``"live"`` sends a call that has no recording to the service.
         live_from: Serve this many calls and let the rest go live.
         redactor: Makes calls comparable with a redacted cassette; None for service sessions.
@@ -59,7 +59,7 @@ class ReplayOptions:
     lost: Literal["refuse", "live"] = "live"
     strict_inputs: bool = False
     by_input: bool = False
-    pace: PaceOf = InstantPace
+    pace: PaceOf | None = None
     on_miss: Literal["raise", "live"] = "raise"
     live_from: int | None = None
     redactor: Redactor | None = None
@@ -202,9 +202,8 @@ class Player:
             raise _leftover_error(self.report)
 
     def _pace(self, recording: Recording) -> Pace:
-        if self.options.pace is InstantPace:
-            return self._order.pace(recording)
-        return self.options.pace(recording)
+        pace_of = self.options.pace
+        return self._order.pace(recording) if pace_of is None else pace_of(recording)
 
     def _take(self, call: FlowCall, claim: Claim) -> Recording | None:
         """Return the claim's recording; None if the call is to go live instead."""

@@ -2,7 +2,7 @@
 
 The turn that is first watches the program from its own task or thread; the others sleep until they are
 first. asyncio has no public way to tell whether other tasks are ready. CPython's loops keep ready
-callbacks in ``_ready``; loops without it get a number of passes in which no call has come or gone.
+callbacks in ``_ready``; loops without it (uvloop) get a number of passes in which no call comes or goes.
 Threads stand still if no frame moves and, on Linux, if the kernel says that none is to run.
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _THREADS = 0.0003  # seconds between two looks at threads
 _NAP = 0.001  # seconds between two looks while a missing call is waited for
 _SLEEP = 0.05  # seconds until a turn that is not first looks by itself
+_LOOKS = 3
 _LOOKS_WITHOUT_READY = 50
 _RUNNABLE = ("R", "D")  # states of a thread in Linux: runnable, and reading a disk
 
@@ -55,7 +56,7 @@ def watch_threads(turn: Turn) -> None:
     woken = threading.Event()
     turn.wake = woken.set
     alone = _is_only_thread()
-    watch = ProgramWatch(1 if alone else 3, alone)
+    watch = ProgramWatch(1 if alone else _LOOKS, alone)
     thread = threading.get_ident()
     _waiting_threads.add(thread)
     try:
@@ -89,7 +90,7 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
 
     order = turn.order
     ready = getattr(loop, "_ready", None)
-    watch = ProgramWatch(3 if ready is not None else _LOOKS_WITHOUT_READY)
+    watch = ProgramWatch(_LOOKS if ready is not None else _LOOKS_WITHOUT_READY)
     woken = asyncio.Event()
 
     def wake() -> None:
@@ -99,8 +100,12 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
     turn.wake, turn.loop = wake, loop
     while True:
         if not order.is_first(turn):
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), _SLEEP)
+            # Not wait_for: before Python 3.12 it can swallow a cancellation.
+            timer = loop.call_later(_SLEEP, woken.set)
+            try:
+                await woken.wait()
+            finally:
+                timer.cancel()
             woken.clear()
             continue
         if turn.resting:
@@ -109,7 +114,8 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
             await asyncio.sleep(0)
             # Every other turn that looks has one callback among those that are ready.
             still = ready is None or len(ready) < _looking[loop]
-        still = still and (not order.in_threads or _threads_are_still())
+        if order.in_threads and turn.still + _LOOKS >= watch.looks:
+            still = still and _threads_are_still()
         if order.has_come(turn, watch, still=still):
             return
 

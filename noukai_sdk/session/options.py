@@ -46,7 +46,8 @@ class ScopeOptions(TypedDict, total=False):
             parts: ``request``, and in ``rounds`` the ``tool_results``.
         redact_paths: JSON paths to blank in the file, such as ``request.parameters.email``.
         strict_inputs: An input that differs from the recorded one is an error, not drift.
-        pacing: ``"recorded"`` keeps the timing of the live calls. ``"instant"`` (default) does not.
+        pacing: ``"recorded"`` keeps the timing of the live calls. ``"instant"`` (default) does not:
+            overlapping calls complete in recorded order, all others at once.
         on_miss: ``"live"`` sends a call that has no recording to the service, under a new child
             session. ``"raise"`` (default) raises ReplayMissError.
         live_from: Serve this many calls and let the rest go live, under a new child session.
