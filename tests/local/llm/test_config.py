@@ -192,6 +192,6 @@ def test_errors_survive_pickling() -> None:
 
 def test_docstring_examples_hold() -> None:
     names = ["embeddings", "circuit", "client", "config", "prices", "providers"]
-    for name in [*names, "providers.offline"]:
+    for name in [*names, "providers.offline", "providers.offline_answers"]:
         results = doctest.testmod(importlib.import_module(f"noukai_sdk.local.llm.{name}"))
         assert (results.failed, results.attempted > 0) == (0, True)

@@ -64,6 +64,14 @@ _WORDINESS = [
     (re.compile(r"\bin order to\b"), "to"),
     (re.compile(r"\bdue to the fact that\b"), "because"),
 ]
+_REPORT = {
+    "city": "{}",
+    "location": "{}",
+    "sky": "{}",
+    "conditions": "{}",
+    "celsius": "{} °C",
+    "fahrenheit": "{} °F",
+}
 
 
 class Choice:
@@ -106,22 +114,13 @@ def answer_from_tools(findings: Sequence[tuple[str, str]], choose: Choice) -> st
 
 
 def _readable(subject: str, result: str) -> str:
-    """Return the values of a JSON object as a list in words; any other result as it is."""
+    """Return a weather report in words; any other result as it is."""
     try:
         values = json.loads(result)
     except ValueError:
         values = None
-    if isinstance(values, dict):
-        units = {"celsius": " °C", "fahrenheit": " °F"}
-        words = [
-            value
-            if isinstance(value, str)
-            else f"{value}{units[key]}"
-            if key in units
-            else f"{key} {json.dumps(value, ensure_ascii=False)}"
-            for key, value in values.items()
-            if value != subject
-        ]
+    if isinstance(values, dict) and values and values.keys() <= _REPORT.keys():
+        words = (_REPORT[key].format(value) for key, value in values.items() if value != subject)
         result = ", ".join(words)
     return result[:_FINDING_CHARS]
 
