@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
     HEADER_RESPONSE_SESSION,
+    LATE_CALLS,
     Response,
     finish_replay,
     refuse_replay,
@@ -135,6 +137,7 @@ class NoukaiTraceMiddleware:
         except Exception as error:  # noqa: BLE001  # finish() raises it again or responds with it
             await held.finish(error)
         else:
+            await _wait_for_late_calls(session)
             await held.finish(None)
         finally:
             session.end()
@@ -218,6 +221,15 @@ class HeldResponse:
                 await self._release()
         if failure is not None:
             raise failure
+
+
+async def _wait_for_late_calls(session: Scope) -> None:
+    if session.has_unplayed:
+        import anyio
+
+        deadline = time.monotonic() + LATE_CALLS
+        while session.has_unplayed and time.monotonic() < deadline:  # noqa: ASYNC110  # threads play too
+            await anyio.sleep(0.002)
 
 
 def _with_headers(start: Message, headers: Iterable[tuple[str, str]]) -> Message:

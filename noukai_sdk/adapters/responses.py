@@ -32,6 +32,12 @@ HEADER_RESPONSE_SESSION = "X-Noukai-Session"
 HEADER_REPLAY_REPORT = "X-Noukai-Replay-Report"
 """The response header with the summary of a replay."""
 
+LATE_CALLS = 0.25
+"""How many seconds a replay with leftovers waits, at its end, for tasks that the request did not await.
+
+Replayed calls take no time, so such a task may make its call later than it did in production.
+"""
+
 logger = logging.getLogger("noukai_sdk")
 
 # The first class that matches decides.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
     HEADER_RESPONSE_SESSION,
+    LATE_CALLS,
     Response,
     finish_replay,
     refuse_replay,
@@ -254,6 +256,8 @@ class HeldResponse:
                 the replay and the error response can be sent.
         """
         status = int(self._start[0].split()[0]) if self._start else None
+        if failure is None:
+            _wait_for_late_calls(self._session)
         response = finish_replay(self._session, failure, status)
         if response is not None and not self._released:
             getattr(body, "close", lambda: None)()
@@ -294,9 +298,16 @@ class StreamedBody:
             self._rest.close()
             if self._exhausted:
                 self._exhausted = False
+                _wait_for_late_calls(self._session)
                 finish_replay(self._session, None, None)
         finally:
             self._session.end()
+
+
+def _wait_for_late_calls(session: Scope) -> None:
+    deadline = time.monotonic() + LATE_CALLS
+    while session.has_unplayed and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def _with_headers(headers: Iterable[Header], own_headers: Iterable[Header]) -> list[Header]:

@@ -61,6 +61,13 @@ class ReplayScope(Scope):
         writer = self._options.writer
         return live if writer is None else writer.recorder.job(live)
 
+    @property
+    def has_unplayed(self) -> bool:
+        """Whether the replay would end with leftovers now, and with no error before them."""
+        if self._ended or self._options.allow_live or self.report.misses:
+            return False
+        return self._player.cassette.remaining > 0
+
     def verify(self, *, caught: bool = True) -> None:
         """Raise the first miss, or ReplayLeftoverError if recordings are left."""
         self._end_replay()

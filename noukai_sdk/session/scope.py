@@ -76,6 +76,11 @@ class Scope:
         """Return the backend of a job that was submitted before; ``live`` asks the service."""
         return live
 
+    @property
+    def has_unplayed(self) -> bool:
+        """Whether a replay would end with leftovers now."""
+        return False
+
     def verify(self, *, caught: bool = True) -> None:
         """Raise what a replay found wrong. Called once, when the scope's body has ended well.
 

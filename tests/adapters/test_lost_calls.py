@@ -111,6 +111,21 @@ def test_call_after_captured_request_gets_its_own_session_and_is_no_leftover(
     assert len(sessions.calls) == 2
 
 
+@pytest.mark.parametrize("app", ["uvicorn"], indirect=True)
+def test_replay_waits_for_calls_of_tasks_that_the_request_did_not_await(
+    app: tuple[httpx.Client, Routes], sessions: RecordedSessions
+) -> None:
+    http, routes = app
+    captured = http.get("/not-awaited")
+    assert {call[0] for call in sessions.calls} == {captured.headers["X-Noukai-Session"]}
+    routes.replaying = True
+    for _ in range(5):
+        replayed = replay(http, "/not-awaited", captured)
+        assert (replayed.status_code, replayed.content) == (200, captured.content)
+        assert replayed.headers["X-Noukai-Replay-Report"] == f"hits=3; {CLEAN}"
+    assert len(sessions.calls) == 3
+
+
 def test_worker_started_by_first_request_keeps_sessions_apart(
     app: tuple[httpx.Client, Routes], sessions: RecordedSessions
 ) -> None:

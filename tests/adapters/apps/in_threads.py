@@ -77,6 +77,8 @@ class Routes:
         self.worker = QueueWorker()
         self.detached_worker = QueueWorker()
         self.late = threading.Event()
+        self.replaying = False
+        self.tasks: list[asyncio.Task[None]] = []
         self.late_outcome: Future[Any] = Future()
 
     def serve(self, name: str) -> Any:
@@ -133,6 +135,20 @@ def fastapi_app() -> tuple[FastAPI, Routes]:
     async def async_nested_scope() -> Any:
         async with trace_scope():
             return (await noukai.flow("grade-3").execute(message="nested")).result
+
+    @app.get("/not-awaited")
+    async def not_awaited() -> Any:
+        flow = noukai.flow("grade-1")
+
+        async def call(pause: float) -> None:
+            await asyncio.sleep(pause)
+            await flow.execute(message=f"not awaited {pause}")
+
+        routes.tasks = [asyncio.create_task(call(pause)) for pause in (0, 0.02)]
+        result = (await noukai.flow("grade-3").execute(message="awaited")).result
+        if not routes.replaying:
+            await asyncio.wait(routes.tasks)  # a live call takes longer than the pause
+        return result
 
     @app.get("/background")
     async def background(tasks: BackgroundTasks) -> Any:
