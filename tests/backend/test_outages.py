@@ -163,7 +163,7 @@ def test_dev_database_that_cannot_be_opened_is_an_error(
         ("postgresql://localhost/d", "needs asyncpg: pip install asyncpg"),
     ]:
         ended = CliRunner().invoke(noukai, ["dev", "--port", "0", "--db", database])
-        assert ended.exit_code == 1
+        assert ended.exit_code == 2
         assert message in ended.stderr
 
 

@@ -30,7 +30,7 @@ def second(database: str) -> str:
     """Return the error message of a second backend on the database."""
     command = [sys.executable, *DEV[1:-2], "0", "--db", database]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     return ended.stderr
 
