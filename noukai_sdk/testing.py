@@ -180,7 +180,8 @@ class _Outcome:
 
 
 def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outcome:
-    options = ReplayOptions(lost="refuse", redactor=Redactor(file.redacted), pace=pace)
+    redactor = Redactor(file.redacted, pii=file.redacted_pii)
+    options = ReplayOptions(lost="refuse", redactor=redactor, pace=pace)
     scope = _WatchedScope(file.cassette(), options)
 
     async def call_async() -> Any:

@@ -146,7 +146,9 @@ def pull(
         raise CommandError(f"{path} exists: use --force to replace it")
     file = _load(source, env, base_url)
     # A replay redacts its calls like the file, to compare them.
-    write_cassette(path, file.session_id, file.recordings, Redactor(file.redacted))
+    write_cassette(
+        path, file.session_id, file.recordings, Redactor(file.redacted, pii=file.redacted_pii)
+    )
     number = len(file.recordings)
     if as_json:
         _print_json({"path": str(path), "sessionId": file.session_id, "calls": number})

@@ -10,7 +10,16 @@ import pytest
 
 MARKER = "noukai_cassette"
 OPTIONS = frozenset(
-    {"record_mode", "redact", "redact_paths", "strict_inputs", "pacing", "on_miss", "live_from"}
+    {
+        "record_mode",
+        "redact",
+        "redact_paths",
+        "redact_pii",
+        "strict_inputs",
+        "pacing",
+        "on_miss",
+        "live_from",
+    }
 )
 
 

@@ -40,11 +40,19 @@ _CONFLICT = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 
 @dataclass
 class CassetteFile:
-    """The contents of a cassette file. ``redacted`` are the JSON paths that were blanked in it."""
+    """The contents of a cassette file.
+
+    Attributes:
+        session_id: The session that was recorded.
+        recordings: In the order in which the calls began.
+        redacted: The JSON paths that were blanked in the file.
+        redacted_pii: Personal data was removed from the file.
+    """
 
     session_id: str | None
     recordings: list[Recording] = field(default_factory=list)
     redacted: tuple[str, ...] = ()
+    redacted_pii: bool = False
 
     def cassette(self) -> Cassette:
         """Return the recordings as a cassette to play."""
@@ -60,6 +68,7 @@ class _Header(BaseModel):
     session_id: str | None
     sdk: str
     redacted: list[str]
+    redacted_pii: bool = False
     recordings: int | None = None
 
 
@@ -99,7 +108,7 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
             f'"recordings": {len(recordings)} in line 1; if not, the file was cut: restore it or '
             "record it again",
         )
-    return CassetteFile(header.session_id, recordings, tuple(header.redacted))
+    return CassetteFile(header.session_id, recordings, tuple(header.redacted), header.redacted_pii)
 
 
 def _read_header(name: str, line: bytes) -> _Header:
@@ -141,7 +150,7 @@ def write_cassette(
     """
     redactor = redactor or Redactor()
     clean = [redacted(recording, redactor, path) for recording in recordings]
-    write_redacted(path, CassetteFile(session_id, clean, redactor.paths))
+    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii))
 
 
 def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
@@ -164,6 +173,7 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         "session_id": file.session_id,
         "sdk": __version__,
         "redacted": list(file.redacted),
+        **({"redacted_pii": True} if file.redacted_pii else {}),
         "recordings": len(file.recordings),
     }
     lines = (

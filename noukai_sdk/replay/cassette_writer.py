@@ -62,7 +62,9 @@ class CassetteWriter:
             for each in self.recorder.recordings()
         ]
         recordings = merged(list(clean.values()), run, replaces=self._replaces) if kept else run
-        write_redacted(self.path, CassetteFile(session_id, recordings, self._redactor.paths))
+        redactor = self._redactor
+        file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii)
+        write_redacted(self.path, file)
 
 
 def merged(

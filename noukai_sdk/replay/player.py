@@ -52,7 +52,7 @@ class ReplayOptions:
         pace: When the parts of a response come; None: at once, but overlapping calls in recorded order.
         on_miss: ``"live"`` sends a call that has no recording to the service.
         live_from: Serve this many calls and let the rest go live.
-        redactor: Makes calls comparable with a redacted cassette; None for service sessions.
+        redactor: Makes calls comparable with a redacted cassette or session.
         writer: Records the calls that go live.
     """
 

@@ -6,51 +6,16 @@ applied to a call before it is compared with a recording, so a redacted cassette
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from ..masking.values import REDACTED, Masker
+
 Hook = Callable[[dict[str, Any]], dict[str, Any]]
 Path = tuple[str, ...]
-
-REDACTED = "[redacted]"
-
-# A name ends in one of these words, as secret_key, dbPassword and X-Api-Key do. Of the tokens only
-# those that grant access count: the text of a model comes in tokens too.
-_WORDS = (
-    r"authorization|cookies?|pass(?:word|wd|phrase)|secrets?|credentials?|"
-    r"(?:api|private|secret|access)[-_]?key|(?:access|refresh|id|auth|bearer|session|api|bot)[-_]?token"
-)
-_SECRET_NAME = re.compile(rf"(?:(?:.*[-_.\s])?(?:{_WORDS})|token)", re.IGNORECASE | re.DOTALL)
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-# Keys of Noukai, OpenAI and Anthropic, Google, GitHub, Slack and AWS; JSON web tokens; bearer tokens,
-# which hold a digit or are very long, unlike the words that follow "bearer" in prose.
-_SECRET_TEXT = re.compile(
-    r"\bnk_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{16,}|\bAIza[\w-]{30,}|"
-    r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bxox[abeprs]-[\w-]{10,}|\bA[KS]IA[A-Z0-9]{16}\b|"
-    r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|"
-    r"\bBearer\s+(?:(?=[A-Za-z._~+/=-]*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{20,})"
-)
-
-# A named secret in text that is not JSON as a whole: "password": "...", api_key=...
-_NAMED_IN_TEXT = re.compile(
-    rf"""(\\?["'])((?:[\w.-]*[-_.])?(?:{_WORDS}|token))\1(\s*[:=]\s*)(\\?["'])(?:(?!\4).)+\4""",
-    re.IGNORECASE,
-)
-_NAMED_IN_URL = re.compile(
-    rf"""([?&;](?:[\w.-]*[-_.])?(?:{_WORDS}|token|signature)=)[^&\s"'#]+""", re.IGNORECASE
-)
-
-_IN_TEXT = (
-    (_SECRET_TEXT, REDACTED),
-    (_NAMED_IN_TEXT, rf"\1\2\1\3\4{REDACTED}\4"),
-    (_NAMED_IN_URL, rf"\1{REDACTED}"),
-)
 
 _PATH_PART = re.compile(
     r"""\.?(\*|[^.\[\]*'"]+)|\[(\*|\d+)\]|\['([^']*)'\]|\["([^"]*)"\]""",
@@ -68,6 +33,7 @@ class Redactor:
             compared with a recording, the dict holds only the sent parts: ``request``, and in
             ``rounds`` the ``tool_results``.
         secrets: Texts to remove wherever they occur, such as the client's own key.
+        pii: Remove personal data as well: e-mail addresses, phone numbers, payment cards, IBANs.
 
     Raises:
         ValueError: A path is malformed.
@@ -78,12 +44,19 @@ class Redactor:
     """
 
     def __init__(
-        self, paths: Iterable[str] = (), hook: Hook | None = None, secrets: Iterable[str] = ()
+        self,
+        paths: Iterable[str] = (),
+        hook: Hook | None = None,
+        secrets: Iterable[str] = (),
+        *,
+        pii: bool = False,
     ) -> None:
         self.paths = tuple(dict.fromkeys(paths))
         self._parsed: list[Path] = [parse_path(path) for path in self.paths]
         self._hook = hook
+        self.pii = pii
         self._secrets: tuple[str, ...] = ()
+        self._masker = Masker(pii)
         self.add_secrets(secrets)
 
     def __call__(self, recording: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +65,7 @@ class Redactor:
         Raises:
             TypeError: The hook did not return a dict.
         """
-        clean: dict[str, Any] = self._clean(recording)
+        clean: dict[str, Any] = self._masker.value(recording)
         for path in self._parsed:
             _blank(clean, path)
         if self._hook is not None:
@@ -105,7 +78,7 @@ class Redactor:
 
     def without_hook(self) -> Redactor:
         """Return the same redactor without its hook; its other rules can be applied twice."""
-        return Redactor(self.paths, secrets=self._secrets)
+        return Redactor(self.paths, secrets=self._secrets, pii=self.pii)
 
     def add_secrets(self, secrets: Iterable[str]) -> None:
         """Remove these texts as well."""
@@ -113,6 +86,7 @@ class Redactor:
         if len(known) > len(self._secrets):
             # The longest first: one may be part of another.
             self._secrets = tuple(sorted(known, key=lambda secret: (-len(secret), secret)))
+            self._masker = Masker(self.pii, self._secrets)
 
     def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return a call's request as a recording of it would hold it.
@@ -140,66 +114,12 @@ class Redactor:
             raise TypeError("the redact hook must keep the 'request' of its argument, a dict")
         return kept
 
-    def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            # Tool arguments are JSON in a string: their fields count too.
-            return self._clean_text(
-                self._clean_json(value) if value.lstrip()[:1] in ("{", "[", '"') else value
-            )
-        if isinstance(value, Mapping):
-            return {
-                self._clean_text(name) if isinstance(name, str) else name: self._clean_field(
-                    name, item
-                )
-                for name, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            return [self._clean(item) for item in value]
-        return value
 
-    def _clean_field(self, name: Any, value: Any) -> Any:
-        # Booleans and None are not secrets, and often say whether there is one.
-        if isinstance(value, bool) or value is None or not is_secret_name(name):
-            return self._clean(value)
-        return REDACTED
+class ServiceRedactor(Redactor):
+    """Masks calls as the service's capture mode ``redacted`` does, which knows no client's key."""
 
-    def _clean_text(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return without_secrets(text)
-
-    def _clean_json(self, text: str) -> str:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return text
-        clean = self._clean(value)
-        return text if clean == value else json.dumps(clean, ensure_ascii=False)
-
-
-@lru_cache(maxsize=4096)
-def is_secret_name(name: object) -> bool:
-    """Return whether the value of a field of this name is a secret.
-
-    Example:
-        >>> is_secret_name("OPENAI_API_KEY"), is_secret_name("clientSecret"), is_secret_name("tokens")
-        (True, True, False)
-    """
-    return isinstance(name, str) and _SECRET_NAME.fullmatch(_HUMP.sub("_", name)) is not None
-
-
-def without_secrets(text: str) -> str:
-    """Return ``text`` without the parts that look like secrets.
-
-    Example:
-        >>> without_secrets("curl -H 'Authorization: Bearer abc123def456'")
-        "curl -H 'Authorization: [redacted]'"
-    """
-    for pattern, replacement in _IN_TEXT:
-        # Few texts hold a secret, and a failed search is faster than a replacement of nothing.
-        if pattern.search(text) is not None:
-            text = pattern.sub(replacement, text)
-    return text
+    def add_secrets(self, secrets: Iterable[str]) -> None:
+        """Do nothing."""
 
 
 def parse_path(path: str) -> Path:

@@ -12,6 +12,7 @@ from ..models.sessions import RecordedError, Session, SessionExecution, StepSnap
 from ..protocol.call import CallKind
 from .cassette import Cassette
 from .recording import Recording
+from .redaction import Redactor, ServiceRedactor
 
 # The service keeps the rendered prompt here; user code never sees it (docs/wire.md, "Sessions").
 RENDERED_PROMPT = "__rendered_prompt__"
@@ -34,6 +35,12 @@ def cassette_from_session(session: Session) -> Cassette:
             "mode to full or redacted, and record the request again"
         )
     return Cassette(session.session_id, recordings)
+
+
+def redactor_of(session: Session) -> Redactor | None:
+    """Return the redactor that makes calls comparable with a session of capture mode ``redacted``."""
+    modes = {execution.trace_capture_mode for execution in session.executions}
+    return ServiceRedactor() if "redacted" in modes else None
 
 
 def recordings_of(session: Session) -> list[Recording]:

@@ -120,10 +120,11 @@ def cassette_scope(options: Mapping[str, Any]) -> Scope:
     path = options.get("record") or options["cassette"]
     mode = "rewrite" if options.get("record") else options.get("record_mode", "none")
     file = read_cassette(path) if mode != "rewrite" and Path(path).exists() else None
-    # A path that was redacted in the file stays redacted, in calls that are compared with it and in
+    # What was redacted in the file stays redacted, in calls that are compared with it and in
     # recordings that are added to it.
     paths = (*(file.redacted if file is not None else ()), *options.get("redact_paths", ()))
-    redactor = Redactor(paths, options.get("redact"))
+    pii = options.get("redact_pii", False) or (file is not None and file.redacted_pii)
+    redactor = Redactor(paths, options.get("redact"), pii=pii)
     if mode in ("all", "rewrite"):
         return RecordingScope(CassetteWriter(path, redactor, file, replaces=True))
     if file is None:

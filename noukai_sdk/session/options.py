@@ -45,6 +45,7 @@ class ScopeOptions(TypedDict, total=False):
             dict to keep. When a call is compared with a recording, the dict holds only the sent
             parts: ``request``, and in ``rounds`` the ``tool_results``.
         redact_paths: JSON paths to blank in the file, such as ``request.parameters.email``.
+        redact_pii: Remove e-mail addresses, phone numbers, payment cards and IBANs from the file.
         strict_inputs: An input that differs from the recorded one is an error, not drift.
         pacing: ``"recorded"`` keeps the timing of the live calls. ``"instant"`` (default) does not:
             overlapping calls complete in recorded order, all others at once.
@@ -64,6 +65,7 @@ class ScopeOptions(TypedDict, total=False):
     record_mode: Literal["none", "once", "new_episodes", "all", "rewrite"]
     redact: Callable[[dict[str, Any]], dict[str, Any]] | None
     redact_paths: Sequence[str]
+    redact_pii: bool
     strict_inputs: bool
     pacing: Literal["instant", "recorded"]
     on_miss: Literal["raise", "live"]

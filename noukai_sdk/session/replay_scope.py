@@ -15,7 +15,7 @@ from ..replay.callsite import call_site
 from ..replay.cassette import Cassette, Claim
 from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
-from ..replay.sources import cassette_from_session
+from ..replay.sources import cassette_from_session, redactor_of
 from . import lost_scope
 from .scope import Scope, new_session_id
 
@@ -109,7 +109,11 @@ class ReplayScope(Scope):
             raise self._player.refused(claim, error) from error.__cause__
         # This call was not meant to go live, even if the scope's own misses may.
         options = replace(
-            self._options, on_miss="raise", by_input=False, redactor=None, writer=None
+            self._options,
+            on_miss="raise",
+            by_input=False,
+            redactor=redactor_of(session),
+            writer=None,
         )
         player = Player(cassette, options, parent=self._player)
         return (yield from player.play(call, player.claim(call, claim.site)))
@@ -118,4 +122,5 @@ class ReplayScope(Scope):
 def open_session(service: Service, session_id: str, options: ReplayOptions) -> Program[ReplayScope]:
     """Fetch a session and return the scope that replays it."""
     session = yield from fetch_session(service, session_id)
+    options = replace(options, redactor=redactor_of(session))
     return ReplayScope(cassette_from_session(session), options)

@@ -9,29 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.backend.capture import captured_events, masked, masked_chunks
+from noukai_sdk.backend.capture import captured_events
+from noukai_sdk.masking.values import Masker
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
-        ("Authorization: Basic Zm9v", "Authorization: Basic ***"),
-        ('{"api_key": "xyz", "city": "Paris"}', '{"api_key": "***", "city": "Paris"}'),
-        ('{\\"apiKey\\": \\"xyz\\"}', '{\\"apiKey\\": \\"***\\"}'),
-        ("MY_SECRET_VALUE=hunter2&x=1", "MY_SECRET_VALUE=***&x=1"),
-        ("use sk-proj-abcdefgh now", "use *** now"),
-        ("key nk_live_12345678.", "key ***."),
-        ("AKIAABCDEFGHIJKLMNOP", "***"),
-        ("eyJhbGciOi.eyJzdWIi.c2ln", "***"),
-        ("postgres://me:pw@host/db", "postgres://me:***@host/db"),
+        ("Authorization: Bearer abc.def", "Authorization: [redacted]"),
+        ("Authorization: Basic Zm9v", "Authorization: [redacted]"),
+        ('{"api_key": "xyz", "city": "Paris"}', '{"api_key": "[redacted]", "city": "Paris"}'),
+        ('{\\"apiKey\\": \\"xyz\\"}', '{\\"apiKey\\": \\"[redacted]\\"}'),
+        ("MY_SECRET_VALUE=hunter2&x=1", "MY_SECRET_VALUE=[redacted]&x=1"),
+        ("use sk-proj-abcdefgh now", "use [redacted] now"),
+        ("key nk_live_12345678.", "key [redacted]."),
+        ("AKIAABCDEFGHIJKLMNOP", "[redacted]"),
+        ("eyJhbGciOi.eyJzdWIi.c2ln", "[redacted]"),
+        ("postgres://me:pw@host/db", "postgres://me:[redacted]@host/db"),
         ("the token is fine", "the token is fine"),
         ("a task-force met", "a task-force met"),
         ("", ""),
     ],
 )
 def test_masked_text_hides_secrets(text: str, expected: str) -> None:
-    assert masked(text) == expected
+    assert Masker().value(text) == expected
 
 
 def test_masked_value_hides_texts_under_secret_names() -> None:
@@ -40,14 +41,14 @@ def test_masked_value_hides_texts_under_secret_names() -> None:
         "credentials": {"user": "me", "list": ["a", 5, None]},
         "max_tokens": 100,
         "tokens": {"prompt": 3},
-        "messages": [{"content": "password: p"}],
+        "messages": [{"content": "password: p4ssw0rd"}],
     }
-    assert masked(value) == {
-        "headers": {"Authorization": "***", "X-Api-Key": "***", "Accept": "json"},
-        "credentials": {"user": "***", "list": ["***", 5, None]},
+    assert Masker().value(value) == {
+        "headers": {"Authorization": "[redacted]", "X-Api-Key": "[redacted]", "Accept": "json"},
+        "credentials": "[redacted]",
         "max_tokens": 100,
         "tokens": {"prompt": 3},
-        "messages": [{"content": "password: ***"}],
+        "messages": [{"content": "password: [redacted]"}],
     }
     assert value["headers"]["Authorization"] == "x"  # type: ignore[index]  # it is the dict above
 
@@ -65,14 +66,14 @@ TEXTS = st.lists(
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=5))
 def test_masked_chunks_join_to_the_masked_text(text: str, positions: list[int]) -> None:
     chunks = split(text, positions)
-    out = masked_chunks(chunks)
+    out = Masker().chunks(chunks)
     assert len(out) == len(chunks)
-    assert "".join(out) == masked(text)
+    assert "".join(out) == Masker().value(text)
 
 
 @given(st.text(alphabet='abc=: "\\-_tokenBearers', max_size=60))
 def test_masked_twice_is_masked_once(text: str) -> None:
-    assert masked(masked(text)) == masked(text)
+    assert Masker().value(Masker().value(text)) == Masker().value(text)
 
 
 def chunk(step: str, text: Any) -> dict[str, Any]:
@@ -91,10 +92,10 @@ def test_captured_events_mask_the_outputs_of_parallel_steps() -> None:
     ]
     out = captured_events("redacted", events)
     assert [e.get("outputData", e.get("output")) for e in out] == [
-        "password: ***",
+        "password: [redacted]",
         "fine ",
         " and a password: ",
-        {"token": "***"},
+        {"token": "[redacted]"},
         "too",
         "password: ",
         "of another attempt",

@@ -29,7 +29,7 @@ CONTRACT = {
 }
 EXTENSIONS = {"call", "result", "error", "events", "toolRounds"}
 SECRET = {
-    "message": "Log in with password: hunter2 and Bearer abcdef, please",
+    "message": "Log in with password: hunter2 and Bearer abcdef12, please",
     "parameters": {"api_key": "k-123", "city": "Paris"},
 }
 
@@ -131,8 +131,8 @@ def test_capture_redacted_masks_the_session_and_not_the_run(fresh: Backend) -> N
     for secret in ("hunter2", "abcdef", "k-123"):
         assert secret not in text
     assert execution["snapshotsAvailable"] is True
-    assert execution["call"]["request"]["parameters"] == {"api_key": "***", "city": "Paris"}
-    assert execution["result"] == "Log in with password: *** and Bearer ***, please"
+    assert execution["call"]["request"]["parameters"] == {"api_key": "[redacted]", "city": "Paris"}
+    assert execution["result"] == "Log in with password: [redacted] and [redacted], please"
     chunks = [e["outputData"] for e in execution["events"] if e["eventType"] == "step_output"]
     assert "".join(chunks) == execution["result"]
     assert len(chunks) == -(-len(SECRET["message"]) // 3)

@@ -374,10 +374,14 @@ async def test_replay_of_redacted_session_serves_redacted_result(client: AsyncNo
     flow = client.flow("acme/tests/redacted")
     async with trace_scope(client=client) as capture:
         captured = await flow.execute(message="my password: hunter2 is a secret")
-    async with trace_scope(client=client, replay_session_id=capture.session_id):
+    async with trace_scope(client=client, replay_session_id=capture.session_id) as replay:
         replayed = await flow.execute(message="my password: hunter2 is a secret")
     assert replayed.execution_id == captured.execution_id
     assert "hunter2" not in str(replayed.result)
+    assert replay.report.drift == []  # the call is masked like the recording, to compare them
+    async with trace_scope(client=client, replay_session_id=capture.session_id) as replay:
+        await flow.execute(message="my password: hunter2 is no secret")
+    assert len(replay.report.drift) == 1
 
 
 async def test_replay_of_unknown_session_or_without_snapshots_raises(client: AsyncNoukai) -> None:

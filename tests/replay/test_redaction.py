@@ -12,14 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk import CassetteError, FlowNotFoundError, ReplayMissError
+from noukai_sdk.masking.names import is_secret_name
+from noukai_sdk.masking.values import REDACTED, Masker
 from noukai_sdk.replay.cassette_file import read_cassette
-from noukai_sdk.replay.redaction import (
-    REDACTED,
-    Redactor,
-    is_secret_name,
-    parse_path,
-    without_secrets,
-)
+from noukai_sdk.replay.redaction import Redactor, parse_path
 from tests.support.replays import TOOLS, SyncSide, outcome, recorded, replayed, weather_tool
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +41,7 @@ def test_known_keys_are_removed_wherever_they_occur() -> None:
     for key in KEYS:
         for around in ("{}", "use {}, please", '"{}"', "Authorization: {}\n", "x={};"):
             clean = around.format(REDACTED)
-            assert without_secrets(around.format(key)) == clean
+            assert Masker().text(around.format(key)) == clean
             assert Redactor()({key: [key, {"a": around.format(key)}]}) == {
                 REDACTED: [REDACTED, {"a": clean}]
             }
@@ -73,7 +69,7 @@ def test_known_keys_are_removed_wherever_they_occur() -> None:
     ids=lambda text: text[:20],
 )
 def test_ordinary_text_is_kept(text: str) -> None:
-    assert without_secrets(text) == text
+    assert Masker().text(text) == text
     assert Redactor()({"a": text}) == {"a": text}
 
 
@@ -91,7 +87,7 @@ def test_ordinary_text_is_kept(text: str) -> None:
     ],
 )
 def test_named_secrets_in_text_are_removed(text: str, clean: str) -> None:
-    assert without_secrets(text) == clean
+    assert Masker().text(text) == clean
 
 
 SECRET_NAMES = [
@@ -222,7 +218,8 @@ SECRETS = {
     "header": "Bearer 0123456789abc",
     "email": "ann@example.org",
 }
-TOOL_SECRETS = {"password": "hunter2", "degrees": 20}
+# The model repeats the value without its name.
+TOOL_SECRETS = {"password": KEYS[1], "degrees": 20}
 FORBIDDEN = ["hunter2", "abcabcabc", "0123456789abc", "nk_dev"]
 
 
@@ -249,8 +246,8 @@ async def test_recording_holds_no_secret_and_still_matches(live: SyncSide, tmp_p
     assert parameters == SECRETS
     again = await replayed(live, tmp_path / "c.jsonl", with_secrets)
     assert again[0].result["text"] == f"my key is {REDACTED}, the client's {REDACTED}"
-    assert "hunter2" in seen[1].result
-    assert "hunter2" not in again[1].result
+    assert KEYS[1] in seen[1].result
+    assert KEYS[1] not in again[1].result
 
 
 async def test_redact_paths_are_kept_in_the_file_for_replays_and_new_recordings(
@@ -318,3 +315,11 @@ async def test_redaction_that_fails_or_breaks_a_recording_writes_nothing(
     with pytest.raises(CassetteError, match=r"after redaction echo .* is not a valid recording"):
         await recorded(live, tmp_path / "c.jsonl", with_secrets, redact_paths=["result"])
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_redact_pii_is_kept_in_the_file_for_replays(live: SyncSide, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    await recorded(live, path, with_secrets, redact_pii=True)
+    assert "ann@example.org" not in path.read_text()
+    assert read_cassette(path).redacted_pii
+    await replayed(live, path, with_secrets)
