@@ -11,14 +11,15 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import wraps
+from functools import partial, wraps
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from .scope import inherited_scope, run_in_scope
 
 _MARK = "_noukai_carries_scope"  # functools.wraps and wrapt show it on wrappers of our function too
 # The threads of a pool outlive the request that happens to start them. Each task brings its own scope.
-_POOLS = ("concurrent.futures.", "anyio.")
+_POOLS = ("concurrent.futures.", "multiprocessing.pool", "anyio.")
 
 _lock = threading.Lock()
 _enabled = False
@@ -27,7 +28,7 @@ _patches: list[tuple[type, str, Any, Any]] = []  # class, method, what it was (o
 
 
 def carry_threads(enabled: bool = True) -> None:
-    """Carry the current scope into every ``Thread``, ``Timer`` and ``ThreadPoolExecutor`` task.
+    """Carry the current scope into every ``Thread``, ``Timer``, ``ThreadPoolExecutor`` and ``ThreadPool``.
 
     ``loop.run_in_executor`` is included. The adapters call this function unless they are made with
     ``carry_threads=False``; call it yourself to use ``@trace`` without an adapter. Only the scope is
@@ -55,6 +56,8 @@ def carry_threads(enabled: bool = True) -> None:
             # OpenTelemetry gives Timer a method of its own.
             _patch(threading.Timer, "start", _carrying_start)
             _patch(ThreadPoolExecutor, "submit", _carrying_submit)
+            for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+                _patch(ThreadPool, name, _carrying_task)
         else:
             _unpatch()
 
@@ -135,6 +138,17 @@ def _carrying_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future
         return submit(pool, run_in_scope, scope, fn, *args, **kwargs)
 
     return carrying_submit
+
+
+def _carrying_task(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def carrying_task(pool: ThreadPool, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        scope = inherited_scope()
+        if scope is not None and _enabled:
+            func = partial(run_in_scope, scope, func)
+        return method(pool, func, *args, **kwargs)
+
+    return carrying_task
 
 
 def _is_of_interpreters(pool: ThreadPoolExecutor) -> bool:

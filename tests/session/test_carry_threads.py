@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import pytest
@@ -79,6 +80,24 @@ def test_pool_thread_that_a_request_started_belongs_to_no_request() -> None:
         assert pool.submit(current_scope).result(20) is None
         with trace_scope_sync() as second:
             assert pool.submit(current_session_id).result(20) == second.session_id
+
+
+@pytest.mark.usefixtures("carried")
+def test_thread_pool_of_multiprocessing_carries_the_scope_of_each_task() -> None:
+    with trace_scope_sync() as first:
+        pool = ThreadPool(1)
+    with pool:
+        assert pool.apply(current_session_id) is None
+        with trace_scope_sync() as second:
+            seen = {
+                pool.apply(current_session_id),
+                pool.apply_async(func=current_session_id).get(20),
+                *pool.map(lambda _: current_session_id(), range(3)),
+                *pool.starmap(lambda *_: current_session_id(), [(1, 2)]),
+                *pool.imap(lambda _: current_session_id(), range(3)),
+                *pool.imap_unordered(lambda _: current_session_id(), range(3), 2),
+            }
+    assert seen == {second.session_id} != {first.session_id}
 
 
 @pytest.mark.usefixtures("carried")
