@@ -44,7 +44,8 @@ class Recording(BaseModel):
         closed: The service closed the stream without a final event.
         chunks: When each part arrived: ``(seconds since the call began, 0)`` for each request sent,
             ``(seconds, number of events)`` for each network chunk with events, and ``(seconds, 1)``
-            for each whole response and each error. Empty if the source does not hold it.
+            for each whole response and each error. Sessions hold no requests, and tell the times of
+            events only by those of their steps. Empty if the source does not hold it.
         statuses: The status that each successful poll of a job returned.
         poll_errors: The errors of the other polls: ``(number of statuses before it, the error)``.
         abandoned: The caller stopped waiting (a timeout, a cancelled task), at ``completed_at``.

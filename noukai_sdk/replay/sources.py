@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ReplayNoSnapshotsError
+from ..models.events import EVENT_CLASSES
 from ..models.sessions import RecordedError, Session, SessionExecution, StepSnapshot
 from ..protocol.call import CallKind
 from .cassette import Cassette
@@ -56,6 +59,7 @@ def _recording(execution: SessionExecution) -> Recording:
     mode, unavailable = execution.trace_capture_mode, None
     if mode in _WITHOUT_SNAPSHOTS or not execution.snapshots_available:
         unavailable = f"it was captured without snapshots (capture mode {mode or 'unknown'})"
+    events = tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution)))
     return Recording(
         slug=execution.slug or (call.slug if call else None),
         kind=kind,
@@ -71,7 +75,8 @@ def _recording(execution: SessionExecution) -> Recording:
         result=None if is_job else _result(execution),
         error=None if is_job else _error(execution),
         rounds=tuple(execution.tool_rounds or ()),
-        events=tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution))),
+        events=events,
+        chunks=_chunks(execution, events) if kind == "step" else (),
         truncated=any(step.truncated for step in execution.steps),
         unavailable=unavailable,
     )
@@ -171,6 +176,35 @@ def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
     if execution.status == "completed" and result is not None:
         events.append({"eventType": "flow_completed", "result": result["result"]})
     return events
+
+
+def _chunks(
+    execution: SessionExecution, events: Sequence[dict[str, Any]]
+) -> tuple[tuple[float, int], ...]:
+    """Return when each event came, as far as the times of the steps tell; empty if they do not."""
+    began, ended = _seconds(execution.started_at), _seconds(execution.completed_at)
+    started: dict[str, deque[float | None]] = defaultdict(deque)
+    completed: dict[str, deque[float | None]] = defaultdict(deque)
+    for step in execution.steps:
+        started[step.step_id].append(_seconds(step.started_at))
+        completed[step.step_id].append(_seconds(step.completed_at))
+    if began is None or not any(time for times in started.values() for time in times):
+        return ()
+    chunks: list[tuple[float, int]] = []
+    latest = 0.0
+    for event in events:
+        kind, step_id = event.get("eventType"), str(event.get("stepId"))
+        at: float | None = None
+        if kind == "step_started" and started[step_id]:
+            at = started[step_id].popleft()
+        elif kind in ("step_completed", "step_error") and completed[step_id]:
+            at = completed[step_id].popleft()
+        elif kind == "flow_completed":
+            at = ended
+        if kind in EVENT_CLASSES:
+            latest = max(latest, (at or began) - began)
+            chunks.append((round(latest, 6), 1))
+    return tuple(chunks)
 
 
 def _seconds(time: str | None) -> float | None:

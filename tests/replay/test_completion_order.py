@@ -28,7 +28,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
-from tests.support.replays import FLOW, AsyncSide, SessionService, SyncSide, execution
+from tests.support.replays import FLOW, AsyncSide, SessionService, SyncSide, execution, iso, step
 
 pytestmark = [
     pytest.mark.anyio,
@@ -344,6 +344,34 @@ async def test_chunks_of_two_streams_come_in_recorded_order(
             group.start_soon(read, "a")
             group.start_soon(read, "b")
         assert "".join(order) == "abbaabba"
+
+
+@LOOPS
+async def test_steps_of_streams_of_a_session_come_in_recorded_order(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    def streamed(number: int, message: str, *ends: float) -> dict[str, Any]:
+        starts = (number / 1000, *ends)
+        steps = [
+            step(f"{message}{at}", startedAt=iso(start), completedAt=iso(end))
+            for at, (start, end) in enumerate(zip(starts, ends, strict=False))
+        ]
+        times = {"began": number / 1000, "took": ends[-1]}
+        return execution(number, message, triggerType="step", steps=steps, **times)
+
+    service.record(streamed(0, "a", 3, 7, 8), streamed(1, "b", 1, 2, 9), streamed(2, "c", 5, 6))
+    order: list[str] = []
+
+    async def read(message: str) -> None:
+        async for done in async_side.flow().steps(message=message):
+            order.append(done.step_id)  # noqa: PERF401 - when it comes
+
+    for _ in range(10):
+        order.clear()
+        async with async_side.scope(), anyio.create_task_group() as group:
+            for message in "abc":
+                group.start_soon(read, message)
+        assert order == ["b0", "b1", "a0", "c0", "c1", "a1", "a2", "b2"]
 
 
 async def test_stream_that_is_left_early_holds_no_other_call_up(
