@@ -23,11 +23,12 @@ def attach(
     """
     new_names = renamed or {}
     homes: dict[str, str] = {}
-    with open(file.rpartition(".py")[0] + ".pyi", encoding="utf-8") as stub:  # noqa: PTH123 - pathlib is slow to import
-        for line in stub:
-            if line.startswith("from ."):
-                _, module, _, name, *_ = line.split()
-                homes[name] = module
+    # The loader reads files in a zip archive too.
+    stub: bytes = sys.modules[package].__spec__.loader.get_data(file.rpartition(".py")[0] + ".pyi")  # type: ignore[union-attr]
+    for line in stub.decode().splitlines():
+        if line.startswith("from ."):
+            _, module, _, name, *_ = line.split()
+            homes[name] = module
 
     def load(name: str) -> Any:
         if name in new_names:
