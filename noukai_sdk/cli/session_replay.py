@@ -17,7 +17,7 @@ Header = tuple[str, str]
 
 # The app may work for long, even though no model is called.
 _TIMEOUT = 300.0
-_PROBLEMS = ("misses", "drift", "leftovers")
+_PROBLEMS = ("misses", "drift", "leftovers", "lost")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Outcome:
         session_id: The session that the response names.
         report: The summary in the response's report header, None without one.
         replayed: The app replayed the session.
-        problems: What the body of an error response says: its message, misses, drift, leftovers.
+        problems: What the body of an error response says: its message, misses, drift and so on.
         expected: The body of the captured response, None if it is not known.
     """
 

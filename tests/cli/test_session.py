@@ -361,6 +361,19 @@ def test_replay_with_differences_exits_with_1(
     assert "differs from the captured one" in other_body.stdout
 
 
+def test_replay_with_lost_call_exits_with_1() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [
+            (b"x-noukai-session", b"s-1"),
+            (b"x-noukai-replay-report", b"hits=1; misses=0; drift=0; leftovers=0; lost=1"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    with serve_app(app, lifespan="off") as url:
+        assert "lost=1" in run("replay", "s-1", url, exit_code=1).stdout
+
+
 def test_replay_by_app_that_does_not_replay_exits_with_2(
     app_url: str, captured: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
