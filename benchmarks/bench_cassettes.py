@@ -19,6 +19,7 @@ from benchmarks.bench_replay import blocks, micro
 from benchmarks.lean_service import served
 from benchmarks.measure import Row, alternating, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, Scope, trace_scope, trace_scope_sync
+from noukai_sdk.masking.values import Masker
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 
@@ -31,7 +32,22 @@ FLOW = "acme/spelling/grade-3"
 def run() -> list[Row]:
     """Measure replay, loading and recording."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*playing(Path(folder)), *loading(Path(folder)), *recording(Path(folder))]
+        return [
+            *playing(Path(folder)),
+            *loading(Path(folder)),
+            *recording(Path(folder)),
+            *masking(),
+        ]
+
+
+def masking() -> list[Row]:
+    """Compare masking a text with masking one of ten times its length."""
+    text = ("The weather in Paris: 12 degrees, " * 20 + '{"role": "user", "pin": 1}\n') * 70
+    masker = Masker(pii=True)
+    took = alternating(
+        {"once": lambda: masker.text(text), "ten": lambda: masker.text(text * 10)}, rounds=5
+    )
+    return [Row("masking a text / of a tenth of it", took["ten"] / took["once"], 20.0, "times")]
 
 
 def playing(folder: Path) -> list[Row]:

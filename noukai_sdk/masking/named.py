@@ -39,6 +39,21 @@ _LITERALS = frozenset(
 _SCHEMA_WORDS = frozenset(
     {"string", "integer", "number", "boolean", "object", "secretstr", "hidden", "invalid"}
 )
+# Words of prose behind "Authorization: Bearer".
+_AUTH_WORDS = frozenset(
+    {
+        "token",
+        "tokens",
+        "auth",
+        "authentication",
+        "scheme",
+        "header",
+        "headers",
+        "realm",
+        "and",
+        "the",
+    }
+)
 _PASSWORDS = ("password", "passwords", "passwd", "pwd", "passphrase", "passcode")
 _PINS = ("pin", "otp", "passcode")
 
@@ -113,23 +128,31 @@ def _value(text: str, at: int, start: int, name: str, quoted: bool) -> Span | No
     attached = text[at] == "=" and first == at + 1 and not text[at - 1].isspace()
     if attached and name.isupper():
         return first, last
-    if _has_form_of_secret(value, last_word, attached):
-        return first, last
-    if last_word not in _PASSWORDS or not value.isalpha():
-        return None
+    is_secret = _has_form_of_secret(value, last_word, attached) or (
+        value.isalpha() and _is_secret_word(text, (start, first, last), last_word, attached)
+    )
+    return (first, last) if is_secret else None
+
+
+def _is_secret_word(text: str, place: tuple[int, int, int], last_word: str, attached: bool) -> bool:
+    """Return whether a bare value of letters alone is a secret, by its name and place."""
+    start, first, last = place
+    before, after = text[start - 1 : start], text[last : last + 1]
+    if last_word in ("auth", "pin", "otp"):
+        return False
     if attached:
-        is_argument = before in ("(", " ") and text[last : last + 1] in ("(", ")", ",")
-        return None if is_argument or len(value) < 4 else (first, last)
+        is_argument = before in ("(", " ") and after in ("(", ")", ",")
+        return not is_argument and last - first >= (4 if last_word in _PASSWORDS else 6)
     # YAML: nothing else in the line.
     alone = before in ("", "\n") or text[max(text.rfind("\n", 0, start), 0) : start].isspace()
-    ends = text[last : last + 1] in ("", "\r", "\n")
-    is_word = value.lower() in _SCHEMA_WORDS
-    return (first, last) if alone and ends and len(value) >= 6 and not is_word else None
+    is_word = text[first:last].lower() in _SCHEMA_WORDS
+    ends = after in ("", "\r", "\n")
+    return last_word in _PASSWORDS and alone and ends and last - first >= 6 and not is_word
 
 
 def _is_signature(text: str, start: int, name: str) -> bool:
     in_url = start > 0 and text[start - 1] in "?&"
-    return in_url and name_words(name)[-1:] == ("signature",)
+    return in_url and name_words(name)[-1:] in (("signature",), ("sig",))
 
 
 def _end_of_quoted(text: str, first: int, quote: str) -> int:
@@ -153,8 +176,7 @@ def _authorization(text: str, first: int) -> Span | None:
     if bare is None or _PLACEHOLDER.match(bare[0]):
         return None
     value = bare[0].rstrip(".:?")
-    is_word = value.isalpha() and len(value) < 16 and value[1:].islower()
-    if is_word or len(value) < (3 if scheme is not None else 8):
+    if value.lower() in _AUTH_WORDS or len(value) < (3 if scheme is not None else 8):
         return None
     if scheme is None and not _has_form_of_secret(value, "authorization", False):
         return None
