@@ -56,7 +56,7 @@ class Masker:
 
         Example:
             >>> Masker().chunks(["Bearer a1b2c3", "d4, then"])
-            ['Bearer [redacted]', ', then']
+            ['[redacted]', ', then']
         """
         whole = "".join(chunks)
         spans = self._spans(whole)
