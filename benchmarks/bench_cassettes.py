@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.bench_replay import blocks, micro
+from benchmarks.bench_replay import blocks, call_async, call_sync, micro
 from benchmarks.lean_service import served
 from benchmarks.measure import Row, alternating, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, Scope, trace_scope, trace_scope_sync
@@ -51,14 +51,15 @@ def masking() -> list[Row]:
 
 
 def playing(folder: Path) -> list[Row]:
-    """Measure the microseconds of a call from a file, sync and async."""
+    """Compare calls from a file with live ones over a mock transport, sync and async."""
     path = written(folder / "played.jsonl", PLAYED)
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
         sync = micro(lambda _: play(path), PLAYED)
         as_async = micro(lambda _: play_async(path), PLAYED)
+    live, live_async = micro(call_sync, PLAYED), micro(call_async, PLAYED)
     return [
-        Row("a call from a file, sync", sync, 25.0, "µs"),
-        Row("a call from a file, async", as_async, 25.0, "µs"),
+        Row("a call from a file / live over a mock transport, sync", sync / live, 0.2, "times"),
+        Row("a call from a file / live, async", as_async / live_async, 0.2, "times"),
     ]
 
 

@@ -1,8 +1,7 @@
-"""The time of a replayed call, in short sessions and in long ones.
+"""The time of a replayed call beside a live one over a mock transport, in short sessions and in long ones.
 
-The limits are absolute times and the machine may be busy. So calls are timed in blocks of 100, each block
-counts with its best round, and the limit holds for the mean over all blocks. This ignores disturbances,
-but nothing that grows with the session.
+Calls are timed in blocks of 100, each block counts with its best round, and the limit holds for the mean
+over all blocks. This ignores disturbances, but nothing that grows with the session.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ SHORT, LONG = 100, 4_000
 BLOCK = 100
 ROUNDS = {SHORT: 60, LONG: 8}
 FLOW = "acme/spelling/grade-3"
+DONE = {"status": "completed", "result": "x", "flowId": "f", "blockCount": 1, "executionId": "e"}
 
 
 def run() -> list[Row]:
@@ -31,9 +31,12 @@ def run() -> list[Row]:
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
         sync = {size: micro(replay_sync, size) for size in (SHORT, LONG)}
         as_async = {size: micro(replay_async, size) for size in (SHORT, LONG)}
+    live, live_async = micro(call_sync, SHORT), micro(call_async, SHORT)
     return [
-        Row("replayed execute(), sync", sync[SHORT], 25.0, "µs"),
-        Row("replayed execute(), async", as_async[SHORT], 25.0, "µs"),
+        Row("replayed execute(), sync", sync[SHORT], None, "µs"),
+        Row("replayed execute(), async", as_async[SHORT], None, "µs"),
+        Row("replayed / live over a mock transport, sync", sync[SHORT] / live, 0.2, "times"),
+        Row("replayed / live, async", as_async[SHORT] / live_async, 0.2, "times"),
         Row(f"sync, {LONG} recordings / {SHORT}", sync[LONG] / sync[SHORT], 1.3, "times"),
         Row(f"async, {LONG} recordings / {SHORT}", as_async[LONG] / as_async[SHORT], 1.3, "times"),
     ]
@@ -75,6 +78,37 @@ def replay_async(size: int) -> list[float]:
         return times
 
     return asyncio.run(replay())
+
+
+def call_sync(size: int) -> list[float]:
+    """Return the seconds of each block of live calls, on the sync client."""
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=DONE)))
+    flow = Noukai(api_key="nk_bench", http_client=http).flow(FLOW)
+    times = []
+    for block in blocks(size):
+        start = time.perf_counter()
+        for message in block:
+            flow.execute(message=message)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def call_async(size: int) -> list[float]:
+    """Return the seconds of each block of live calls, on the async client."""
+
+    async def call() -> list[float]:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, json=DONE))
+        http = httpx.AsyncClient(transport=transport)
+        flow = AsyncNoukai(api_key="nk_bench", http_client=http).flow(FLOW)
+        times = []
+        for block in blocks(size):
+            start = time.perf_counter()
+            for message in block:
+                await flow.execute(message=message)
+            times.append(time.perf_counter() - start)
+        return times
+
+    return asyncio.run(call())
 
 
 def blocks(size: int) -> list[list[str]]:

@@ -279,6 +279,10 @@ class _AsyncDrive(_Drive):
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
+            case Sleep(seconds, jitter):  # first: every replayed call begins with a checkpoint
+                import anyio
+
+                return await anyio.sleep(jittered(seconds, jitter) if seconds else 0)
             case ReadChunk():
                 return await anext(self._chunks, None)
             case SendRequest(request):
@@ -295,10 +299,6 @@ class _AsyncDrive(_Drive):
             case CallTools(handler, tool_calls):
                 results = handler(list(tool_calls))
                 return await results if inspect.isawaitable(results) else results
-            case Sleep(seconds, jitter):
-                import anyio
-
-                return await anyio.sleep(jittered(seconds, jitter))
             case AwaitTurn(turn):
                 return await turn.wait_async()
             case Now():
