@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from noukai_sdk import AsyncNoukai, Noukai
+from noukai_sdk.adapters import asgi, wsgi
 from noukai_sdk.session.scope import current_scope
 from tests.support.servers import serve_app
 from tests.support.service import Service
@@ -18,6 +19,16 @@ from tests.support.sessions import RecordedSessions
 def anyio_backend() -> str:
     # Nothing in the adapters depends on the event loop; one test runs on trio to prove it.
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def short_wait_for_late_calls(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let replays with leftovers end soon, but for the tests of late calls."""
+    if not request.module.__name__.endswith("test_lost_calls"):
+        monkeypatch.setattr(asgi, "LATE_CALLS", 0.01)
+        monkeypatch.setattr(wsgi, "LATE_CALLS", 0.01)
 
 
 @pytest.fixture(scope="session")

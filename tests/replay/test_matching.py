@@ -28,7 +28,7 @@ from tests.support.replays import (
 
 pytestmark = pytest.mark.anyio
 
-WORKERS, CALLS, SEEDS = 5, 3, 100
+WORKERS, CALLS, SEEDS = 5, 3, 40
 
 
 async def gather(side: AsyncSide, *messages: str) -> list[Any]:
