@@ -210,6 +210,13 @@ def test_hook_that_returns_no_dict_or_drops_the_request_is_an_error() -> None:
     assert redactor.tool_results({"message": "m"}, 1, [{"content": "x"}]) is None
 
 
+def test_redactor_without_hook_still_removes_the_clients_keys() -> None:
+    redactor = Redactor(hook=lambda recording: recording)
+    redactor.add_secrets(["plain words"])
+    again = redactor.without_hook()
+    assert again({"request": {"message": "plain words"}}) == {"request": {"message": REDACTED}}
+
+
 # With the real backend.
 
 SECRETS = {
