@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,9 @@ def run_server(
 ) -> Iterator[str]:
     """Run ``python -m module arguments`` until the block ends. Yields its URL once it responds."""
     url = f"http://127.0.0.1:{port}"
+    # A signal that comes while the server starts must wait until there is a process to stop. The server
+    # itself gets the old mask back, so that it can be stopped.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -45,8 +49,11 @@ def run_server(
             stderr=subprocess.STDOUT,
             # Ctrl-C must reach the demo alone, which then stops its servers one after the other.
             start_new_session=True,
+            # Safe: the demo starts its servers from its only thread.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509
         )
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         deadline = time.monotonic() + READY_SECONDS
         # A response alone does not prove it: another process may listen on the port.
         while url not in (output_text := log.read_text(errors="replace")) or not _responds(url):
