@@ -9,13 +9,12 @@ import asyncio
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.bench_replay import blocks, call_async, call_sync, micro
+from benchmarks.bench_replay import call_async, call_sync, micro, timed, timed_async
 from benchmarks.lean_service import served
 from benchmarks.measure import Row, alternating, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, Scope, trace_scope, trace_scope_sync
@@ -66,14 +65,8 @@ def playing(folder: Path) -> list[Row]:
 def play(path: Path) -> list[float]:
     """Return the seconds of each block, on the sync client."""
     flow = Noukai(api_key="nk_bench").flow(FLOW)
-    times = []
     with trace_scope_sync(cassette=path):
-        for block in blocks(PLAYED):
-            start = time.perf_counter()
-            for message in block:
-                flow.execute(message=message)
-            times.append(time.perf_counter() - start)
-    return times
+        return timed(flow, PLAYED)
 
 
 def play_async(path: Path) -> list[float]:
@@ -81,14 +74,8 @@ def play_async(path: Path) -> list[float]:
 
     async def run() -> list[float]:
         flow = AsyncNoukai(api_key="nk_bench").flow(FLOW)
-        times = []
         async with trace_scope(cassette=path):
-            for block in blocks(PLAYED):
-                start = time.perf_counter()
-                for message in block:
-                    await flow.execute(message=message)
-                times.append(time.perf_counter() - start)
-        return times
+            return await timed_async(flow, PLAYED)
 
     return asyncio.run(run())
 

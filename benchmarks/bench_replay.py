@@ -17,7 +17,7 @@ from unittest.mock import patch
 import httpx
 
 from benchmarks.measure import Row
-from noukai_sdk import AsyncNoukai, Noukai, trace_scope, trace_scope_sync
+from noukai_sdk import AsyncFlow, AsyncNoukai, Flow, Noukai, trace_scope, trace_scope_sync
 
 SHORT, LONG = 100, 4_000
 BLOCK = 100
@@ -52,14 +52,8 @@ def replay_sync(size: int) -> list[float]:
     """Return the seconds of each block, on the sync client."""
     http = httpx.Client(transport=httpx.MockTransport(respond))
     flow = Noukai(api_key="nk_bench", http_client=http).flow(FLOW)
-    times = []
     with trace_scope_sync(replay_session_id=str(size), transport=flow._transport):
-        for block in blocks(size):
-            start = time.perf_counter()
-            for message in block:
-                flow.execute(message=message)
-            times.append(time.perf_counter() - start)
-    return times
+        return timed(flow, size)
 
 
 def replay_async(size: int) -> list[float]:
@@ -68,14 +62,8 @@ def replay_async(size: int) -> list[float]:
     async def replay() -> list[float]:
         http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
         flow = AsyncNoukai(api_key="nk_bench", http_client=http).flow(FLOW)
-        times = []
         async with trace_scope(replay_session_id=str(size), transport=flow._transport):
-            for block in blocks(size):
-                start = time.perf_counter()
-                for message in block:
-                    await flow.execute(message=message)
-                times.append(time.perf_counter() - start)
-        return times
+            return await timed_async(flow, size)
 
     return asyncio.run(replay())
 
@@ -84,13 +72,7 @@ def call_sync(size: int) -> list[float]:
     """Return the seconds of each block of live calls, on the sync client."""
     http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=DONE)))
     flow = Noukai(api_key="nk_bench", http_client=http).flow(FLOW)
-    times = []
-    for block in blocks(size):
-        start = time.perf_counter()
-        for message in block:
-            flow.execute(message=message)
-        times.append(time.perf_counter() - start)
-    return times
+    return timed(flow, size)
 
 
 def call_async(size: int) -> list[float]:
@@ -100,15 +82,31 @@ def call_async(size: int) -> list[float]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, json=DONE))
         http = httpx.AsyncClient(transport=transport)
         flow = AsyncNoukai(api_key="nk_bench", http_client=http).flow(FLOW)
-        times = []
-        for block in blocks(size):
-            start = time.perf_counter()
-            for message in block:
-                await flow.execute(message=message)
-            times.append(time.perf_counter() - start)
-        return times
+        return await timed_async(flow, size)
 
     return asyncio.run(call())
+
+
+def timed(flow: Flow, size: int) -> list[float]:
+    """Execute the flow once for each message; return the seconds of each block."""
+    times = []
+    for block in blocks(size):
+        start = time.perf_counter()
+        for message in block:
+            flow.execute(message=message)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+async def timed_async(flow: AsyncFlow, size: int) -> list[float]:
+    """Do the same on the async client."""
+    times = []
+    for block in blocks(size):
+        start = time.perf_counter()
+        for message in block:
+            await flow.execute(message=message)
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def blocks(size: int) -> list[list[str]]:
