@@ -83,8 +83,66 @@ class SessionExecution(WireModel):
     tool_rounds: list[ToolRound] | None = None
 
 
+class Outcome(WireModel):
+    """How a call ended for its caller, where the service cannot know it.
+
+    Either the call was refused before a run began (``error``, no ``execution_id``), or it failed on the
+    way (``error``), or its caller gave it up (``abandoned``).
+
+    Attributes:
+        kind: ``execute``, ``step`` or ``job``.
+        position: The number of the call among the calls of this kind to this flow in the session, from 0.
+        execution_id: The run's id, if the client knew it.
+        call: The flow, and the body of the fresh call.
+        started_at, completed_at: ISO 8601, on the client's clock.
+        abandoned: The caller stopped waiting: a timeout, a cancelled task, a client that went away.
+        seen: How many events of a stream the caller had received.
+    """
+
+    kind: str
+    position: int
+    execution_id: str | None = None
+    call: RecordedCall
+    started_at: str | None = None
+    completed_at: str | None = None
+    abandoned: bool = False
+    seen: int | None = None
+    error: RecordedError | None = None
+
+
+class ServedCall(WireModel):
+    """A call of a fork that was served from its parent's session.
+
+    Attributes:
+        order: The number of the call among all calls of the fork, from 0; live calls count too.
+        index: The number of its recording in the parent's cassette, from 0.
+        execution_id: The run of that recording, if it has one. It decides; ``index`` is the fallback.
+    """
+
+    order: int
+    index: int
+    execution_id: str | None = None
+
+
+class ForkParent(WireModel):
+    """The session that a fork was replayed from, and which calls were served from it."""
+
+    session_id: str
+    served: tuple[ServedCall, ...] = ()
+
+
+class Outcomes(WireModel):
+    """The body of ``PUT /seq/sessions/{id}/outcomes``. A second PUT replaces the first."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    parent: ForkParent | None = None
+
+
 class Session(WireModel):
     """All calls of one session, ordered by the time they began."""
 
     session_id: str
     executions: list[SessionExecution] = Field(default_factory=list)
+    # Additions of our local backend:
+    outcomes: list[Outcome] = Field(default_factory=list)
+    parent: ForkParent | None = None

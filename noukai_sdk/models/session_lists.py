@@ -1,0 +1,82 @@
+"""Lists that our backend keeps beside the runs: replay reports, and the sessions themselves.
+
+Extensions of our backend (docs/wire.md, "Sessions"); the hosted service answers 404.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from .base import DecimalText, WireModel
+
+
+class StoredReport(WireModel):
+    """The report of one replay, by its id.
+
+    Attributes:
+        replay_id: The id in ``X-Noukai-Replay-Id``.
+        session_id: The session that was replayed.
+        state: ``running`` or ``finished``.
+        verdict: ``clean``, ``differs`` (drift) or ``failed`` (misses, leftovers, lost calls, an error).
+        summary: The line of ``X-Noukai-Replay-Report``.
+        report: ``ReplayReport.as_dict()``.
+        error: The replay's error, ``{"error": code, "message": text}``; None if there is none.
+        status: The status of the response, None if none was sent.
+        request_line: Such as ``POST /grade``.
+        started_at, completed_at: ISO 8601, in UTC.
+    """
+
+    replay_id: str
+    session_id: str | None = None
+    state: str = "running"
+    verdict: str | None = None
+    summary: str = ""
+    report: dict[str, Any] = Field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    status: int | None = None
+    request_line: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+
+
+class ReplayList(WireModel):
+    """The body of ``GET /seq/sessions/{id}/replays``: the newest first."""
+
+    replays: tuple[StoredReport, ...] = ()
+
+
+class SessionSummary(WireModel):
+    """One row of ``GET /seq/sessions``.
+
+    Attributes:
+        calls: The number of runs.
+        flows: The slugs of the flows, as ``org/project/slug``, each once.
+        status: ``failed`` if a run failed, an outcome has an error or the response's status is 500 or
+            more; ``running`` if a run is under way; else ``completed``.
+        tokens: The sum over all steps, None if no step has any.
+        cost_usd: Likewise, as a decimal string.
+        request: The request line, such as ``POST /grade``, if the request was captured.
+        response_status: The status of the captured response.
+        parent: The session that this one was forked from.
+    """
+
+    session_id: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    calls: int = 0
+    flows: tuple[str, ...] = ()
+    status: str = "completed"
+    tokens: int | None = None
+    cost_usd: DecimalText | None = None
+    request: str | None = None
+    response_status: int | None = None
+    parent: str | None = None
+
+
+class SessionPage(WireModel):
+    """The body of ``GET /seq/sessions``. ``next_cursor`` is None on the last page."""
+
+    sessions: tuple[SessionSummary, ...] = ()
+    next_cursor: str | None = None
