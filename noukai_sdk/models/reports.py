@@ -1,9 +1,17 @@
-"""The report of a replay: hits, misses, drift and leftovers, each with its place in the code."""
+"""The report of a replay: hits, misses, drift and leftovers, each with its place in the code.
+
+``drift`` says in which parts a call differs from its recording, ``findings`` what probably happened to the
+calls: added, removed, swapped, changed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
+
+# A log line, a test's summary and an error message stay readable. The report itself has everything.
+_MOST_SHOWN = 20
 
 
 class CallSite(NamedTuple):
@@ -16,12 +24,80 @@ class CallSite(NamedTuple):
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"
 
+    @property
+    def short(self) -> str:
+        """The name of the file and the line, such as ``main.py:14``."""
+        return f"{Path(self.file).name}:{self.line}"
+
+
+class Change(NamedTuple):
+    """One part in which a call differs from its recording.
+
+    Attributes:
+        path: The part, such as ``message``, ``parameters.level``, ``version`` or
+            ``toolResults[0].content``.
+        recorded, sent: The two values, None if a side has none. Secrets are masked as in the recording,
+            and long values are cut.
+        diff: The difference as lines that begin with ``-`` (recorded), ``+`` (sent) or a space. Safe to
+            print: control characters are escaped.
+    """
+
+    path: str
+    recorded: Any
+    sent: Any
+    diff: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the change as plain JSON values."""
+        return self._asdict()
+
+    def __str__(self) -> str:
+        return f"{self.path}\n{self.diff}"
+
+
+class Finding(NamedTuple):
+    """What probably happened to one or two calls, from aligning the inputs of all calls.
+
+    Attributes:
+        what: ``"added"``, ``"removed"``, ``"changed"``, ``"swapped"``, ``"moved"`` or ``"redirected"``
+            (the same input goes to another flow, or by another method).
+        text: The finding as one line, such as ``call 2 was added (grade-3, main.py:14)``. Safe to print.
+        slug, kind: The flow, and how it is called; for ``"removed"``, how it was called.
+        recorded: The positions of the recordings in their slug and kind, from 0.
+        made: The positions of the calls, likewise.
+        call_site: The place of the first of these calls, None if there is none.
+    """
+
+    what: str
+    text: str
+    slug: str | None
+    kind: str | None
+    recorded: tuple[int, ...] = ()
+    made: tuple[int, ...] = ()
+    call_site: CallSite | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as plain JSON values."""
+        return {
+            "what": self.what,
+            "text": self.text,
+            "slug": self.slug,
+            "kind": self.kind,
+            "recorded": list(self.recorded),
+            "made": list(self.made),
+            "callSite": str(self.call_site) if self.call_site else None,
+        }
+
+    def __str__(self) -> str:
+        return self.text
+
 
 class ReportEntry(NamedTuple):
     """One hit, miss, difference, leftover or live call.
 
     ``position`` counts the calls to this slug and kind from 0. ``detail`` describes a difference or a
-    decision. ``call_site`` is None for leftovers, which have no call.
+    decision. ``call_site`` is None for leftovers, which have no call. ``changes`` are the differences
+    of a drifted call; past the first 100 drifted calls of a replay, ``detail`` alone names them.
     """
 
     slug: str | None
@@ -29,16 +105,20 @@ class ReportEntry(NamedTuple):
     position: int
     detail: str = ""
     call_site: CallSite | None = None
+    changes: tuple[Change, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entry as plain JSON values."""
-        return {
+        """Return the entry as plain JSON values. Entries without ``changes`` have no such field."""
+        entry: dict[str, Any] = {
             "slug": self.slug,
             "kind": self.kind,
             "position": self.position,
             "detail": self.detail,
             "callSite": str(self.call_site) if self.call_site else None,
         }
+        if self.changes:
+            entry["changes"] = [change.as_dict() for change in self.changes]
+        return entry
 
 
 @dataclass(frozen=True)
@@ -80,6 +160,7 @@ class ReplayReport:
 
     ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service. ``lost``
     lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
+    ``findings`` is filled at the end of a replay with misses, drift or leftovers.
 
     Example:
         >>> ReplayReport().summary()
@@ -92,6 +173,7 @@ class ReplayReport:
     leftovers: list[ReportEntry] = field(default_factory=list)
     live: list[ReportEntry] = field(default_factory=list)
     lost: list[ReportEntry] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -107,9 +189,27 @@ class ReplayReport:
             f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}{lost}"
         )
 
+    @property
+    def explanation(self) -> str:
+        """The findings as one line; empty if there are none."""
+        more = len(self.findings) - _MOST_SHOWN
+        texts = [finding.text for finding in self.findings[:_MOST_SHOWN]]
+        return "; ".join([*texts, f"and {more} more"] if more > 0 else texts)
+
+    def drift_lines(self) -> list[str]:
+        """Return the drift as text: for each call its place, and the recorded and the sent values."""
+        lines = []
+        for entry in self.drift[:_MOST_SHOWN]:
+            at = f" at {entry.call_site}" if entry.call_site else ""
+            name = f"{entry.slug or '(deleted flow)'} [{entry.kind}] call {entry.position + 1}"
+            lines.append(f"{name}{at}: {entry.detail}")
+            for change in entry.changes:
+                lines += [f"  {change.path}", *(f"    {line}" for line in change.diff.splitlines())]
+        if len(self.drift) > _MOST_SHOWN:
+            lines.append(f"and {len(self.drift) - _MOST_SHOWN} more calls")
+        return lines
+
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain JSON values."""
-        return {
-            name: [entry.as_dict() for entry in getattr(self, name)]
-            for name in ("hits", "misses", "drift", "leftovers", "live", "lost")
-        }
+        lists = ("hits", "misses", "drift", "leftovers", "live", "lost", "findings")
+        return {name: [entry.as_dict() for entry in getattr(self, name)] for name in lists}
