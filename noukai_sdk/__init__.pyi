@@ -4,6 +4,7 @@ from .client import Noukai as Noukai
 from .errors import APIConnectionError as APIConnectionError
 from .errors import APITimeoutError as APITimeoutError
 from .errors import AuthenticationError as AuthenticationError
+from .errors import CapturedRequestError as CapturedRequestError
 from .errors import CassetteError as CassetteError
 from .errors import ClientClosedError as ClientClosedError
 from .errors import FlowExecutionError as FlowExecutionError

@@ -24,6 +24,7 @@
         ├── ReplayInvalidSessionError   the id or the payload is malformed
         ├── ReplayNoSnapshotsError      captured without snapshots: there is nothing to serve
         ├── CassetteError               a cassette file that is missing, damaged or not a cassette
+        ├── CapturedRequestError        a captured request that cannot be sent again
         ├── ReplayMissError             no recording matches this call
         └── ReplayLeftoverError         recordings were left when the scope ended
 
@@ -43,6 +44,7 @@ __all__ = [
     "APIConnectionError",
     "APITimeoutError",
     "AuthenticationError",
+    "CapturedRequestError",
     "CassetteError",
     "ClientClosedError",
     "FlowExecutionError",
@@ -234,6 +236,10 @@ class CassetteError(ReplayError):
         super().__init__(message, **details)
         self.path = path
         self.line = line
+
+
+class CapturedRequestError(ReplayError):
+    """A captured request cannot be sent again: the capture does not hold its whole body."""
 
 
 class ReplayMissError(ReplayError):

@@ -17,7 +17,8 @@ from tests.support.servers import ROOT
 
 PUBLIC = """
 APIConnectionError APITimeoutError AsyncFlow AsyncJob AsyncNoukai AsyncRun AuthenticationError
-CassetteError ClientClosedError ContextThreadPoolExecutor ExecuteResult Flow FlowCompleted
+CapturedRequestError CassetteError ClientClosedError ContextThreadPoolExecutor ExecuteResult Flow
+FlowCompleted
 FlowExecutionError FlowNotFoundError InsufficientCreditsError Job JobAccepted JobStatus
 LateCallWarning LostScopeWarning NotFoundError Noukai NoukaiError PausedResult PermissionDeniedError
 RateLimitError ReplayConcurrencyWarning ReplayDisabledError ReplayError ReplayForbiddenError
