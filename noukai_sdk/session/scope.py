@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..protocol.call import FlowCall, Service
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
+    from ..transport.background import Send
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -44,6 +45,7 @@ class Scope:
         self._service: Service | None = None
         self._open = True
         self._had_late_call = False
+        self._sends: list[tuple[Any, ...]] | None = None
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -99,6 +101,34 @@ class Scope:
             self._open = False
             open_captures.discard(self)
             self._report("scope_close")
+            if self._sends is not None:
+                self._send_all(self._sends)
+
+    def send_at_end(self, send: Send, *args: Any, size: int = 1_000) -> None:
+        """Run ``send(service, session_id, *args)`` in the background once this scope has ended.
+
+        ``service`` is that of the first client of the scope; without one nothing is sent. The program
+        that ``send`` returns starts after the end, so it can collect what has happened by then.
+
+        Args:
+            send: A function of ``protocol/session_extensions.py``, or one that uses them.
+            *args: The other arguments of ``send``.
+            size: How many bytes the arguments take, about.
+        """
+        if self._sends is None:
+            self._sends = []
+        self._sends.append((send, size, args))
+        if not self._open:
+            self._send_all(self._sends)
+
+    def _send_all(self, sends: list[tuple[Any, ...]]) -> None:
+        if self._service is None or self.session_id is None:
+            return
+        from ..transport.background import send_later
+
+        while sends:
+            send, size, args = sends.pop(0)
+            send_later(self._service, send, self.session_id, *args, size=size)
 
     def _report(self, phase: str) -> None:
         service = self._service

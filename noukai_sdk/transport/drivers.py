@@ -43,6 +43,14 @@ T = TypeVar("T")
 LONGEST_CLOSE = 5.0  # seconds that the end of a stream may take
 MOST_LEFT = 10_000  # chunks that can be left in the buffers of a closed connection
 
+# The transports with an http_client of the user's, by the identity of their service.
+_custom: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def custom_transport(service: Service) -> Any:
+    """Return the transport with the user's own ``http_client`` that belongs to this very service."""
+    return _custom.get(id(service))
+
 
 class SyncTransport:
     """Runs programs with blocking I/O. Safe to use from many threads."""
@@ -54,6 +62,8 @@ class SyncTransport:
         self.client: Any = http_client
         self._owned = http_client is None
         self._closed = False
+        if service.custom_http:
+            _custom[id(service)] = self
         if self._owned:
             self._open()
             renew_in_children(self)
@@ -217,6 +227,8 @@ class AsyncTransport:
         self.service = service
         self.client: Any = http_client
         self.clients: AsyncClients = AsyncClients(http_client)
+        if service.custom_http:
+            _custom[id(service)] = self
 
     async def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""

@@ -1,0 +1,310 @@
+"""Send what nobody waits for in the background: outcomes, exchanges, reports.
+
+Nothing here raises, and nothing here delays the response of an application. A thread sends one thing after
+the other, with an HTTP client of its own, so that it does not matter whether the user's client is closed
+meanwhile, or the event loop ends. A user's own ``http_client`` is used as it is. An async one is used in
+the running event loop, because its connections belong to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any, NamedTuple
+
+from ..errors import APIConnectionError, APITimeoutError, NoukaiError
+from ..protocol.call import Service
+from ..protocol.program import Program
+from .live_calls import check_allowed
+
+Send = Callable[..., Program[bool]]
+"""A function such as ``put_outcomes``: takes a service and arguments, returns the program that sends them.
+
+The program returns False if the service does not take such things.
+"""
+
+TIMEOUT = 5.0  # seconds for each request
+LONGEST_FLUSH = 2.0  # seconds that the end of the process may wait for what is not sent yet
+IDLE = 5.0  # seconds after which a thread with nothing to send ends
+MOST_JOBS = 5_000
+MOST_BYTES = 64_000_000
+PAUSE = 10.0  # seconds in which a service that failed is left alone
+NOT_TAKEN = 600.0  # the same for a service that does not take such things
+
+logger = logging.getLogger("noukai_sdk")
+
+
+class _Job(NamedTuple):
+    service: Service
+    transport: Any  # one with the user's own http_client, None to use ours
+    send: Send
+    args: tuple[Any, ...]
+    size: int
+
+
+def send_later(service: Service, send: Send, *args: Any, size: int = 1_000) -> None:
+    """Run ``send(service, *args)`` in the background. Never raises, never waits.
+
+    Args:
+        service: The client's service; it is called with a short timeout and without retries.
+        send: The function that returns the program. It runs in the background too.
+        *args: The other arguments of ``send``.
+        size: How many bytes the arguments take, about. What is not sent yet is limited by it.
+    """
+    try:
+        _sender().put(service, send, args, size)
+    except Exception:
+        logger.debug("nothing was sent in the background", exc_info=True)
+
+
+def takes(service: Service, send: Send) -> bool:
+    """Return False if the service is known not to take what ``send`` sends, so need not be asked."""
+    return _sender().takes(service, send)
+
+
+def flush(timeout: float = LONGEST_FLUSH) -> bool:
+    """Wait until the background thread has sent everything; return False if that took too long."""
+    return _current is None or _current.flush(timeout)
+
+
+class _Sender:
+    """The jobs of this process, the thread that sends them, and which services not to ask.
+
+    Made at first use: its locks must be those of the process, and of gevent if that has patched it.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: the collector may close a response, and so send something, at any point.
+        self._changed = threading.Condition(threading.RLock())
+        self._jobs: deque[_Job] = deque()
+        self._bytes = 0
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        self._dropping = False
+        self._left_alone: dict[tuple[str, str | None], float] = {}
+        self._by_loop: dict[Any, deque[_Job]] = {}
+        self._tasks: set[Any] = set()
+
+    def takes(self, service: Service, send: Send) -> bool:
+        for kind in (None, getattr(send, "__name__", None)):
+            key = (service.base_url, kind)
+            until = self._left_alone.get(key)
+            if until is not None:
+                if time.monotonic() < until:
+                    return False
+                self._left_alone.pop(key, None)
+        return True
+
+    def put(self, service: Service, send: Send, args: tuple[Any, ...], size: int) -> None:
+        if not self.takes(service, send):
+            return
+        check_allowed(service, "")  # now, because the rule may not hold any more in the background
+        quick = service._replace(timeout=min(TIMEOUT, service.timeout), max_retries=0)
+        transport = None
+        if service.custom_http:
+            from .drivers import custom_transport
+
+            original = custom_transport(service)
+            if original is None:
+                return
+            # Of its own, because closing a client does not close an http_client that is the user's.
+            transport = type(original)(quick, original.client)
+        job = _Job(quick, transport, send, args, size)
+        with self._changed:
+            if self._bytes + size > MOST_BYTES or self._waiting() >= MOST_JOBS:
+                if not self._dropping:
+                    self._dropping = True
+                    logger.warning("more reports than %s takes: some are dropped", service.base_url)
+                return
+            self._bytes += size
+        if transport is None or not transport.is_async or not self._put_in_loop(job):
+            self._put_in_thread(job)
+
+    def _waiting(self) -> int:
+        return len(self._jobs) + sum(map(len, list(self._by_loop.values())))
+
+    def _finish(self, job: _Job) -> None:
+        with self._changed:
+            self._bytes -= job.size
+            if not self._waiting():
+                self._dropping = False
+
+    def _program(self, job: _Job) -> Program[None]:
+        """Send one job, and remember if the service fails or does not take it."""
+        if not self.takes(job.service, job.send):
+            return
+        base_url = job.service.base_url
+        kind = getattr(job.send, "__name__", None)
+        try:
+            try:
+                taken = yield from job.send(job.service, *job.args)
+            except APITimeoutError:
+                raise
+            except APIConnectionError:  # the service may have closed an idle connection
+                taken = yield from job.send(job.service, *job.args)
+        except NoukaiError as error:
+            logger.debug("%s was not sent to %s: %s", kind, base_url, error)
+            status = error.status_code or 0
+            if isinstance(error, APIConnectionError) or status >= 500 or status in (408, 429):
+                self._left_alone[base_url, None] = time.monotonic() + PAUSE
+            elif status in (401, 402, 403):
+                self._left_alone[base_url, kind] = time.monotonic() + NOT_TAKEN
+        else:
+            if not taken:
+                self._left_alone[base_url, kind] = time.monotonic() + NOT_TAKEN
+
+    # In the thread.
+
+    def _put_in_thread(self, job: _Job) -> None:
+        with self._changed:
+            self._jobs.append(job)
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="noukai-background", daemon=True)
+                self._thread = thread
+                try:
+                    # In an empty context: the thread belongs to no request.
+                    Context().run(thread.start)
+                except BaseException:  # no threads here, or the process is ending
+                    self._thread = None
+                    self._jobs.clear()
+                    self._bytes = 0
+                    raise
+                _flush_children()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        from .drivers import SyncTransport
+        from .library import sync_client
+
+        client: Any = None
+        while (job := self._next()) is not None:
+            try:
+                program = self._program(job)
+                if job.transport is None:
+                    if client is None:
+                        client = sync_client()
+                    SyncTransport(job.service, client).run(program)
+                elif job.transport.is_async:
+                    asyncio.run(job.transport.run(program))
+                else:
+                    job.transport.run(program)
+            except Exception:
+                logger.debug("nothing was sent in the background", exc_info=True)
+            self._finish(job)
+            del job, program
+        if client is not None:
+            client.close()
+
+    def _next(self) -> _Job | None:
+        """Wait for the next job; None after a while without one."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._jobs, IDLE):
+                self._thread = None
+                return None
+            self._busy = True
+            return self._jobs.popleft()
+
+    def flush(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._jobs or self._busy), timeout)
+
+    # In an event loop.
+
+    def _put_in_loop(self, job: _Job) -> bool:
+        """Send the job in the running event loop; return False if there is none."""
+        loop, start_task = _running_loop()
+        if loop is None:
+            return False
+        for other in list(self._by_loop):
+            if other is not loop and getattr(other, "is_closed", lambda: False)():
+                self._leave_loop(other)
+        jobs = self._by_loop.get(loop)
+        if jobs is not None:
+            jobs.append(job)
+            return True
+        self._by_loop[loop] = deque([job])
+        task = Context().run(start_task, self._work_in_loop, loop)
+        if isinstance(task, asyncio.Task):
+            self._tasks.add(task)  # the loop holds it weakly
+            # Also for a task that is cancelled before it has begun.
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: self._leave_loop(loop))
+        return True
+
+    async def _work_in_loop(self, loop: Any) -> None:
+        jobs = self._by_loop[loop]
+        try:
+            while jobs:
+                try:
+                    await jobs[0].transport.run(self._program(jobs[0]))
+                except Exception:
+                    logger.debug("nothing was sent in the background", exc_info=True)
+                self._finish(jobs.popleft())
+        finally:
+            self._leave_loop(loop)
+
+    def _leave_loop(self, loop: Any) -> None:
+        """Let the thread send what is left in a loop that is ending."""
+        with suppress(Exception):
+            for job in self._by_loop.pop(loop, ()):
+                self._put_in_thread(job)
+
+
+def _running_loop() -> tuple[Any, Any]:
+    """Return the running event loop and the function that starts a task in it; None without one."""
+    with suppress(RuntimeError):
+        loop = asyncio.get_running_loop()
+        return loop, lambda function, *args: loop.create_task(function(*args))
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return trio.lowlevel.current_trio_token(), trio.lowlevel.spawn_system_task
+    return None, None
+
+
+_current: _Sender | None = None
+
+
+def _sender() -> _Sender:
+    global _current  # noqa: PLW0603 - one for the process
+    if _current is None:
+        _current = _Sender()
+    return _current
+
+
+def _flush_at_exit() -> None:
+    with suppress(BaseException):
+        flush()
+
+
+def _flush_children() -> None:
+    """Flush at the end of this process, if ``multiprocessing`` started it: that runs no ``atexit``."""
+    from multiprocessing import parent_process, util
+
+    if parent_process() is not None:
+        util.Finalize(None, _flush_at_exit, exitpriority=100)
+
+
+def _after_fork() -> None:
+    # What the parent has not sent yet, the parent sends.
+    global _current  # noqa: PLW0603 - one for the process
+    if _current is not None:
+        _inherited.append(_current)
+        _current = None
+
+
+_inherited: list[_Sender] = []  # never collected: the thread that holds the connections is not here
+
+atexit.register(_flush_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
