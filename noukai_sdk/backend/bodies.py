@@ -61,7 +61,12 @@ class Body:
 
 async def read_body(request: Request, settings: Settings) -> Body:
     """Read and check the body of a call."""
-    limit = settings.max_body_bytes
+    data = await read_bytes(request, settings.max_body_bytes, "MESSAGES_TOO_LARGE")
+    return parse_body(data, settings)
+
+
+async def read_bytes(request: Request, limit: int, code: str) -> bytes:
+    """Read the body of a request; raise RequestError (413) with ``code`` if it exceeds the limit."""
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     chunks: list[bytes] = []
@@ -74,13 +79,12 @@ async def read_body(request: Request, settings: Settings) -> Body:
             elif size > limit + _MAX_DISCARDED:
                 break
     if size > limit:
-        message = f"the request has more than {limit} bytes"
-        raise RequestError(413, "MESSAGES_TOO_LARGE", message)
-    return parse_body(b"".join(chunks), settings)
+        raise RequestError(413, code, f"the request has more than {limit} bytes")
+    return b"".join(chunks)
 
 
-def parse_body(data: bytes, settings: Settings) -> Body:
-    """Check the types and the sizes of a body."""
+def from_json_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object that is not nested too deep to be stored."""
     try:
         raw = from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -91,6 +95,12 @@ def parse_body(data: bytes, settings: Settings) -> Body:
     if _levels(raw) > _MAX_LEVELS:
         message = f"the body is nested more than {_MAX_LEVELS} levels deep"
         raise RequestError(400, "INVALID_REQUEST", message)
+    return raw
+
+
+def parse_body(data: bytes, settings: Settings) -> Body:
+    """Check the types and the sizes of a body."""
+    raw = from_json_object(data)
     try:
         call = StepRequest.model_validate(raw, strict=True)
     except ValidationError as error:

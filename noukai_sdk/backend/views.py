@@ -125,3 +125,14 @@ def session_execution(
     view["events"] = [event for chunk in events for event in from_column(chunk["body"])]
     view["toolRounds"] = from_column(row["tool_rounds"])
     return view
+
+
+def session_additions(rows: Sequence[Row]) -> Json:
+    """Return what clients stored of a session's calls, as far as there is any."""
+    outcomes: list[Json] = []
+    for row in rows:
+        # A key for all organisations may have stored the same row for several.
+        outcomes += [outcome for outcome in from_column(row["body"]) if outcome not in outcomes]
+    parent = next((from_column(row["parent"]) for row in rows if row["parent"] is not None), None)
+    additions: Json = {"outcomes": outcomes, "parent": parent}
+    return {name: value for name, value in additions.items() if value}

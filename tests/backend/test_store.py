@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Connection, create_engine, inspect, text
+from sqlalchemy import URL, Connection, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -29,7 +29,7 @@ from noukai_sdk.backend.store.database import (
     open_database,
 )
 from noukai_sdk.backend.store.store import Store
-from noukai_sdk.backend.store.tables import metadata
+from noukai_sdk.backend.store.tables import executions, metadata, sessions
 from noukai_sdk.backend.store.writer import Changes
 from tests.support.servers import wait_until
 
@@ -56,6 +56,26 @@ async def test_migrations_up_and_down_match_the_tables(url: URL) -> None:
     engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(up_and_down)
+    await engine.dispose()
+
+
+async def test_migration_of_an_old_database_lists_its_sessions(url: URL) -> None:
+    runs = [("a", "x", "one", 5), ("b", "x", "one", 3), ("c", "y", "one", 4), ("d", "y", None, 1)]
+
+    def upgrade(connection: Connection) -> list[Any]:
+        migrate(connection, "0001")
+        for run, org, session, started_at in runs:
+            row = changes(Item(run)).executions[0]
+            row |= {"org": org, "session_id": session, "started_at": started_at}
+            connection.execute(insert(executions).values(row))
+        migrate(connection)
+        rows = connection.execute(select(sessions).order_by(sessions.c.org))
+        return [tuple(row) for row in rows]
+
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        expected = [("one", "", 3, False), ("one", "x", 3, False), ("one", "y", 4, False)]
+        assert await connection.run_sync(upgrade) == expected
     await engine.dispose()
 
 

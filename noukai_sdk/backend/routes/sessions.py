@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import APIRouter, Request, Response
 
 from ...errors import FlowExecutionError, FlowNotFoundError
 from ...local.flow_files.catalog import FlowCatalog
 from ..errors import RequestError
+from ..service import Service
+from ..session_bodies import read_exchange, read_outcomes, read_report
+from ..store.sessions import SessionState
 from ..store.store import Row
-from ..views import all_steps, session_execution
-from .incoming import access_of, check_session_id, service_of
+from ..views import all_steps, session_additions, session_execution
+from .incoming import Access, access_of, check_session_id, service_of
 from .responses import json_response
 
 router = APIRouter()
 
 
-@router.get("/seq/sessions/{session_id}")
-async def session(request: Request) -> Response:
-    """Return every run of a session, in the order in which they began."""
+_SESSION = "/seq/sessions/{session_id}"
+
+
+@dataclass(frozen=True)
+class SessionAccess:
+    """A session that the request's key may use."""
+
+    service: Service
+    access: Access
+    session_id: str
+    state: SessionState
+
+    def unknown(self) -> RequestError:
+        """Return the error for a session of which nothing is stored."""
+        return RequestError(
+            404,
+            "SESSION_NOT_FOUND",
+            f"there is no session {self.session_id!r}. A request without calls leaves no session, unless "
+            "the request itself was captured (capture_requests=True)",
+        )
+
+
+async def _session_of(request: Request, *, may_be_new: bool = False) -> SessionAccess:
+    """Return the session in the path; raise RequestError if it has expired or is not the key's."""
     access, service = access_of(request), service_of(request)
     session_id = check_session_id(request.path_params["session_id"])
+    state = await service.store.sessions.state(session_id, access.org)
+    found = SessionAccess(service, access, session_id, state)
+    if state.is_known and not state.is_visible:
+        raise RequestError(403, "SESSION_FORBIDDEN", "the session belongs to another organisation")
+    if not state.is_known and not may_be_new:
+        raise found.unknown()
+    expiry = service.expiry()
+    is_old = expiry is not None and state.last_start is not None and state.last_start < expiry
+    if state.is_deleted or (is_old and not state.is_pinned):
+        message = f"the session {session_id!r} is past its retention"
+        raise RequestError(410, "SESSION_EXPIRED", message)
+    return found
+
+
+@router.get(_SESSION)
+async def session(request: Request) -> Response:
+    """Return every run of a session in the order in which they began, and what its client added."""
+    found = await _session_of(request)
+    service, session_id, org = found.service, found.session_id, found.access.org
     all_rows = await service.store.in_session(session_id)
     active = [row["id"] for row in all_rows if service.runs.active(row["id"]) is not None]
     if active:
         for execution_id in active:
             await service.runs.flush(execution_id)
         all_rows = await service.store.in_session(session_id)
-    rows = [row for row in all_rows if access.allows(row["org"])]
-    if all_rows and not rows:
-        raise RequestError(403, "SESSION_FORBIDDEN", "the session belongs to another organisation")
-    if not rows:
-        raise RequestError(404, "SESSION_NOT_FOUND", f"there is no session {session_id!r}")
-    expiry = service.expiry()
-    if expiry is not None and rows[-1]["started_at"] < expiry:
-        message = f"the session {session_id!r} is past its retention"
-        raise RequestError(410, "SESSION_EXPIRED", message)
+    rows = [row for row in all_rows if found.access.allows(row["org"])]
     execution_ids = [row["id"] for row in rows]
     steps = await service.store.steps(execution_ids)
     events = await service.store.events(execution_ids)
@@ -47,7 +84,68 @@ async def session(request: Request) -> Response:
         )
         for row in rows
     ]
-    return json_response({"sessionId": session_id, "executions": executions})
+    outcomes = await service.store.sessions.outcomes(session_id, org)
+    if not rows and not outcomes and await service.store.sessions.exchange(session_id, org) is None:
+        raise found.unknown()
+    additions = session_additions(outcomes)
+    return json_response({"sessionId": session_id, "executions": executions, **additions})
+
+
+@router.get(f"{_SESSION}/exchange")
+async def exchange(request: Request) -> Response:
+    """Return the HTTP request that the session belongs to, and its response."""
+    found = await _session_of(request)
+    body = await found.service.store.sessions.exchange(found.session_id, found.access.org)
+    if body is None:
+        message = (
+            f"the request of session {found.session_id!r} was not captured: set "
+            "capture_requests=True on the middleware"
+        )
+        raise RequestError(404, "EXCHANGE_NOT_FOUND", message)
+    return Response(body, media_type="application/json")
+
+
+@router.put(f"{_SESSION}/exchange")
+async def put_exchange(request: Request) -> Response:
+    """Store the HTTP request that the session belongs to, and its response; once."""
+    found = await _session_of(request, may_be_new=True)
+    values = await read_exchange(request)
+    now = found.service.clock.now()
+    put = found.service.store.sessions.put_exchange
+    if not await put(found.session_id, found.access.org, values, now):
+        message = f"session {found.session_id!r} has another request already; it is written once"
+        raise RequestError(409, "EXCHANGE_EXISTS", message)
+    return json_response({"sessionId": found.session_id})
+
+
+@router.put(f"{_SESSION}/outcomes")
+async def put_outcomes(request: Request) -> Response:
+    """Store what only the caller knows of the session's calls; replace what was stored before."""
+    found = await _session_of(request, may_be_new=True)
+    values = await read_outcomes(request, found.service.catalog)
+    now = found.service.clock.now()
+    put = found.service.store.sessions.put_outcomes
+    await put(found.session_id, found.access.org, values, now)
+    return json_response({"sessionId": found.session_id})
+
+
+@router.get(f"{_SESSION}/replays")
+async def replays(request: Request) -> Response:
+    """Return the reports of the session's replays, newest first."""
+    found = await _session_of(request)
+    bodies = await found.service.store.sessions.replays(found.session_id, found.access.org)
+    return Response(f'{{"replays":[{",".join(bodies)}]}}', media_type="application/json")
+
+
+@router.post(f"{_SESSION}/replays")
+async def post_replay(request: Request) -> Response:
+    """Store the report of a replay; it replaces an earlier one of the same id."""
+    found = await _session_of(request, may_be_new=True)
+    replay_id, body = await read_report(request, found.session_id)
+    now = found.service.clock.now()
+    put = found.service.store.sessions.put_replay
+    await put(found.session_id, found.access.org, replay_id, body, now)
+    return json_response({"sessionId": found.session_id, "replayId": replay_id})
 
 
 def _is_deleted(catalog: FlowCatalog, row: Row) -> bool:

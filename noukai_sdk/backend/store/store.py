@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import URL, delete, select, update
+from sqlalchemy import URL, and_, delete, select, update
 
 from .database import Database, open_database, outages
+from .sessions import SessionStore, is_kept
 from .tables import events, executions, steps
 from .writer import Changes, Savable, Saving, Writer
 
@@ -21,6 +22,7 @@ class Store:
         self._database = database
         self._engine = database.engine
         self._writer = writer
+        self.sessions = SessionStore(database.engine, writer)
 
     @classmethod
     async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:
@@ -110,12 +112,18 @@ class Store:
         return [str(row["id"]) for row in rows]
 
     async def delete_data(self, before: int) -> None:
-        """Delete the inputs and outputs of runs started before ``before``; keep the rows."""
-        old = select(executions.c.id).where(executions.c.started_at < before).scalar_subquery()
+        """Delete the inputs and outputs of runs started before ``before``; keep the rows.
+
+        Whatever else is stored of their sessions is deleted too. Pinned sessions keep everything.
+        """
+        is_old = and_(
+            executions.c.started_at < before,
+            ~is_kept(executions.c.session_id, executions.c.org),
+        )
+        old = select(executions.c.id).where(is_old).scalar_subquery()
         emptied = {"request": None, "tool_rounds": None, "result": None}
         async with self._writer.lock, self._engine.begin() as connection:
             await connection.execute(delete(steps).where(steps.c.execution_id.in_(old)))
             await connection.execute(delete(events).where(events.c.execution_id.in_(old)))
-            await connection.execute(
-                update(executions).where(executions.c.started_at < before).values(emptied)
-            )
+            await connection.execute(update(executions).where(is_old).values(emptied))
+            await self.sessions.expire(connection, before)

@@ -4,6 +4,10 @@ Columns for texts that a user chooses have no limit: Postgres would raise an err
 SQLite would not. Times are microseconds since 1970 (``backend/encoding.py``). JSON columns hold text, which
 is encoded once and sent unchanged. Rows of steps and events are only added; the row in ``executions`` is
 replaced with each change of the run.
+
+Rows about sessions belong to an organisation, so that no key sees or changes those of another. Rows of
+``ALL`` are for keys that may use every organisation: in ``sessions`` they stand for the whole session, in
+the other tables they hold what such a key stored for a session without runs.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+ALL = ""
+"""In place of an organisation: all of them."""
 
 executions = Table(
     "executions",
@@ -89,5 +96,53 @@ events = Table(
     Column("execution_id", String(64), ForeignKey("executions.id"), primary_key=True),
     # The number of the first event in ``body``, counted from the start of the run.
     Column("first", Integer, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("org", Text, primary_key=True),
+    # The start of the first run, or the time at which something else was first stored. Null if the
+    # session has expired and its data is deleted.
+    Column("started_at", BigInteger),
+    Column("pinned", Boolean, nullable=False),
+    Index("ix_sessions_org_started_at", "org", "started_at", "session_id"),
+)
+
+exchanges = Table(
+    "exchanges",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("org", Text, primary_key=True),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("request_line", Text, nullable=False),
+    Column("response_status", Integer),
+    Column("body", Text, nullable=False),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("org", Text, primary_key=True),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("parent_id", String(128)),
+    # True if an outcome has an error.
+    Column("failed", Boolean, nullable=False),
+    # The flows of calls that were refused before a run began: "\norg/project/slug\n...\n".
+    Column("flows", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("parent", Text),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("org", Text, primary_key=True),
+    Column("replay_id", String(128), primary_key=True),
+    Column("stored_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
 )

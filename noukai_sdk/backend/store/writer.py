@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Table
+from sqlalchemy import Table, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .database import StoreUnavailableError, is_outage
-from .tables import events, executions, steps
+from .tables import ALL, events, executions, sessions, steps
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -88,7 +88,9 @@ class Writer:
     def __init__(self, engine: AsyncEngine, changes: Callable[[Any], Changes]) -> None:
         self._engine = engine
         self._changes = changes
-        self._upserts = _upserts(engine.dialect.name)
+        self.insert = _insert_of(engine.dialect.name)
+        self._upserts = _upserts(self.insert)
+        self._upsert_sessions = _upsert_sessions(self.insert)
         self._next = Batch()
         self._current: Batch | None = None
         self._unwritten: dict[str, Changes] = {}
@@ -189,11 +191,41 @@ class Writer:
             rows = [row for change in changes for row in getattr(change, table.name)]
             if rows:
                 await connection.execute(upsert, rows)
+        in_sessions = _session_rows(row for change in changes for row in change.executions)
+        if in_sessions:
+            await connection.execute(self._upsert_sessions, in_sessions)
 
 
-def _upserts(dialect: str) -> dict[Table, Any]:
+def _session_rows(runs: Iterable[dict[str, Any]]) -> Rows:
+    """Return the rows of the sessions of these runs: of each organisation, and of all."""
+    starts: dict[tuple[str, str], int] = {}
+    for run in runs:
+        for org in (run["org"], ALL) if run["session_id"] is not None else ():
+            key = (run["session_id"], org)
+            starts[key] = min(starts.get(key, run["started_at"]), run["started_at"])
+    return [
+        {"session_id": session_id, "org": org, "started_at": started_at, "pinned": False}
+        for (session_id, org), started_at in starts.items()
+    ]
+
+
+def _insert_of(dialect: str) -> Any:
     # Both dialects have the same methods, but SQLAlchemy has no common class for them.
-    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
+    return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
+
+
+def _upsert_sessions(insert: Any) -> Any:
+    statement = insert(sessions)
+    earlier = statement.excluded.started_at < sessions.c.started_at
+    return statement.on_conflict_do_update(
+        index_elements=["session_id", "org"],
+        set_={"started_at": statement.excluded.started_at},
+        # A new run brings back an expired session. Most saves change nothing here.
+        where=or_(sessions.c.started_at.is_(None), earlier),
+    )
+
+
+def _upserts(insert: Any) -> dict[Table, Any]:
     upserts = {}
     for table in (executions, steps, events):
         # A commit whose response was lost is tried again, and finds its rows in the table.

@@ -1,0 +1,195 @@
+"""Parse and check what clients store of a session: its exchange, outcomes and replay reports."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from ..errors import FlowExecutionError, FlowNotFoundError
+from ..local.flow_files.catalog import FlowCatalog
+from ..masking.http_messages import mask_body, mask_headers, mask_query
+from ..masking.values import Masker
+from ..models.base import WireModel
+from ..models.exchanges import CapturedBody, CapturedRequest, Exchange, Header
+from ..models.session_lists import StoredReport
+from ..models.sessions import Outcome, Outcomes, RecordedCall
+from .bodies import from_json_object, read_bytes
+from .capture import captured, keeps_snapshots
+from .encoding import to_column
+from .errors import RequestError
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The limit for an exchange and for a report. Clients capture at most 1 MB of a body."""
+
+MAX_OUTCOMES_BYTES = 8 * 1024 * 1024
+
+_masker = Masker()
+
+_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
+_METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}\Z")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_KINDS = ("execute", "step", "job")
+_STATES = ("running", "finished")
+
+M = TypeVar("M", bound=WireModel)
+
+
+async def _read(request: Request, model: type[M], limit: int) -> M:
+    data = await read_bytes(request, limit, "BODY_TOO_LARGE")
+    from_json_object(data)
+    try:
+        return model.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        location = ".".join(str(part) for part in first["loc"])
+        raise _invalid(location, first["msg"]) from error
+
+
+def _invalid(location: str, message: str) -> RequestError:
+    return RequestError(400, "INVALID_REQUEST", f"{location}: {message}")
+
+
+def is_valid_id(text: str) -> bool:
+    """Return True if ``text`` can be the id of a session or of a replay."""
+    return _ID.match(text) is not None
+
+
+async def read_exchange(request: Request) -> dict[str, Any]:
+    """Read an exchange; return the columns of its row. Secrets that the client left in are masked."""
+    exchange = await _read(request, Exchange, MAX_BYTES)
+    sent, response = exchange.request, exchange.response
+    if not _METHOD.match(sent.method):
+        raise _invalid("request.method", "must be an HTTP method in capitals")
+    if not sent.path.startswith("/") and sent.path != "*":
+        raise _invalid("request.path", "must start with '/'")
+    for name in ("origin", "path", "query"):
+        if _CONTROLS.search(getattr(sent, name)):
+            raise _invalid(f"request.{name}", "must be percent-encoded")
+    if response.status is not None and not 100 <= response.status <= 599:
+        raise _invalid("response.status", "must be an HTTP status")
+    masked = Exchange(
+        request=CapturedRequest(
+            method=sent.method,
+            origin=_masker.text(sent.origin),
+            path=_masker.text(sent.path),
+            query=mask_query(sent.query, _masker),
+            headers=tuple(mask_headers(sent.headers, _masker)),
+            body=_masked_body("request.body", sent.body, sent.headers),
+            redacted=sent.redacted,
+        ),
+        response=response.model_copy(
+            update={
+                "headers": tuple(mask_headers(response.headers, _masker)),
+                "body": _masked_body("response.body", response.body, response.headers),
+            }
+        ),
+        started_at=exchange.started_at,
+        completed_at=exchange.completed_at,
+    )
+    return {
+        "body": to_column(masked.model_dump(by_alias=True)),
+        "request_line": f"{masked.request.method} {masked.request.target}",
+        "response_status": response.status,
+    }
+
+
+def _masked_body(
+    location: str, body: CapturedBody | None, headers: tuple[Header, ...]
+) -> CapturedBody | None:
+    if body is None:
+        return None
+    if body.size < 0:
+        raise _invalid(f"{location}.size", "must be 0 or more")
+    content_type = next((value for name, value in headers if name.lower() == "content-type"), "")
+    if body.encoding == "utf-8":
+        return body.model_copy(update={"text": mask_body(body.text, content_type, _masker)})
+    try:
+        content = base64.b64decode(body.text, validate=True)
+        text = content.decode()
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            return body
+        raise _invalid(f"{location}.text", "must be base64") from error
+    masked = mask_body(text, content_type, _masker)
+    if masked == text:
+        return body
+    return body.model_copy(update={"text": base64.b64encode(masked.encode()).decode()})
+
+
+async def read_outcomes(request: Request, catalog: FlowCatalog) -> dict[str, Any] | None:
+    """Read the outcomes of a session; return the columns of their row, None if there are none.
+
+    What a flow's capture mode does not keep of a run is not kept of an outcome either.
+    """
+    body = await _read(request, Outcomes, MAX_OUTCOMES_BYTES)
+    for index, outcome in enumerate(body.outcomes):
+        where = f"outcomes.{index}"
+        if outcome.kind not in _KINDS:
+            raise _invalid(f"{where}.kind", f"must be one of {', '.join(_KINDS)}")
+        if outcome.position < 0:
+            raise _invalid(f"{where}.position", "must be 0 or more")
+    parent = body.parent
+    if parent is not None and not is_valid_id(parent.session_id):
+        raise _invalid("parent.sessionId", "must be a session id")
+    if not body.outcomes and parent is None:
+        return None
+    modes: dict[tuple[Any, ...], str] = {}
+    stored: list[Outcome] = []
+    for outcome in body.outcomes:
+        call = outcome.call
+        address = (call.org, call.project, call.slug, call.version)
+        if address not in modes:
+            modes[address] = _capture_mode(catalog, call)
+        stored.append(_captured(outcome, modes[address]))
+    refused = dict.fromkeys(
+        "/".join(part or "" for part in (call.org, call.project, call.slug))
+        for call in (o.call for o in body.outcomes if o.execution_id is None)
+    )
+    flows = "\n".join(["", *(flow.replace("\n", " ") for flow in refused), ""])
+    return {
+        "body": to_column([outcome.model_dump(by_alias=True) for outcome in stored]),
+        "parent": to_column(None if parent is None else parent.model_dump(by_alias=True)),
+        "parent_id": None if parent is None else parent.session_id,
+        "failed": any(outcome.error is not None for outcome in body.outcomes),
+        "flows": flows.replace("\0", "") if refused else "",
+    }
+
+
+def _capture_mode(catalog: FlowCatalog, call: RecordedCall) -> str:
+    try:
+        flow = catalog.get(call.org or "", call.project or "", call.slug or "", call.version)
+    except (FlowNotFoundError, FlowExecutionError, OSError, ValueError):
+        return "full"
+    return flow.capture_mode
+
+
+def _captured(outcome: Outcome, mode: str) -> Outcome:
+    """Return the outcome as its flow's capture mode allows to store it."""
+    call, error = outcome.call, outcome.error
+    if mode == "full":
+        return outcome
+    request = captured(mode, call.request) if keeps_snapshots(mode) else {}
+    if error is not None:
+        message = captured(mode, error.message) or ""
+        details = captured(mode, error.details) or {}
+        error = error.model_copy(update={"message": message, "details": details})
+    call = call.model_copy(update={"request": request})
+    return outcome.model_copy(update={"call": call, "error": error})
+
+
+async def read_report(request: Request, session_id: str) -> tuple[str, str]:
+    """Read the report of a replay; return its id and its JSON."""
+    report = await _read(request, StoredReport, MAX_BYTES)
+    if not is_valid_id(report.replay_id):
+        message = "must be 1 to 128 letters, digits, '-', '_' and '.'"
+        raise _invalid("replayId", message)
+    if report.state not in _STATES:
+        raise _invalid("state", f"must be one of {', '.join(_STATES)}")
+    if report.session_id is None:
+        report = report.model_copy(update={"session_id": session_id})
+    return report.replay_id, to_column(report.model_dump(by_alias=True)) or ""

@@ -1,0 +1,253 @@
+"""What is stored of sessions besides their runs: request and response, outcomes, replay reports, pins.
+
+``org`` is always the organisation of the API key, None if the key may use every one. A key with an
+organisation reads and writes the rows of that organisation alone. What a key for all of them stores belongs
+to the organisations of the session's runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from .database import outages
+from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
+from .writer import Writer
+
+MAX_REPLAYS = 100
+"""The number of replay reports that are kept of a session."""
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """What a key may know of a session before it reads anything of it.
+
+    Attributes:
+        is_known: Something is stored under this id, by whomever.
+        is_visible: Some of it belongs to the key's organisations.
+        last_start: When the last run began; without runs, when the session was first stored. None if
+            nothing is stored but replay reports, or if the data is deleted.
+        is_deleted: The session has no runs, and its data was deleted after the retention.
+        is_pinned: The data is kept beyond the retention.
+    """
+
+    is_known: bool
+    is_visible: bool
+    last_start: int | None
+    is_deleted: bool
+    is_pinned: bool
+
+
+def is_kept(session_id: ColumnElement[Any], org: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition that a row with these columns belongs to a pinned session."""
+    pin = sessions.alias()
+    of_org = or_(pin.c.org == ALL, pin.c.org == org, org == ALL)
+    return exists().where(pin.c.session_id == session_id, pin.c.pinned, of_org)
+
+
+class SessionStore:
+    """The stored sessions. It belongs to a :class:`~noukai_sdk.backend.store.store.Store`."""
+
+    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        await self._writer.flush()
+        with outages():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        # The lock makes reading and writing one step: no other writer exists.
+        await self._writer.flush()
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                yield connection
+
+    async def state(self, session_id: str, org: str | None) -> SessionState:
+        """Return what a key may know of a session."""
+        starts = select(executions.c.org, func.max(executions.c.started_at).label("last"))
+        chosen = starts.where(executions.c.session_id == session_id).group_by(executions.c.org)
+        async with self._reading() as connection:
+            rows = (await connection.execute(_of(sessions, session_id, None))).all()
+            last_runs = {row.org: row.last for row in await connection.execute(chosen)}
+            reports = await connection.execute(
+                select(replays.c.org).where(replays.c.session_id == session_id).distinct()
+            )
+            orgs = {*last_runs, *reports.scalars(), *(row.org for row in rows)}
+        visible = [row for row in rows if org is None or row.org == org]
+        runs = [last for name, last in last_runs.items() if org is None or name == org]
+        stored = [row.started_at for row in visible if row.started_at is not None]
+        return SessionState(
+            is_known=bool(orgs),
+            is_visible=bool(orgs) if org is None else org in orgs,
+            last_start=max(runs, default=min(stored, default=None)),
+            is_deleted=bool(visible) and not runs and not stored,
+            is_pinned=any(row.pinned for row in rows if org is None or row.org in (org, ALL)),
+        )
+
+    async def exchange(self, session_id: str, org: str | None) -> str | None:
+        """Return the stored request and response of a session, as JSON."""
+        rows = await self._read(exchanges, session_id, org)
+        return rows[0]["body"] if rows else None
+
+    async def put_exchange(
+        self, session_id: str, org: str | None, values: dict[str, Any], now: int
+    ) -> bool:
+        """Store the request and response of a session; return False if others are stored already."""
+        async with self._writing() as connection:
+            stored = (await connection.execute(_of(exchanges, session_id, org))).first()
+            if stored is not None:
+                return bool(stored.body == values["body"])
+            await self._insert(connection, exchanges, session_id, org, {**values, "stored_at": now})
+            return True
+
+    async def outcomes(self, session_id: str, org: str | None) -> list[dict[str, Any]]:
+        """Return the rows of a session's outcomes, oldest first."""
+        return await self._read(outcomes, session_id, org)
+
+    async def put_outcomes(
+        self, session_id: str, org: str | None, values: dict[str, Any] | None, now: int
+    ) -> None:
+        """Replace the outcomes of a session's calls; None leaves none."""
+        async with self._writing() as connection:
+            await connection.execute(delete(outcomes).where(_mine(outcomes, session_id, org)))
+            if values is not None:
+                row = {**values, "stored_at": now}
+                await self._insert(connection, outcomes, session_id, org, row)
+            else:
+                await _delete_empty(connection, session_id)
+
+    async def replays(self, session_id: str, org: str | None) -> list[str]:
+        """Return the reports of a session's replays as JSON, newest first."""
+        rows = await self._read(replays, session_id, org)
+        # A key for all organisations may have stored one report for each of several.
+        newest = {row["replay_id"]: row["body"] for row in rows}
+        return list(newest.values())[: -MAX_REPLAYS - 1 : -1]
+
+    async def put_replay(
+        self, session_id: str, org: str | None, replay_id: str, body: str, now: int
+    ) -> None:
+        """Store the report of a replay; delete the oldest ones beyond ``MAX_REPLAYS``."""
+        async with self._writing() as connection:
+            same = and_(_mine(replays, session_id, org), replays.c.replay_id == replay_id)
+            await connection.execute(delete(replays).where(same))
+            row = {"replay_id": replay_id, "body": body, "stored_at": now}
+            # Reports alone make no session: they can be about one of another service.
+            for owner in await self._insert(
+                connection, replays, session_id, org, row, in_list=False
+            ):
+                of_owner = _mine(replays, session_id, owner)
+                newest = select(replays.c.stored_at).where(of_owner)
+                first = newest.order_by(replays.c.stored_at.desc()).offset(MAX_REPLAYS - 1).limit(1)
+                oldest = replays.c.stored_at < first.scalar_subquery()
+                await connection.execute(delete(replays).where(of_owner, oldest))
+
+    async def pin(self, session_id: str, org: str | None, pinned: bool) -> None:
+        """Keep the data of a session beyond the retention, or do so no longer."""
+        mine = _mine(sessions, session_id, ALL if org is None and pinned else org)
+        async with self._writing() as connection:
+            await connection.execute(update(sessions).where(mine).values(pinned=pinned))
+
+    async def delete(self, session_id: str, org: str | None) -> None:
+        """Delete the runs of a session and everything else that is stored of it."""
+        runs = select(executions.c.id).where(_mine(executions, session_id, org)).scalar_subquery()
+        async with self._writing() as connection:
+            for table in (steps, events):
+                await connection.execute(delete(table).where(table.c.execution_id.in_(runs)))
+            for table in (executions, exchanges, outcomes, replays, sessions):
+                await connection.execute(delete(table).where(_mine(table, session_id, org)))
+            await _delete_empty(connection, session_id)
+
+    async def expire(self, connection: AsyncConnection, before: int) -> None:
+        """Delete what is stored of sessions whose last run began before ``before``.
+
+        The rows in ``sessions`` stay, so that a deleted session is not taken for an unknown one.
+        """
+        old = sessions.alias()
+        of_org = or_(executions.c.org == old.c.org, old.c.org == ALL)
+        later_run = exists().where(
+            executions.c.session_id == old.c.session_id, executions.c.started_at >= before, of_org
+        )
+        is_old = and_(old.c.started_at < before, ~later_run, ~is_kept(old.c.session_id, old.c.org))
+        keys = select(old.c.session_id, old.c.org).where(is_old)
+        for table in (exchanges, outcomes, replays):
+            is_expired: ColumnElement[bool] = tuple_(table.c.session_id, table.c.org).in_(keys)
+            if table is replays:
+                kept = is_kept(replays.c.session_id, replays.c.org)
+                is_expired = or_(is_expired, and_(replays.c.stored_at < before, ~kept))
+            await connection.execute(delete(table).where(is_expired))
+        expired = tuple_(sessions.c.session_id, sessions.c.org).in_(keys)
+        await connection.execute(update(sessions).where(expired).values(started_at=None))
+
+    async def _read(self, table: Table, session_id: str, org: str | None) -> list[dict[str, Any]]:
+        chosen = _of(table, session_id, org).order_by(table.c.stored_at, table.c.org)
+        async with self._reading() as connection:
+            return [dict(row) for row in (await connection.execute(chosen)).mappings()]
+
+    async def _insert(
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        session_id: str,
+        org: str | None,
+        values: dict[str, Any],
+        *,
+        in_list: bool = True,
+    ) -> Sequence[str]:
+        """Insert a row for each organisation that owns it; return the organisations."""
+        owners: Sequence[str] = [org] if org is not None else []
+        if org is None:
+            of_session = select(executions.c.org).where(executions.c.session_id == session_id)
+            owners = (await connection.execute(of_session.distinct())).scalars().all() or [ALL]
+        rows = [{"session_id": session_id, "org": owner, **values} for owner in owners]
+        await connection.execute(self._writer.insert(table), rows)
+        if in_list:
+            listed = self._writer.insert(sessions).on_conflict_do_nothing()
+            columns = {
+                "session_id": session_id,
+                "started_at": values["stored_at"],
+                "pinned": False,
+            }
+            await connection.execute(listed, [{**columns, "org": o} for o in {*owners, ALL}])
+        return owners
+
+
+def _of(table: Table, session_id: str, org: str | None) -> Any:
+    return select(table).where(_mine(table, session_id, org))
+
+
+def _mine(table: Table, session_id: str, org: str | None) -> ColumnElement[bool]:
+    """Return the condition that a row is of a session, and that the key may use it."""
+    return and_(table.c.session_id == session_id, true() if org is None else table.c.org == org)
+
+
+async def _delete_empty(connection: AsyncConnection, session_id: str) -> None:
+    """Delete the rows in ``sessions`` of organisations of which nothing else is stored."""
+
+    def nothing_in(table: Table) -> ColumnElement[bool]:
+        of_org = or_(sessions.c.org == ALL, table.c.org == sessions.c.org)
+        return ~exists().where(table.c.session_id == session_id, of_org)
+
+    empty = [nothing_in(table) for table in (executions, exchanges, outcomes)]
+    await connection.execute(delete(sessions).where(sessions.c.session_id == session_id, *empty))
