@@ -96,11 +96,13 @@ class Outcome(WireModel):
         call: The flow, and the body of the fresh call.
         started_at, completed_at: ISO 8601, on the client's clock.
         abandoned: The caller stopped waiting: a timeout, a cancelled task, a client that went away.
-        seen: How many events of a stream the caller had received.
+        seen: How many events of a stream, or pauses of ``execute``, the caller had received.
+        calls: How many calls of this kind to this flow the session had, as far as the client knows.
     """
 
     kind: str
     position: int
+    calls: int | None = None
     execution_id: str | None = None
     call: RecordedCall
     started_at: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from .program import Program, ToolHandler
@@ -62,6 +62,33 @@ class Service(NamedTuple):
         return f"Service({self.base_url!r})"
 
 
+class FailureLog(Protocol):
+    """Collects how calls ended for their caller, where the service may not know it."""
+
+    def note_failure(
+        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None
+    ) -> None:
+        """Note the error of a call, or its GeneratorExit if the caller gave it up."""
+        ...
+
+    def forget_failure(self, call: FlowCall) -> None:
+        """Note that the call goes on."""
+        ...
+
+
+class Watch(NamedTuple):
+    """Which call of a captured session this is, and where its failure is noted.
+
+    Attributes:
+        position: The number of the call among those of its kind to its flow.
+        made_at: When the method was called, in seconds since 1970.
+    """
+
+    log: FailureLog
+    position: int
+    made_at: float
+
+
 class FlowCall(NamedTuple):
     """One call of a flow, before the scope decides whether it goes live or is replayed.
 
@@ -72,6 +99,7 @@ class FlowCall(NamedTuple):
         session_id: The session passed to the method; ``live`` falls back to the scope's or the client's.
         tool_handler, max_tool_rounds: What handles tool pauses, and how often at most.
         manual_tools: The consumer of the stream can resume tool pauses (async clients).
+        watch: Notes if the call fails; None in most scopes.
     """
 
     kind: CallKind
@@ -84,18 +112,35 @@ class FlowCall(NamedTuple):
     tool_handler: ToolHandler | None = None
     max_tool_rounds: int = 10
     manual_tools: bool = False
+    watch: Watch | None = None
 
     def tagged(self, session_id: str | None) -> FlowCall:
         """Return this call in that session."""
         return self if session_id == self.session_id else self._replace(session_id=session_id)
 
-    def live(self, scope_session: str | None = None) -> Program[Any]:
+    def failed(self, error: BaseException, *, run: str | None, seen: int | None = None) -> None:
+        """Note the exception that ends this call's program, in a captured session.
+
+        Args:
+            error: GeneratorExit if the caller has stopped waiting.
+            run: The id of the run, if it is known.
+            seen: As in :class:`~noukai_sdk.models.sessions.Outcome`.
+        """
+        if self.watch is not None:
+            self.watch.log.note_failure(self, error, run, seen)
+
+    def live(self, scope_session: str | None = None, watch: Watch | None = None) -> Program[Any]:
         """Return the program that sends this call to the service.
 
         ``execute`` returns an ExecuteResult or a PausedResult; ``step`` yields events and returns None;
         ``job`` returns a JobBackend. The call's own session comes before the scope's and the client's.
         """
-        call = self.tagged(self.session_id or scope_session or self.service.session_id)
+        session_id = self.session_id or scope_session or self.service.session_id
+        call = (
+            self.tagged(session_id)
+            if watch is None
+            else self._replace(session_id=session_id, watch=watch)
+        )
         # Imported at first use: most programs call in one way only, and each way brings its models.
         if call.kind == "execute":
             from .executing import execute

@@ -33,29 +33,36 @@ def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Ou
     ``body`` is what resumes a run; None starts a new one.
     """
     body = call.request if body is None else body
-    rounds = 0
-    while True:
-        try:
+    rounds = pauses = 0
+    try:
+        while True:
             response = yield from exchange(call.service, post(call, body), SendRequest)
-        except NoukaiError as error:
-            error.execution_id = error.execution_id or body.get("executionId")
-            raise
-        result = validated(_response.validate_json, "result of execute", response)
-        result.session_id = call.session_id
-        if isinstance(result, ExecuteResult):
-            return result
-        yield PauseSeen(result)
-        if call.tool_handler is None:
-            return PausedRun(result, partial(resume, call, result))
-        results = yield from call_handler(call, result, rounds)
-        yield ResultsSent(results)
-        body = resume_body(call, result, results)
-        rounds += 1
+            result = validated(_response.validate_json, "result of execute", response)
+            result.session_id = call.session_id
+            if isinstance(result, ExecuteResult):
+                return result
+            pauses += 1
+            yield PauseSeen(result)
+            if call.tool_handler is None:
+                return PausedRun(result, partial(resume, call, result))
+            results = yield from call_handler(call, result, rounds)
+            yield ResultsSent(results)
+            body = resume_body(call, result, results)
+            rounds += 1
+    except BaseException as error:
+        run = body.get("executionId")
+        if isinstance(error, NoukaiError):
+            error.execution_id = error.execution_id or run
+        # A caller that resumes by itself counts the pauses, not this program.
+        call.failed(error, run=run, seen=pauses if call.tool_handler is not None else None)
+        raise
 
 
 def resume(call: FlowCall, paused: PausedResult, results: Sequence[ToolResult]) -> Program[Outcome]:
     """Resume a paused run with the results of the tools."""
     sent = wire_results(results)
+    if call.watch is not None:
+        call.watch.log.forget_failure(call)  # of an earlier attempt to resume
     yield ResultsSent(sent)
     return (yield from execute(call, resume_body(call, paused, sent)))
 

@@ -45,8 +45,12 @@ class JobBackend(Protocol):
 
 def submit(call: FlowCall) -> Program[JobBackend]:
     """Put a call into the service's queue."""
-    response = yield from exchange(call.service, post(call, call.request))
-    submission = decode(JobAccepted, response)
+    try:
+        response = yield from exchange(call.service, post(call, call.request))
+        submission = decode(JobAccepted, response)
+    except BaseException as error:
+        call.failed(error, run=None)
+        raise
     now: float = yield Now()
     return LiveJob(
         call.service,

@@ -40,12 +40,20 @@ _PASSING = frozenset({"step_output", "step_input"})
 
 
 class Cursor:
-    """The position in a run: what the next step call has to send."""
+    """The position in a run: what the next step call has to send.
+
+    Attributes:
+        seen: How many events the reader of the stream got.
+        at_reader: The reader has the last one, and has not asked for the next one yet.
+        ended: The last one was the final event.
+    """
 
     def __init__(self) -> None:
         self.execution_id: str | None = None
         self.step_index: int = 0
         self.outputs: dict[str, Any] = {}
+        self.seen = 0
+        self.at_reader = self.ended = False
         self._begin_call()
 
     def _begin_call(self) -> None:
@@ -129,7 +137,10 @@ def step(call: FlowCall) -> Program[None]:
                 return
             body = {name: v for name, v in call.request.items() if name not in FIRST_CALL_ONLY}
             if isinstance(pause, ToolCallsRequired):
+                cursor.seen += 1
+                cursor.at_reader = call.tool_handler is None
                 results = yield from tool_results(call, pause, rounds)
+                cursor.at_reader = False
                 if results is None:
                     return
                 rounds += 1
@@ -141,8 +152,12 @@ def step(call: FlowCall) -> Program[None]:
             else:
                 cursor.next_step()
             body |= cursor.fields()
-    except NoukaiError as error:
-        error.execution_id = error.execution_id or cursor.execution_id
+    except BaseException as error:
+        if isinstance(error, NoukaiError):
+            error.execution_id = error.execution_id or cursor.execution_id
+        # A reader that leaves between two events has not given up: a replay has the next event, too.
+        if not ((cursor.at_reader or cursor.ended) and isinstance(error, GeneratorExit)):
+            call.failed(error, run=cursor.execution_id, seen=cursor.seen)
         raise
 
 
@@ -154,14 +169,21 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
     while (events := decoder.read_events((yield READ_CHUNK))) is not None:
         for event in events:
             if event.type in _PASSING:
+                cursor.seen += 1
+                cursor.at_reader = True
                 yield event
+                cursor.at_reader = False
                 continue
             cursor.see(event)
             if isinstance(event, _PAUSES):
                 pause = event
+            cursor.ended = isinstance(event, _ENDS)
             if not isinstance(event, ToolCallsRequired):
+                cursor.seen += 1
+                cursor.at_reader = True
                 yield event
-            if isinstance(event, _ENDS):
+                cursor.at_reader = False
+            if cursor.ended:
                 return None
     # After a pause the stream is read to its end, so that the connection serves the next call. It goes
     # back now, because tools may take long.

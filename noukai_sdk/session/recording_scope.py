@@ -22,6 +22,7 @@ class RecordingScope(Scope):
 
     def __init__(self, writer: CassetteWriter) -> None:
         super().__init__("capture", new_session_id())
+        self._reports_outcomes = False  # the file has them
         self._writer = writer
         self._ended = False
 

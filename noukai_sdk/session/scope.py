@@ -6,12 +6,14 @@ This is the only module that touches the ContextVar.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..protocol.call import Watch
 from .lost_scope import check_lost, open_captures, watch_late
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
     from ..transport.background import Send
+    from .outcomes import OutcomeLog
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -46,6 +49,9 @@ class Scope:
         self._open = True
         self._had_late_call = False
         self._sends: list[tuple[Any, ...]] | None = None
+        # Whether the service is told how calls ended for their callers, and the calls of each flow.
+        self._reports_outcomes = session_id is not None
+        self._calls_of: dict[tuple[str, ...], int] = {}
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -61,7 +67,13 @@ class Scope:
         Runs when the method is called, not when its result is awaited.
         """
         if self._open or self.session_id is None or call.session_id is not None:
-            return call.live(self.session_id)
+            if not self._reports_outcomes or call.session_id not in (None, self.session_id):
+                return call.live(self.session_id)
+            flow = call.flow
+            lane = call.kind, flow.org, flow.project, flow.slug
+            position = self._calls_of.get(lane, 0)
+            self._calls_of[lane] = position + 1
+            return call.live(self.session_id, Watch(self, position, time.time()))
         # Whatever outlives a request may work for others by now (a worker that the first request
         # started), so a late call belongs to no session but its own.
         own = new_session_id()
@@ -73,6 +85,32 @@ class Scope:
         )
         logger.log(level, text, call.flow, self.session_id, own)
         return watch_late(call, call.live(own))
+
+    def note_failure(
+        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None
+    ) -> None:
+        """Note how a live call of this session ended, for the service to know. Never raises."""
+        try:
+            now = time.time()
+            self._report_at_end(self._outcomes.note(call, error, run, seen, now))
+        except Exception:
+            logger.debug("the outcome of %r is not reported", call, exc_info=True)
+
+    def forget_failure(self, call: FlowCall) -> None:
+        """Note that a call goes on that had failed or was given up."""
+        self._outcomes.forget(call)
+
+    @cached_property
+    def _outcomes(self) -> OutcomeLog:
+        from .outcomes import OutcomeLog
+
+        return OutcomeLog(self._calls_of)
+
+    def _report_at_end(self, is_news: bool) -> None:
+        if is_news:
+            from .outcomes import send_outcomes
+
+            self.send_at_end(send_outcomes, self._outcomes)
 
     def job(self, live: LiveJob) -> JobBackend:
         """Return the backend of a job that was submitted before; ``live`` asks the service."""

@@ -1,0 +1,186 @@
+"""Collect what only the caller knows of a captured session, and send it to the service at its end.
+
+That is: calls that were refused, failed on the way or were given up, and the parent of a fork. With them
+a replay of the session raises the same errors and gives up the same calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import to_jsonable_python
+
+from ..errors import NoukaiError, ReplayError, ToolCallLimitError, ToolHandlerRequiredError
+
+if TYPE_CHECKING:
+    from ..models.sessions import ForkParent, Outcome, Outcomes
+    from ..protocol.call import FlowCall, Service
+    from ..protocol.program import Program
+    from ..replay.recording import Recording
+
+MOST = 1_000  # outcomes of one session
+
+# Raised in this process. A replay raises them again by itself.
+_LOCAL_ERRORS = (ReplayError, ToolCallLimitError, ToolHandlerRequiredError)
+
+Lane = tuple[str, ...]
+"""Kind, organisation, project and slug of a call: what calls are counted by."""
+
+
+class Failure(NamedTuple):
+    """How a call ended. ``error`` is None if its caller gave it up."""
+
+    call: FlowCall
+    request: dict[str, Any]
+    ended_at: float
+    error: NoukaiError | None
+    run: str | None
+    seen: int | None
+
+
+class OutcomeLog:
+    """The outcomes of one session. Safe to use from many threads.
+
+    Args:
+        calls: How many calls of each lane the session had so far; it still grows.
+
+    Attributes:
+        parent: The session that this one is a fork of.
+    """
+
+    def __init__(self, calls: dict[Lane, int]) -> None:
+        self.parent: ForkParent | None = None
+        self._calls = calls
+        self._failures: dict[tuple[Lane, int], Failure] = {}
+        self._is_sent = True
+        self._lock = threading.Lock()
+
+    def note(
+        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None, now: float
+    ) -> bool:
+        """Note how a call ended; return whether there was nothing to send before."""
+        if not isinstance(error, (GeneratorExit, NoukaiError)):
+            return False
+        if isinstance(error, NoukaiError) and (
+            isinstance(error, _LOCAL_ERRORS) or _is_of_a_run(error)
+        ):
+            return False
+        # A copy: the caller may change its objects later.
+        request = to_jsonable_python(call.request, fallback=str)
+        known_error = error if isinstance(error, NoukaiError) else None
+        with self._lock:
+            if len(self._failures) < MOST:
+                self._failures[_place(call)] = Failure(call, request, now, known_error, run, seen)
+            return self._has_news()
+
+    def forget(self, call: FlowCall) -> None:
+        """Drop the outcome of a call that goes on."""
+        with self._lock:
+            self._failures.pop(_place(call), None)
+
+    def note_served(self, session_id: str, calls: list[tuple[int, int, Recording]]) -> bool:
+        """Note the parent of a fork, and the order, index and recording of each call it served.
+
+        Returns:
+            Whether there was nothing to send before.
+        """
+        from ..models.sessions import ForkParent, ServedCall
+
+        served = tuple(
+            ServedCall(order=order, index=index, execution_id=recording.execution_id)
+            for order, index, recording in sorted(calls, key=lambda each: each[0])
+        )
+        with self._lock:
+            self.parent = ForkParent(session_id=session_id, served=served)
+            return self._has_news()
+
+    def _has_news(self) -> bool:
+        was_sent, self._is_sent = self._is_sent, False
+        return was_sent
+
+    def take(self, service: Service) -> list[tuple[Service, Outcomes]]:
+        """Return everything that was noted, redacted: what ``service`` gets, then the other clients."""
+        from ..models.sessions import Outcomes
+
+        with self._lock:
+            self._is_sent = True
+            failures = list(self._failures.values())
+        by_key: dict[tuple[str, str | None], tuple[Service, list[Outcome]]] = {
+            _key(service): (service, [])
+        }
+        for failure in failures:
+            client = failure.call.service
+            _, outcomes = by_key.setdefault(_key(client), (client, []))
+            outcomes.append(_outcome(failure, self._calls))
+        (own, its_outcomes), *others = by_key.values()
+        return [
+            (own, Outcomes(outcomes=tuple(its_outcomes), parent=self.parent)),
+            *((other, Outcomes(outcomes=tuple(outcomes))) for other, outcomes in others),
+        ]
+
+
+def send_outcomes(service: Service, session_id: str, log: OutcomeLog) -> Program[bool]:
+    """Send what ``log`` holds. Outcomes of another client's calls are sent with that client's key."""
+    from ..protocol.session_extensions import put_outcomes
+    from ..transport.background import send_later
+
+    (_, own), *others = log.take(service)
+    for other, outcomes in others:
+        send_later(other, put_outcomes, session_id, outcomes)
+    if own.outcomes or own.parent is not None:
+        return (yield from put_outcomes(service, session_id, own))
+    return True
+
+
+def _is_of_a_run(error: NoukaiError) -> bool:
+    """Return whether the service said that a run failed so: then the session has it."""
+    body = error.response_body
+    detail = body.get("detail", body) if isinstance(body, dict) else None
+    return isinstance(detail, dict) and detail.get("executionId") is not None
+
+
+def _place(call: FlowCall) -> tuple[Lane, int]:
+    assert call.watch is not None  # only watched calls are noted
+    return (call.kind, *call.flow[:3]), call.watch.position
+
+
+def _key(service: Service) -> tuple[str, str | None]:
+    return service.base_url, service.headers.get("Authorization")
+
+
+def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
+    from ..models.sessions import Outcome, RecordedCall, RecordedError
+    from ..replay.recorder import api_keys
+    from ..replay.recording_builder import recorded_error
+    from ..replay.redaction import Redactor
+
+    call = failure.call
+    assert call.watch is not None  # only watched calls are noted
+    lane, position = _place(call)
+    error = None if failure.error is None else recorded_error(failure.error).model_dump()
+    clean = Redactor(secrets=api_keys(call))({"request": failure.request, "error": error})
+    flow = call.flow
+    return Outcome(
+        kind=call.kind,
+        position=position,
+        calls=calls.get(lane),
+        execution_id=failure.run,
+        call=RecordedCall(
+            org=flow.org,
+            project=flow.project,
+            slug=flow.slug,
+            version=flow.version,
+            request=clean["request"],
+        ),
+        started_at=_iso(call.watch.made_at),
+        completed_at=_iso(failure.ended_at),
+        abandoned=failure.error is None,
+        seen=failure.seen,
+        error=None if error is None else RecordedError.model_validate(clean["error"]),
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
