@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import click
 from rich.bar import Bar
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
@@ -32,16 +34,27 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
 _WIDE_COLUMNS = ("input", "output")
 # A longer name of a flow is cut in the waterfall, to leave room for the bars.
 _LONGEST_NAME = 24
-# Characters by which a recorded text could control the terminal.
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROLS_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Characters by which a recorded text could control the terminal, or show other text than it holds.
+_DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
+CONTROLS = re.compile(rf"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}]")
+_CONTROLS_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}]")
 
 
-def open_console() -> Console:
-    """Return a console that prints ``?`` for characters that the output's encoding lacks."""
+def open_console(*, without_terminal: int | None = None) -> Console:
+    """Return a console that prints ``?`` for characters that the output's encoding lacks.
+
+    Args:
+        without_terminal: The width if the output is not a terminal; None for 80.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    return Console(highlight=False)
+    is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if is_terminal else without_terminal)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
@@ -85,14 +98,14 @@ def call_views(title: str, rows: Sequence[dict[str, Any]]) -> list[RenderableTyp
     waterfall.add_column("duration", justify="right", no_wrap=True)
     end = max(map(_end_ms, rows), default=0.0) or 1.0
     for row in rows:
-        output = escape(_short(row["output"]))
-        number, name = str(row["number"]), escape(_short(row["slug"] or "(deleted)"))
+        output = escape(short(row["output"]))
+        number, name = str(row["number"]), escape(short(row["slug"] or "(deleted)"))
         table.add_row(
             number,
             name,
             row["kind"] or "?",
-            escape(_short(row["input"])),
-            f"[red]{escape(_short(row['error']))}[/]" if row["error"] else output,
+            escape(short(row["input"])),
+            f"[red]{escape(short(row['error']))}[/]" if row["error"] else output,
             _as_text(row["tokens"]),
             _as_text(row["costUsd"]),
             _as_text(row["durationMs"]),
@@ -110,7 +123,7 @@ def call_details(rows: Sequence[dict[str, Any]]) -> list[str]:
         cost = f"${row['costUsd']}" if row["costUsd"] else ""
         tokens = f"{row['tokens']} tokens" if row["tokens"] else ""
         facts = (row["kind"] or "?", _ms(row["durationMs"]), tokens, cost, row["executionId"])
-        name = escape(_short(row["slug"] or "(deleted)"))
+        name = escape(short(row["slug"] or "(deleted)"))
         known = "  ".join(fact for fact in facts if fact)
         views.append(f"[bold]{row['number']}  {name}[/]  {escape(known)}")
         parts = dict(row["request"] or {})
@@ -119,8 +132,8 @@ def call_details(rows: Sequence[dict[str, Any]]) -> list[str]:
         for part, value in parts.items():
             if value is not None:
                 text = value if isinstance(value, str) else _pretty(value)
-                clean = _CONTROLS_IN_LINES.sub(" ", text)
-                views += [f"[dim]{escape(_short(part))}:[/]", escape(clean)]
+                clean = clean_lines(text)
+                views += [f"[dim]{escape(short(part))}:[/]", escape(clean)]
         views.append("")
     return views[:-1]
 
@@ -129,8 +142,8 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     """Return the differences of two sessions as a table."""
     table = Table("flow", "kind", "call", "what", "A", "B")
     for each in differences:
-        name, number = escape(_short(each.slug or "(deleted)")), str(each.position + 1)
-        a, b = escape(_short(each.a, 60)), escape(_short(each.b, 60))
+        name, number = escape(short(each.slug or "(deleted)")), str(each.position + 1)
+        a, b = escape(short(each.a, 60)), escape(short(each.b, 60))
         table.add_row(name, each.kind or "?", number, each.what, a, b)
     return table
 
@@ -167,9 +180,15 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else round((end - start) * 1000, 1)
 
 
-def _short(value: Any, length: int = 120) -> str:
+def short(value: Any, length: int = 120) -> str:
+    """Return a value in one line that cannot control the terminal."""
     text = CONTROLS.sub(" ", _as_text(value))
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def clean_lines(text: str) -> str:
+    """Return a text of several lines that cannot control the terminal."""
+    return _CONTROLS_IN_LINES.sub(" ", text)
 
 
 def _pretty(value: Any) -> str:

@@ -1,0 +1,97 @@
+"""Find what a SESSION argument names: a cassette file, or a session of the service."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..arguments import require_base_url
+from ..client import Noukai
+from ..errors import CassetteError
+from ..protocol.fetching import fetch_session
+from ..protocol.requests import require_session_id
+from ..replay.cassette_file import CassetteFile, read_cassette
+from ..replay.sources import recordings_of
+from .shared_options import CommandError
+
+Env = Literal["production", "dev"]
+
+
+def complete_file(
+    _context: click.Context, _argument: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a file name: the ids of sessions are not known."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _check_base_url(_context: Any, _option: Any, url: str | None) -> str | None:
+    try:
+        return None if url is None else require_base_url("URL", url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+source_argument = click.argument("source", metavar="SESSION", shell_complete=complete_file)
+env_option = click.option(
+    "--env",
+    type=click.Choice(["production", "dev"]),
+    help="The service to fetch from.  [default: NOUKAI_ENV]",
+)
+base_url_option = click.option(
+    "--base-url",
+    metavar="URL",
+    envvar="NOUKAI_BASE_URL",
+    show_envvar=True,
+    callback=_check_base_url,
+    help="The address of the service to fetch from, in place of --env.",
+)
+
+
+def open_client(env: Env | None, base_url: str | None, **options: Any) -> Noukai:
+    """Return a client of the service that the options name."""
+    try:
+        return Noukai(env=env, base_url=base_url, **options)
+    except ValueError as error:  # NOUKAI_ENV
+        raise CommandError(str(error)) from error
+
+
+def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
+    """Return the recordings of a session, from its cassette file or the service."""
+    if is_file(source):
+        return read_cassette(source)
+    session_id = require_id(source)
+    with open_client(env, base_url) as client:
+        transport = client._transport
+        session = transport.run(fetch_session(transport.service, session_id))
+    return CassetteFile(session.session_id, recordings_of(session))
+
+
+def name_of(file: CassetteFile, source: str) -> str:
+    """Return the name of the session for messages; recordings made by hand may have no id."""
+    return f"session {file.session_id}" if file.session_id else source
+
+
+def session_id_of(source: str) -> str:
+    """Return the id that an app can fetch a session by, also if ``source`` is a cassette file."""
+    if not is_file(source):
+        return require_id(source)
+    session_id = read_cassette(source).session_id
+    if session_id is None:
+        message = "this file has no session id, by which an app could fetch its session"
+        raise CassetteError(f"{source}: {message}", path=source)
+    return require_session_id(session_id)
+
+
+def is_file(source: str) -> bool:
+    """Return whether ``source`` is the path of a file."""
+    return os.path.isfile(source)  # noqa: PTH113  # Path.is_file() raises if the name is too long
+
+
+def require_id(source: str) -> str:
+    """Return ``source`` if it is a valid session id."""
+    if "/" in source or os.sep in source or source.endswith(".jsonl"):
+        raise CassetteError(f"{source}: no such file, and not a valid session id")
+    return require_session_id(source)
