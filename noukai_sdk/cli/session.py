@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
+from click.core import ParameterSource
 
-from ..arguments import require_base_url
-from ..client import Noukai
-from ..errors import CassetteError
-from ..protocol.fetching import fetch_session
-from ..protocol.requests import require_session_id
-from ..replay.cassette_file import CassetteFile, read_cassette, write_cassette
+from ..errors import NoukaiError
+from ..models.exchanges import CapturedBody, CapturedResponse, Exchange, Header
+from ..models.session_lists import StoredReport
+from ..protocol.session_extensions import fetch_reports
+from ..replay.cassette_file import write_cassette
 from ..replay.diff import differences
 from ..replay.redaction import Redactor
-from ..replay.sources import recordings_of
-from .session_replay import AppRequest, Header, Outcome, send
-from .session_views import call_details, call_rows, call_views, difference_table, open_console
+from ..replay.response_diff import ReceivedResponse
+from .app_request import AppRequest, CommandLine, build_request, check_server, replay_header
+from .session_list import list_command
+from .session_replay import Outcome, replay_request
+from .session_source import (
+    Env,
+    base_url_option,
+    complete_file,
+    env_option,
+    find_exchange,
+    is_file,
+    load,
+    name_of,
+    open_client,
+    replay_name,
+    replayed_session_id,
+    source_argument,
+)
+from .session_views import (
+    call_details,
+    call_rows,
+    call_views,
+    clean_lines,
+    difference_table,
+    open_console,
+    print_json,
+)
 from .shared_options import EXIT_CODES, CommandError, count, json_option
-
-Env = Literal["production", "dev"]
 
 
 def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[Header]:
@@ -38,38 +57,10 @@ def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[
     return headers
 
 
-def _check_base_url(_context: Any, _option: Any, url: str | None) -> str | None:
-    try:
-        return None if url is None else require_base_url("URL", url)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _complete_file(
-    _context: click.Context, _argument: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return [CompletionItem(incomplete, type="file")]
-
-
-source_argument = click.argument("source", metavar="SESSION", shell_complete=_complete_file)
-env_option = click.option(
-    "--env",
-    type=click.Choice(["production", "dev"]),
-    help="The service to fetch from.  [default: NOUKAI_ENV]",
-)
-base_url_option = click.option(
-    "--base-url",
-    metavar="URL",
-    envvar="NOUKAI_BASE_URL",
-    show_envvar=True,
-    callback=_check_base_url,
-    help="The address of the service to fetch from, in place of --env.",
-)
 data_option = click.option(
-    "--data", "-d", help="Request body, JSON unless a Content-Type is given; @FILE reads a file."
-)
-method_option = click.option(
-    "--request", "-X", "method", help="HTTP method.  [default: POST with --data, else GET]"
+    "--data",
+    "-d",
+    help="Request body; @FILE reads a file. JSON unless a Content-Type was captured or is given.",
 )
 header_option = click.option(
     "--header",
@@ -77,17 +68,73 @@ header_option = click.option(
     "headers",
     multiple=True,
     callback=_parse_headers,
-    help="'Name: value'; repeatable.",
+    help="'Name: value'; repeatable. Adds what was removed at capture, such as Authorization.",
 )
+
+_REQUEST_OPTIONS = (
+    source_argument,
+    click.argument("url", required=False),
+    click.option(
+        "--against",
+        metavar="URL",
+        envvar="NOUKAI_APP_URL",
+        show_envvar=True,
+        callback=check_server,
+        help="The server to send the captured request to, such as http://localhost:8000.",
+    ),
+    data_option,
+    click.option(
+        "--request",
+        "-X",
+        "method",
+        help="HTTP method.  [default: as captured; else POST with --data, GET without]",
+    ),
+    header_option,
+    click.option(
+        "--live-from",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Replay the first N calls, and run the rest live.",
+    ),
+    click.option(
+        "--on-miss",
+        type=click.Choice(["raise", "live"]),
+        help="'live' runs calls live that have no recording.",
+    ),
+    click.option("--strict", is_flag=True, help="A changed input is an error."),
+    click.option(
+        "--pacing",
+        type=click.Choice(["instant", "recorded"]),
+        help="'recorded' lets each call take as long as it did.",
+    ),
+    click.option(
+        "--lost",
+        type=click.Choice(["refuse", "live"]),
+        help="'live' runs calls live that belong to no request.",
+    ),
+    env_option,
+    base_url_option,
+    json_option,
+)
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments and options that describe a request, for curl and replay."""
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group(epilog=EXIT_CODES)
 def session() -> None:
-    """Show, pull, compare and replay recorded sessions.
+    """List, show, compare and replay recorded sessions.
 
     SESSION is the id of a session or the path of a cassette file. For curl and replay, the app must be
-    able to fetch the session: a cassette file stands for the session whose id is in it.
+    able to read it: a file in the folder NOUKAI_CASSETTES, or else the session whose id is in the file.
     """
+
+
+session.add_command(list_command)
 
 
 @session.command()
@@ -108,20 +155,20 @@ def show(
     as_json: bool,
 ) -> None:
     """Show the calls of a session: inputs, outputs, tokens, cost and times."""
-    file = _load(source, env, base_url)
+    file = load(source, env, base_url)
     rows = call_rows(file.recordings)
     if number is not None and number > len(rows):
         calls = count(len(rows), "call")
-        raise CommandError(f"there is no call {number}: {_name(file, source)} has {calls}")
+        raise CommandError(f"there is no call {number}: {name_of(file, source)} has {calls}")
     chosen = [row for row in rows if number in (None, row["number"])]
     if as_json:
-        _print_json({"sessionId": file.session_id, "calls": chosen})
+        print_json({"sessionId": file.session_id, "calls": chosen})
         return
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
         open_console().print(*call_details(chosen), sep="\n", soft_wrap=True)
     else:
-        open_console().print(*call_views(_name(file, source), chosen), sep="\n")
+        open_console().print(*call_views(name_of(file, source), chosen), sep="\n")
 
 
 @session.command()
@@ -144,29 +191,29 @@ def pull(
     """Write a session to a cassette file, to replay it in tests."""
     if path.exists() and not force:
         raise CommandError(f"{path} exists: use --force to replace it")
-    file = _load(source, env, base_url)
+    file = load(source, env, base_url)
     # A replay redacts its calls like the file, to compare them.
     write_cassette(
         path, file.session_id, file.recordings, Redactor(file.redacted, pii=file.redacted_pii)
     )
     number = len(file.recordings)
     if as_json:
-        _print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
+        print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
     else:
-        click.echo(f"{path}: {count(number, 'call')} of {_name(file, source)}")
+        click.echo(f"{path}: {count(number, 'call')} of {name_of(file, source)}")
 
 
 @session.command()
-@click.argument("a", metavar="SESSION", shell_complete=_complete_file)
-@click.argument("b", metavar="SESSION", shell_complete=_complete_file)
+@click.argument("a", metavar="SESSION", shell_complete=complete_file)
+@click.argument("b", metavar="SESSION", shell_complete=complete_file)
 @env_option
 @base_url_option
 @json_option
 def diff(a: str, b: str, env: Env | None, base_url: str | None, as_json: bool) -> None:
     """Compare the calls of two sessions. The exit code is 1 if they differ."""
-    listed = differences(_load(a, env, base_url).recordings, _load(b, env, base_url).recordings)
+    listed = differences(load(a, env, base_url).recordings, load(b, env, base_url).recordings)
     if as_json:
-        _print_json({"differences": [each.as_dict() for each in listed]})
+        print_json({"differences": [each.as_dict() for each in listed]})
     elif listed:
         open_console().print(difference_table(listed))
     else:
@@ -175,119 +222,133 @@ def diff(a: str, b: str, env: Env | None, base_url: str | None, as_json: bool) -
 
 
 @session.command()
-@source_argument
-@click.argument("url")
-@data_option
-@method_option
-@header_option
-@json_option
-def curl(
-    source: str,
-    url: str,
-    data: str | None,
-    method: str | None,
-    headers: list[Header],
-    as_json: bool,
-) -> None:
-    """Print the curl command for a request that replays the session."""
-    request = AppRequest(_session_id_of(source), url, method, data, headers)
-    line = shlex.join(request.curl())
-    _print_json({"command": line}) if as_json else click.echo(line)
+@request_options
+@click.pass_context
+def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) -> None:
+    """Print the curl command for a request that replays the session.
+
+    Without URL it is the captured request: the app must capture its requests (capture_requests=True).
+    """
+    request, _ = _prepare(context, source, options, compares=False)
+    line = request.curl()
+    if request.masked:
+        click.echo(f"note: {_masked_note(request)}", err=True)
+    print_json({"command": line, "masked": request.masked}) if as_json else click.echo(line)
 
 
 @session.command()
-@source_argument
-@click.argument("url")
-@data_option
-@method_option
-@header_option
+@request_options
 @click.option(
     "--expect",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the body of the captured response, to compare the replayed one with.",
+    help="File with the body to expect, in place of the captured response.",
 )
-@json_option
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the report of the replay, at most.",
+)
+@click.pass_context
 def replay(
+    context: click.Context,
+    /,
     source: str,
-    url: str,
-    data: str | None,
-    method: str | None,
-    headers: list[Header],
-    expect: Path | None,
     as_json: bool,
+    expect: Path | None,
+    wait: float,
+    **options: Any,
 ) -> None:
-    """Send a request that replays the session, and show the result.
+    """Send a request that replays the session, and compare the response with the captured one.
 
-    The exit code is 0 if all calls were served as recorded and the response is the expected one, 1 if
-    something differs, and 2 if the request could not be sent or the app did not replay.
+    Without URL it is the captured request: the app must capture its requests (capture_requests=True).
+
+    The exit code is 0 if all calls were served as recorded and the response is as captured, 1 if
+    something differs, and 2 if the request could not be sent, the app did not replay, or its report
+    was not found.
     """
-    expected = None if expect is None else expect.read_bytes()
-    request = AppRequest(_session_id_of(source), url, method, data, headers)
-    outcome = send(request, expected)
-    if outcome.status == 404 and outcome.problems and _is_file(source):
-        hint = (
+    expected_body = None if expect is None else expect.read_bytes()
+    request, exchange = _prepare(context, source, options, compares=True)
+    session_id = replayed_session_id(source)
+    captured = exchange.response if exchange is not None else None
+    env, base_url = options["env"], options["base_url"]
+
+    def expected(received: ReceivedResponse) -> CapturedResponse | None:
+        if expected_body is None:
+            return captured
+        status = received.status if captured is None else captured.status
+        text = expected_body.decode("utf-8", "replace")
+        headers = tuple(each for each in received.headers if each[0].lower() == "content-type")
+        return CapturedResponse(status=status, headers=headers, body=CapturedBody(text=text))
+
+    def stored_reports() -> Sequence[StoredReport]:
+        if session_id is None:
+            return ()
+        try:
+            with open_client(env, base_url, max_retries=0, timeout=5.0) as client:
+                transport = client._transport
+                return transport.run(fetch_reports(transport.service, session_id)).replays
+        except NoukaiError:
+            return ()
+
+    outcome = replay_request(
+        request, session_id, expected, wait=wait, stored_reports=stored_reports
+    )
+    if outcome.status == 404 and outcome.error is not None and is_file(source):
+        outcome.notes.append(
             f"the app fetches the session of {source} by its id, and its service does not have it"
         )
-        outcome.problems.append(hint)
-    _print_json(outcome.as_dict()) if as_json else _print_outcome(outcome)
+    if request.masked and outcome.exit_code != 0:
+        outcome.notes.append(_masked_note(request))
+    print_json(outcome.as_dict()) if as_json else _print_outcome(outcome)
     sys.exit(outcome.exit_code)
 
 
-def _load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
-    """Return the recordings of a session, from its cassette file or the service."""
-    if _is_file(source):
-        return read_cassette(source)
-    session_id = _require_id(source)
-    with _open_client(env, base_url) as client:
-        transport = client._transport
-        session = transport.run(fetch_session(transport.service, session_id))
-    return CassetteFile(session.session_id, recordings_of(session))
+def _prepare(
+    context: click.Context, source: str, options: dict[str, Any], *, compares: bool
+) -> tuple[AppRequest, Exchange | None]:
+    """Return the request to send, and the captured exchange if it is known.
+
+    With ``compares``, the exchange is wanted even if the command line says all about the request.
+    """
+    url, against = options["url"], options["against"]
+    if url is not None and against is not None:
+        if context.get_parameter_source("against") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("URL and --against exclude each other: URL is the whole address")
+        against = None
+    line = CommandLine(url, against, options["method"], options["data"], options["headers"])
+    names = ("live_from", "on_miss", "strict", "pacing", "lost")
+    header = replay_header(replay_name(source), **{name: options[name] for name in names})
+    exchange = None
+    if compares or not line.is_complete:
+        exchange = find_exchange(source, options["env"], options["base_url"], required=url is None)
+    if exchange is None and url is None:
+        raise CommandError(
+            f"{source} was captured without its request: give URL, and --data if it had a body. To "
+            "capture requests, pass capture_requests=True to the adapter"
+        )
+    return build_request(line, header, exchange), exchange
 
 
-def _open_client(env: Env | None, base_url: str | None) -> Noukai:
-    try:
-        return Noukai(env=env, base_url=base_url)
-    except ValueError as error:  # NOUKAI_ENV
-        raise CommandError(str(error)) from error
+def _masked_note(request: AppRequest) -> str:
+    return f"removed or masked at capture: {', '.join(request.masked)} (-H and --data add it)"
 
 
-def _name(file: CassetteFile, source: str) -> str:
-    """Return the name of the session for messages; recordings made by hand may have no id."""
-    return f"session {file.session_id}" if file.session_id else source
-
-
-def _session_id_of(source: str) -> str:
-    """Return the id that an app can fetch a session by, also if ``source`` is a cassette file."""
-    if not _is_file(source):
-        return _require_id(source)
-    session_id = read_cassette(source).session_id
-    if session_id is None:
-        message = "this file has no session id, by which an app could fetch its session"
-        raise CassetteError(f"{source}: {message}", path=source)
-    return require_session_id(session_id)
-
-
-def _is_file(source: str) -> bool:
-    return os.path.isfile(source)  # noqa: PTH113  # Path.is_file() raises if the name is too long
-
-
-def _require_id(source: str) -> str:
-    if "/" in source or os.sep in source or source.endswith(".jsonl"):
-        raise CassetteError(f"{source}: no such file, and not a valid session id")
-    return require_session_id(source)
+# More lines help nobody; --json has all.
+_MOST_DIFFERENCES = 20
 
 
 def _print_outcome(outcome: Outcome) -> None:
     console = open_console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
-    console.print(f"[{color}]{outcome.summary}[/]", soft_wrap=True)
-    console.print(f"HTTP {outcome.status}  {outcome.report or 'no report'}")
-    for problem in outcome.problems:
-        console.print(f"  {problem}", markup=False, soft_wrap=True)
-    if outcome.body_differs:
-        bodies = ("expected:", outcome.expected, "received:", outcome.body)
-        console.print(*bodies, sep="\n", markup=False)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    console.print(f"[{color}]{outcome.headline}[/]", soft_wrap=True)
+    report = clean_lines(outcome.summary or "no report")
+    console.print(f"HTTP {outcome.status}  {report}", markup=False, soft_wrap=True)
+    listed = [str(difference) for difference in outcome.differences or ()]
+    if len(listed) > _MOST_DIFFERENCES:
+        listed[_MOST_DIFFERENCES:] = [f"and {len(listed) - _MOST_DIFFERENCES} more differences"]
+    for text in (*outcome.problems, *listed):
+        for line in clean_lines(text).splitlines() or [""]:
+            console.print(f"  {line}", markup=False, soft_wrap=True)

@@ -29,7 +29,7 @@ _WIDE = 110
 _WITHOUT_TERMINAL = 160
 
 
-class Since(click.ParamType):
+class Since(click.ParamType):  # type: ignore[type-arg]  # generic only in some versions of click
     """A time: so long ago, such as ``7d``, or a date, such as ``2026-05-31`` or ``2026-05-31T08:00``."""
 
     name = "since"

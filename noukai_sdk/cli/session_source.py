@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -10,9 +11,11 @@ from click.shell_completion import CompletionItem
 
 from ..arguments import require_base_url
 from ..client import Noukai
-from ..errors import CassetteError
+from ..errors import CassetteError, NoukaiError
+from ..models.exchanges import Exchange
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
+from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.sources import recordings_of
 from .shared_options import CommandError
@@ -69,20 +72,64 @@ def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
     return CassetteFile(session.session_id, recordings_of(session))
 
 
+def find_exchange(
+    source: str, env: Env | None, base_url: str | None, *, required: bool
+) -> Exchange | None:
+    """Return the captured request and response of a session, None if there is none.
+
+    Raises:
+        NoukaiError: It is ``required``, and the session cannot be read.
+    """
+    if is_file(source):
+        return getattr(read_cassette(source), "exchange", None)
+    session_id = require_id(source)
+    if not required:
+        try:
+            with open_client(env, base_url, max_retries=0, timeout=5.0) as client:
+                transport = client._transport
+                return transport.run(fetch_exchange(transport.service, session_id))
+        except NoukaiError:
+            return None
+    with open_client(env, base_url) as client:
+        transport = client._transport
+        exchange = transport.run(fetch_exchange(transport.service, session_id))
+        if exchange is None:
+            transport.run(fetch_session(transport.service, session_id))  # it may not exist at all
+        return exchange
+
+
+def replay_name(source: str) -> str:
+    """Return what names a session in the header of a request that replays it.
+
+    A cassette file in the folder NOUKAI_CASSETTES has a name; another stands for the session in it.
+    """
+    folder = os.environ.get("NOUKAI_CASSETTES")
+    if folder and is_file(source):
+        path, root = Path(source).resolve(), Path(folder).resolve()
+        if path.is_relative_to(root):
+            read_cassette(source)  # an error here says more than the app's
+            return f"file:{path.relative_to(root).as_posix()}"
+    session_id = replayed_session_id(source)
+    if session_id is None:
+        message = (
+            "this file has no session id, by which an app could fetch its session: put the file into "
+            "the folder NOUKAI_CASSETTES of the app"
+        )
+        raise CassetteError(f"{source}: {message}", path=source)
+    return session_id
+
+
 def name_of(file: CassetteFile, source: str) -> str:
     """Return the name of the session for messages; recordings made by hand may have no id."""
     return f"session {file.session_id}" if file.session_id else source
 
 
-def session_id_of(source: str) -> str:
-    """Return the id that an app can fetch a session by, also if ``source`` is a cassette file."""
+def replayed_session_id(source: str) -> str | None:
+    """Return the id of the session, None for a cassette file without one."""
     if not is_file(source):
         return require_id(source)
     session_id = read_cassette(source).session_id
-    if session_id is None:
-        message = "this file has no session id, by which an app could fetch its session"
-        raise CassetteError(f"{source}: {message}", path=source)
-    return require_session_id(session_id)
+    return None if session_id is None else require_session_id(session_id)
 
 
 def is_file(source: str) -> bool:
