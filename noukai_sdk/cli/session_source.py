@@ -81,7 +81,7 @@ def find_exchange(
         NoukaiError: It is ``required``, and the session cannot be read.
     """
     if is_file(source):
-        return getattr(read_cassette(source), "exchange", None)
+        return read_cassette(source).exchange
     session_id = require_id(source)
     if not required:
         try:

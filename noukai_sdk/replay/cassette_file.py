@@ -28,6 +28,7 @@ from pydantic_core import from_json
 
 from .._version import __version__
 from ..errors import CassetteError
+from ..models.exchanges import Exchange
 from ..protocol.decoding import first_problem
 from .cassette import Cassette
 from .recording import Recording
@@ -47,12 +48,14 @@ class CassetteFile:
         recordings: In the order in which the calls began.
         redacted: The JSON paths that were blanked in the file.
         redacted_pii: Personal data was removed from the file.
+        exchange: The HTTP request and response that the calls belong to, None if it was not captured.
     """
 
     session_id: str | None
     recordings: list[Recording] = field(default_factory=list)
     redacted: tuple[str, ...] = ()
     redacted_pii: bool = False
+    exchange: Exchange | None = None
 
     def cassette(self) -> Cassette:
         """Return the recordings as a cassette to play."""
@@ -70,6 +73,7 @@ class _Header(BaseModel):
     redacted: list[str]
     redacted_pii: bool = False
     recordings: int | None = None
+    exchange: Exchange | None = None
 
 
 def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
@@ -108,7 +112,9 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
             f'"recordings": {len(recordings)} in line 1; if not, the file was cut: restore it or '
             "record it again",
         )
-    return CassetteFile(header.session_id, recordings, tuple(header.redacted), header.redacted_pii)
+    return CassetteFile(
+        header.session_id, recordings, tuple(header.redacted), header.redacted_pii, header.exchange
+    )
 
 
 def _read_header(name: str, line: bytes) -> _Header:
@@ -126,7 +132,8 @@ def _read_header(name: str, line: bytes) -> _Header:
             f"{header[_MARK]!r}: update the package, or record the cassette again",
         )
     try:
-        return _Header.model_validate(header)
+        # As JSON: a tuple of the exchange is a list here.
+        return _Header.model_validate_json(line)
     except ValidationError as error:
         raise _error(name, 1, f"the header is damaged: {first_problem(error)}") from error
 
@@ -136,6 +143,7 @@ def write_cassette(
     session_id: str | None,
     recordings: Sequence[Recording],
     redactor: Redactor | None = None,
+    exchange: Exchange | None = None,
 ) -> None:
     """Write a cassette file in one move. Missing folders are created.
 
@@ -144,13 +152,14 @@ def write_cassette(
         session_id: The session that was recorded.
         recordings: In the order in which the calls began.
         redactor: Removes secrets; the default one knows the usual forms of keys and tokens.
+        exchange: The captured request and response, which are redacted already.
 
     Raises:
         CassetteError: The file cannot be written, or a redacted recording is not valid any more.
     """
     redactor = redactor or Redactor()
     clean = [redacted(recording, redactor, path) for recording in recordings]
-    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii))
+    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii, exchange))
 
 
 def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
@@ -168,7 +177,7 @@ def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[s
 
 def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
     """Write a file as it is, without redaction."""
-    header = {
+    header: dict[str, Any] = {
         _MARK: FORMAT_VERSION,
         "session_id": file.session_id,
         "sdk": __version__,
@@ -176,6 +185,8 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         **({"redacted_pii": True} if file.redacted_pii else {}),
         "recordings": len(file.recordings),
     }
+    if file.exchange is not None:
+        header["exchange"] = file.exchange.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = (
         json.dumps(value, ensure_ascii=False) + "\n"
         for value in (header, *map(as_json, file.recordings))

@@ -63,7 +63,8 @@ class CassetteWriter:
         ]
         recordings = merged(list(clean.values()), run, replaces=self._replaces) if kept else run
         redactor = self._redactor
-        file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii)
+        exchange = self._kept.exchange if self._kept is not None else None
+        file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii, exchange)
         write_redacted(self.path, file)
 
 

@@ -111,13 +111,19 @@ def open_replay_sync(request: ReplayRequest, source: Any) -> Scope:
 
 def cassette_scope(options: Mapping[str, Any]) -> Scope:
     """Open the scope that ``cassette``, ``record`` and ``record_mode`` ask for."""
+    path = options.get("record") or options["cassette"]
+    scope = _cassette_scope(path, options)
+    scope.cassette_path = path
+    return scope
+
+
+def _cassette_scope(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Scope:
     from ..replay.cassette_file import read_cassette
     from ..replay.cassette_writer import CassetteWriter
     from ..replay.redaction import Redactor
     from .recording_scope import RecordingScope
     from .replay_scope import ReplayScope
 
-    path = options.get("record") or options["cassette"]
     mode = "rewrite" if options.get("record") else options.get("record_mode", "none")
     file = read_cassette(path) if mode != "rewrite" and Path(path).exists() else None
     # What was redacted in the file stays redacted, in calls that are compared with it and in

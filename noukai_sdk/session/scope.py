@@ -6,6 +6,7 @@ This is the only module that touches the ContextVar.
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -39,7 +40,10 @@ class Scope:
         mode: ``"capture"``: calls go live and carry ``session_id``. ``"replay"``: calls are served
             from a cassette. ``"normal"``: calls go live and carry no session.
         session_id: The session of this scope, None in normal mode.
+        cassette_path: The cassette file that it plays or records, None without one.
     """
+
+    cassette_path: str | os.PathLike[str] | None = None
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode

@@ -16,6 +16,12 @@ from hypothesis import strategies as st
 
 import noukai_sdk
 from noukai_sdk import CassetteError, trace_scope_sync
+from noukai_sdk.models.exchanges import (
+    CapturedBody,
+    CapturedRequest,
+    CapturedResponse,
+    Exchange,
+)
 from noukai_sdk.models.sessions import RecordedError, ToolRound
 from noukai_sdk.replay.cassette_file import CassetteFile, read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
@@ -295,3 +301,13 @@ def test_write_redaction_that_breaks_a_recording_is_an_error(path: Path, redact_
     with pytest.raises(CassetteError, match=r"after redaction grade-3 .* is not a valid recording"):
         write_cassette(path, None, [recording], Redactor([redact_path]))
     assert not path.exists()
+
+
+def test_file_keeps_captured_exchange(tmp_path: Path) -> None:
+    request = CapturedRequest(method="POST", origin="http://a", path="/b", headers=(("c", "d"),))
+    body = CapturedBody(text="é", size=2)
+    exchange = Exchange(request=request, response=CapturedResponse(status=200, body=body))
+    write_cassette(tmp_path / "a.jsonl", "s-1", [], exchange=exchange)
+    assert read_cassette(tmp_path / "a.jsonl").exchange == exchange
+    write_cassette(tmp_path / "a.jsonl", "s-1", [])
+    assert read_cassette(tmp_path / "a.jsonl").exchange is None
