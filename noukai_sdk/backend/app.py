@@ -12,7 +12,7 @@ from ..local.llm.chat import ChatModel
 from . import errors
 from .live_trace import Channels
 from .model_usage import Stats
-from .routes import flows, runs, sessions, status
+from .routes import flows, runs, session_query, sessions, status
 from .service import open_service
 from .settings import Settings
 
@@ -57,7 +57,7 @@ def create_app(
     app.state.catalog = catalog
     app.state.channels = channels
     errors.install(app)
-    for routes in (flows.router, runs.router, sessions.router):
+    for routes in (flows.router, runs.router, session_query.router, sessions.router):
         app.include_router(routes, prefix=BASE)
     app.include_router(status.router)
     return app

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .claim import Release, claim
 from .tables import executions
+from .text_search import contains
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -105,6 +106,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    # SQLite's own functions know upper and lower case of ASCII alone.
+    connection.create_function("noukai_contains", 3, contains, deterministic=True)
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:

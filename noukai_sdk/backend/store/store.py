@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import URL, and_, delete, select, update
 
 from .database import Database, open_database, outages
+from .session_pages import ListedSession, SessionQuery, read_page
 from .sessions import SessionStore, is_kept
 from .tables import events, executions, steps
 from .writer import Changes, Savable, Saving, Writer
@@ -58,6 +59,13 @@ class Store:
             .where(executions.c.session_id == session_id)
             .order_by(executions.c.started_at)
         )
+
+    async def session_page(self, query: SessionQuery) -> list[ListedSession]:
+        """Return the sessions of a page of the list, and one more if there is a next page."""
+        await self._writer.flush()
+        with outages():
+            async with self._engine.connect() as connection:
+                return await read_page(connection, query)
 
     async def steps(self, execution_ids: Sequence[str]) -> dict[str, list[Row]]:
         """Return the rows of these runs' steps, by run, in the order in which they began."""

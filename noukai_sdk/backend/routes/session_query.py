@@ -1,0 +1,157 @@
+"""The list of sessions: parse the query, return a page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from ..encoding import iso
+from ..errors import RequestError
+from ..store.session_pages import ListedSession, SessionQuery
+from .incoming import access_of, check_session_id, service_of
+from .responses import json_response
+
+router = APIRouter()
+
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 50
+# SQLite rejects longer patterns, and a longer text is not one that someone looks for.
+_MAX_TEXT = 1000
+
+_STATUSES = ("completed", "failed", "running")
+_CURSOR = re.compile(r"([0-9]{1,18})\.(.+)\Z", re.DOTALL)
+_DURATION = re.compile(r"([0-9]{1,6})([smhdw])\Z")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@router.get("/seq/sessions")
+async def list_sessions(request: Request) -> Response:
+    """Return one page of the sessions that the key may read, newest first."""
+    access, service = access_of(request), service_of(request)
+    given = request.query_params
+    for name, value in given.items():
+        if "\0" in value:
+            raise _invalid(name, "must not have null characters")
+    limit = _limit(given.get("limit"))
+    query = SessionQuery(
+        org=access.org,
+        limit=limit,
+        after=_position(given.get("cursor")),
+        since=_since(given.get("since"), service.clock.now()),
+        expiry=service.expiry(),
+        flow=_flow(given.get("flow")),
+        status=_status(given),
+        text=_text(given.get("q")),
+    )
+    sessions = await service.store.session_page(query)
+    page, rest = sessions[:limit], sessions[limit:]
+    body = {
+        "sessions": [_summary(session) for session in page],
+        "nextCursor": _cursor(page[-1]) if rest else None,
+    }
+    return json_response(body)
+
+
+def _invalid(name: str, message: str) -> RequestError:
+    return RequestError(400, "INVALID_REQUEST", f"{name}: {message}")
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    limit = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}, not {text[:50]!r}")
+    return limit
+
+
+def _status(given: Mapping[str, str]) -> str | None:
+    status = given.get("status")
+    if status is not None and status not in _STATUSES:
+        raise _invalid("status", f"must be one of {', '.join(_STATUSES)}, not {status[:50]!r}")
+    return status
+
+
+def _flow(text: str | None) -> tuple[str | None, str | None, str] | None:
+    if text is None:
+        return None
+    parts = text.split("/")
+    if not all(parts) or len(parts) not in (1, 3):
+        raise _invalid("flow", f"must be 'slug' or 'org/project/slug', not {text[:100]!r}")
+    return (None, None, parts[0]) if len(parts) == 1 else (parts[0], parts[1], parts[2])
+
+
+def _text(text: str | None) -> str | None:
+    if text is not None and len(text) > _MAX_TEXT:
+        raise _invalid("q", f"must not be longer than {_MAX_TEXT} characters")
+    return text or None
+
+
+def _since(text: str | None, now: int) -> int:
+    """Return the time that ``since`` stands for, in microseconds since 1970."""
+    if text is None:
+        return 0
+    duration = _DURATION.match(text)
+    if duration is not None:
+        length = timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+        return max(now - length // timedelta(microseconds=1), 0)
+    # In a query, a plus sign that is not escaped stands for a space.
+    text = re.sub(r"(T.*) ([0-9:]{4,5})\Z", r"\1+\2", text)
+    # Python 3.10 reads no Z.
+    text = re.sub(r"[Zz]\Z", "+00:00", text)
+    try:
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+        return max((time - _EPOCH) // timedelta(microseconds=1), 0)
+    except (ValueError, OverflowError) as error:
+        message = (
+            "must be an ISO 8601 time, such as 2026-11-20T09:00:00Z, or a duration, such as 7d, 12h "
+            f"or 30m, not {text[:50]!r}"
+        )
+        raise _invalid("since", message) from error
+
+
+def _cursor(session: ListedSession) -> str:
+    position = f"{session.started_at}.{session.session_id}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str | None) -> tuple[int, str] | None:
+    """Return the start and the id of the session that a cursor stands for."""
+    if cursor is None:
+        return None
+    try:
+        # Python ignores characters outside of the alphabet.
+        padding = "=" * (-len(cursor) % 4)
+        text = base64.b64decode(cursor + padding, altchars=b"-_", validate=True).decode()
+        match = _CURSOR.match(text)
+        if match is not None:
+            return int(match[1]), check_session_id(match[2])
+    except (binascii.Error, ValueError, RequestError):
+        pass
+    raise _invalid("cursor", "must be the nextCursor of another page")
+
+
+def _summary(session: ListedSession) -> dict[str, Any]:
+    ends = [run["completed_at"] for run in session.runs]
+    exchange = session.exchange
+    return {
+        "sessionId": session.session_id,
+        "startedAt": iso(session.started_at),
+        "completedAt": iso(max(ends)) if ends and None not in ends else None,
+        "calls": len(session.runs),
+        "flows": session.flows,
+        "status": session.status,
+        "tokens": session.tokens,
+        "costUsd": None if session.cost is None else f"{session.cost:f}",
+        "request": None if exchange is None else exchange["request_line"],
+        "responseStatus": None if exchange is None else exchange["response_status"],
+        "parent": next((r["parent_id"] for r in session.outcomes if r["parent_id"]), None),
+    }

@@ -1,0 +1,203 @@
+"""Pages of the list of sessions, newest first.
+
+A page costs the same however many sessions there are: it starts in the index, at the last row of the page
+before, and reads no events, inputs or outputs. Only filters that find little look at more sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..encoding import from_column
+from .sessions import is_kept
+from .tables import ALL, exchanges, executions, outcomes, sessions, steps
+from .text_search import Search
+
+Row = Mapping[str, Any]
+
+UNFINISHED = ("pending", "running", "paused")
+
+
+@dataclass(frozen=True)
+class SessionQuery:
+    """Which sessions to list.
+
+    Attributes:
+        org: The organisation of the key; None for all.
+        limit: The size of the page.
+        after: The start and the id of the last session of the page before.
+        since: Only sessions that began at this time or later.
+        expiry: Only sessions that are not older, or pinned.
+        flow: The flow's organisation, project and slug; a slug alone stands for all flows of its name.
+        status: ``completed``, ``failed`` or ``running``.
+        text: A text in inputs, outputs, errors, the request line or the session id, in any case.
+    """
+
+    org: str | None
+    limit: int
+    after: tuple[int, str] | None = None
+    since: int = 0
+    expiry: int | None = None
+    flow: tuple[str | None, str | None, str] | None = None
+    status: str | None = None
+    text: str | None = None
+
+
+@dataclass
+class ListedSession:
+    """One row of the list, with what is read of it."""
+
+    session_id: str
+    started_at: int
+    runs: list[Row] = field(default_factory=list)
+    exchange: Row | None = None
+    outcomes: list[Row] = field(default_factory=list)
+    tokens: int | None = None
+    cost: Decimal | None = None
+
+    @property
+    def status(self) -> str:
+        """Return ``failed``, ``running`` or ``completed``. Must agree with the filter below."""
+        response_status = self.exchange["response_status"] if self.exchange is not None else None
+        statuses = {run["status"] for run in self.runs}
+        if (
+            "failed" in statuses
+            or any(row["failed"] for row in self.outcomes)
+            or (response_status is not None and response_status >= 500)
+        ):
+            return "failed"
+        return "running" if statuses.intersection(UNFINISHED) else "completed"
+
+    @property
+    def flows(self) -> list[str]:
+        """Return the flows, each once: of the runs, and of calls that were refused before a run."""
+        names = [f"{run['org']}/{run['project']}/{run['slug']}" for run in self.runs]
+        for row in self.outcomes:
+            names += [name for name in row["flows"].split("\n") if name]
+        return list(dict.fromkeys(names))
+
+
+async def read_page(connection: AsyncConnection, query: SessionQuery) -> list[ListedSession]:
+    """Return the sessions of a page, and one more if there is a next page."""
+    org = ALL if query.org is None else query.org
+    conditions = [sessions.c.org == org, sessions.c.started_at >= query.since]
+    if query.after is not None:
+        place = tuple_(sessions.c.started_at, sessions.c.session_id)
+        started_at = literal(query.after[0], sessions.c.started_at.type)
+        conditions.append(place < tuple_(started_at, literal(query.after[1])))
+    conditions += _filters(query, connection.dialect.name)
+    chosen = (
+        select(sessions.c.session_id, sessions.c.started_at)
+        .where(*conditions)
+        .order_by(sessions.c.started_at.desc(), sessions.c.session_id.desc())
+        .limit(query.limit + 1)
+    )
+    rows = (await connection.execute(chosen)).all()
+    page = {row.session_id: ListedSession(row.session_id, row.started_at) for row in rows}
+    if page:
+        await _fill(connection, page, query.org)
+    return list(page.values())
+
+
+async def _fill(
+    connection: AsyncConnection, page: Mapping[str, ListedSession], org: str | None
+) -> None:
+    names = list(page)
+
+    async def read(table: Table, *columns: str) -> Sequence[Row]:
+        chosen = select(*(table.c[name] for name in ("session_id", *columns)))
+        of_page = and_(table.c.session_id.in_(names), _of_key(table, org))
+        return [dict(row) for row in (await connection.execute(chosen.where(of_page))).mappings()]
+
+    run_columns = ("org", "project", "slug", "status", "started_at", "completed_at")
+    for row in sorted(await read(executions, *run_columns), key=lambda row: row["started_at"]):
+        page[row["session_id"]].runs.append(row)
+    exchange_columns = ("request_line", "response_status", "stored_at")
+    for row in sorted(await read(exchanges, *exchange_columns), key=lambda row: row["stored_at"]):
+        session = page[row["session_id"]]
+        session.exchange = session.exchange or row
+    for row in await read(outcomes, "failed", "parent_id", "flows"):
+        page[row["session_id"]].outcomes.append(row)
+    usage = (
+        select(executions.c.session_id, steps.c.tokens, steps.c.cost_usd)
+        .join(steps, steps.c.execution_id == executions.c.id)
+        .where(executions.c.session_id.in_(names), _of_key(executions, org))
+        .where(or_(steps.c.tokens.is_not(None), steps.c.cost_usd.is_not(None)))
+    )
+    for step in await connection.execute(usage):
+        session = page[step.session_id]
+        if step.tokens is not None:
+            session.tokens = (session.tokens or 0) + from_column(step.tokens).get("total", 0)
+        if step.cost_usd is not None:
+            session.cost = (session.cost or Decimal(0)) + Decimal(step.cost_usd)
+
+
+def _of_key(table: Table, org: str | None) -> ColumnElement[bool]:
+    return true() if org is None else table.c.org == org
+
+
+def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
+    def has(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        of_session = table.c.session_id == sessions.c.session_id
+        return exists().where(of_session, _of_key(table, query.org), *conditions)
+
+    filters: list[ColumnElement[bool]] = []
+    if query.expiry is not None:
+        later_run = has(executions, executions.c.started_at >= query.expiry)
+        kept = is_kept(sessions.c.session_id, sessions.c.org)
+        filters.append(or_(sessions.c.started_at >= query.expiry, later_run, kept))
+    if query.flow is not None:
+        *place, slug = query.flow
+        named = [executions.c.slug == slug]
+        refused = f"/{slug}\n"
+        if place[0] is not None:
+            named += [executions.c.org == place[0], executions.c.project == place[1]]
+            refused = f"\n{place[0]}/{place[1]}/{slug}\n"
+        # A search that is exact in both databases.
+        is_refused = func.replace(outcomes.c.flows, refused, "") != outcomes.c.flows
+        filters.append(or_(has(executions, *named), has(outcomes, is_refused)))
+    if query.status is not None:
+        failed = or_(
+            has(executions, executions.c.status == "failed"),
+            has(outcomes, outcomes.c.failed),
+            has(exchanges, exchanges.c.response_status >= 500),
+        )
+        running = has(executions, executions.c.status.in_(UNFINISHED))
+        filters += {
+            "failed": [failed],
+            "running": [~failed, running],
+            "completed": [~failed, ~running],
+        }[query.status]
+    if query.text is not None:
+        found = Search(query.text, dialect)
+        # The stored result of a job is what its poll returns, in every capture mode. What a session
+        # does not show must not be found in it.
+        mode = executions.c.capture_mode
+        shown = or_(mode == "full", and_(mode == "redacted", executions.c.trigger != "job"))
+        output = or_(found.in_json(executions.c.result), found.in_json(executions.c.error))
+        filters.append(
+            or_(
+                found.in_text(sessions.c.session_id),
+                has(exchanges, found.in_text(exchanges.c.request_line)),
+                has(executions, or_(found.in_json(executions.c.request), and_(shown, output))),
+                has(outcomes, found.in_json(outcomes.c.body)),
+            )
+        )
+    return filters
