@@ -6,6 +6,8 @@
     {"slug": "grade-3", "kind": "execute", ...}
     {"slug": "grade-3", "kind": "step", ...}
 
+If the request that made the calls was captured, the header also has it, as ``"exchange"``.
+
 A file can be edited by hand and merged by git. The header's count of recordings shows if lines were
 lost; after adding or removing lines on purpose, correct the count or delete it.
 
@@ -48,7 +50,7 @@ class CassetteFile:
         recordings: In the order in which the calls began.
         redacted: The JSON paths that were blanked in the file.
         redacted_pii: Personal data was removed from the file.
-        exchange: The HTTP request and response that the calls belong to, None if it was not captured.
+        exchange: The request that made the calls, and its response, if they were captured.
     """
 
     session_id: str | None
@@ -72,8 +74,8 @@ class _Header(BaseModel):
     sdk: str
     redacted: list[str]
     redacted_pii: bool = False
-    recordings: int | None = None
     exchange: Exchange | None = None
+    recordings: int | None = None
 
 
 def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
@@ -113,7 +115,11 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
             "record it again",
         )
     return CassetteFile(
-        header.session_id, recordings, tuple(header.redacted), header.redacted_pii, header.exchange
+        header.session_id,
+        recordings,
+        tuple(header.redacted),
+        header.redacted_pii,
+        header.exchange,
     )
 
 
@@ -152,14 +158,15 @@ def write_cassette(
         session_id: The session that was recorded.
         recordings: In the order in which the calls began.
         redactor: Removes secrets; the default one knows the usual forms of keys and tokens.
-        exchange: The captured request and response, which are redacted already.
+        exchange: The request that made the calls, and its response.
 
     Raises:
         CassetteError: The file cannot be written, or a redacted recording is not valid any more.
     """
     redactor = redactor or Redactor()
     clean = [redacted(recording, redactor, path) for recording in recordings]
-    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii, exchange))
+    kept = None if exchange is None else redacted_exchange(exchange, redactor)
+    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii, kept))
 
 
 def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
@@ -175,6 +182,13 @@ def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[s
         raise _error(os.fspath(path), None, problem) from error
 
 
+def redacted_exchange(exchange: Exchange, redactor: Redactor) -> Exchange:
+    """Return the exchange as it may be written to a file."""
+    return Exchange.model_validate(
+        redactor.exchange(exchange.model_dump(mode="json", by_alias=True))
+    )
+
+
 def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
     """Write a file as it is, without redaction."""
     header: dict[str, Any] = {
@@ -186,7 +200,9 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         "recordings": len(file.recordings),
     }
     if file.exchange is not None:
-        header["exchange"] = file.exchange.model_dump(mode="json", by_alias=True, exclude_none=True)
+        header["exchange"] = file.exchange.model_dump(
+            mode="json", by_alias=True, exclude_defaults=True
+        )
     lines = (
         json.dumps(value, ensure_ascii=False) + "\n"
         for value in (header, *map(as_json, file.recordings))

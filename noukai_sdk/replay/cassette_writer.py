@@ -6,7 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .cassette_file import CassetteFile, check_writable, redacted, write_redacted
+from ..models.exchanges import Exchange
+from .cassette_file import (
+    CassetteFile,
+    check_writable,
+    redacted,
+    redacted_exchange,
+    write_redacted,
+)
 from .recorder import Recorder
 from .recording import Recording
 from .redaction import Redactor
@@ -26,6 +33,7 @@ class CassetteWriter:
 
     Attributes:
         discarded: Set it to write nothing.
+        exchange: The request that made the calls, if it is captured.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class CassetteWriter:
         self.path = path
         self.recorder = Recorder()
         self.discarded = False
+        self.exchange: Exchange | None = None
+        self._file: CassetteFile | None = None
         self._redactor = redactor
         self._kept = kept
         self._replaces = replaces
@@ -64,8 +74,16 @@ class CassetteWriter:
         recordings = merged(list(clean.values()), run, replaces=self._replaces) if kept else run
         redactor = self._redactor
         exchange = self._kept.exchange if self._kept is not None else None
-        file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii, exchange)
-        write_redacted(self.path, file)
+        if self.exchange is not None:
+            exchange = redacted_exchange(self.exchange, redactor)
+        self._file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii, exchange)
+        write_redacted(self.path, self._file)
+
+    def add_exchange(self, exchange: Exchange | None) -> None:
+        """Add the request that made the calls to the written file."""
+        if self._file is not None and exchange is not None:
+            self._file.exchange = redacted_exchange(exchange, self._redactor)
+            write_redacted(self.path, self._file)
 
 
 def merged(

@@ -6,8 +6,10 @@ applied to a call before it is compared with a recording, so a redacted cassette
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -74,6 +76,27 @@ class Redactor:
                 raise TypeError(
                     f"the redact hook must return the dict to keep, not {type(clean).__name__}"
                 )
+        return clean
+
+    def exchange(self, exchange: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of a captured request and its response without their secrets.
+
+        Of the JSON paths those count that begin with ``exchange``; behind ``exchange.request.body`` and
+        ``exchange.response.body`` they go on in the body's JSON. The hook takes only recordings.
+        """
+        clean: dict[str, Any] = self._masker.value(exchange)
+        for path in self._parsed:
+            if path[0] != "exchange":
+                continue
+            side = clean.get(path[1]) if len(path) > 2 else None
+            body = side.get("body") if isinstance(side, dict) else None
+            if body is None or path[2] != "body" or len(path) == 3:
+                _blank({"exchange": clean}, path)
+                continue
+            with suppress(ValueError):
+                content = json.loads(body["text"])
+                _blank(content, path[3:])
+                body["text"] = json.dumps(content, ensure_ascii=False)
         return clean
 
     def without_hook(self) -> Redactor:

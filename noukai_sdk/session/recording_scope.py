@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+from ..models.exchanges import Exchange
 from ..protocol.call import FlowCall
 from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program
 from ..replay.callsite import call_site, warn_at
 from ..replay.cassette_writer import CassetteWriter
-from .scope import Scope, new_session_id
+from .scope import Scope, joinable_scope, new_session_id
 
 
 class LateCallWarning(UserWarning):
@@ -25,6 +27,9 @@ class RecordingScope(Scope):
         self._reports_outcomes = False  # the file has them
         self._writer = writer
         self._ended = False
+        # The request that this scope is opened in, if it is captured; its response is not known yet.
+        outer = joinable_scope()
+        self._around = None if outer is None else outer.captured
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """Return the live program, recorded."""
@@ -44,6 +49,11 @@ class RecordingScope(Scope):
         """Return the live job; its polls are recorded if its submission was recorded here."""
         return self._writer.recorder.job(live)
 
+    def keep_exchange(self, build: Callable[[], Exchange | None]) -> None:
+        """Write the request that runs in this scope into the file; of several requests the first."""
+        if self._writer.exchange is None:
+            self._writer.exchange = build()
+
     def discard(self) -> None:
         """Write no cassette file at the end."""
         self._writer.discarded = True
@@ -53,3 +63,5 @@ class RecordingScope(Scope):
         self._ended = True
         super().end()
         self._writer.flush(self.session_id)
+        if self._around is not None:
+            self._around.files.append(self._writer)

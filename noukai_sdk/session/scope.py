@@ -41,9 +41,11 @@ class Scope:
             from a cassette. ``"normal"``: calls go live and carry no session.
         session_id: The session of this scope, None in normal mode.
         cassette_path: The cassette file that it plays or records, None without one.
+        captured: The request that an adapter captures in this scope.
     """
 
     cassette_path: str | os.PathLike[str] | None = None
+    captured: Any = None
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode

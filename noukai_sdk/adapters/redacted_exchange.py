@@ -1,0 +1,183 @@
+"""Build the exchange of a captured request, without its secrets."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus, unquote
+
+from ..masking.values import Masker
+from ..models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange, Header
+from .captured import REQUEST_HEADERS, RESPONSE_HEADERS, is_secret_header
+from .redacted_bodies import BodyRedactor, decompressed, leaves, redacted_pairs
+
+if TYPE_CHECKING:
+    from ..protocol.call import Service
+    from .captured import Captured, ObservedBody
+
+# A shorter value of a secret field, such as a pin, may stand anywhere by chance.
+_SHORTEST_SECRET = 6
+
+_SCHEME = re.compile(r"[A-Za-z0-9-]{1,32} +")
+
+
+def redacted_exchange(captured: Captured, service: Service | None) -> Exchange | None:
+    """Return the exchange as it may leave the process; None if the ``redact`` hook keeps nothing.
+
+    The credentials of the request's headers, its secret fields and the cookies that the response sets are
+    masked wherever they stand: applications echo what they receive.
+
+    Args:
+        captured: What was observed.
+        service: Its API key is masked too.
+    """
+    pii = captured.options.redact_pii
+    secrets = set(_credentials(captured.headers))
+    secrets.update(_credentials(captured.response_headers))
+    if service is not None:
+        secrets.update(_credentials([("authorization", service.headers.get("Authorization", ""))]))
+
+    request, fields = _request(captured, BodyRedactor(_masker(pii, secrets)))
+    more = {text for field in fields for text in leaves(field) if len(text) >= _SHORTEST_SECRET}
+    if more - secrets:
+        secrets |= more
+        request, _ = _request(captured, BodyRedactor(_masker(pii, secrets)))
+    exchange = Exchange(
+        request=request,
+        response=_response(captured, BodyRedactor(_masker(pii, secrets))),
+        started_at=captured.started_at,
+        completed_at=captured.completed_at,
+    )
+    hook = captured.options.redact
+    if hook is None:
+        return exchange
+    kept = hook(exchange.model_dump(mode="json", by_alias=True))
+    return None if kept is None else Exchange.model_validate(kept)
+
+
+def _masker(pii: bool, secrets: Iterable[str]) -> Masker:
+    texts = {form for secret in secrets for form in (secret, quote(secret, ""), quote_plus(secret))}
+    # The longest first: one may be part of another.
+    return Masker(pii, sorted(texts, key=lambda secret: (-len(secret), secret)))
+
+
+def _credentials(headers: Iterable[Header]) -> Iterator[str]:
+    """Yield the secrets that stand in headers, whole and in parts."""
+    for name, value in headers:
+        if name in ("cookie", "set-cookie"):
+            pairs = value.split(";")
+            for pair in pairs[:1] if name == "set-cookie" else pairs:
+                cookie = pair.partition("=")[2].strip().strip('"')
+                yield from (each for each in {cookie, unquote(cookie)} if _is_long(each))
+        elif is_secret_header(name) and _is_long(value):
+            yield value
+            scheme = _SCHEME.match(value)
+            token = value[scheme.end() :] if scheme is not None else ""
+            if not _is_long(token):
+                continue
+            yield token
+            if scheme is not None and scheme[0].strip().lower() == "basic":
+                yield from _basic(token)
+
+
+def _basic(token: str) -> Iterator[str]:
+    try:
+        password = base64.b64decode(token, validate=True).decode().partition(":")[2]
+    except (ValueError, binascii.Error):
+        return
+    if _is_long(password):
+        yield password
+
+
+def _is_long(value: str) -> bool:
+    return len(value) >= _SHORTEST_SECRET
+
+
+def _request(captured: Captured, redactor: BodyRedactor) -> tuple[CapturedRequest, list[Any]]:
+    """Return the request, and the values that were masked because of their names."""
+    masked: list[str] = []
+    allowed = REQUEST_HEADERS | captured.options.extra
+    headers = []
+    for name, value in captured.headers:
+        if is_secret_header(name):
+            masked.append(f"header {name}")
+        elif name in allowed:
+            clean = redactor.masker.text(value)
+            if clean != value:
+                masked.append(f"header {name}")
+            headers.append((name, clean))
+
+    path = unquote(captured.path, "latin-1")
+    clean_path = redactor.masker.text(path)
+    if clean_path == path:
+        clean_path = captured.path
+    else:
+        clean_path = quote(clean_path, "/:@!$&'()*+,;=~[]", "latin-1", "replace")
+        masked.append("path")
+    query, names = redacted_pairs(captured.query, redactor)
+    masked += [f"query {name}" for name in names]
+
+    body, content_headers = _body(captured.body, headers, captured.headers, redactor)
+    if body is not None:
+        if captured.client_left and not captured.body.complete:
+            body.complete = False
+        masked += [f"body {path}" if path else "body" for path in redactor.paths]
+    request = CapturedRequest(
+        method=captured.method,
+        origin=captured.origin,
+        path=clean_path,
+        query=query,
+        headers=tuple(content_headers),
+        body=body,
+        redacted=tuple(dict.fromkeys(masked)),
+    )
+    return request, redactor.secrets
+
+
+def _response(captured: Captured, redactor: BodyRedactor) -> CapturedResponse:
+    if captured.status is None:
+        return CapturedResponse()
+    allowed = RESPONSE_HEADERS | captured.options.extra
+    headers = [
+        (name.lower(), redactor.masker.text(value))
+        for name, value in captured.response_headers
+        if name.lower() in allowed and not is_secret_header(name)
+    ]
+    body = None
+    if captured.method != "HEAD" and captured.status != 101:
+        body, headers = _body(captured.response, headers, captured.response_headers, redactor)
+        if body is None:
+            body = CapturedBody()
+        body.complete = captured.response.complete
+    return CapturedResponse(status=captured.status, headers=tuple(headers), body=body)
+
+
+def _body(
+    observed: ObservedBody,
+    headers: list[Header],
+    all_headers: Iterable[Header],
+    redactor: BodyRedactor,
+) -> tuple[CapturedBody | None, list[Header]]:
+    """Return a body, decompressed and redacted, and the headers that describe it then."""
+    if not observed.size and observed.readable:
+        return None, headers
+    given = {name.lower(): value for name, value in all_headers}
+    data, truncated = bytes(observed.data), observed.truncated
+    coding = given.get("content-encoding", "").lower()
+    if coding:
+        headers = [header for header in headers if header[0] != "content-encoding"]
+    found = decompressed(data, coding, truncated) if observed.readable else None
+    body = CapturedBody(size=observed.size, truncated=True)
+    if found is not None:
+        data, truncated = found
+        cut = truncated or not observed.complete
+        clean = redactor.body(data, given.get("content-type", ""), cut)
+        if clean is not None:
+            body.text, body.encoding, shortened = clean
+            body.truncated = truncated or shortened
+    if body.truncated and not body.text:
+        redactor.paths = [""]
+    return body, headers
