@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .captured import CaptureRequests
 from .responses import HEADER_REPLAY, HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION
 
-__all__ = ["HEADER_REPLAY", "HEADER_REPLAY_REPORT", "HEADER_RESPONSE_SESSION"]
+__all__ = ["HEADER_REPLAY", "HEADER_REPLAY_REPORT", "HEADER_RESPONSE_SESSION", "CaptureRequests"]

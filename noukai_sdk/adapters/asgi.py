@@ -11,6 +11,7 @@ from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay
 from ..session.options import requested_replay
 from ..session.scope import active, capture_scope, joinable_scope
+from .captured import AsgiCapture, capture_options
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -26,6 +27,7 @@ from .responses import (
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..session.scope import Scope
+    from .captured import CaptureOption
 
 __all__ = [
     "HEADER_REPLAY",
@@ -63,6 +65,9 @@ class NoukaiTraceMiddleware:
         client: The client that fetches recorded sessions, sync or async.
         carry_threads: Carry the scope into threads and thread pools; see
             :func:`noukai_sdk.carry_threads`.
+        capture_requests: Store each captured request and its response with its session, without
+            secrets. A list names more headers to keep; for more options pass a
+            :class:`~noukai_sdk.adapters.CaptureRequests`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -72,10 +77,16 @@ class NoukaiTraceMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+        self,
+        app: ASGIApp,
+        *,
+        client: Noukai | AsyncNoukai,
+        carry_threads: bool = True,
+        capture_requests: CaptureOption = False,
     ) -> None:
         self.app = app
         self.client = require_client(client)
+        self._capture = capture_options(capture_requests)
         if carry_threads:
             carry_threads_by_default()
 
@@ -107,10 +118,19 @@ class NoukaiTraceMiddleware:
                 message = _with_headers(message, headers)
             return send(message)
 
+        captured = None
+        app_send: Send = send_with_session
+        if self._capture is not None:
+            connection = (scope, receive, send_with_session)
+            captured = AsgiCapture.begin(self._capture, session, current is not None, *connection)
+            if captured is not None:
+                receive, app_send = captured.receive, captured.send
         try:
             with active(session):
-                await self.app(scope, receive, send_with_session)
+                await self.app(scope, receive, app_send)
         finally:
+            if captured is not None:
+                captured.finish(session)
             if current is None:
                 session.end()
 

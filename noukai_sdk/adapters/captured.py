@@ -16,7 +16,6 @@ from collections.abc import (
     Iterator,
     Mapping,
     MutableMapping,
-    Sequence,
 )
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -186,7 +185,7 @@ class Captured:
 
     Attributes:
         files: The cassette files that were recorded in the request; they get the exchange too.
-        failed: The application raised.
+        client_left: The client went away before the end.
     """
 
     def __init__(self, options: CaptureRequests) -> None:
@@ -218,7 +217,10 @@ class Captured:
             *connection: The other arguments of the class.
         """
         try:
-            return cls(options, *connection) if _is_captured(scope, joined) else None
+            if not _is_captured(scope, joined):
+                return None
+            captured = scope.captured = cls(options, *connection)
+            return captured
         except Exception:
             logger.warning("a request is not captured", exc_info=True)
             return None
@@ -228,11 +230,14 @@ class Captured:
 
         What is expensive runs later, in the background.
         """
+        if self.completed_at is not None:
+            return
         self.completed_at = _now()
+        scope.captured = None  # a task that outlives the request keeps its scope, not the bodies
         try:
             keep = getattr(scope, "keep_exchange", None)
             if keep is not None:
-                keep(self.exchange())
+                keep(self.exchange)
                 return
             for file in self.files:
                 file.add_exchange(self.exchange())
@@ -380,17 +385,15 @@ class WsgiCapture(Captured):
         """Return a body that the server or the middleware iterates, observed."""
         return _ObservedParts(body, self, scope)
 
-    def add_list(self, body: Sequence[bytes]) -> None:
-        """Note a body that is a list."""
-        for part in body:
-            self.response.add(part)
-        self.response.complete = True
-
-    def add_file(self, body: Any) -> None:
-        """Note a body in the server's ``wsgi.file_wrapper``, which is handed on as it is."""
-        names = ("filelike", "file", "_file")
-        file = next((getattr(body, name) for name in names if hasattr(body, name)), None)
-        self.response.add_file(file)
+    def add_whole(self, body: Any) -> None:
+        """Note a body that is handed on as it is: a list, or the server's ``wsgi.file_wrapper``."""
+        if isinstance(body, list):
+            for part in body:
+                self.response.add(part)
+        else:
+            names = ("filelike", "file", "_file")
+            file = next((getattr(body, name) for name in names if hasattr(body, name)), None)
+            self.response.add_file(file)
         self.response.complete = True
 
 

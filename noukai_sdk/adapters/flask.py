@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ReplayError
+from .captured import capture_options
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask, Response
 
     from ..client import AsyncNoukai, Noukai
+    from .captured import CaptureOption
 
 __all__ = [
     "HEADER_REPLAY",
@@ -43,6 +45,8 @@ class NoukaiTrace:
         client: The client that fetches recorded sessions, sync or async.
         carry_threads: Carry the scope into threads and thread pools; see
             :func:`noukai_sdk.carry_threads`.
+        capture_requests: Store each captured request and its response with its session; as for
+            :class:`~noukai_sdk.adapters.wsgi.NoukaiTraceMiddleware`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -61,8 +65,10 @@ class NoukaiTrace:
         *,
         client: Noukai | AsyncNoukai | None = None,
         carry_threads: bool = True,
+        capture_requests: CaptureOption = False,
     ) -> None:
         self.carry_threads = carry_threads
+        self.capture_requests = capture_options(capture_requests)
         self.client = None if client is None else require_client(client)
         if app is not None:
             self.init_app(app)
@@ -91,12 +97,19 @@ class NoukaiTrace:
         app.register_error_handler(ReplayError, respond)
         # Flask's documented place for WSGI middleware is this attribute.
         app.wsgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # see above
-            app.wsgi_app, client=chosen, carry_threads=self.carry_threads
+            app.wsgi_app,
+            client=chosen,
+            carry_threads=self.carry_threads,
+            capture_requests=self.capture_requests or False,
         )
 
 
 def init_noukai_trace(
-    app: Flask, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+    app: Flask,
+    *,
+    client: Noukai | AsyncNoukai,
+    carry_threads: bool = True,
+    capture_requests: CaptureOption = False,
 ) -> None:
     """Trace a Flask application: :class:`NoukaiTrace` in one call.
 
@@ -105,6 +118,8 @@ def init_noukai_trace(
         client: The client that fetches recorded sessions, sync or async.
         carry_threads: Carry the scope into threads and thread pools; see
             :func:`noukai_sdk.carry_threads`.
+        capture_requests: Store each captured request and its response with its session; as for
+            :class:`~noukai_sdk.adapters.wsgi.NoukaiTraceMiddleware`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -113,4 +128,4 @@ def init_noukai_trace(
         >>> app = Flask(__name__)                     # doctest: +SKIP
         >>> init_noukai_trace(app, client=noukai)     # doctest: +SKIP
     """
-    NoukaiTrace(app, client=client, carry_threads=carry_threads)
+    NoukaiTrace(app, client=client, carry_threads=carry_threads, capture_requests=capture_requests)

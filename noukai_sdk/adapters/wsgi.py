@@ -12,6 +12,7 @@ from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay_sync
 from ..session.options import requested_replay
 from ..session.scope import capture_scope, context_with, joinable_scope
+from .captured import WsgiCapture, capture_options
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..client import AsyncNoukai, Noukai
     from ..session.scope import Scope
+    from .captured import CaptureOption
 
 __all__ = [
     "HEADER_REPLAY",
@@ -61,6 +63,9 @@ class NoukaiTraceMiddleware:
         client: The client that fetches recorded sessions, sync or async.
         carry_threads: Carry the scope into threads and thread pools; see
             :func:`noukai_sdk.carry_threads`.
+        capture_requests: Store each captured request and its response with its session, without
+            secrets. A list names more headers to keep; for more options pass a
+            :class:`~noukai_sdk.adapters.CaptureRequests`.
 
     Raises:
         TypeError: ``client`` is not a client.
@@ -70,10 +75,16 @@ class NoukaiTraceMiddleware:
     """
 
     def __init__(
-        self, app: WSGIApplication, *, client: Noukai | AsyncNoukai, carry_threads: bool = True
+        self,
+        app: WSGIApplication,
+        *,
+        client: Noukai | AsyncNoukai,
+        carry_threads: bool = True,
+        capture_requests: CaptureOption = False,
     ) -> None:
         self.app = app
         self.client = require_client(client)
+        self._capture = capture_options(capture_requests)
         if carry_threads:
             carry_threads_by_default()
 
@@ -95,18 +106,32 @@ class NoukaiTraceMiddleware:
         opened = session if current is None else None
         own_headers = session_headers(session)
 
+        captured = None
+        if self._capture is not None:
+            captured = WsgiCapture.begin(self._capture, session, current is not None, environ)
+
         def start_with_session(
             status: str, headers: list[Header], *exc_info: Any
         ) -> Callable[[bytes], object]:
             return start_response(status, _with_headers(headers, own_headers), *exc_info)
 
+        start: StartResponse = start_with_session
+        if captured is not None:
+            start = captured.wrap_start(start_with_session)
         context = context_with(session)
         try:
-            body = context.run(self.app, environ, start_with_session)
+            body = context.run(self.app, environ, start)
             # Reading a list runs no code of the application, and servers use its length.
             if type(body) is not list and not _is_file(body, environ):
+                if captured is not None:
+                    body = context.run(captured.wrap_body, body, session)
                 return ScopedBody(body, context, opened)
+            if captured is not None:
+                captured.add_whole(body)
+                captured.finish(session)
         except BaseException:
+            if captured is not None:
+                captured.finish(session)
             if opened is not None:
                 opened.end()
             raise
