@@ -114,6 +114,8 @@ def finish_replay(scope: Scope, failure: Exception | None, status: int | None) -
     """
     error = next((e for e in _chain(failure, set()) if isinstance(e, ReplayError)), None)
     later_failure = None
+    if failure is not None:
+        scope.end()  # before verify(), which would take calls that were not reached for removed
     if error is None:
         try:
             scope.verify()

@@ -196,15 +196,17 @@ class ReplayReport:
         texts = [finding.text for finding in self.findings[:_MOST_SHOWN]]
         return "; ".join([*texts, f"and {more} more"] if more > 0 else texts)
 
-    def drift_lines(self) -> list[str]:
-        """Return the drift as text: for each call its place, and the recorded and the sent values."""
-        lines = []
+    def lines(self) -> list[str]:
+        """Return the findings and the drift as text: what happened; each call, its place and its diff."""
+        lines = [f"{finding.text}" for finding in self.findings[:_MOST_SHOWN]]
+        if len(self.findings) > _MOST_SHOWN:
+            lines.append(f"and {len(self.findings) - _MOST_SHOWN} more")
         for entry in self.drift[:_MOST_SHOWN]:
             at = f" at {entry.call_site}" if entry.call_site else ""
             name = f"{entry.slug or '(deleted flow)'} [{entry.kind}] call {entry.position + 1}"
-            lines.append(f"{name}{at}: {entry.detail}")
+            lines.append(f"{name}{at}" if entry.changes else f"{name}{at}: {entry.detail}")
             for change in entry.changes:
-                lines += [f"  {change.path}", *(f"    {line}" for line in change.diff.splitlines())]
+                lines += [f"  {change.path}", *(f"    {line}" for line in change.diff.split("\n"))]
         if len(self.drift) > _MOST_SHOWN:
             lines.append(f"and {len(self.drift) - _MOST_SHOWN} more calls")
         return lines

@@ -171,6 +171,11 @@ class Lane:
         """How many recordings no call has taken."""
         return len(self.recordings) - sum(self._played)
 
+    @property
+    def unordered(self) -> bool:
+        """Whether calls have overlapped, so that they match by input."""
+        return self._overlapping or self._crowded
+
     def _take(self, claim: Claim, position: int) -> None:
         if 0 <= position < len(self._played):
             self._played[position] = 1

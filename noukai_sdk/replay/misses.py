@@ -1,31 +1,52 @@
-"""Explain a call that has no recording: the error, and the recordings nearest to the call."""
+"""Explain what a replay found: a call without a recording, a call that differs, a list that does not fit.
+
+Only a replay that is not clean imports this module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Sequence
 from difflib import SequenceMatcher, get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
 from ..errors import ReplayMissError
-from ..models.reports import Candidate, ReplayReport
+from ..models.reports import Candidate, Change, Finding
 from ..protocol.call import FlowCall
+from .alignment import Made, align_lanes
 from .cassette import Cassette, Claim, Lane
-from .recording import INPUT_FIELDS
+from .drift import Sent, change, changes_between, differing_parts, listed, tool_changes
+from .recorder import api_keys
+from .recording import Recording
+from .redaction import Redactor
+
+if TYPE_CHECKING:
+    from .player import Player
+
+MOST_SHOWN = 100
+"""The values of so many drifted calls are kept; of the others, only the names of the parts."""
 
 _MOST = 3
+_MOST_FINDINGS = 5
 # Comparing texts is slow, and among many that differ in the same part any three will do.
 _MOST_TEXTS = 50
 _METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
 
 
-def miss(
-    cassette: Cassette, call: FlowCall, claim: Claim, report: ReplayReport, reason: str | None
-) -> ReplayMissError:
+def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> ReplayMissError:
     """Return the error for ``call``: the call, the cassette's contents, the probable reason."""
-    lane = claim.lane
+    cassette, lane = player.cassette, claim.lane
+    explanation = ""
+    # One explanation is enough: what comes after the first miss follows from it.
+    if reason is None and not player.report.misses:
+        note_sent(player, call, claim)
+        found = findings(player, complete=False)[:_MOST_FINDINGS]
+        explanation = "; ".join(finding.text for finding in found)
     reason = reason or _reason(cassette, call, claim)
+    if explanation:
+        reason = f"{reason} By their inputs: {explanation}."
     candidates = nearest(cassette, call, claim)
     at = f" at {claim.site}" if claim.site else ""
     names = f" Nearest: {'; '.join(map(str, candidates))}." if candidates else ""
@@ -41,7 +62,103 @@ def miss(
         candidates=candidates,
         reason=reason,
         call_site=claim.site,
-        report=report,
+        report=player.report,
+    )
+
+
+def note_sent(player: Player, call: FlowCall, claim: Claim) -> Sent:
+    """Keep the input of a call, as it is now: the program may change it later."""
+    player.keys |= api_keys(call)
+    sent = Sent(to_jsonable_python(claim.redacted_request()), claim.version)
+    player.sent[claim] = sent
+    return sent
+
+
+def describe_drift(
+    player: Player,
+    call: FlowCall,
+    claim: Claim,
+    recording: Recording,
+    fields: Sequence[str],
+    *,
+    in_order: bool,
+) -> tuple[str, tuple[Change, ...]]:
+    """Describe a call whose input differs from its recording in ``fields``: as text, and with values.
+
+    ``in_order`` says that the call was served by its position alone.
+    """
+    sent = note_sent(player, call, claim)
+    request = recording.request or {}
+    parts = [
+        part
+        for part in differing_parts(request, sent.request)
+        if re.split(r"[.\[]", part, maxsplit=1)[0] in fields
+    ]
+    # Some differences have no path of their own, such as that of the version.
+    parts += [name for name in fields if not any(part.startswith(name) for part in parts)]
+    text = f"the input differs from the recorded one in: {listed(parts)}"
+    if len(player.report.drift) >= MOST_SHOWN:
+        return text, ()
+    inputs = [name for name in fields if name != "version"]
+    changes = changes_between(request, sent.request, inputs, shown_by(player))
+    if "version" in fields:
+        versions = [str(each or "draft") for each in (recording.version, claim.version)]
+        changes += (change("version", *versions),)
+    hint = _elsewhere(claim, sent) if in_order else ""
+    return text + hint, changes
+
+
+def describe_tools(
+    player: Player, call: FlowCall, number: int, recorded: Sequence[Any], sent: Sequence[Any]
+) -> tuple[Change, ...]:
+    """Return the changes in the tool results of round ``number``, counted from 0."""
+    if len(player.report.drift) >= MOST_SHOWN:
+        return ()
+    player.keys |= api_keys(call)
+    redactor = player.options.redactor
+    if (
+        redactor is not None
+    ):  # with its hook: what that removes from a recording is not shown either
+        sent = redactor.tool_results(call.request, number, list(sent)) or ()
+    return tool_changes(number, recorded, sent, shown_by(player))
+
+
+def shown_by(player: Player) -> Redactor:
+    """Return what masks values before they are shown: as the recordings are masked, and keys."""
+    redactor = (player.options.redactor or Redactor()).without_hook()
+    redactor.add_secrets(player.keys)
+    return redactor
+
+
+def findings(player: Player, *, complete: bool) -> list[Finding]:
+    """Return what happened to the calls of a replay, as far as their inputs tell."""
+    redactor = shown_by(player)
+    made = [Made(claim, player.sent.get(claim)) for claim in list(player.made)]
+    return align_lanes(
+        player.cassette.lanes(),
+        made,
+        complete=complete,
+        mask=lambda text: str(redactor({"request": {"message": text}})["request"]["message"]),
+    )
+
+
+def _elsewhere(claim: Claim, sent: Sent) -> str:
+    """Return a note on the recording that has exactly the input of a call, if it is another one."""
+    lane, position = claim.lane, claim.position
+    same = [
+        index
+        for index, recording in enumerate(lane.recordings)
+        if recording.fingerprint in sent.keys and index != claim.index
+    ]
+    if not same:
+        return ""
+    unplayed = {*lane.unplayed()}
+    other = min(same, key=lambda index: (index not in unplayed, abs(index - position)))
+    first, second = sorted((position + 1, other + 1))
+    edit = "removed" if other > position else "added"
+    return (
+        f" (it is the input of the recorded call {other + 1}: calls {first} and {second} look swapped, "
+        f"or a call was {edit} before)"
     )
 
 
@@ -80,31 +197,6 @@ def nearest(cassette: Cassette, call: FlowCall, claim: Claim) -> list[Candidate]
             Candidate(lane.slug, lane.kind, len(lane.recordings), unplayed=lane.remaining)
         )
     return candidates
-
-
-def differing_parts(recorded: Mapping[str, Any], called: Mapping[str, Any]) -> list[str]:
-    """Return the parts of the input in which a call differs from a recording, as paths.
-
-    Example:
-        >>> differing_parts({"parameters": {"level": 1}}, {"parameters": {"level": 2}})
-        ['parameters.level']
-    """
-    return [
-        part
-        for name in INPUT_FIELDS
-        for part in _differences(recorded.get(name), called.get(name), name)
-    ]
-
-
-def _differences(a: Any, b: Any, path: str) -> Iterator[str]:
-    if isinstance(a, dict) and isinstance(b, dict) and a and b:
-        for name in sorted({*a, *b}):
-            yield from _differences(a.get(name), b.get(name), f"{path}.{name}")
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for index, (one, other) in enumerate(zip(a, b, strict=True)):
-            yield from _differences(one, other, f"{path}[{index}]")
-    elif type(a) is not type(b) or a != b:
-        yield path
 
 
 def _nearest_in(lane: Lane, claim: Claim) -> list[Candidate]:

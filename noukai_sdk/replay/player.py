@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic_core import to_json
 
@@ -16,7 +16,7 @@ from ..errors import (
     ReplayMissError,
     ReplayNoSnapshotsError,
 )
-from ..models.reports import CallSite, ReplayReport, ReportEntry
+from ..models.reports import CallSite, Change, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, Program
 from ..protocol.requests import encode
@@ -25,11 +25,13 @@ from .cassette import Cassette, CassetteClosed, Claim, Decision
 from .cassette_writer import CassetteWriter
 from .completion_order import CompletionOrder, OrderedPace
 from .jobs import RecordedJob
-from .misses import miss
 from .pacing import Pace, PaceOf
 from .recording import Recording, differing_fields
 from .redaction import Redactor
 from .serving import RecordedRun
+
+if TYPE_CHECKING:
+    from .drift import Sent
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
@@ -79,6 +81,11 @@ class Player:
         options: How they are replayed.
         go_live: Sends a call to the service, if ``on_miss`` is ``"live"``.
         parent: The player of the scope, for the recordings of another session: they share the report.
+
+    Attributes:
+        made: The calls that have got their recording or had none, in this order.
+        sent: The inputs of those that differ from their recording or have none.
+        keys: The API keys of these calls.
     """
 
     def __init__(
@@ -95,6 +102,9 @@ class Player:
         self.jobs: dict[str, RecordedJob] = {}
         self._errors: list[NoukaiError] = parent._errors if parent else []
         self._warned: dict[tuple[Any, ...], Claim] = {}
+        self.made: list[Claim] = []
+        self.sent: dict[Claim, Sent] = {}
+        self.keys: set[str] = set()
         self._order = CompletionOrder(cassette.recordings)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
@@ -139,6 +149,8 @@ class Player:
             self.cassette.finish(claim, by_input=self.options.by_input)
         if self.cassette.closed:
             raise self._late(call, claim)
+        if claim.index is not None:
+            self.made.append(claim)
 
     def skip(self, call: FlowCall) -> None:
         """Report a call that goes live without using a recording up."""
@@ -147,7 +159,9 @@ class Player:
 
     def missed(self, call: FlowCall, claim: Claim, reason: str | None = None) -> ReplayError:
         """Report a call that has no recording; return its error."""
-        error = miss(self.cassette, call, claim, self.report, reason)
+        from .misses import miss
+
+        error = miss(self, call, claim, reason)
         return self.refused(claim, error, error.reason or "")
 
     def refused(self, claim: Claim, error: ErrorT, detail: str = "") -> ErrorT:
@@ -174,16 +188,47 @@ class Player:
         self._errors.append(error)
         return error
 
-    def drifted(self, claim: Claim, detail: str) -> None:
+    def drifted(self, claim: Claim, detail: str, changes: tuple[Change, ...] = ()) -> None:
         """Report a difference from the recording; the replay goes on."""
-        self.report.drift.append(_entry(claim, detail))
+        self.report.drift.append(_entry(claim, detail, changes))
 
-    def end(self) -> None:
-        """Serve no more calls, and report the unplayed recordings. Call it once."""
+    def tools_drifted(
+        self,
+        call: FlowCall,
+        claim: Claim,
+        number: int,
+        recorded: Sequence[Any],
+        sent: Sequence[Any],
+    ) -> None:
+        """Report that the tools of round ``number``, from 0, returned other results."""
+        from .misses import describe_tools
+
+        changes = describe_tools(self, call, number, recorded, sent)
+        detail = f"tool results of round {number + 1} differ from the recorded ones"
+        self.drifted(claim, detail, changes)
+
+    def end(self, *, complete: bool = True) -> None:
+        """Serve no more calls; report the unplayed recordings, and what explains them. Call it once.
+
+        Args:
+            complete: The program has come to its end. One that failed may lack calls at its end.
+        """
+        report = self.report
         for lane, position in self.cassette.close():
             recording = lane.recordings[position]
-            self.report.leftovers.append(
-                ReportEntry(lane.slug, lane.kind, position, str(recording))
+            report.leftovers.append(ReportEntry(lane.slug, lane.kind, position, str(recording)))
+        if not (report.misses or report.drift or report.leftovers) or self.options.by_input:
+            return
+        from .misses import findings
+
+        complete = complete and not report.misses and not self.options.allow_live
+        report.findings += findings(self, complete=complete)
+        if report.drift:
+            logger.warning(
+                "the replay of session %s differs from its recording: %s\n%s",
+                self.cassette.session_id,
+                report.summary(),
+                "\n".join(report.lines()),
             )
 
     def verify(self, *, caught: bool = True) -> None:
@@ -215,6 +260,7 @@ class Player:
             self._warn(claim, decision)
         if claim.index is None:
             if self._go_live is None:
+                self.made.append(claim)
                 raise self.missed(call, claim)
             self.report.live.append(_entry(claim))
             return None
@@ -227,13 +273,18 @@ class Player:
             )
             raise self.refused(claim, error)
         self.report.hits.append(_entry(claim))
+        self.made.append(claim)
         if self.options.writer is not None:
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
         if changed := _changed_fields(recording, claim):
-            text = f"the input differs from the recorded one in: {', '.join(changed)}"
-            self.drifted(claim, text)
+            from .misses import describe_drift
+
+            text, changes = describe_drift(
+                self, call, claim, recording, changed, in_order=decision is None
+            )
+            self.drifted(claim, text, changes)
             if self.options.strict_inputs:
                 reason = f"{text[0].upper()}{text[1:]}, and inputs are strict."
                 raise self.missed(call, claim, reason)
@@ -280,9 +331,9 @@ def _changed_fields(recording: Recording, claim: Claim) -> list[str]:
     return changed if same_version else [*changed, "version"]
 
 
-def _entry(claim: Claim, detail: str = "") -> ReportEntry:
+def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> ReportEntry:
     lane = claim.lane
-    return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site)
+    return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site, changes)
 
 
 def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
@@ -290,9 +341,10 @@ def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     names = ", ".join(f"{slug or '(deleted flow)'} #{position + 1}" for slug, position in left[:10])
     more = f" and {len(left) - 10} more" if len(left) > 10 else ""
     count = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
+    explanation = f" By their inputs: {report.explanation}." if report.findings else ""
     return ReplayLeftoverError(
         f"the replay ended with {count} unplayed: {names}{more}. "
-        "The code makes fewer calls than when it was recorded.",
+        f"The code makes fewer calls than when it was recorded.{explanation}",
         leftovers=left,
         report=report,
     )

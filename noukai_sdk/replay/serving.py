@@ -165,9 +165,7 @@ class RecordedRun:
         if redactor is None or recorded != redactor.tool_results(
             self._call.request, number, results
         ):
-            self._player.drifted(
-                self._claim, f"tool results of round {number + 1} differ from the recorded ones"
-            )
+            self._player.tools_drifted(self._call, self._claim, number, recorded, results)
 
     def _time_out(self) -> Program[None]:
         """Take longer than the call took when its caller gave up, so that the caller can again."""

@@ -70,7 +70,7 @@ class ReplayScope(Scope):
 
     def verify(self, *, caught: bool = True) -> None:
         """Raise the first miss, or ReplayLeftoverError if recordings are left."""
-        self._end_replay()
+        self._end_replay(complete=True)
         self._player.verify(caught=caught)
 
     def discard(self) -> None:
@@ -80,16 +80,16 @@ class ReplayScope(Scope):
 
     def end(self) -> None:
         """Serve no more calls, and write the new recordings."""
-        self._end_replay()
+        self._end_replay(complete=False)  # a body that ended well was verified first
         super().end()
         if self._options.writer is not None:
             self._options.writer.flush(self._recorded_session)
 
-    def _end_replay(self) -> None:
+    def _end_replay(self, *, complete: bool) -> None:
         if not self._ended:
             self._ended = True
             lost_scope.ended(self)
-            self._player.end()
+            self._player.end(complete=complete)
 
     def _go_live(self, call: FlowCall) -> Program[Any]:
         # Never into the recorded session, whose contents must stay as they were recorded.

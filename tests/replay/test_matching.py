@@ -48,9 +48,12 @@ async def test_sequential_calls_match_by_position_whatever_their_input(
     service.record(execution(0, "a", took=1.0), execution(1, "b", began=1.0))
     async with side.scope() as scope:
         assert await side.ask("b", "a") == answers("a", "b")
-    assert [entry.detail for entry in scope.report.drift] == [
-        "the input differs from the recorded one in: message"
-    ] * 2
+    one, other = (entry.detail for entry in scope.report.drift)
+    assert "it is the input of the recorded call 2: calls 1 and 2 look swapped" in one
+    assert "it is the input of the recorded call 1: calls 1 and 2 look swapped" in other
+    assert [str(finding).partition(" (")[0] for finding in scope.report.findings] == [
+        "calls 1 and 2 look swapped"
+    ]
 
 
 async def test_async_call_claims_its_position_when_it_is_made_not_awaited(

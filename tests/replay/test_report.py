@@ -118,9 +118,9 @@ async def test_drift_names_the_fields_that_differ(service: SessionService, side:
         await side.execute("m0", parameters={"strict": 1})
         await side.execute("m0", parameters={"a": {"c": 1, "d": None}, "b": (1,)})
     assert [(entry.position, entry.detail) for entry in scope.report.drift] == [
-        (0, "the input differs from the recorded one in: message, parameters, toolChoice"),
+        (0, "the input differs from the recorded one in: message, parameters.a, toolChoice"),
         (1, "the input differs from the recorded one in: version"),
-        (3, "the input differs from the recorded one in: parameters"),
+        (3, "the input differs from the recorded one in: parameters.strict"),
     ]
 
 

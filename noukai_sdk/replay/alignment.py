@@ -1,0 +1,630 @@
+"""Find out what happened to the calls of a replay, by aligning their inputs with the recorded ones.
+
+Recordings are served by position, so one call that was added or removed makes all later calls of its
+lane differ. Aligning both lists of inputs, as a diff aligns lines, tells which call it was. A call that
+was edited pairs with the recording that it resembles.
+
+This only explains. It runs when a replay has a miss, drift or leftovers, and changes nothing about which
+recording is served.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ..models.reports import CallSite, Finding
+from .cassette import Claim, Lane
+from .drift import Sent, differing_parts, listed, printable
+from .recording import INPUT_FIELDS, Recording
+
+# A call that resembles no recording but stands in the place of one still counts as that one, changed:
+# this costs a little less than one call removed and one added.
+_DIFFERENT = 1.9
+_ALIKE = 0.4
+# So many pairs of calls are compared by their words; the rest of a longer list by exact inputs, by words
+# that occur only once, and by position.
+_MOST_PAIRS = 40_000
+# So many characters of all inputs are read for their words.
+_MOST_TEXT = 2_000_000
+_SHORT = 80
+_MOST_FINDINGS = 100
+
+_METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
+
+Pair = tuple[int | None, int | None]
+
+
+class Made(NamedTuple):
+    """A call that was made. ``sent`` is None if it has the input of its recording, or that is unknown."""
+
+    claim: Claim
+    sent: Sent | None
+
+
+@dataclass
+class Input:
+    """One element of the lists to align.
+
+    Attributes:
+        key: Equal for equal inputs; None if the input is not known.
+        text: The input as text.
+        words: The words of the text, once it was read.
+    """
+
+    key: Hashable
+    text: str = ""
+    words: frozenset[str] = field(default_factory=frozenset)
+
+    def read(self, most: int) -> None:
+        """Find the words of the text, in its first and last ``most`` characters."""
+        text = self.text
+        if len(text) > 2 * most:
+            text = f"{text[:most]} {text[-most:]}"
+        words = set(re.findall(r"\w+", text))
+        if len(text) <= _SHORT:  # one letter in a short text is a different word
+            words |= {text[at : at + 3] for at in range(len(text) - 2)}
+        self.words = frozenset(words)
+
+
+def align(recorded: Sequence[Input], made: Sequence[Input]) -> list[Pair]:
+    """Pair recorded and made inputs, in order.
+
+    Returns:
+        Pairs of indexes; None for the other side of an input that was removed or added.
+
+    Example:
+        >>> align([Input("a"), Input("b"), Input("c")], [Input("a"), Input("c")])
+        [(0, 0), (1, None), (2, 1)]
+    """
+    return list(_Alignment(recorded, made).pairs(0, len(recorded), 0, len(made)))
+
+
+class _Alignment:
+    def __init__(self, recorded: Sequence[Input], made: Sequence[Input]) -> None:
+        self._recorded = recorded
+        self._made = made
+        self._weights: dict[str, float] = {}
+        self._sums: dict[int, float] = {}
+        self._budget = _MOST_PAIRS
+
+    def _read(self, inputs: Sequence[Input]) -> None:
+        """Weigh the words of the inputs that have to be compared: the rarer, the heavier."""
+        most = max(50, _MOST_TEXT // (2 * len(inputs)))
+        for each in inputs:
+            each.read(most)
+        frequency = Counter(word for each in inputs for word in each.words)
+        self._weights = {
+            word: math.log(1 + len(inputs) / count) for word, count in frequency.items()
+        }
+        for each in inputs:
+            self._sums[id(each)] = sum(self._weights[word] for word in each.words)
+
+    def pairs(self, first: int, last: int, start: int, stop: int, depth: int = 0) -> Iterator[Pair]:
+        """Yield the pairs of ``recorded[first:last]`` and ``made[start:stop]``."""
+        recorded, made = self._recorded, self._made
+        while first < last and start < stop and _same(recorded[first], made[start]):
+            yield first, start
+            first, start = first + 1, start + 1
+        same = 0
+        while first < last and start < stop and _same(recorded[last - 1], made[stop - 1]):
+            last, stop, same = last - 1, stop - 1, same + 1
+        yield from self._middle(first, last, start, stop, depth)
+        yield from ((last + number, stop + number) for number in range(same))
+
+    def _middle(self, first: int, last: int, start: int, stop: int, depth: int) -> Iterator[Pair]:
+        cells = (last - first) * (stop - start)
+        if cells == 0:
+            yield from ((index, None) for index in range(first, last))
+            yield from ((None, index) for index in range(start, stop))
+            return
+        if not self._sums:
+            self._read([*self._recorded[first:last], *self._made[start:stop]])
+        if cells <= self._budget:
+            self._budget -= cells
+            yield from self._cheapest(first, last, start, stop)
+            return
+        anchors = self._anchors(first, last, start, stop) if depth < 8 else []
+        if not anchors:
+            both = min(last - first, stop - start)
+            yield from ((first + number, start + number) for number in range(both))
+            yield from ((index, None) for index in range(first + both, last))
+            yield from ((None, index) for index in range(start + both, stop))
+            return
+        for index, other in anchors:
+            yield from self.pairs(first, index, start, other, depth + 1)
+            yield index, other
+            first, start = index + 1, other + 1
+        yield from self.pairs(first, last, start, stop, depth + 1)
+
+    def _cheapest(self, first: int, last: int, start: int, stop: int) -> Iterator[Pair]:
+        """Yield the pairs with the least cost: 1 for each input that is removed or added."""
+        recorded, made = self._recorded[first:last], self._made[start:stop]
+        rows, columns = len(recorded), len(made)
+        # Each row from its end, so that the first of two equally good ways is taken from the front.
+        cost = [[0.0] * (columns + 1) for _ in range(rows + 1)]
+        paired = [[0.0] * columns for _ in range(rows)]
+        cost[rows] = [float(columns - column) for column in range(columns + 1)]
+        for row in range(rows - 1, -1, -1):
+            here, below = cost[row], cost[row + 1]
+            here[columns] = below[columns] + 1
+            for column in range(columns - 1, -1, -1):
+                pair = self._difference(recorded[row], made[column])
+                paired[row][column] = pair
+                here[column] = min(
+                    pair + below[column + 1], 1 + below[column], 1 + here[column + 1]
+                )
+        row = column = 0
+        while row < rows or column < columns:
+            if row == rows or column == columns:
+                both = False
+            else:
+                both = cost[row][column] == paired[row][column] + cost[row + 1][column + 1]
+            if both:
+                yield first + row, start + column
+                row, column = row + 1, column + 1
+            elif row < rows and cost[row][column] == 1 + cost[row + 1][column]:
+                yield first + row, None
+                row += 1
+            else:
+                yield None, start + column
+                column += 1
+
+    def _difference(self, recorded: Input, made: Input) -> float:
+        if recorded.key is None or made.key is None:
+            return _ALIKE
+        if recorded.key == made.key:
+            return 0.0
+        return _ALIKE + (_DIFFERENT - _ALIKE) * (1 - self.similarity(recorded, made))
+
+    def similarity(self, one: Input, other: Input) -> float:
+        """Return how much of the words of both inputs they share, 0 to 1. Rare words count more."""
+        total = self._sums[id(one)] + self._sums[id(other)]
+        if not total:
+            return 0.0
+        return 2 * sum(map(self._weights.__getitem__, one.words & other.words)) / total
+
+    def _anchors(self, first: int, last: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return pairs that certainly belong together, in order on both sides."""
+        places: dict[tuple[Hashable, int], int] = {}
+        count: Counter[Hashable] = Counter()
+        for index in range(first, last):
+            key = self._recorded[index].key
+            count[key] += 1
+            places[key, count[key]] = index
+        count.clear()
+        same = []
+        for index in range(start, stop):
+            key = self._made[index].key
+            count[key] += 1
+            if key is not None and (key, count[key]) in places:
+                same.append((places[key, count[key]], index))
+        return _increasing(same or self._by_words(first, last, start, stop))
+
+    def _by_words(self, first: int, last: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return pairs that share the most words of those that occur once on each side."""
+        once = [
+            _occurring_once(self._recorded, first, last),
+            _occurring_once(self._made, start, stop),
+        ]
+        votes = Counter(
+            (index, once[1][word]) for word, index in once[0].items() if word in once[1]
+        )
+        taken: set[int] = set()
+        pairs = {}
+        for (index, other), _ in votes.most_common():
+            if index not in pairs and other not in taken:
+                pairs[index] = other
+                taken.add(other)
+        return sorted(pairs.items(), key=lambda pair: pair[1])
+
+
+def _occurring_once(inputs: Sequence[Input], first: int, last: int) -> dict[str, int]:
+    counts = Counter(word for each in inputs[first:last] for word in each.words)
+    return {
+        word: index
+        for index in range(first, last)
+        for word in inputs[index].words
+        if counts[word] == 1
+    }
+
+
+def _increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the longest part of ``pairs`` whose first indexes increase. The second ones do already."""
+    ends: list[int] = []  # the smallest last index of each length
+    at: list[int] = []  # the place of that pair
+    before: list[int | None] = []
+    for number, (index, _) in enumerate(pairs):
+        length = bisect_left(ends, index)
+        before.append(at[length - 1] if length else None)
+        if length == len(ends):
+            ends.append(index)
+            at.append(number)
+        else:
+            ends[length], at[length] = index, number
+    chain = []
+    current = at[-1] if at else None
+    while current is not None:
+        chain.append(pairs[current])
+        current = before[current]
+    return chain[::-1]
+
+
+def _same(one: Input, other: Input) -> bool:
+    return one.key is not None and one.key == other.key
+
+
+def align_lanes(
+    lanes: Iterable[Lane],
+    made: Iterable[Made],
+    *,
+    complete: bool,
+    mask: Callable[[str], str],
+) -> list[Finding]:
+    """Return what happened to the calls, as far as the inputs tell.
+
+    Args:
+        lanes: The lanes that hold recordings.
+        made: All calls so far, with the input of those that differ from their recording.
+        complete: The program has come to its end. Otherwise calls that come after the last one are not
+            taken for removed.
+        mask: Masks the text of an input that is shown.
+    """
+    calls: dict[Lane, list[Made]] = {lane: [] for lane in lanes}
+    for each in made:
+        calls.setdefault(each.claim.lane, []).append(each)
+    compared = [
+        LaneAlignment(lane, of_lane)
+        for lane, of_lane in calls.items()
+        if lane.remaining or any(each.sent is not None for each in of_lane)
+    ]
+    names = {(each.lane.slug, each.lane.kind) for each in compared}
+    describe = _Describe(mask, names)
+    found = _redirected(compared, describe)
+    for alignment in compared:
+        found += alignment.findings(describe, complete=complete)
+    more = len(found) - _MOST_FINDINGS
+    if more > 0:
+        found[_MOST_FINDINGS:] = [Finding("more", f"and {more} more", None, None)]
+    return found
+
+
+class LaneAlignment:
+    """The calls of one lane beside its recordings.
+
+    Attributes:
+        lane: The lane.
+        removed, added: The positions without a partner.
+        changed: Pairs of a recording and a call with another input.
+        exchanged: Pairs of a recording and a call with its input, in another order.
+    """
+
+    def __init__(self, lane: Lane, calls: Sequence[Made]) -> None:
+        self.lane = lane
+        self.calls = sorted(calls, key=lambda each: each.claim.position)
+        self.recorded = [_recorded_input(each) for each in lane.recordings]
+        known = {each.key for each in self.recorded}
+        self.made = [self._made_input(each, known) for each in self.calls]
+        self.pairs = self._aligned()
+        self.changed = [
+            (index, other)
+            for index, other in self.pairs
+            if index is not None and other is not None
+            if not _same(self.recorded[index], self.made[other])
+            if self.recorded[index].key is not None and self.made[other].key is not None
+        ]
+        self.removed = [index for index, other in self.pairs if other is None and index is not None]
+        self.added = [other for index, other in self.pairs if index is None and other is not None]
+        self.exchanged = [] if lane.unordered else self._exchanged()
+        # The recordings after the last call that was made: a program that ended early never got there.
+        reached = [index for index, other in self.pairs if None not in (index, other)]
+        self.reached = max((index for index in reached if index is not None), default=-1)
+
+    def _made_input(self, call: Made, known: set[Hashable]) -> Input:
+        if call.sent is not None:
+            whole, message = call.sent.keys
+            key = message if message in known and whole not in known else whole
+            return Input(key, _text(call.sent.request))
+        index = call.claim.index
+        return Input(None) if index is None else self.recorded[index]
+
+    def _aligned(self) -> list[Pair]:
+        if not self.lane.unordered:
+            return align(self.recorded, self.made)
+        # Calls that overlap have no order. Those that got the recording of their own input are right.
+        served = {
+            call.claim.index: number for number, call in enumerate(self.calls) if call.sent is None
+        }
+        indexes = [index for index in range(len(self.recorded)) if index not in served]
+        others = [number for number, call in enumerate(self.calls) if call.sent is not None]
+        rest = align([self.recorded[i] for i in indexes], [self.made[i] for i in others])
+        return [
+            *((index, number) for index, number in served.items()),
+            *(
+                (None if a is None else indexes[a], None if b is None else others[b])
+                for a, b in rest
+            ),
+        ]
+
+    def _exchanged(self) -> list[tuple[int, int]]:
+        """Pair the recordings and the calls with equal inputs that an alignment in order cannot pair."""
+        recordings = [*self.removed, *(index for index, _ in self.changed)]
+        calls = [*self.added, *(other for _, other in self.changed)]
+        free: dict[Hashable, list[int]] = {}
+        for other in sorted(calls, reverse=True):
+            free.setdefault(self.made[other].key, []).append(other)
+        pairs = []
+        for index in sorted(recordings):
+            key = self.recorded[index].key
+            if key is not None and free.get(key):
+                pairs.append((index, free[key].pop()))
+        if not pairs:
+            return []
+        # A partner that is left alone by this was removed, or added.
+        moved, taken = {index for index, _ in pairs}, {other for _, other in pairs}
+        for index, other in self.changed:
+            if index in moved and other not in taken:
+                self.added.append(other)
+            if other in taken and index not in moved:
+                self.removed.append(index)
+        self.changed = [
+            pair for pair in self.changed if pair[0] not in moved and pair[1] not in taken
+        ]
+        self.removed = sorted({*self.removed} - moved)
+        self.added = sorted({*self.added} - taken)
+        return pairs
+
+    def findings(self, describe: _Describe, *, complete: bool) -> list[Finding]:
+        """Return what happened in this lane, in the order of the calls."""
+        found: list[tuple[float, Finding]] = []
+        left = dict(self.exchanged)
+        for first, second in self._swaps():
+            left.pop(first[0], None)
+            left.pop(second[0], None)
+            found.append((first[1], describe.swapped(self, first, second)))
+        found += [(other, describe.moved(self, index, other)) for index, other in left.items()]
+        found += [(run[0], describe.added(self, run)) for run in _runs(self.added, self._site)]
+        found += [
+            (run[0][1], describe.changed(self, run, parts)) for run, parts in self._changed_runs()
+        ]
+        gone = [i for i in self.removed if complete or i < self.reached]
+        found += [
+            (run[0] - 0.5, describe.removed(self, run)) for run in _runs(gone, lambda _: None)
+        ]
+        return [finding for _, finding in sorted(found, key=lambda each: each[0])]
+
+    def _swaps(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Yield two pairs of a recording and a call that stand in each other's place."""
+        if not self.exchanged:
+            return
+        partner = {i: o for i, o in self.pairs if i is not None and o is not None}
+        partner.update(self.changed)
+        for index in self.removed:
+            partner.pop(index, None)
+        taken = {other for _, other in self.exchanged}
+        partner = {i: o for i, o in partner.items() if o not in taken}
+        partner.update(self.exchanged)
+        # Their places among the calls of both sides: calls that were added or removed do not count.
+        place = {index: number for number, index in enumerate(sorted(partner))}
+        ordered = sorted(partner, key=partner.__getitem__)
+        place_now = {index: number for number, index in enumerate(ordered)}
+        done: set[int] = set()
+        for index, other in self.exchanged:
+            counterpart = ordered[place[index]]
+            if index in done or place[counterpart] != place_now[index] or counterpart == index:
+                continue
+            if not _same(self.recorded[counterpart], self.made[partner[counterpart]]):
+                continue
+            done |= {index, counterpart}
+            pairs = (index, other), (counterpart, partner[counterpart])
+            yield (min(pairs), max(pairs))
+
+    def _changed_runs(self) -> Iterator[tuple[list[tuple[int, int]], tuple[str, ...]]]:
+        parts = {}
+        for index, other in self.changed:
+            parts[other] = self._parts(index, other)
+
+        def group(numbered: tuple[int, tuple[int, int]]) -> Hashable:
+            number, (index, other) = numbered
+            return other - number, index - number, parts[other], self._site(other)
+
+        for _, run in groupby(enumerate(self.changed), group):
+            pairs = [pair for _, pair in run]
+            size = len(pairs) if len(pairs) > 2 else 1
+            for at in range(0, len(pairs), size):
+                yield pairs[at : at + size], parts[pairs[at][1]]
+
+    def _parts(self, index: int, other: int) -> tuple[str, ...]:
+        recording, sent = self.lane.recordings[index], self.calls[other].sent
+        if recording.request is None or sent is None:
+            # The call has the input of the recording that it was served from, which is another one.
+            return ("input",)
+        if recording.message_only:
+            return ("message",)
+        parts = differing_parts(recording.request, sent.request)
+        if recording.version != sent.version:
+            parts.append("version")
+        return tuple(parts) or ("input",)
+
+    def _site(self, other: int) -> CallSite | None:
+        return self.calls[other].claim.site
+
+
+def _runs(positions: Sequence[int], group: Callable[[int], Hashable]) -> Iterator[list[int]]:
+    """Yield three and more positions in a row as one list, others alone."""
+    numbered = enumerate(positions)
+    for _, run in groupby(numbered, lambda each: (each[1] - each[0], group(each[1]))):
+        row = [position for _, position in run]
+        size = len(row) if len(row) > 2 else 1
+        yield from (row[at : at + size] for at in range(0, len(row), size))
+
+
+class _Describe:
+    """Puts findings into words. Calls are counted within their flow and kind, from 1."""
+
+    def __init__(
+        self, mask: Callable[[str], str], names: set[tuple[str | None, str | None]]
+    ) -> None:
+        self._mask = mask
+        # A flow that is called in one way only needs no mention of it.
+        slugs = Counter(slug for slug, _ in names)
+        self._several = {slug for slug, count in slugs.items() if count > 1}
+
+    def added(self, of: LaneAlignment, calls: Sequence[int]) -> Finding:
+        verb = "was" if len(calls) == 1 else "were"
+        text = f"{_numbers('call', calls)} {verb} added {self._where(of, calls[0])}"
+        return self._finding("added", text, of, made=calls)
+
+    def removed(self, of: LaneAlignment, recordings: Sequence[int]) -> Finding:
+        verb = "was" if len(recordings) == 1 else "were"
+        numbers = _numbers("call", recordings)
+        text = f"the recorded {numbers}{self._input(of, recordings[0])} {verb} removed {self._where(of)}"
+        return self._finding("removed", text, of, recorded=recordings)
+
+    def changed(
+        self, of: LaneAlignment, pairs: Sequence[tuple[int, int]], parts: Sequence[str]
+    ) -> Finding:
+        calls = [other for _, other in pairs]
+        recorded = [index for index, _ in pairs]
+        note = "" if recorded == calls else f"recorded as {_numbers('call', recorded)}"
+        text = f"{listed(parts)} of {_numbers('call', calls)} changed {self._where(of, calls[0], note)}"
+        return self._finding("changed", text, of, recorded=recorded, made=calls)
+
+    def swapped(self, of: LaneAlignment, one: tuple[int, int], other: tuple[int, int]) -> Finding:
+        first, second = sorted((one[1], other[1]))
+        text = f"calls {first + 1} and {second + 1} look swapped {self._where(of, first)}"
+        recorded = sorted((one[0], other[0]))
+        return self._finding("swapped", text, of, recorded=recorded, made=(first, second))
+
+    def moved(self, of: LaneAlignment, index: int, other: int) -> Finding:
+        text = (
+            f"the recorded call {index + 1}{self._input(of, index)} is made as call {other + 1} "
+            f"{self._where(of, other)}"
+        )
+        return self._finding("moved", text, of, recorded=(index,), made=(other,))
+
+    def redirected(self, of: LaneAlignment, other: int, old: LaneAlignment, index: int) -> Finding:
+        if of.lane.slug == old.lane.slug:
+            now = _METHODS.get(str(of.lane.kind), of.lane.kind)
+            then = _METHODS.get(str(old.lane.kind), old.lane.kind)
+            text = (
+                f"call {other + 1} is made by {now}; it was recorded as call {index + 1} by {then} "
+                f"{self._where(of, other)}"
+            )
+        else:
+            text = (
+                f"call {other + 1} goes to another flow; it was recorded as call {index + 1} of "
+                f"{_name(old.lane)} {self._where(of, other)}"
+            )
+        return self._finding("redirected", text, of, recorded=(index,), made=(other,))
+
+    def crossed(self, one: tuple[LaneAlignment, int], other: tuple[LaneAlignment, int]) -> Finding:
+        (of, call), (second, second_call) = one, other
+        text = (
+            f"the inputs of call {call + 1} of {_name(of.lane)} and call {second_call + 1} of "
+            f"{_name(second.lane)} look swapped {self._where(of, call)}"
+        )
+        return self._finding("swapped", text, of, made=(call,))
+
+    def _finding(
+        self,
+        what: str,
+        text: str,
+        of: LaneAlignment,
+        recorded: Sequence[int] = (),
+        made: Sequence[int] = (),
+    ) -> Finding:
+        site = of._site(made[0]) if made else None
+        lane = of.lane
+        return Finding(what, text, lane.slug, lane.kind, tuple(recorded), tuple(made), site)
+
+    def _where(self, of: LaneAlignment, call: int | None = None, note: str = "") -> str:
+        lane = of.lane
+        name = f"{_name(lane)} [{lane.kind}]" if lane.slug in self._several else _name(lane)
+        site = None if call is None else of._site(call)
+        parts = [name, *([printable(site.short, 80)] if site else []), *([note] if note else [])]
+        return f"({', '.join(parts)})"
+
+    def _input(self, of: LaneAlignment, index: int) -> str:
+        request = of.lane.recordings[index].request
+        if request is None:
+            return ""
+        text = request.get("message")
+        if text is None and request.get("messages"):
+            last = request["messages"][-1]
+            text = last.get("content") if isinstance(last, dict) else last
+        if not text:
+            text = {name: request[name] for name in INPUT_FIELDS if request.get(name)}
+        if not isinstance(text, str):
+            text = json.dumps(text, ensure_ascii=False)
+        # Masked as a whole, not as the part that is shown: half a secret has another form.
+        return f" ('{printable(self._mask(text[:10_000]), 40)}')"
+
+
+def _redirected(lanes: Sequence[LaneAlignment], describe: _Describe) -> list[Finding]:
+    """Find the calls that were recorded in another lane, and take them out of theirs."""
+    found = []
+    gone = [(lane, index) for lane in lanes for index in lane.removed]
+    for lane in lanes:
+        for other in list(lane.added):
+            match = _recorded_elsewhere(lane, other, gone)
+            if match is not None:
+                old, index = match
+                gone.remove(match)
+                old.removed.remove(index)
+                lane.added.remove(other)
+                found.append(describe.redirected(lane, other, old, index))
+    changed: dict[tuple[Hashable, Hashable], list[tuple[LaneAlignment, tuple[int, int]]]] = {}
+    for lane in lanes:
+        for pair in list(lane.changed):
+            key, key_now = lane.recorded[pair[0]].key, lane.made[pair[1]].key
+            for old, counterpart in changed.get((key_now, key), ()):
+                if old is not lane and counterpart in old.changed:
+                    old.changed.remove(counterpart)
+                    lane.changed.remove(pair)
+                    found.append(describe.crossed((old, counterpart[1]), (lane, pair[1])))
+                    break
+            else:
+                changed.setdefault((key, key_now), []).append((lane, pair))
+    return found
+
+
+def _recorded_elsewhere(
+    lane: LaneAlignment, other: int, gone: Sequence[tuple[LaneAlignment, int]]
+) -> tuple[LaneAlignment, int] | None:
+    sent = lane.calls[other].sent
+    if sent is None:
+        return None
+    for old, index in gone:
+        if old is not lane and old.recorded[index].key in sent.keys:
+            return old, index
+    return None
+
+
+def _recorded_input(recording: Recording) -> Input:
+    request = recording.request
+    return Input(None) if request is None else Input(recording.fingerprint, _text(request))
+
+
+def _text(request: Mapping[str, Any]) -> str:
+    inputs = [request[name] for name in INPUT_FIELDS if request.get(name) is not None]
+    return "\n".join(
+        each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in inputs
+    )
+
+
+def _numbers(noun: str, positions: Sequence[int]) -> str:
+    if len(positions) == 1:
+        return f"{noun} {positions[0] + 1}"
+    return f"{noun}s {positions[0] + 1} to {positions[-1] + 1}"
+
+
+def _name(lane: Lane) -> str:
+    return "(deleted flow)" if lane.slug is None else printable(lane.slug, 80)
