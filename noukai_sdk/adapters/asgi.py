@@ -11,7 +11,8 @@ from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay
 from ..session.options import requested_replay
 from ..session.scope import active, capture_scope, joinable_scope
-from .captured import AsgiCapture, capture_options
+from .asgi_capture import AsgiCapture
+from .captured import capture_options
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,

@@ -12,7 +12,7 @@ from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay_sync
 from ..session.options import requested_replay
 from ..session.scope import capture_scope, context_with, joinable_scope
-from .captured import WsgiCapture, capture_options
+from .captured import capture_options
 from .responses import (
     HEADER_REPLAY,
     HEADER_REPLAY_REPORT,
@@ -24,6 +24,7 @@ from .responses import (
     require_client,
     session_headers,
 )
+from .wsgi_capture import WsgiCapture
 
 if TYPE_CHECKING:
     from contextvars import Context
