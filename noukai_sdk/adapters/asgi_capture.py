@@ -49,7 +49,7 @@ class AsgiCapture(Captured):
         """Send a message of the application."""
         try:
             self._observe(message)
-        except Exception:
+        except Exception:  # noqa: BLE001  # observing must not disturb the application
             logger.debug("a message was not captured", exc_info=True)
         await self._send(message)
 

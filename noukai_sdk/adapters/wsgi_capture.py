@@ -37,7 +37,7 @@ class WsgiCapture(Captured):
             try:
                 self.status = int(status.split(None, 1)[0])
                 self.response_headers = [(name.lower(), value) for name, value in headers]
-            except Exception:
+            except Exception:  # noqa: BLE001  # observing must not disturb the application
                 logger.debug("a response's head was not captured", exc_info=True)
 
             def observed_write(part: bytes) -> object:
@@ -118,7 +118,7 @@ class ObservedInput:
     def _read(self, read: Callable[..., Any], *args: Any) -> Any:
         try:
             return read(*args)
-        except Exception:
+        except Exception:  # observing must not disturb the application
             self._captured.client_left = True
             raise
 
