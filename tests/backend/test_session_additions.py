@@ -325,3 +325,64 @@ def test_additions_in_an_outage_are_503(
             response = put(backend, "outage", name, body)
             assert code_of(response) == (503, "STORE_UNAVAILABLE")
         assert put(backend, "outage", name, body).status_code == 200
+
+
+def test_session_delete_forgets_what_is_of_the_keys_organisation(stored: Backend) -> None:
+    url = f"{stored.url}/api/v1/seq/otherorg/things/hello/execute"
+    for session in ("gone", "shared"):
+        stored.post("tests/three/execute", MESSAGE, session)
+        for name, body in (
+            ("exchange", EXCHANGE),
+            ("outcomes", OUTCOMES),
+            ("replays", report(1)),
+        ):
+            put(stored, session, name, body)
+    httpx.post(url, json=MESSAGE, headers={**OTHER, "X-Session-Id": "shared"})
+    assert code_of(stored.client.delete("/seq/sessions/gone", headers=OTHER))[0] == 403
+    assert stored.client.delete("/seq/sessions/gone").status_code == 204
+    for path in ("", "/exchange", "/replays"):
+        assert code_of(stored.get(f"/seq/sessions/gone{path}")) == (404, "SESSION_NOT_FOUND")
+    assert code_of(stored.client.delete("/seq/sessions/gone"))[0] == 404
+    assert stored.client.delete("/seq/sessions/shared", headers=OTHER).status_code == 204
+    assert [run["slug"] for run in stored.session("shared")] == ["three"]
+    assert code_of(stored.get("/seq/sessions/shared", **OTHER))[0] == 403
+    listed = stored.get("/seq/sessions").json()["sessions"]
+    assert [(row["sessionId"], row["calls"]) for row in listed] == [("shared", 1)]
+
+
+def test_session_delete_with_a_run_in_progress_is_409(fresh: Backend) -> None:
+    job = fresh.submit("tests/gated", session="busy")
+    assert code_of(fresh.client.delete("/seq/sessions/busy")) == (409, "SESSION_IN_PROGRESS")
+    fresh.fakes.opened.set()
+    fresh.finished("tests/gated", job)
+    assert fresh.client.delete("/seq/sessions/busy").status_code == 204
+
+
+def test_session_pin_keeps_it_beyond_the_retention(tmp_path: Path) -> None:
+    with serving(tmp_path, retention_days=1) as backend:
+        put(backend, "replayed", "replays", report(1))
+        assert code_of(backend.client.put("/seq/sessions/replayed/pin"))[0] == 404
+        for session in ("pinned", "unpinned"):
+            backend.post(HELLO, MESSAGE, session)
+            put(backend, session, "exchange", EXCHANGE)
+            put(backend, session, "replays", report(1))
+            response = backend.client.put(f"/seq/sessions/{session}/pin")
+            assert response.json() == {"sessionId": session, "pinned": True}
+        backend.client.delete("/seq/sessions/unpinned/pin")
+        put(backend, "captured", "exchange", EXCHANGE)
+        backend.client.put("/seq/sessions/captured/pin")
+        age(backend.settings.database_url)
+    with serving(tmp_path, retention_days=1) as backend:
+        [run] = backend.session("pinned")
+        assert run["call"]["request"] == MESSAGE
+        assert run["events"]
+        assert backend.get("/seq/sessions/pinned/exchange").status_code == 200
+        assert len(backend.get("/seq/sessions/pinned/replays").json()["replays"]) == 1
+        assert backend.get("/seq/sessions/captured").status_code == 200
+        for path in ("", "/exchange", "/replays"):
+            assert code_of(backend.get(f"/seq/sessions/unpinned{path}"))[0] == 410
+        listed = backend.get("/seq/sessions").json()["sessions"]
+        assert {row["sessionId"] for row in listed} == {"pinned", "captured"}
+        assert code_of(backend.client.put("/seq/sessions/unpinned/pin"))[0] == 410
+        assert backend.client.delete("/seq/sessions/unpinned").status_code == 204
+        assert code_of(backend.get("/seq/sessions/unpinned"))[0] == 404

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,3 +238,37 @@ def test_resume_with_wrong_results_fits_the_contract(client: StrictClient) -> No
     assert wrong_ids.detail.code == "TOOL_RESULTS_MISMATCH"
     assert wrong_step.detail.code == "PAUSED_STEP_INVALID"
     assert wrong_ids.detail.execution_id == pause.execution_id
+
+
+def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient) -> None:
+    client.execute(TWO_STEP, CAT)
+    session = f"/seq/sessions/{client.session_id}"
+    pages = Path(__file__).parents[2] / "docs/wire.md"
+    examples = re.findall(r"^```json\n(.*?)^```", pages.read_text(), re.MULTILINE | re.DOTALL)
+    outcomes, report = (
+        next(json.loads(text) for text in examples if text.startswith(start))
+        for start in ('{"outcomes"', '{"replayId"')
+    )
+    outcomes["parent"]["sessionId"] = report["replayId"] = "an-id"
+    request = {"method": "GET", "origin": "http://localhost", "path": "/"}
+    exchange = {"request": request, "response": {"status": 500}}
+    for method, name, body in [
+        ("PUT", "outcomes", outcomes),
+        ("PUT", "exchange", exchange),
+        ("POST", "replays", report),
+    ]:
+        response = client.send(method, f"{session}/{name}", body)
+        assert (response.status, json.loads(response.text)["sessionId"]) == (200, client.session_id)
+    stored = client.read(wire.Session, "GET", session)
+    assert [outcome.error.code for outcome in stored.outcomes] == ["CREDITS_EXHAUSTED"]
+    assert len(stored.executions) == 1
+    assert client.read(wire.Exchange, "GET", f"{session}/exchange").response.status == 500
+    [kept] = client.read(wire.ReplayList, "GET", f"{session}/replays").replays
+    assert kept.summary == report["summary"]
+    page = client.read(wire.SessionPage, "GET", f"/seq/sessions?limit=1&q={client.session_id}")
+    assert [(row.request, row.status, row.parent) for row in page.sessions] == [
+        ("GET /", "failed", "an-id")
+    ]
+    other = {**exchange, "response": {"status": 200}}
+    error = client.read(wire.ErrorBody, "PUT", f"{session}/exchange", other, 409)
+    assert error.detail.code == "EXCHANGE_EXISTS"

@@ -301,6 +301,120 @@ class Execution(Wire):
     tool_rounds: list[ToolRound] = ABSENT
 
 
+class OutcomeCall(Wire):
+    org: str | None
+    project: str | None
+    slug: str | None
+    version: int | None
+    request: Json
+
+
+class OutcomeError(Wire):
+    status_code: int | None
+    code: str | None
+    message: str
+    type: str | None
+    details: Json
+
+
+class Outcome(Wire):
+    kind: Literal["execute", "step", "job"]
+    position: int
+    calls: int | None
+    execution_id: str | None
+    call: OutcomeCall
+    started_at: str | None
+    completed_at: str | None
+    abandoned: bool
+    seen: int | None
+    error: OutcomeError | None
+
+
+class ServedCall(Wire):
+    order: int
+    index: int
+    execution_id: str | None
+
+
+class ForkParent(Wire):
+    session_id: str
+    served: list[ServedCall]
+
+
 class Session(Wire):
     session_id: str
     executions: list[Execution]
+    # Additions of ours, where clients have stored them.
+    outcomes: list[Outcome] = ABSENT
+    parent: ForkParent = ABSENT
+
+
+# What noukai dev keeps of sessions besides their runs.
+
+
+class SessionSummary(Wire):
+    session_id: str
+    started_at: Time
+    completed_at: Time | None
+    calls: int
+    flows: list[str]
+    status: Literal["completed", "failed", "running"]
+    tokens: int | None
+    cost_usd: Decimal | None
+    request: str | None
+    response_status: int | None
+    parent: str | None
+
+
+class SessionPage(Wire):
+    sessions: list[SessionSummary]
+    next_cursor: str | None
+
+
+class CapturedBody(Wire):
+    text: str
+    encoding: Literal["utf-8", "base64"]
+    size: int
+    truncated: bool
+    complete: bool
+
+
+class CapturedRequest(Wire):
+    method: str
+    origin: str
+    path: str
+    query: str
+    headers: list[tuple[str, str]]
+    body: CapturedBody | None
+    redacted: list[str]
+
+
+class CapturedResponse(Wire):
+    status: int | None
+    headers: list[tuple[str, str]]
+    body: CapturedBody | None
+
+
+class Exchange(Wire):
+    request: CapturedRequest
+    response: CapturedResponse
+    started_at: str | None
+    completed_at: str | None
+
+
+class StoredReport(Wire):
+    replay_id: str
+    session_id: str
+    state: Literal["running", "finished"]
+    verdict: str | None
+    summary: str
+    report: Json
+    error: Json | None
+    status: int | None
+    request_line: str | None
+    started_at: str | None
+    completed_at: str | None
+
+
+class ReplayList(Wire):
+    replays: list[StoredReport]

@@ -42,7 +42,9 @@ class SessionAccess:
         )
 
 
-async def _session_of(request: Request, *, may_be_new: bool = False) -> SessionAccess:
+async def _session_of(
+    request: Request, *, may_be_new: bool = False, may_be_expired: bool = False
+) -> SessionAccess:
     """Return the session in the path; raise RequestError if it has expired or is not the key's."""
     access, service = access_of(request), service_of(request)
     session_id = check_session_id(request.path_params["session_id"])
@@ -54,7 +56,8 @@ async def _session_of(request: Request, *, may_be_new: bool = False) -> SessionA
         raise found.unknown()
     expiry = service.expiry()
     is_old = expiry is not None and state.last_start is not None and state.last_start < expiry
-    if state.is_deleted or (is_old and not state.is_pinned):
+    is_expired = state.is_deleted or (is_old and not state.is_pinned)
+    if is_expired and not may_be_expired:
         message = f"the session {session_id!r} is past its retention"
         raise RequestError(410, "SESSION_EXPIRED", message)
     return found
@@ -146,6 +149,39 @@ async def post_replay(request: Request) -> Response:
     put = found.service.store.sessions.put_replay
     await put(found.session_id, found.access.org, replay_id, body, now)
     return json_response({"sessionId": found.session_id, "replayId": replay_id})
+
+
+@router.delete(_SESSION)
+async def forget(request: Request) -> Response:
+    """Delete the runs of a session, and everything else that is stored of it."""
+    found = await _session_of(request, may_be_expired=True)
+    service, session_id = found.service, found.session_id
+    for row in await service.store.in_session(session_id):
+        if found.access.allows(row["org"]) and service.runs.active(row["id"]) is not None:
+            message = f"a run of session {session_id!r} is in progress: wait until it has ended"
+            raise RequestError(409, "SESSION_IN_PROGRESS", message, execution_id=row["id"])
+    await service.store.sessions.delete(session_id, found.access.org)
+    return Response(status_code=204)
+
+
+@router.put(f"{_SESSION}/pin")
+async def pin(request: Request) -> Response:
+    """Keep the session beyond the retention."""
+    return await _set_pin(request, True)
+
+
+@router.delete(f"{_SESSION}/pin")
+async def unpin(request: Request) -> Response:
+    """Let the session expire."""
+    return await _set_pin(request, False)
+
+
+async def _set_pin(request: Request, pinned: bool) -> Response:
+    found = await _session_of(request)
+    if found.state.last_start is None:
+        raise found.unknown()
+    await found.service.store.sessions.pin(found.session_id, found.access.org, pinned)
+    return json_response({"sessionId": found.session_id, "pinned": pinned})
 
 
 def _is_deleted(catalog: FlowCatalog, row: Row) -> bool:
