@@ -20,12 +20,11 @@ from noukai_sdk import (
     ReplayError,
     ReplayLeftoverError,
     ReplayMissError,
-    testing,
 )
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.scope import current_scope
-from noukai_sdk.testing import ShuffleReport, shuffle_replay
+from noukai_sdk.testing import ShuffleReport, shuffle_replay, shuffling
 
 TEXTS = ["a", "b", "c", "d"]
 
@@ -143,7 +142,7 @@ def test_threads_of_sync_app_are_shuffled(path: Path, monkeypatch: pytest.Monkey
             return "late" if late else "in time"
 
     assert shuffle_replay(in_threads, path, runs=10)
-    monkeypatch.setattr(testing, "_MOST_SECONDS", 1.0)
+    monkeypatch.setattr(shuffling, "_MOST_SECONDS", 1.0)
     report = shuffle_replay(with_timeout, path)
     assert (report.expected, bool(report)) == ("in time", False)
 

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import NoukaiError
-from ..models.exchanges import CapturedBody, CapturedResponse, Exchange, Header
+from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ..models.session_lists import StoredReport
 from ..protocol.session_extensions import fetch_reports
 from ..replay.cassette_file import write_cassette
@@ -35,6 +35,7 @@ from .session_source import (
     replayed_session_id,
     source_argument,
 )
+from .session_test import test_command
 from .session_views import (
     call_details,
     call_rows,
@@ -44,32 +45,7 @@ from .session_views import (
     open_console,
     print_json,
 )
-from .shared_options import EXIT_CODES, CommandError, count, json_option
-
-
-def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[Header]:
-    headers: list[Header] = []
-    for text in texts:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip() or "\n" in text or "\r" in text:
-            raise click.BadParameter(f"{text!r} is not a valid header: write 'Name: value'")
-        headers.append((name.strip(), value.strip()))
-    return headers
-
-
-data_option = click.option(
-    "--data",
-    "-d",
-    help="Request body; @FILE reads a file. JSON unless a Content-Type was captured or is given.",
-)
-header_option = click.option(
-    "--header",
-    "-H",
-    "headers",
-    multiple=True,
-    callback=_parse_headers,
-    help="'Name: value'; repeatable. Adds what was removed at capture, such as Authorization.",
-)
+from .shared_options import EXIT_CODES, CommandError, count, data_option, header_option, json_option
 
 _REQUEST_OPTIONS = (
     source_argument,
@@ -127,7 +103,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(epilog=EXIT_CODES)
 def session() -> None:
-    """List, show, compare and replay recorded sessions.
+    """List, show, compare and replay recorded sessions, and turn them into tests.
 
     SESSION is the id of a session or the path of a cassette file. For curl and replay, the app must be
     able to read it: a file in the folder NOUKAI_CASSETTES, or else the session whose id is in the file.
@@ -135,6 +111,7 @@ def session() -> None:
 
 
 session.add_command(list_command)
+session.add_command(test_command)
 
 
 @session.command()
@@ -192,10 +169,10 @@ def pull(
     if path.exists() and not force:
         raise CommandError(f"{path} exists: use --force to replace it")
     file = load(source, env, base_url)
+    exchange = find_exchange(source, env, base_url, required=False)
     # A replay redacts its calls like the file, to compare them.
-    write_cassette(
-        path, file.session_id, file.recordings, Redactor(file.redacted, pii=file.redacted_pii)
-    )
+    redactor = Redactor(file.redacted, pii=file.redacted_pii)
+    write_cassette(path, file.session_id, file.recordings, redactor, exchange)
     number = len(file.recordings)
     if as_json:
         print_json({"path": str(path), "sessionId": file.session_id, "calls": number})

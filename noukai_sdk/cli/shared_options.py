@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,6 +40,31 @@ model_option = click.option(
     envvar="NOUKAI_DEV_MODEL",
     show_envvar=True,
     help="Model for steps without one: offline, smollm2, openai:NAME, ...",
+)
+
+
+def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    headers: list[tuple[str, str]] = []
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or "\n" in text or "\r" in text:
+            raise click.BadParameter(f"{text!r} is not a valid header: write 'Name: value'")
+        headers.append((name.strip(), value.strip()))
+    return headers
+
+
+data_option = click.option(
+    "--data",
+    "-d",
+    help="Request body; @FILE reads a file. JSON unless a Content-Type was captured or is given.",
+)
+header_option = click.option(
+    "--header",
+    "-H",
+    "headers",
+    multiple=True,
+    callback=_parse_headers,
+    help="'Name: value'; repeatable. Adds what was removed at capture, such as Authorization.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

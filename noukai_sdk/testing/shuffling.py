@@ -14,21 +14,23 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from .arguments import is_async_callable
-from .protocol.call import FlowCall
-from .protocol.program import CHECKPOINT, Effect, Program, Sleep
-from .replay.cassette import Cassette
-from .replay.cassette_file import CassetteFile, read_cassette
-from .replay.pacing import InstantPace, Pace, PaceOf
-from .replay.player import ReplayConcurrencyWarning, ReplayOptions
-from .replay.recording import Recording
-from .replay.redaction import Redactor
-from .session.replay_scope import ReplayScope
-from .session.scope import active
+from ..arguments import is_async_callable
+from ..protocol.call import FlowCall
+from ..protocol.program import CHECKPOINT, Effect, Program, Sleep
+from ..replay.cassette import Cassette
+from ..replay.cassette_file import CassetteFile, read_cassette
+from ..replay.pacing import InstantPace, Pace, PaceOf
+from ..replay.player import ReplayConcurrencyWarning, ReplayOptions
+from ..replay.recording import Recording
+from ..replay.redaction import Redactor
+from ..session.replay_scope import ReplayScope
+from ..session.scope import active
 
 __all__ = ["ShuffleDifference", "ShuffleReport", "shuffle_replay"]
+
+T = TypeVar("T")
 
 # How long a part of a response takes at most: in turns of the event loop, or in seconds in a thread.
 _MOST_TURNS = 40
@@ -193,7 +195,7 @@ def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outc
             # Concurrent calls are expected here.
             warnings.simplefilter("ignore", ReplayConcurrencyWarning)
             if is_async_callable(app_call):
-                value = _run_in_loop(call_async())
+                value = run_in_loop(call_async())
             else:
                 with active(scope):
                     value = app_call()
@@ -205,7 +207,8 @@ def _run(app_call: Callable[[], Any], file: CassetteFile, pace: PaceOf) -> _Outc
     return _Outcome(tuple(scope.order), value)
 
 
-def _run_in_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop, in a thread if one runs here."""
     if not _in_event_loop():
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1, thread_name_prefix="noukai-shuffle") as thread:

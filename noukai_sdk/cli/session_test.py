@@ -1,0 +1,246 @@
+"""``noukai session test``: write a regression test of a captured request."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+
+from ..errors import CapturedRequestError, CassetteError, ReplayError
+from ..models.exchanges import Exchange, Header
+from ..pytest_plugin.folders import cassette_path
+from ..replay.cassette_file import CassetteFile, write_cassette
+from ..replay.redaction import Redactor
+from ..replay.resending import sent_again
+from ..testing import AppError, send_captured_request
+from ..testing.apps import interface_of, load_app
+from .session_source import (
+    Env,
+    base_url_option,
+    env_option,
+    find_exchange,
+    load,
+    name_of,
+    source_argument,
+)
+from .session_views import clean_lines, print_json
+from .shared_options import CommandError, count, data_option, header_option, json_option
+
+_LONGEST_NAME = 60
+# The line length at which ruff and black break lines, unless they are told otherwise.
+_LINE = 88
+
+_TEMPLATE = '''\
+"""{line} responds as it did{when}.
+
+Written by `noukai session test` from {session}.
+Its flow calls are served from the cassette: no model is called.
+"""
+
+import pytest
+from noukai_sdk.testing import send_captured_request
+
+
+@pytest.mark.noukai_cassette
+def {name}() -> None:
+    replayed = {call}
+    replayed.assert_unchanged()
+'''
+
+
+@click.command("test")
+@source_argument
+@click.option(
+    "--app",
+    "app_name",
+    required=True,
+    metavar="MODULE:APP",
+    help="The ASGI or WSGI app, such as main:app or main:create_app().",
+)
+@click.option(
+    "--output",
+    "-o",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Test file to write, such as tests/test_grade.py.",
+)
+@click.option("--force", is_flag=True, help="Replace the test and its cassette if they exist.")
+@header_option
+@data_option
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATH",
+    help="What may differ in the response, such as '$.id' or '$.items[*].at'; repeatable.",
+)
+@env_option
+@base_url_option
+@json_option
+def test_command(
+    source: str,
+    app_name: str,
+    path: Path,
+    force: bool,
+    headers: list[Header],
+    data: str | None,
+    ignore: tuple[str, ...],
+    env: Env | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
+    """Write a pytest that sends the captured request through the app and compares the responses.
+
+    The calls of the session become the cassette of the test. The test is tried at once: the exit code is
+    1 if it does not pass.
+    """
+    if path.suffix != ".py":
+        raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
+    file = load(source, env, base_url)
+    exchange = find_exchange(source, env, base_url, required=True)
+    body = _read_body(data)
+    captured = _require_request(exchange, name_of(file, source), body)
+    name = _name_of_test(captured)
+    cassette = cassette_path(path, name)
+    for target in (path, cassette):
+        if target.exists() and not force:
+            raise CommandError(f"{target} exists: use --force to replace it")
+    try:
+        interface_of(load_app(app_name, beside=path))
+    except AppError as error:
+        raise CommandError(str(error)) from error
+
+    redactor = Redactor(file.redacted, pii=file.redacted_pii)
+    write_cassette(cassette, file.session_id, file.recordings, redactor, captured)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    call = _call(app_name, headers, body, ignore)
+    path.write_text(_source(captured, file, name, call), "utf-8")
+
+    problems = _try(app_name, cassette, headers, body, ignore)
+    masked = [each for each in captured.request.redacted if not _is_given(each, headers)]
+    if problems and masked:
+        problems.append(f"removed or masked at capture: {', '.join(masked)} (-H and --data add it)")
+    command = f"python -m pytest {shlex.quote(str(path))}"
+    if as_json:
+        written = {"test": str(path), "cassette": str(cassette), "sessionId": file.session_id}
+        result = {"calls": len(file.recordings), "passes": not problems, "problems": problems}
+        print_json({**written, **result, "command": command})
+    else:
+        click.echo(f"{path}: {name}, {count(len(file.recordings), 'call')} from {cassette}")
+        if problems:
+            click.echo("The test does not pass:")
+        for line in clean_lines("\n".join(problems)).splitlines():
+            click.echo(f"  {line}")
+        click.echo(f"Run it: {command}")
+    sys.exit(1 if problems else 0)
+
+
+def _require_request(exchange: Exchange | None, name: str, body: str | None) -> Exchange:
+    """Return the exchange if its request can be sent by a test."""
+    if exchange is None:
+        raise CapturedRequestError(
+            f"{name} was captured without its request: pass capture_requests=True to the adapter of the "
+            "app, and capture the request again"
+        )
+    if body is None:
+        sent_again(exchange)
+        masked = [each for each in exchange.request.redacted if each.startswith("body")]
+        if masked:
+            raise CapturedRequestError(
+                f"secrets were masked in the request of {name} ({', '.join(masked)}): pass a body with "
+                "other values by --data"
+            )
+    return exchange
+
+
+def _read_body(data: str | None) -> str | None:
+    if data is None or data[:1] != "@":
+        return data
+    try:
+        return Path(data[1:]).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{data[1:]} is not text in UTF-8") from error
+
+
+def _name_of_test(exchange: Exchange) -> str:
+    """Return a name for the test function.
+
+    Example:
+        >>> from noukai_sdk.models.exchanges import CapturedRequest, CapturedResponse
+        >>> request = CapturedRequest(method="POST", origin="http://a", path="/Users/7/grade-all/")
+        >>> _name_of_test(Exchange(request=request, response=CapturedResponse()))
+        'test_post_users_7_grade_all'
+    """
+    words = f"{exchange.request.method} {unquote(exchange.request.path)}".lower()
+    name = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
+    return f"test_{name[:_LONGEST_NAME].rstrip('_')}"
+
+
+def _source(exchange: Exchange, file: CassetteFile, name: str, call: str) -> str:
+    request = exchange.request
+    # The path and the id come from a request, so they must not end the docstring.
+    method, path = (re.sub(r"[^\w/.~%:+-]", "?", text) for text in (request.method, request.path))
+    line = f"{method} {path}"
+    date = re.match(r"\d{4}-\d{2}-\d{2}", exchange.started_at or "")
+    session = re.sub(r"[^\w.-]", "?", file.session_id or "") or "a cassette"
+    return _TEMPLATE.format(
+        line=line if len(line) <= _LONGEST_NAME else f"{line[:_LONGEST_NAME]}...",
+        when=f" on {date[0]}" if date else "",
+        session=f"session {session}" if file.session_id else session,
+        name=name,
+        call=call,
+    )
+
+
+def _call(app_name: str, headers: Sequence[Header], body: str | None, ignore: Sequence[str]) -> str:
+    arguments = [_literal(app_name)]
+    if headers:
+        items = ", ".join(f"{_literal(name)}: {_literal(value)}" for name, value in headers)
+        arguments.append(f"headers={{{items}}}")
+    if body is not None:
+        arguments.append(f"body={_literal(body)}")
+    if ignore:
+        arguments.append(f"ignore=[{', '.join(map(_literal, ignore))}]")
+    call = f"send_captured_request({', '.join(arguments)})"
+    if len(f"    replayed = {call}") <= _LINE:
+        return call
+    lines = "".join(f"        {argument},\n" for argument in arguments)
+    return f"send_captured_request(\n{lines}    )"
+
+
+def _literal(text: str) -> str:
+    """Return a text as Python source, in double quotes where that is no harder to read."""
+    source = repr(text)
+    return source if '"' in text else f'"{source[1:-1]}"'
+
+
+def _is_given(masked: str, headers: Sequence[Header]) -> bool:
+    kind, _, name = masked.partition(" ")
+    return kind == "body" or (kind == "header" and any(name == each.lower() for each, _ in headers))
+
+
+def _try(
+    app_name: str,
+    cassette: Path,
+    headers: Sequence[Header],
+    body: str | None,
+    ignore: Sequence[str],
+) -> list[str]:
+    """Do what the test does, and return why it does not pass."""
+    try:
+        replayed = send_captured_request(
+            app_name, cassette, headers=dict(headers), body=body, ignore=ignore
+        )
+        replayed.assert_unchanged()
+    except CassetteError:
+        raise
+    except (ReplayError, AppError, AssertionError) as error:
+        cause = error.__cause__
+        reason = [f"the app raised {type(cause).__name__}: {cause}"] if cause is not None else []
+        return [str(error), *reason]
+    return []

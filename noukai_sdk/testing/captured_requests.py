@@ -1,0 +1,184 @@
+"""Send a captured request through an app again, and compare the responses."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..errors import CapturedRequestError, ReplayError
+from ..models.exchanges import Exchange
+from ..replay.cassette_file import CassetteFile, read_cassette
+from ..replay.player import ReplayOptions
+from ..replay.redaction import Redactor
+from ..replay.resending import sent_again
+from ..replay.response_diff import ReceivedResponse, ResponseDifference, compare_responses
+from ..session.replay_scope import ReplayScope
+from ..session.scope import Scope, active, current_scope
+from ..transport.live_calls import live_calls_refused
+from .apps import load_app, send
+
+_KEY = "NOUKAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class ReplayedRequest:
+    """A captured request, and what the app responded to it now.
+
+    Attributes:
+        captured: The captured request and response.
+        response: The response of now.
+        differences: Between the two responses: status, media type and body.
+        failure: The exception that the app raised, None if it raised none.
+    """
+
+    captured: Exchange
+    response: httpx.Response
+    differences: tuple[ResponseDifference, ...]
+    failure: Exception | None = None
+
+    def assert_unchanged(self) -> None:
+        """Fail if the response differs from the captured one.
+
+        Raises:
+            AssertionError: It differs; the cause is the exception that the app raised, if it did.
+        """
+        __tracebackhide__ = True  # pytest shows the line of the test
+        if self.differences:
+            request = self.captured.request
+            lines = (f"  {line}" for each in self.differences for line in str(each).splitlines())
+            raise AssertionError(
+                "\n".join([f"{request.method} {request.path}: the response has changed", *lines])
+            ) from self.failure
+
+
+def send_captured_request(
+    app: Any,
+    cassette: str | os.PathLike[str] | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: str | bytes | None = None,
+    ignore: Sequence[str] = (),
+) -> ReplayedRequest:
+    """Send the request that a cassette was captured with through an app, in this process.
+
+    The app's flow calls are served from the cassette: no model is called, and no service is needed. Without
+    ``NOUKAI_API_KEY`` the app sees one that is not valid anywhere, so that its clients can be made.
+
+    Args:
+        app: An ASGI or WSGI app, or its name: ``"main:app"`` or ``"main:create_app()"``.
+        cassette: The file. Not needed in a test with the marker ``noukai_cassette``, which has one.
+        headers: Headers to add or to replace, such as those that were removed at capture.
+        body: The body to send in place of the captured one.
+        ignore: What may differ, such as ``$.id`` or ``$.items[*].created_at``, with all that is inside.
+
+    Returns:
+        The response, and how it differs from the captured one. Nothing differs while the cassette is
+        recorded again.
+
+    Raises:
+        CapturedRequestError: The cassette has no captured request, or only a part of its body.
+        ReplayError: The app made a call that is not in the cassette; or, without the marker, it did
+            not make one that is.
+        AppError: The app cannot be imported, or does not start.
+
+    Example:
+        >>> @pytest.mark.noukai_cassette                                    # doctest: +SKIP
+        ... def test_grade():
+        ...     send_captured_request("main:app").assert_unchanged()
+    """
+    scope = current_scope()
+    path = cassette if cassette is not None else getattr(scope, "cassette_path", None)
+    if path is None:
+        raise TypeError(
+            "which cassette? Mark the test with @pytest.mark.noukai_cassette, or pass cassette="
+        )
+    file = read_cassette(path)
+    captured = file.exchange
+    if captured is None:
+        raise CapturedRequestError(
+            f"{os.fspath(path)} has no captured request: capture it with capture_requests=True"
+        )
+    request = _request(captured, headers or {}, body)
+    part = captured.response.body
+    enough = part.size if part is not None and not part.complete else None
+    with _api_key():
+        loaded = load_app(app, beside=Path(path)) if isinstance(app, str) else app
+        with nullcontext(scope) if scope is not None else _replay(file) as scope:
+            result = send(loaded, request, enough)
+            # An app that catches a miss may respond with anything.
+            if isinstance(result.failure, ReplayError):
+                raise result.failure
+            if scope.report.misses:
+                scope.verify()
+    response = result.response
+    received = ReceivedResponse(
+        response.status_code, tuple(response.headers.multi_items()), response.content
+    )
+    differences = compare_responses(captured.response, received)
+    kept = without_ignored(differences, ignore) if scope.mode == "replay" else ()
+    return ReplayedRequest(captured, response, tuple(kept), result.failure)
+
+
+def without_ignored(
+    differences: Sequence[ResponseDifference], ignore: Sequence[str]
+) -> list[ResponseDifference]:
+    """Return the differences without those at the paths in ``ignore``, or inside of them.
+
+    Example:
+        >>> found = [ResponseDifference("$.items[0].id", 1, 2), ResponseDifference("$.name", "a", "b")]
+        >>> [each.where for each in without_ignored(found, ["$.items[*].id"])]
+        ['$.name']
+    """
+    # A path inside of a stream begins with the event's number: "event 3, $.id".
+    patterns = [re.escape(path.strip()).replace(r"\[\*\]", r"\[\d+\]") for path in ignore]
+    ignored = re.compile(rf"(?:.*, )?(?:{'|'.join(patterns)})(?=[.\[]|\Z)") if patterns else None
+    return [each for each in differences if ignored is None or not ignored.match(each.where)]
+
+
+def _request(
+    captured: Exchange, headers: Mapping[str, str], body: str | bytes | None
+) -> httpx.Request:
+    if body is not None:
+        request = captured.request.model_copy(update={"body": None})
+        captured = captured.model_copy(update={"request": request})
+    again = sent_again(captured)
+    sent = httpx.Headers(list(again.headers))
+    sent.update(headers)
+    content = again.content if body is None else body
+    return httpx.Request(again.method, again.origin + again.target, headers=sent, content=content)
+
+
+@contextmanager
+def _replay(file: CassetteFile) -> Iterator[Scope]:
+    """Replay a cassette in a scope of its own, for tests without the marker."""
+    redactor = Redactor(file.redacted, pii=file.redacted_pii)
+    scope = ReplayScope(file.cassette(), ReplayOptions(lost="refuse", redactor=redactor))
+    try:
+        with (
+            active(scope),
+            live_calls_refused("the request is replayed, and this call is not part of it"),
+        ):
+            yield scope
+        scope.verify()
+    finally:
+        scope.end()
+
+
+@contextmanager
+def _api_key() -> Iterator[None]:
+    """Set an API key that is not valid anywhere, unless there is one."""
+    if os.environ.get(_KEY):
+        yield
+        return
+    os.environ[_KEY] = "nk_test"
+    try:
+        yield
+    finally:
+        os.environ.pop(_KEY, None)
