@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from rich.markup import escape
 
 from ..errors import NoukaiError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
@@ -44,6 +45,7 @@ from .session_views import (
     difference_table,
     open_console,
     print_json,
+    request_lines,
 )
 from .shared_options import EXIT_CODES, CommandError, count, data_option, header_option, json_option
 
@@ -139,13 +141,18 @@ def show(
         raise CommandError(f"there is no call {number}: {name_of(file, source)} has {calls}")
     chosen = [row for row in rows if number in (None, row["number"])]
     if as_json:
-        print_json({"sessionId": file.session_id, "calls": chosen})
+        exchange = file.exchange
+        known = None if exchange is None else exchange.model_dump(mode="json", by_alias=True)
+        print_json({"sessionId": file.session_id, "exchange": known, "calls": chosen})
         return
+    lines = [] if number is not None else request_lines(file)
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
-        open_console().print(*call_details(chosen), sep="\n", soft_wrap=True)
+        views = [*lines, *([""] if lines else []), *call_details(chosen)]
+        open_console().print(*views, sep="\n", soft_wrap=True)
     else:
-        open_console().print(*call_views(name_of(file, source), chosen), sep="\n")
+        title = "\n".join([escape(name_of(file, source)), *lines])
+        open_console().print(*call_views(title, chosen), sep="\n")
 
 
 @session.command()
@@ -169,10 +176,9 @@ def pull(
     if path.exists() and not force:
         raise CommandError(f"{path} exists: use --force to replace it")
     file = load(source, env, base_url)
-    exchange = find_exchange(source, env, base_url, required=False)
     # A replay redacts its calls like the file, to compare them.
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
-    write_cassette(path, file.session_id, file.recordings, redactor, exchange)
+    write_cassette(path, file.session_id, file.recordings, redactor, file.exchange)
     number = len(file.recordings)
     if as_json:
         print_json({"path": str(path), "sessionId": file.session_id, "calls": number})

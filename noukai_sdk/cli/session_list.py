@@ -93,7 +93,9 @@ def list_command(
     else:
         console = open_console(without_terminal=_WITHOUT_TERMINAL)
         now = datetime.now(timezone.utc)
-        console.print(session_table(page.sessions, now, wide=console.width >= _WIDE))
+        table = session_table(page.sessions, now, wide=console.width >= _WIDE)
+        table.expand = console.is_terminal
+        console.print(table)
         if page.next_cursor is not None:
             click.echo(f"there are more: --limit {limit * 2}", err=True)
 
@@ -127,7 +129,7 @@ def _read_pages(
 
 def session_table(sessions: Sequence[SessionSummary], now: datetime, *, wide: bool) -> Table:
     """Return the sessions as a table, one line each."""
-    table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     # Whole ids, because they are copied.
     table.add_column("session", no_wrap=True)
     table.add_column("age", justify="right", no_wrap=True)

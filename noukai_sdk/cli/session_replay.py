@@ -79,8 +79,8 @@ class Outcome:
             return self.verdict.verdict or "unknown"
         if self.replay_id is not None:
             return "unknown"
-        # An app with an earlier version: all it says is in the header.
-        if self.differences is None and self.status >= 500:
+        # An app with an earlier version: all it says is in the header and in the error's body.
+        if self.error is not None or (self.differences is None and self.status >= 500):
             return "failed"
         counts = dict(
             part.strip().split("=", 1) for part in (self.summary or "").split(";") if "=" in part
@@ -114,14 +114,17 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         """The lines that say what is wrong with the calls."""
-        return [*self._errors(), *_problem_lines(self.details), *self.notes]
-
-    def _errors(self) -> Iterator[str]:
         error: Mapping[str, Any] | None = self.error
         if self.verdict is not None and self.verdict.error is not None:
             error = self.verdict.error
-        if error is not None and error.get("message"):
-            yield str(error["message"])
+        message = str((error or {}).get("message") or "")
+        lines = [message] if message else []
+        # A message may hold the findings already.
+        for finding in self.details.get("findings") or ():
+            text = str(finding.get("text"))
+            if text not in message:
+                lines.append(f"probably: {text}")
+        return [*lines, *_problem_lines(self.details), *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON values."""
@@ -179,6 +182,11 @@ def replay_request(
     verdict = None
     if replayed and replay_id is not None:
         verdict = _wait_for_report(request, replay_id, wait, stored_reports)
+    differences = None
+    if captured is not None:
+        differences = compare_responses(captured, received)
+        if error is not None:  # it stands in place of the app's response
+            differences = [each for each in differences if each.where == "status"]
     return Outcome(
         status=response.status_code,
         body=content.decode(response.encoding or "utf-8", "replace"),
@@ -188,7 +196,7 @@ def replay_request(
         replay_id=replay_id,
         verdict=verdict,
         error=error,
-        differences=None if captured is None else compare_responses(captured, received),
+        differences=differences,
     )
 
 
@@ -278,14 +286,13 @@ _NOT_ASKED_WITH = frozenset({"x-noukai-replay", "content-type", "content-encodin
 
 
 def _problem_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """Describe the calls of a report that did not replay as recorded, and what probably happened."""
-    for finding in report.get("findings") or ():
-        yield f"finding: {finding.get('text')}"
+    """Describe the calls of a report that did not replay as recorded."""
     for name in _PROBLEMS:
         for entry in report.get(name) or ():
-            call = f"{entry.get('slug')} [{entry.get('kind')}] call {entry.get('position', 0) + 1}"
-            line = f"{name}: {call}: {entry.get('detail')} {entry.get('callSite') or ''}"
-            yield line.rstrip()
+            flow = f"{entry.get('slug')} [{entry.get('kind')}]"
+            detail = str(entry.get("detail")).removeprefix(f"{flow} ")
+            line = f"{name}: {flow} call {entry.get('position', 0) + 1}: {detail}"
+            yield f"{line} {entry.get('callSite') or ''}".rstrip()
             for change in entry.get("changes") or ():
                 yield f"  {change.get('path')}"
                 for text in str(change.get("diff")).splitlines():

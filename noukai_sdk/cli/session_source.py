@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,14 +63,17 @@ def open_client(env: Env | None, base_url: str | None, **options: Any) -> Noukai
 
 
 def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
-    """Return the recordings of a session, from its cassette file or the service."""
+    """Return the recordings of a session, and its request if that was captured."""
     if is_file(source):
         return read_cassette(source)
     session_id = require_id(source)
     with open_client(env, base_url) as client:
         transport = client._transport
         session = transport.run(fetch_session(transport.service, session_id))
-    return CassetteFile(session.session_id, recordings_of(session))
+        exchange = None
+        with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
+            exchange = transport.run(fetch_exchange(transport.service, session_id))
+    return CassetteFile(session.session_id, recordings_of(session), exchange=exchange)
 
 
 def find_exchange(

@@ -23,7 +23,6 @@ from .session_source import (
     Env,
     base_url_option,
     env_option,
-    find_exchange,
     load,
     name_of,
     source_argument,
@@ -102,9 +101,8 @@ def test_command(
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
     file = load(source, env, base_url)
-    exchange = find_exchange(source, env, base_url, required=True)
     body = _read_body(data)
-    captured = _require_request(exchange, name_of(file, source), body)
+    captured = _require_request(file.exchange, name_of(file, source), body)
     name = _name_of_test(captured)
     cassette = cassette_path(path, name)
     for target in (path, cassette):

@@ -17,6 +17,7 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
 from ..replay.recording import Recording
 
@@ -57,6 +58,20 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
+def request_lines(file: CassetteFile) -> list[str]:
+    """Return the lines that describe the request of a session, as rich markup; none if it is unknown."""
+    lines = []
+    if file.exchange is not None:
+        request, response = file.exchange.request, file.exchange.response
+        status = "no response" if response.status is None else str(response.status)
+        part = response.body is not None and not response.body.complete
+        end = ", left by its client before the end" if part else ""
+        lines.append(f"{request.method} {request.target} -> {status}{end}")
+        if request.redacted:
+            lines.append(f"removed or masked at capture: {', '.join(request.redacted)}")
+    return [escape(short(line, 2_000)) for line in lines]
+
+
 def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     """Return one row of plain values for each call. Times count from the start of the first call."""
     first = min((r.started_at for r in recordings if r.started_at is not None), default=0.0)
@@ -85,8 +100,13 @@ def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
 
 
 def call_views(title: str, rows: Sequence[dict[str, Any]]) -> list[RenderableType]:
-    """Return the calls of a session as a table, and their times as a waterfall."""
-    table = Table(title=escape(title), title_justify="left", expand=True)
+    """Return the calls of a session as a table, and their times as a waterfall.
+
+    Args:
+        title: The title of the table, as rich markup.
+        rows: The calls.
+    """
+    table = Table(title=title, title_justify="left", expand=True)
     for name, justify in _COLUMNS:
         ratio = 1 if name in _WIDE_COLUMNS else None
         table.add_column(name, justify=justify, no_wrap=True, ratio=ratio)
