@@ -128,7 +128,10 @@ class ObservedInput:
         new = self._position - body.size
         if new > 0:
             body.add(part[-new:])
-        if not part and self._expected is not None and body.size < self._expected:
+        # Without a declared size, an empty part is the end of a chunked body.
+        at_end = not part if self._expected is None else body.size >= self._expected
+        body.complete = body.complete or at_end
+        if not part and not at_end:
             self._captured.client_left = True
         return part
 
