@@ -16,6 +16,7 @@ OPTIONS = frozenset(
         "redact_paths",
         "redact_pii",
         "strict_inputs",
+        "drift",
         "pacing",
         "on_miss",
         "live_from",

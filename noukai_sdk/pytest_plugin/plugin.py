@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .drift import MODES as DRIFT_MODES
+from .drift import drift_failure, drift_mode, keep_drift
 from .marker import MARKER, OPTIONS, cassette_of, check_marker, has_cassette, options_of
 
 if TYPE_CHECKING:
@@ -42,24 +44,27 @@ _HOW_TO_RECORD = "run the test with --noukai-record=once while the service can b
 
 
 class _Test:
-    """A running test that has a cassette."""
+    """A running test that has a cassette. ``drift`` says what drift means for it."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, item: pytest.Item, scope: Scope, drift: str) -> None:
         self.scope = scope
+        self.drift = drift
         self.has_passed = False
+        self._item = item
 
     def end(self) -> None:
         """Write the recordings; write nothing if the test has failed."""
         if not self.has_passed:
             self.scope.discard()
         self.scope.end()
+        keep_drift(self._item, self.scope.report, self.drift)
 
 
 _test = pytest.StashKey[_Test]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--noukai-record`` and ``noukai_network``."""
+    """Add ``--noukai-record``, ``--noukai-drift``, ``noukai_drift`` and ``noukai_network``."""
     group = parser.getgroup("noukai", "cassettes for Noukai flows")
     group.addoption(
         "--noukai-record",
@@ -68,6 +73,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODE",
         help="How tests use their cassettes: none (default), once, new_episodes, all, rewrite.",
     )
+    group.addoption(
+        "--noukai-drift",
+        choices=DRIFT_MODES,
+        default=None,
+        metavar="MODE",
+        help="What calls that differ from their recording mean: error fails the test, warn (default) "
+        "lists them at the end, ignore does nothing.",
+    )
+    parser.addini("noukai_drift", "The default of --noukai-drift.", default="warn")
     parser.addini(
         "noukai_network",
         "Live calls of tests without a cassette: allow (default), or block unless they are recorded.",
@@ -76,8 +90,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, and the part of the plugin that lists orphans."""
-    from . import orphans
+    """Register the markers, and the parts of the plugin that report at the end."""
+    from . import drift, orphans
 
     config.addinivalue_line(
         "markers",
@@ -89,6 +103,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.getini("noukai_network") not in ("allow", *_BLOCK):
         raise pytest.UsageError("noukai_network must be allow or block")
+    if config.getini("noukai_drift") not in DRIFT_MODES:
+        raise pytest.UsageError(f"noukai_drift must be one of {', '.join(DRIFT_MODES)}")
+    config.pluginmanager.register(drift, "noukai_drift")
     config.pluginmanager.register(orphans, "noukai_orphans")
 
 
@@ -127,7 +144,7 @@ def _noukai_scope(request: pytest.FixtureRequest) -> Iterator[Scope | None]:
     with ExitStack() as stack:
         options = {**request.getfixturevalue("noukai_cassette_options"), **options_of(item)}
         stack.enter_context(_environment(options))
-        test = item.stash[_test] = _Test(_open_scope(item, options))
+        test = item.stash[_test] = _open_test(item, options)
         stack.callback(test.end)
         stack.callback(item.stash.__delitem__, _test)
         yield test.scope
@@ -195,6 +212,9 @@ class _Body:
             return
         try:
             self._test.scope.verify()
+            report = self._test.scope.report
+            if report.drift and self._test.drift == "error":
+                raise _failure(drift_failure(report))
             self._test.has_passed = True
             self._test.end()
         except ReplayError as error:
@@ -239,7 +259,7 @@ def _environment(options: dict[str, Any]) -> Iterator[None]:
             yield
 
 
-def _open_scope(item: pytest.Item, options: dict[str, Any]) -> Scope:
+def _open_test(item: pytest.Item, options: dict[str, Any]) -> _Test:
     from ..errors import CassetteError
     from ..session.opening import cassette_scope
     from ..session.options import check_options
@@ -247,9 +267,11 @@ def _open_scope(item: pytest.Item, options: dict[str, Any]) -> Scope:
     path = cassette_of(item)
     try:
         check_marker(item, options)
+        drift = drift_mode(item.config, options)
         options = {**options, "cassette": path, "strict": True}
+        options.pop("drift", None)
         check_options(options)
-        return cassette_scope(options)
+        return _Test(item, cassette_scope(options), drift)
     except CassetteError as error:
         hint = "" if path.exists() else f": {_HOW_TO_RECORD}"
         raise _failure(f"{error}{hint}") from None
