@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -39,8 +40,7 @@ _STATES = ("running", "finished")
 M = TypeVar("M", bound=WireModel)
 
 
-async def _read(request: Request, model: type[M], limit: int) -> M:
-    data = await read_bytes(request, limit, "BODY_TOO_LARGE")
+def _parsed(data: bytes, model: type[M]) -> M:
     from_json_object(data)
     try:
         return model.model_validate_json(data, strict=True)
@@ -61,7 +61,13 @@ def is_valid_id(text: str) -> bool:
 
 async def read_exchange(request: Request) -> dict[str, Any]:
     """Read an exchange; return the columns of its row. Secrets that the client left in are masked."""
-    exchange = await _read(request, Exchange, MAX_BYTES)
+    data = await read_bytes(request, MAX_BYTES, "BODY_TOO_LARGE")
+    # To mask a large body takes seconds.
+    return await asyncio.to_thread(_exchange_row, data)
+
+
+def _exchange_row(data: bytes) -> dict[str, Any]:
+    exchange = _parsed(data, Exchange)
     sent, response = exchange.request, exchange.response
     if not _METHOD.match(sent.method):
         raise _invalid("request.method", "must be an HTTP method in capitals")
@@ -126,7 +132,12 @@ async def read_outcomes(request: Request, catalog: FlowCatalog) -> dict[str, Any
 
     What a flow's capture mode does not keep of a run is not kept of an outcome either.
     """
-    body = await _read(request, Outcomes, MAX_OUTCOMES_BYTES)
+    data = await read_bytes(request, MAX_OUTCOMES_BYTES, "BODY_TOO_LARGE")
+    return await asyncio.to_thread(_outcomes_row, data, catalog)
+
+
+def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
+    body = _parsed(data, Outcomes)
     for index, outcome in enumerate(body.outcomes):
         where = f"outcomes.{index}"
         if outcome.kind not in _KINDS:
@@ -184,7 +195,7 @@ def _captured(outcome: Outcome, mode: str) -> Outcome:
 
 async def read_report(request: Request, session_id: str) -> tuple[str, str]:
     """Read the report of a replay; return its id and its JSON."""
-    report = await _read(request, StoredReport, MAX_BYTES)
+    report = _parsed(await read_bytes(request, MAX_BYTES, "BODY_TOO_LARGE"), StoredReport)
     if not is_valid_id(report.replay_id):
         message = "must be 1 to 128 letters, digits, '-', '_' and '.'"
         raise _invalid("replayId", message)

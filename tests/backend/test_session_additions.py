@@ -119,6 +119,10 @@ def test_session_additions_of_a_session_with_runs_are_those_of_its_organisations
         assert backend.get(f"{path}/replays", **OTHER).json() == {"replays": []}
         # It writes its own, and a key for all organisations reads both.
         assert put(backend, f"mine-{name}", name, body, **OTHER).status_code == 200
+    # Reports alone are nobody's session.
+    assert put(backend, "reported", "replays", report(1)).status_code == 200
+    assert code_of(backend.get("/seq/sessions/reported/replays", **OTHER))[0] == 404
+    assert put(backend, "reported", "exchange", EXCHANGE, **OTHER).status_code == 200
     merged = backend.get("/seq/sessions/mine-outcomes").json()
     assert len(merged["outcomes"]) == 1
     assert merged["parent"]["sessionId"] == "origin"

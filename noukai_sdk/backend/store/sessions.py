@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Table,
     and_,
@@ -91,10 +92,9 @@ class SessionStore:
         async with self._reading() as connection:
             rows = (await connection.execute(_of(sessions, session_id, None))).all()
             last_runs = {row.org: row.last for row in await connection.execute(chosen)}
-            reports = await connection.execute(
-                select(replays.c.org).where(replays.c.session_id == session_id).distinct()
-            )
-            orgs = {*last_runs, *reports.scalars(), *(row.org for row in rows)}
+            # Reports alone are nobody's session: another organisation may use the id.
+            report = await connection.execute(_of(replays.c.org, session_id, org).limit(1))
+            orgs = {*last_runs, *report.scalars(), *(row.org for row in rows)}
         visible = [row for row in rows if org is None or row.org == org]
         runs = [last for name, last in last_runs.items() if org is None or name == org]
         stored = [row.started_at for row in visible if row.started_at is not None]
@@ -233,8 +233,9 @@ class SessionStore:
         return owners
 
 
-def _of(table: Table, session_id: str, org: str | None) -> Any:
-    return select(table).where(_mine(table, session_id, org))
+def _of(chosen: Table | Column[Any], session_id: str, org: str | None) -> Any:
+    table = chosen if isinstance(chosen, Table) else chosen.table
+    return select(chosen).where(_mine(table, session_id, org))
 
 
 def _mine(table: Table, session_id: str, org: str | None) -> ColumnElement[bool]:
