@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from .captured import CaptureRequests
-from .responses import HEADER_REPLAY, HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION
+from .responses import (
+    HEADER_REPLAY,
+    HEADER_REPLAY_ID,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
+)
 
-__all__ = ["HEADER_REPLAY", "HEADER_REPLAY_REPORT", "HEADER_RESPONSE_SESSION", "CaptureRequests"]
+__all__ = [
+    "HEADER_REPLAY",
+    "HEADER_REPLAY_ID",
+    "HEADER_REPLAY_REPORT",
+    "HEADER_RESPONSE_SESSION",
+    "CaptureRequests",
+]

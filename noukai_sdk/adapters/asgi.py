@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NoukaiError
 from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay
-from ..session.options import requested_replay
+from ..session.options import replay_enabled, requested_replay
 from ..session.scope import active, capture_scope, joinable_scope
 from .asgi_capture import AsgiCapture
 from .captured import capture_options
 from .responses import (
+    EVENT_STREAM,
     HEADER_REPLAY,
+    HEADER_REPLAY_ID,
     HEADER_REPLAY_REPORT,
     HEADER_RESPONSE_SESSION,
     LATE_CALLS,
+    LONGEST_HOLD,
+    OWN_HEADERS,
     Response,
     finish_replay,
     refuse_replay,
+    report_response,
     require_client,
     session_headers,
 )
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_REPLAY",
+    "HEADER_REPLAY_ID",
     "HEADER_REPLAY_REPORT",
     "HEADER_RESPONSE_SESSION",
     "NoukaiTraceMiddleware",
@@ -45,9 +51,10 @@ ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _SCOPE_KEY = "noukai.scope"
 _REPLAY = HEADER_REPLAY.lower().encode()
-_OWN_HEADERS = frozenset(
-    {HEADER_RESPONSE_SESSION.lower().encode(), HEADER_REPLAY_REPORT.lower().encode()}
-)
+_REPORT = HEADER_REPLAY_REPORT.lower().encode()
+_ASKED = frozenset({_REPLAY, _REPORT})
+_OWN_HEADERS = frozenset(name.encode() for name in OWN_HEADERS)
+_STREAM_STARTS = frozenset({"http.response.start", "http.response.body"})
 _START_TYPES = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
@@ -105,10 +112,11 @@ class NoukaiTraceMiddleware:
             return
 
         for name, value in scope["headers"]:
-            if name == _REPLAY:
-                if await self._replay(bytes(value).decode("latin-1"), scope, receive, send):
+            if name in _ASKED:
+                header = bytes(value).decode("latin-1")
+                serve = self._replay if name == _REPLAY else self._report
+                if await serve(header, scope, receive, send):
                     return
-                break
 
         session = scope[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
         headers = session_headers(session)
@@ -129,37 +137,65 @@ class NoukaiTraceMiddleware:
         try:
             with active(session):
                 await self.app(scope, receive, app_send)
+        except Exception:
+            self._on_unhandled(scope)
+            raise
         finally:
             if captured is not None:
                 captured.finish(session)
             if current is None:
                 session.end()
 
+    def _on_unhandled(self, scope: Message) -> None:
+        """Do what a framework needs before the layers outside of this one see an exception."""
+
+    async def _report(self, replay_id: str, scope: Message, _: Receive, send: Send) -> bool:
+        """Respond with the report of an earlier replay; return False if replay is disabled."""
+        if scope["type"] != "http" or not replay_enabled():
+            return False
+        await _send_response(report_response(replay_id), scope, send)
+        return True
+
     async def _replay(self, header: str, scope: Message, receive: Receive, send: Send) -> bool:
         """Serve a request that asks for a replay; return False if replay is disabled."""
         session_id = None
+        request_line = f"{scope.get('method', 'GET')} {scope['path']}"
         try:
             requested = requested_replay(header)
             if requested is None:
                 return False
             session_id = requested.session_id
-            session = await open_replay(requested, self.client)
+            session = await open_replay(requested, self.client, request_line)
         except NoukaiError as error:
             if scope["type"] == "websocket":
                 await receive()  # a handshake must be received before it may be answered
-            await _send_response(refuse_replay(error, session_id), scope, send)
+            await _send_response(refuse_replay(error, session_id, request_line), scope, send)
             return True
 
+        import anyio
+
         scope[_SCOPE_KEY] = session
-        held = HeldResponse(session, scope, receive, send)
+        failure: BaseException | None = None
         try:
-            with active(session):
-                await self.app(scope, held.receive, held.send)
-        except Exception as error:  # noqa: BLE001  # finish() raises it again or responds with it
-            await held.finish(error)
-        else:
-            await _wait_for_late_calls(session)
-            await held.finish(None)
+            async with anyio.create_task_group() as tasks:
+                held = HeldResponse(session, scope, receive, send, tasks)
+                try:
+                    with active(session):
+                        await self.app(scope, held.receive, held.send)
+                except anyio.get_cancelled_exc_class():
+                    raise
+                # Not raised in here: the task group would raise a group of exceptions.
+                except BaseException as error:  # noqa: BLE001
+                    failure = error
+                held.stop_timer()
+            if failure is not None and not isinstance(failure, Exception):
+                raise failure
+            if failure is None:
+                await _wait_for_late_calls(session)
+            await held.finish(failure)
+        except Exception:
+            self._on_unhandled(scope)
+            raise
         finally:
             session.end()
         return True
@@ -168,17 +204,30 @@ class NoukaiTraceMiddleware:
 class HeldResponse:
     """Hold the response of a replayed request back until the result of the replay is known.
 
-    Messages wait until the application returns, or until it sends a second body part with content.
-    From then on the response is a stream, and each message is sent at once. A websocket's messages
-    are never held once the handshake is accepted, because the client must be able to reply.
+    Messages wait until the application returns, until it sends a second body part with content, or
+    until it has sent nothing after the first for a moment: somebody may be waiting for that part. The
+    events of ``text/event-stream`` do not wait. From then on the response is a stream, and each message
+    is sent at once. A websocket's messages are never held once the handshake is accepted, because the
+    client must be able to reply.
 
     Args:
         session: The scope of the replay.
         scope, receive, send: Those of the connection.
+        tasks: Where the timer runs; a task group of anyio.
     """
 
-    def __init__(self, session: Scope, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, session: Scope, scope: Message, receive: Receive, send: Send, tasks: Any
+    ) -> None:
+        import anyio
+
         self._session = session
+        self._tasks = tasks
+        self._timer_runs = False
+        self._decided = anyio.Event()  # the timer has nothing to do any more
+        self._releasing: anyio.Event | None = None
+        self._failure: Exception | None = None
+        self._is_events = False
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -204,35 +253,83 @@ class HeldResponse:
 
     async def send(self, message: Message) -> None:
         """Hold a message of the application, or send it if the response is a stream."""
+        if self._releasing is not None:
+            await self._releasing.wait()
+        if self._failure is not None:
+            raise self._failure
         kind = message["type"]
         if kind.endswith("http.response.start"):
             self._status = message["status"]
+            self._is_events = _is_event_stream(message)
         elif kind.endswith("http.response.body"):
             self._complete = not message.get("more_body", False)
         # Extensions send a file by its path or its handle instead of a body.
         has_content = bool(message.get("body") or "path" in message or "file" in message)
         self._held.append(message)
-        if self._released or "http.response." not in kind or (has_content and self._has_content):
+        if (
+            self._released
+            or "http.response." not in kind
+            or (has_content and (self._has_content or self._is_events))
+        ):
             await self._release()
+        elif kind in _STREAM_STARTS and not self._complete and (has_content or self._is_events):
+            self._start_timer()
         self._has_content = self._has_content or has_content
+
+    def _start_timer(self) -> None:
+        if not self._timer_runs and not self._decided.is_set():
+            self._timer_runs = True
+            self._tasks.start_soon(self._release_later)
+
+    async def _release_later(self) -> None:
+        import anyio
+        from anyio.lowlevel import checkpoint
+
+        with anyio.move_on_after(LONGEST_HOLD):
+            await self._decided.wait()
+        # On a machine that stood still, the application may be about to continue.
+        for _ in range(3):
+            await checkpoint()
+        if self._decided.is_set():
+            return
+        self._releasing = anyio.Event()
+        try:
+            await self._release()
+        except Exception as error:  # noqa: BLE001  # the application's next message raises it
+            self._failure = error
+        finally:
+            self._releasing.set()
+            self._releasing = None
+
+    def stop_timer(self) -> None:
+        """Hold what is held until the end: the application has returned."""
+        self._decided.set()
 
     async def _release(self) -> None:
         self._released = True
+        self._decided.set()
         held, self._held = self._held, []
         for message in held:
             if message["type"] in _START_TYPES:
                 message = _with_headers(message, session_headers(self._session))  # noqa: PLW2901
             await self._send(message)
 
-    async def finish(self, failure: Exception | None) -> None:
+    async def finish(self, failure: BaseException | None) -> None:
         """End the replay and send the held response, or the replay's error response.
 
         Args:
             failure: The exception that the application raised. Raised again, unless it comes from
                 the replay and the error response could be sent.
         """
+        assert failure is None or isinstance(failure, Exception)  # others are not reported
+        response = finish_replay(
+            self._session,
+            failure,
+            self._status,
+            started=self._released,
+            client_left=self._client_left,
+        )
         if not self._client_left:
-            response = finish_replay(self._session, failure, self._status)
             if response is not None and not self._released:
                 await _send_response(response, self._scope, self._send)
                 return
@@ -251,6 +348,28 @@ async def _wait_for_late_calls(session: Scope) -> None:
         deadline = time.monotonic() + LATE_CALLS
         while session.has_unplayed and time.monotonic() < deadline:  # noqa: ASYNC110  # threads play too
             await anyio.sleep(0.002)
+
+
+def with_session(response: ASGIApp, scope: Message) -> ASGIApp:
+    """Return ``response`` with the headers of the session that the connection ``scope`` belongs to."""
+    session = scope.get(_SCOPE_KEY)
+    if session is None:
+        return response
+
+    async def respond(scope: Message, receive: Receive, send: Send) -> None:
+        def send_with_session(message: Message) -> Awaitable[None]:
+            if message["type"] in _START_TYPES:
+                message = _with_headers(message, session_headers(session))
+            return send(message)
+
+        await response(scope, receive, send_with_session)
+
+    return respond
+
+
+def _is_event_stream(start: Message) -> bool:
+    types = [value for name, value in start.get("headers", ()) if name.lower() == b"content-type"]
+    return any(bytes(value).lower().startswith(EVENT_STREAM.encode()) for value in types)
 
 
 def _with_headers(start: Message, headers: Iterable[tuple[str, str]]) -> Message:

@@ -8,6 +8,7 @@ from ..errors import ReplayError
 from .captured import capture_options
 from .responses import (
     HEADER_REPLAY,
+    HEADER_REPLAY_ID,
     HEADER_REPLAY_REPORT,
     HEADER_RESPONSE_SESSION,
     error_response,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_REPLAY",
+    "HEADER_REPLAY_ID",
     "HEADER_REPLAY_REPORT",
     "HEADER_RESPONSE_SESSION",
     "NoukaiTrace",

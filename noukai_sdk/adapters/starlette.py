@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .asgi import NoukaiTraceMiddleware
+from ..arguments import is_async_callable
+from . import asgi
 from .captured import capture_options
-from .responses import HEADER_REPLAY, HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION, require_client
+from .responses import (
+    HEADER_REPLAY,
+    HEADER_REPLAY_ID,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
+    require_client,
+)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.middleware.errors import ServerErrorMiddleware
+    from starlette.requests import Request
     from starlette.types import ASGIApp
 
     from ..client import AsyncNoukai, Noukai
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_REPLAY",
+    "HEADER_REPLAY_ID",
     "HEADER_REPLAY_REPORT",
     "HEADER_RESPONSE_SESSION",
     "NoukaiTraceMiddleware",
@@ -24,6 +34,54 @@ __all__ = [
 ]
 
 App = TypeVar("App", bound="Starlette")
+
+
+class NoukaiTraceMiddleware(asgi.NoukaiTraceMiddleware):
+    """The ASGI middleware, with the session header on unhandled 500s too.
+
+    Starlette responds to unhandled exceptions in a layer outside of all middleware. Where an exception
+    passes this middleware on its way there, that layer is told to add the headers. Nothing else about
+    its response changes, and the exception goes on as ever.
+    """
+
+    def _on_unhandled(self, scope: asgi.Message) -> None:
+        from starlette.middleware.errors import ServerErrorMiddleware
+
+        layer = getattr(scope.get("app"), "middleware_stack", None)
+        while layer is not None and layer is not self:
+            if isinstance(layer, ServerErrorMiddleware) and not hasattr(layer, _MARK):
+                _add_headers(layer)
+            layer = getattr(layer, "app", None)
+
+
+_MARK = "_noukai_adds_headers"
+
+
+def _add_headers(layer: ServerErrorMiddleware) -> None:
+    """Let the error layer of one application add our headers to its responses."""
+    setattr(layer, _MARK, True)
+    error_response, debug_response = layer.error_response, layer.debug_response
+    handler: Any = layer.handler
+
+    def tagged(request: Request, response: Any) -> Any:
+        return asgi.with_session(response, request.scope)
+
+    def respond_to_error(request: Request, exc: Exception) -> Any:
+        return tagged(request, error_response(request, exc))
+
+    def respond_in_debug(request: Request, exc: Exception) -> Any:
+        return tagged(request, debug_response(request, exc))
+
+    async def handle_async(request: Request, exc: Exception) -> Any:
+        return tagged(request, await handler(request, exc))
+
+    def handle(request: Request, exc: Exception) -> Any:
+        return tagged(request, handler(request, exc))
+
+    # On the object: other applications have layers of their own.
+    vars(layer).update(error_response=respond_to_error, debug_response=respond_in_debug)
+    if handler is not None:
+        layer.handler = handle_async if is_async_callable(handler) else handle
 
 
 def instrument(
@@ -35,9 +93,9 @@ def instrument(
 ) -> App:
     """Trace an application from outside all its layers.
 
-    ``app.add_middleware(NoukaiTraceMiddleware, client=...)`` puts the middleware inside the layer
-    that responds to unhandled exceptions, so those 500s carry no ``X-Noukai-Session``. This function
-    puts it around that layer too. If both are used, only the outer one acts.
+    ``app.add_middleware(NoukaiTraceMiddleware, client=...)`` puts the middleware between those that are
+    added before and after it. This function puts it around all of them, whenever they are added: their
+    calls belong to the session too. If both are used, only the outer one acts.
 
     Args:
         app: The application; routes and middleware may be added before or after.

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from contextvars import Context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
 from ..session.carry_threads import carry_threads_by_default
 from ..session.opening import open_replay_sync
-from ..session.options import requested_replay
+from ..session.options import replay_enabled, requested_replay
 from ..session.scope import capture_scope, context_with, joinable_scope
 from .captured import capture_options
 from .responses import (
+    EVENT_STREAM,
     HEADER_REPLAY,
+    HEADER_REPLAY_ID,
     HEADER_REPLAY_REPORT,
     HEADER_RESPONSE_SESSION,
     LATE_CALLS,
+    LONGEST_HOLD,
+    OWN_HEADERS,
     Response,
     finish_replay,
     refuse_replay,
+    report_response,
     require_client,
     session_headers,
 )
 from .wsgi_capture import WsgiCapture
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from ..client import AsyncNoukai, Noukai
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_REPLAY",
+    "HEADER_REPLAY_ID",
     "HEADER_REPLAY_REPORT",
     "HEADER_RESPONSE_SESSION",
     "NoukaiTraceMiddleware",
@@ -46,7 +53,9 @@ Header = tuple[str, str]
 
 _SCOPE_KEY = "noukai.scope"
 _REPLAY = "HTTP_" + HEADER_REPLAY.upper().replace("-", "_")
-_OWN_HEADERS = frozenset({HEADER_RESPONSE_SESSION.lower(), HEADER_REPLAY_REPORT.lower()})
+_REPORT = "HTTP_" + HEADER_REPLAY_REPORT.upper().replace("-", "_")
+# Their ``write()`` sends at once, from any thread. That of a test client may lose what it gets.
+_WRITING_SERVERS = ("gunicorn/", "Werkzeug/", "WSGIServer/")
 
 
 class NoukaiTraceMiddleware:
@@ -102,6 +111,9 @@ class NoukaiTraceMiddleware:
             replayed = self._replay(header, environ, start_response)
             if replayed is not None:
                 return replayed
+        replay_id = environ.get(_REPORT)
+        if replay_id is not None and replay_enabled():
+            return _send_response(report_response(replay_id), environ, start_response)
 
         session = environ[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
         opened = session if current is None else None
@@ -145,14 +157,16 @@ class NoukaiTraceMiddleware:
     ) -> Iterable[bytes] | None:
         """Serve a request that asks for a replay; return None if replay is disabled."""
         session_id = None
+        request_line = f"{environ['REQUEST_METHOD']} {_path(environ)}"
         try:
             requested = requested_replay(header)
             if requested is None:
                 return None
             session_id = requested.session_id
-            session = open_replay_sync(requested, self.client)
+            session = open_replay_sync(requested, self.client, request_line)
         except NoukaiError as error:
-            return _send_response(refuse_replay(error, session_id), environ, start_response)
+            refusal = refuse_replay(error, session_id, request_line)
+            return _send_response(refusal, environ, start_response)
 
         environ[_SCOPE_KEY] = session
         held = HeldResponse(session, environ, start_response)
@@ -165,7 +179,7 @@ class NoukaiTraceMiddleware:
             body = ScopedBody(result, context)
             for part in body:
                 if not held.hold(part):
-                    return StreamedBody(session, held.parts, body)
+                    return StreamedBody(session, held, body)
             body.close()
         except Exception as failure:  # noqa: BLE001  # finish() raises it again or responds with it
             if body is not None:
@@ -221,16 +235,22 @@ class HeldResponse:
     """Hold the response of a replayed request back until the result of the replay is known.
 
     The parts of the body wait until the application has ended, or until it yields a second part with
-    content. From then on the response is a stream, and each part is passed on at once.
+    content. The events of ``text/event-stream`` do not wait. Under a server that can send while the
+    application is busy, no first part waits for longer than a moment: somebody may be waiting for it.
+    From then on the response is a stream, and each part is passed on at once.
 
     Attributes:
         parts: The held parts of the body, in order.
+        status: The status of the response, None before it starts.
     """
 
     def __init__(
         self, session: Scope, environ: WSGIEnvironment, start_response: StartResponse
     ) -> None:
         self.parts: list[bytes] = []
+        self.status: int | None = None
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
         self._session = session
         self._environ = environ
         self._start_response = start_response
@@ -247,6 +267,7 @@ class HeldResponse:
         if self._start is not None and exc_info is None:
             raise AssertionError("start_response was called a second time without exc_info")
         self._start = (status, headers)
+        self.status = int(status.split()[0])
         return self.write
 
     def write(self, part: bytes) -> None:
@@ -259,15 +280,50 @@ class HeldResponse:
 
     def hold(self, part: bytes) -> bool:
         """Add a part of the body; return False if the response is a stream."""
-        if part and any(self.parts):
+        with self._lock:
+            if part and (any(self.parts) or self._has_type(EVENT_STREAM)):
+                self._release()
+            self.parts.append(part)
+            if part and not self._released:
+                self._start_timer()
+            return not self._released
+
+    def _has_type(self, content_type: str) -> bool:
+        headers = self._start[1] if self._start is not None else []
+        types = [value for name, value in headers if name.lower() == "content-type"]
+        return any(value.lower().startswith(content_type) for value in types)
+
+    def _start_timer(self) -> None:
+        server = self._environ.get("SERVER_SOFTWARE", "")
+        headers = self._start[1] if self._start is not None else []
+        # A response of known length is there as a whole, and not made part by part.
+        has_length = any(name.lower() == "content-length" for name, _ in headers)
+        if self._timer is None and not has_length and server.startswith(_WRITING_SERVERS):
+            self._timer = threading.Timer(LONGEST_HOLD, self._write_held)
+            self._timer.daemon = True
+            Context().run(self._timer.start)  # it belongs to no request
+
+    def _write_held(self) -> None:
+        """Send what is held while the thread of the request waits for the next part."""
+        with self._lock:
+            if self._timer is None or self._released:
+                return
             self._release()
-        self.parts.append(part)
-        return not self._released
+            # A client that has gone shows when the next part is sent.
+            with suppress(Exception):
+                while self.parts and self._write is not None:
+                    self._write(self.parts.pop(0))
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _release(self) -> None:
         """Start the response, unless it is started or the application has not called for it."""
         if self._start is None or self._released:
             return
+        self._stop_timer()
         self._released = True
         status, headers = self._start
         own_headers = session_headers(self._session)
@@ -281,10 +337,11 @@ class HeldResponse:
             failure: The exception that the application raised. Raised again, unless it comes from
                 the replay and the error response can be sent.
         """
-        status = int(self._start[0].split()[0]) if self._start else None
+        with self._lock:
+            self._stop_timer()
         if failure is None:
             _wait_for_late_calls(self._session)
-        response = finish_replay(self._session, failure, status)
+        response = finish_replay(self._session, failure, self.status, started=self._released)
         if response is not None and not self._released:
             getattr(body, "close", lambda: None)()
             return _send_response(response, self._environ, self._start_response)
@@ -297,11 +354,13 @@ class HeldResponse:
 class StreamedBody:
     """Pass on the rest of a streamed body, and end the replay when the server closes it."""
 
-    def __init__(self, session: Scope, held: list[bytes], rest: ScopedBody) -> None:
+    def __init__(self, session: Scope, held: HeldResponse, rest: ScopedBody) -> None:
         self._session = session
-        self._held = held
+        self._held = held.parts
+        self._status = held.status
         self._rest = rest
         self._exhausted = False
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -315,19 +374,26 @@ class StreamedBody:
             self._exhausted = True
             raise
         except Exception as failure:
-            finish_replay(self._session, failure, None)
+            self._closed = True
+            finish_replay(self._session, failure, self._status, started=True)
             raise
 
     def close(self) -> None:
-        """Close the application's body, and log the replay's result if the client read all of it."""
+        """Close the application's body, and end the replay."""
+        closed, self._closed = self._closed, True
         try:
             self._rest.close()
-            if self._exhausted:
-                self._exhausted = False
-                _wait_for_late_calls(self._session)
-                finish_replay(self._session, None, None)
+            if not closed:
+                if self._exhausted:
+                    _wait_for_late_calls(self._session)
+                left = not self._exhausted
+                finish_replay(self._session, None, self._status, started=True, client_left=left)
         finally:
             self._session.end()
+
+    def __del__(self) -> None:
+        # Some servers and test clients drop a body without closing it.
+        self.close()
 
 
 def _wait_for_late_calls(session: Scope) -> None:
@@ -336,9 +402,14 @@ def _wait_for_late_calls(session: Scope) -> None:
         time.sleep(0.002)
 
 
+def _path(environ: WSGIEnvironment) -> str:
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
 def _with_headers(headers: Iterable[Header], own_headers: Iterable[Header]) -> list[Header]:
     """Return ``headers`` with ours, without those that a gateway passed on from elsewhere."""
-    kept = [header for header in headers if header[0].lower() not in _OWN_HEADERS]
+    kept = [header for header in headers if header[0].lower() not in OWN_HEADERS]
     kept += own_headers
     return kept
 

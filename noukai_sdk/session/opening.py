@@ -19,9 +19,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import CassetteError, ReplayDisabledError
+from ..errors import CassetteError, ReplayDisabledError, ReplayError, ReplayInvalidSessionError
 from .lost_scope import open_captures
-from .options import GATE, ReplayRequest, ScopeOptions, check_options, replay_enabled
+from .options import (
+    GATE,
+    ReplayRequest,
+    ScopeOptions,
+    check_options,
+    find_cassette,
+    replay_enabled,
+)
 from .scope import Scope, active, capture_scope, joinable_scope
 
 if sys.version_info >= (3, 11):
@@ -90,23 +97,28 @@ def trace_scope_sync(**options: Unpack[ScopeOptions]) -> Iterator[Scope]:
         yield scope
 
 
-async def open_replay(request: ReplayRequest, source: Any) -> Scope:
+async def open_replay(
+    request: ReplayRequest, source: Any, request_line: str | None = None
+) -> Scope:
     """Open the scope that a request's header asks for, without blocking the event loop.
 
     Args:
         request: From :func:`~noukai_sdk.session.options.requested_replay`.
         source: A client of either kind, or its transport.
+        request_line: For the report, such as ``POST /grade``.
     """
-    return await _open(
-        request.session_id, source, {"live_from": request.live_from, "lost": request.lost}
-    )
+    if request.file is None:
+        return await _open(request.session_id, source, request.options, request_line)
+    import anyio
+
+    return await anyio.to_thread.run_sync(_open_file, request, source, request_line)
 
 
-def open_replay_sync(request: ReplayRequest, source: Any) -> Scope:
+def open_replay_sync(request: ReplayRequest, source: Any, request_line: str | None = None) -> Scope:
     """Open the scope that a request's header asks for. Blocks until the session is fetched."""
-    return _open_sync(
-        request.session_id, source, {"live_from": request.live_from, "lost": request.lost}
-    )
+    if request.file is None:
+        return _open_sync(request.session_id, source, request.options, request_line)
+    return _open_file(request, source, request_line)
 
 
 def cassette_scope(options: Mapping[str, Any]) -> Scope:
@@ -211,7 +223,9 @@ def _transport_of(source: Any) -> Any:
     return transport
 
 
-async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
+async def _open(
+    session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
+) -> Scope:
     from .replay_scope import open_session
 
     transport = _transport_of(source)
@@ -223,10 +237,13 @@ async def _open(session_id: str, source: Any, options: Mapping[str, Any]) -> Sco
 
         scope = await anyio.to_thread.run_sync(transport.run, program)
     scope.opened_by(transport.service)
+    _begin_verdict(scope, session_id, options, request_line)
     return scope
 
 
-def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scope:
+def _open_sync(
+    session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
+) -> Scope:
     from .replay_scope import open_session
 
     transport = _transport_of(source)
@@ -236,7 +253,51 @@ def _open_sync(session_id: str, source: Any, options: Mapping[str, Any]) -> Scop
         with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
             scope = thread.submit(asyncio.run, scope).result()
     scope.opened_by(transport.service)
+    _begin_verdict(scope, session_id, options, request_line)
     return scope  # type: ignore[no-any-return]  # a transport of either kind
+
+
+def _open_file(request: ReplayRequest, source: Any, request_line: str | None) -> Scope:
+    """Open the scope of a cassette file that a request names. Asks no service."""
+    from ..replay.cassette_file import read_cassette
+    from ..replay.redaction import Redactor
+    from .replay_scope import ReplayScope
+
+    assert request.file is not None  # the callers have checked
+    path = find_cassette(request.file)
+    try:
+        file = read_cassette(path)
+    except CassetteError as error:
+        problem = error.message.replace(path, request.session_id)
+        raise ReplayInvalidSessionError(problem) from error
+    redactor = Redactor(file.redacted, pii=file.redacted_pii)
+    replay = replace(_replay_options(request.options), redactor=redactor)
+    scope = ReplayScope(file.cassette(), replay)
+    scope.file, scope.cassette_path = request.session_id, path
+    scope.opened_by(_transport_of(source).service)
+    _begin_verdict(scope, file.session_id, request.options, request_line, post=False)
+    return scope
+
+
+def _begin_verdict(
+    scope: Scope,
+    session_id: str | None,
+    options: Mapping[str, Any],
+    request_line: str | None,
+    *,
+    post: bool = True,
+) -> None:
+    """Give a replay its id. Its report is posted to the service at its end, with ``post``."""
+    from ..replay.verdicts import Verdict, send_verdict
+
+    scope.verdict = verdict = Verdict(
+        session_id,
+        scope.report,
+        request_line=request_line,
+        allow_leftovers=options.get("on_miss") == "live" or options.get("live_from") is not None,
+    )
+    if post:
+        scope.send_at_end(send_verdict, verdict, size=20_000)
 
 
 @contextmanager
@@ -245,6 +306,10 @@ def _entered(scope: Scope) -> Iterator[None]:
         with active(scope):
             yield
         scope.verify(caught=False)
+    except ReplayError as error:
+        if scope.verdict is not None:
+            scope.verdict.fail(error)
+        raise
     finally:
         scope.end()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ..errors import ReplayInvalidSessionError
+from ..errors import ReplayInvalidSessionError, ReplaySessionNotFoundError
 from ..protocol.requests import require_session_id
 
 if TYPE_CHECKING:
@@ -15,7 +18,20 @@ if TYPE_CHECKING:
     from ..transport.drivers import AsyncTransport, SyncTransport
 
 GATE = "NOUKAI_REPLAY_ENABLED"
+CASSETTES = "NOUKAI_CASSETTES"
+NO_CASSETTE = "no_cassette"  # the code of an error that does not come from the service
 _TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+_FILE = "file"
+_SEGMENT = r"[A-Za-z0-9 ._@+=,-]+"
+_LONGEST_NAME = 255
+_OPTIONS_HELP = (
+    "write '<session id>' or 'file:<name>', then any of '; live-from=N', '; on-miss=live', "
+    "'; strict', '; pacing=recorded', '; lost=live'"
+)
+
+logger = logging.getLogger("noukai_sdk")
+_logged: set[str] = set()  # values of the gate that are not understood
 
 Path = str | os.PathLike[str]
 
@@ -113,26 +129,55 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def replay_enabled() -> bool:
     """Return whether the environment allows replay. Read at every request, so it can change."""
-    return os.environ.get(GATE, "").strip().lower() in _TRUE
+    value = os.environ.get(GATE, "").strip().lower()
+    if value in _TRUE:
+        return True
+    if value not in _FALSE and value not in _logged:
+        _logged.add(value)
+        logger.warning(
+            "%s=%.50s is not understood, so replay stays off: use 1, true, yes or on", GATE, value
+        )
+    return False
 
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """The replay that a request's header asks for.
+    """The replay that a request's header asks for. See :class:`ScopeOptions` for the options.
 
     Attributes:
-        session_id: The session to replay.
+        session_id: The session to replay, or ``file:<name>``.
         live_from: Serve this many calls and let the rest go live; None serves all.
-        lost: What happens to calls that lost the scope, as in :class:`ScopeOptions`.
+        lost: What happens to calls that lost the scope.
+        on_miss: What happens to calls that have no recording.
+        pacing: Whether the timing of the live calls is kept.
+        strict_inputs: An input that differs from the recorded one is a miss.
     """
 
     session_id: str
     live_from: int | None = None
     lost: Literal["refuse", "live"] = "refuse"
+    on_miss: Literal["raise", "live"] = "raise"
+    pacing: Literal["instant", "recorded"] = "instant"
+    strict_inputs: bool = False
+
+    @property
+    def file(self) -> str | None:
+        """The name of the cassette file to replay, None for a session of the service."""
+        prefix, _, name = self.session_id.partition(":")
+        return name if prefix == _FILE else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the scope, by the names of :class:`ScopeOptions`."""
+        names = ("live_from", "lost", "on_miss", "pacing", "strict_inputs")
+        return {name: getattr(self, name) for name in names}
 
 
 def requested_replay(header: str | None) -> ReplayRequest | None:
-    """Parse the ``X-Noukai-Replay`` header: ``<session id>`` or ``<session id>;live-from=N``.
+    """Parse the ``X-Noukai-Replay`` header: a session id or ``file:<name>``, then options.
+
+    The options are ``live-from=N``, ``on-miss=live``, ``strict``, ``pacing=recorded`` and ``lost=live``,
+    in any order, each after a semicolon.
 
     Returns:
         None if there is no header or replay is not enabled: then the request is captured.
@@ -142,13 +187,54 @@ def requested_replay(header: str | None) -> ReplayRequest | None:
     """
     if header is None or not replay_enabled():
         return None
-    session_id, *options = (part.strip() for part in header.split(";"))
-    session_id = require_session_id(session_id)
-    if not options:
-        return ReplayRequest(session_id)
-    name, _, number = options[0].partition("=")
-    if len(options) > 1 or name != "live-from" or not (number.isascii() and number.isdigit()):
+    session_id, *parts = (part.strip() for part in header.split(";"))
+    if session_id.startswith(f"{_FILE}:"):
+        _require_file_name(session_id.removeprefix(f"{_FILE}:"))
+    else:
+        session_id = require_session_id(session_id)
+    options: dict[str, Any] = {}
+    for part in parts:
+        name, equals, value = (word.strip() for word in part.lower().partition("="))
+        field = name.replace("-", "_")
+        chosen: Any = value
+        if name == "strict" and not equals:
+            field, chosen = "strict_inputs", True
+        elif name == "live-from" and value.isascii() and value.isdigit():
+            chosen = int(value[:9])
+        elif name not in ("on-miss", "pacing", "lost") or value not in _CHOICES[field]:
+            raise ReplayInvalidSessionError(f"bad option {part[:50]!r}: {_OPTIONS_HELP}")
+        if field in options:
+            raise ReplayInvalidSessionError(f"option {name!r} is given twice: {_OPTIONS_HELP}")
+        options[field] = chosen
+    return ReplayRequest(session_id, **options)
+
+
+def _require_file_name(name: str) -> None:
+    segments = name.split("/")
+    if len(name) > _LONGEST_NAME or not all(
+        re.fullmatch(_SEGMENT, segment) and segment.strip(". ") for segment in segments
+    ):
         raise ReplayInvalidSessionError(
-            "bad replay header: write '<session id>' or '<session id>;live-from=N'"
+            f"bad file name {name[:50]!r}: write the name of a cassette in the folder of {CASSETTES}"
         )
-    return ReplayRequest(session_id, int(number[:9]))
+
+
+def find_cassette(name: str) -> str:
+    """Return the path of the cassette file ``name`` in the folder of ``NOUKAI_CASSETTES``.
+
+    Raises:
+        ReplayInvalidSessionError: The folder is not set.
+        ReplaySessionNotFoundError: The folder has no such file.
+    """
+    folder = os.environ.get(CASSETTES, "")
+    if not folder:
+        raise ReplayInvalidSessionError(
+            f"no folder of cassettes: set {CASSETTES} where the application runs"
+        )
+    root = pathlib.Path(folder).resolve()
+    for candidate in (name, f"{name}.jsonl"):
+        path = (root / candidate).resolve()  # a link may point out of the folder
+        if path.is_relative_to(root) and path.is_file():
+            return str(path)
+    message = f"there is no cassette {name!r} in the folder of {CASSETTES}"
+    raise ReplaySessionNotFoundError(message, code=NO_CASSETTE)

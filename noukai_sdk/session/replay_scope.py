@@ -68,9 +68,9 @@ class ReplayScope(Scope):
             return False
         return self._player.cassette.remaining > 0
 
-    def verify(self, *, caught: bool = True) -> None:
+    def verify(self, *, caught: bool = True, complete: bool = True) -> None:
         """Raise the first miss, or ReplayLeftoverError if recordings are left."""
-        self._end_replay(complete=True)
+        self._end_replay(complete=complete)
         self._player.verify(caught=caught)
 
     def discard(self) -> None:

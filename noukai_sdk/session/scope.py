@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..protocol.call import FlowCall, Service
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
+    from ..replay.verdicts import Verdict
     from ..transport.background import Send
     from .outcomes import OutcomeLog
 
@@ -42,10 +43,14 @@ class Scope:
         session_id: The session of this scope, None in normal mode.
         cassette_path: The cassette file that it plays or records, None without one.
         captured: The request that an adapter captures in this scope.
+        verdict: The result of a replay, if the replay has an id.
+        file: The cassette file that a request's header names, as ``file:<name>``.
     """
 
     cassette_path: str | os.PathLike[str] | None = None
     captured: Any = None
+    verdict: Verdict | None = None
+    file: str | None = None
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode
@@ -66,6 +71,11 @@ class Scope:
         from ..models.reports import ReplayReport
 
         return ReplayReport()
+
+    @property
+    def replay_id(self) -> str | None:
+        """The id of this replay, by which its report can be asked for. None without a client."""
+        return None if self.verdict is None else self.verdict.replay_id
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """Return the program that serves ``call``.
@@ -127,10 +137,11 @@ class Scope:
         """Whether a replay would end with leftovers now."""
         return False
 
-    def verify(self, *, caught: bool = True) -> None:
-        """Raise what a replay found wrong. Called once, when the scope's body has ended well.
+    def verify(self, *, caught: bool = True, complete: bool = True) -> None:
+        """Raise what a replay found wrong. Called once, at the end of the scope's body.
 
-        With ``caught=False`` not the errors of calls, which the body has caught.
+        With ``caught=False`` not the errors of calls, which the body has caught. With
+        ``complete=False`` the body has not reached its end.
         """
 
     def opened_by(self, service: Service) -> None:
@@ -145,6 +156,8 @@ class Scope:
             self._open = False
             open_captures.discard(self)
             self._report("scope_close")
+            if self.verdict is not None:
+                self.verdict.finish()
             if self._sends is not None:
                 self._send_all(self._sends)
 

@@ -54,7 +54,7 @@ class Replay(Scope):
         self.error = error
         self.ended = False
 
-    def verify(self) -> None:
+    def verify(self, *, caught: bool = True, complete: bool = True) -> None:
         if self.error is not None:
             raise self.error
 
@@ -124,10 +124,10 @@ def test_error_response_does_not_repeat_message_of_the_service(
 
 
 def test_refused_replay_names_and_logs_requested_session(log: pytest.LogCaptureFixture) -> None:
-    response = refuse_replay(ReplaySessionNotFoundError("no such session"), "abc-123")
+    response = refuse_replay(ReplaySessionNotFoundError("no such"), "abc-123", "GET /")
     assert ("X-Noukai-Session", "abc-123") in response.headers
     assert "abc-123" in log.text
-    malformed = refuse_replay(ReplayInvalidSessionError("bad"), None)
+    malformed = refuse_replay(ReplayInvalidSessionError("bad"), None, "GET /")
     assert "X-Noukai-Session" not in dict(malformed.headers)
 
 

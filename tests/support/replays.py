@@ -74,6 +74,8 @@ class SessionService:
         self.sessions: dict[str, Any] = {}
         self.fetches: list[str] = []
         self.calls: list[tuple[str, str | None]] = []  # message and session of each live call
+        # What was sent about sessions in the background: session id, kind and body.
+        self.sent: list[tuple[str, str, Any]] = []
 
     def record(self, *executions: dict[str, Any], session_id: str = "s-1") -> str:
         """Keep a session; return its id."""
@@ -88,6 +90,10 @@ class SessionService:
             number = len(self.calls)
             result = {"result": f"{message} {number}", "executionId": f"e-{number}"}
             return httpx.Response(200, json={"status": "completed", **result})
+        if request.method != "GET":
+            *_, about, kind = path.split("/")
+            self.sent.append((about, kind, json.loads(request.content)))
+            return httpx.Response(200, json={})
         session_id = path.rpartition("/")[2]
         self.fetches.append(session_id)
         session = self.sessions.get(session_id, lambda: httpx.Response(404, json={"detail": "?"}))

@@ -25,6 +25,8 @@ class RecordedSessions:
         calls: Each flow call as (session id, slug, message): those that a model would be paid for.
         fetched: The id of each session that was fetched.
         refusals: The status for a session id, whatever was recorded.
+        sent: What the client has sent about sessions in the background, as (session id, kind, body):
+            ``outcomes``, ``exchange`` or ``replays``.
         numbered: Add the number of the call to its result, so that a live call in a replay shows.
     """
 
@@ -32,6 +34,7 @@ class RecordedSessions:
         self.calls: list[tuple[str | None, str, str]] = []
         self.fetched: list[str] = []
         self.refusals: dict[str, int] = {}
+        self.sent: list[tuple[str, str, Any]] = []
         self.capture_mode = "full"
         self.numbered = False
         self._sessions: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -41,6 +44,9 @@ class RecordedSessions:
         *_, slug, name = request.path.split("/")
         if slug == "sessions":
             return self._session(name)
+        if "/sessions/" in request.path:
+            self.sent.append((slug, name, request.body))
+            return Reply({})
         message = request.body["message"]
         result = f"{slug}: {message}" + (f" #{len(self.calls) + 1}" if self.numbered else "")
         execution = self._record(request.headers.get("x-session-id"), slug, name, message, result)
