@@ -106,14 +106,10 @@ class NoukaiTraceMiddleware:
         if current is not None and _SCOPE_KEY in environ:
             return self.app(environ, start_response)
 
-        header = environ.get(_REPLAY)
-        if header is not None:
-            replayed = self._replay(header, environ, start_response)
-            if replayed is not None:
-                return replayed
-        replay_id = environ.get(_REPORT)
-        if replay_id is not None and replay_enabled():
-            return _send_response(report_response(replay_id), environ, start_response)
+        if _REPLAY in environ or _REPORT in environ:
+            response = self._replay(environ, start_response)
+            if response is not None:
+                return response
 
         session = environ[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
         opened = session if current is None else None
@@ -153,9 +149,12 @@ class NoukaiTraceMiddleware:
         return body
 
     def _replay(
-        self, header: str, environ: WSGIEnvironment, start_response: StartResponse
+        self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes] | None:
-        """Serve a request that asks for a replay; return None if replay is disabled."""
+        """Serve a request for a replay or for a report; return None if replay is disabled."""
+        header = environ.get(_REPLAY)
+        if header is None and replay_enabled():
+            return _send_response(report_response(environ[_REPORT]), environ, start_response)
         session_id = None
         request_line = f"{environ['REQUEST_METHOD']} {_path(environ)}"
         try:

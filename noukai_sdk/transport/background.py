@@ -228,22 +228,21 @@ class _Sender:
             return False
         for other in list(self._by_loop):
             if other is not loop and getattr(other, "is_closed", lambda: False)():
-                self._leave_loop(other)
+                self._leave_loop(other, self._by_loop[other])
         jobs = self._by_loop.get(loop)
         if jobs is not None:
             jobs.append(job)
             return True
-        self._by_loop[loop] = deque([job])
-        task = Context().run(start_task, self._work_in_loop, loop)
+        jobs = self._by_loop[loop] = deque([job])
+        task = Context().run(start_task, self._work_in_loop, loop, jobs)
         if isinstance(task, asyncio.Task):
             self._tasks.add(task)  # the loop holds it weakly
             # Also for a task that is cancelled before it has begun.
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: self._leave_loop(loop))
+            task.add_done_callback(lambda _: self._leave_loop(loop, jobs))
         return True
 
-    async def _work_in_loop(self, loop: Any) -> None:
-        jobs = self._by_loop[loop]
+    async def _work_in_loop(self, loop: Any, jobs: deque[_Job]) -> None:
         try:
             while jobs:
                 try:
@@ -252,13 +251,15 @@ class _Sender:
                     logger.debug("nothing was sent in the background", exc_info=True)
                 self._finish(jobs.popleft())
         finally:
-            self._leave_loop(loop)
+            self._leave_loop(loop, jobs)
 
-    def _leave_loop(self, loop: Any) -> None:
+    def _leave_loop(self, loop: Any, jobs: deque[_Job]) -> None:
         """Let the thread send what is left in a loop that is ending."""
+        if self._by_loop.get(loop) is jobs:
+            del self._by_loop[loop]
         with suppress(Exception):
-            for job in self._by_loop.pop(loop, ()):
-                self._put_in_thread(job)
+            while jobs:
+                self._put_in_thread(jobs.popleft())
 
 
 def _running_loop() -> tuple[Any, Any]:
