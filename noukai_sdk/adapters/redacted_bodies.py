@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import quote_plus, unquote_plus
 
-from pydantic_core import from_json
-
 from ..masking.names import is_secret_name
 from ..masking.values import REDACTED, Masker
 from .captured import LIMIT
@@ -44,6 +42,8 @@ _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"7z\x
 # A form without its content type.
 _FORM = re.compile(r"[^\s=&]{1,200}=\S*\Z")
 _BLOCKS = re.compile(r"((?:\r\n|\n|\r){2})")
+_CONTAINER = re.compile(r"""(\\{0,8}")([\w .-]{1,64})\1\s{0,9}:\s{0,9}[\[{]""")
+_TOKENS = re.compile(r"""\\*"|[\[\]{}]""")
 _ELEMENT = re.compile(r"<([A-Za-z_][\w:.-]{0,80})(\s[^<>]{0,1000})?>")
 _INPUT = re.compile(r"<input\b[^<>]{0,2000}>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(
@@ -118,7 +118,7 @@ class BodyRedactor:
         mark = "\ufeff" if text.startswith("\ufeff") else ""
         text = text[len(mark) :]
         if text.lstrip()[:1] in ("{", "[", '"'):
-            value = self._json(text, kind, cut)
+            value = self._json(text)
             if value is not None:
                 return mark + value
         if cut:
@@ -129,7 +129,7 @@ class BodyRedactor:
             return mark + clean
         return mark + self._lines(text, kind)
 
-    def _json(self, text: str, kind: str, cut: bool) -> str | None:
+    def _json(self, text: str) -> str | None:
         """Return JSON without its secrets, the same text if it has none; None if it is not JSON."""
         repeated = False
 
@@ -141,26 +141,16 @@ class BodyRedactor:
 
         try:
             value = json.loads(text, object_pairs_hook=to_object)
-        except ValueError:
-            if not cut:
-                return None
-            try:
-                value = from_json(text, allow_partial=True)
-            except ValueError:
-                if "json" in kind:
-                    raise  # fields with a secret name may hold more than a text search finds
-                return None
-            if not isinstance(value, (dict, list)):
-                return None
-            text = _without_last_word(text)
-        clean = self.masker.value(value)
+            clean = self.masker.value(value)
+        except (ValueError, RecursionError):
+            return None
         found = list(self._masked(value, clean, "$"))
         self.paths += found
         # A repeated name hides a value from us that stands in the text.
         if not (found or repeated):
-            masked = self.masker.text(text) if cut else text
-            self.paths += [""] if masked != text else []
-            return masked
+            return text
+        if not found:
+            self.paths.append("")
         return json.dumps(clean, ensure_ascii=False)
 
     def _masked(self, value: Any, clean: Any, path: str) -> Iterator[str]:
@@ -189,6 +179,7 @@ class BodyRedactor:
         if kind == "text/event-stream":
             clean = "".join(self._event(block) for block in _BLOCKS.split(text))
         clean = "".join(self._line(line) for line in clean.splitlines(keepends=True))
+        clean = self._containers(clean)
         if "<" in clean:
             clean = self._markup(clean)
         clean = self.masker.text(clean)
@@ -216,6 +207,28 @@ class BodyRedactor:
             return line
         clean = self.masker.text(content)
         return line if clean == content else line.replace(content, clean, 1)
+
+    def _containers(self, text: str) -> str:
+        """Mask the objects and lists with a secret name in what is not valid JSON as a whole."""
+        parts = []
+        position = 0
+        for match in _CONTAINER.finditer(text):
+            if match.start() < position or not is_secret_name(match[2]):
+                continue
+            quote_mark = match[1]
+            depth, in_string, position_before = 1, False, position
+            position = len(text)
+            for token in _TOKENS.finditer(text, match.end()):
+                if token[0].endswith('"'):
+                    # Further backslashes are part of the string, in pairs, or escape the quote.
+                    in_string ^= len(token[0]) % (2 * len(quote_mark)) == len(quote_mark)
+                elif not in_string:
+                    depth += 1 if token[0] in "{[" else -1
+                    if not depth:
+                        position = token.end()
+                        break
+            parts += [text[position_before : match.end() - 1], quote_mark, REDACTED, quote_mark]
+        return "".join([*parts, text[position:]])
 
     def _markup(self, text: str) -> str:
         """Mask the content of XML elements and the values of HTML inputs with a secret name."""

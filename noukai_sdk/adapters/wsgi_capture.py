@@ -81,7 +81,10 @@ class ObservedInput:
 
     def read(self, *size: Any) -> bytes:
         """Read as the stream does."""
-        return self._note(self._read(self._stream.read, *size))
+        part = self._note(self._read(self._stream.read, *size))
+        if self._expected is None and size in ((), (-1,), (None,)):
+            self._captured.body.complete = True
+        return part
 
     def readline(self, *size: Any) -> bytes:
         """Read a line as the stream does."""
