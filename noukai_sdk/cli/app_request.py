@@ -170,18 +170,18 @@ def _server(against: str | None, origin: str) -> str:
     if against is not None:
         return against.rstrip("/")
     # The client sent the host name, so it may be anything.
-    parts = urlsplit(origin)
     try:
-        host, port = parts.hostname or "", parts.port
+        parts = urlsplit(origin)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
     except ValueError:
-        host, port = "", None
-    if parts.scheme not in ("http", "https") or not _is_local(host):
+        scheme, host, port = "", "", None
+    if scheme not in ("http", "https") or not _is_local(host):
         raise CommandError(
             f"the request was captured at {origin}, which may be production: name the server to send it "
             "to, by --against http://localhost:8000 or NOUKAI_APP_URL"
         )
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    return f"{scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
 def _is_local(host: str) -> bool:

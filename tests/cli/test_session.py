@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from fastapi import FastAPI
 
 from noukai_sdk import AsyncNoukai, FlowNotFoundError, Noukai, trace_scope_sync
@@ -20,6 +20,7 @@ from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
 from noukai_sdk.replay.recording import Recording
+from tests.cli.commands import run, run_json
 from tests.support.servers import Server, serve_app, serve_backend
 
 URL = "http://localhost:8000/x"
@@ -64,16 +65,6 @@ def captured(app_url: str, tmp_path: Path) -> tuple[str, Path]:
     path = tmp_path / "response.json"
     path.write_bytes(response.content)
     return response.headers["X-Noukai-Session"], path
-
-
-def run(*words: str, exit_code: int = 0) -> Result:
-    result = CliRunner().invoke(noukai, ["session", *words], catch_exceptions=False)
-    assert result.exit_code == exit_code, result.output
-    return result
-
-
-def run_json(*words: str, exit_code: int = 0) -> Any:
-    return json.loads(run(*words, "--json", exit_code=exit_code).stdout)
 
 
 def test_show_session_prints_its_calls(captured: tuple[str, Path]) -> None:
