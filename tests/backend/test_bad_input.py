@@ -212,7 +212,7 @@ def test_request_unknown_route_is_404_or_405(backend: Backend) -> None:
         ("POST", "/api/v1/seq/acme/samples/hello-world/execute/", 404, "ROUTE_NOT_FOUND"),
         ("GET", "/" + "a" * 50_000, 404, "ROUTE_NOT_FOUND"),
         ("GET", f"/api/v1/seq/acme/{HELLO}", 405, "METHOD_NOT_ALLOWED"),
-        ("DELETE", "/api/v1/seq/sessions/some", 405, "METHOD_NOT_ALLOWED"),
+        ("PATCH", "/api/v1/seq/sessions/some", 405, "METHOD_NOT_ALLOWED"),
     ]:
         response = backend.client.request(method, backend.url + path)
         assert code_of(response) == (status, code)
