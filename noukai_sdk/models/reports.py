@@ -14,6 +14,21 @@ from typing import Any, NamedTuple
 _MOST_SHOWN = 20
 
 
+def printable(text: str, most: int) -> str:
+    r"""Return ``text`` in one line that is safe to print: control characters escaped, the end cut.
+
+    Example:
+        >>> print(printable("red \x1b[31m alert", 40))
+        red \x1b[31m alert
+    """
+    text = text[:most] + "…" if len(text) > most else text
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class CallSite(NamedTuple):
     """A place in the application's code."""
 
@@ -142,7 +157,7 @@ class Candidate:
     differs: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
-        name = f"{self.slug} [{self.kind}]"
+        name = f"{printable(str(self.slug), 80)} [{self.kind}]"
         if self.position is None:
             return f"{name} with {self.unplayed} of {self.recorded} unplayed"
         played = "unplayed" if self.unplayed else "played"
@@ -151,7 +166,8 @@ class Candidate:
     def _difference(self) -> str:
         if self.differs is None:
             return ""
-        return f", differs in {', '.join(self.differs)}" if self.differs else ", has this input"
+        parts = [printable(part, 80) for part in self.differs]
+        return f", differs in {', '.join(parts)}" if self.differs else ", has this input"
 
 
 @dataclass
@@ -203,8 +219,9 @@ class ReplayReport:
             lines.append(f"and {len(self.findings) - _MOST_SHOWN} more")
         for entry in self.drift[:_MOST_SHOWN]:
             at = f" at {entry.call_site}" if entry.call_site else ""
-            name = f"{entry.slug or '(deleted flow)'} [{entry.kind}] call {entry.position + 1}"
-            lines.append(f"{name}{at}" if entry.changes else f"{name}{at}: {entry.detail}")
+            flow = printable(entry.slug or "(deleted flow)", 80)
+            name = f"{flow} [{entry.kind}] call {entry.position + 1}{at}"
+            lines.append(name if entry.changes else f"{name}: {entry.detail}")
             for change in entry.changes:
                 lines += [f"  {change.path}", *(f"    {line}" for line in change.diff.split("\n"))]
         if len(self.drift) > _MOST_SHOWN:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ..models.reports import CallSite, Finding
+from ..models.reports import CallSite, Finding, printable
 from .cassette import Claim, Lane
-from .drift import Sent, differing_parts, listed, printable
+from .drift import Sent, differing_parts, listed
 from .recording import INPUT_FIELDS, Recording
 
 # A call that resembles no recording but stands in the place of one still counts as that one, changed:
@@ -494,7 +494,9 @@ class _Describe:
         calls = [other for _, other in pairs]
         recorded = [index for index, _ in pairs]
         note = "" if recorded == calls else f"recorded as {_numbers('call', recorded)}"
-        text = f"{listed(parts)} of {_numbers('call', calls)} changed {self._where(of, calls[0], note)}"
+        names = self._mask(listed(parts))
+        where = self._where(of, calls[0], note)
+        text = f"{names} of {_numbers('call', calls)} changed {where}"
         return self._finding("changed", text, of, recorded=recorded, made=calls)
 
     def swapped(self, of: LaneAlignment, one: tuple[int, int], other: tuple[int, int]) -> Finding:

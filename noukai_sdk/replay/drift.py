@@ -17,11 +17,12 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from ..models.reports import Change
+from ..models.reports import Change, printable
 from .recording import INPUT_FIELDS, fingerprint, message_fingerprint
 from .redaction import Redactor
 
 _MOST_CHANGES = 20  # in one call
+_MASKED = "  parts differ that are masked here"
 _MOST_PATHS = 8  # in one line of text
 _VALUE = 1000  # characters of a value in the report
 _LINE = 160  # characters of a line of a diff
@@ -80,9 +81,9 @@ def changes_between(
             for side in (recorded, sent)
         )
         parts = list(_differences(one.get(field, _ABSENT), other.get(field, _ABSENT), field))
-        if not parts:
-            changes.append(Change(field, None, None, "  only masked parts differ"))
         changes += [change(*part) for part in parts[:_MOST_CHANGES]]
+        if len(parts) < len(list(_differences(recorded.get(field), sent.get(field), field))):
+            changes.append(Change(field, None, None, _MASKED))
     return tuple(changes[:_MOST_CHANGES])
 
 
@@ -98,7 +99,7 @@ def tool_changes(
     path = f"rounds[{number}].toolResults" if number else "toolResults"
     parts = list(_differences(sides[0], sides[1], path))
     if not parts:
-        return (Change(path, None, None, "  only masked parts differ"),)
+        return (Change(path, None, None, _MASKED),)
     return tuple(change(*part) for part in parts[:_MOST_CHANGES])
 
 
@@ -132,21 +133,6 @@ def diff(recorded: Any, sent: Any) -> str:
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"  … {len(lines) - _LINES} more lines"]
     return "\n".join(lines)
-
-
-def printable(text: str, most: int) -> str:
-    r"""Return ``text`` in one line that is safe to print: control characters escaped, the end cut.
-
-    Example:
-        >>> print(printable("red \x1b[31m alert", 40))
-        red \x1b[31m alert
-    """
-    text = text[:most] + "…" if len(text) > most else text
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def _differences(a: Any, b: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

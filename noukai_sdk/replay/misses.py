@@ -6,13 +6,14 @@ Only a replay that is not clean imports this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
 from ..errors import ReplayMissError
+from ..masking.values import Masker
 from ..models.reports import Candidate, Change, Finding
 from ..protocol.call import FlowCall
 from .alignment import Made, align_lanes
@@ -40,8 +41,9 @@ def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> Re
     cassette, lane = player.cassette, claim.lane
     explanation = ""
     # One explanation is enough: what comes after the first miss follows from it.
+    if claim.index is None:
+        note_sent(player, call, claim, claim.redacted_request())
     if reason is None and not player.report.misses:
-        note_sent(player, call, claim)
         found = findings(player, complete=False)[:_MOST_FINDINGS]
         explanation = "; ".join(finding.text for finding in found)
     reason = reason or _reason(cassette, call, claim)
@@ -66,28 +68,20 @@ def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> Re
     )
 
 
-def note_sent(player: Player, call: FlowCall, claim: Claim) -> Sent:
-    """Keep the input of a call, as it is now: the program may change it later."""
+def note_sent(player: Player, call: FlowCall, claim: Claim, request: Mapping[str, Any]) -> None:
+    """Keep the redacted input of a call, as it is now: the program may change it later."""
     player.keys |= api_keys(call)
-    sent = Sent(to_jsonable_python(claim.redacted_request()), claim.version)
-    player.sent[claim] = sent
-    return sent
+    player.sent[claim] = Sent(to_jsonable_python(request), claim.version)
 
 
 def describe_drift(
-    player: Player,
-    call: FlowCall,
-    claim: Claim,
-    recording: Recording,
-    fields: Sequence[str],
-    *,
-    in_order: bool,
+    player: Player, claim: Claim, recording: Recording, fields: Sequence[str], *, in_order: bool
 ) -> tuple[str, tuple[Change, ...]]:
     """Describe a call whose input differs from its recording in ``fields``: as text, and with values.
 
     ``in_order`` says that the call was served by its position alone.
     """
-    sent = note_sent(player, call, claim)
+    sent = player.sent[claim]
     request = recording.request or {}
     parts = [
         part
@@ -96,7 +90,7 @@ def describe_drift(
     ]
     # Some differences have no path of their own, such as that of the version.
     parts += [name for name in fields if not any(part.startswith(name) for part in parts)]
-    text = f"the input differs from the recorded one in: {listed(parts)}"
+    text = f"the input differs from the recorded one in: {_masker(player).text(listed(parts))}"
     if len(player.report.drift) >= MOST_SHOWN:
         return text, ()
     inputs = [name for name in fields if name != "version"]
@@ -132,14 +126,19 @@ def shown_by(player: Player) -> Redactor:
 
 def findings(player: Player, *, complete: bool) -> list[Finding]:
     """Return what happened to the calls of a replay, as far as their inputs tell."""
-    redactor = shown_by(player)
     made = [Made(claim, player.sent.get(claim)) for claim in list(player.made)]
     return align_lanes(
         player.cassette.lanes(),
         made,
         complete=complete,
-        mask=lambda text: str(redactor({"request": {"message": text}})["request"]["message"]),
+        mask=_masker(player).text,
     )
+
+
+def _masker(player: Player) -> Masker:
+    """Return what masks a text that is no part of a request."""
+    redactor = player.options.redactor
+    return Masker(redactor is not None and redactor.pii, tuple(player.keys))
 
 
 def _elsewhere(claim: Claim, sent: Sent) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ from ..errors import (
     ReplayMissError,
     ReplayNoSnapshotsError,
 )
-from ..models.reports import CallSite, Change, ReplayReport, ReportEntry
+from ..models.reports import CallSite, Change, ReplayReport, ReportEntry, printable
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, Program
 from ..protocol.requests import encode
@@ -278,12 +278,13 @@ class Player:
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
-        if changed := _changed_fields(recording, claim):
-            from .misses import describe_drift
+        fields, request = _changed_fields(recording, claim)
+        if fields:
+            from .misses import describe_drift, note_sent
 
-            text, changes = describe_drift(
-                self, call, claim, recording, changed, in_order=decision is None
-            )
+            note_sent(self, call, claim, request)
+            in_order = decision is None
+            text, changes = describe_drift(self, claim, recording, fields, in_order=in_order)
             self.drifted(claim, text, changes)
             if self.options.strict_inputs:
                 reason = f"{text[0].upper()}{text[1:]}, and inputs are strict."
@@ -316,19 +317,24 @@ class Player:
         )
 
 
-def _changed_fields(recording: Recording, claim: Claim) -> list[str]:
-    """Return the fields of the input that are known to differ from the recorded ones."""
+def _changed_fields(recording: Recording, claim: Claim) -> tuple[list[str], Mapping[str, Any]]:
+    """Return the fields of the input that are known to differ from the recorded ones.
+
+    Returns:
+        The fields, and the redacted request that was compared.
+    """
     if recording.request is None:
-        return []
+        return [], {}
     # Most replays send what was recorded, and that comparison needs no redaction.
     same_version = recording.version == claim.version
     if same_version and to_json(recording.request) == to_json(claim.request):
-        return []
+        return [], {}
     request = claim.redacted_request()
     if recording.message_only:
-        return ["message"] if recording.request.get("message") != request.get("message") else []
+        differs = recording.request.get("message") != request.get("message")
+        return (["message"] if differs else []), request
     changed = differing_fields(recording.request, request)
-    return changed if same_version else [*changed, "version"]
+    return (changed if same_version else [*changed, "version"]), request
 
 
 def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> ReportEntry:
@@ -338,7 +344,9 @@ def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> 
 
 def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     left = [(entry.slug, entry.position) for entry in report.leftovers]
-    names = ", ".join(f"{slug or '(deleted flow)'} #{position + 1}" for slug, position in left[:10])
+    names = ", ".join(
+        f"{printable(slug or '(deleted flow)', 80)} #{position + 1}" for slug, position in left[:10]
+    )
     more = f" and {len(left) - 10} more" if len(left) > 10 else ""
     count = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
     explanation = f" By their inputs: {report.explanation}." if report.findings else ""

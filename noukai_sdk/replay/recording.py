@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_jsonable_python
 
+from ..models.reports import printable
 from ..models.sessions import RecordedError, ToolRound
 from ..protocol.call import CallKind
 
@@ -108,9 +109,8 @@ class Recording(BaseModel):
         return max(0.0, self.completed_at - self.started_at)
 
     def __str__(self) -> str:
-        return (
-            f"{self.slug or '(deleted flow)'} [{self.kind or 'any kind'}] {self.execution_id or ''}"
-        )
+        name = f"{self.slug or '(deleted flow)'} [{self.kind or 'any kind'}]"
+        return printable(f"{name} {self.execution_id or ''}", 200)
 
 
 def fingerprint(request: Mapping[str, Any], version: int | None) -> str:
