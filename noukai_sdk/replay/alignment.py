@@ -342,7 +342,14 @@ class LaneAlignment:
         served = {
             call.claim.index: number for number, call in enumerate(self.calls) if call.sent is None
         }
-        indexes = [index for index in range(len(self.recorded)) if index not in served]
+        # Calls that are still on their way have theirs already, too.
+        drifted = {call.claim.index for call in self.calls if call.sent is not None}
+        unplayed = {*self.lane.unplayed()}
+        indexes = [
+            index
+            for index in range(len(self.recorded))
+            if index in drifted or (index in unplayed and index not in served)
+        ]
         others = [number for number, call in enumerate(self.calls) if call.sent is not None]
         rest = align([self.recorded[i] for i in indexes], [self.made[i] for i in others])
         return [
@@ -583,18 +590,29 @@ def _redirected(lanes: Sequence[LaneAlignment], describe: _Describe) -> list[Fin
                 old.removed.remove(index)
                 lane.added.remove(other)
                 found.append(describe.redirected(lane, other, old, index))
-    changed: dict[tuple[Hashable, Hashable], list[tuple[LaneAlignment, tuple[int, int]]]] = {}
+    return found + _crossed(lanes, describe)
+
+
+def _crossed(lanes: Sequence[LaneAlignment], describe: _Describe) -> list[Finding]:
+    """Find the pairs of changed calls of two lanes that have each other's input."""
+    found = []
+    changed: dict[Hashable, list[tuple[LaneAlignment, int, int]]] = {}
     for lane in lanes:
-        for pair in list(lane.changed):
-            key, key_now = lane.recorded[pair[0]].key, lane.made[pair[1]].key
-            for old, counterpart in changed.get((key_now, key), ()):
-                if old is not lane and counterpart in old.changed:
-                    old.changed.remove(counterpart)
-                    lane.changed.remove(pair)
-                    found.append(describe.crossed((old, counterpart[1]), (lane, pair[1])))
-                    break
-            else:
-                changed.setdefault((key, key_now), []).append((lane, pair))
+        for index, other in lane.changed:
+            changed.setdefault(lane.recorded[index].key, []).append((lane, index, other))
+    for lane in lanes:
+        for index, other in list(lane.changed):
+            sent = lane.calls[other].sent
+            if sent is None:
+                continue
+            for partner, at, call in [each for key in sent.keys for each in changed.get(key, ())]:
+                back = partner.calls[call].sent
+                if partner is lane or back is None or (at, call) not in partner.changed:
+                    continue
+                if lane.recorded[index].key in back.keys and (index, other) in lane.changed:
+                    lane.changed.remove((index, other))
+                    partner.changed.remove((at, call))
+                    found.append(describe.crossed((lane, other), (partner, call)))
     return found
 
 
