@@ -50,6 +50,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _SCOPE_KEY = "noukai.scope"
+_CAPTURED_KEY = "noukai.captured"
 _REPLAY = HEADER_REPLAY.lower().encode()
 _REPORT = HEADER_REPLAY_REPORT.lower().encode()
 _ASKED = frozenset({_REPLAY, _REPORT})
@@ -138,7 +139,9 @@ class NoukaiTraceMiddleware:
             with active(session):
                 await self.app(scope, receive, app_send)
         except Exception:
-            self._on_unhandled(scope)
+            if self._on_unhandled(scope) and captured is not None and captured.status is None:
+                scope[_CAPTURED_KEY] = captured  # with_session() finishes it
+                captured = None
             raise
         finally:
             if captured is not None:
@@ -146,8 +149,9 @@ class NoukaiTraceMiddleware:
             if current is None:
                 session.end()
 
-    def _on_unhandled(self, scope: Message) -> None:
-        """Do what a framework needs before the layers outside of this one see an exception."""
+    def _on_unhandled(self, scope: Message) -> bool:
+        """Prepare the layers outside of this one for an exception; return whether one responds to it."""
+        return False
 
     async def _report(self, replay_id: str, scope: Message, _: Receive, send: Send) -> bool:
         """Respond with the report of an earlier replay; return False if replay is disabled."""
@@ -362,7 +366,14 @@ def with_session(response: ASGIApp, scope: Message) -> ASGIApp:
                 message = _with_headers(message, session_headers(session))
             return send(message)
 
-        await response(scope, receive, send_with_session)
+        captured = scope.pop(_CAPTURED_KEY, None)
+        if captured is None:
+            await response(scope, receive, send_with_session)
+            return
+        try:
+            await response(scope, receive, captured.sending(send_with_session))
+        finally:
+            captured.finish(session)
 
     return respond
 

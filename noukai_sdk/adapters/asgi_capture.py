@@ -45,6 +45,11 @@ class AsgiCapture(Captured):
             self.client_left = True
         return message
 
+    def sending(self, send: Callable[[Message], Awaitable[None]]) -> Any:
+        """Return a function that sends messages by ``send`` from now on, observed."""
+        self._send = send
+        return self.send
+
     async def send(self, message: Message) -> None:
         """Send a message of the application."""
         try:

@@ -44,14 +44,18 @@ class NoukaiTraceMiddleware(asgi.NoukaiTraceMiddleware):
     its response changes, and the exception goes on as ever.
     """
 
-    def _on_unhandled(self, scope: asgi.Message) -> None:
+    def _on_unhandled(self, scope: asgi.Message) -> bool:
         from starlette.middleware.errors import ServerErrorMiddleware
 
+        found = False
         layer = getattr(scope.get("app"), "middleware_stack", None)
         while layer is not None and layer is not self:
-            if isinstance(layer, ServerErrorMiddleware) and not hasattr(layer, _MARK):
-                _add_headers(layer)
+            if isinstance(layer, ServerErrorMiddleware):
+                found = True
+                if not hasattr(layer, _MARK):
+                    _add_headers(layer)
             layer = getattr(layer, "app", None)
+        return found
 
 
 _MARK = "_noukai_adds_headers"

@@ -40,7 +40,8 @@ def sent_again(exchange: Exchange) -> ResentRequest:
     A body in which fields were masked can be sent, with the masks; ``masked`` names them.
 
     Raises:
-        CapturedRequestError: The capture holds only a part of the body.
+        CapturedRequestError: The capture holds only a part of the body, or only the handshake of a
+            websocket.
 
     Example:
         >>> from noukai_sdk.models.exchanges import CapturedResponse
@@ -49,6 +50,10 @@ def sent_again(exchange: Exchange) -> ResentRequest:
         '/a?b=1'
     """
     request = exchange.request
+    if request.origin.startswith("ws"):
+        raise CapturedRequestError(
+            f"{request.target} is a websocket: its messages are not captured"
+        )
     content = _content(request)
     headers = tuple(each for each in request.headers if each[0].lower() not in _OF_CLIENT)
     # Brackets are not allowed in a URL.

@@ -16,10 +16,15 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from noukai_sdk import AsyncNoukai, Noukai, trace_scope_sync
+from noukai_sdk import AsyncNoukai, CapturedRequestError, Noukai, trace_scope_sync
 from noukai_sdk.adapters import CaptureRequests, captured, redacted_bodies
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware as AsgiMiddleware
+from noukai_sdk.adapters.starlette import NoukaiTraceMiddleware as StarletteMiddleware
+from noukai_sdk.adapters.starlette import instrument
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware as WsgiMiddleware
 from noukai_sdk.models.exchanges import Exchange
 from noukai_sdk.replay.cassette_file import read_cassette
@@ -393,7 +398,7 @@ def test_long_body_is_cut_before_a_secret(
     if b"abcdef" not in body:
         found = compare_responses(store.last.response, received)
         assert [each.where for each in found] in ([], ["body"])
-    with pytest.raises(Exception, match="only the first part"):
+    with pytest.raises(CapturedRequestError, match="only the first part"):
         sent_again(store.last)
 
 
@@ -499,7 +504,7 @@ async def test_asgi_client_that_leaves_makes_bodies_incomplete(
     assert sent.response.body is not None
     assert (sent.request.body.text, sent.request.body.complete) == ("half of ", False)
     assert (sent.response.body.text, sent.response.body.complete) == ("part \n", False)
-    with pytest.raises(Exception, match="only the first 10 bytes"):
+    with pytest.raises(CapturedRequestError, match="only the first 10 bytes"):
         sent_again(sent)
 
 
@@ -533,7 +538,37 @@ async def test_asgi_mounted_paths_files_and_websocket_handshakes(
     sent = store.last
     assert (sent.request.origin, sent.request.method) == ("ws://test", "GET")
     assert (sent.response.status, sent.response.body) == (101, None)
+    with pytest.raises(CapturedRequestError, match="websocket"):
+        sent_again(sent)
     assert b"talk" not in store.raw[-1]
+
+
+@pytest.mark.parametrize("how", ["add_middleware", "instrument"])
+@pytest.mark.parametrize("handled", [False, True])
+async def test_starlette_unhandled_exception_is_captured_with_its_response(
+    store: Store, noukai: AsyncNoukai, how: str, handled: bool
+) -> None:
+    async def boom(request: Any) -> Any:
+        raise KeyError(await request.body())
+
+    async def unavailable(request: Any, error: Exception) -> JSONResponse:
+        return JSONResponse({"sorry": "later"}, 503)
+
+    handlers: Any = {Exception: unavailable} if handled else {}
+    app = Starlette(routes=[Route("/boom", boom, methods=["POST"])], exception_handlers=handlers)
+    if how == "instrument":
+        instrument(app, client=noukai, capture_requests=True)
+    else:
+        app.add_middleware(StarletteMiddleware, client=noukai, capture_requests=True)
+    connection = asgi_driver.Connection(app, asgi_driver.http_scope("/boom", method="POST"))
+    connection.incoming = [{"type": "http.request", "body": b"x"}]
+    with pytest.raises(KeyError):
+        await connection.run()
+    response = store.last.response
+    assert response.body is not None
+    assert response.status == connection.status == (503 if handled else 500)
+    assert response.body.content == connection.body
+    assert response.body.complete
 
 
 def test_wsgi_files_lists_and_writes_pass_as_they_are(store: Store, sync_noukai: Noukai) -> None:

@@ -180,6 +180,7 @@ def test_status_and_media_type_count_and_other_headers_do_not() -> None:
     assert places(a, ReceivedResponse(500, [], b"x")) == ["status", "content-type"]
     never_started = CapturedResponse()
     assert places(never_started, received("boom", status=500)) == []
+    assert places(never_started, received("gone", status=410)) == []
     assert places(never_started, received("fine")) == ["status"]
     assert places(captured(None), received("anything")) == []
 
