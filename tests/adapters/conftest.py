@@ -10,6 +10,7 @@ import pytest
 from noukai_sdk import AsyncNoukai, Noukai
 from noukai_sdk.adapters import asgi, wsgi
 from noukai_sdk.session.scope import current_scope
+from noukai_sdk.transport import background
 from tests.support.servers import serve_app
 from tests.support.service import Service
 from tests.support.sessions import RecordedSessions
@@ -40,14 +41,17 @@ def service() -> Iterator[tuple[Service, str]]:
 
 
 @pytest.fixture
-def sessions(service: tuple[Service, str], use_service: Callable[[str], None]) -> RecordedSessions:
+def sessions(
+    service: tuple[Service, str], use_service: Callable[[str], None]
+) -> Iterator[RecordedSessions]:
     """The sessions of the service that clients connect to in this test."""
     running, url = service
     use_service(f"{url}/api/v1")
     sessions = RecordedSessions()
     running.replies = [sessions]
     running.requests.clear()
-    return sessions
+    yield sessions
+    background.flush(10)  # the next test has other sessions
 
 
 @pytest.fixture

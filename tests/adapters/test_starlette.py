@@ -19,7 +19,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import noukai_sdk
-from noukai_sdk import AsyncNoukai, Noukai, NoukaiError, ReplayMissError, current_session_id
+from noukai_sdk import (
+    AsyncNoukai,
+    Noukai,
+    NoukaiError,
+    ReplayMissError,
+    current_session_id,
+    trace_scope,
+)
 from noukai_sdk.adapters import starlette as starlette_adapter
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
 from tests.support.sessions import RecordedSessions
@@ -361,3 +368,98 @@ async def test_replay_error_raised_by_route_in_capture_is_raised(noukai: AsyncNo
     async with client_of(with_middleware(app, noukai)) as http:
         with pytest.raises(ReplayMissError):
             await http.get("/")
+
+
+def failing_app(kind: Any, **options: Any) -> Any:
+    async def fail(request: Request) -> None:
+        raise KeyError("mine")
+
+    app = kind(**options)
+    app.add_route("/fail", fail)
+    return app
+
+
+async def handle_async(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"handled": repr(error)}, 503, {"x-own": "yes"})
+
+
+def handle(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"handled": repr(error)}, 503, {"x-own": "yes"})
+
+
+class PassOn(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+
+class CatchAll(BaseHTTPMiddleware):
+    """Makes its own response of an exception, as many applications do."""
+
+    async def dispatch(self, request: Request, call_next: Any) -> Any:
+        try:
+            return await call_next(request)
+        except KeyError:
+            return JSONResponse({"caught": True}, 500)
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+@pytest.mark.parametrize(
+    ("options", "status", "text"),
+    [
+        ({}, 500, "Internal Server Error"),
+        ({"debug": True}, 500, "KeyError"),
+        ({"exception_handlers": {Exception: handle}}, 503, "handled"),
+        ({"exception_handlers": {500: handle_async}}, 503, "handled"),
+    ],
+    ids=["plain", "debug", "handler", "async-handler"],
+)
+async def test_add_middleware_alone_tags_unhandled_errors(
+    noukai: AsyncNoukai, replay_enabled: None, kind: Any, options: Any, status: int, text: str
+) -> None:
+    app = failing_app(kind, **options)
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    app.add_middleware(PassOn)
+    sessions = set()
+    async with client_of(app, raising=False) as http:
+        for _ in range(3):
+            response = await http.get("/fail")
+            assert (response.status_code, text in response.text) == (status, True)
+            assert (response.headers.get("x-own") == "yes") == (status == 503)
+            sessions.add(response.headers["x-noukai-session"])
+        assert len(sessions) == 3
+        # A replay that fails like production is a good one.
+        async with trace_scope() as scope:
+            await noukai.flow("grade-3").execute(message="a")
+        replayed = await http.get("/fail", headers={"X-Noukai-Replay": f"{scope.session_id}"})
+        assert (replayed.status_code, text in replayed.text) == (status, True)
+        assert replayed.headers["x-noukai-session"] == scope.session_id
+        assert replayed.headers["x-noukai-replay-id"]
+        assert "leftovers=1" in replayed.headers["x-noukai-replay-report"]
+    # The exception still reaches the server.
+    async with client_of(app) as http:
+        with pytest.raises(KeyError, match="mine"):
+            await http.get("/fail")
+
+
+async def test_middleware_that_catches_errors_outside_of_ours_still_does(
+    noukai: AsyncNoukai,
+) -> None:
+    app = failing_app(FastAPI)
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    app.add_middleware(CatchAll)
+    async with client_of(app) as http:
+        assert (await http.get("/fail")).json() == {"caught": True}
+
+
+async def test_unhandled_error_of_mounted_app_is_tagged(noukai: AsyncNoukai) -> None:
+    inner, outer = failing_app(FastAPI), FastAPI()
+    inner.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    outer.mount("/inner", inner)
+    async with client_of(outer, raising=False) as http:
+        assert (await http.get("/inner/fail")).headers["x-noukai-session"]
+    inner, outer = failing_app(FastAPI), FastAPI()
+    outer.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    outer.mount("/inner", inner)
+    async with client_of(outer, raising=False) as http:
+        response = await http.get("/inner/fail")
+    assert (response.status_code, bool(response.headers["x-noukai-session"])) == (500, True)

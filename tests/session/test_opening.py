@@ -32,6 +32,7 @@ from noukai_sdk import (
     trace_scope_sync,
 )
 from noukai_sdk.errors import ClientClosedError
+from noukai_sdk.session import options as options_module
 from noukai_sdk.session.opening import open_replay, open_replay_sync
 from noukai_sdk.session.options import ReplayRequest, replay_enabled, requested_replay
 from noukai_sdk.session.scope import current_scope
@@ -41,9 +42,25 @@ pytestmark = pytest.mark.anyio
 
 GATE = "NOUKAI_REPLAY_ENABLED"
 HOSTILE = ["", "..", "a/b", "../x", "a b", "a\n", "é", "x" * 129, "a%2Fb", "a?b"]
-BAD_OPTIONS = ["s;live-from=x", "s;live-from=", "s;other=1", "s;live-from=1;x", "s;"]
+BAD_OPTIONS = [
+    *("s;live-from=x", "s;live-from=", "s;live-from=-1", "s;live-from=²", "s;other=1", "s;"),
+    *("s;live-from=1;x", "s;live-from=1;live-from=2", "s;strict;strict", "s;strict=1", "s;strict="),
+    *("s;on-miss=later", "s;on-miss", "s;pacing=fast", "s;lost=", "s;record_mode=all", "s;=1"),
+]
+BAD_FILES = [
+    *(
+        "file:",
+        "file:..",
+        "file:../x",
+        "file:/etc/passwd",
+        "file:a/../../x",
+        "file:a//b",
+        "file:a/",
+    ),
+    *("file:.", "file:a\\b", "file:a\x00", "file:%2e%2e", "file:é", "file:" + "x" * 256, "File:a"),
+]
 # White space around a header is not part of it.
-BAD_HEADERS = [header for header in HOSTILE if header == header.strip()] + BAD_OPTIONS
+BAD_HEADERS = [header for header in HOSTILE if header == header.strip()] + BAD_OPTIONS + BAD_FILES
 
 
 def test_replay_enabled_is_read_from_the_environment_each_time(
@@ -70,6 +87,34 @@ def test_replay_header_is_parsed_or_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for header in BAD_HEADERS:
         with pytest.raises(ReplayInvalidSessionError):
             requested_replay(header)
+    with pytest.raises(ReplayInvalidSessionError, match="bad option 'pacing=fast'"):
+        requested_replay("s;strict;pacing=fast")
+
+
+def test_replay_header_takes_all_options_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GATE, "true")
+    options = ["live-from=2", "on-miss=live", "strict", "pacing=recorded", "lost=live"]
+    expected = ReplayRequest("s-1", 2, "live", "live", "recorded", True)
+    for order in (options, options[::-1]):
+        assert requested_replay(";".join(["s-1", *order])) == expected
+    assert requested_replay("s-1 ;  Live-From = 2;ON-MISS=live;\tstrict; pacing=recorded;lost=live")
+    # The defaults can be written too.
+    plain = requested_replay("s-1; on-miss=raise; pacing=instant; lost=refuse")
+    assert plain == ReplayRequest("s-1")
+    named = requested_replay("file:checkout/failed order.jsonl; strict")
+    assert named is not None
+    assert (named.file, named.strict_inputs) == ("checkout/failed order.jsonl", True)
+
+
+def test_gate_value_that_is_not_understood_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(options_module, "_logged", set())
+    for value, logged in (("y", 1), ("y", 1), ("enabled", 2), ("No", 2), ("off", 2), (" ", 2)):
+        monkeypatch.setenv(GATE, value)
+        assert not replay_enabled()
+        assert caplog.text.count("is not understood") == logged
+    assert f"{GATE}=y is not understood" in caplog.text
 
 
 # The log handler
