@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .drift import MODES as DRIFT_MODES
-from .drift import drift_failure, drift_mode, keep_drift
+from .drift_summary import MODES as DRIFT_MODES
+from .drift_summary import drift_failure, drift_mode, keep_drift
 from .marker import MARKER, OPTIONS, cassette_of, check_marker, has_cassette, options_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and the parts of the plugin that report at the end."""
-    from . import drift, orphans
+    from . import drift_summary, orphans
 
     config.addinivalue_line(
         "markers",
@@ -105,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("noukai_network must be allow or block")
     if config.getini("noukai_drift") not in DRIFT_MODES:
         raise pytest.UsageError(f"noukai_drift must be one of {', '.join(DRIFT_MODES)}")
-    config.pluginmanager.register(drift, "noukai_drift")
+    config.pluginmanager.register(drift_summary, "noukai_drift")
     config.pluginmanager.register(orphans, "noukai_orphans")
 
 

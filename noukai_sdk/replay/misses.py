@@ -16,9 +16,9 @@ from ..errors import ReplayMissError
 from ..masking.values import Masker
 from ..models.reports import Candidate, Change, Finding
 from ..protocol.call import FlowCall
-from .alignment import Made, align_lanes
 from .cassette import Cassette, Claim, Lane
 from .drift import Sent, change, changes_between, differing_parts, listed, tool_changes
+from .findings import METHODS, Made, align_lanes
 from .recorder import api_keys
 from .recording import Recording
 from .redaction import Redactor
@@ -33,7 +33,6 @@ _MOST = 3
 _MOST_FINDINGS = 5
 # Comparing texts is slow, and among many that differ in the same part any three will do.
 _MOST_TEXTS = 50
-_METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
 
 
 def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> ReplayMissError:
@@ -169,7 +168,7 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
         return "The session holds no calls: it was recorded elsewhere, or is not complete yet."
     kinds = {lane.kind for lane in cassette.lanes() if lane.slug == slug and lane.kind}
     if kinds:
-        recorded = ", ".join(_METHODS[kind] for kind in sorted(kinds))
+        recorded = ", ".join(METHODS[kind] for kind in sorted(kinds))
         return f"The flow was recorded through {recorded}, and is called another way now."
     if any(lane.slug is None for lane in cassette.lanes()):
         return "A flow of this session was deleted since, and its recordings lost their name."
