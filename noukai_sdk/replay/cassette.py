@@ -1,8 +1,12 @@
 """Match calls to recordings.
 
-A cassette has one lane for each (kind, slug) pair. Sequential calls match by position within their
+A cassette has one lane for each flow and kind of call. Sequential calls match by position within their
 lane: the Nth call gets the Nth recording, whatever its input. If calls overlap, in the recording or
 now, position is meaningless, so they match by input first and by position second.
+
+A flow is its organisation, project and slug. A source that does not tell organisation and project has one
+lane for each bare slug. The hosted service is one: there, what each API key can read is a part of the
+session, and each part has lanes of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ from .recording import Recording, fingerprint, message_fingerprint
 
 Redact = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
+Address = tuple[str | None, str | None]
+"""Organisation and project."""
+
+# Kind, slug and address. The number of a part stands for addresses that it does not tell.
+_LaneKey = tuple[str | None, str | None, Address | int]
+
 
 class CassetteClosed(Exception):
     """The cassette assigns no more recordings."""
@@ -35,13 +45,17 @@ class Claim:
     Attributes:
         assigned: Whether ``index`` is decided.
         index: The position of the call's recording, None for a miss.
+        address: The call's organisation and project, None in a lane that has only one.
+        order: The number of the call among all calls of a fork.
     """
 
     __slots__ = (
         "__weakref__",
+        "address",
         "assigned",
         "index",
         "lane",
+        "order",
         "position",
         "redact",
         "request",
@@ -57,9 +71,12 @@ class Claim:
         version: int | None,
         site: CallSite | None,
         redact: Redact | None,
+        address: Address | None = None,
     ) -> None:
         self.lane = lane
         self.position = position
+        self.address = address
+        self.order = 0
         self.request = request
         self.version = version
         self.site = site
@@ -90,14 +107,27 @@ class Decision:
 
 
 class Lane:
-    """The recordings of one (kind, slug) pair, and the calls that claimed them. Not thread-safe."""
+    """The recordings of one flow and kind, and the calls that claimed them. Not thread-safe.
+
+    Attributes:
+        address: The organisation and project of the recordings; None if some have none.
+        problem: Why there may be no recordings: the part of the session that has them cannot be read.
+    """
 
     def __init__(
-        self, slug: str | None, kind: str | None, recordings: Sequence[Recording] = ()
+        self,
+        slug: str | None,
+        kind: str | None,
+        recordings: Sequence[Recording] = (),
+        address: Address | None = None,
     ) -> None:
         self.slug = slug
         self.kind = kind
+        self.address = address
+        self.problem: str | None = None
         self.recordings = recordings
+        # Recordings of a known organisation among those of unknown ones never serve another one.
+        self._is_mixed = address is None and any(each.org is not None for each in recordings)
         self.calls = 0
         self.under_way = 0
         self.skipped = 0
@@ -123,6 +153,23 @@ class Lane:
         self._crowded = self._crowded or self.under_way > 0
         return claim
 
+    def take_over(self, claim: Claim) -> None:
+        """Take a place for a call that was made before this lane was there."""
+        claim.lane, claim.position = self, self.calls + len(self._waiting)
+        self._waiting.append(ref(claim))
+        self._crowded = self._crowded or self.under_way > 0
+
+    def extend(self, recordings: Sequence[Recording]) -> None:
+        """Add recordings of another part of the session."""
+        recordings = [*self.recordings, *recordings]
+        if not any(self._played):
+            recordings.sort(key=lambda each: each.started_at or 0.0)
+        self.recordings = recordings
+        self._played.extend(bytes(len(recordings) - len(self._played)))
+        self._overlapping = self._overlapping or _overlap(recordings)
+        self._is_mixed = self.address is None and any(each.org is not None for each in recordings)
+        self.__dict__.pop("_positions_by_input", None)
+
     def assign(self, claim: Claim, *, by_input: bool = False) -> Decision | None:
         """Give ``claim`` its recording, and all other waiting claims theirs.
 
@@ -145,7 +192,8 @@ class Lane:
         if len(waiting) > 1:
             self._overlapping = True
         if not (self._overlapping or self._crowded or by_input):
-            self._take(claim, claim.position)
+            position = claim.position
+            self._take(claim, self._first_of(claim.address) if self._is_mixed else position)
             return None
 
         decision = Decision(len(waiting), reordered=self._overlapping)
@@ -156,7 +204,9 @@ class Lane:
             position = each.position
             if by_input and not self._has_unknown_input(position):
                 continue
-            if position >= len(self._played) or self._played[position]:
+            if self._is_mixed:
+                position = self._first_of(each.address)
+            elif position >= len(self._played) or self._played[position]:
                 position = self._played.find(0)
                 decision.reordered = True
             self._take(each, position)
@@ -181,6 +231,14 @@ class Lane:
             self._played[position] = 1
             claim.index = position
 
+    def _first_of(self, address: Address | None) -> int:
+        """Return the first unplayed position that may belong to the organisation; -1 if there is none."""
+        for position, recording in enumerate(self.recordings):
+            known = _address(recording)
+            if not self._played[position] and (known is None or known == address):
+                return position
+        return -1
+
     def _has_unknown_input(self, position: int) -> bool:
         return position < len(self.recordings) and self.recordings[position].request is None
 
@@ -190,6 +248,10 @@ class Lane:
             matches = self._positions_by_input.get(key, ())
             while matches and self._played[matches[0]]:
                 matches.popleft()
+            if matches and self._is_mixed:
+                known = _address(self.recordings[matches[0]])
+                if known is not None and known != claim.address:
+                    continue
             if matches:
                 decision.by_input += 1
                 decision.ambiguous += len(matches) > 1
@@ -213,26 +275,83 @@ class Cassette:
     Args:
         session_id: The session of the recordings.
         recordings: In the order in which the calls began.
+
+    Attributes:
+        loading: Another part of the session is being fetched; awaited as an ``AwaitTurn``.
     """
 
     def __init__(self, session_id: str | None, recordings: Sequence[Recording]) -> None:
         self.session_id = session_id
-        self.recordings = recordings
+        self.recordings = list(recordings)
+        self.loading: Any = None
         self._closed = False
         self._lock = threading.Lock()
-        # If one recording of a flow has no kind, the kinds of its other recordings cannot be counted
-        # apart either: all of them serve any kind of call, in their order.
-        without_kind = {recording.slug for recording in recordings if recording.kind is None}
-        grouped: dict[tuple[str | None, str | None], list[Recording]] = {}
-        for recording in recordings:
-            kind = None if recording.slug in without_kind else recording.kind
-            grouped.setdefault((kind, recording.slug), []).append(recording)
-        self._lanes = {key: Lane(key[1], key[0], group) for key, group in grouped.items()}
+        self._pending: dict[Any, list[tuple[ref[Claim], FlowCall]]] = {}
+        self._problems: dict[int, str] = {}
+        self._lanes = {key: _lane(key, group) for key, group in _grouped(recordings, 0).items()}
+        # Of calls to flows without recordings, by kind, slug, address and part.
+        self._empty: dict[tuple[str, str, Address, int], Lane] = {}
 
-    def claim(self, call: FlowCall, site: CallSite | None, redact: Redact | None = None) -> Claim:
-        """Take the call's place, in the order of the calls."""
+    def claim(
+        self, call: FlowCall, site: CallSite | None, redact: Redact | None = None, part: int = 0
+    ) -> Claim:
+        """Take the call's place, in the order of the calls.
+
+        Args:
+            call: The call.
+            site: Where it was made.
+            redact: Makes its request comparable with redacted recordings.
+            part: Which recordings without an organisation may serve it.
+        """
         with self._lock:
-            return self._lane_of(call).claim(call.request, call.flow.version, site, redact)
+            lane = self._lane_of(call, part)
+            claim = lane.claim(call.request, call.flow.version, site, redact)
+            if lane.address is None:
+                claim.address = call.flow[:2]
+            return claim
+
+    def claim_later(
+        self, call: FlowCall, site: CallSite | None, redact: Redact | None, key: Any
+    ) -> Claim:
+        """Take the place of a call whose part of the session comes with :meth:`add`."""
+        lane = Lane(call.flow.slug, call.kind)
+        claim = Claim(lane, 0, call.request, call.flow.version, site, redact, call.flow[:2])
+        with self._lock:
+            self._pending.setdefault(key, []).append((ref(claim), call))
+        return claim
+
+    def add(
+        self,
+        recordings: Sequence[Recording],
+        part: int,
+        key: Any,
+        *,
+        redact: Redact | None = None,
+        problem: str | None = None,
+    ) -> None:
+        """Add a part of the session, and give the calls that wait for it their places.
+
+        Args:
+            recordings: Those that were not known before.
+            part: The number of the part.
+            key: The key of :meth:`claim_later`.
+            redact: Makes the waiting calls comparable with redacted recordings.
+            problem: Why the part cannot be read; then there are no recordings.
+        """
+        with self._lock:
+            self.recordings.extend(recordings)
+            if problem is not None:
+                self._problems[part] = problem
+            for name, group in _grouped(recordings, part).items():
+                if name in self._lanes:
+                    self._lanes[name].extend(group)
+                else:
+                    self._lanes[name] = _lane(name, group)
+            for place, call in self._pending.pop(key, ()):
+                claim = place()
+                if claim is not None:
+                    claim.redact = claim.redact or redact
+                    self._lane_of(call, part).take_over(claim)
 
     def begin(self, claim: Claim) -> None:
         """Mark a claimed call as under way: its recording is now used up, whatever happens."""
@@ -261,7 +380,7 @@ class Cassette:
     def skip(self, call: FlowCall) -> tuple[Lane, int]:
         """Count a call that takes no recording; return its lane and position."""
         with self._lock:
-            lane = self._lane_of(call)
+            lane = self._lane_of(call, 0)
             lane.skipped += 1
             return lane, lane.calls + lane.skipped - 1
 
@@ -284,14 +403,55 @@ class Cassette:
     def lanes(self) -> list[Lane]:
         """Return the lanes that hold recordings."""
         with self._lock:
-            return [lane for lane in self._lanes.values() if lane.recordings]
+            return list(self._lanes.values())
 
-    def _lane_of(self, call: FlowCall) -> Lane:
-        slug = call.flow.slug
-        lane = self._lanes.get((call.kind, slug)) or self._lanes.get((None, slug))
+    def _lane_of(self, call: FlowCall, part: int) -> Lane:
+        kind, slug, lanes = call.kind, call.flow.slug, self._lanes
+        address = call.flow[:2]
+        lane = lanes.get((kind, slug, address)) or lanes.get((kind, slug, part))
         if lane is None:
-            lane = self._lanes[call.kind, slug] = Lane(slug, call.kind)
+            lane = lanes.get((None, slug, address)) or lanes.get((None, slug, part))
+        if lane is None:
+            key = kind, slug, address, part
+            lane = self._empty.get(key)
+            if lane is None:
+                lane = self._empty[key] = Lane(slug, kind, (), address)
+                lane.problem = self._problems.get(part)
         return lane
+
+
+def _address(recording: Recording) -> Address | None:
+    if recording.org is None or recording.project is None:
+        return None
+    return recording.org, recording.project
+
+
+def _lane(key: _LaneKey, recordings: Sequence[Recording]) -> Lane:
+    kind, slug, address = key
+    return Lane(slug, kind, recordings, address if isinstance(address, tuple) else None)
+
+
+def _grouped(recordings: Sequence[Recording], part: int) -> dict[_LaneKey, list[Recording]]:
+    """Group the recordings of one part of a session by kind, slug and address.
+
+    If one recording of a flow has no kind, the kinds of its other recordings cannot be counted apart
+    either: all of them serve any kind of call, in their order. The same holds for the address, but for
+    all flows of the slug. There the number of the part stands for the address.
+    """
+    without_kind: set[Any] = set()
+    without_address: set[Any] = set()
+    for recording in recordings:
+        if recording.kind is None:
+            without_kind.add(recording.slug)
+        if recording.org is None or recording.project is None:
+            without_address.add(recording.slug)
+    groups: dict[_LaneKey, list[Recording]] = {}
+    for recording in recordings:
+        slug = recording.slug
+        kind = None if slug in without_kind else recording.kind
+        address = part if slug in without_address else (recording.org, recording.project)
+        groups.setdefault((kind, slug, address), []).append(recording)
+    return groups
 
 
 def _overlap(recordings: Sequence[Recording]) -> bool:

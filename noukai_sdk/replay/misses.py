@@ -162,11 +162,20 @@ def _elsewhere(claim: Claim, sent: Sent) -> str:
 
 def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     slug = call.flow.slug
+    if claim.lane.problem is not None:
+        return claim.lane.problem
     if claim.lane.recordings:
         return "The code calls this flow more often than when it was recorded."
     if not cassette.recordings:
         return "The session holds no calls: it was recorded elsewhere, or is not complete yet."
-    kinds = {lane.kind for lane in cassette.lanes() if lane.slug == slug and lane.kind}
+    same = [lane for lane in cassette.lanes() if lane.slug == slug]
+    others = sorted({"/".join(map(str, lane.address)) for lane in same if lane.address})
+    if others and all(lane.address not in (None, call.flow[:2]) for lane in same):
+        return (
+            f"The flow was recorded in {' and '.join(others)}, and the call is to {call.flow.org}/"
+            f"{call.flow.project}: flows of other organisations and projects are other flows."
+        )
+    kinds = {lane.kind for lane in same if lane.kind}
     if kinds:
         recorded = ", ".join(METHODS[kind] for kind in sorted(kinds))
         return f"The flow was recorded through {recorded}, and is called another way now."
