@@ -191,7 +191,10 @@ class ReplayError(NoukaiError):
     """Base of everything that can go wrong with a replay.
 
     ``report`` is the scope's :class:`~noukai_sdk.models.reports.ReplayReport` so far, if there is one.
+    ``parent_session_id`` is set if the session is a fork, and its parent is the one that is not available.
     """
+
+    parent_session_id: str | None = None
 
     def __init__(
         self, message: str = "", *, report: ReplayReport | None = None, **details: Any

@@ -87,7 +87,8 @@ class Outcome(WireModel):
     """How a call ended for its caller, where the service cannot know it.
 
     Either the call was refused before a run began (``error``, no ``execution_id``), or it failed on the
-    way (``error``), or its caller gave it up (``abandoned``).
+    way (``error``), or its caller gave it up (``abandoned``). With neither, the reader of a stream left
+    between two events.
 
     Attributes:
         kind: ``execute``, ``step`` or ``job``.

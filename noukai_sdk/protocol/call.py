@@ -66,7 +66,12 @@ class FailureLog(Protocol):
     """Collects how calls ended for their caller, where the service may not know it."""
 
     def note_failure(
-        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None
+        self,
+        call: FlowCall,
+        error: BaseException,
+        run: str | None,
+        seen: int | None,
+        at_reader: bool,
     ) -> None:
         """Note the error of a call, or its GeneratorExit if the caller gave it up."""
         ...
@@ -118,16 +123,24 @@ class FlowCall(NamedTuple):
         """Return this call in that session."""
         return self if session_id == self.session_id else self._replace(session_id=session_id)
 
-    def failed(self, error: BaseException, *, run: str | None, seen: int | None = None) -> None:
+    def failed(
+        self,
+        error: BaseException,
+        *,
+        run: str | None,
+        seen: int | None = None,
+        at_reader: bool = False,
+    ) -> None:
         """Note the exception that ends this call's program, in a captured session.
 
         Args:
             error: GeneratorExit if the caller has stopped waiting.
             run: The id of the run, if it is known.
             seen: As in :class:`~noukai_sdk.models.sessions.Outcome`.
+            at_reader: The reader of the stream left between two events, and waited for nothing.
         """
         if self.watch is not None:
-            self.watch.log.note_failure(self, error, run, seen)
+            self.watch.log.note_failure(self, error, run, seen, at_reader)
 
     def live(self, scope_session: str | None = None, watch: Watch | None = None) -> Program[Any]:
         """Return the program that sends this call to the service.

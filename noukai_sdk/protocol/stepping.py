@@ -155,9 +155,10 @@ def step(call: FlowCall) -> Program[None]:
     except BaseException as error:
         if isinstance(error, NoukaiError):
             error.execution_id = error.execution_id or cursor.execution_id
-        # A reader that leaves between two events has not given up: a replay has the next event, too.
-        if not ((cursor.at_reader or cursor.ended) and isinstance(error, GeneratorExit)):
-            call.failed(error, run=cursor.execution_id, seen=cursor.seen)
+        if not (cursor.ended and isinstance(error, GeneratorExit)):
+            call.failed(
+                error, run=cursor.execution_id, seen=cursor.seen, at_reader=cursor.at_reader
+            )
         raise
 
 

@@ -53,8 +53,9 @@ class CompletionOrder:
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self.in_threads = False
-        self._recordings = recordings
+        self._recordings = list(recordings)
         self._groups: dict[int, _Group] | None = None
+        self._begun: set[int] = set()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: list[tuple[float, int, Turn]] = []
@@ -67,8 +68,21 @@ class CompletionOrder:
         if self._groups is None:
             with self._lock:
                 self._groups = self._groups or _overlapping(self._recordings)
+        self._begun.add(id(recording))
         group = self._groups.get(id(recording))
         return InstantPace(recording) if group is None else OrderedPace(self, group, recording)
+
+    def add(self, recordings: Sequence[Recording]) -> None:
+        """Add recordings, which may overlap those that no call has begun to play."""
+        with self._lock:
+            self._recordings.extend(recordings)
+            if self._groups is not None:
+                rest = [each for each in self._recordings if id(each) not in self._begun]
+                for recording in rest:
+                    group = self._groups.pop(id(recording), None)
+                    if group is not None:
+                        group.arrived(recording)  # its calls wait for it no more
+                self._groups.update(_overlapping(rest))
 
     def park(self, turn: Turn) -> None:
         """Let ``turn`` wait from now on."""

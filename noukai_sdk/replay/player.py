@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic_core import to_json
@@ -18,7 +18,7 @@ from ..errors import (
 )
 from ..models.reports import CallSite, Change, ReplayReport, ReportEntry, printable
 from ..protocol.call import FlowCall
-from ..protocol.program import CHECKPOINT, Program
+from ..protocol.program import CHECKPOINT, AwaitTurn, Program
 from ..protocol.requests import encode
 from .callsite import call_site, warn_at
 from .cassette import Cassette, CassetteClosed, Claim, Decision
@@ -108,10 +108,39 @@ class Player:
         self._order = CompletionOrder(cassette.recordings)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
-    def claim(self, call: FlowCall, site: CallSite | None = None) -> Claim:
-        """Take the call's place, in the order of the calls. ``site`` is where it was made."""
+    def claim(self, call: FlowCall, site: CallSite | None = None, part: int = 0) -> Claim:
+        """Take the call's place, in the order of the calls.
+
+        Args:
+            call: The call.
+            site: Where it was made.
+            part: The part of the session that its client can read.
+        """
         redactor = self.options.redactor
-        return self.cassette.claim(call, site, redactor.request if redactor is not None else None)
+        redact = redactor.request if redactor is not None else None
+        return self.cassette.claim(call, site, redact, part)
+
+    def claim_later(self, call: FlowCall, site: CallSite | None, key: Any) -> Claim:
+        """Take the place of a call whose part of the session comes with :meth:`add`."""
+        redactor = self.options.redactor
+        redact = redactor.request if redactor is not None else None
+        return self.cassette.claim_later(call, site, redact, key)
+
+    def add(
+        self,
+        recordings: Sequence[Recording],
+        part: int,
+        key: Any,
+        redactor: Redactor | None,
+        problem: str | None,
+    ) -> None:
+        """Add a part of the session, as :meth:`Cassette.add`."""
+        if self.options.redactor is None and redactor is not None:
+            self.options = replace(self.options, redactor=redactor)
+        redactor = self.options.redactor
+        redact = redactor.request if redactor is not None else None
+        self._order.add(recordings)
+        self.cassette.add(recordings, part, key, redact=redact, problem=problem)
 
     def play(self, call: FlowCall, claim: Claim) -> Program[Any]:
         """Serve ``call`` from the recording of its claim."""
@@ -122,6 +151,8 @@ class Player:
             # The tasks that were started with this one claim their places first, as they would
             # during a live call.
             yield CHECKPOINT
+            if self.cassette.loading is not None:
+                yield AwaitTurn(self.cassette.loading)  # a call in it may complete before this one
             recording = self._take(call, claim)
             if recording is None:
                 assert self._go_live is not None  # _take() has checked

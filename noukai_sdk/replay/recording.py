@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from ..models.reports import printable
@@ -27,6 +28,9 @@ INPUT_FIELDS = (
     "tools",
     "toolChoice",
 )
+
+
+_time: TypeAdapter[datetime] = TypeAdapter(datetime, config={"defer_build": True})
 
 
 class Recording(BaseModel):
@@ -132,6 +136,19 @@ def message_fingerprint(request: Mapping[str, Any]) -> str:
 def differing_fields(recorded: Mapping[str, Any], called: Mapping[str, Any]) -> list[str]:
     """Return the input fields in which a call differs from a recording."""
     return [name for name in INPUT_FIELDS if _differs(recorded.get(name), called.get(name))]
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return an ISO 8601 time in seconds since 1970; None if it is not valid."""
+    if time is None:
+        return None
+    try:
+        # Not datetime.fromisoformat: before Python 3.11 it reads no Z and no 7 digits of a second.
+        moment = _time.validate_python(time)
+        # A time without a zone is the service's own, UTC.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except ValidationError:
+        return None
 
 
 def _differs(recorded: Any, called: Any) -> bool:

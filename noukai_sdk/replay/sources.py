@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
-from ..errors import ReplayNoSnapshotsError
+from ..errors import ReplayError, ReplayInvalidSessionError, ReplayNoSnapshotsError
 from ..models.events import EVENT_CLASSES
 from ..models.sessions import RecordedError, Session, SessionExecution, StepSnapshot
-from ..protocol.call import CallKind
+from ..protocol.call import CallKind, Service
+from ..protocol.fetching import fetch_session
+from ..protocol.program import Program
 from .cassette import Cassette
-from .recording import Recording
+from .merging import has_masked_calls, with_outcomes, with_parent
+from .recording import Recording, seconds_of
 from .redaction import Redactor, ServiceRedactor
 
 # The service keeps the rendered prompt here; user code never sees it (docs/wire.md, "Sessions").
@@ -22,33 +22,87 @@ RENDERED_PROMPT = "__rendered_prompt__"
 
 _KINDS: tuple[CallKind, ...] = get_args(CallKind)
 _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
-_time: TypeAdapter[datetime] = TypeAdapter(datetime, config={"defer_build": True})
+# A fork of a fork of a fork ... has at most so many ancestors.
+_MOST_ANCESTORS = 20
 
 
-def cassette_from_session(session: Session) -> Cassette:
-    """Return the cassette of a recorded session.
+class LoadedSession(NamedTuple):
+    """A recorded session, with what its clients reported and what its parent served.
+
+    Attributes:
+        recordings: Also those that cannot be replayed.
+        redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
+    """
+
+    session_id: str
+    recordings: list[Recording]
+    redactor: Redactor | None
+
+    def require_snapshots(self) -> None:
+        """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
+        runs = [each for each in self.recordings if each.execution_id is not None]
+        if runs and all(each.unavailable for each in runs):
+            raise ReplayNoSnapshotsError(
+                f"session {self.session_id} was captured without snapshots: set the flow's capture "
+                "mode to full or redacted, and record the request again"
+            )
+
+    def cassette(self) -> Cassette:
+        """Return the recordings as a cassette to play.
+
+        Raises:
+            ReplayNoSnapshotsError: The session has runs, but none was captured with snapshots.
+        """
+        self.require_snapshots()
+        return Cassette(self.session_id, self.recordings)
+
+
+def load_session(service: Service, session_id: str) -> Program[LoadedSession]:
+    """Fetch a session, and the sessions that it was forked from.
 
     Raises:
-        ReplayNoSnapshotsError: The session has calls, but none was captured with snapshots.
+        ReplayError: One of them is not available. The error names it.
     """
-    recordings = recordings_of(session)
-    if recordings and all(recording.unavailable for recording in recordings):
-        raise ReplayNoSnapshotsError(
-            f"session {session.session_id} was captured without snapshots: set the flow's capture "
-            "mode to full or redacted, and record the request again"
-        )
-    return Cassette(session.session_id, recordings)
-
-
-def redactor_of(session: Session) -> Redactor | None:
-    """Return the redactor that makes calls comparable with a session of capture mode ``redacted``."""
-    modes = {execution.trace_capture_mode for execution in session.executions}
-    return ServiceRedactor() if "redacted" in modes else None
+    sessions = [(yield from fetch_session(service, session_id))]
+    ids = {session_id, sessions[0].session_id}
+    while (parent := sessions[-1].parent) is not None and parent.served:
+        fork, ancestor = sessions[-1].session_id, parent.session_id
+        if ancestor in ids or len(sessions) > _MOST_ANCESTORS:
+            problem = "one of its own forks" if ancestor in ids else "too far from it to follow"
+            raise ReplayInvalidSessionError(
+                f"session {fork} is a fork of session {ancestor}, which is {problem}"
+            )
+        ids.add(ancestor)
+        try:
+            sessions.append((yield from fetch_session(service, ancestor)))
+        except ReplayError as error:
+            text = f"session {fork} is a fork of session {ancestor}: {error.message}"
+            named = type(error)(
+                text,
+                status_code=error.status_code,
+                code=error.code,
+                request_id=error.request_id,
+            )
+            named.parent_session_id = ancestor
+            raise named from error.__cause__
+    recordings: list[Recording] = []
+    for session in reversed(sessions):
+        own = recordings_of(session)
+        recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
+    redacts = any(map(_is_redacted, sessions))
+    return LoadedSession(sessions[0].session_id, recordings, ServiceRedactor() if redacts else None)
 
 
 def recordings_of(session: Session) -> list[Recording]:
-    """Return the recordings of a session, also those that cannot be replayed."""
-    return [_recording(execution) for execution in session.executions]
+    """Return the recordings of a session, also those that cannot be replayed, without its parent's."""
+    recordings = [_recording(execution) for execution in session.executions]
+    return with_outcomes(recordings, session.outcomes) if session.outcomes else recordings
+
+
+def _is_redacted(session: Session) -> bool:
+    """Return whether secrets were removed from the calls."""
+    modes = {execution.trace_capture_mode for execution in session.executions}
+    return "redacted" in modes or has_masked_calls(session.outcomes)
 
 
 def _recording(execution: SessionExecution) -> Recording:
@@ -70,14 +124,16 @@ def _recording(execution: SessionExecution) -> Recording:
         flow_id=execution.flow_id,
         request=request,
         message_only=call is None,
-        started_at=_seconds(execution.started_at),
-        completed_at=_seconds(execution.completed_at),
+        started_at=seconds_of(execution.started_at),
+        completed_at=seconds_of(execution.completed_at),
         result=None if is_job else _result(execution),
         error=None if is_job else _error(execution),
         rounds=tuple(execution.tool_rounds or ()),
         events=events,
         chunks=_chunks(execution, events) if kind == "step" else (),
         truncated=any(step.truncated for step in execution.steps),
+        # The service stops a run whose caller goes away.
+        abandoned=execution.status == "cancelled",
         unavailable=unavailable,
     )
 
@@ -182,12 +238,12 @@ def _chunks(
     execution: SessionExecution, events: Sequence[dict[str, Any]]
 ) -> tuple[tuple[float, int], ...]:
     """Return when each event came, as far as the times of the steps tell; empty if they do not."""
-    began, ended = _seconds(execution.started_at), _seconds(execution.completed_at)
+    began, ended = seconds_of(execution.started_at), seconds_of(execution.completed_at)
     started: dict[str, deque[float | None]] = defaultdict(deque)
     completed: dict[str, deque[float | None]] = defaultdict(deque)
     for step in execution.steps:
-        started[step.step_id].append(_seconds(step.started_at))
-        completed[step.step_id].append(_seconds(step.completed_at))
+        started[step.step_id].append(seconds_of(step.started_at))
+        completed[step.step_id].append(seconds_of(step.completed_at))
     if began is None or not any(time for times in started.values() for time in times):
         return ()
     chunks: list[tuple[float, int]] = []
@@ -205,15 +261,3 @@ def _chunks(
             latest = max(latest, (at or began) - began)
             chunks.append((round(latest, 6), 1))
     return tuple(chunks)
-
-
-def _seconds(time: str | None) -> float | None:
-    if time is None:
-        return None
-    try:
-        # Not datetime.fromisoformat: before Python 3.11 it reads no Z and no 7 digits of a second.
-        moment = _time.validate_python(time)
-        # A time without a zone is the service's own, UTC.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except ValidationError:
-        return None

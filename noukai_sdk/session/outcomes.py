@@ -30,12 +30,17 @@ Lane = tuple[str, ...]
 
 
 class Failure(NamedTuple):
-    """How a call ended. ``error`` is None if its caller gave it up."""
+    """How a call ended.
+
+    Attributes:
+        error: None if its caller gave it up, or left its stream between two events.
+    """
 
     call: FlowCall
     request: dict[str, Any]
     ended_at: float
     error: NoukaiError | None
+    abandoned: bool
     run: str | None
     seen: int | None
 
@@ -58,7 +63,14 @@ class OutcomeLog:
         self._lock = threading.Lock()
 
     def note(
-        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None, now: float
+        self,
+        call: FlowCall,
+        error: BaseException,
+        run: str | None,
+        seen: int | None,
+        now: float,
+        *,
+        at_reader: bool = False,
     ) -> bool:
         """Note how a call ended; return whether there was nothing to send before."""
         if not isinstance(error, (GeneratorExit, NoukaiError)):
@@ -70,9 +82,11 @@ class OutcomeLog:
         # A copy: the caller may change its objects later.
         request = to_jsonable_python(call.request, fallback=str)
         known_error = error if isinstance(error, NoukaiError) else None
+        abandoned = known_error is None and not at_reader
+        failure = Failure(call, request, now, known_error, abandoned, run, seen)
         with self._lock:
             if len(self._failures) < MOST:
-                self._failures[_place(call)] = Failure(call, request, now, known_error, run, seen)
+                self._failures[_place(call)] = failure
             return self._has_news()
 
     def forget(self, call: FlowCall) -> None:
@@ -176,7 +190,7 @@ def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
         ),
         started_at=_iso(call.watch.made_at),
         completed_at=_iso(failure.ended_at),
-        abandoned=failure.error is None,
+        abandoned=failure.abandoned,
         seen=failure.seen,
         error=None if error is None else RecordedError.model_validate(clean["error"]),
     )

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import NoukaiError
 from ..protocol.call import FlowCall, Service
-from ..protocol.fetching import fetch_session
 from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program
 from ..replay.callsite import call_site
 from ..replay.cassette import Cassette, Claim
 from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
-from ..replay.sources import cassette_from_session, redactor_of
+from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
+from .parts import Key, SessionParts, key_of
 from .scope import Scope, new_session_id
 
 
 class ReplayScope(Scope):
-    """A scope that plays one cassette. Calls go live only if the options allow it."""
+    """A scope that plays one cassette. Calls go live only if the options allow it.
+
+    Attributes:
+        parts: The parts of a session that several clients made; None for a cassette file.
+    """
+
+    parts: SessionParts | None = None
 
     def __init__(self, cassette: Cassette, options: ReplayOptions | None = None) -> None:
         self._options = options or ReplayOptions()
@@ -31,6 +39,7 @@ class ReplayScope(Scope):
         self._recorded_session = cassette.session_id
         self._calls = itertools.count()
         self._ended = False
+        self._reports_outcomes = False
         self._player = Player(cassette, self._options, go_live=self._go_live)
         self.report = self._player.report
         self.refuses_lost = self._options.lost == "refuse"
@@ -38,18 +47,61 @@ class ReplayScope(Scope):
 
     def admit(self, call: FlowCall) -> Program[Any]:
         """Claim the call's place now, and return the program that serves its recording."""
-        options = self._options
+        options = self._player.options
+        order = next(self._calls) if options.allow_live else 0
         live_from = options.live_from
         # After the end of the scope every call is refused, whatever was allowed in it.
-        if live_from is not None and not self._ended and next(self._calls) >= live_from:
+        if live_from is not None and not self._ended and order >= live_from:
             self._player.skip(call)
             return self._go_live(call)
         if options.redactor is not None:
             options.redactor.add_secrets(api_keys(call))
+        parts = self.parts
+        if parts is not None and call.service is not parts.first_service:
+            return self._from_part(parts, call, order)
         claim = self._player.claim(call, call_site())
+        claim.order = order
         if call.session_id in (None, self.session_id, self._recorded_session):
             return self._player.play(call, claim)
         return self._from_other_session(call, claim)
+
+    def replays_session(
+        self, session: LoadedSession, service: Service, refused: Mapping[Key, Exception]
+    ) -> None:
+        """Note that the recordings are those of a session, which may have more parts.
+
+        Args:
+            session: The part that is there already.
+            service: The client that it was fetched with.
+            refused: As for :class:`SessionParts`.
+        """
+        self.parts = SessionParts(self._player, session, service, refused)
+        if self._options.allow_live:
+            # The child session remembers what it was served.
+            self._reports_outcomes = True
+
+    def _from_part(self, parts: SessionParts, call: FlowCall, order: int) -> Program[Any]:
+        """Claim the place of a call by another client than the first; return the program that serves it."""
+        part = parts.part_of(call.service)
+        if part is not None:
+            claim = self._player.claim(call, call_site(), part)
+        else:
+            claim = self._player.claim_later(call, call_site(), key_of(call.service))
+        claim.order = order
+        own = call.session_id in (None, self.session_id, self._recorded_session)
+        serve = self._player.play if own else self._from_other_session
+        return (
+            serve(call, claim) if part is not None else self._when_loaded(parts, call, claim, serve)
+        )
+
+    def _when_loaded(
+        self, parts: SessionParts, call: FlowCall, claim: Claim, serve: Callable[..., Program[Any]]
+    ) -> Program[Any]:
+        try:
+            yield from parts.load(call.service, call.flow.org)
+        except NoukaiError as error:
+            raise self._player.refused(claim, error) from error.__cause__
+        return (yield from serve(call, claim))
 
     def job(self, live: LiveJob) -> JobBackend:
         """Return the recorded job of this id; the live one if this scope may submit jobs live."""
@@ -81,6 +133,8 @@ class ReplayScope(Scope):
     def end(self) -> None:
         """Serve no more calls, and write the new recordings."""
         self._end_replay(complete=False)  # a body that ended well was verified first
+        if self._open and self._reports_outcomes:
+            self._report_parent()
         super().end()
         if self._options.writer is not None:
             self._options.writer.flush(self._recorded_session)
@@ -90,6 +144,18 @@ class ReplayScope(Scope):
             self._ended = True
             lost_scope.ended(self)
             self._player.end(complete=complete)
+
+    def _report_parent(self) -> None:
+        """Tell the service, at the end of a fork, which recordings its calls were served."""
+        assert self._recorded_session is not None  # a session was fetched
+        cassette = self._player.cassette
+        index_of = {id(each): index for index, each in enumerate(cassette.recordings)}
+        served = []
+        for claim in self._player.made:
+            if claim.index is not None:
+                recording = claim.lane.recordings[claim.index]
+                served.append((claim.order, index_of[id(recording)], recording))
+        self._report_at_end(self._outcomes.note_served(self._recorded_session, served))
 
     def _go_live(self, call: FlowCall) -> Program[Any]:
         # Never into the recorded session, whose contents must stay as they were recorded.
@@ -103,8 +169,8 @@ class ReplayScope(Scope):
         assert call.session_id is not None  # admit() has checked
         yield from self._player.use_up(call, claim)
         try:
-            session = yield from fetch_session(call.service, call.session_id)
-            cassette = cassette_from_session(session)
+            session = yield from load_session(call.service, call.session_id)
+            cassette = session.cassette()
         except NoukaiError as error:
             raise self._player.refused(claim, error) from error.__cause__
         # This call was not meant to go live, even if the scope's own misses may.
@@ -112,15 +178,29 @@ class ReplayScope(Scope):
             self._options,
             on_miss="raise",
             by_input=False,
-            redactor=redactor_of(session),
+            redactor=session.redactor,
             writer=None,
         )
         player = Player(cassette, options, parent=self._player)
         return (yield from player.play(call, player.claim(call, claim.site)))
 
 
-def open_session(service: Service, session_id: str, options: ReplayOptions) -> Program[ReplayScope]:
-    """Fetch a session and return the scope that replays it."""
-    session = yield from fetch_session(service, session_id)
-    options = replace(options, redactor=redactor_of(session))
-    return ReplayScope(cassette_from_session(session), options)
+def open_session(
+    service: Service,
+    session_id: str,
+    options: ReplayOptions,
+    refused: Mapping[Key, Exception] = MappingProxyType({}),
+) -> Program[ReplayScope]:
+    """Fetch a session and return the scope that replays it.
+
+    Args:
+        service: The client to fetch it with.
+        session_id: The session.
+        options: How it is replayed.
+        refused: Clients that may not read it, with the errors that they got.
+    """
+    session = yield from load_session(service, session_id)
+    options = replace(options, redactor=session.redactor)
+    scope = ReplayScope(session.cassette(), options)
+    scope.replays_session(session, service, refused)
+    return scope

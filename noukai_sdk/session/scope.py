@@ -103,12 +103,18 @@ class Scope:
         return watch_late(call, call.live(own))
 
     def note_failure(
-        self, call: FlowCall, error: BaseException, run: str | None, seen: int | None
+        self,
+        call: FlowCall,
+        error: BaseException,
+        run: str | None,
+        seen: int | None,
+        at_reader: bool,
     ) -> None:
         """Note how a live call of this session ended, for the service to know. Never raises."""
         try:
             now = time.time()
-            self._report_at_end(self._outcomes.note(call, error, run, seen, now))
+            is_news = self._outcomes.note(call, error, run, seen, now, at_reader=at_reader)
+            self._report_at_end(is_news)
         except Exception:
             logger.debug("the outcome of %r is not reported", call, exc_info=True)
 
