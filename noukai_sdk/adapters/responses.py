@@ -16,6 +16,7 @@ from ..errors import (
     ReplayLeftoverError,
 )
 from ..session.options import NO_CASSETTE
+from ..session.scope import note_client
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
@@ -75,14 +76,21 @@ class Response:
 
 
 def require_client(client: Any) -> Any:
-    """Return ``client`` if it is a Noukai client.
+    """Return ``client`` if it is a Noukai client; of several, the first.
 
     Raises:
         TypeError: It is not.
     """
-    if not hasattr(client, "_transport"):
-        raise TypeError(f"client= must be a Noukai or AsyncNoukai object, not {client!r}")
-    return client
+    clients = client if isinstance(client, (list, tuple)) else [client]
+    for each in clients or [client]:
+        if not hasattr(each, "_transport"):
+            raise TypeError(
+                f"client= must be a Noukai or AsyncNoukai object, or several of them, not {each!r}"
+            )
+    # Those that are asked for a session that the first one may not read.
+    for other in clients[1:]:
+        note_client(clients[0]._transport.service, other._transport.service)
+    return clients[0]
 
 
 def session_headers(scope: Scope) -> list[tuple[str, str]]:
@@ -211,6 +219,9 @@ def error_response(
     if code != "replay_unavailable":
         fixed = _FIXED_MESSAGES.get(code) if error.code != NO_CASSETTE else None
         message = fixed or error.message
+        parent = getattr(error, "parent_session_id", None)
+        if fixed and parent is not None:
+            message = f"The session is a fork of {parent}. {fixed.replace('that', 'the parent')}"
     # The error's own text may quote an address or a header, so it goes to the log only.
     elif isinstance(error, APIConnectionError):
         message = "The service that holds the session could not be reached; see this server's log."

@@ -48,6 +48,11 @@ class Service(NamedTuple):
     session_id: str | None = None
     custom_http: bool = False
 
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """The base URL and the Authorization header: what decides which sessions can be read."""
+        return self.base_url, self.headers.get("Authorization")
+
     def report(self, event: dict[str, Any], payloads: Mapping[str, Any] | None = None) -> None:
         """Report ``event`` to the ``noukai_sdk`` logger and, with ``payloads``, to the ``log_handler``."""
         logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))

@@ -133,7 +133,7 @@ def _recording(execution: SessionExecution) -> Recording:
         chunks=_chunks(execution, events) if kind == "step" else (),
         truncated=any(step.truncated for step in execution.steps),
         # The service stops a run whose caller goes away.
-        abandoned=execution.status == "cancelled",
+        abandoned=execution.status == "cancelled" and execution.completed_at is not None,
         unavailable=unavailable,
     )
 

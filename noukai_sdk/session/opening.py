@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -19,7 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import CassetteError, ReplayDisabledError, ReplayError, ReplayInvalidSessionError
+from ..errors import (
+    CassetteError,
+    NoukaiError,
+    ReplayDisabledError,
+    ReplayError,
+    ReplayForbiddenError,
+    ReplayInvalidSessionError,
+    ReplaySessionNotFoundError,
+)
 from .lost_scope import open_captures
 from .options import (
     GATE,
@@ -29,7 +37,7 @@ from .options import (
     find_cassette,
     replay_enabled,
 )
-from .scope import Scope, active, capture_scope, joinable_scope
+from .scope import Scope, active, capture_scope, joinable_scope, keys_beside
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -37,7 +45,9 @@ else:
     from typing_extensions import Unpack
 
 if TYPE_CHECKING:
+    from ..protocol.program import Program
     from ..replay.player import ReplayOptions
+    from .replay_scope import ReplayScope
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -226,35 +236,79 @@ def _transport_of(source: Any) -> Any:
 async def _open(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
-    from .replay_scope import open_session
+    opening = _opening(session_id, source, options)
+    transport, program = next(opening)
+    while True:
+        try:
+            if transport.is_async:
+                scope: Scope = await transport.run(program)
+            else:
+                import anyio
 
-    transport = _transport_of(source)
-    program = open_session(transport.service, session_id, _replay_options(options))
-    if transport.is_async:
-        scope: Scope = await transport.run(program)
-    else:
-        import anyio
-
-        scope = await anyio.to_thread.run_sync(transport.run, program)
-    scope.opened_by(transport.service)
-    _begin_verdict(scope, session_id, options, request_line)
-    return scope
+                scope = await anyio.to_thread.run_sync(transport.run, program)
+        except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
+            transport, program = opening.throw(error)
+        else:
+            scope.opened_by(_transport_of(source).service)
+            _begin_verdict(scope, session_id, options, request_line)
+            return scope
 
 
 def _open_sync(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
+    opening = _opening(session_id, source, options)
+    transport, program = next(opening)
+    while True:
+        try:
+            scope = transport.run(program)
+            if transport.is_async:
+                # In a thread with an event loop of its own: the loop of this thread may be running.
+                with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
+                    scope = thread.submit(asyncio.run, scope).result()
+        except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
+            transport, program = opening.throw(error)
+        else:
+            scope.opened_by(_transport_of(source).service)
+            _begin_verdict(scope, session_id, options, request_line)
+            return scope  # type: ignore[no-any-return]  # a transport of either kind
+
+
+def _opening(
+    session_id: str, source: Any, options: Mapping[str, Any]
+) -> Generator[tuple[Any, Program[ReplayScope]], None, None]:
+    """Yield the attempts to open a session, each with its transport; errors are thrown in.
+
+    If the client may not read the session, other clients that took part in sessions of this client, in
+    this process, are tried.
+    """
     from .replay_scope import open_session
 
-    transport = _transport_of(source)
-    scope = transport.run(open_session(transport.service, session_id, _replay_options(options)))
-    if transport.is_async:
-        # In a thread with an event loop of its own: the loop of this thread may be running.
-        with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
-            scope = thread.submit(asyncio.run, scope).result()
-    scope.opened_by(transport.service)
-    _begin_verdict(scope, session_id, options, request_line)
-    return scope  # type: ignore[no-any-return]  # a transport of either kind
+    first = _transport_of(source)
+    replay = _replay_options(options)
+    refused: dict[tuple[str, str | None], NoukaiError] = {}
+    candidates = [first]
+    while candidates:
+        transport = candidates.pop(0)
+        try:
+            yield transport, open_session(transport.service, session_id, replay, dict(refused))
+        except (ReplayForbiddenError, ReplaySessionNotFoundError) as error:
+            if not refused:
+                candidates = _transports_beside(first)
+            refused[transport.service.key] = error
+        except NoukaiError as error:
+            # That the service of another client cannot be reached says nothing about this session.
+            if transport is first or isinstance(error, ReplayError):
+                raise
+    raise refused[first.service.key]
+
+
+def _transports_beside(first: Any) -> list[Any]:
+    from ..transport.drivers import transports
+
+    keys = keys_beside(first.service)
+    by_key = {each.service.key: each for each in list(transports) if keys and not each.closed}
+    return [transport for key, transport in by_key.items() if key in keys]
 
 
 def _open_file(request: ReplayRequest, source: Any, request_line: str | None) -> Scope:

@@ -122,11 +122,11 @@ class OutcomeLog:
             self._is_sent = True
             failures = list(self._failures.values())
         by_key: dict[tuple[str, str | None], tuple[Service, list[Outcome]]] = {
-            _key(service): (service, [])
+            service.key: (service, [])
         }
         for failure in failures:
             client = failure.call.service
-            _, outcomes = by_key.setdefault(_key(client), (client, []))
+            _, outcomes = by_key.setdefault(client.key, (client, []))
             outcomes.append(_outcome(failure, self._calls))
         (own, its_outcomes), *others = by_key.values()
         return [
@@ -158,10 +158,6 @@ def _is_of_a_run(error: NoukaiError) -> bool:
 def _place(call: FlowCall) -> tuple[Lane, int]:
     assert call.watch is not None  # only watched calls are noted
     return (call.kind, *call.flow[:3]), call.watch.position
-
-
-def _key(service: Service) -> tuple[str, str | None]:
-    return service.base_url, service.headers.get("Authorization")
 
 
 def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:

@@ -25,11 +25,6 @@ Key = tuple[str, str | None]
 """The base URL and the Authorization header of a client."""
 
 
-def key_of(service: Service) -> Key:
-    """Return what decides which part of a session a client can read."""
-    return service.base_url, service.headers.get("Authorization")
-
-
 class SessionParts:
     """The parts of one session. Safe to use from many threads and event loops.
 
@@ -50,7 +45,7 @@ class SessionParts:
         self.first_service = service
         self._player = player
         self._session_id = session.session_id
-        self._parts: dict[Key, int] = {key_of(service): 0}
+        self._parts: dict[Key, int] = {service.key: 0}
         self._part_of_run: dict[str, int] = {}
         self._known: set[tuple[object, ...]] = set()
         self._fetches: dict[Key, _Fetch] = {}
@@ -61,7 +56,7 @@ class SessionParts:
 
     def part_of(self, service: Service) -> int | None:
         """Return the number of a client's part, None if it was not fetched yet."""
-        return self._parts.get(key_of(service))
+        return self._parts.get(service.key)
 
     def load(self, service: Service, org: str) -> Program[None]:
         """Fetch the client's part, once, however many calls ask for it.
@@ -73,7 +68,7 @@ class SessionParts:
         Raises:
             NoukaiError: The service failed. The next call tries again.
         """
-        key = key_of(service)
+        key = service.key
         waited: _Fetch | None = None
         while key not in self._parts:
             with self._lock:

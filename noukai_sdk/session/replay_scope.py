@@ -18,7 +18,7 @@ from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
 from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
-from .parts import Key, SessionParts, key_of
+from .parts import Key, SessionParts
 from .scope import Scope, new_session_id
 
 
@@ -86,7 +86,7 @@ class ReplayScope(Scope):
         if part is not None:
             claim = self._player.claim(call, call_site(), part)
         else:
-            claim = self._player.claim_later(call, call_site(), key_of(call.service))
+            claim = self._player.claim_later(call, call_site(), call.service.key)
         claim.order = order
         own = call.session_id in (None, self.session_id, self._recorded_session)
         serve = self._player.play if own else self._from_other_session
@@ -197,9 +197,11 @@ def open_session(
         service: The client to fetch it with.
         session_id: The session.
         options: How it is replayed.
-        refused: Clients that may not read it, with the errors that they got.
+        refused: Clients that may not read it, with the errors that they got. Then this is another
+            attempt, and may not take long.
     """
-    session = yield from load_session(service, session_id)
+    quick = service._replace(timeout=min(service.timeout, 5.0), max_retries=0)
+    session = yield from load_session(quick if refused else service, session_id)
     options = replace(options, redactor=session.redactor)
     scope = ReplayScope(session.cassette(), options)
     scope.replays_session(session, service, refused)

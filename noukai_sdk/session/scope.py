@@ -152,7 +152,11 @@ class Scope:
 
     def opened_by(self, service: Service) -> None:
         """Report ``scope_open`` to a client, and ``scope_close`` at the end. The first client counts."""
-        if self._service is None and self._open:
+        if service is self._service:
+            return
+        if self._service is not None:
+            note_client(self._service, service)
+        elif self._open:
             self._service = service
             self._report("scope_open")
 
@@ -204,6 +208,24 @@ class Scope:
 
     def discard(self) -> None:
         """Write no cassette file at the end."""
+
+
+# The clients that were used in the scopes of another client, by the keys of both. Bounded: a program may
+# make a client for each of its users.
+_clients: dict[tuple[str, str | None], set[tuple[str, str | None]]] = {}
+_MOST_CLIENTS = 20
+
+
+def note_client(of: Service, other: Service) -> None:
+    """Note that two clients take part in the same sessions."""
+    known = _clients.setdefault(of.key, set()) if len(_clients) < _MOST_CLIENTS else set()
+    if len(known) < _MOST_CLIENTS and other.key != of.key:
+        known.add(other.key)
+
+
+def keys_beside(service: Service) -> set[tuple[str, str | None]]:
+    """Return the keys of clients that took part in sessions of this client."""
+    return set(_clients.get(service.key, ()))
 
 
 def capture_scope(service: Service | None = None) -> Scope:

@@ -43,6 +43,9 @@ T = TypeVar("T")
 LONGEST_CLOSE = 5.0  # seconds that the end of a stream may take
 MOST_LEFT = 10_000  # chunks that can be left in the buffers of a closed connection
 
+transports: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The transports of the clients that are alive."""
+
 # The transports with an http_client of the user's, by the identity of their service.
 _custom: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -62,6 +65,7 @@ class SyncTransport:
         self.client: Any = http_client
         self._owned = http_client is None
         self._closed = False
+        transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
         if self._owned:
@@ -227,6 +231,7 @@ class AsyncTransport:
         self.service = service
         self.client: Any = http_client
         self.clients: AsyncClients = AsyncClients(http_client)
+        transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
 
