@@ -221,7 +221,7 @@ def error_response(
         message = fixed or error.message
         parent = getattr(error, "parent_session_id", None)
         if fixed and parent is not None:
-            message = f"The session is a fork of {parent}. {fixed.replace('that', 'the parent')}"
+            message = f"This session is a fork of session {parent}. About that one: {fixed}"
     # The error's own text may quote an address or a header, so it goes to the log only.
     elif isinstance(error, APIConnectionError):
         message = "The service that holds the session could not be reached; see this server's log."

@@ -38,6 +38,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # timeout ends it again.
 _LONGER = 1.5
 _AT_LEAST = 0.5  # seconds
+_AT_MOST = 3600.0
 
 
 class RecordedRun:
@@ -170,7 +171,7 @@ class RecordedRun:
     def _time_out(self) -> Program[None]:
         """Take longer than the call took when its caller gave up, so that the caller can again."""
         seconds = self._recording.seconds
-        yield Sleep(seconds * _LONGER + _AT_LEAST)
+        yield Sleep(min(seconds * _LONGER + _AT_LEAST, _AT_MOST))
         raise self._miss(
             f"Its caller gave up after {seconds:.3g} s when it was recorded (a timeout, a cancelled "
             "task, an interrupt), and waits for a response now: there is none."

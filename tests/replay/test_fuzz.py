@@ -119,10 +119,22 @@ def damaged(draw: st.DrawFn) -> Any:
         node = inner
 
 
+outcomes = objects(
+    kind=mostly("execute", "step", "job"),
+    position=mostly(0, 1, 9),
+    calls=mostly(None, 2, 3),
+    executionId=mostly(None, "exec-0"),
+    call=objects(org=names, slug=mostly("grade-3"), request=objects(message=mostly("m0", "m1"))),
+    startedAt=times,
+    completedAt=times,
+    abandoned=mostly(True, False),
+    seen=mostly(None, 0, 1, 9),
+    error=st.none() | objects(statusCode=mostly(429, None), type=mostly("APITimeoutError", None)),
+)
 payloads = (
     anything
     | damaged()
-    | objects(sessionId=mostly("s-1"), executions=lists(executions, 4))
+    | objects(sessionId=mostly("s-1"), executions=lists(executions, 4), outcomes=lists(outcomes, 4))
     | objects(sessionId=mostly("s-1"), executions=lists(executions | good, 4))
 )
 
@@ -154,7 +166,11 @@ def replay(body: bytes) -> None:
 @settings(max_examples=150, deadline=None)
 @given(payload=payloads)
 def test_session_of_any_json_opens_or_raises_a_replay_error(payload: Any) -> None:
-    with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"), warnings.catch_warnings():
+    with (
+        patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"),
+        warnings.catch_warnings(),
+        patch("noukai_sdk.replay.serving._AT_MOST", 0.0),  # abandoned calls wait no time
+    ):
         warnings.simplefilter("ignore", UserWarning)
         with suppress(ReplayError):
             replay(json.dumps(payload).encode())
