@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
-from ..adapters.responses import HEADER_REPLAY_REPORT, HEADER_RESPONSE_SESSION
+from ..adapters.responses import (
+    HEADER_REPLAY,
+    HEADER_REPLAY_ID,
+    HEADER_REPLAY_REPORT,
+    HEADER_RESPONSE_SESSION,
+)
 from ..errors import APIConnectionError
 from ..models.exchanges import CapturedResponse
 from ..models.session_lists import StoredReport
 from ..replay.response_diff import ReceivedResponse, ResponseDifference, compare_responses
 from .app_request import AppRequest
-
-HEADER_REPLAY_ID = "X-Noukai-Replay-Id"
 
 # The app may work for long, even though no model is called.
 _TIMEOUT = 300.0
@@ -214,12 +218,14 @@ def _send(
             ) as response,
         ):
             enough = _size_of_part(expected(ReceivedResponse(response.status_code)))
-            for part in response.iter_bytes():
-                parts.append(part)
-                received += len(part)
-                # The captured client left here, and the stream may have no end.
-                if enough is not None and received >= enough:
-                    break
+            # An app that fails within a stream breaks the connection: the report says why.
+            with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    received += len(part)
+                    # The captured client left here, and the stream may have no end.
+                    if enough is not None and received >= enough:
+                        break
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
     return response, b"".join(parts)
@@ -282,7 +288,7 @@ def _report_of_app(request: AppRequest, replay_id: str) -> StoredReport | None:
     return report if response.status_code == 200 and report.replay_id == replay_id else None
 
 
-_NOT_ASKED_WITH = frozenset({"x-noukai-replay", "content-type", "content-encoding", "accept"})
+_NOT_ASKED_WITH = frozenset({HEADER_REPLAY.lower(), "content-type", "content-encoding", "accept"})
 
 
 def _problem_lines(report: Mapping[str, Any]) -> Iterator[str]:

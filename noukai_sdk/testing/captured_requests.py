@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import httpx
 from ..errors import CapturedRequestError, ReplayError
 from ..models.exchanges import Exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
-from ..replay.player import ReplayOptions
+from ..replay.player import ReplayConcurrencyWarning, ReplayOptions
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..replay.response_diff import ReceivedResponse, ResponseDifference, compare_responses
@@ -111,7 +112,10 @@ def send_captured_request(
     with _api_key():
         loaded = load_app(app, beside=Path(path)) if isinstance(app, str) else app
         with nullcontext(scope) if scope is not None else _replay(file) as scope:
-            result = send(loaded, request, enough)
+            with warnings.catch_warnings():
+                # How concurrent calls were matched is no news in a test that compares the response.
+                warnings.simplefilter("ignore", ReplayConcurrencyWarning)
+                result = send(loaded, request, enough)
             # An app that catches a miss may respond with anything.
             if isinstance(result.failure, ReplayError):
                 raise result.failure

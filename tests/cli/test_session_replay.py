@@ -136,6 +136,11 @@ def test_replay_of_edited_stream_exits_with_1(spelling: SpellingApp) -> None:
     session_id = spelling.capture("GET", "/stream")
     spelling.end = "other"
     assert "event" in run("replay", session_id, exit_code=1).stdout
+    spelling.end, spelling.suffix = "end", "!"
+    # The call fails after the response has started: only the final report knows.
+    failed = run_json("replay", session_id, exit_code=1)
+    assert (failed["status"], failed["result"]) == (200, "failed")
+    assert any("misses: hello-world" in problem for problem in failed["problems"])
 
 
 def test_replay_with_other_data_or_address_overrides_captured_request(
@@ -399,7 +404,9 @@ def test_stream_that_client_left_is_left_again(tmp_path: Path) -> None:
         assert "replayed as recorded" in run("replay", write(tmp_path, captured)).stdout
 
 
-def test_show_and_pull_keep_captured_request(spelling: SpellingApp, tmp_path: Path) -> None:
+def test_show_and_pull_keep_captured_request(
+    spelling: SpellingApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session_id = spelling.capture(
         "POST", "/say", json=["one"], headers={"Authorization": "Bearer t" * 9}
     )
@@ -415,3 +422,7 @@ def test_show_and_pull_keep_captured_request(spelling: SpellingApp, tmp_path: Pa
             assert "removed or masked at capture: header authorization" in output
         assert run_json("show", source)["exchange"]["request"]["method"] == "POST"
     assert "replayed as recorded" in run("replay", str(path)).stdout
+    # The app reads the file, and asks no service.
+    monkeypatch.setenv("NOUKAI_CASSETTES", str(tmp_path))
+    assert "file:pulled.jsonl" in run("curl", str(path)).stdout
+    assert run_json("replay", str(path), "--wait", "10")["result"] == "clean"
