@@ -80,7 +80,7 @@ class RecordedRun:
         if recording.error is not None:
             raise self._to_exception(recording.error)
         if recording.result is None:
-            raise self._incomplete()
+            yield from self._time_out()
         result = self._validated(ExecuteResult, recording.result)
         result.session_id = session_id
         return result
@@ -123,7 +123,7 @@ class RecordedRun:
         if recording.error is not None:
             raise self._to_exception(recording.error)
         if not recording.closed:
-            raise self._incomplete()
+            yield from self._time_out()
 
     def job(self) -> Program[RecordedJob]:
         """Serve ``execute_async``: return the recorded job."""
@@ -172,14 +172,13 @@ class RecordedRun:
         """Take longer than the call took when its caller gave up, so that the caller can again."""
         seconds = self._recording.seconds
         yield Sleep(min(seconds * _LONGER + _AT_LEAST, _AT_MOST))
+        if self._recording.abandoned:
+            reason = f"Its caller gave up after {seconds:.3g} s when it was recorded"
+        else:
+            reason = "The recording is not complete: the run had not ended, or its caller gave up"
         raise self._miss(
-            f"Its caller gave up after {seconds:.3g} s when it was recorded (a timeout, a cancelled "
-            "task, an interrupt), and waits for a response now: there is none."
-        )
-
-    def _incomplete(self) -> ReplayError:
-        return self._miss(
-            "The recording is not complete: the run had not ended when it was recorded."
+            f"{reason} (a timeout, a cancelled task, an interrupt), and waits for a response now: "
+            "there is none."
         )
 
     def _miss(self, reason: str) -> ReplayError:

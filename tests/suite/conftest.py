@@ -1,0 +1,66 @@
+"""The backend and the servers of the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.servers import Server, serve_backend, settings_of
+from tests.suite.servers import Running, serving
+
+
+class Backend:
+    """``noukai dev`` with the flows of this folder."""
+
+    def __init__(self, server: Server, http: httpx.Client) -> None:
+        self.api = server.api
+        self._http = http
+
+    def live_calls(self) -> int:
+        """Return how many calls have reached a flow since the backend was started."""
+        response = self._http.post("/seq/acme/suite/count/execute", json={"message": "count"})
+        return int(response.json()["result"])
+
+    def messages(self, session_id: str | None) -> list[str]:
+        """Return the message of each call of a session, in order."""
+        session = self._http.get(f"/seq/sessions/{session_id}").json()
+        return [execution["call"]["request"]["message"] for execution in session["executions"]]
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    flows = Path(__file__).parent / "flows"
+    with serve_backend(tmp_path_factory.mktemp("backend"), flows=flows) as server:
+        headers = {"Authorization": "Bearer nk_dev"}
+        with httpx.Client(base_url=server.api, headers=headers, timeout=30) as http:
+            yield Backend(server, http)
+
+
+@pytest.fixture(scope="session")
+def servers(
+    backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Running]]:
+    """Return a function that starts a server by its name and stops the one before."""
+    env = {**settings_of(backend.api), "NOUKAI_REPLAY_ENABLED": "true"}
+    # gunicorn creates a socket in the home folder.
+    env["HOME"] = str(tmp_path_factory.mktemp("home"))
+    running: list[Running] = []
+    with ExitStack() as stack:
+
+        def start(name: str) -> Running:
+            if not running or running[0].name != name:
+                stack.close()
+                running[:] = [stack.enter_context(serving(name, env))]
+            return running[0]
+
+        yield start
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Running]) -> Running:
+    """Return the server of this name, with replay enabled."""
+    return servers(request.param)

@@ -1,0 +1,170 @@
+"""The servers of the suite, and what a test sends to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.support.servers import Server, serve_command, wait_until
+from tests.suite import async_routes, sync_routes
+
+# `make replays` sets it: all servers and more replays instead of a thin slice.
+ALL = bool(os.environ.get("ALL_REPLAYS"))
+REPLAYS = 20 if ALL else 3
+
+ASYNC = [f"/a/{name}" for name in async_routes.ROUTES]
+SYNC = [f"/s/{name}" for name in sync_routes.ROUTES]
+STREAMS = ("/events", "/sync-events", "/socket")
+MORE_ON_FASTAPI = [
+    *("/background", "/dependencies", "/inside", "/sub/plain"),
+    *("/events", "/sync-events", "/socket"),
+]
+
+
+@dataclass(frozen=True)
+class App:
+    """A command line that serves one app, and the routes of the app that the suite tests."""
+
+    command: str
+    routes: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+APPS = {
+    "fastapi-uvicorn": App(
+        "uvicorn tests.suite.apps.on_fastapi:app --timeout-keep-alive 60",
+        [*ASYNC, *SYNC, *MORE_ON_FASTAPI],
+    ),
+    "flask-gthread": App(
+        "gunicorn tests.suite.apps.on_flask:app --threads 16 --keep-alive 60",
+        [*SYNC, "/background", "/events"],
+    ),
+}
+if ALL:
+    APPS |= {
+        "fastapi-hypercorn": App(
+            "hypercorn tests.suite.apps.on_fastapi:app --keep-alive 60",
+            [*ASYNC, *MORE_ON_FASTAPI],
+            {"SUITE_OUTSIDE": "1"},
+        ),
+        "flask-gevent": App(
+            "gunicorn tests.suite.apps.on_flask:app --worker-class gevent --keep-alive 60",
+            [*SYNC, "/background", "/events"],
+        ),
+        "django-uvicorn": App(
+            "uvicorn tests.suite.apps.on_django:asgi_app --timeout-keep-alive 60 --lifespan off",
+            [*ASYNC, *SYNC, "/events"],
+        ),
+        "django-gunicorn": App(
+            "gunicorn tests.suite.apps.on_django:wsgi_app --threads 16 --keep-alive 60",
+            [*ASYNC, *SYNC, "/sync-events"],
+        ),
+        "litestar-uvicorn": App(
+            "uvicorn tests.suite.apps.on_litestar:app --timeout-keep-alive 60",
+            [*ASYNC, *SYNC, "/background", "/dependencies", "/events", "/socket"],
+        ),
+        "quart-hypercorn": App(
+            "hypercorn tests.suite.apps.on_quart:app --keep-alive 60",
+            [*ASYNC, *SYNC, "/background", "/events", "/socket"],
+        ),
+    }
+
+
+@dataclass
+class Outcome:
+    """A response, or what came over a websocket."""
+
+    status: int
+    body: Any
+    session: str | None
+    summary: str | None
+    report: dict[str, Any]
+
+
+class Running:
+    """A server of the suite that runs."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.name = name
+        self._server = server
+        self.http = httpx.Client(base_url=server.url, timeout=60, trust_env=False)
+
+    def send(
+        self, route: str, user: str, *, replay: str | None = None, edit: str | None = None
+    ) -> Outcome:
+        """Send a request, and wait for the report if it is a replay."""
+        headers = {"X-Noukai-Replay": replay} if replay else {}
+        headers |= {"X-Edit": edit} if edit else {}
+        if route == "/socket":
+            status, body, received = self._talk(f"{route}?user={user}", headers)
+        else:
+            status, body, received = self._get(route, user, headers)
+        report = self._report(received)
+        # A stream has sent its headers before anything was found.
+        sent = None if route in STREAMS else received.get("X-Noukai-Replay-Report")
+        summary = report.get("summary") or sent
+        return Outcome(status, body, received.get("X-Noukai-Session"), summary, report)
+
+    def _get(self, route: str, user: str, headers: dict[str, str]) -> tuple[int, Any, Any]:
+        if route in STREAMS:
+            # A server may end the response of an app that fails as if all were well, and close the
+            # connection all the same.
+            headers = {**headers, "Connection": "close"}
+        with self.http.stream("GET", route, params={"user": user}, headers=headers) as response:
+            parts: list[str] = []
+            with suppress(httpx.RemoteProtocolError):  # a stream that fails is cut off
+                parts.extend(response.iter_text())
+        text = "".join(parts)
+        body = text if route in STREAMS else json.loads(text)
+        return response.status_code, body, response.headers
+
+    def _talk(self, path: str, headers: dict[str, str]) -> tuple[int, Any, Any]:
+        received = []
+        url = self._server.url.replace("http", "ws") + path
+        with connect(url, additional_headers=headers) as socket:
+            assert socket.response is not None
+            with suppress(ConnectionClosed):
+                for message in ("one", "two", "bye"):
+                    received.append(json.loads(socket.recv()))
+                    socket.send(message)
+                received += [json.loads(message) for message in socket]
+            return socket.response.status_code, received, socket.response.headers
+
+    def _report(self, headers: Any) -> dict[str, Any]:
+        replay_id = headers.get("X-Noukai-Replay-Id")
+        if replay_id is None:
+            return {}
+
+        def finished() -> Any:
+            response = self.http.get("/", headers={"X-Noukai-Replay-Report": replay_id})
+            report = response.json()
+            return report if report["state"] == "finished" else None
+
+        return dict(wait_until(finished, what="the report of a replay"))
+
+    def becomes_idle(self) -> None:
+        """Wait until nothing runs any more, after the response of a captured request either."""
+        wait_until(lambda: self.http.get("/idle").json() is True, what="the end of all requests")
+
+    def output(self) -> str:
+        return self._server.output()
+
+
+@contextmanager
+def serving(name: str, env: dict[str, str]) -> Iterator[Running]:
+    app = APPS[name]
+    program, *arguments = app.command.split()
+    bind = ["--port", "{port}"] if program == "uvicorn" else ["--bind", "127.0.0.1:{port}"]
+    command = ["python", "-m", program, *arguments, *bind]
+    with serve_command(command, env={**env, **app.env}, ready="/idle") as server:
+        running = Running(server, name)
+        with running.http:
+            yield running
