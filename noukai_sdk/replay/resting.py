@@ -3,7 +3,8 @@
 The turn that is first watches the program from its own task or thread; the others sleep until they are
 first. asyncio has no public way to tell whether other tasks are ready. CPython's loops keep ready
 callbacks in ``_ready``; loops without it (uvloop) get a number of passes in which no call comes or goes.
-Threads stand still if no frame moves and, on Linux, if the kernel says that none is to run.
+Threads stand still if no frame moves and, on Linux, if the kernel says that none is to run. Greenlets of
+gevent stand still if their hub is idle.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def watch_threads(turn: Turn) -> None:
     order.in_threads = True
     woken = threading.Event()
     turn.wake = woken.set
-    alone = _is_only_thread()
+    is_still = _threads_are_still
+    if _runs_on_gevent():
+        is_still = _greenlets_are_still
+    alone = is_still is _threads_are_still and _is_only_thread()
     watch = ProgramWatch(1 if alone else _LOOKS, alone)
     thread = threading.get_ident()
     _waiting_threads.add(thread)
@@ -64,7 +68,7 @@ def watch_threads(turn: Turn) -> None:
             if order.is_first(turn):
                 if turn.resting:
                     time.sleep(_NAP)
-                if order.has_come(turn, watch, still=alone or _threads_are_still()):
+                if order.has_come(turn, watch, still=alone or is_still()):
                     return
             else:
                 woken.wait(_SLEEP)
@@ -195,6 +199,20 @@ def _kernel_state(thread: threading.Thread) -> str:
         return ""
     state = text.partition("State:\t")[2][:1]
     return state + text.partition("\nvoluntary_ctxt_switches:")[2]
+
+
+def _runs_on_gevent() -> bool:
+    """Return whether threads are greenlets, of which Python and the kernel see only one."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _greenlets_are_still() -> bool:
+    gevent: Any = sys.modules["gevent"]
+    with gevent.Timeout(_SLEEP, exception=False):
+        gevent.idle()
+        return True
+    return False
 
 
 def _is_only_thread() -> bool:

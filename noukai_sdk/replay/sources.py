@@ -164,8 +164,8 @@ def _result(execution: SessionExecution) -> dict[str, Any] | None:
 
 
 def _error(execution: SessionExecution) -> RecordedError | None:
-    if execution.status == "cancelled":
-        return None  # its caller gave up and never saw this error
+    if execution.status not in ("completed", "failed"):
+        return None  # the caller of a cancelled run never saw its error
     if execution.error is not None:
         return execution.error
     # Our backend sends the error of a failed call; without one, the failure was a result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from noukai_sdk import (
     RunNotFoundError,
 )
 from noukai_sdk.errors import NoukaiError
-from tests.support.replays import SessionService, SyncSide, execution, step
+from tests.support.replays import AsyncSide, SessionService, SyncSide, execution, step
 
 pytestmark = pytest.mark.anyio
 
@@ -256,6 +257,24 @@ async def test_run_that_had_not_ended_is_a_miss(
             await side.execute()
     assert "not complete" in str(caught.value.reason)
     assert scope.report.summary() == "hits=0; misses=1; drift=0; leftovers=0"
+
+
+@pytest.mark.filterwarnings("ignore::noukai_sdk.replay.player.ReplayConcurrencyWarning")
+@pytest.mark.parametrize("status", ["running", "cancelled"])
+async def test_loser_of_a_hedge_whose_run_had_not_ended_is_given_up_again(
+    service: SessionService, async_side: AsyncSide, status: str
+) -> None:
+    error = {"message": "the caller went away before the run had ended"}
+    slow = execution(0, "slow", status=status, completedAt=None, result=None, error=error)
+    service.record(slow, execution(1, "fast", began=0.1, took=0.1))
+    async with async_side.scope() as scope:
+        calls = [asyncio.create_task(async_side.execute(text)) for text in ("slow", "fast")]
+        done, others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others)
+    assert [call.result().result for call in done] == ["answer to fast"]
+    assert scope.report.summary() == "hits=2; misses=0; drift=0; leftovers=0"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.servers import Server, serve_backend, settings_of
 from tests.suite.servers import Running, serving
+from tests.support.servers import Server, serve_backend, settings_of
 
 
 class Backend:
@@ -25,10 +25,13 @@ class Backend:
         response = self._http.post("/seq/acme/suite/count/execute", json={"message": "count"})
         return int(response.json()["result"])
 
-    def messages(self, session_id: str | None) -> list[str]:
-        """Return the message of each call of a session, in order."""
-        session = self._http.get(f"/seq/sessions/{session_id}").json()
-        return [execution["call"]["request"]["message"] for execution in session["executions"]]
+    def messages(self, session_id: str | None) -> list[str] | None:
+        """Return the message of each call of a session, None while one of them runs."""
+        calls = self._http.get(f"/seq/sessions/{session_id}").json()["executions"]
+        # A stream that the app has left waits for its next step.
+        if any(call["status"] == "running" and call["triggerType"] != "step" for call in calls):
+            return None
+        return [call["call"]["request"]["message"] for call in calls]
 
 
 @pytest.fixture(scope="session")

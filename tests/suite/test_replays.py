@@ -8,6 +8,7 @@ import pytest
 
 from tests.suite.conftest import Backend
 from tests.suite.servers import APPS, REPLAYS, STREAMS, Outcome, Running
+from tests.support.servers import wait_until
 
 _users = count(1)
 
@@ -28,14 +29,9 @@ def capture(server: Running, backend: Backend, route: str) -> tuple[str, Outcome
     captured = server.send(route, user)
     assert captured.status in (200, 101), captured
     server.becomes_idle()
-    messages = backend.messages(captured.session)
+    messages = wait_until(lambda: backend.messages(captured.session), what="the end of all runs")
     assert all(message.startswith(f"{user}: ") for message in messages)
     return user, captured, len(messages)
-
-
-def check(replayed: Outcome, summary: str) -> None:
-    if replayed.summary is not None:
-        assert replayed.summary == summary, replayed
 
 
 @EVERY_ROUTE
@@ -46,7 +42,7 @@ def test_unchanged_route_replays_as_captured(server: Running, backend: Backend, 
         replayed = server.send(route, user, replay=captured.session)
         assert (replayed.status, replayed.body) == (captured.status, captured.body)
         assert replayed.session == captured.session
-        check(replayed, f"hits={calls}; misses=0; drift=0; leftovers=0")
+        assert replayed.result == f"clean: hits={calls}; misses=0; drift=0; leftovers=0"
     server.becomes_idle()
     assert backend.live_calls() == live_calls
 
@@ -65,25 +61,32 @@ def test_edited_route_has_the_verdict_of_the_edit(
 
     prompt = replay("prompt")
     assert (prompt.status, prompt.body) == (captured.status, captured.body)
-    check(prompt, f"hits={calls}; misses=0; drift=1; leftovers=0")
+    assert prompt.result == f"differs: hits={calls}; misses=0; drift=1; leftovers=0"
+    assert prompt.findings == ["changed"]
 
     added = replay("added")
-    check(added, f"hits={calls}; misses=1; drift=0; leftovers=0")
+    assert added.result == f"failed: hits={calls}; misses=1; drift=0; leftovers=0"
+    assert added.findings == ["added"]
 
     removed = replay("removed")
-    missing = 2 if route.endswith("/tools") else 1  # the tool's own call is not made either
+    assert removed.report["verdict"] == "failed"
+    assert set(removed.findings) == {"removed"}
     if not route.endswith("/task-group"):  # ends before the third task has got its recording
-        check(removed, f"hits={calls - missing}; misses=0; drift=0; leftovers={missing}")
+        missing = 2 if route.endswith("/tools") else 1  # the tool's own call is not made either
+        summary = f"hits={calls - missing}; misses=0; drift=0; leftovers={missing}"
+        assert removed.report["summary"] == summary
+
     if route not in STREAMS:
         assert (added.status, added.body["error"]) == (500, "replay_error")
         assert (removed.status, removed.body["error"]) == (500, "replay_error")
 
     swapped = replay("swapped")
     assert (swapped.status, swapped.body) == (captured.status, captured.body)
-    check(swapped, f"hits={calls}; misses=0; drift=2; leftovers=0")
+    assert swapped.result == f"differs: hits={calls}; misses=0; drift=2; leftovers=0"
+    assert swapped.findings == ["swapped"]
 
     handling = replay("handling")
-    check(handling, f"hits={calls}; misses=0; drift=0; leftovers=0")
+    assert handling.result == f"clean: hits={calls}; misses=0; drift=0; leftovers=0"
     assert (handling.status, handling.body) != (captured.status, captured.body)
     server.becomes_idle()
     assert backend.live_calls() == live_calls
