@@ -175,7 +175,10 @@ class RecordedRun:
         if self._recording.abandoned:
             reason = f"Its caller gave up after {seconds:.3g} s when it was recorded"
         else:
-            reason = "The recording is not complete: the run had not ended, or its caller gave up"
+            reason = (
+                "The recording is not complete: the run had not ended when it was recorded, or its "
+                "caller gave up"
+            )
         raise self._miss(
             f"{reason} (a timeout, a cancelled task, an interrupt), and waits for a response now: "
             "there is none."
