@@ -209,10 +209,11 @@ def _runs_on_gevent() -> bool:
 
 def _greenlets_are_still() -> bool:
     gevent: Any = sys.modules["gevent"]
+    idle = False
     with gevent.Timeout(_SLEEP, exception=False):
         gevent.idle()
-        return True
-    return False
+        idle = True
+    return idle
 
 
 def _is_only_thread() -> bool:
