@@ -209,11 +209,7 @@ def _runs_on_gevent() -> bool:
 
 def _greenlets_are_still() -> bool:
     gevent: Any = sys.modules["gevent"]
-    idle = False
-    with gevent.Timeout(_SLEEP, exception=False):
-        gevent.idle()
-        idle = True
-    return idle
+    return bool(gevent.with_timeout(_SLEEP, gevent.idle, timeout_value=0) is None)
 
 
 def _is_only_thread() -> bool:
