@@ -18,7 +18,7 @@ from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
-from ..replay.sources import recordings_of
+from ..replay.sources import load_session
 from .shared_options import CommandError
 
 Env = Literal["production", "dev"]
@@ -69,11 +69,11 @@ def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
     session_id = require_id(source)
     with open_client(env, base_url) as client:
         transport = client._transport
-        session = transport.run(fetch_session(transport.service, session_id))
+        session = transport.run(load_session(transport.service, session_id))
         exchange = None
         with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
             exchange = transport.run(fetch_exchange(transport.service, session_id))
-    return CassetteFile(session.session_id, recordings_of(session), exchange=exchange)
+    return CassetteFile(session.session_id, session.recordings, exchange=exchange)
 
 
 def find_exchange(

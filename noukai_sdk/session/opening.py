@@ -28,6 +28,7 @@ from ..errors import (
     ReplayInvalidSessionError,
     ReplaySessionNotFoundError,
 )
+from ..transport.background import flush, is_busy
 from .lost_scope import open_captures
 from .options import (
     GATE,
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from .replay_scope import ReplayScope
 
 logger = logging.getLogger("noukai_sdk")
+
+# Seconds to wait for what this process has not sent yet: it may belong to the session that is opened.
+LONGEST_FLUSH = 1.0
 
 
 def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[Scope]:
@@ -236,6 +240,10 @@ def _transport_of(source: Any) -> Any:
 async def _open(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
+    if is_busy():
+        import anyio
+
+        await anyio.to_thread.run_sync(flush, LONGEST_FLUSH)
     opening = _opening(session_id, source, options)
     transport, program = next(opening)
     while True:
@@ -257,6 +265,8 @@ async def _open(
 def _open_sync(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
+    if is_busy():
+        flush(LONGEST_FLUSH)
     opening = _opening(session_id, source, options)
     transport, program = next(opening)
     while True:

@@ -71,6 +71,11 @@ def takes(service: Service, send: Send) -> bool:
     return _sender().takes(service, send)
 
 
+def is_busy() -> bool:
+    """Return whether the background thread has something to send."""
+    return _current is not None and _current.is_busy
+
+
 def flush(timeout: float = LONGEST_FLUSH) -> bool:
     """Wait until the background thread has sent everything; return False if that took too long."""
     return _current is None or _current.flush(timeout)
@@ -214,6 +219,10 @@ class _Sender:
                 return None
             self._busy = True
             return self._jobs.popleft()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._busy or bool(self._jobs)
 
     def flush(self, timeout: float) -> bool:
         with self._changed:
