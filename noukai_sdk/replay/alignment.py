@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 # this costs a little less than one call removed and one added.
 _DIFFERENT = 1.9
 _ALIKE = 0.4
+_APART = 2.1
 # So many pairs of calls are compared by their words; the rest of a longer list by exact inputs, by words
 # that occur only once, and by position.
 _MOST_PAIRS = 40_000
@@ -72,6 +73,10 @@ class _Alignment:
         self._weights: dict[str, float] = {}
         self._sums: dict[int, float] = {}
         self._budget = _MOST_PAIRS
+        # Inputs that all have an equal one on the other side: such a call moved, and did not change.
+        there, here = Counter(each.key for each in recorded), Counter(each.key for each in made)
+        self._moved_from = {key for key, count in there.items() if here[key] >= count}
+        self._moved_to = {key for key, count in here.items() if there[key] >= count}
 
     def _read(self, inputs: Sequence[Input]) -> None:
         """Weigh the words of the inputs that have to be compared: the rarer, the heavier."""
@@ -160,6 +165,8 @@ class _Alignment:
             return _ALIKE
         if recorded.key == made.key:
             return 0.0
+        if recorded.key in self._moved_from or made.key in self._moved_to:
+            return _APART
         return _ALIKE + (_DIFFERENT - _ALIKE) * (1 - self.similarity(recorded, made))
 
     def similarity(self, one: Input, other: Input) -> float:

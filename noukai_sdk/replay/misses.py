@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 
 from ..errors import ReplayMissError
 from ..masking.values import Masker
-from ..models.reports import Candidate, Change, Finding
+from ..models.reports import Candidate, Change, Finding, ReplayReport
 from ..protocol.call import FlowCall
 from .cassette import Cassette, Claim, Lane
 from .drift import Sent, change, changes_between, differing_parts, listed, tool_changes
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 MOST_SHOWN = 100
 """The values of so many drifted calls are kept; of the others, only the names of the parts."""
 
+# Characters of values that one replay masks to show them: masking reads some 5 million in a second.
+_MOST_READ = 2_000_000
+_ELSEWHERE = " (it is the input of the recorded call "
+_TOO_LONG = "  too long to show"
 _MOST = 3
 _MOST_FINDINGS = 5
 # Comparing texts is slow, and among many that differ in the same part any three will do.
@@ -82,18 +86,21 @@ def describe_drift(
     """
     sent = player.sent[claim]
     request = recording.request or {}
-    parts = [
-        part
+    field_of = {
+        part: re.split(r"[.\[]", part, maxsplit=1)[0]
         for part in differing_parts(request, sent.request)
-        if re.split(r"[.\[]", part, maxsplit=1)[0] in fields
-    ]
+    }
+    parts = [part for part, field in field_of.items() if field in fields]
     # Some differences have no path of their own, such as that of the version.
-    parts += [name for name in fields if not any(part.startswith(name) for part in parts)]
+    parts += [name for name in fields if name not in field_of.values()]
     text = f"the input differs from the recorded one in: {_masker(player).text(listed(parts))}"
     if len(player.report.drift) >= MOST_SHOWN:
         return text, ()
     inputs = [name for name in fields if name != "version"]
-    changes = changes_between(request, sent.request, inputs, shown_by(player))
+    if _may_read(player, [side.get(name) for side in (request, sent.request) for name in inputs]):
+        changes = changes_between(request, sent.request, inputs, shown_by(player))
+    else:
+        changes = tuple(Change(name, None, None, _TOO_LONG) for name in inputs)
     if "version" in fields:
         versions = [str(each or "draft") for each in (recording.version, claim.version)]
         changes += (change("version", *versions),)
@@ -109,11 +116,19 @@ def describe_tools(
         return ()
     player.keys |= api_keys(call)
     redactor = player.options.redactor
-    if (
-        redactor is not None
-    ):  # with its hook: what that removes from a recording is not shown either
+    if not _may_read(player, [recorded, sent]):
+        return (Change("toolResults", None, None, _TOO_LONG),)
+    if redactor is not None:  # its hook removes from these what it removes from recordings
         sent = redactor.tool_results(call.request, number, list(sent)) or ()
     return tool_changes(number, recorded, sent, shown_by(player))
+
+
+def _may_read(player: Player, values: Any) -> bool:
+    size = len(to_json(values))
+    if player.shown + size > _MOST_READ:
+        return False
+    player.shown += size
+    return True
 
 
 def shown_by(player: Player) -> Redactor:
@@ -155,9 +170,26 @@ def _elsewhere(claim: Claim, sent: Sent) -> str:
     first, second = sorted((position + 1, other + 1))
     edit = "removed" if other > position else "added"
     return (
-        f" (it is the input of the recorded call {other + 1}: calls {first} and {second} look swapped, "
+        f"{_ELSEWHERE}{other + 1}: calls {first} and {second} look swapped, "
         f"or a call was {edit} before)"
     )
+
+
+def confirm_swaps(report: ReplayReport) -> None:
+    """Correct the guesses in the report, made at the time of each call, by its findings."""
+    swapped = {
+        (finding.slug, finding.kind, position): finding
+        for finding in report.findings
+        if finding.what == "swapped"
+        for position in finding.made
+    }
+    for index, entry in enumerate(report.drift):
+        text, guess, rest = entry.detail.partition(_ELSEWHERE)
+        if guess:
+            number = rest.partition(":")[0]
+            finding = swapped.get((entry.slug, entry.kind, entry.position))
+            swap = f": {finding.text.partition(' (')[0]}" if finding is not None else ""
+            report.drift[index] = entry._replace(detail=f"{text}{guess}{number}{swap})")
 
 
 def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:

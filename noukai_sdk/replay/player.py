@@ -86,6 +86,7 @@ class Player:
         made: The calls that have got their recording or had none, in this order.
         sent: The inputs of those that differ from their recording or have none.
         keys: The API keys of these calls.
+        shown: How many characters of their inputs were read to be shown.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Player:
         self.made: list[Claim] = []
         self.sent: dict[Claim, Sent] = {}
         self.keys: set[str] = set()
+        self.shown = 0
         self._order = CompletionOrder(cassette.recordings)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
@@ -250,10 +252,11 @@ class Player:
             report.leftovers.append(ReportEntry(lane.slug, lane.kind, position, str(recording)))
         if not (report.misses or report.drift or report.leftovers) or self.options.by_input:
             return
-        from .misses import findings
+        from .misses import confirm_swaps, findings
 
         complete = complete and not report.misses and not self.options.allow_live
         report.findings += findings(self, complete=complete)
+        confirm_swaps(report)
         if report.drift:
             logger.warning(
                 "the replay of session %s differs from its recording: %s\n%s",

@@ -113,7 +113,8 @@ class Verdict:
             self._verdict = "differs" if report.drift else "clean"
         self._summary = report.summary()
         self._completed = _now()
-        size = sum(map(len, vars(report).values()))
+        # The values of a change take as much as about ten entries.
+        size = sum(map(len, vars(report).values())) + 10 * sum(len(e.changes) for e in report.drift)
         with _lock:
             if self.replay_id in _kept:
                 self.size = size

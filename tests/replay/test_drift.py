@@ -102,6 +102,20 @@ async def test_drift_of_tool_results_shows_both(service: SessionService, side: S
     ]
 
 
+async def test_drift_of_many_calls_and_of_long_values_names_the_fields_only(
+    service: SessionService, side: SyncSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.replay.misses.MOST_SHOWN", 3)
+    monkeypatch.setattr("noukai_sdk.replay.misses._MOST_READ", 1000)
+    service.record(*calls("a", "b" * 2000, "c", "d"))
+    report, _ = await replay(side, *({"message": message} for message in "wxyz"))
+    shown = [[change.diff for change in entry.changes] for entry in report.drift]
+    assert shown == [["- a\n+ w"], ["  too long to show"], ["- c\n+ y"], []]
+    assert {entry.detail for entry in report.drift} == {
+        "the input differs from the recorded one in: message"
+    }
+
+
 async def test_input_that_the_program_changes_later_drifts_as_it_was_sent(
     service: SessionService, side: SyncSide
 ) -> None:
@@ -158,6 +172,7 @@ async def test_findings_name_the_calls_that_explain_a_replay(
     assert len(found) == len(texts), found
     for finding, text in zip(found, texts, strict=True):
         assert finding.startswith(text)
+    assert ("swapped" in str(report)) == ("swapped" in str(texts))  # no wrong guess is left
     if len(made) != len(recorded):
         assert f"By their inputs: {report.explanation}." in error
     assert [each["text"] for each in report.as_dict()["findings"]] == found
