@@ -28,7 +28,7 @@ from ..errors import (
     ReplayInvalidSessionError,
     ReplaySessionNotFoundError,
 )
-from ..transport.background import flush, is_busy
+from ..transport.background import is_sending, wait_for_session
 from .lost_scope import open_captures
 from .options import (
     GATE,
@@ -240,10 +240,10 @@ def _transport_of(source: Any) -> Any:
 async def _open(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
-    if is_busy():
+    if is_sending(session_id):
         import anyio
 
-        await anyio.to_thread.run_sync(flush, LONGEST_FLUSH)
+        await anyio.to_thread.run_sync(wait_for_session, session_id, LONGEST_FLUSH)
     opening = _opening(session_id, source, options)
     transport, program = next(opening)
     while True:
@@ -265,8 +265,8 @@ async def _open(
 def _open_sync(
     session_id: str, source: Any, options: Mapping[str, Any], request_line: str | None = None
 ) -> Scope:
-    if is_busy():
-        flush(LONGEST_FLUSH)
+    if is_sending(session_id):
+        wait_for_session(session_id, LONGEST_FLUSH)
     opening = _opening(session_id, source, options)
     transport, program = next(opening)
     while True:
@@ -361,7 +361,7 @@ def _begin_verdict(
         allow_leftovers=options.get("on_miss") == "live" or options.get("live_from") is not None,
     )
     if post:
-        scope.send_at_end(send_verdict, verdict, size=20_000)
+        scope.send_at_end(send_verdict, verdict, size=20_000, for_replays=False)
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def send_outcomes(service: Service, session_id: str, log: OutcomeLog) -> Program
 
     (_, own), *others = log.take(service)
     for other, outcomes in others:
-        send_later(other, put_outcomes, session_id, outcomes)
+        send_later(other, put_outcomes, session_id, outcomes, about=session_id)
     if own.outcomes or own.parent is not None:
         return (yield from put_outcomes(service, session_id, own))
     return True

@@ -171,7 +171,9 @@ class Scope:
             if self._sends is not None:
                 self._send_all(self._sends)
 
-    def send_at_end(self, send: Send, *args: Any, size: int = 1_000) -> None:
+    def send_at_end(
+        self, send: Send, *args: Any, size: int = 1_000, for_replays: bool = True
+    ) -> None:
         """Run ``send(service, session_id, *args)`` in the background once this scope has ended.
 
         ``service`` is that of the first client of the scope; without one nothing is sent. The program
@@ -181,10 +183,11 @@ class Scope:
             send: A function of ``protocol/session_extensions.py``, or one that uses them.
             *args: The other arguments of ``send``.
             size: How many bytes the arguments take, about.
+            for_replays: Replays of this session need it, so those in this process wait for it.
         """
         if self._sends is None:
             self._sends = []
-        self._sends.append((send, size, args))
+        self._sends.append((send, size, self.session_id if for_replays else None, args))
         if not self._open:
             self._send_all(self._sends)
 
@@ -194,8 +197,8 @@ class Scope:
         from ..transport.background import send_later
 
         while sends:
-            send, size, args = sends.pop(0)
-            send_later(self._service, send, self.session_id, *args, size=size)
+            send, size, about, args = sends.pop(0)
+            send_later(self._service, send, self.session_id, *args, size=size, about=about)
 
     def _report(self, phase: str) -> None:
         service = self._service

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
@@ -49,9 +49,12 @@ class _Job(NamedTuple):
     send: Send
     args: tuple[Any, ...]
     size: int
+    about: str | None
 
 
-def send_later(service: Service, send: Send, *args: Any, size: int = 1_000) -> None:
+def send_later(
+    service: Service, send: Send, *args: Any, size: int = 1_000, about: str | None = None
+) -> None:
     """Run ``send(service, *args)`` in the background. Never raises, never waits.
 
     Args:
@@ -59,9 +62,10 @@ def send_later(service: Service, send: Send, *args: Any, size: int = 1_000) -> N
         send: The function that returns the program. It runs in the background too.
         *args: The other arguments of ``send``.
         size: How many bytes the arguments take, about. What is not sent yet is limited by it.
+        about: The session whose replays need it, for :func:`wait_for_session`.
     """
     try:
-        _sender().put(service, send, args, size)
+        _sender().put(service, send, args, size, about)
     except Exception:
         logger.debug("nothing was sent in the background", exc_info=True)
 
@@ -71,9 +75,15 @@ def takes(service: Service, send: Send) -> bool:
     return _sender().takes(service, send)
 
 
-def is_busy() -> bool:
-    """Return whether the background thread has something to send."""
-    return _current is not None and _current.is_busy
+def is_sending(session_id: str) -> bool:
+    """Return whether something that replays of a session need is not sent yet."""
+    return _current is not None and session_id in _current.about
+
+
+def wait_for_session(session_id: str, timeout: float) -> None:
+    """Wait until everything is sent that replays of a session need."""
+    if _current is not None:
+        _current.wait_for_session(session_id, timeout)
 
 
 def flush(timeout: float = LONGEST_FLUSH) -> bool:
@@ -90,6 +100,7 @@ class _Sender:
     def __init__(self) -> None:
         # Reentrant: the collector may close a response, and so send something, at any point.
         self._changed = threading.Condition(threading.RLock())
+        self.about: Counter[str] = Counter()  # the sessions of the jobs that are not done
         self._jobs: deque[_Job] = deque()
         self._bytes = 0
         self._busy = False
@@ -109,7 +120,9 @@ class _Sender:
                 self._left_alone.pop(key, None)
         return True
 
-    def put(self, service: Service, send: Send, args: tuple[Any, ...], size: int) -> None:
+    def put(
+        self, service: Service, send: Send, args: tuple[Any, ...], size: int, about: str | None
+    ) -> None:
         if not self.takes(service, send):
             return
         check_allowed(service, "")  # now, because the rule may not hold any more in the background
@@ -123,7 +136,7 @@ class _Sender:
                 return
             # Of its own, because closing a client does not close an http_client that is the user's.
             transport = type(original)(quick, original.client)
-        job = _Job(quick, transport, send, args, size)
+        job = _Job(quick, transport, send, args, size, about)
         with self._changed:
             if self._bytes + size > MOST_BYTES or self._waiting() >= MOST_JOBS:
                 if not self._dropping:
@@ -131,6 +144,8 @@ class _Sender:
                     logger.warning("more reports than %s takes: some are dropped", service.base_url)
                 return
             self._bytes += size
+            if about is not None:
+                self.about[about] += 1
         if transport is None or not transport.is_async or not self._put_in_loop(job):
             self._put_in_thread(job)
 
@@ -140,6 +155,11 @@ class _Sender:
     def _finish(self, job: _Job) -> None:
         with self._changed:
             self._bytes -= job.size
+            if job.about is not None:
+                self.about[job.about] -= 1
+                if not self.about[job.about]:
+                    del self.about[job.about]
+            self._changed.notify_all()
             if not self._waiting():
                 self._dropping = False
 
@@ -181,6 +201,7 @@ class _Sender:
                 except BaseException:  # no threads here, or the process is ending
                     self._thread = None
                     self._jobs.clear()
+                    self.about.clear()
                     self._bytes = 0
                     raise
                 _flush_children()
@@ -220,9 +241,9 @@ class _Sender:
             self._busy = True
             return self._jobs.popleft()
 
-    @property
-    def is_busy(self) -> bool:
-        return self._busy or bool(self._jobs)
+    def wait_for_session(self, session_id: str, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: session_id not in self.about, timeout)
 
     def flush(self, timeout: float) -> bool:
         with self._changed:

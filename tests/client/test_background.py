@@ -242,3 +242,18 @@ def test_process_that_ends_does_not_wait_for_a_hanging_service(
         # A flush without its own limit would wait for the timeout of the request, and so would the test.
         limit = background.LONGEST_FLUSH + background.TIMEOUT - 1
         subprocess.run([sys.executable, script, "alone"], check=True, timeout=limit)
+
+
+def test_replay_waits_for_what_its_session_needs_and_for_nothing_else(service: Service) -> None:
+    held = threading.Event()
+    service.reply(Reply({}, when=held), Reply({}))
+    http = client_of("sync")
+    background.send_later(http._transport.service, put_outcomes, "s-1", OUTCOMES)
+    background.send_later(http._transport.service, put_outcomes, "s-2", OUTCOMES, about="s-2")
+    assert not background.is_sending("s-1")
+    assert background.is_sending("s-2")
+    background.wait_for_session("s-1", 20)
+    held.set()
+    background.wait_for_session("s-2", 20)
+    assert not background.is_sending("s-2")
+    assert len(service.requests) == 2
