@@ -100,12 +100,12 @@ def _merge_lane(merged: list[Recording], lane: _Lane, outcomes: Sequence[Outcome
         for each in merged
         if each.kind in (kind, None) and (each.org, each.project, each.slug) in lanes
     ]
-    without_run = _count_without_run(runs, outcomes)
+    have_run = _have_run(runs, outcomes)
     for outcome in outcomes:
         place = min(outcome.position, len(runs))
         run = None
-        if _may_have_run(outcome):
-            run = _run_of(outcome, runs, place, is_there=without_run == 0)
+        if _may_have_run(outcome) and have_run is not False:
+            run = _run_of(outcome, runs, place, is_there=have_run is True)
         if run is not None:
             ended = _ended(run, outcome)
             _replace(merged, run, ended)
@@ -116,12 +116,14 @@ def _merge_lane(merged: list[Recording], lane: _Lane, outcomes: Sequence[Outcome
         runs.insert(place, recording)
 
 
-def _count_without_run(runs: Sequence[Recording], outcomes: Sequence[Outcome]) -> int | None:
-    """Return how many of the calls that may have begun a run have none here; None if it is not known."""
+def _have_run(runs: Sequence[Recording], outcomes: Sequence[Outcome]) -> bool | None:
+    """Return whether the calls that may have begun a run have one here: all, none, or it is not known."""
     calls = max((outcome.calls or 0 for outcome in outcomes), default=0)
     unclear = sum(map(_may_have_run, outcomes))
     missing = calls - len(runs) - (len(outcomes) - unclear)
-    return missing if calls and 0 <= missing <= unclear else None
+    if not calls or missing not in (0, unclear):
+        return None
+    return missing == 0
 
 
 def _may_have_run(outcome: Outcome) -> bool:
@@ -138,20 +140,26 @@ def _run_of(
 ) -> Recording | None:
     """Return the run of an outcome that names none: that of its input, the nearest to its position.
 
-    Without knowing that it is there, only a run that began before the caller gave up.
+    Without knowing that it is there, only a run that began while the caller waited.
     """
-    gave_up = seconds_of(outcome.completed_at)
-    redactor = ServiceRedactor()
-    request = redactor.request(outcome.call.request)
+    request = ServiceRedactor().request(outcome.call.request)
     candidates = []
     for index, run in enumerate(runs):
         if run.execution_id is None or run.abandoned:
             continue
-        is_late = gave_up is not None and (run.started_at or 0.0) > gave_up
-        if (is_late and not is_there) or not _has_input(run, request, outcome.call.version):
-            continue
-        candidates.append((abs(index - place), index))
+        if (is_there or _began_within(run, outcome)) and _has_input(
+            run, request, outcome.call.version
+        ):
+            candidates.append((abs(index - place), index))
     return runs[min(candidates)[1]] if candidates else None
+
+
+def _began_within(run: Recording, outcome: Outcome) -> bool:
+    """Return whether the run began while the caller waited, by clocks that agree."""
+    began, ended = seconds_of(outcome.started_at), seconds_of(outcome.completed_at)
+    if began is None or ended is None or run.started_at is None:
+        return False
+    return began <= run.started_at <= ended
 
 
 def _has_input(run: Recording, request: dict[str, Any], version: int | None) -> bool:
@@ -177,7 +185,9 @@ def _ended(run: Recording, outcome: Outcome) -> Recording:
         "closed": False,
     }
     began, ended = seconds_of(outcome.started_at), seconds_of(outcome.completed_at)
-    if began is not None and ended is not None and run.started_at is not None:
+    if _began_within(run, outcome):
+        changes["completed_at"] = ended
+    elif began is not None and ended is not None and run.started_at is not None:
         changes["completed_at"] = run.started_at + max(0.0, ended - began)
     if outcome.seen is not None and run.kind == "step":
         changes["events"] = _first_events(run.events, outcome.seen)
