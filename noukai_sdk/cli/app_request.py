@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import click
 from ..adapters.responses import HEADER_REPLAY
 from ..models.exchanges import Exchange, Header
 from ..replay.resending import sent_again
-from .shared_options import CommandError
+from .shared_options import CONTROLS_IN_LINES, CommandError, clean_lines
 
 # Linux takes no longer word on a command line; what the shell itself prints may be longer.
 _LONGEST_WORD = 100_000
@@ -98,9 +99,9 @@ class AppRequest:
             else:
                 words += ["--data-binary", "@-"]
                 encoded = base64.b64encode(self.content).decode()
-                given = f"printf %s {shlex.quote(text)}" if text is not None else ""
+                given = f"printf %s {_quote(text)}" if text is not None else ""
                 source = f"{given or f'printf %s {encoded} | base64 -d'} | "
-        return source + shlex.join([*words, self.url])
+        return source + " ".join(map(_quote, [*words, self.url]))
 
 
 def replay_header(
@@ -177,8 +178,8 @@ def _server(against: str | None, origin: str) -> str:
         scheme, host, port = "", "", None
     if scheme not in ("http", "https") or not _is_local(host):
         raise CommandError(
-            f"the request was captured at {origin}, which may be production: name the server to send it "
-            "to, by --against http://localhost:8000 or NOUKAI_APP_URL"
+            f"the request was captured at {clean_lines(origin)}, which may be production: name the "
+            "server to send it to, by --against http://localhost:8000 or NOUKAI_APP_URL"
         )
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}" + (f":{port}" if port is not None else "")
@@ -214,6 +215,18 @@ def _is_given(masked: str, overridden: set[str], line: CommandLine) -> bool:
 
 def _has(headers: Sequence[Header], name: str) -> bool:
     return any(each.lower() == name for each, _ in headers)
+
+
+def _quote(word: str) -> str:
+    """Quote a word for bash and zsh, so that it cannot control the terminal that it is shown in."""
+    if not CONTROLS_IN_LINES.search(word):
+        return shlex.quote(word)
+
+    def escape(match: re.Match[str]) -> str:
+        return "".join(f"\\x{byte:02x}" for byte in match[0].encode())
+
+    text = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{CONTROLS_IN_LINES.sub(escape, text)}'"
 
 
 def _as_word(content: bytes) -> str | None:

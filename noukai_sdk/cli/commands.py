@@ -13,7 +13,7 @@ import click
 from .._version import __version__
 from ..errors import FlowExecutionError, NoukaiError
 from . import packages_to_install
-from .shared_options import EXIT_CODES, CommandError
+from .shared_options import EXIT_CODES, CommandError, clean_lines
 
 # name: (module:function, help text). A command whose module is not installed is left out.
 COMMANDS = {
@@ -75,6 +75,7 @@ class NoukaiGroup(click.Group):
             message = f"this command needs {missing}: pip install {packages}"
         elif isinstance(error, BrokenPipeError):  # click ends the program quietly
             raise error
+        message = clean_lines(message)  # it may quote a recording
         if ctx.meta["as_json"]:
             code = getattr(error, "code", None)
             described = {"type": type(error).__name__, "code": code, "message": message}

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from ..local.flow_files.catalog import FlowCatalog
-from .session_views import CONTROLS
+from .shared_options import CONTROLS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -41,13 +41,20 @@ from .session_views import (
     call_details,
     call_rows,
     call_views,
-    clean_lines,
     difference_table,
     open_console,
     print_json,
     request_lines,
 )
-from .shared_options import EXIT_CODES, CommandError, count, data_option, header_option, json_option
+from .shared_options import (
+    EXIT_CODES,
+    CommandError,
+    clean_lines,
+    count,
+    data_option,
+    header_option,
+    json_option,
+)
 
 _REQUEST_OPTIONS = (
     source_argument,

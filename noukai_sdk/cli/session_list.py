@@ -26,7 +26,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _COLORS = {"failed": "red", "running": "yellow"}
 # A narrower terminal shows neither tokens nor cost.
 _WIDE = 110
-_WITHOUT_TERMINAL = 160
+# Wide enough for all that short() leaves.
+_WITHOUT_TERMINAL = 240
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # generic only in some versions of click
@@ -94,7 +95,7 @@ def list_command(
         console = open_console(without_terminal=_WITHOUT_TERMINAL)
         now = datetime.now(timezone.utc)
         table = session_table(page.sessions, now, wide=console.width >= _WIDE)
-        table.expand = console.is_terminal
+        table.expand = console.width < _WITHOUT_TERMINAL
         console.print(table)
         if page.next_cursor is not None:
             click.echo(f"there are more: --limit {limit * 2}", err=True)

@@ -19,7 +19,7 @@ from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.sources import load_session
-from .shared_options import CommandError
+from .shared_options import CommandError, clean_lines
 
 Env = Literal["production", "dev"]
 
@@ -125,7 +125,7 @@ def replay_name(source: str) -> str:
 
 def name_of(file: CassetteFile, source: str) -> str:
     """Return the name of the session for messages; recordings made by hand may have no id."""
-    return f"session {file.session_id}" if file.session_id else source
+    return f"session {clean_lines(file.session_id)}" if file.session_id else source
 
 
 def replayed_session_id(source: str) -> str | None:

@@ -27,8 +27,15 @@ from .session_source import (
     name_of,
     source_argument,
 )
-from .session_views import clean_lines, print_json
-from .shared_options import CommandError, count, data_option, header_option, json_option
+from .session_views import print_json
+from .shared_options import (
+    CommandError,
+    clean_lines,
+    count,
+    data_option,
+    header_option,
+    json_option,
+)
 
 _LONGEST_NAME = 60
 # The line length at which ruff and black break lines, unless they are told otherwise.

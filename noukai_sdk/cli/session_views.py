@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -20,6 +19,7 @@ from rich.table import Table
 from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
 from ..replay.recording import Recording
+from .shared_options import CONTROLS, clean_lines
 
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("#", "right"),
@@ -35,10 +35,6 @@ _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
 _WIDE_COLUMNS = ("input", "output")
 # A longer name of a flow is cut in the waterfall, to leave room for the bars.
 _LONGEST_NAME = 24
-# Characters by which a recorded text could control the terminal, or show other text than it holds.
-_DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
-CONTROLS = re.compile(rf"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}]")
-_CONTROLS_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}]")
 
 
 def open_console(*, without_terminal: int | None = None) -> Console:
@@ -204,11 +200,6 @@ def short(value: Any, length: int = 120) -> str:
     """Return a value in one line that cannot control the terminal."""
     text = CONTROLS.sub(" ", _as_text(value))
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def clean_lines(text: str) -> str:
-    """Return a text of several lines that cannot control the terminal."""
-    return _CONTROLS_IN_LINES.sub(" ", text)
 
 
 def _pretty(value: Any) -> str:

@@ -18,8 +18,9 @@ from tests.support.servers import serve_app, serve_backend
 
 
 @pytest.fixture(autouse=True)
-def api_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOUKAI_API_KEY", "nk_dev")
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @contextmanager

@@ -262,6 +262,7 @@ def test_captured_request_is_sent_to_its_own_server_only_if_that_is_near(
         None,
         CapturedBody(text='{"a": "it\'s \\"$HOME\\" `id`\\n"}', size=3),
         CapturedBody(text="@file", size=5),
+        CapturedBody(text="'a\\n\x1b[2J\u202e\x9b\r\n\t", size=5),
         CapturedBody(text="AP+A", encoding="base64", size=3),
         CapturedBody(text="é" * 120_000, size=240_000),
     ],
@@ -276,6 +277,7 @@ def test_curl_line_sends_captured_request_as_replay_does(
         words += ("--strict", "--pacing", "recorded", "--lost", "live")
         run("replay", *words)
         line = run("curl", *words).stdout
+        assert not set(line) & {"\x1b", "\u202e", "\x9b", "\r"}
         subprocess.run(["bash"], input=line.encode(), check=True, capture_output=True)
     for request in replies.requests:
         sent = request["headers"]
