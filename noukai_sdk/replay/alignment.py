@@ -6,12 +6,16 @@ more than about a second: 4,000 edited prompts are paired by the words that only
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from .recording import INPUT_FIELDS
 
 # A call that resembles no recording but stands in the place of one still counts as that one, changed:
 # this costs a little less than one call removed and one added.
@@ -245,3 +249,11 @@ def _increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def same_input(one: Input, other: Input) -> bool:
     """Return whether both inputs are known, and equal."""
     return one.key is not None and one.key == other.key
+
+
+def input_text(request: Mapping[str, Any]) -> str:
+    """Return the text of a request's input, to compare it by its words."""
+    inputs = [request[name] for name in INPUT_FIELDS if request.get(name) is not None]
+    return "\n".join(
+        each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in inputs
+    )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..models.reports import CallSite, Finding, printable
-from .alignment import Input, Pair, align, same_input
+from .alignment import Input, Pair, align, input_text, same_input
 from .cassette import Claim, Lane
 from .drift import Sent, differing_parts, listed
 from .recording import INPUT_FIELDS, Recording
@@ -103,7 +103,7 @@ class LaneAlignment:
         if call.sent is not None:
             whole, message = call.sent.keys
             key = message if message in known and whole not in known else whole
-            return Input(key, _text(call.sent.request))
+            return Input(key, input_text(call.sent.request))
         index = call.claim.index
         return Input(None) if index is None else self.recorded[index]
 
@@ -402,14 +402,7 @@ def _recorded_elsewhere(
 
 def _recorded_input(recording: Recording) -> Input:
     request = recording.request
-    return Input(None) if request is None else Input(recording.fingerprint, _text(request))
-
-
-def _text(request: Mapping[str, Any]) -> str:
-    inputs = [request[name] for name in INPUT_FIELDS if request.get(name) is not None]
-    return "\n".join(
-        each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in inputs
-    )
+    return Input(None) if request is None else Input(recording.fingerprint, input_text(request))
 
 
 def _numbers(noun: str, positions: Sequence[int]) -> str:

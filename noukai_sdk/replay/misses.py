@@ -47,7 +47,8 @@ def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> Re
     if claim.index is None:
         note_sent(player, call, claim, claim.redacted_request())
     if reason is None and not player.report.misses:
-        found = findings(player, complete=False)[:_MOST_FINDINGS]
+        player.report.findings[:] = findings(player, complete=False)
+        found = player.report.findings[:_MOST_FINDINGS]
         explanation = "; ".join(finding.text for finding in found)
     reason = reason or _reason(cassette, call, claim)
     if explanation:

@@ -255,7 +255,7 @@ class Player:
         from .misses import confirm_swaps, findings
 
         complete = complete and not report.misses and not self.options.allow_live
-        report.findings += findings(self, complete=complete)
+        report.findings[:] = findings(self, complete=complete)
         confirm_swaps(report)
         if report.drift:
             logger.warning(
@@ -298,6 +298,7 @@ class Player:
                 raise self.missed(call, claim)
             self.report.live.append(_entry(claim))
             return None
+        self.made.append(claim)
         recording = claim.lane.recordings[claim.index]
         if recording.unavailable is not None:
             error = ReplayNoSnapshotsError(
@@ -307,7 +308,6 @@ class Player:
             )
             raise self.refused(claim, error)
         self.report.hits.append(_entry(claim))
-        self.made.append(claim)
         if self.options.writer is not None:
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:

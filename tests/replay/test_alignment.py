@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from noukai_sdk import Noukai, ReplayError
 from noukai_sdk.replay.alignment import Input, align
 from noukai_sdk.replay.cassette import Cassette
+from noukai_sdk.replay.diff import differences
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.session.replay_scope import ReplayScope
 from noukai_sdk.session.scope import active
@@ -129,3 +130,21 @@ def test_alignment_of_a_thousand_edited_prompts_finds_the_missing_one() -> None:
     assert pairs == [(n, n) for n in range(300)]
     moved = [*recorded[500:], *recorded[:500]]
     assert sum(None not in pair for pair in align(recorded, moved)) >= 500
+
+
+def test_difference_of_cassettes_names_the_call_that_one_side_lacks() -> None:
+    a = recordings(5)
+    b = [a[0], a[2], a[3].model_copy(update={"request": {"message": f"{prompt(3)} Why?"}}), a[4]]
+    assert [(each.position, each.what) for each in differences(a, b)] == [
+        (1, "call"),
+        (3, "input.message"),
+    ]
+    assert [(each.position, each.what) for each in differences(b, a)] == [
+        (1, "call"),
+        (2, "input.message"),
+    ]
+    swapped = differences(a, [a[1], a[0], *a[2:]])
+    assert [(each.position, each.what, each.a, each.b) for each in swapped] == [(0, "order", 1, 2)]
+    times = [{"started_at": float(n), "completed_at": n + 9.0} for n in range(5)]
+    overlapping = [each.model_copy(update=time) for each, time in zip(a, times, strict=True)]
+    assert differences(overlapping, [a[1], a[0], *a[2:]]) == []
