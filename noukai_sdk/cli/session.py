@@ -30,6 +30,7 @@ from .session_source import (
     find_exchange,
     is_file,
     load,
+    load_with_parent,
     name_of,
     open_client,
     replay_name,
@@ -141,18 +142,20 @@ def show(
     as_json: bool,
 ) -> None:
     """Show the calls of a session: inputs, outputs, tokens, cost and times."""
-    file = load(source, env, base_url)
+    file, parent = load_with_parent(source, env, base_url)
     rows = call_rows(file.recordings)
     if number is not None and number > len(rows):
         calls = count(len(rows), "call")
         raise CommandError(f"there is no call {number}: {name_of(file, source)} has {calls}")
     chosen = [row for row in rows if number in (None, row["number"])]
     if as_json:
-        exchange = file.exchange
-        known = None if exchange is None else exchange.model_dump(mode="json", by_alias=True)
-        print_json({"sessionId": file.session_id, "exchange": known, "calls": chosen})
+        known = {
+            name: None if value is None else value.model_dump(mode="json", by_alias=True)
+            for name, value in (("exchange", file.exchange), ("parent", parent))
+        }
+        print_json({"sessionId": file.session_id, **known, "calls": chosen})
         return
-    lines = [] if number is not None else request_lines(file)
+    lines = [] if number is not None else request_lines(file, parent)
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
         views = [*lines, *([""] if lines else []), *call_details(chosen)]

@@ -14,6 +14,7 @@ from ..arguments import require_base_url
 from ..client import Noukai
 from ..errors import CassetteError, NoukaiError
 from ..models.exchanges import Exchange
+from ..models.sessions import ForkParent
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
@@ -64,8 +65,15 @@ def open_client(env: Env | None, base_url: str | None, **options: Any) -> Noukai
 
 def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
     """Return the recordings of a session, and its request if that was captured."""
+    return load_with_parent(source, env, base_url)[0]
+
+
+def load_with_parent(
+    source: str, env: Env | None, base_url: str | None
+) -> tuple[CassetteFile, ForkParent | None]:
+    """Return a session and the session that it was forked from; a file does not name that."""
     if is_file(source):
-        return read_cassette(source)
+        return read_cassette(source), None
     session_id = require_id(source)
     with open_client(env, base_url) as client:
         transport = client._transport
@@ -73,7 +81,8 @@ def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
         exchange = None
         with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
             exchange = transport.run(fetch_exchange(transport.service, session_id))
-    return CassetteFile(session.session_id, session.recordings, exchange=exchange)
+    file = CassetteFile(session.session_id, session.recordings, exchange=exchange)
+    return file, session.parent
 
 
 def find_exchange(

@@ -16,10 +16,11 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..models.sessions import ForkParent
 from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
 from ..replay.recording import Recording
-from .shared_options import CONTROLS, clean_lines
+from .shared_options import CONTROLS, clean_lines, count
 
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("#", "right"),
@@ -54,9 +55,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def request_lines(file: CassetteFile) -> list[str]:
-    """Return the lines that describe the request of a session, as rich markup; none if it is unknown."""
+def request_lines(file: CassetteFile, parent: ForkParent | None) -> list[str]:
+    """Return the lines on the request and the origin of a session, as rich markup; there may be none."""
     lines = []
+    if parent is not None:
+        served = count(len(parent.served), "call")
+        lines.append(f"fork of session {parent.session_id}, which served {served}")
     if file.exchange is not None:
         request, response = file.exchange.request, file.exchange.response
         status = "no response" if response.status is None else str(response.status)

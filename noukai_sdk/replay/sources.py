@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..errors import ReplayError, ReplayInvalidSessionError, ReplayNoSnapshotsError
 from ..models.events import EVENT_CLASSES
-from ..models.sessions import RecordedError, Session, SessionExecution, StepSnapshot
+from ..models.sessions import ForkParent, RecordedError, Session, SessionExecution, StepSnapshot
 from ..protocol.call import CallKind, Service
 from ..protocol.fetching import fetch_session
 from ..protocol.program import Program
@@ -32,11 +32,13 @@ class LoadedSession(NamedTuple):
     Attributes:
         recordings: Also those that cannot be replayed.
         redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
+        parent: The session that it was forked from, None if it is no fork.
     """
 
     session_id: str
     recordings: list[Recording]
     redactor: Redactor | None
+    parent: ForkParent | None = None
 
     def require_snapshots(self) -> None:
         """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
@@ -90,7 +92,8 @@ def load_session(service: Service, session_id: str) -> Program[LoadedSession]:
         own = recordings_of(session)
         recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
     redacts = any(map(_is_redacted, sessions))
-    return LoadedSession(sessions[0].session_id, recordings, ServiceRedactor() if redacts else None)
+    redactor = ServiceRedactor() if redacts else None
+    return LoadedSession(sessions[0].session_id, recordings, redactor, sessions[0].parent)
 
 
 def recordings_of(session: Session) -> list[Recording]:

@@ -20,6 +20,7 @@ from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
 from noukai_sdk.replay.recording import Recording
+from noukai_sdk.transport.background import flush
 from tests.cli.commands import run, run_json
 from tests.support.servers import Server, serve_app, serve_backend
 
@@ -135,6 +136,29 @@ def test_show_call_that_failed_or_was_abandoned_prints_reason(tmp_path: Path, de
     [call] = run_json("show", path)["calls"]
     assert call["error"] == "abandoned by its caller"
     assert (call["tokens"], call["costUsd"]) == (None, None)
+
+
+def test_show_prints_refused_calls_and_parent_of_fork(dev: Server, replay_enabled: None) -> None:
+    with Noukai() as client:
+        flow = client.flow("acme/samples/hello-world")
+        with trace_scope_sync(client=client) as scope:
+            flow.execute(message="one")
+            with pytest.raises(FlowNotFoundError):
+                client.flow("acme/samples/none").execute(message="x")
+        assert flush()
+        options = {"client": client, "replay_session_id": scope.session_id, "live_from": 1}
+        with trace_scope_sync(**options) as fork:
+            flow.execute(message="one")
+            flow.execute(message="two")
+        assert flush()
+    refused = run_json("show", str(scope.session_id))["calls"][1]
+    assert refused["slug"] == "none"
+    assert "FLOW_NOT_FOUND" in refused["error"]
+    shown = run_json("show", str(fork.session_id))
+    assert shown["parent"]["sessionId"] == scope.session_id
+    assert [call["input"] for call in shown["calls"]] == ["one", "two"]
+    line = f"fork of session {scope.session_id}, which served 1 call"
+    assert line in run("show", str(fork.session_id)).stdout.replace("\n", " ")
 
 
 def test_show_and_diff_escape_control_characters_and_markup(tmp_path: Path) -> None:
