@@ -10,6 +10,10 @@ import pytest
 
 from tests.support.servers import settings_of
 
+# Sentry imports eventlet, whose own DNS imports whatever an installed HTTP/2 (hypercorn's) makes it find:
+# trio among them, which cannot be imported while eventlet patches sockets.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ _SCOPE_KEY = "noukai.scope"
 _CAPTURED_KEY = "noukai.captured"
 _REPLAY = HEADER_REPLAY.lower().encode()
 _REPORT = HEADER_REPLAY_REPORT.lower().encode()
-_ASKED = frozenset({_REPLAY, _REPORT})
+_ASKED = (_REPLAY, _REPORT)
 _OWN_HEADERS = frozenset(name.encode() for name in OWN_HEADERS)
 _STREAM_STARTS = frozenset({"http.response.start", "http.response.body"})
 _START_TYPES = frozenset(
@@ -154,8 +154,9 @@ class NoukaiTraceMiddleware:
         return False
 
     async def _report(self, replay_id: str, scope: Message, _: Receive, send: Send) -> bool:
-        """Respond with the report of an earlier replay; return False if replay is disabled."""
-        if scope["type"] != "http" or not replay_enabled():
+        """Respond with the report of an earlier replay; return False if that is not asked for."""
+        asks_for_replay = any(name == _REPLAY for name, _ in scope["headers"])
+        if scope["type"] != "http" or asks_for_replay or not replay_enabled():
             return False
         await _send_response(report_response(replay_id), scope, send)
         return True
