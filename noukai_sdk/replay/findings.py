@@ -338,8 +338,9 @@ class _Describe:
         if request is None:
             return ""
         text = request.get("message")
-        if text is None and request.get("messages"):
-            last = request["messages"][-1]
+        turns = request.get("messages")
+        if text is None and turns and isinstance(turns, list):
+            last = turns[-1]
             text = last.get("content") if isinstance(last, dict) else last
         if not text:
             text = {name: request[name] for name in INPUT_FIELDS if request.get(name)}

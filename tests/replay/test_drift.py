@@ -202,6 +202,28 @@ async def test_findings_name_calls_that_go_to_another_flow_or_by_another_method(
     assert "call 1 of grade-3 and call 1 of grade-4 look swapped" in report.explanation
 
 
+async def test_findings_of_odd_recordings_are_printable(
+    service: SessionService, side: SyncSide
+) -> None:
+    requests: list[Any] = [
+        {"message": 5, "messages": {"a": 1}},
+        {"messages": {"\x1b[2J": 1}, "parameters": "\x07"},
+        {"messages": [None, "\x1b[31m"]},
+        {},
+    ]
+    call = {"slug": "grade-3\x1b[2J"}
+    service.record(
+        *(
+            execution(n, call={**call, "request": each}, slug="grade-3\x1b[2J", result=n)
+            for n, each in enumerate(requests)
+        )
+    )
+    report, error = await replay(side)
+    assert [finding.what for finding in report.findings] == ["removed"]
+    assert report.findings[0].recorded == (0, 1, 2, 3)
+    assert error.isprintable()
+
+
 async def test_findings_of_a_program_that_failed_leave_out_what_it_did_not_reach(
     service: SessionService, side: SyncSide
 ) -> None:
