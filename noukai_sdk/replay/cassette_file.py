@@ -35,8 +35,13 @@ from ..protocol.decoding import first_problem
 from .cassette import Cassette
 from .recording import Recording
 from .redaction import Redactor
+from .repeated_values import SAME, with_repetitions, without_repetitions
 
 FORMAT_VERSION = 1
+# Of files in which a recording names repeated values: readers of version 1 would take them for null.
+_WITH_SAME = 2
+# A line of fewer bytes is written as it is.
+_LONG = 10_000
 _MARK = "noukai_cassette"
 _CONFLICT = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 
@@ -101,9 +106,10 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
         if not line.strip():
             continue
         try:
-            recordings.append(Recording.model_validate_json(line))
-        except ValidationError as error:
-            problem = f"this line is not a valid recording: {first_problem(error)}"
+            recordings.append(_read_recording(line))
+        except ValueError as error:
+            what = first_problem(error) if isinstance(error, ValidationError) else error
+            problem = f"this line is not a valid recording: {what}"
             raise _error(name, number, problem) from error
     if header.recordings not in (None, len(recordings)):
         raise _error(
@@ -123,6 +129,14 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
     )
 
 
+def _read_recording(line: bytes) -> Recording:
+    if f'"{SAME}"'.encode() in line:
+        value = from_json(line)
+        if isinstance(value, dict) and SAME in value:
+            return Recording.model_validate(with_repetitions(value))
+    return Recording.model_validate_json(line)
+
+
 def _read_header(name: str, line: bytes) -> _Header:
     try:
         header = from_json(line)
@@ -130,11 +144,11 @@ def _read_header(name: str, line: bytes) -> _Header:
         raise _error(name, 1, "not a cassette: the first line is not JSON") from error
     if not isinstance(header, dict) or _MARK not in header:
         raise _error(name, 1, f"not a cassette: the first line has no {_MARK!r}")
-    if header[_MARK] != FORMAT_VERSION:
+    if header[_MARK] not in (FORMAT_VERSION, _WITH_SAME):
         raise _error(
             name,
             1,
-            f"noukai-sdk {__version__} reads format version {FORMAT_VERSION}, not "
+            f"noukai-sdk {__version__} reads format version {_WITH_SAME}, not "
             f"{header[_MARK]!r}: update the package, or record the cassette again",
         )
     try:
@@ -203,10 +217,17 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         header["exchange"] = file.exchange.model_dump(
             mode="json", by_alias=True, exclude_defaults=True
         )
-    lines = (
-        json.dumps(value, ensure_ascii=False) + "\n"
-        for value in (header, *map(as_json, file.recordings))
-    )
+    lines = [""]
+    for recording in file.recordings:
+        value = as_json(recording)
+        line = json.dumps(value, ensure_ascii=False)
+        if len(line) >= _LONG:
+            value = without_repetitions(value)
+            if SAME in value:
+                line = json.dumps(value, ensure_ascii=False)
+                header[_MARK] = _WITH_SAME
+        lines.append(line + "\n")
+    lines[0] = json.dumps(header, ensure_ascii=False) + "\n"
     # Half a surrogate pair cannot be encoded; no service could have sent or read it.
     data = "".join(lines).encode("utf-8", "replace")
 

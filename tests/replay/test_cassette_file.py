@@ -190,8 +190,8 @@ HEADER = (
 @pytest.mark.parametrize(
     ("content", "line", "problem"),
     [
-        (b'{"noukai_cassette": 2}\n', 1, "reads format version 1, not 2: update the package"),
-        (b'{"noukai_cassette": "x"}\n', 1, "reads format version 1, not 'x'"),
+        (b'{"noukai_cassette": 3}\n', 1, "reads format version 2, not 3: update the package"),
+        (b'{"noukai_cassette": "x"}\n', 1, "reads format version 2, not 'x'"),
         (b'{"noukai_cassette": 1}\n', 1, "the header is damaged: session_id: "),
         (b"interactions:\n- request:\n", 1, "not a cassette: the first line is not JSON"),
         (b'{"a": 1}\n', 1, "not a cassette: the first line has no 'noukai_cassette'"),
