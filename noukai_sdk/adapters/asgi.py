@@ -53,6 +53,7 @@ _SCOPE_KEY = "noukai.scope"
 _CAPTURED_KEY = "noukai.captured"
 _REPLAY = HEADER_REPLAY.lower().encode()
 _REPORT = HEADER_REPLAY_REPORT.lower().encode()
+_EVENT_STREAM = EVENT_STREAM.encode()
 _ASKED = (_REPLAY, _REPORT)
 _OWN_HEADERS = frozenset(name.encode() for name in OWN_HEADERS)
 _STREAM_STARTS = frozenset({"http.response.start", "http.response.body"})
@@ -211,9 +212,11 @@ class HeldResponse:
 
     Messages wait until the application returns, until it sends a second body part with content, or
     until it has sent nothing after the first for a moment: somebody may be waiting for that part. The
-    events of ``text/event-stream`` do not wait. From then on the response is a stream, and each message
-    is sent at once. A websocket's messages are never held once the handshake is accepted, because the
-    client must be able to reply.
+    events of ``text/event-stream`` do not wait. Nobody waits for a part of a response whose length is
+    known; some middleware ends it only after the background tasks.
+
+    Once a message goes out, the response is a stream, and each message is sent at once. A websocket's
+    messages are never held once the handshake is accepted, because the client must be able to reply.
 
     Args:
         session: The scope of the replay.
@@ -233,6 +236,7 @@ class HeldResponse:
         self._releasing: anyio.Event | None = None
         self._failure: Exception | None = None
         self._is_events = False
+        self._has_length = False
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -265,7 +269,9 @@ class HeldResponse:
         kind = message["type"]
         if kind.endswith("http.response.start"):
             self._status = message["status"]
-            self._is_events = _is_event_stream(message)
+            headers = {name.lower(): bytes(value) for name, value in message.get("headers", ())}
+            self._is_events = headers.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
+            self._has_length = b"content-length" in headers
         elif kind.endswith("http.response.body"):
             self._complete = not message.get("more_body", False)
         # Extensions send a file by its path or its handle instead of a body.
@@ -277,12 +283,13 @@ class HeldResponse:
             or (has_content and (self._has_content or self._is_events))
         ):
             await self._release()
-        elif kind in _STREAM_STARTS and not self._complete and (has_content or self._is_events):
+        elif kind in _STREAM_STARTS and (has_content or self._is_events):
             self._start_timer()
         self._has_content = self._has_content or has_content
 
     def _start_timer(self) -> None:
-        if not self._timer_runs and not self._decided.is_set():
+        is_whole = self._complete or self._has_length
+        if not (is_whole or self._timer_runs or self._decided.is_set()):
             self._timer_runs = True
             self._tasks.start_soon(self._release_later)
 
@@ -377,11 +384,6 @@ def with_session(response: ASGIApp, scope: Message) -> ASGIApp:
             captured.finish(session)
 
     return respond
-
-
-def _is_event_stream(start: Message) -> bool:
-    types = [value for name, value in start.get("headers", ()) if name.lower() == b"content-type"]
-    return any(bytes(value).lower().startswith(EVENT_STREAM.encode()) for value in types)
 
 
 def _with_headers(start: Message, headers: Iterable[tuple[str, str]]) -> Message:

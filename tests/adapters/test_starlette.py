@@ -27,6 +27,7 @@ from noukai_sdk import (
     current_session_id,
     trace_scope,
 )
+from noukai_sdk.adapters import asgi
 from noukai_sdk.adapters import starlette as starlette_adapter
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
 from tests.support.sessions import RecordedSessions
@@ -439,6 +440,35 @@ async def test_add_middleware_alone_tags_unhandled_errors(
     async with client_of(app) as http:
         with pytest.raises(KeyError, match="mine"):
             await http.get("/fail")
+
+
+async def test_replay_waits_for_background_tasks_inside_of_other_middleware(
+    noukai: AsyncNoukai, replay_enabled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BaseHTTPMiddleware sends the end of a response after the background tasks, as a second part."""
+    monkeypatch.setattr(asgi, "LONGEST_HOLD", 0.0)
+    app = FastAPI()
+    texts = ["a"]
+
+    @app.get("/")
+    async def later(tasks: BackgroundTasks) -> str:
+        async def call() -> None:
+            await anyio.sleep(0.01)
+            for text in texts:
+                await noukai.flow("grade-3").execute(message=text)
+
+        tasks.add_task(call)
+        return "ok"
+
+    app.add_middleware(PassOn)
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    async with client_of(app) as http:
+        session = (await http.get("/")).headers["x-noukai-session"]
+        replayed = await http.get("/", headers={"X-Noukai-Replay": session})
+        assert "hits=1" in replayed.headers["x-noukai-replay-report"]
+        texts.append("one more")
+        missed = await http.get("/", headers={"X-Noukai-Replay": session})
+    assert (missed.status_code, missed.json()["error"]) == (500, "replay_error")
 
 
 async def test_middleware_that_catches_errors_outside_of_ours_still_does(
