@@ -47,7 +47,7 @@ def load_app(name: str, *, beside: Path | None = None) -> Any:
         name: ``module:attribute``. The attribute may be a function that makes the app, called with
             literal arguments: ``main:create_app("test")``.
         beside: A file of the project. A module that is not installed is searched for in the current
-            folder, in the file's folder, and in all folders above that.
+            folder, in the file's folder, in all folders above that, and in ``src`` of each.
 
     Raises:
         AppError: There is no such app, or its module cannot be imported.
@@ -103,7 +103,7 @@ def _folder_of(module_name: str, beside: Path | None) -> Path | None:
             return None
     folders = [Path.cwd(), *(beside.resolve().parents if beside is not None else ())]
     path = module_name.replace(".", "/")
-    for folder in folders:
+    for folder in (each / sub for each in folders for sub in ("", "src")):
         if (folder / f"{path}.py").is_file() or (folder / path / "__init__.py").is_file():
             return folder
     return None

@@ -359,12 +359,13 @@ def test_replay_waits_for_report_and_exits_by_it(tmp_path: Path) -> None:
         (2, "was not found", [UNKNOWN]),
         (2, "was not found", [report(replay_id="r-2", state="finished", verdict="clean")]),
     ]
-    for exit_code, text, reports in cases:
-        with serve(Replies(*reports, headers={"x-noukai-replay-id": "r-1"})) as url:
-            path = write(tmp_path, exchange(origin=url))
+    replies = Replies(headers={"x-noukai-replay-id": "r-1"})
+    with serve(replies) as url:
+        path = write(tmp_path, exchange(origin=url))
+        for exit_code, text, replies.reports in cases:
             wait = ("--wait", "0.1" if exit_code == 2 else "10")
             output = run("replay", path, *wait, exit_code=exit_code).stdout
-            assert text in output, reports
+            assert text in output
             assert "\x1b" not in output
 
 
