@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,10 @@ def finish_replay(
     """
     error = next((e for e in _chain(failure, set()) if isinstance(e, ReplayError)), None)
     note, later_failure, gone = "", None, False
-    if error is None:
+    if error is not None:
+        with suppress(ReplayError):  # complete the report, for the body of the response
+            scope.verify(complete=False)
+    else:
         try:
             # Calls that were not reached are not removed ones.
             scope.verify(complete=failure is None and not client_left)

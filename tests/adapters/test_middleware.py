@@ -343,14 +343,14 @@ async def test_replay_with_unreachable_service_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("calls", "kind", "report"),
+    ("calls", "kind", "report", "finding"),
     [
-        (0, "leftovers", "hits=0; misses=0; drift=0; leftovers=1"),
-        (2, "misses", "hits=1; misses=1; drift=0; leftovers=0"),
+        (0, "leftovers", "hits=0; misses=0; drift=0; leftovers=1", "removed"),
+        (2, "misses", "hits=1; misses=1; drift=0; leftovers=0", "added"),
     ],
 )
 async def test_replay_with_other_number_of_calls_fails(
-    app: Any, replay_enabled: None, calls: int, kind: str, report: str
+    app: Any, replay_enabled: None, calls: int, kind: str, report: str, finding: str
 ) -> None:
     session = await capture(app)
     app.calls = calls
@@ -358,6 +358,8 @@ async def test_replay_with_other_number_of_calls_fails(
     assert error_of(response) == (500, "replay_error")
     content = json.loads(response.body)
     assert "grade-3" in content["message"]
+    assert [each["what"] for each in content["report"]["findings"]] == [finding]
+    assert content["report"]["findings"][0]["text"] in content["message"]
     [entry] = content["report"][kind]
     assert entry["slug"] == "grade-3"
     assert response.headers["x-noukai-session"] == session
@@ -385,7 +387,11 @@ async def test_replay_with_miss_behind_other_error_fails(app: Any, replay_enable
     session = await capture(app)
     app.failure = RuntimeError("mine")
     app.failure.__cause__ = ReplayMissError("no recording")
-    assert error_of(await app.request(session)) == (500, "replay_error")
+    app.calls = 0
+    response = await app.request(session)
+    assert error_of(response) == (500, "replay_error")
+    assert "leftovers=1" in response.headers["x-noukai-replay-report"]
+    assert len(json.loads(response.body)["report"]["leftovers"]) == 1
 
 
 async def test_error_of_application_is_raised_again(
