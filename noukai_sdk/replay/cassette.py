@@ -349,7 +349,7 @@ class Cassette:
                     self._lanes[name] = _lane(name, group)
             for place, call in self._pending.pop(key, ()):
                 claim = place()
-                if claim is not None:
+                if claim is not None and not claim.assigned:
                     claim.redact = claim.redact or redact
                     self._lane_of(call, part).take_over(claim)
 

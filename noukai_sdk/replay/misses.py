@@ -216,7 +216,7 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
         return "A flow of this session was deleted since, and its recordings lost their name."
     return (
         "The code calls a flow that it did not call when it was recorded; or the service refused the "
-        "call then, which a session does not record."
+        "call then, and did not take the client's report of it."
     )
 
 

@@ -40,6 +40,7 @@ class ReplayScope(Scope):
         self._calls = itertools.count()
         self._ended = False
         self._reports_outcomes = False
+        self._abandoned: list[Claim] = []
         self._player = Player(cassette, self._options, go_live=self._go_live)
         self.report = self._player.report
         self.refuses_lost = self._options.lost == "refuse"
@@ -100,7 +101,11 @@ class ReplayScope(Scope):
         try:
             yield from parts.load(call.service, call.flow.org)
         except NoukaiError as error:
+            claim.assigned = True  # without a recording
             raise self._player.refused(claim, error) from error.__cause__
+        except BaseException:
+            self._abandoned.append(claim)  # it uses its recording up all the same
+            raise
         return (yield from serve(call, claim))
 
     def job(self, live: LiveJob) -> JobBackend:

@@ -158,6 +158,7 @@ async def test_stream_that_its_reader_leaves_or_that_times_out_replays(live: Syn
     await assert_replays(live, body, hits=3)
 
 
+@pytest.mark.filterwarnings("ignore:concurrent execute calls")
 async def test_calls_that_are_given_up_replay(async_live: AsyncSide) -> None:
     async def body(side: AsyncSide) -> list[Any]:
         results: list[Any] = []

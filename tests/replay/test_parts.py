@@ -1,0 +1,283 @@
+"""Sessions of several organisations: flows of the same slug, and several clients in one scope."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from noukai_sdk import (
+    AsyncNoukai,
+    Noukai,
+    NoukaiError,
+    ReplayForbiddenError,
+    ReplayMissError,
+    copy_scope,
+    trace_scope,
+    trace_scope_sync,
+)
+from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
+from noukai_sdk.models.sessions import RecordedCall
+from tests.support.replays import SessionService, SyncSide, execution
+from tests.support.servers import serve_app
+
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:concurrent execute calls")]
+
+
+def run_of(number: int, flow: str, *, hosted: bool = False, **fields: Any) -> dict[str, Any]:
+    """A run of a flow, with its organisation and project or as the hosted service sends it."""
+    org, project, slug = flow.split("/")
+    call = RecordedCall(org=org, project=project, slug=slug, request={"message": f"m{number}"})
+    additions = {} if hosted else {"call": call.model_dump(by_alias=True)}
+    return execution(number, slug=slug, **additions, **fields)
+
+
+class Organisations:
+    """A service whose keys read the runs of their own organisation: ``nk_a`` those of ``a``.
+
+    Attributes:
+        fetches: The key of each fetch of a session.
+        refusal: The status for keys that can read no run of the session.
+    """
+
+    def __init__(self, *runs: tuple[str, dict[str, Any]]) -> None:
+        self.runs = runs
+        self.fetches: list[str] = []
+        self.refusal = 403
+        self.failures = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive()).get("body", b"")
+        headers = dict(scope["headers"])
+        status, response = self._respond(headers[b"authorization"].decode()[7:], scope, body)
+        await anyio.sleep(0.02)
+        start = {"type": "http.response.start", "status": status, "headers": []}
+        await send(start)
+        await send({"type": "http.response.body", "body": json.dumps(response).encode()})
+
+    def _respond(self, key: str, scope: Any, body: bytes) -> tuple[int, Any]:
+        if scope["method"] != "GET":
+            return 200, {"status": "completed", "result": "live", "executionId": "e"}
+        self.fetches.append(key)
+        if self.failures:
+            self.failures -= 1
+            return 500, {}
+        runs = [run for owner, run in self.runs if owner in (key, "both")]
+        if not runs:
+            return self.refusal, {"detail": "another organisation"}
+        return 200, {"sessionId": "s-1", "executions": runs}
+
+
+@pytest.fixture
+def organisations() -> Iterator[Organisations]:
+    """Calls of two clients, alternately, to flows of the same slug and one more."""
+    service = Organisations(
+        ("nk_a", run_of(0, "a/p/grade-3")),
+        ("nk_b", run_of(1, "b/p/grade-3")),
+        ("nk_a", run_of(2, "a/p/grade-3")),
+        ("nk_b", run_of(3, "b/p/grade-3")),
+        ("nk_b", run_of(4, "b/q/other")),
+    )
+    with serve_app(service, lifespan="off") as url:
+        service.url = f"{url}/api/v1"  # type: ignore[attr-defined]
+        yield service
+
+
+def client(kind: type, service: Any, key: str, **options: Any) -> Any:
+    return kind(f"nk_{key}", base_url=service.url, org=key, project="p", max_retries=0, **options)
+
+
+ALL = ["m0", "m1", "m2", "m3", "m4"]
+
+
+def expected(*messages: str) -> list[str]:
+    return [f"answer to {message}" for message in messages]
+
+
+@pytest.mark.parametrize("hosted", [False, True], ids=["ours", "hosted"])
+@pytest.mark.parametrize("first", ["a", "b"])
+@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai], ids=["sync", "async"])
+async def test_each_client_replays_its_part_fetched_once_with_its_key(
+    organisations: Organisations, kind: type, first: str, hosted: bool
+) -> None:
+    if hosted:
+        for _, run in organisations.runs:
+            run.pop("call")
+    clients = {key: client(kind, organisations, key) for key in "ab"}
+    calls = [("a", "grade-3"), ("b", "grade-3")] * 2 + [("b", "b/q/other")]
+    if kind is Noukai:
+        with trace_scope_sync(client=clients[first], replay_session_id="s-1") as scope:
+            results = [
+                clients[key].flow(slug).execute(message)
+                for (key, slug), message in zip(calls, ALL, strict=True)
+            ]
+    else:
+        async with trace_scope(client=clients[first], replay_session_id="s-1") as scope:
+            results = await asyncio.gather(
+                *(
+                    clients[key].flow(slug).execute(message)
+                    for (key, slug), message in zip(calls, ALL, strict=True)
+                )
+            )
+    assert [result.result for result in results] == expected(*ALL)
+    assert scope.report.summary() == "hits=5; misses=0; drift=0; leftovers=0"
+    assert sorted(organisations.fetches) == ["nk_a", "nk_b"]
+
+
+async def test_calls_in_threads_and_on_trio_wait_for_one_fetch(
+    organisations: Organisations,
+) -> None:
+    a, b, sync_b = (
+        client(AsyncNoukai, organisations, "a"),
+        client(AsyncNoukai, organisations, "b"),
+        client(Noukai, organisations, "b"),
+    )
+
+    async def main() -> None:
+        async with trace_scope(client=a, replay_session_id="s-1") as scope:
+            with ThreadPoolExecutor() as pool:
+                threads = [
+                    pool.submit(copy_scope(sync_b.flow("grade-3").execute), message)
+                    for message in ("m1", "m3")
+                ]
+                results = []
+
+                async def call(flow: Any, message: str) -> None:
+                    results.append((await flow.execute(message)).result)
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call, b.flow("b/q/other"), "m4")
+                    for message in ("m0", "m2"):
+                        tasks.start_soon(call, a.flow("grade-3"), message)
+                results += [
+                    (await anyio.to_thread.run_sync(thread.result)).result for thread in threads
+                ]
+        assert sorted(results) == expected(*ALL)
+        assert scope.report.clean
+        await b.aclose()
+        await a.aclose()
+
+    await anyio.to_thread.run_sync(lambda: anyio.run(main, backend="trio"))
+    assert sorted(organisations.fetches) == ["nk_a", "nk_b"]
+
+
+async def test_part_that_a_key_may_not_read_is_a_miss_that_names_the_organisation(
+    organisations: Organisations,
+) -> None:
+    a, c = client(Noukai, organisations, "a"), client(Noukai, organisations, "c")
+    with trace_scope_sync(client=a, replay_session_id="s-1", on_miss="raise") as scope:
+        with pytest.raises(ReplayMissError, match="calls of organisation 'c' could not be read"):
+            c.flow("grade-3").execute("m1")
+        with pytest.raises(ReplayMissError, match="another organisation"):
+            c.flow("grade-3").execute("m1")
+        for message in ("m0", "m2"):
+            a.flow("grade-3").execute(message)
+    assert len(scope.report.misses) == 2
+    assert organisations.fetches == ["nk_a", "nk_c"]
+
+
+async def test_part_that_fails_to_load_is_asked_for_again(organisations: Organisations) -> None:
+    a, b = client(Noukai, organisations, "a"), client(Noukai, organisations, "b")
+    with trace_scope_sync(client=a, replay_session_id="s-1", on_miss="live") as scope:
+        organisations.failures = 1
+        with pytest.raises(NoukaiError):
+            b.flow("grade-3").execute("m1")
+        assert b.flow("grade-3").execute("m1").result == expected("m1")[0]
+    assert len(scope.report.hits) == 1
+    assert organisations.fetches == ["nk_a", "nk_b", "nk_b"]
+
+
+async def test_keys_of_one_organisation_share_its_recordings(organisations: Organisations) -> None:
+    organisations.runs = tuple(("both", run_of(n, "a/p/grade-3", hosted=True)) for n in range(2))
+    a, b = client(Noukai, organisations, "a"), client(Noukai, organisations, "b")
+    with trace_scope_sync(client=a, replay_session_id="s-1") as scope:
+        results = [b.flow("grade-3").execute("m0"), a.flow("grade-3").execute("m1")]
+    assert [result.result for result in results] == expected("m0", "m1")
+    assert len(scope.report.hits) == 2
+
+
+async def test_flow_of_another_organisation_is_a_miss_that_says_so(
+    side: SyncSide, service: SessionService
+) -> None:
+    service.record(run_of(0, "acme/spelling/grade-3"), run_of(1, "acme/drafts/grade-3"))
+    async with side.scope() as scope:
+        for flow in ("acme/other/grade-3", "zeta/spelling/grade-3"):
+            with pytest.raises(ReplayMissError) as caught:
+                await side.execute("m0", slug=flow)
+            assert "acme/drafts and acme/spelling" in caught.value.message
+            assert flow.removesuffix("/grade-3") in caught.value.message
+        # The same slug in two projects: each has its own.
+        assert await side.ask("m1", slug="acme/drafts/grade-3") == expected("m1")
+        assert await side.ask("m0", slug="acme/spelling/grade-3") == expected("m0")
+    assert scope.report.summary() == "hits=2; misses=2; drift=0; leftovers=0"
+
+
+async def test_session_that_tells_only_some_organisations_serves_no_other_one(
+    side: SyncSide, service: SessionService
+) -> None:
+    service.record(
+        run_of(0, "acme/p/grade-3", hosted=True),
+        run_of(1, "zeta/p/grade-3"),
+        run_of(2, "acme/p/grade-3"),
+    )
+    async with side.scope() as scope:
+        assert await side.ask("m0", "m2", slug="acme/p/grade-3") == expected("m0", "m2")
+        assert await side.ask("m1", slug="zeta/p/grade-3") == expected("m1")
+        with pytest.raises(ReplayMissError):
+            await side.execute("m1", slug="acme/p/grade-3")
+    assert len(scope.report.hits) == 3
+
+
+@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai], ids=["sync", "async"])
+@pytest.mark.parametrize("refusal", [403, 404])
+async def test_session_that_the_middlewares_client_may_not_read_is_fetched_by_another(
+    organisations: Organisations, kind: type, refusal: int
+) -> None:
+    organisations.refusal = refusal
+    organisations.runs = organisations.runs[-1:]
+    first, second = (client(kind, organisations, key) for key in "ab")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        flow = second.flow("b/q/other")
+        result = flow.execute("m4")
+        result = await result if kind is AsyncNoukai else result
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": result.result.encode()})
+
+    async def get(clients: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(NoukaiTraceMiddleware(app, client=clients))
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as caller:
+            return await caller.get("/", headers={"X-Noukai-Replay": "s-1"})
+
+    alone = await get(client(kind, organisations, "z"))
+    assert alone.status_code == refusal
+    both = await get([first, second])
+    assert (both.status_code, both.text) == (200, "answer to m4")
+    assert both.headers["X-Noukai-Replay-Report"] == "hits=1; misses=0; drift=0; leftovers=0"
+    assert organisations.fetches == ["nk_z", "nk_a", "nk_b"]
+
+
+async def test_clients_of_one_captured_request_are_known_to_each_other(
+    organisations: Organisations,
+) -> None:
+    organisations.runs = organisations.runs[1:2]
+    a, b = client(Noukai, organisations, "a", timeout=3), client(Noukai, organisations, "b")
+    with pytest.raises(ReplayForbiddenError), trace_scope_sync(client=a, replay_session_id="s-1"):
+        pass
+    with trace_scope_sync(client=a):
+        b.flow("grade-3").execute("x")
+    with trace_scope_sync(client=a, replay_session_id="s-1") as scope:
+        assert b.flow("grade-3").execute("m1").result == "answer to m1"
+    assert scope.report.clean
+    stranger = client(Noukai, organisations, "d")
+    with (
+        pytest.raises(ReplayForbiddenError),
+        trace_scope_sync(client=stranger, replay_session_id="s-1"),
+    ):
+        pass
