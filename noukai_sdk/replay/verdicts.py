@@ -28,6 +28,7 @@ from ..protocol.session_extensions import post_report
 
 MOST_KEPT = 1_000
 MOST_ENTRIES = 200_000  # of all kept reports together: some 40 MB
+MOST_BYTES = 3_500_000  # of a report that is posted; our backend takes 4 MiB
 
 # The first class that matches decides.
 _CODES: tuple[tuple[type[NoukaiError], str], ...] = (
@@ -105,7 +106,9 @@ class Verdict:
         if self._completed is not None:
             return
         global _entries  # noqa: PLW0603 - one count for the process
-        report = self._report
+        # A copy: calls that are refused after the end are in the scope's report only.
+        lists = {name: list(entries) for name, entries in vars(self._report).items()}
+        report = self._report = ReplayReport(**lists)
         failed = self.error or report.misses or report.lost
         if failed or (report.leftovers and not self._allow_leftovers):
             self._verdict = "failed"
@@ -114,7 +117,7 @@ class Verdict:
         self._summary = report.summary()
         self._completed = _now()
         # The values of a change take as much as about ten entries.
-        size = sum(map(len, vars(report).values())) + 10 * sum(len(e.changes) for e in report.drift)
+        size = sum(map(len, lists.values())) + 10 * sum(len(e.changes) for e in report.drift)
         with _lock:
             if self.replay_id in _kept:
                 self.size = size
@@ -140,9 +143,18 @@ class Verdict:
 
 
 def send_verdict(service: Service, _session_id: str, verdict: Verdict) -> Program[bool]:
-    """Post the report to the session that was replayed, which a fork's own session is not."""
+    """Post the report to the session that was replayed, which a fork's own session is not.
+
+    Of a report that is too long, the first entries of each list are posted. Its summary has the counts.
+    """
     assert verdict.session_id is not None  # only replays of sessions are posted
-    return post_report(service, verdict.session_id, verdict.stored())
+    stored = verdict.stored()
+    for most in (500, 50, 5):
+        if len(stored.model_dump_json(by_alias=True)) <= MOST_BYTES:
+            break
+        lists = {name: entries[:most] for name, entries in stored.report.items()}
+        stored = stored.model_copy(update={"report": lists})
+    return post_report(service, verdict.session_id, stored)
 
 
 def _forget_oldest() -> None:

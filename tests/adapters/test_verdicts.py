@@ -368,3 +368,20 @@ def test_last_reports_of_the_process_are_kept(monkeypatch: pytest.MonkeyPatch) -
         verdict.finish()
     assert len(verdicts._kept) == verdicts.MOST_ENTRIES / 1000
     assert verdicts._entries == verdicts.MOST_ENTRIES
+
+
+def test_long_report_is_posted_in_part(sync_noukai: Noukai, sessions: RecordedSessions) -> None:
+    from noukai_sdk.models.reports import ReplayReport, ReportEntry
+
+    entries = [ReportEntry("grade-3", "execute", number, "x" * 1000) for number in range(5000)]
+    verdict = verdicts.Verdict("s-1", ReplayReport(hits=entries, drift=entries[:3]))
+    verdict.finish()
+    service = sync_noukai._transport.service
+    background.send_later(service, verdicts.send_verdict, "s-1", verdict)
+    assert background.flush(20)
+    ((session, _, body),) = sessions.sent
+    assert (session, body["summary"]) == ("s-1", "hits=5000; misses=0; drift=3; leftovers=0")
+    assert (len(body["report"]["hits"]), len(body["report"]["drift"])) == (500, 3)
+    stored = verdicts.stored_report(verdict.replay_id)
+    assert stored is not None
+    assert len(stored.report["hits"]) == 5000
