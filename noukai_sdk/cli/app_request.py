@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from ..adapters.responses import HEADER_REPLAY
+from ..errors import CapturedRequestError
 from ..models.exchanges import Exchange, Header
 from ..replay.resending import sent_again
 from .shared_options import CONTROLS_IN_LINES, CommandError, clean_lines
@@ -148,6 +149,7 @@ def build_request(line: CommandLine, replay: Header, exchange: Exchange | None) 
         method = line.method or ("GET" if line.data is None else "POST")
         return AppRequest(method, line.url, (replay, *given), content, file)
 
+    refuse_websocket(exchange)
     if line.data is not None:
         captured = exchange.request.model_copy(update={"body": None})
         exchange = exchange.model_copy(update={"request": captured})
@@ -164,6 +166,15 @@ def build_request(line: CommandLine, replay: Header, exchange: Exchange | None) 
         file,
         tuple(each for each in again.masked if not _is_given(each, overridden, line)),
     )
+
+
+def refuse_websocket(exchange: Exchange) -> None:
+    """Raise CapturedRequestError for the handshake of a websocket."""
+    if exchange.request.origin.startswith(("ws:", "wss:")) or exchange.response.status == 101:
+        raise CapturedRequestError(
+            f"{exchange.request.path} is a websocket, and its messages were not captured: connect with a "
+            f"client of your own, and the header {HEADER_REPLAY}"
+        )
 
 
 def _server(against: str | None, origin: str) -> str:

@@ -19,6 +19,7 @@ from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..testing import AppError, send_captured_request
 from ..testing.apps import interface_of, load_app
+from .app_request import refuse_websocket
 from .session_source import (
     Env,
     base_url_option,
@@ -152,6 +153,7 @@ def _require_request(exchange: Exchange | None, name: str, body: str | None) -> 
             f"{name} was captured without its request: pass capture_requests=True to the adapter of the "
             "app, and capture the request again"
         )
+    refuse_websocket(exchange)
     if body is None:
         sent_again(exchange)
         masked = [each for each in exchange.request.redacted if each.startswith("body")]

@@ -293,6 +293,13 @@ def test_curl_line_sends_captured_request_as_replay_does(
     assert by_curl["body"] == (body.content if body else b"")
 
 
+def test_websocket_cannot_be_sent_again(tmp_path: Path) -> None:
+    path = write(tmp_path, exchange(origin="ws://127.0.0.1"))
+    words = ("--app", "main:app", "-o", str(tmp_path / "test_a.py"))
+    for command in (("replay", path), ("curl", path), ("test", path, *words)):
+        assert "is a websocket" in run(*command, exit_code=2).stderr
+
+
 def test_request_without_whole_body_needs_data(tmp_path: Path) -> None:
     body = CapturedBody(text="[1", size=2_000_000, truncated=True)
     with serve(replies := Replies()) as url:
