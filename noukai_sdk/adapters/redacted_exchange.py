@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 # A shorter value of a secret field, such as a pin, may stand anywhere by chance.
 _SHORTEST_SECRET = 6
 
+_MOST_SECRETS = 50
+_MIXED = re.compile(r"[A-Za-z].*\d|\d.*[A-Za-z]", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z0-9-]{1,32} +")
 
 
 def redacted_exchange(captured: Captured, service: Service | None) -> Exchange | None:
     """Return the exchange as it may leave the process; None if the ``redact`` hook keeps nothing.
 
-    The credentials of the request's headers, its secret fields and the cookies that the response sets are
-    masked wherever they stand: applications echo what they receive.
+    The credentials and cookies of the request, the values of its secret fields and the cookies that the
+    response sets are masked wherever they stand: applications echo what they receive.
 
     Args:
         captured: What was observed.
@@ -36,18 +38,18 @@ def redacted_exchange(captured: Captured, service: Service | None) -> Exchange |
     """
     pii = captured.options.redact_pii
     secrets = set(_credentials(captured.headers))
-    secrets.update(_credentials(captured.response_headers))
     if service is not None:
         secrets.update(_credentials([("authorization", service.headers.get("Authorization", ""))]))
-
-    request, fields = _request(captured, BodyRedactor(_masker(pii, secrets)))
-    more = {text for field in fields for text in leaves(field) if len(text) >= _SHORTEST_SECRET}
-    if more - secrets:
-        secrets |= more
-        request, _ = _request(captured, BodyRedactor(_masker(pii, secrets)))
+    cookies = {text for text in _cookies(captured.headers) if _is_long(text)}
+    request, fields = _request(captured, _redactor(pii, secrets | _random(cookies)))
+    echoed = {text for field in fields for text in leaves(field) if _is_long(text)} | cookies
+    if not _random(echoed) <= secrets | _random(cookies):
+        request, _ = _request(captured, _redactor(pii, secrets | _random(echoed)))
+    secrets |= echoed | set(_credentials(captured.response_headers))
+    secrets.update(text for text in _cookies(captured.response_headers) if _is_long(text))
     exchange = Exchange(
         request=request,
-        response=_response(captured, BodyRedactor(_masker(pii, secrets))),
+        response=_response(captured, _redactor(pii, secrets)),
         started_at=captured.started_at,
         completed_at=captured.completed_at,
     )
@@ -58,29 +60,45 @@ def redacted_exchange(captured: Captured, service: Service | None) -> Exchange |
     return None if kept is None else Exchange.model_validate(kept)
 
 
-def _masker(pii: bool, secrets: Iterable[str]) -> Masker:
-    texts = {form for secret in secrets for form in (secret, quote(secret, ""), quote_plus(secret))}
+def _redactor(pii: bool, secrets: Iterable[str]) -> BodyRedactor:
+    # Each one is looked for in all texts.
+    chosen = sorted(secrets, key=lambda secret: (-len(secret), secret))[:_MOST_SECRETS]
+    texts = {form for secret in chosen for form in (secret, quote(secret, ""), quote_plus(secret))}
     # The longest first: one may be part of another.
-    return Masker(pii, sorted(texts, key=lambda secret: (-len(secret), secret)))
+    return BodyRedactor(Masker(pii, sorted(texts, key=lambda text: (-len(text), text))))
 
 
 def _credentials(headers: Iterable[Header]) -> Iterator[str]:
-    """Yield the secrets that stand in headers, whole and in parts."""
+    """Yield the credentials that stand in headers, whole and in parts."""
+    for name, value in headers:
+        if name in ("cookie", "set-cookie") or not (is_secret_header(name) and _is_long(value)):
+            continue
+        yield value
+        scheme = _SCHEME.match(value)
+        token = value[scheme.end() :] if scheme is not None else ""
+        if scheme is not None and _is_long(token):
+            yield token
+            if scheme[0].strip().lower() == "basic":
+                yield from _basic(token)
+
+
+def _cookies(headers: Iterable[Header]) -> Iterator[str]:
+    """Yield the values of cookies, as they were sent and decoded."""
     for name, value in headers:
         if name in ("cookie", "set-cookie"):
             pairs = value.split(";")
             for pair in pairs[:1] if name == "set-cookie" else pairs:
                 cookie = pair.partition("=")[2].strip().strip('"')
-                yield from (each for each in {cookie, unquote(cookie)} if _is_long(each))
-        elif is_secret_header(name) and _is_long(value):
-            yield value
-            scheme = _SCHEME.match(value)
-            token = value[scheme.end() :] if scheme is not None else ""
-            if not _is_long(token):
-                continue
-            yield token
-            if scheme is not None and scheme[0].strip().lower() == "basic":
-                yield from _basic(token)
+                yield cookie
+                yield unquote(cookie)
+
+
+def _random(texts: Iterable[str]) -> set[str]:
+    """Return the texts that no other field of a request has by chance, unlike a language or a tenant.
+
+    A mask in a field that the application needs would make the request useless.
+    """
+    return {text for text in texts if len(text) >= 16 or _MIXED.search(text)}
 
 
 def _basic(token: str) -> Iterator[str]:

@@ -345,6 +345,30 @@ def test_credentials_leave_in_no_header_url_or_echo(side: Side, store: Store) ->
         assert text not in raw
 
 
+def test_value_of_a_cookie_is_masked_in_the_response_and_kept_in_other_fields(
+    side: Side, store: Store
+) -> None:
+    body = b'{"tenant": "acme-corp", "sid": "abc123def"}'
+    headers = (*typed(JSON), ("Cookie", "tenant=acme-corp; sid=abc123def"))
+    side(Reading(lambda body: body, headers=typed(JSON)), body, headers=headers)
+    request, response = store.last.request.body, store.last.response.body
+    assert request is not None
+    assert response is not None
+    assert json.loads(request.text) == {"tenant": "acme-corp", "sid": "[redacted]"}
+    assert json.loads(response.text) == {"tenant": "[redacted]", "sid": "[redacted]"}
+
+
+def test_many_secrets_and_escapes_stay_within_what_the_service_takes(
+    side: Side, store: Store
+) -> None:
+    form = b"&".join(b"password=%d-secret" % number for number in range(50_000))
+    side(Reading(lambda body: b'"\n' * 500_000), form, headers=typed(FORM))
+    assert store.last.response.body is not None
+    assert store.last.response.body.truncated
+    assert b"-secret" not in store.raw[-1]
+    assert len(store.raw[-1]) < 4 * MB
+
+
 def test_multipart_keeps_files_and_masks_fields(side: Side, store: Store) -> None:
     files = {
         "file": ("a.png", b"\x89PNG\r\n\x1a\n\x00", "image/png"),
