@@ -10,10 +10,22 @@ from typing import Any
 import httpx
 import pytest
 
-from noukai_sdk import AsyncNoukai, Noukai, ReplayLeftoverError, ReplayMissError
+from noukai_sdk import (
+    AsyncNoukai,
+    Noukai,
+    ReplayError,
+    ReplayForbiddenError,
+    ReplayInvalidSessionError,
+    ReplayLeftoverError,
+    ReplayMissError,
+    ReplaySessionExpiredError,
+    ReplaySessionNotFoundError,
+)
+from noukai_sdk.adapters.responses import refuse_replay
 from noukai_sdk.protocol.jobs import LiveJob
 from noukai_sdk.session.options import ReplayRequest, requested_replay
-from tests.support.replays import AsyncSide, SessionService, SyncSide
+from noukai_sdk.transport import background
+from tests.support.replays import AsyncSide, SessionService, SyncSide, outcome
 from tests.support.servers import Server, serve_app, serve_wsgi
 
 pytestmark = pytest.mark.anyio
@@ -222,3 +234,109 @@ def test_header_is_parsed_into_session_and_live_from() -> None:
     huge = requested_replay("s-1;live-from=" + "9" * 500)
     assert huge is not None
     assert huge.live_from == 999_999_999
+
+
+ECHO = "acme/tests/echo"
+
+
+async def forked(
+    live: SyncSide, parent: str, texts: str, **options: Any
+) -> tuple[str, list[Any], Any]:
+    """Replay ``parent`` with calls of these letters; return the fork's id, results and report."""
+    async with live.scope(parent, **options) as scope:
+        results = await live.ask(*texts, slug=ECHO)
+    assert background.flush(10)
+    assert scope.session_id is not None
+    return scope.session_id, results, scope.report
+
+
+async def captured(live: SyncSide, texts: str) -> tuple[str, list[Any]]:
+    async with live.scope() as scope:
+        results = await live.ask(*texts, slug=ECHO)
+    assert scope.session_id is not None
+    return scope.session_id, results
+
+
+async def test_fork_replays_whole_with_its_parents_calls_and_so_does_its_own_fork(
+    live: SyncSide,
+) -> None:
+    parent, _ = await captured(live, "abc")
+    fork, results, _ = await forked(live, parent, "abxy", live_from=2)
+    again = await forked(live, fork, "abxy", strict_inputs=True, live_from=9)
+    assert again[1:] == (results, again[2])
+    assert again[2].summary() == "hits=4; misses=0; drift=0; leftovers=0"
+    for each in (fork, again[0]):  # the second one made no live call
+        async with live.scope(each, strict_inputs=True) as scope:
+            assert await live.ask(*"abxy", slug=ECHO) == results
+        assert scope.report.clean
+
+    second, results, _ = await forked(live, again[0], "abxzz", live_from=3)
+    async with live.scope(second, strict_inputs=True) as scope:
+        assert await live.ask(*"abxzz", slug=ECHO) == results
+    assert scope.report.clean
+    with pytest.raises(ReplayLeftoverError):
+        async with live.scope(second):
+            await live.ask(*"abxz", slug=ECHO)
+    with pytest.raises(ReplayMissError):
+        async with live.scope(second):
+            await live.ask(*"abxzzz", slug=ECHO)
+
+
+async def test_calls_of_a_fork_keep_their_order_where_misses_went_live(live: SyncSide) -> None:
+    parent, _ = await captured(live, "ab")
+    slugs = (ECHO, "acme/spelling/grade-3", ECHO, "acme/spelling/grade-3", ECHO)
+    async with live.scope(parent, on_miss="live") as scope:
+        results = [(await live.execute("text", slug=slug)).result for slug in slugs]
+    assert len(scope.report.live) == 3
+    async with live.scope(scope.session_id) as replay:
+        assert [(await live.execute("text", slug=slug)).result for slug in slugs] == results
+    assert replay.report.summary().startswith("hits=5; misses=0; drift=2; leftovers=0")
+
+
+async def test_failures_of_a_forks_live_calls_replay(live: SyncSide) -> None:
+    async def body(**options: Any) -> list[Any]:
+        results = await live.ask("a", slug=ECHO)
+        error = await outcome(live.execute("x", slug="acme/tests/unknown"))
+        return [*results, error, *await live.ask("b", slug=ECHO)]
+
+    parent, _ = await captured(live, "a")
+    async with live.scope(parent, live_from=1) as scope:
+        results = await body()
+    async with live.scope(scope.session_id) as replay:
+        assert await body() == results
+    assert replay.report.clean
+
+
+@pytest.mark.parametrize(
+    ("sessions", "kind", "text"),
+    [
+        ({"s-1": "s-2", "s-2": 410}, ReplaySessionExpiredError, "s-1 is a fork of session s-2"),
+        ({"s-1": "s-2", "s-2": 403}, ReplayForbiddenError, "s-1 is a fork of session s-2"),
+        ({"s-1": "s-2", "s-2": "s-3", "s-3": 404}, ReplaySessionNotFoundError, "s-2 is a fork of"),
+        ({"s-1": "s-2", "s-2": "s-1"}, ReplayInvalidSessionError, "one of its own forks"),
+        ({"s-1": "s-1"}, ReplayInvalidSessionError, "one of its own forks"),
+        ({"s-1": "../x"}, ReplayInvalidSessionError, "session"),
+        ({f"s-{n}": f"s-{n + 1}" for n in range(1, 50)}, ReplayInvalidSessionError, "too far"),
+    ],
+)
+async def test_fork_without_its_parent_is_an_error_that_names_it(
+    side: SyncSide,
+    service: SessionService,
+    sessions: dict[str, Any],
+    kind: type[ReplayError],
+    text: str,
+) -> None:
+    for session_id, parent in sessions.items():
+        if isinstance(parent, int):
+            service.sessions[session_id] = lambda status=parent: httpx.Response(status, json={})
+            continue
+        served = [{"order": 0, "index": 0, "executionId": "exec-0"}]
+        service.record(session_id=session_id)
+        service.sessions[session_id]["parent"] = {"sessionId": parent, "served": served}
+    with pytest.raises(kind, match=text) as caught:
+        async with side.scope():
+            pass
+    if kind is not ReplayInvalidSessionError:
+        assert caught.value.parent_session_id in sessions
+        response = refuse_replay(caught.value, "s-1", "GET /")
+        assert str(caught.value.parent_session_id) in response.body.decode()
