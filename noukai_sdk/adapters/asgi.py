@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
 from ..session.carry_threads import carry_threads_by_default
+from ..session.lost_scope import requests
 from ..session.opening import open_replay
 from ..session.options import replay_enabled, requested_replay
 from ..session.scope import active, capture_scope, joinable_scope
@@ -103,6 +104,7 @@ class NoukaiTraceMiddleware:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] not in ("http", "websocket"):
+            requests.served = True
             await self.app(scope, receive, send)
             return
 

@@ -7,6 +7,7 @@ to do with it, which cannot be told from here.
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -26,6 +27,22 @@ _warned: set[CallSite | None] = set()
 
 open_captures: set[Any] = set()
 """The scopes of the requests that adapters are capturing."""
+
+
+class _Requests:
+    """What this process knows of requests: whether it serves any, and of calls before their scope."""
+
+    served = False
+    had_early_calls = False
+
+
+requests = _Requests()
+
+# The calls of this context before it reached an adapter: those of a middleware outside of ours.
+_early: ContextVar[tuple[tuple[FlowCall, CallSite | None], ...]] = ContextVar(
+    "noukai_early", default=()
+)
+_MOST_EARLY = 100
 
 _WAY_OUT = (
     "start the thread or task with copy_scope(function), or use ContextThreadPoolExecutor; if it "
@@ -57,11 +74,14 @@ def check_lost(call: FlowCall) -> None:
     Raises:
         ReplayError: A replay refuses calls without a scope.
     """
-    if not _replays and not open_captures:
+    if not (_replays or open_captures or requests.served):
         return
     from ..replay.callsite import call_site, warn_at
 
     site = call_site()
+    if not (_replays or open_captures):
+        _note_early(call, site)
+        return
     lost = f"a call of flow {call.flow} in {_running()} carries no scope while"
     if _replays:
         with _lock:
@@ -70,11 +90,53 @@ def check_lost(call: FlowCall) -> None:
         text = f"{lost} a replay is under way, and would reach the live service: {_WAY_OUT}"
         if any(scope.refuses_lost for scope in replays):
             raise ReplayError(text)
+        _note_early(call, site)
         warn_at(site, text, LostScopeWarning)
     elif not (call.session_id or call.service.session_id or site in _warned):
         _warned.add(site)
+        _note_early(call, site)
         text = f"{lost} a request is captured, so it is in no session: {_WAY_OUT}"
         warn_at(site, text, LostScopeWarning)
+    else:
+        _note_early(call, site)
+
+
+def _note_early(call: FlowCall, site: CallSite | None) -> None:
+    """Note a live call without a scope: the request that it is part of may not have reached an adapter."""
+    earlier = _early.get()
+    if requests.served and len(earlier) < _MOST_EARLY:
+        requests.had_early_calls = True
+        _early.set((*earlier, (call._replace(request={}, tool_handler=None), site)))
+
+
+def count_early(scope: Any) -> None:
+    """Report the calls that this request has made before it reached an adapter, which now replays it."""
+    calls = _early.get()
+    if calls:
+        _early.set(())
+    for call, site in calls:
+        _count(
+            call, site, [scope], "before the request reached NoukaiTraceMiddleware: it went live"
+        )
+
+
+def warn_early() -> None:
+    """Warn of the calls that this request has made before it reached an adapter, which now captures it."""
+    calls = _early.get()
+    if not calls:
+        return
+    from ..replay.callsite import warn_at
+
+    _early.set(())
+    for call, site in calls:
+        if site not in _warned:
+            _warned.add(site)
+            text = (
+                f"a call of flow {call.flow} was made before its request reached "
+                "NoukaiTraceMiddleware, so it is in no session: place the middleware that makes it "
+                "inside of ours (instrument(app) is always outside)"
+            )
+            warn_at(site, text, LostScopeWarning)
 
 
 def watch_late(call: FlowCall, program: Program[Any]) -> Program[Any]:

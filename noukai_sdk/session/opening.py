@@ -29,7 +29,7 @@ from ..errors import (
     ReplaySessionNotFoundError,
 )
 from ..transport.background import is_sending, wait_for_session
-from .lost_scope import open_captures
+from .lost_scope import count_early, open_captures
 from .options import (
     GATE,
     ReplayRequest,
@@ -122,17 +122,23 @@ async def open_replay(
         request_line: For the report, such as ``POST /grade``.
     """
     if request.file is None:
-        return await _open(request.session_id, source, request.options, request_line)
-    import anyio
+        scope = await _open(request.session_id, source, request.options, request_line)
+    else:
+        import anyio
 
-    return await anyio.to_thread.run_sync(_open_file, request, source, request_line)
+        scope = await anyio.to_thread.run_sync(_open_file, request, source, request_line)
+    count_early(scope)
+    return scope
 
 
 def open_replay_sync(request: ReplayRequest, source: Any, request_line: str | None = None) -> Scope:
     """Open the scope that a request's header asks for. Blocks until the session is fetched."""
     if request.file is None:
-        return _open_sync(request.session_id, source, request.options, request_line)
-    return _open_file(request, source, request_line)
+        scope = _open_sync(request.session_id, source, request.options, request_line)
+    else:
+        scope = _open_file(request, source, request_line)
+    count_early(scope)
+    return scope
 
 
 def cassette_scope(options: Mapping[str, Any]) -> Scope:

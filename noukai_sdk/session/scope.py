@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..protocol.call import Watch
-from .lost_scope import check_lost, open_captures, watch_late
+from .lost_scope import check_lost, open_captures, requests, warn_early, watch_late
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
@@ -235,6 +235,9 @@ def capture_scope(service: Service | None = None) -> Scope:
     """Return a scope with a new session: that of a request, if an adapter's client opens it."""
     scope = Scope("capture", new_session_id())
     if service is not None:
+        requests.served = True
+        if requests.had_early_calls:
+            warn_early()
         open_captures.add(scope)
         scope.opened_by(service)
     return scope

@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 
-from noukai_sdk import LostScopeWarning, ReplayError, detached
+from noukai_sdk import AsyncNoukai, LostScopeWarning, ReplayError, detached
 from noukai_sdk.session import lost_scope
 from tests.adapters.apps import in_threads
 from tests.adapters.apps.in_threads import Routes, ask
@@ -233,3 +234,45 @@ def test_call_without_scope_during_capture_warns_once_for_each_call_site(
     assert len(caught) == 1
     wait_until(lambda: not lost_scope.open_captures, what="the end of the request")
     ask(routes.noukai, "no request is under way")
+
+
+@pytest.fixture(params=["uvicorn", "flask"])
+def app_in_middleware(
+    request: pytest.FixtureRequest, sessions: RecordedSessions
+) -> Iterator[httpx.Client]:
+    """A server whose app is inside of a middleware that makes a call for each request."""
+    sessions.numbered = True
+    if request.param == "uvicorn":
+        asgi, routes = in_threads.fastapi_app()
+        flow = AsyncNoukai(org="acme", project="spelling").flow("grade-3")
+
+        async def asgi_middleware(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await flow.execute(message="outside")
+            await asgi(scope, receive, send)
+
+        serve = serve_app(asgi_middleware)
+    else:
+        wsgi, routes = in_threads.flask_app()
+
+        def wsgi_middleware(environ: Any, start_response: Any) -> Any:
+            ask(routes.noukai, "outside")
+            return wsgi(environ, start_response)
+
+        serve = serve_wsgi(wsgi_middleware)
+    with serve as url, httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
+        yield http
+    routes.pool.shutdown()
+
+
+def test_call_of_middleware_outside_of_ours_is_lost_and_reported(
+    app_in_middleware: httpx.Client, sessions: RecordedSessions
+) -> None:
+    with pytest.warns(LostScopeWarning, match="before its request reached") as caught:
+        captured = [app_in_middleware.get("/plain") for _ in range(3)][-1]
+    assert len(caught) == 1
+    assert [call[0] is None for call in sessions.calls] == [True, False] * 3
+
+    replayed = replay(app_in_middleware, "/plain", captured)
+    assert replayed.content == captured.content
+    assert replayed.headers["X-Noukai-Replay-Report"] == f"hits=1; {CLEAN}; lost=1"
