@@ -6,6 +6,7 @@ to do with it, which cannot be told from here.
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ..errors import ReplayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import FrameType
 
     from ..models.reports import CallSite
     from ..protocol.call import FlowCall
@@ -43,6 +45,11 @@ _early: ContextVar[tuple[tuple[FlowCall, CallSite | None], ...]] = ContextVar(
     "noukai_early", default=()
 )
 _MOST_EARLY = 100
+# Only with a server on the stack is a call part of a request: tests call flows, and then the app.
+_SERVERS = (
+    *("uvicorn.protocols.", "hypercorn.", "daphne.", "gunicorn.workers.", "werkzeug.serving"),
+    *("waitress.", "cheroot.", "wsgiref.", "gevent.pywsgi", "eventlet.wsgi"),
+)
 
 _WAY_OUT = (
     "start the thread or task with copy_scope(function), or use ContextThreadPoolExecutor; if it "
@@ -104,9 +111,18 @@ def check_lost(call: FlowCall) -> None:
 def _note_early(call: FlowCall, site: CallSite | None) -> None:
     """Note a live call without a scope: the request that it is part of may not have reached an adapter."""
     earlier = _early.get()
-    if requests.served and len(earlier) < _MOST_EARLY:
+    if requests.served and len(earlier) < _MOST_EARLY and _is_in_server():
         requests.had_early_calls = True
         _early.set((*earlier, (call._replace(request={}, tool_handler=None), site)))
+
+
+def _is_in_server() -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_SERVERS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def count_early(scope: Any) -> None:
