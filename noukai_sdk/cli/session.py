@@ -37,7 +37,7 @@ from .session_source import (
     replayed_session_id,
     source_argument,
 )
-from .session_test import test_command
+from .session_tests import test_command
 from .session_views import (
     call_details,
     call_rows,
@@ -54,6 +54,7 @@ from .shared_options import (
     count,
     data_option,
     header_option,
+    ignore_option,
     json_option,
 )
 
@@ -236,6 +237,7 @@ def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with the body to expect, in place of the captured response.",
 )
+@ignore_option
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -251,6 +253,7 @@ def replay(
     source: str,
     as_json: bool,
     expect: Path | None,
+    ignore: tuple[str, ...],
     wait: float,
     **options: Any,
 ) -> None:
@@ -287,7 +290,7 @@ def replay(
             return ()
 
     outcome = replay_request(
-        request, session_id, expected, wait=wait, stored_reports=stored_reports
+        request, session_id, expected, ignore=ignore, wait=wait, stored_reports=stored_reports
     )
     if outcome.status == 404 and outcome.error is not None and is_file(source):
         outcome.notes.append(

@@ -21,7 +21,12 @@ from ..adapters.responses import (
 from ..errors import APIConnectionError
 from ..models.exchanges import CapturedResponse
 from ..models.session_lists import StoredReport
-from ..replay.response_diff import ReceivedResponse, ResponseDifference, compare_responses
+from ..replay.response_diff import (
+    ReceivedResponse,
+    ResponseDifference,
+    compare_responses,
+    without_ignored,
+)
 from .app_request import AppRequest
 
 # The app may work for long, even though no model is called.
@@ -156,6 +161,7 @@ def replay_request(
     session_id: str | None,
     expected: Callable[[ReceivedResponse], CapturedResponse | None],
     *,
+    ignore: Sequence[str] = (),
     wait: float,
     stored_reports: StoredReports,
 ) -> Outcome:
@@ -165,6 +171,7 @@ def replay_request(
         request: The request, with the header that asks for the replay.
         session_id: The session to replay, None if the app may not name one.
         expected: Returns what to compare a response with, None for nothing.
+        ignore: The paths of what may differ.
         wait: How many seconds to wait for the report, at most.
         stored_reports: Returns the reports that the service has of replays of this session.
 
@@ -188,7 +195,7 @@ def replay_request(
         verdict = _wait_for_report(request, replay_id, wait, stored_reports)
     differences = None
     if captured is not None:
-        differences = compare_responses(captured, received)
+        differences = without_ignored(compare_responses(captured, received), ignore)
         if error is not None:  # it stands in place of the app's response
             differences = [each for each in differences if each.where == "status"]
     return Outcome(

@@ -72,6 +72,12 @@ header_option = click.option(
     callback=_parse_headers,
     help="'Name: value'; repeatable. Adds what was removed at capture, such as Authorization.",
 )
+ignore_option = click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATH",
+    help="What may differ in the response, such as '$.id' or '$.items[*].at'; repeatable.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -105,6 +106,22 @@ def compare_responses(
         return found
     is_part = body.truncated or not body.complete
     return found + list(_bodies(kind or received_kind, body.content, received.content, is_part))
+
+
+def without_ignored(
+    differences: Sequence[ResponseDifference], ignore: Sequence[str]
+) -> list[ResponseDifference]:
+    """Return the differences without those at the paths in ``ignore``, or inside of them.
+
+    Example:
+        >>> found = [ResponseDifference("$.items[0].id", 1, 2), ResponseDifference("$.name", "a", "b")]
+        >>> [each.where for each in without_ignored(found, ["$.items[*].id"])]
+        ['$.name']
+    """
+    # A path inside of a stream begins with the event's number: "event 3, $.id".
+    patterns = [re.escape(path.strip()).replace(r"\[\*\]", r"\[\d+\]") for path in ignore]
+    ignored = re.compile(rf"(?:.*, )?(?:{'|'.join(patterns)})(?=[.\[]|\Z)") if patterns else None
+    return [each for each in differences if ignored is None or not ignored.match(each.where)]
 
 
 def _bodies(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,12 @@ from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.player import ReplayConcurrencyWarning, ReplayOptions
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
-from ..replay.response_diff import ReceivedResponse, ResponseDifference, compare_responses
+from ..replay.response_diff import (
+    ReceivedResponse,
+    ResponseDifference,
+    compare_responses,
+    without_ignored,
+)
 from ..session.replay_scope import ReplayScope
 from ..session.scope import Scope, active, current_scope
 from ..transport.live_calls import live_calls_refused
@@ -128,22 +132,6 @@ def send_captured_request(
     differences = compare_responses(captured.response, received)
     kept = without_ignored(differences, ignore) if scope.mode == "replay" else ()
     return ReplayedRequest(captured, response, tuple(kept), result.failure)
-
-
-def without_ignored(
-    differences: Sequence[ResponseDifference], ignore: Sequence[str]
-) -> list[ResponseDifference]:
-    """Return the differences without those at the paths in ``ignore``, or inside of them.
-
-    Example:
-        >>> found = [ResponseDifference("$.items[0].id", 1, 2), ResponseDifference("$.name", "a", "b")]
-        >>> [each.where for each in without_ignored(found, ["$.items[*].id"])]
-        ['$.name']
-    """
-    # A path inside of a stream begins with the event's number: "event 3, $.id".
-    patterns = [re.escape(path.strip()).replace(r"\[\*\]", r"\[\d+\]") for path in ignore]
-    ignored = re.compile(rf"(?:.*, )?(?:{'|'.join(patterns)})(?=[.\[]|\Z)") if patterns else None
-    return [each for each in differences if ignored is None or not ignored.match(each.where)]
 
 
 def _request(

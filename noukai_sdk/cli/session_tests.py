@@ -35,6 +35,7 @@ from .shared_options import (
     count,
     data_option,
     header_option,
+    ignore_option,
     json_option,
 )
 
@@ -80,12 +81,7 @@ def {name}() -> None:
 @click.option("--force", is_flag=True, help="Replace the test and its cassette if they exist.")
 @header_option
 @data_option
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="PATH",
-    help="What may differ in the response, such as '$.id' or '$.items[*].at'; repeatable.",
-)
+@ignore_option
 @env_option
 @base_url_option
 @json_option
