@@ -183,6 +183,11 @@ class NoukaiTraceMiddleware:
         import anyio
 
         scope[_SCOPE_KEY] = session
+        captured = None
+        if self._capture is not None and session.is_fork:  # a session of its own
+            captured = AsgiCapture.begin(self._capture, session, False, scope, receive, send)
+            if captured is not None:
+                receive, send = captured.receive, captured.send
         failure: BaseException | None = None
         try:
             async with anyio.create_task_group() as tasks:
@@ -205,6 +210,8 @@ class NoukaiTraceMiddleware:
             self._on_unhandled(scope)
             raise
         finally:
+            if captured is not None:
+                captured.finish(session)
             session.end()
         return True
 

@@ -168,6 +168,26 @@ class NoukaiTraceMiddleware:
             return _send_response(refusal, environ, start_response)
 
         environ[_SCOPE_KEY] = session
+        captured = None
+        if self._capture is not None and session.is_fork:  # a session of its own
+            captured = WsgiCapture.begin(self._capture, session, False, environ)
+        if captured is None:
+            return self._serve_replay(session, environ, start_response)
+        try:
+            start = captured.wrap_start(start_response)
+            body = self._serve_replay(session, environ, start)
+        except BaseException:
+            captured.finish(session)
+            raise
+        if isinstance(body, StreamedBody):
+            return captured.wrap_body(body, session)
+        captured.add_whole(body)
+        captured.finish(session)
+        return body
+
+    def _serve_replay(
+        self, session: Scope, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         held = HeldResponse(session, environ, start_response)
         context = context_with(session)
         body: ScopedBody | None = None

@@ -36,6 +36,7 @@ class ReplayScope(Scope):
         # The live calls of a fork belong to a child session, and so does the app's response.
         child = new_session_id() if self._options.allow_live else cassette.session_id
         super().__init__("replay", child)
+        self.is_fork = self._options.allow_live
         self._recorded_session = cassette.session_id
         self._calls = itertools.count()
         self._ended = False

@@ -43,12 +43,14 @@ class Scope:
         session_id: The session of this scope, None in normal mode.
         cassette_path: The cassette file that it plays or records, None without one.
         captured: The request that an adapter captures in this scope.
+        is_fork: Calls of a replay may go live, under the new session ``session_id``.
         verdict: The result of a replay, if the replay has an id.
         file: The cassette file that a request's header names, as ``file:<name>``.
     """
 
     cassette_path: str | os.PathLike[str] | None = None
     captured: Any = None
+    is_fork = False
     verdict: Verdict | None = None
     file: str | None = None
 

@@ -60,7 +60,7 @@ class Store:
         service.requests.clear()
 
     def __call__(self, request: Request) -> Reply:
-        if request.method != "PUT":
+        if not request.path.endswith("/exchange"):
             return Reply(self.session if request.method == "GET" else DONE)
         self.raw.append(request.raw)
         return Reply({}, 200 if self.taken else 404)
@@ -727,14 +727,19 @@ async def _two_requests(app: Reading) -> None:
         await asgi_driver.Connection(wrapped, scope, incoming).run()
 
 
-async def test_replayed_request_is_not_captured(
-    store: Store, noukai: AsyncNoukai, replay_enabled: None
+@pytest.mark.parametrize("parts", [[b"whole"], [b"a ", b"b ", b"c "]])
+def test_replayed_request_is_captured_only_as_a_fork(
+    side: Side, store: Store, replay_enabled: None, parts: list[bytes]
 ) -> None:
     store.session = {"sessionId": "s-1", "executions": []}
-    app = AsgiMiddleware(Reading().asgi, client=noukai, capture_requests=True)
-
-    connection = asgi_driver.Connection(app, asgi_driver.http_scope("/", replay="s-1"))
-    await connection.run()
-    assert connection.status == 200
-    assert "x-noukai-replay-report" in connection.headers
-    assert store.exchanges == []
+    app = Reading(lambda _: parts)
+    for header, count in (("s-1", 0), ("s-1;live-from=0", 1)):
+        headers = (*typed("text/plain"), ("X-Noukai-Replay", header))
+        assert side(app, b"sent", headers=headers) == b"".join(parts)
+        assert len(store.exchanges) == count
+    request, response = store.last.request.body, store.last.response.body
+    assert request is not None
+    assert response is not None
+    assert (request.text, response.content) == ("sent", b"".join(parts))
+    [put] = [each for each in store.requests if each.method == "PUT" and "exchange" in each.path]
+    assert "/s-1/" not in put.path
