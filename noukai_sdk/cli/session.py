@@ -334,6 +334,7 @@ def _masked_note(request: AppRequest) -> str:
 
 # More lines help nobody; --json has all.
 _MOST_DIFFERENCES = 20
+_MOST_LINES = 60
 
 
 def _print_outcome(outcome: Outcome) -> None:
@@ -346,5 +347,8 @@ def _print_outcome(outcome: Outcome) -> None:
     if len(listed) > _MOST_DIFFERENCES:
         listed[_MOST_DIFFERENCES:] = [f"and {len(listed) - _MOST_DIFFERENCES} more differences"]
     for text in (*outcome.problems, *listed):
-        for line in clean_lines(text).splitlines() or [""]:
+        lines = clean_lines(text).splitlines()
+        if len(lines) > _MOST_LINES:
+            lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more lines"]
+        for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
