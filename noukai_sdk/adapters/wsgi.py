@@ -204,6 +204,9 @@ class NoukaiTraceMiddleware:
             if body is not None:
                 body.close()
             return held.finish((), failure)
+        except BaseException:  # a worker that is stopped
+            session.end()
+            raise
         return held.finish(held.parts)
 
 
@@ -327,9 +330,9 @@ class HeldResponse:
         with self._lock:
             if self._timer is None or self._released:
                 return
-            self._release()
             # A client that has gone shows when the next part is sent.
             with suppress(Exception):
+                self._release()
                 while self.parts and self._write is not None:
                     self._write(self.parts.pop(0))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -202,6 +201,10 @@ import multiprocessing, os, sys, threading
 from noukai_sdk import AsyncNoukai, Noukai, trace_scope_sync
 from noukai_sdk.models.sessions import Outcomes
 from noukai_sdk.protocol.session_extensions import put_outcomes
+from noukai_sdk.transport import background
+
+background.flush.__defaults__ = (float(sys.argv[2]),)  # seconds
+background.TIMEOUT = 60.0
 
 def send(name):
     with trace_scope_sync(client=client) as scope:
@@ -227,7 +230,7 @@ elif sys.argv[1] == "process":
 def test_process_that_ends_sends_what_is_left(service: Service, how: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    subprocess.run([sys.executable, script, how], check=True, timeout=30, env={**os.environ})
+    subprocess.run([sys.executable, script, how, "20"], check=True, timeout=60)
     sent = sorted(request.path.split("/")[-2] for request in service.requests)
     assert sent == (["parent"] if how == "alone" else ["child", "parent"])
 
@@ -239,9 +242,8 @@ def test_process_that_ends_does_not_wait_for_a_hanging_service(
     script.write_text(SCRIPT)
     with serve_sockets(silence) as (url, _):
         use_service(url)
-        # A flush without its own limit would wait for the timeout of the request, and so would the test.
-        limit = background.LONGEST_FLUSH + background.TIMEOUT - 1
-        subprocess.run([sys.executable, script, "alone"], check=True, timeout=limit)
+        # A flush without a limit of its own would wait for the timeout of the request.
+        subprocess.run([sys.executable, script, "alone", "0.2"], check=True, timeout=50)
 
 
 def test_replay_waits_for_what_its_session_needs_and_for_nothing_else(service: Service) -> None:
