@@ -31,9 +31,9 @@ from ..protocol.program import (
     Sleep,
 )
 from .after_fork import renew_in_children
+from .driving import END, EventFilter, jittered, not_awaitable, to_sdk_error
 from .library import build_request, closed_before_call, read_response, response_head, sync_client
 from .live_calls import check_allowed
-from .outcomes import END, EventFilter, jittered, not_awaitable, to_sdk_error
 
 if TYPE_CHECKING:
     from .async_clients import Lease
