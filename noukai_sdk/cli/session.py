@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.markup import escape
 
-from ..errors import NoukaiError
+from ..errors import APIConnectionError, NoukaiError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ..models.session_lists import StoredReport
 from ..protocol.session_extensions import fetch_reports
@@ -289,9 +289,15 @@ def replay(
         except NoukaiError:
             return ()
 
-    outcome = replay_request(
-        request, session_id, expected, ignore=ignore, wait=wait, stored_reports=stored_reports
-    )
+    try:
+        outcome = replay_request(
+            request, session_id, expected, ignore=ignore, wait=wait, stored_reports=stored_reports
+        )
+    except APIConnectionError as error:
+        if options["url"] is not None or options["against"] is not None:
+            raise
+        hint = "the request was captured at this address: --against names another server"
+        raise APIConnectionError(f"{error.message} ({hint})") from error
     if outcome.status == 404 and outcome.error is not None and is_file(source):
         outcome.notes.append(
             f"the app fetches the session of {source} by its id, and its service does not have it"

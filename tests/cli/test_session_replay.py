@@ -250,6 +250,8 @@ def test_captured_request_is_sent_to_its_own_server_only_if_that_is_near(
         )
         both = run("curl", path, url, "--against", url, exit_code=2)
         assert "exclude each other" in both.stderr
+    gone = write(tmp_path, exchange("/a", origin="http://127.0.0.1:9"))
+    assert "--against names another server" in run("replay", gone, exit_code=2).stderr
     for address in ("localhost:80", "ftp://a", "http://a?b", "http://", "http://a b"):
         assert (
             "not the address of a server"
