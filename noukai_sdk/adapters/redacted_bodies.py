@@ -200,7 +200,7 @@ class BodyRedactor:
         if len(data) < 2:
             return block
         joined = "\n".join(data)
-        clean = self.masker.text(joined)
+        clean = self._json(joined) or joined
         if clean == joined:
             return block
         others = [line for line in lines if not line.startswith("data:")]
@@ -211,7 +211,7 @@ class BodyRedactor:
         content = line[start:].strip()
         if content[:1] not in ("{", "["):
             return line
-        clean = self.masker.text(content)
+        clean = self._json(content) or content
         return line if clean == content else line.replace(content, clean, 1)
 
     def _containers(self, text: str) -> str:
