@@ -21,8 +21,10 @@ from .errors import AuthenticationError
 from .flow import AsyncFlow, Flow
 from .protocol.call import FlowRef, Service
 from .protocol.requests import require_org_and_project, require_session_id, resolve_flow
+from .session.options import CASSETTES, replay_enabled
 from .transport.drivers import AsyncTransport, SyncTransport
 from .transport.library import user_agent
+from .transport.live_calls import NO_KEY
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,13 +67,15 @@ class _BaseClient(ABC, Generic[TransportT]):
             not callable(log_handler) or is_async_callable(log_handler)
         ):
             raise TypeError("log_handler must be a plain function that takes a dict")
+        headers = {"X-Noukai-API-Version": API_VERSION, "User-Agent": user_agent(__version__)}
+        key = api_key if api_key is not None else os.environ.get("NOUKAI_API_KEY")
+        # Replays of cassette files need no key.
+        has_key = bool(key) or not (os.environ.get(CASSETTES) and replay_enabled())
+        if has_key:
+            headers["Authorization"] = f"Bearer {_require_key(key)}"
         service = Service(
             base_url=_resolve_base_url(base_url, env),
-            headers={
-                "Authorization": f"Bearer {_require_key(api_key)}",
-                "X-Noukai-API-Version": API_VERSION,
-                "User-Agent": user_agent(__version__),
-            },
+            headers=headers,
             timeout=require_seconds("timeout", TIMEOUT if timeout is None else timeout),
             max_retries=require_count(
                 "max_retries", MAX_RETRIES if max_retries is None else max_retries
@@ -80,6 +84,7 @@ class _BaseClient(ABC, Generic[TransportT]):
             log_payloads=require_flag("log_payloads", log_payloads),
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
+            has_key=has_key,
         )
         self._transport: TransportT = self._connect(service, http_client)
 
@@ -264,10 +269,9 @@ def _resolve_base_url(base_url: str | None, env: str | None) -> str:
     return BASE_URLS[env]
 
 
-def _require_key(api_key: str | None) -> str:
-    key = api_key if api_key is not None else os.environ.get("NOUKAI_API_KEY")
+def _require_key(key: str | None) -> str:
     if not key:
-        raise AuthenticationError("no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'")
+        raise AuthenticationError(NO_KEY)
     # The key goes into a header, so it is checked here, and it is never printed.
     if not isinstance(key, str) or not re.match(_KEY, key):
         raise AuthenticationError(

@@ -37,6 +37,7 @@ class Service(NamedTuple):
         log_payloads: Put the bodies into that dict.
         session_id: The client's own session, for calls that have none and run in no scope.
         custom_http: The user passed ``http_client``, for instance one with a mock transport.
+        has_key: False for a client that only replays cassette files. Its requests are refused.
     """
 
     base_url: str
@@ -47,6 +48,7 @@ class Service(NamedTuple):
     log_payloads: bool = False
     session_id: str | None = None
     custom_http: bool = False
+    has_key: bool = True
 
     @property
     def key(self) -> tuple[str, str | None]:

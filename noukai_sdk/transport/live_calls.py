@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import ReplayDisabledError
+from ..errors import AuthenticationError, ReplayDisabledError
 from ..protocol.call import Service
+
+NO_KEY = "no API key: set NOUKAI_API_KEY, or pass api_key='nk_...'"
 
 # The last rule counts; None allows. The object makes each entry unique, for its removal.
 _rules: list[tuple[object, str | None]] = []
@@ -41,7 +43,9 @@ def _rule(reason: str | None) -> Iterator[None]:
 
 
 def check_allowed(service: Service, path: str) -> None:
-    """Raise ReplayDisabledError if requests are refused."""
+    """Raise ReplayDisabledError if requests are refused, AuthenticationError without an API key."""
+    if not service.has_key:
+        raise AuthenticationError(NO_KEY)
     if not _rules:
         return
     _, reason = _rules[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from noukai_sdk import AsyncNoukai, Noukai, trace_scope_sync
+from noukai_sdk import AsyncNoukai, AuthenticationError, Noukai, trace_scope_sync
 from noukai_sdk.adapters import asgi, wsgi
 from noukai_sdk.transport import background
 from tests.support.asgi_driver import Connection, http_scope
@@ -25,13 +25,11 @@ UNREACHABLE = "http://127.0.0.1:9/api/v1"
 class Apps:
     """The same application under both adapters; its client cannot reach any service."""
 
-    def __init__(self, adapter: str) -> None:
+    def __init__(self, adapter: str, key: str | None = "nk_dummy") -> None:
         self.adapter = adapter
         self.messages = ["a"]
         kind: Any = AsyncNoukai if adapter == "asgi" else Noukai
-        client = kind(
-            "nk_dummy", base_url=UNREACHABLE, org="acme", project="spelling", max_retries=0
-        )
+        client = kind(key, base_url=UNREACHABLE, org="acme", project="spelling", max_retries=0)
         self.flow = client.flow("grade-3")
         self.middleware: Any
         if adapter == "asgi":
@@ -49,7 +47,8 @@ class Apps:
         start_response("200 OK", [])
         return [json.dumps(results).encode()]
 
-    async def replay(self, header: str) -> Any:
+    async def replay(self, header: str | None) -> Any:
+        """Send a request with the header, if there is one."""
         if self.adapter == "asgi":
             return await Connection(self.middleware, http_scope(replay=header)).run()
         return await anyio.to_thread.run_sync(Exchange(self.middleware, replay=header).run)
@@ -102,6 +101,21 @@ async def test_file_replays_with_no_service_and_its_response_can_be_sent_again(
     assert background.flush(10)
     assert sessions.fetched == []
     assert sessions.sent == []
+
+
+async def test_file_replays_without_a_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOUKAI_API_KEY")
+    for adapter in ("asgi", "wsgi"):
+        apps = Apps(adapter, key=None)
+        apps.messages = ["a", "b"]
+        assert (await apps.replay("file:two")).status == 200
+        # All else needs a key.
+        assert error_of(await apps.replay("some-session")) == (502, "replay_unavailable")
+        with pytest.raises(AuthenticationError, match="no API key"):
+            await apps.replay(None)
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "no")
+    with pytest.raises(AuthenticationError, match="no API key"):
+        Apps("wsgi", key=None)
 
 
 async def test_options_apply_to_files(apps: Apps, folder: Path) -> None:
