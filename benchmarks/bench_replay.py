@@ -7,6 +7,7 @@ over all blocks. This ignores disturbances, but nothing that grows with the sess
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import time
@@ -16,8 +17,11 @@ from unittest.mock import patch
 
 import httpx
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, alternating
 from noukai_sdk import AsyncFlow, AsyncNoukai, Flow, Noukai, trace_scope, trace_scope_sync
+from noukai_sdk.replay.player import ReplayOptions
+from noukai_sdk.session import lost_scope
+from noukai_sdk.session.replay_scope import open_session
 
 SHORT, LONG = 100, 4_000
 BLOCK = 100
@@ -37,9 +41,25 @@ def run() -> list[Row]:
         Row("replayed execute(), async", as_async[SHORT], None, "µs"),
         Row("replayed / live over a mock transport, sync", sync[SHORT] / live, 0.2, "times"),
         Row("replayed / live, async", as_async[SHORT] / live_async, 0.2, "times"),
-        Row(f"sync, {LONG} recordings / {SHORT}", sync[LONG] / sync[SHORT], 1.3, "times"),
-        Row(f"async, {LONG} recordings / {SHORT}", as_async[LONG] / as_async[SHORT], 1.3, "times"),
+        # A call of a long session reads its recording first; in a short one all are read at its opening.
+        Row(f"sync, {LONG} recordings / {SHORT}", sync[LONG] / sync[SHORT], 1.8, "times"),
+        Row(f"async, {LONG} recordings / {SHORT}", as_async[LONG] / as_async[SHORT], 1.8, "times"),
+        opening(),
     ]
+
+
+def opening() -> Row:
+    """Compare opening a long session with ``json.loads`` of it."""
+    body = respond(httpx.Request("GET", f"http://service/{LONG}")).content
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
+    transport = Noukai(api_key="nk_bench", http_client=http)._transport
+
+    def opened() -> None:
+        scope = transport.run(open_session(transport.service, str(LONG), ReplayOptions()))
+        lost_scope.ended(scope)
+
+    took = alternating({"json": lambda: json.loads(body), "ours": opened}, rounds=15)
+    return Row(f"opening {LONG} calls / json.loads", took["ours"] / took["json"], 3.0, "times")
 
 
 def micro(replay: Callable[[int], list[float]], size: int) -> float:

@@ -133,11 +133,14 @@ class Lane:
         self.skipped = 0
         self._waiting: list[ref[Claim]] = []
         self._played = bytearray(len(recordings))
-        # Once calls have overlapped, the order of the later calls is meaningless too.
-        self._overlapping = _overlap(recordings)
         # A call was claimed while another one was under way. That alone may mean nothing: a stream
         # that is still being read is under way.
         self._crowded = False
+
+    @cached_property
+    def _overlapping(self) -> bool:
+        # Once calls have overlapped, the order of the later calls is meaningless too.
+        return _overlap(self.recordings)
 
     def claim(
         self,

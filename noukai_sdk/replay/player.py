@@ -159,7 +159,8 @@ class Player:
             if recording is None:
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
-            pace = self._pace(recording)
+            assert claim.index is not None  # there is a recording
+            pace = self._pace(claim.lane.recordings[claim.index])
             run = RecordedRun(self, call, claim, recording, pace)
             if call.kind == "execute":
                 return (yield from run.execute())
@@ -299,7 +300,7 @@ class Player:
             self.report.live.append(_entry(claim))
             return None
         self.made.append(claim)
-        recording = claim.lane.recordings[claim.index]
+        recording = claim.lane.recordings[claim.index].read()
         if recording.unavailable is not None:
             error = ReplayNoSnapshotsError(
                 f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from ..errors import ReplayError, ReplayInvalidSessionError, ReplayNoSnapshotsError
 from ..models.events import EVENT_CLASSES
@@ -20,8 +20,10 @@ from .redaction import Redactor, ServiceRedactor
 # The service keeps the rendered prompt here; user code never sees it (docs/wire.md, "Sessions").
 RENDERED_PROMPT = "__rendered_prompt__"
 
-_KINDS: tuple[CallKind, ...] = get_args(CallKind)
+_KIND_OF: dict[str | None, CallKind] = {kind: kind for kind in get_args(CallKind)}
 _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
+# The recordings of a session of more calls are read at first use.
+_LONG = 200
 # A fork of a fork of a fork ... has at most so many ancestors.
 _MOST_ANCESTORS = 20
 
@@ -42,8 +44,9 @@ class LoadedSession(NamedTuple):
 
     def require_snapshots(self) -> None:
         """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
-        runs = [each for each in self.recordings if each.execution_id is not None]
-        if runs and all(each.unavailable for each in runs):
+        runs = (each for each in self.recordings if each.execution_id is not None)
+        first = next(runs, None)
+        if first is not None and first.unavailable and all(each.unavailable for each in runs):
             raise ReplayNoSnapshotsError(
                 f"session {self.session_id} was captured without snapshots: set the flow's capture "
                 "mode to full or redacted, and record the request again"
@@ -98,8 +101,87 @@ def load_session(service: Service, session_id: str) -> Program[LoadedSession]:
 
 def recordings_of(session: Session) -> list[Recording]:
     """Return the recordings of a session, also those that cannot be replayed, without its parent's."""
-    recordings = [_recording(execution) for execution in session.executions]
+    executions = session.executions
+    if len(executions) > _LONG:
+        recordings = [cast("Recording", LazyRecording(each)) for each in executions]
+    else:
+        recordings = [_recording(each) for each in executions]
     return with_outcomes(recordings, session.outcomes) if session.outcomes else recordings
+
+
+class LazyRecording:
+    """The recording of a run, read at first use. Has every attribute of :class:`Recording`.
+
+    Reading a run takes longer than fetching it, so a long session would take long to open.
+    """
+
+    __slots__ = (
+        "_execution",
+        "_recording",
+        "_times",
+        "execution_id",
+        "kind",
+        "org",
+        "project",
+        "slug",
+    )
+
+    def __init__(self, execution: SessionExecution) -> None:
+        call = execution.call
+        self._execution = execution
+        self._recording: Recording | None = None
+        self._times: tuple[float | None, float | None] | None = None
+        self.execution_id = execution.execution_id
+        self.kind = _KIND_OF.get(execution.trigger_type)
+        self.slug = execution.slug
+        if call is None:
+            self.org = self.project = None
+        else:
+            self.org, self.project = call.org, call.project
+            self.slug = self.slug or call.slug
+
+    def read(self) -> Recording:
+        """Return the whole recording."""
+        if self._recording is None:
+            self._recording = _recording(self._execution, self._times)
+        return self._recording
+
+    @property
+    def started_at(self) -> float | None:
+        """When the run began."""
+        return self._began_and_ended()[0]
+
+    @property
+    def completed_at(self) -> float | None:
+        """When the run ended."""
+        return self._began_and_ended()[1]
+
+    def _began_and_ended(self) -> tuple[float | None, float | None]:
+        # Asked for all runs of a session, to see which overlapped.
+        if self._times is None:
+            run = self._execution
+            self._times = seconds_of(run.started_at), seconds_of(run.completed_at)
+        return self._times
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the recording cannot be served, None if it can."""
+        return _unavailable(self._execution)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.read(), name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.read() == (other.read() if isinstance(other, LazyRecording) else other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return repr(self.read())
+
+    def __str__(self) -> str:
+        return str(self.read())
 
 
 def _is_redacted(session: Session) -> bool:
@@ -108,16 +190,16 @@ def _is_redacted(session: Session) -> bool:
     return "redacted" in modes or has_masked_calls(session.outcomes)
 
 
-def _recording(execution: SessionExecution) -> Recording:
+def _recording(
+    execution: SessionExecution, times: tuple[float | None, float | None] | None = None
+) -> Recording:
     call = execution.call
     is_job = execution.trigger_type == "job"  # a session does not hold the polls of its jobs
-    kind = next((kind for kind in _KINDS if kind == execution.trigger_type), None)
+    kind = _KIND_OF.get(execution.trigger_type)
     request = call.request if call is not None else _message_of(execution)
-    mode, unavailable = execution.trace_capture_mode, None
-    if mode in _WITHOUT_SNAPSHOTS or not execution.snapshots_available:
-        unavailable = f"it was captured without snapshots (capture mode {mode or 'unknown'})"
     events = tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution)))
-    return Recording(
+    began, ended = times or (seconds_of(execution.started_at), seconds_of(execution.completed_at))
+    recording = Recording.trusted(
         slug=execution.slug or (call.slug if call else None),
         kind=kind,
         org=call.org if call else None,
@@ -127,18 +209,31 @@ def _recording(execution: SessionExecution) -> Recording:
         flow_id=execution.flow_id,
         request=request,
         message_only=call is None,
-        started_at=seconds_of(execution.started_at),
-        completed_at=seconds_of(execution.completed_at),
+        started_at=began,
+        completed_at=ended,
         result=None if is_job else _result(execution),
         error=None if is_job else _error(execution),
-        rounds=tuple(execution.tool_rounds or ()),
         events=events,
-        chunks=_chunks(execution, events) if kind == "step" else (),
-        truncated=any(step.truncated for step in execution.steps),
-        # The service stops a run whose caller goes away.
-        abandoned=execution.status == "cancelled" and execution.completed_at is not None,
-        unavailable=unavailable,
+        unavailable=_unavailable(execution),
     )
+    if execution.tool_rounds:
+        recording.rounds = tuple(execution.tool_rounds)
+    if kind == "step":
+        recording.chunks = _chunks(execution, events)
+    # The service stops a run whose caller goes away.
+    if execution.status == "cancelled" and ended is not None:
+        recording.abandoned = True
+    for step in execution.steps:
+        if step.truncated:
+            recording.truncated = True
+    return recording
+
+
+def _unavailable(execution: SessionExecution) -> str | None:
+    mode = execution.trace_capture_mode
+    if mode not in _WITHOUT_SNAPSHOTS and execution.snapshots_available:
+        return None
+    return f"it was captured without snapshots (capture mode {mode or 'unknown'})"
 
 
 def _message_of(execution: SessionExecution) -> dict[str, Any] | None:
@@ -151,7 +246,9 @@ def _message_of(execution: SessionExecution) -> dict[str, Any] | None:
 def _result(execution: SessionExecution) -> dict[str, Any] | None:
     if execution.status not in ("completed", "failed"):
         return None
-    steps = _last_attempts(execution)
+    steps = execution.steps
+    if len(steps) != 1 or steps[0].status == "skipped":
+        steps = _last_attempts(execution)
     if "result" in execution.model_fields_set:
         result = execution.result
     else:

@@ -50,7 +50,7 @@ class SessionParts:
         self._known: set[tuple[object, ...]] = set()
         self._fetches: dict[Key, _Fetch] = {}
         self._lock = threading.Lock()
-        self._note(session.recordings, 0)
+        self._unnoted = session.recordings
         for key, error in refused.items():
             self._add(key, None, error)
 
@@ -108,6 +108,8 @@ class SessionParts:
         with self._lock:
             if key in self._parts:
                 return
+            self._note(self._unnoted, 0)
+            self._unnoted = []
             recordings = [] if session is None else session.recordings
             new = [each for each in recordings if _identity(each) not in self._known]
             # Two keys of one organisation can read the same runs: then their parts are one.
