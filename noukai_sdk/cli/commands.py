@@ -63,7 +63,9 @@ class NoukaiGroup(click.Group):
             self._report(ctx, error)
 
     def _report(self, ctx: click.Context, error: Exception) -> NoReturn:
-        exit_code = 1 if isinstance(error, FlowExecutionError) else 2
+        # A run that failed is a result. Sessions are only read.
+        is_result = isinstance(error, FlowExecutionError) and ctx.invoked_subcommand != "session"
+        exit_code = 1 if is_result else 2
         message = str(error)
         if isinstance(error, click.ClickException):
             exit_code, message = error.exit_code, error.format_message()

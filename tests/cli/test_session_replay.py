@@ -296,6 +296,14 @@ def test_curl_line_sends_captured_request_as_replay_does(
     assert by_curl["body"] == (body.content if body else b"")
 
 
+def test_curl_line_names_method_that_curl_would_not_choose(tmp_path: Path) -> None:
+    url = "http://localhost"
+    for method, option in (("HEAD", "--head"), ("PUT", "-X PUT"), ("POST", "-X POST")):
+        path = write(tmp_path, exchange(origin=url, method=method, headers=()))
+        assert run("curl", path).stdout == f"curl -i -H 'X-Noukai-Replay: s-1' {option} {url}/a\n"
+    assert "-X DELETE" in run("curl", path, "-X", "DELETE").stdout
+
+
 def test_websocket_cannot_be_sent_again(tmp_path: Path) -> None:
     path = write(tmp_path, exchange(origin="ws://127.0.0.1"))
     words = ("--app", "main:app", "-o", str(tmp_path / "test_a.py"))
@@ -324,6 +332,18 @@ def test_what_was_masked_is_named_unless_it_is_given(tmp_path: Path) -> None:
         given = run("curl", path, "-H", "authorization: x", "-d", "{}")
         assert "masked" not in given.stderr
         assert run_json("curl", path)["masked"] == list(masked)
+
+
+def test_many_differences_are_cut_in_the_terminal(tmp_path: Path) -> None:
+    with serve(replies := Replies()) as url:
+        path = write(tmp_path, exchange(origin=url))
+        for content, text in (
+            (json.dumps(dict.fromkeys(map(str, range(30)))), "and 10 more differences"),
+            ("\n".join(map(str, range(100))), "more lines"),
+        ):
+            replies.body = content.encode()
+            assert text in run("replay", path, exit_code=1).stdout
+            assert text not in json.dumps(run_json("replay", path, exit_code=1))
 
 
 def test_file_in_folder_of_cassettes_is_replayed_by_its_name(

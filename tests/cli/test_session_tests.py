@@ -228,10 +228,13 @@ def test_written_test_takes_headers_body_and_ignored_paths(project: Path) -> Non
     words = ("test", "a.jsonl", "--app", "plain_app:app", "-o", "tests/test_a.py")
     assert "secrets were masked in the request" in run(*words, exit_code=2).stderr
     assert not (project / "tests").exists()
-    words += ("-d", '{"pin": "it\'s 1"}')
-    failed = run_json(*words, exit_code=1)
-    assert "KeyError: 'authorization'" in str(failed["problems"])
-    assert "removed or masked at capture: header authorization" in failed["problems"][-1]
+    (project / "body.json").write_text('{"pin": "it\'s 1"}')
+    words += ("-d", "@body.json")
+    failed = run(*words, exit_code=1).stdout
+    assert "The test does not pass:\n  POST" in failed
+    assert "KeyError: 'authorization'" in failed
+    assert "removed or masked at capture: header authorization" in failed
+    assert failed.endswith("Run it: python -m pytest tests/test_a.py\n")
     assert "exists: use --force" in run(*words, exit_code=2).stderr
     words += ("--force", "-H", "Authorization: me", "--ignore", "$.id")
     assert run_json(*words)["passes"]
