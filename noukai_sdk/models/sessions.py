@@ -87,8 +87,9 @@ class Outcome(WireModel):
     """How a call ended for its caller, where the service cannot know it.
 
     Either the call was refused before a run began (``error``, no ``execution_id``), or it failed on the
-    way (``error``), or its caller gave it up (``abandoned``). With neither, the reader of a stream left
-    between two events.
+    way (``error``), or its caller gave it up (``abandoned``), or it ended well and only its times are told,
+    because it overlapped others (``completed``). With neither, the reader of a stream left between two
+    events.
 
     Attributes:
         kind: ``execute``, ``step`` or ``job``.
@@ -97,6 +98,7 @@ class Outcome(WireModel):
         call: The flow, and the body of the fresh call.
         started_at, completed_at: ISO 8601, on the client's clock.
         abandoned: The caller stopped waiting: a timeout, a cancelled task, a client that went away.
+        completed: The service knows how the call ended, but not when its caller had the response.
         seen: How many events of a stream, or pauses of ``execute``, the caller had received.
         calls: How many calls of this kind to this flow the session had, as far as the client knows.
     """
@@ -109,6 +111,7 @@ class Outcome(WireModel):
     started_at: str | None = None
     completed_at: str | None = None
     abandoned: bool = False
+    completed: bool = False
     seen: int | None = None
     error: RecordedError | None = None
 

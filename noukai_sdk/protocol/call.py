@@ -87,6 +87,10 @@ class FailureLog(Protocol):
         """Note that the call goes on."""
         ...
 
+    def note_end(self, call: FlowCall, run: str | None) -> None:
+        """Note that the caller has the call's response."""
+        ...
+
 
 class Watch(NamedTuple):
     """Which call of a captured session this is, and where its failure is noted.

@@ -40,6 +40,8 @@ def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Ou
             result = validated(_response.validate_json, "result of execute", response)
             result.session_id = call.session_id
             if isinstance(result, ExecuteResult):
+                if call.watch is not None:
+                    call.watch.log.note_end(call, result.execution_id)
                 return result
             pauses += 1
             yield PauseSeen(result)

@@ -134,6 +134,8 @@ def step(call: FlowCall) -> Program[None]:
         while True:
             pause = yield from _one_call(call, body, cursor)
             if pause is None:
+                if call.watch is not None:
+                    call.watch.log.note_end(call, cursor.execution_id)
                 return
             body = {name: v for name, v in call.request.items() if name not in FIRST_CALL_ONLY}
             if isinstance(pause, ToolCallsRequired):

@@ -36,6 +36,9 @@ _PATIENCE = 2.0
 _RESTLESS_LOOKS = 100
 _RESTLESS_AT_MOST = 0.5
 _RESTLESS_AT_LEAST = 0.05
+# Calls of an event loop that completed within so many seconds did so in one pass of it: the program saw
+# them at once. `asyncio.wait(..., return_when=FIRST_COMPLETED)` then returns both.
+_ONE_PASS = 0.001
 # An event loop that has not looked for so many seconds is blocked, perhaps by a call that waits here.
 _BLOCKED = 0.25
 
@@ -62,6 +65,7 @@ class CompletionOrder:
         self._moves = 0
         self._patience = _PATIENCE
         self._last_look = 0.0
+        self._latest = float("-inf")  # the time of the turn that came last
 
     def pace(self, recording: Recording) -> Pace:
         """Return the pace of a recording: in its turn if it overlaps others, else at once."""
@@ -141,7 +145,16 @@ class CompletionOrder:
                 return False
             if turn.group.give_up(turn.time):
                 self._patience -= waited
-            return self._first() is turn
+            has_come = self._first() is turn
+            if has_come:
+                self._latest = turn.time
+            return has_come
+
+    def comes_along(self, turn: Turn) -> bool:
+        """Return whether the first turn goes on with the one before it, in the same pass of the loop."""
+        with self._lock:
+            together = 0.0 <= turn.time - self._latest < _ONE_PASS
+            return together and not turn.group.is_missing(turn.time, 0.0, 1.0)
 
     def _first(self) -> Turn | None:
         waiting = self._waiting

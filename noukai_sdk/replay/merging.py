@@ -31,12 +31,13 @@ def with_outcomes(recordings: Sequence[Recording], outcomes: Iterable[Outcome]) 
 
     A run is found by its id, else by the position and the input of its call.
     """
-    merged = list(recordings)
+    outcomes = list(outcomes)
+    merged = _on_clock_of_caller(recordings, outcomes)
     known = {each.execution_id: each for each in merged if each.execution_id is not None}
     others: dict[_Lane, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome.kind not in _KINDS:
-            continue  # of a later version
+        if outcome.kind not in _KINDS or outcome.completed:
+            continue  # of a later version, or only its times are told
         run = known.pop(outcome.execution_id, None) if outcome.execution_id else None
         if run is not None:
             _replace(merged, run, _ended(run, outcome))
@@ -46,6 +47,35 @@ def with_outcomes(recordings: Sequence[Recording], outcomes: Iterable[Outcome]) 
     for lane, ended in others.items():
         _merge_lane(merged, lane, sorted(ended, key=lambda each: each.position))
     return merged
+
+
+def _on_clock_of_caller(
+    recordings: Sequence[Recording], outcomes: Sequence[Outcome]
+) -> list[Recording]:
+    """Return the recordings with the caller's times, and in the order of its calls, if it told them.
+
+    Calls that overlapped reach the service in another order than they were made in, and the responses
+    come in another order than the runs end in, if they are close together.
+    """
+    if not any(outcome.completed for outcome in outcomes):
+        return list(recordings)
+    told = {each.execution_id: each for each in outcomes if each.execution_id is not None}
+    result: list[Recording] = []
+    offset = 0.0  # of the caller's clock; from the run before, for those that it does not tell of
+    for run in recordings:
+        outcome = told.get(run.execution_id or "")
+        began = seconds_of(outcome.started_at) if outcome is not None else None
+        ended = seconds_of(outcome.completed_at) if outcome is not None else None
+        if began is not None and run.started_at is not None:
+            offset = began - run.started_at
+        times = {
+            "started_at": run.started_at and run.started_at + offset,
+            "completed_at": run.completed_at and (ended or run.completed_at + offset),
+        }
+        result.append(run.model_copy(update=times))
+    if all(run.started_at is not None for run in result):
+        result.sort(key=lambda run: run.started_at or 0.0)
+    return result
 
 
 def has_masked_calls(outcomes: Iterable[Outcome]) -> bool:

@@ -112,6 +112,8 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
                 timer.cancel()
             woken.clear()
             continue
+        if order.comes_along(turn):
+            return
         if turn.resting:
             await asyncio.sleep(_NAP)
         with _counted(loop):

@@ -50,14 +50,18 @@ class OutcomeLog:
 
     Args:
         calls: How many calls of each lane the session had so far; it still grows.
+        ends: The calls whose responses have come: client, kind, position, run, and the times of the call
+            and of its response. It grows, too.
 
     Attributes:
         parent: The session that this one is a fork of.
     """
 
-    def __init__(self, calls: dict[Lane, int]) -> None:
+    def __init__(self, calls: dict[Lane, int], ends: list[tuple[Any, ...]]) -> None:
         self.parent: ForkParent | None = None
         self._calls = calls
+        self._ends = ends
+        self._overlap = False
         self._failures: dict[tuple[Lane, int], Failure] = {}
         self._is_sent = True
         self._lock = threading.Lock()
@@ -110,6 +114,12 @@ class OutcomeLog:
             self.parent = ForkParent(session_id=session_id, served=served)
             return self._has_news()
 
+    def note_overlap(self) -> bool:
+        """Note that calls have overlapped; return whether there was nothing to send before."""
+        with self._lock:
+            self._overlap = True
+            return self._has_news()
+
     def _has_news(self) -> bool:
         was_sent, self._is_sent = self._is_sent, False
         return was_sent
@@ -121,6 +131,7 @@ class OutcomeLog:
         with self._lock:
             self._is_sent = True
             failures = list(self._failures.values())
+            ends = self._ends[:] if self._overlap else []
         by_key: dict[tuple[str, str | None], tuple[Service, list[Outcome]]] = {
             service.key: (service, [])
         }
@@ -128,6 +139,11 @@ class OutcomeLog:
             client = failure.call.service
             _, outcomes = by_key.setdefault(client.key, (client, []))
             outcomes.append(_outcome(failure, self._calls))
+        reported = {failure.run for failure in failures}
+        for client, kind, position, run, made_at, ended_at in ends:
+            _, outcomes = by_key.setdefault(client.key, (client, []))
+            if run is not None and run not in reported:
+                outcomes.append(_end(kind, position, run, made_at, ended_at))
         (own, its_outcomes), *others = by_key.values()
         return [
             (own, Outcomes(outcomes=tuple(its_outcomes), parent=self.parent)),
@@ -189,6 +205,20 @@ def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
         abandoned=failure.abandoned,
         seen=failure.seen,
         error=None if error is None else RecordedError.model_validate(clean["error"]),
+    )
+
+
+def _end(kind: str, position: int, run: str, made_at: float, ended_at: float) -> Outcome:
+    from ..models.sessions import Outcome, RecordedCall
+
+    return Outcome(
+        kind=kind,
+        position=position,
+        execution_id=run,
+        call=RecordedCall(),
+        started_at=_iso(made_at),
+        completed_at=_iso(ended_at),
+        completed=True,
     )
 
 

@@ -31,6 +31,8 @@ logger = logging.getLogger("noukai_sdk")
 Mode = Literal["normal", "capture", "replay"]
 T = TypeVar("T")
 
+_MOST_ENDS = 1_000
+
 _current: ContextVar[Scope | None] = ContextVar("noukai_scope", default=None)
 
 
@@ -65,6 +67,9 @@ class Scope:
         # Whether the service is told how calls ended for their callers, and the calls of each flow.
         self._reports_outcomes = session_id is not None
         self._calls_of: dict[tuple[str, ...], int] = {}
+        # The calls whose responses have come, as OutcomeLog takes them, and when the last one came.
+        self._ends: list[tuple[Any, ...]] = []
+        self._last_end = 0.0
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -116,6 +121,9 @@ class Scope:
         try:
             now = time.time()
             is_news = self._outcomes.note(call, error, run, seen, now, at_reader=at_reader)
+            failed_run = getattr(error, "execution_id", None)
+            if failed_run is not None:
+                self.note_end(call, failed_run)
             self._report_at_end(is_news)
         except Exception:
             logger.debug("the outcome of %r is not reported", call, exc_info=True)
@@ -124,11 +132,21 @@ class Scope:
         """Note that a call goes on that had failed or was given up."""
         self._outcomes.forget(call)
 
+    def note_end(self, call: FlowCall, run: str | None) -> None:
+        """Note when a live call of this session ended: the service does not know it to the millisecond."""
+        watch, now = call.watch, time.time()
+        assert watch is not None  # only watched calls are noted
+        if len(self._ends) < _MOST_ENDS:
+            self._ends.append((call.service, call.kind, watch.position, run, watch.made_at, now))
+        if watch.made_at < self._last_end:
+            self._report_at_end(self._outcomes.note_overlap())
+        self._last_end = now
+
     @cached_property
     def _outcomes(self) -> OutcomeLog:
         from .outcomes import OutcomeLog
 
-        return OutcomeLog(self._calls_of)
+        return OutcomeLog(self._calls_of, self._ends)
 
     def _report_at_end(self, is_news: bool) -> None:
         if is_news:

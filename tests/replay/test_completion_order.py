@@ -248,6 +248,44 @@ async def test_calls_of_a_session_complete_in_recorded_order_at_once(
 
 
 @LOOPS
+async def test_calls_complete_in_the_order_that_their_caller_saw(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*(execution(n, name, began=n, took=5.5 - n) for n, name in enumerate("abc")))
+    seen = {"exec-1": (0.0, 2.0), "exec-0": (0.1, 4.0), "exec-2": (0.2, 3.0)}
+    service.sessions["s-1"]["outcomes"] = [
+        {
+            "kind": "execute",
+            "position": position,
+            "executionId": run,
+            "call": {},
+            "startedAt": iso(100 + began),
+            "completedAt": iso(100 + ended),
+            "completed": True,
+        }
+        for position, (run, (began, ended)) in enumerate(seen.items())
+    ]
+    async with async_side.scope() as scope:
+        assert await completion_order(async_side, *"abc") == ["b", "c", "a"]
+    assert scope.report.clean
+
+
+async def test_calls_that_completed_in_one_pass_of_the_event_loop_do_so_again(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*overlapping({"slow": 0.2, "fast": 0.1, "as fast": 0.0995}))
+    for _ in range(REPLAYS):
+        async with async_side.scope():
+            calls = [
+                asyncio.ensure_future(async_side.execute(message))
+                for message in ("slow", "fast", "as fast")
+            ]
+            done, (other,) = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            other.cancel()
+            assert done == set(calls[1:])
+
+
+@LOOPS
 async def test_calls_without_times_complete_in_the_order_of_the_calls(
     service: SessionService, async_side: AsyncSide
 ) -> None:

@@ -56,6 +56,18 @@ async def completed(calls: Calls) -> Any:
     return [await call for call in asyncio.as_completed([calls.aask(text) for text in messages])]
 
 
+async def close_together(calls: Calls) -> Any:
+    """Tasks whose calls complete within a millisecond of each other."""
+    order: list[Any] = []
+
+    async def work(name: str) -> None:
+        for number in range(3):
+            order.append(await calls.aask(f"{name}{number}"))
+
+    await asyncio.gather(*map(work, "abc"))
+    return [*order, await calls.aask("last")]
+
+
 async def same_inputs(calls: Calls) -> Any:
     messages = ["same@0.02", "same@0.02", "last", "same@0.02"]
     return await asyncio.gather(*(calls.aask(message) for message in messages))
@@ -168,6 +180,7 @@ ROUTES: dict[str, AsyncRoute] = {
         nested_scope,
         hedge,
         completed,
+        close_together,
         same_inputs,
         *([task_group] if sys.version_info >= (3, 11) else []),
         retry,
