@@ -70,7 +70,15 @@ class Service(NamedTuple):
 
 
 class FailureLog(Protocol):
-    """Collects how calls ended for their caller, where the service may not know it."""
+    """Collects how calls ended for their caller, where the service may not know it.
+
+    Attributes:
+        ended: How many calls have ended.
+        has_overlap: Calls have overlapped, so :meth:`note_end` is to be called.
+    """
+
+    ended: int
+    has_overlap: bool
 
     def note_failure(
         self,

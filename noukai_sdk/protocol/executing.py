@@ -41,7 +41,9 @@ def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Ou
             result.session_id = call.session_id
             if isinstance(result, ExecuteResult):
                 if call.watch is not None:
-                    call.watch.log.note_end(call, result.execution_id)
+                    call.watch.log.ended += 1
+                    if call.watch.log.has_overlap:
+                        call.watch.log.note_end(call, result.execution_id)
                 return result
             pauses += 1
             yield PauseSeen(result)

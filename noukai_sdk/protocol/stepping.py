@@ -135,7 +135,9 @@ def step(call: FlowCall) -> Program[None]:
             pause = yield from _one_call(call, body, cursor)
             if pause is None:
                 if call.watch is not None:
-                    call.watch.log.note_end(call, cursor.execution_id)
+                    call.watch.log.ended += 1
+                    if call.watch.log.has_overlap:
+                        call.watch.log.note_end(call, cursor.execution_id)
                 return
             body = {name: v for name, v in call.request.items() if name not in FIRST_CALL_ONLY}
             if isinstance(pause, ToolCallsRequired):

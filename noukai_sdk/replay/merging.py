@@ -60,12 +60,21 @@ def _on_clock_of_caller(
     if not any(outcome.completed for outcome in outcomes):
         return list(recordings)
     told = {each.execution_id: each for each in outcomes if each.execution_id is not None}
+    times_of = {
+        run: (seconds_of(each.started_at), seconds_of(each.completed_at))
+        for run, each in told.items()
+    }
+    # The caller's clock is ahead by so much. Runs that it does not tell of are shifted like the others.
+    offsets = [
+        began - run.started_at
+        for run in recordings
+        if run.started_at is not None
+        and (began := times_of.get(run.execution_id or "", (None, None))[0]) is not None
+    ]
+    offset = offsets[0] if offsets else 0.0
     result: list[Recording] = []
-    offset = 0.0  # of the caller's clock; from the run before, for those that it does not tell of
     for run in recordings:
-        outcome = told.get(run.execution_id or "")
-        began = seconds_of(outcome.started_at) if outcome is not None else None
-        ended = seconds_of(outcome.completed_at) if outcome is not None else None
+        began, ended = times_of.get(run.execution_id or "", (None, None))
         if began is not None and run.started_at is not None:
             offset = began - run.started_at
         times = {

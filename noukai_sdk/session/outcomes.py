@@ -50,8 +50,8 @@ class OutcomeLog:
 
     Args:
         calls: How many calls of each lane the session had so far; it still grows.
-        ends: The calls whose responses have come: client, kind, position, run, and the times of the call
-            and of its response. It grows, too.
+        ends: The calls that have ended, if calls overlapped: client, kind, position, run, and the times of
+            the call and of its end. It grows, too.
 
     Attributes:
         parent: The session that this one is a fork of.
@@ -61,7 +61,6 @@ class OutcomeLog:
         self.parent: ForkParent | None = None
         self._calls = calls
         self._ends = ends
-        self._overlap = False
         self._failures: dict[tuple[Lane, int], Failure] = {}
         self._is_sent = True
         self._lock = threading.Lock()
@@ -114,10 +113,9 @@ class OutcomeLog:
             self.parent = ForkParent(session_id=session_id, served=served)
             return self._has_news()
 
-    def note_overlap(self) -> bool:
-        """Note that calls have overlapped; return whether there was nothing to send before."""
+    def note_end(self) -> bool:
+        """Note that ``ends`` has grown; return whether there was nothing to send before."""
         with self._lock:
-            self._overlap = True
             return self._has_news()
 
     def _has_news(self) -> bool:
@@ -131,7 +129,7 @@ class OutcomeLog:
         with self._lock:
             self._is_sent = True
             failures = list(self._failures.values())
-            ends = self._ends[:] if self._overlap else []
+            ends = self._ends[:]
         by_key: dict[tuple[str, str | None], tuple[Service, list[Outcome]]] = {
             service.key: (service, [])
         }

@@ -67,9 +67,11 @@ class Scope:
         # Whether the service is told how calls ended for their callers, and the calls of each flow.
         self._reports_outcomes = session_id is not None
         self._calls_of: dict[tuple[str, ...], int] = {}
-        # The calls whose responses have come, as OutcomeLog takes them, and when the last one came.
+        # How many of its calls were made, have ended, and whether they overlapped. Not exact for calls
+        # of several threads, and need not be.
+        self._made = self.ended = 0
+        self.has_overlap = False
         self._ends: list[tuple[Any, ...]] = []
-        self._last_end = 0.0
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -96,6 +98,8 @@ class Scope:
             lane = call.kind, flow.org, flow.project, flow.slug
             position = self._calls_of.get(lane, 0)
             self._calls_of[lane] = position + 1
+            self.has_overlap = self.has_overlap or self._made > self.ended
+            self._made += 1
             return call.live(self.session_id, Watch(self, position, time.time()))
         # Whatever outlives a request may work for others by now (a worker that the first request
         # started), so a late call belongs to no session but its own.
@@ -121,10 +125,11 @@ class Scope:
         try:
             now = time.time()
             is_news = self._outcomes.note(call, error, run, seen, now, at_reader=at_reader)
-            failed_run = getattr(error, "execution_id", None)
-            if failed_run is not None:
-                self.note_end(call, failed_run)
             self._report_at_end(is_news)
+            self.ended += 1
+            failed_run = getattr(error, "execution_id", None)
+            if failed_run is not None and self.has_overlap:
+                self.note_end(call, failed_run)
         except Exception:
             logger.debug("the outcome of %r is not reported", call, exc_info=True)
 
@@ -133,14 +138,13 @@ class Scope:
         self._outcomes.forget(call)
 
     def note_end(self, call: FlowCall, run: str | None) -> None:
-        """Note when a live call of this session ended: the service does not know it to the millisecond."""
-        watch, now = call.watch, time.time()
+        """Note when a call ended, if calls of this session overlap: its caller alone knows it well."""
+        watch = call.watch
         assert watch is not None  # only watched calls are noted
         if len(self._ends) < _MOST_ENDS:
-            self._ends.append((call.service, call.kind, watch.position, run, watch.made_at, now))
-        if watch.made_at < self._last_end:
-            self._report_at_end(self._outcomes.note_overlap())
-        self._last_end = now
+            end = (call.service, call.kind, watch.position, run, watch.made_at, time.time())
+            self._ends.append(end)
+            self._report_at_end(self._outcomes.note_end())
 
     @cached_property
     def _outcomes(self) -> OutcomeLog:

@@ -326,6 +326,7 @@ class Outcome(Wire):
     started_at: str | None
     completed_at: str | None
     abandoned: bool
+    completed: bool
     seen: int | None
     error: OutcomeError | None
 

@@ -62,7 +62,7 @@ async def close_together(calls: Calls) -> Any:
 
     async def work(name: str) -> None:
         for number in range(3):
-            order.append(await calls.aask(f"{name}{number}"))
+            order.append(await calls.aask(f"{name}{number}"))  # noqa: PERF401 - as it comes
 
     await asyncio.gather(*map(work, "abc"))
     return [*order, await calls.aask("last")]
