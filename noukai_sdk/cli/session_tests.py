@@ -54,7 +54,7 @@ import pytest
 from noukai_sdk.testing import send_captured_request
 
 
-@pytest.mark.noukai_cassette
+@pytest.mark.noukai_cassette{options}
 def {name}() -> None:
     replayed = {call}
     replayed.assert_unchanged()
@@ -99,8 +99,9 @@ def test_command(
 ) -> None:
     """Write a pytest that sends the captured request through the app and compares the responses.
 
-    The calls of the session become the cassette of the test. The test is tried at once: the exit code is
-    1 if it does not pass.
+    The calls of the session become the cassette of the test. The test fails if the response differs, if
+    calls are added or removed, or if their inputs change. It is tried at once: the exit code is 1 if it
+    does not pass. If the inputs differ already then (a time, a random id), the test allows that.
     """
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
@@ -121,23 +122,30 @@ def test_command(
     write_cassette(cassette, file.session_id, file.recordings, redactor, captured)
     path.parent.mkdir(parents=True, exist_ok=True)
     call = _call(app_name, headers, body, ignore)
-    path.write_text(_source(captured, file, name, call), "utf-8")
+    problems, drift = _try(app_name, cassette, headers, body, ignore)
+    path.write_text(_source(captured, file, name, call, allow_drift=bool(drift)), "utf-8")
 
-    problems = _try(app_name, cassette, headers, body, ignore)
     masked = [each for each in captured.request.redacted if not _is_given(each, headers)]
     if problems and masked:
         problems.append(f"removed or masked at capture: {', '.join(masked)} (-H and --data add it)")
     command = f"python -m pytest {shlex.quote(str(path))}"
     if as_json:
         written = {"test": str(path), "cassette": str(cassette), "sessionId": file.session_id}
-        result = {"calls": len(file.recordings), "passes": not problems, "problems": problems}
+        result = {
+            "calls": len(file.recordings),
+            "passes": not problems,
+            "problems": problems,
+            "drift": drift,
+        }
         print_json({**written, **result, "command": command})
     else:
         click.echo(f"{path}: {name}, {count(len(file.recordings), 'call')} from {cassette}")
+        if drift:
+            click.echo("The inputs of calls differ from the captured ones, which the test allows:")
+            _print_indented(drift)
         if problems:
             click.echo("The test does not pass:")
-        for line in clean_lines("\n".join(problems)).splitlines():
-            click.echo(f"  {line}")
+            _print_indented(problems)
         click.echo(f"Run it: {command}")
     sys.exit(1 if problems else 0)
 
@@ -184,7 +192,9 @@ def _name_of_test(exchange: Exchange) -> str:
     return f"test_{name[:_LONGEST_NAME].rstrip('_')}"
 
 
-def _source(exchange: Exchange, file: CassetteFile, name: str, call: str) -> str:
+def _source(
+    exchange: Exchange, file: CassetteFile, name: str, call: str, *, allow_drift: bool
+) -> str:
     request = exchange.request
     # The path and the id come from a request, so they must not end the docstring.
     method, path = (re.sub(r"[^\w/.~%:+-]", "?", text) for text in (request.method, request.path))
@@ -195,6 +205,7 @@ def _source(exchange: Exchange, file: CassetteFile, name: str, call: str) -> str
         line=line if len(line) <= _LONGEST_NAME else f"{line[:_LONGEST_NAME]}...",
         when=f" on {date[0]}" if date else "",
         session=f"session {session}" if file.session_id else session,
+        options="" if allow_drift else '(drift="error")',
         name=name,
         call=call,
     )
@@ -233,17 +244,24 @@ def _try(
     headers: Sequence[Header],
     body: str | None,
     ignore: Sequence[str],
-) -> list[str]:
-    """Do what the test does, and return why it does not pass."""
+) -> tuple[list[str], list[str]]:
+    """Do what the test does; return why it does not pass, and how calls differ from the captured ones."""
+    drift: list[str] = []
     try:
         replayed = send_captured_request(
             app_name, cassette, headers=dict(headers), body=body, ignore=ignore
         )
+        drift = replayed.report.lines() if replayed.report.drift else []
         replayed.assert_unchanged()
     except CassetteError:
         raise
     except (ReplayError, AppError, AssertionError) as error:
         cause = error.__cause__
         reason = [f"the app raised {type(cause).__name__}: {cause}"] if cause is not None else []
-        return [str(error), *reason]
-    return []
+        return [str(error), *reason], drift
+    return [], drift
+
+
+def _print_indented(lines: Sequence[str]) -> None:
+    for line in clean_lines("\n".join(lines)).splitlines():
+        click.echo(f"  {line}")

@@ -14,6 +14,7 @@ import httpx
 
 from ..errors import CapturedRequestError, ReplayError
 from ..models.exchanges import Exchange
+from ..models.reports import ReplayReport
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.player import ReplayConcurrencyWarning, ReplayOptions
 from ..replay.redaction import Redactor
@@ -40,12 +41,14 @@ class ReplayedRequest:
         captured: The captured request and response.
         response: The response of now.
         differences: Between the two responses: status, media type and body.
+        report: What the replay of the flow calls found: hits, drift and so on.
         failure: The exception that the app raised, None if it raised none.
     """
 
     captured: Exchange
     response: httpx.Response
     differences: tuple[ResponseDifference, ...]
+    report: ReplayReport
     failure: Exception | None = None
 
     def assert_unchanged(self) -> None:
@@ -131,7 +134,7 @@ def send_captured_request(
     )
     differences = compare_responses(captured.response, received)
     kept = without_ignored(differences, ignore) if scope.mode == "replay" else ()
-    return ReplayedRequest(captured, response, tuple(kept), result.failure)
+    return ReplayedRequest(captured, response, tuple(kept), scope.report, result.failure)
 
 
 def _request(
