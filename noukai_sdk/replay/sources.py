@@ -6,7 +6,13 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast, get_args
 
-from ..errors import ReplayError, ReplayInvalidSessionError, ReplayNoSnapshotsError
+from ..errors import (
+    ReplayError,
+    ReplayForbiddenError,
+    ReplayInvalidSessionError,
+    ReplayNoSnapshotsError,
+    ReplaySessionNotFoundError,
+)
 from ..models.events import EVENT_CLASSES
 from ..models.sessions import ForkParent, RecordedError, Session, SessionExecution, StepSnapshot
 from ..protocol.call import CallKind, Service
@@ -62,13 +68,27 @@ class LoadedSession(NamedTuple):
         return Cassette(self.session_id, self.recordings)
 
 
-def load_session(service: Service, session_id: str) -> Program[LoadedSession]:
+def load_session(
+    service: Service, session_id: str, link: ForkParent | None = None
+) -> Program[LoadedSession]:
     """Fetch a session, and the sessions that it was forked from.
+
+    Args:
+        service: The client to fetch them with.
+        session_id: The session.
+        link: The parent of the session, if another client has read it.
 
     Raises:
         ReplayError: One of them is not available. The error names it.
     """
-    sessions = [(yield from fetch_session(service, session_id))]
+    try:
+        session = yield from fetch_session(service, session_id)
+    except (ReplayForbiddenError, ReplaySessionNotFoundError):
+        if link is None:
+            raise
+        session = Session(session_id=session_id)  # all calls of this client were served
+    session.parent = session.parent or link
+    sessions = [session]
     ids = {session_id, sessions[0].session_id}
     while (parent := sessions[-1].parent) is not None and parent.served:
         fork, ancestor = sessions[-1].session_id, parent.session_id

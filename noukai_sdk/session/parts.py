@@ -45,6 +45,7 @@ class SessionParts:
         self.first_service = service
         self._player = player
         self._session_id = session.session_id
+        self._link = session.parent
         self._parts: dict[Key, int] = {service.key: 0}
         self._part_of_run: dict[str, int] = {}
         self._known: set[tuple[object, ...]] = set()
@@ -84,7 +85,7 @@ class SessionParts:
                 continue
             try:
                 try:
-                    session = yield from load_session(service, self._session_id)
+                    session = yield from load_session(service, self._session_id, self._link)
                     session.require_snapshots()
                 except (ReplayForbiddenError, ReplaySessionNotFoundError) as error:
                     self._add(key, None, error, org)

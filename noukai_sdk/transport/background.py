@@ -106,13 +106,17 @@ class _Sender:
         self._busy = False
         self._thread: threading.Thread | None = None
         self._dropping = False
-        self._left_alone: dict[tuple[str, str | None], float] = {}
+        self._left_alone: dict[tuple[str | None, ...], float] = {}
         self._by_loop: dict[Any, deque[_Job]] = {}
         self._tasks: set[Any] = set()
 
     def takes(self, service: Service, send: Send) -> bool:
-        for kind in (None, getattr(send, "__name__", None)):
-            key = (service.base_url, kind)
+        kind = getattr(send, "__name__", None)
+        for key in (
+            (service.base_url, None),
+            (service.base_url, kind),
+            (*service.key, kind),
+        ):
             until = self._left_alone.get(key)
             if until is not None:
                 if time.monotonic() < until:
@@ -181,8 +185,10 @@ class _Sender:
             status = error.status_code or 0
             if isinstance(error, APIConnectionError) or status >= 500 or status in (408, 429):
                 self._left_alone[base_url, None] = time.monotonic() + PAUSE
-            elif status in (401, 402, 403):
-                self._left_alone[base_url, kind] = time.monotonic() + NOT_TAKEN
+            # That a session is another organisation's says nothing about other sessions.
+            elif status in (401, 402, 403) and error.code != "SESSION_FORBIDDEN":
+                base_url, key = job.service.key
+                self._left_alone[base_url, key, kind] = time.monotonic() + NOT_TAKEN
         else:
             if not taken:
                 self._left_alone[base_url, kind] = time.monotonic() + NOT_TAKEN

@@ -43,6 +43,7 @@ class Organisations:
 
     Attributes:
         fetches: The key of each fetch of a session.
+        forks: The session "fork", as each key can read it.
         refusal: The status for keys that can read no run of the session.
     """
 
@@ -51,6 +52,7 @@ class Organisations:
         self.fetches: list[str] = []
         self.refusal = 403
         self.failures = 0
+        self.forks: dict[str, Any] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive()).get("body", b"")
@@ -68,6 +70,8 @@ class Organisations:
         if self.failures:
             self.failures -= 1
             return 500, {}
+        if scope["path"].endswith("/fork"):
+            return (200, self.forks[key]) if key in self.forks else (self.refusal, {})
         runs = [run for owner, run in self.runs if owner in (key, "both")]
         if not runs:
             return self.refusal, {"detail": "another organisation"}
@@ -191,6 +195,22 @@ async def test_part_that_fails_to_load_is_asked_for_again(organisations: Organis
         assert b.flow("grade-3").execute("m1").result == expected("m1")[0]
     assert len(scope.report.hits) == 1
     assert organisations.fetches == ["nk_a", "nk_b", "nk_b"]
+
+
+async def test_fork_of_two_clients_replays_whole(organisations: Organisations) -> None:
+    """The second client made no live call, so it can't read the fork, only the fork's parent."""
+    a, b = client(Noukai, organisations, "a"), client(Noukai, organisations, "b")
+
+    def calls() -> list[Any]:
+        pairs = ((a, "m0"), (b, "m1"), (a, "m2"))
+        return [each.flow("grade-3").execute(message).result for each, message in pairs]
+
+    served = [{"order": order, "index": order, "executionId": f"exec-{order}"} for order in (0, 1)]
+    fork = {"sessionId": "fork", "executions": [run_of(2, "a/p/grade-3")]}
+    organisations.forks["nk_a"] = {**fork, "parent": {"sessionId": "s-1", "served": served}}
+    with trace_scope_sync(client=a, replay_session_id="fork") as scope:
+        assert calls() == expected("m0", "m1", "m2")
+    assert scope.report.summary() == "hits=3; misses=0; drift=0; leftovers=0"
 
 
 async def test_keys_of_one_organisation_share_its_recordings(organisations: Organisations) -> None:
