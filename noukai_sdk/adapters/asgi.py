@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,8 @@ _START_TYPES = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 )
 _ABNORMAL_CLOSURE = 1006
+# Seconds in which the error layer of a framework responds to an exception, unless other middleware does.
+LONGEST_RESPONSE = 1.0
 
 
 class NoukaiTraceMiddleware:
@@ -98,6 +101,8 @@ class NoukaiTraceMiddleware:
         self.app = app
         self.client = require_client(client)
         self._capture = capture_options(capture_requests)
+        self._is_prepared = False
+        self._responds_to_errors = False  # an error layer outside does, and adds our headers
         if carry_threads:
             carry_threads_by_default()
 
@@ -115,12 +120,11 @@ class NoukaiTraceMiddleware:
             await self.app(scope, receive, send)
             return
 
+        if not self._is_prepared:
+            self._prepare(scope)
         for name, value in scope["headers"]:
-            if name in _ASKED:
-                header = bytes(value).decode("latin-1")
-                serve = self._replay if name == _REPLAY else self._report
-                if await serve(header, scope, receive, send):
-                    return
+            if name in _ASKED and await self._serve(name, bytes(value), scope, receive, send):
+                return
 
         session = scope[_SCOPE_KEY] = current or capture_scope(self.client._transport.service)
         headers = session_headers(session)
@@ -142,8 +146,7 @@ class NoukaiTraceMiddleware:
             with active(session):
                 await self.app(scope, receive, app_send)
         except Exception:
-            if self._on_unhandled(scope) and captured is not None and captured.status is None:
-                scope[_CAPTURED_KEY] = captured  # with_session() finishes it
+            if captured is not None and self._ends_later(captured, scope, session):
                 captured = None
             raise
         finally:
@@ -152,9 +155,23 @@ class NoukaiTraceMiddleware:
             if current is None:
                 session.end()
 
-    def _on_unhandled(self, scope: Message) -> bool:
-        """Prepare the layers outside of this one for an exception; return whether one responds to it."""
-        return False
+    def _prepare(self, scope: Message) -> None:
+        """Let an error layer outside of this middleware add our headers, before the first request."""
+        self._is_prepared = True
+
+    def _ends_later(self, captured: AsgiCapture, scope: Message, session: Scope) -> bool:
+        """Leave the end of what is captured to the error layer that responds now; False without one."""
+        if captured.status is not None or not self._responds_to_errors:
+            return False
+        scope[_CAPTURED_KEY] = captured  # with_session() finishes it
+        return _call_later(LONGEST_RESPONSE, captured.finish, session)
+
+    async def _serve(
+        self, name: bytes, value: bytes, scope: Message, receive: Receive, send: Send
+    ) -> bool:
+        """Serve a request for a replay or for a report; return False if replay is disabled."""
+        serve = self._replay if name == _REPLAY else self._report
+        return await serve(value.decode("latin-1"), scope, receive, send)
 
     async def _report(self, replay_id: str, scope: Message, _: Receive, send: Send) -> bool:
         """Respond with the report of an earlier replay; return False if that is not asked for."""
@@ -206,9 +223,6 @@ class NoukaiTraceMiddleware:
             if failure is None:
                 await _wait_for_late_calls(session)
             await held.finish(failure)
-        except Exception:
-            self._on_unhandled(scope)
-            raise
         finally:
             if captured is not None:
                 captured.finish(session)
@@ -360,6 +374,15 @@ class HeldResponse:
                 await self._release()
         if failure is not None:
             raise failure
+
+
+def _call_later(seconds: float, function: Callable[..., object], *args: Any) -> bool:
+    """Call ``function`` later; return False on trio, where only tasks can wait."""
+    try:
+        asyncio.get_running_loop().call_later(seconds, function, *args)
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _wait_for_late_calls(session: Scope) -> None:

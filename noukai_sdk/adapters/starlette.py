@@ -39,31 +39,24 @@ App = TypeVar("App", bound="Starlette")
 class NoukaiTraceMiddleware(asgi.NoukaiTraceMiddleware):
     """The ASGI middleware, with the session header on unhandled 500s too.
 
-    Starlette responds to unhandled exceptions in a layer outside of all middleware. Where an exception
-    passes this middleware on its way there, that layer is told to add the headers. Nothing else about
-    its response changes, and the exception goes on as ever.
+    Starlette responds to unhandled exceptions in a layer outside of all middleware. That layer is told
+    to add the headers. Nothing else about its response changes, and the exception goes on as ever.
     """
 
-    def _on_unhandled(self, scope: asgi.Message) -> bool:
+    def _prepare(self, scope: asgi.Message) -> None:
         from starlette.middleware.errors import ServerErrorMiddleware
 
-        found = False
         layer = getattr(scope.get("app"), "middleware_stack", None)
         while layer is not None and layer is not self:
             if isinstance(layer, ServerErrorMiddleware):
-                found = True
-                if not hasattr(layer, _MARK):
-                    _add_headers(layer)
+                self._responds_to_errors = True
+                _add_headers(layer)
             layer = getattr(layer, "app", None)
-        return found
-
-
-_MARK = "_noukai_adds_headers"
+        super()._prepare(scope)
 
 
 def _add_headers(layer: ServerErrorMiddleware) -> None:
     """Let the error layer of one application add our headers to its responses."""
-    setattr(layer, _MARK, True)
     error_response, debug_response = layer.error_response, layer.debug_response
     handler: Any = layer.handler
 

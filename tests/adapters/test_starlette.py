@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from asgi_lifespan import LifespanManager
@@ -30,6 +31,7 @@ from noukai_sdk import (
 from noukai_sdk.adapters import asgi
 from noukai_sdk.adapters import starlette as starlette_adapter
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware, instrument
+from tests.support.servers import wait_until
 from tests.support.sessions import RecordedSessions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_scope_leaks")]
@@ -393,6 +395,14 @@ class PassOn(BaseHTTPMiddleware):
         return await call_next(request)
 
 
+class FailAfter(BaseHTTPMiddleware):
+    """Fails by itself, on the way out."""
+
+    async def dispatch(self, request: Request, call_next: Any) -> Any:
+        await call_next(request)
+        raise KeyError("outside")
+
+
 class CatchAll(BaseHTTPMiddleware):
     """Makes its own response of an exception, as many applications do."""
 
@@ -472,13 +482,31 @@ async def test_replay_waits_for_background_tasks_inside_of_other_middleware(
 
 
 async def test_middleware_that_catches_errors_outside_of_ours_still_does(
-    noukai: AsyncNoukai,
+    noukai: AsyncNoukai, sessions: RecordedSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asgi, "LONGEST_RESPONSE", 0.0)
     app = failing_app(FastAPI)
-    app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai, capture_requests=True)
     app.add_middleware(CatchAll)
     async with client_of(app) as http:
         assert (await http.get("/fail")).json() == {"caught": True}
+    await anyio.to_thread.run_sync(wait_until, lambda: sessions.sent)
+    ((_, kind, body),) = sessions.sent  # the request is captured, without the response
+    assert (kind, body["request"]["path"], body["response"]["status"]) == (
+        "exchange",
+        "/fail",
+        None,
+    )
+
+
+async def test_error_of_middleware_outside_of_ours_is_tagged(noukai: AsyncNoukai) -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "fine")
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+    app.add_middleware(FailAfter)
+    async with client_of(app, raising=False) as http:
+        response = await http.get("/")
+    assert (response.status_code, bool(response.headers["x-noukai-session"])) == (500, True)
 
 
 async def test_unhandled_error_of_mounted_app_is_tagged(noukai: AsyncNoukai) -> None:
