@@ -105,6 +105,15 @@ async def retry(calls: Calls) -> Any:
     return attempts
 
 
+async def timeout(calls: Calls) -> Any:
+    """The program's own timer ends a call."""
+    try:
+        await asyncio.wait_for(calls.aask("slow@3"), 0.3)
+    except asyncio.TimeoutError:
+        return ["given up", await calls.aask("last")]
+    return ["in time", await calls.aask("last")]
+
+
 async def unfinished(calls: Calls) -> Any:
     events = calls.aevents("story")
     first = await anext(events)
@@ -184,6 +193,7 @@ ROUTES: dict[str, AsyncRoute] = {
         same_inputs,
         *([task_group] if sys.version_info >= (3, 11) else []),
         retry,
+        timeout,
         unfinished,
         tools,
         late,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from noukai_sdk import AsyncNoukai, Noukai
+from noukai_sdk import APITimeoutError, AsyncNoukai, Noukai
 
 SyncRoute = Callable[["Calls"], Any]
 AsyncRoute = Callable[["Calls"], Awaitable[Any]]
@@ -104,13 +104,23 @@ class Calls:
     def _plan(self) -> list[str]:
         return ["second", "first"] if self.edit == "swapped" else ["first", "second"]
 
+    def ask_briefly(self) -> str:
+        """Make a call that the client gives up, because it takes too long."""
+        try:
+            self._sync.flow(WRITE).execute(message=f"{self.user}: slow@3", timeout=0.3)
+        except APITimeoutError as error:
+            return type(error).__name__
+        return "in time"
+
     def serve(self, route: SyncRoute) -> dict[str, Any]:
         """Return the response of a sync route."""
-        return self.response(self.plan(), route(self))
+        plan = [] if route.__name__ == "nothing" else self.plan()
+        return self.response(plan, route(self))
 
     async def aserve(self, route: AsyncRoute) -> dict[str, Any]:
         """Return the response of an async route."""
-        return self.response(await self.aplan(), await route(self))
+        plan = [] if route.__name__ == "nothing" else await self.aplan()
+        return self.response(plan, await route(self))
 
     def response(self, plan: list[Any], result: Any) -> dict[str, Any]:
         extra = {"handled": "differently"} if self.edit == "handling" else {}

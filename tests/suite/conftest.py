@@ -26,8 +26,11 @@ class Backend:
         return int(response.json()["result"])
 
     def messages(self, session_id: str | None) -> list[str] | None:
-        """Return the message of each call of a session, None while one of them runs."""
-        calls = self._http.get(f"/seq/sessions/{session_id}").json()["executions"]
+        """Return the message of each call of a session, None while the session is not complete."""
+        response = self._http.get(f"/seq/sessions/{session_id}")
+        if response.status_code == 404:
+            return None  # the request of a session without calls is sent after the response
+        calls = response.json()["executions"]
         # A stream that the app has left waits for its next step.
         if any(call["status"] == "running" and call["triggerType"] != "step" for call in calls):
             return None

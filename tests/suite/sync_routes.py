@@ -68,6 +68,10 @@ def retry(calls: Calls) -> Any:
     return attempts
 
 
+def timeout(calls: Calls) -> Any:
+    return [calls.ask_briefly(), calls.ask("last")]
+
+
 def unfinished(calls: Calls) -> Any:
     events = calls.events("story")
     first = next(events)
@@ -164,6 +168,7 @@ ROUTES: dict[str, SyncRoute] = {
         completed,
         same_inputs,
         retry,
+        timeout,
         unfinished,
         tools,
         late,

@@ -29,7 +29,8 @@ def capture(server: Running, backend: Backend, route: str) -> tuple[str, Outcome
     captured = server.send(route, user)
     assert captured.status in (200, 101), captured
     server.becomes_idle()
-    messages = wait_until(lambda: backend.messages(captured.session), what="the end of all runs")
+    wait_until(lambda: backend.messages(captured.session) is not None, what="the end of all runs")
+    messages = backend.messages(captured.session) or []
     assert all(message.startswith(f"{user}: ") for message in messages)
     return user, captured, len(messages)
 
@@ -88,5 +89,22 @@ def test_edited_route_has_the_verdict_of_the_edit(
     handling = replay("handling")
     assert handling.result == f"clean: hits={calls}; misses=0; drift=0; leftovers=0"
     assert (handling.status, handling.body) != (captured.status, captured.body)
+    server.becomes_idle()
+    assert backend.live_calls() == live_calls
+
+
+@pytest.mark.parametrize(
+    "server",
+    [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in APPS],
+    indirect=True,
+)
+def test_stream_that_its_client_leaves_replays_as_far(server: Running, backend: Backend) -> None:
+    user = f"user-{next(_users)}"
+    route = "/events" if "/events" in APPS[server.name].routes else "/sync-events"
+    captured, seen = server.leave(route, user)
+    server.becomes_idle()
+    live_calls = backend.live_calls()
+    for _ in range(REPLAYS):
+        assert server.leave(route, user, replay=captured)[1] == seen
     server.becomes_idle()
     assert backend.live_calls() == live_calls

@@ -72,5 +72,9 @@ urlpatterns: list[Any] = [
     path("sync-events", sync_events),
 ]
 
-asgi_app = asgi.NoukaiTraceMiddleware(get_asgi_application(), client=clients.asynchronous)
-wsgi_app = wsgi.NoukaiTraceMiddleware(get_wsgi_application(), client=clients.sync)
+asgi_app = asgi.NoukaiTraceMiddleware(
+    get_asgi_application(), client=clients.asynchronous, capture_requests=True
+)
+wsgi_app = wsgi.NoukaiTraceMiddleware(
+    get_wsgi_application(), client=clients.sync, capture_requests=True
+)

@@ -50,10 +50,10 @@ class CallsInside(BaseHTTPMiddleware):
 
 app.add_middleware(CallsInside)
 if os.environ.get("SUITE_OUTSIDE"):
-    app.add_middleware(NoukaiTraceMiddleware, client=clients.asynchronous)
+    app.add_middleware(NoukaiTraceMiddleware, client=clients.asynchronous, capture_requests=True)
     app.add_middleware(Transparent)
 else:
-    instrument(app, client=clients.asynchronous)
+    instrument(app, client=clients.asynchronous, capture_requests=True)
 
 
 @app.get("/idle")
@@ -137,5 +137,5 @@ async def plain_in_sub_app(calls: CallsOf) -> Any:
     return await calls.aserve(async_routes.plain)
 
 
-sub_app.add_middleware(NoukaiTraceMiddleware, client=clients.asynchronous)
+sub_app.add_middleware(NoukaiTraceMiddleware, client=clients.asynchronous, capture_requests=True)
 app.mount("/sub", sub_app)

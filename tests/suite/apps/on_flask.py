@@ -14,7 +14,7 @@ from tests.suite.streams import frame, idle
 
 clients = Clients()
 app = flask.Flask(__name__)
-init_noukai_trace(app, client=clients.sync)
+init_noukai_trace(app, client=clients.sync, capture_requests=True)
 
 
 def calls_of_request() -> Calls:

@@ -86,4 +86,5 @@ app = NoukaiTraceMiddleware(
         logging_config=None,
     ),
     client=clients.asynchronous,
+    capture_requests=True,
 )

@@ -15,7 +15,7 @@ from tests.suite.streams import frame, idle
 clients = Clients()
 app = quart.Quart(__name__)
 app.asgi_app = NoukaiTraceMiddleware(  # type: ignore[method-assign]  # as Quart documents it
-    app.asgi_app, client=clients.asynchronous
+    app.asgi_app, client=clients.asynchronous, capture_requests=True
 )
 
 
