@@ -97,6 +97,11 @@ class Verdict:
             _kept[self.replay_id] = self
             _forget_oldest()
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the replay has ended."""
+        return self._completed is not None
+
     def fail(self, error: NoukaiError, note: str = "") -> None:
         """Set the replay's error, with ``note`` appended to its message."""
         self.error = {"error": error_code(error), "message": error.message + note}
@@ -158,10 +163,13 @@ def send_verdict(service: Service, _session_id: str, verdict: Verdict) -> Progra
 
 
 def _forget_oldest() -> None:
+    """Forget the oldest reports if there are too many; those of replays that run only if all do."""
     global _entries  # noqa: PLW0603 - one count for the process
     while len(_kept) > MOST_KEPT or (_entries > MOST_ENTRIES and len(_kept) > 1):
-        _, verdict = _kept.popitem(last=False)
-        _entries -= verdict.size
+        ended = (verdict for verdict in _kept.values() if verdict.is_finished)
+        oldest = next(ended, None) or next(iter(_kept.values()))
+        del _kept[oldest.replay_id]
+        _entries -= oldest.size
 
 
 def _now() -> str:

@@ -361,6 +361,12 @@ def test_last_reports_of_the_process_are_kept(monkeypatch: pytest.MonkeyPatch) -
     made = [verdicts.Verdict(f"s-{number}") for number in range(verdicts.MOST_KEPT + 1)]
     assert verdicts.stored_report(made[0].replay_id) is None
     assert verdicts.stored_report(made[1].replay_id) is not None
+    # A replay that has ended is forgotten before one that runs.
+    made[-1].finish()
+    made.append(verdicts.Verdict("s-last"))
+    kept = [verdicts.stored_report(verdict.replay_id) is not None for verdict in made]
+    assert kept == [False, *[True] * (verdicts.MOST_KEPT - 1), False, True]
+    made = [verdict for verdict in made if not verdict.is_finished]
     entry = ReportEntry("grade-3", "execute", 0)
     for verdict in made:
         verdict._report = ReplayReport(hits=[entry] * 1000)
