@@ -50,7 +50,7 @@ class ReplayScope(Scope):
     def admit(self, call: FlowCall) -> Program[Any]:
         """Claim the call's place now, and return the program that serves its recording."""
         options = self._player.options
-        order = next(self._calls) if options.allow_live else 0
+        order = next(self._calls) if self.is_fork else 0
         live_from = options.live_from
         # After the end of the scope every call is refused, whatever was allowed in it.
         if live_from is not None and not self._ended and order >= live_from:
