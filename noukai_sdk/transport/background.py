@@ -37,8 +37,9 @@ LONGEST_FLUSH = 2.0  # seconds that the end of the process may wait for what is 
 IDLE = 5.0  # seconds after which a thread with nothing to send ends
 MOST_JOBS = 5_000
 MOST_BYTES = 64_000_000
-PAUSE = 10.0  # seconds in which a service that failed is left alone
-NOT_TAKEN = 600.0  # the same for a service that does not take such things
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds after a failure of a service; doubles with each
+LONGEST_OUTAGE = 60.0  # seconds after which a job that could not be sent is dropped
+NOT_TAKEN = 600.0  # seconds in which a service that does not take such things is not asked again
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -50,6 +51,12 @@ class _Job(NamedTuple):
     args: tuple[Any, ...]
     size: int
     about: str | None
+    expires: float
+
+
+class _Outage(NamedTuple):
+    until: float
+    pause: float
 
 
 def send_later(
@@ -106,22 +113,20 @@ class _Sender:
         self._busy = False
         self._thread: threading.Thread | None = None
         self._dropping = False
-        self._left_alone: dict[tuple[str | None, ...], float] = {}
+        self._not_taken: dict[tuple[str | None, ...], float] = {}
+        self._outages: dict[str, _Outage] = {}
+        self._closing = False
         self._by_loop: dict[Any, deque[_Job]] = {}
         self._tasks: set[Any] = set()
 
     def takes(self, service: Service, send: Send) -> bool:
-        kind = getattr(send, "__name__", None)
-        for key in (
-            (service.base_url, None),
-            (service.base_url, kind),
-            (*service.key, kind),
-        ):
-            until = self._left_alone.get(key)
+        name = _name(send)
+        for key in ((service.base_url, name), (*service.key, name)):
+            until = self._not_taken.get(key)
             if until is not None:
                 if time.monotonic() < until:
                     return False
-                self._left_alone.pop(key, None)
+                self._not_taken.pop(key, None)
         return True
 
     def put(
@@ -140,7 +145,8 @@ class _Sender:
                 return
             # Of its own, because closing a client does not close an http_client that is the user's.
             transport = type(original)(quick, original.client)
-        job = _Job(quick, transport, send, args, size, about)
+        expires = time.monotonic() + LONGEST_OUTAGE
+        job = _Job(quick, transport, send, args, size, about, expires)
         with self._changed:
             if self._bytes + size > MOST_BYTES or self._waiting() >= MOST_JOBS:
                 if not self._dropping:
@@ -167,12 +173,11 @@ class _Sender:
             if not self._waiting():
                 self._dropping = False
 
-    def _program(self, job: _Job) -> Program[None]:
-        """Send one job, and remember if the service fails or does not take it."""
+    def _program(self, job: _Job) -> Program[bool]:
+        """Send one job; return False if the service could not take it now."""
         if not self.takes(job.service, job.send):
-            return
-        base_url = job.service.base_url
-        kind = getattr(job.send, "__name__", None)
+            return True
+        base_url, name = job.service.base_url, _name(job.send)
         try:
             try:
                 taken = yield from job.send(job.service, *job.args)
@@ -181,17 +186,21 @@ class _Sender:
             except APIConnectionError:  # the service may have closed an idle connection
                 taken = yield from job.send(job.service, *job.args)
         except NoukaiError as error:
-            logger.debug("%s was not sent to %s: %s", kind, base_url, error)
+            logger.debug("%s was not sent to %s: %s", name, base_url, error)
             status = error.status_code or 0
             if isinstance(error, APIConnectionError) or status >= 500 or status in (408, 429):
-                self._left_alone[base_url, None] = time.monotonic() + PAUSE
+                last = self._outages.get(base_url)
+                pause = min(last.pause * 2, LONGEST_PAUSE) if last else FIRST_PAUSE
+                self._outages[base_url] = _Outage(time.monotonic() + pause, pause)
+                return False
             # That a session is another organisation's says nothing about other sessions.
-            elif status in (401, 402, 403) and error.code != "SESSION_FORBIDDEN":
-                base_url, key = job.service.key
-                self._left_alone[base_url, key, kind] = time.monotonic() + NOT_TAKEN
-        else:
-            if not taken:
-                self._left_alone[base_url, kind] = time.monotonic() + NOT_TAKEN
+            if status in (401, 402, 403) and error.code != "SESSION_FORBIDDEN":
+                self._not_taken[(*job.service.key, name)] = time.monotonic() + NOT_TAKEN
+            taken = True
+        self._outages.pop(base_url, None)
+        if not taken:
+            self._not_taken[base_url, name] = time.monotonic() + NOT_TAKEN
+        return True
 
     # In the thread.
 
@@ -219,33 +228,65 @@ class _Sender:
 
         client: Any = None
         while (job := self._next()) is not None:
+            sent = True
             try:
                 program = self._program(job)
                 if job.transport is None:
                     if client is None:
                         client = sync_client()
-                    SyncTransport(job.service, client).run(program)
+                    sent = SyncTransport(job.service, client).run(program)
                 elif job.transport.is_async:
-                    asyncio.run(job.transport.run(program))
+                    sent = asyncio.run(job.transport.run(program))
                 else:
-                    job.transport.run(program)
+                    sent = job.transport.run(program)
             except Exception:
                 logger.debug("nothing was sent in the background", exc_info=True)
-            self._finish(job)
+            if sent:
+                self._finish(job)
+            else:
+                self._keep(job)
             del job, program
         if client is not None:
             client.close()
 
     def _next(self) -> _Job | None:
-        """Wait for the next job; None after a while without one."""
+        """Wait for the next job whose service can be asked; None after a while without any job."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._jobs, IDLE):
-                self._thread = None
-                return None
-            self._busy = True
-            return self._jobs.popleft()
+            idle_since = time.monotonic()
+            while True:
+                now = time.monotonic()
+                wake = idle_since + IDLE
+                for job in list(self._jobs):
+                    outage = self._outages.get(job.service.base_url)
+                    if outage is not None and now >= job.expires:
+                        self._jobs.remove(job)
+                        self._drop(job)
+                    elif outage is None or outage.until <= now or self._closing:
+                        self._jobs.remove(job)
+                        self._busy = True
+                        return job
+                    else:
+                        wake = min(wake, outage.until)
+                if not self._jobs and now >= wake:
+                    self._thread = None
+                    return None
+                self._changed.wait(max(wake - now, 0.0))
+
+    def _keep(self, job: _Job) -> None:
+        """Keep a job that could not be sent for the end of the outage."""
+        with self._changed:
+            if self._closing:
+                self._drop(job)
+            else:
+                self._jobs.appendleft(job)
+
+    def _drop(self, job: _Job) -> None:
+        if not self._dropping:
+            self._dropping = True
+            logger.warning("%s cannot be reached: reports to it are dropped", job.service.base_url)
+        self._finish(job)
 
     def wait_for_session(self, session_id: str, timeout: float) -> None:
         with self._changed:
@@ -254,6 +295,13 @@ class _Sender:
     def flush(self, timeout: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not (self._jobs or self._busy), timeout)
+
+    def close(self) -> None:
+        """Send what is left without a pause, each job once."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self.flush(LONGEST_FLUSH)
 
     # In an event loop.
 
@@ -298,6 +346,10 @@ class _Sender:
                 self._put_in_thread(jobs.popleft())
 
 
+def _name(send: Send) -> str:
+    return getattr(send, "__name__", repr(send))
+
+
 def _running_loop() -> tuple[Any, Any]:
     """Return the running event loop and the function that starts a task in it; None without one."""
     with suppress(RuntimeError):
@@ -321,7 +373,8 @@ def _sender() -> _Sender:
 
 def _flush_at_exit() -> None:
     with suppress(BaseException):
-        flush()
+        if _current is not None:
+            _current.close()
 
 
 def _flush_children() -> None:

@@ -131,22 +131,34 @@ def test_service_that_does_not_take_it_is_not_asked_again(service: Service, stat
         assert background.takes(client._transport.service, post_report)
 
 
-def test_service_that_fails_is_left_alone_for_a_while(
+def test_outage_ends_and_everything_is_sent(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.reply(Reply({}, status=503))
+    monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
+    service.reply(Reply({}, status=503), Reply({}, status=503), Reply({}))
     with client_of("sync", max_retries=5) as client:
         send_from("sync", client, count=20)
         assert background.flush(10)
-        assert len(service.requests) == 1
-        monkeypatch.setattr(background.time, "monotonic", lambda: float("inf"))
-        assert background.takes(client._transport.service, put_outcomes)
+        assert len(service.requests) == 22
+
+
+def test_outage_lasts_too_long_drops_with_one_warning(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "LONGEST_OUTAGE", 0.0)
+    service.reply(Reply({}, status=503))
+    with client_of("sync") as client:
+        send_from("sync", client, count=20)
+        assert background.flush(10)
+        assert len(service.requests) < 20
+    assert caplog.text.count("are dropped") == 1
 
 
 def test_ten_thousand_sends_to_a_hanging_service_are_bounded(
     use_service: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "TIMEOUT", 20)
+    monkeypatch.setattr(background, "LONGEST_OUTAGE", 0.0)
     caplog.set_level(logging.WARNING, "noukai_sdk")
     released = threading.Event()
     with serve_sockets(lambda _: bool(released.wait(20))) as (url, connections):
