@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import codecs
 import logging
 import os
 import sys
@@ -208,6 +209,9 @@ class _Sender:
         with self._changed:
             self._jobs.append(job)
             if self._thread is None:
+                # A process that is forked while another thread imports a module can never use it. The
+                # first request imports this one.
+                codecs.lookup("idna")
                 thread = threading.Thread(target=self._work, name="noukai-background", daemon=True)
                 self._thread = thread
                 try:
