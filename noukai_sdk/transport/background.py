@@ -196,7 +196,8 @@ class _Sender:
                 return False
             # That a session is another organisation's says nothing about other sessions.
             if status in (401, 402, 403) and error.code != "SESSION_FORBIDDEN":
-                self._not_taken[(*job.service.key, name)] = time.monotonic() + NOT_TAKEN
+                this_key = (*job.service.key, name)
+                self._not_taken[this_key] = time.monotonic() + NOT_TAKEN
             taken = True
         self._outages.pop(base_url, None)
         if not taken:
