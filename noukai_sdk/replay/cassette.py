@@ -173,23 +173,27 @@ class Lane:
         self._is_mixed = self.address is None and any(each.org is not None for each in recordings)
         self.__dict__.pop("_positions_by_input", None)
 
-    def assign(self, claim: Claim, *, by_input: bool = False) -> Decision | None:
+    def assign(
+        self, claim: Claim, *, by_input: bool = False, settled: bool = True
+    ) -> Decision | None:
         """Give ``claim`` its recording, and all other waiting claims theirs.
 
         Args:
             claim: A claim of this lane.
             by_input: A call whose input was not recorded is a miss, even if its position has a
                 recording.
+            settled: The program can go no further, so all calls that are made together with this one
+                have their claims. If not, an overlapping call whose input was not recorded gets nothing
+                yet: the recording at its position may belong to a call that comes.
 
         Returns:
-            The decision; None if order alone decided, or ``claim`` was assigned before.
+            The decision; None if order alone decided, or ``claim`` was assigned before or is not yet.
         """
         if claim.assigned:
             return None
         waiting = [each for place in self._waiting if (each := place()) is not None]
         self._waiting.clear()
         for each in waiting:
-            each.assigned = True
             each.position = self.calls
             self.calls += 1
         if len(waiting) > 1:
@@ -199,11 +203,18 @@ class Lane:
             self._take(claim, self._first_of(claim.address) if self._is_mixed else position)
             return None
 
-        decision = Decision(len(waiting), reordered=self._overlapping)
+        decision = Decision(0, reordered=self._overlapping)
         # All inputs come before any position: a call whose input was never recorded must not take
         # the recording of another waiting call.
         unmatched = [each for each in waiting if not self._match_input(each, decision)]
+        decision.together = decision.by_input
+        if claim.index is None and claim not in unmatched:
+            unmatched.append(claim)  # it has waited until the program settled
         for each in unmatched:
+            if not by_input and not (settled and each is claim):
+                continue
+            each.assigned = True
+            decision.together += 1
             position = each.position
             if by_input and not self._has_unknown_input(position):
                 continue
@@ -213,7 +224,8 @@ class Lane:
                 position = self._played.find(0)
                 decision.reordered = True
             self._take(each, position)
-        return None if by_input else decision
+        waits = not settled and claim in unmatched
+        return None if by_input or waits else decision
 
     def unplayed(self) -> list[int]:
         """Return the positions of the recordings that no call has taken, in order."""
@@ -230,6 +242,7 @@ class Lane:
         return self._overlapping or self._crowded
 
     def _take(self, claim: Claim, position: int) -> None:
+        claim.assigned = True
         if 0 <= position < len(self._played):
             self._played[position] = 1
             claim.index = position
@@ -361,7 +374,9 @@ class Cassette:
         with self._lock:
             claim.lane.under_way += 1
 
-    def assign(self, claim: Claim, *, by_input: bool = False) -> Decision | None:
+    def assign(
+        self, claim: Claim, *, by_input: bool = False, settled: bool = True
+    ) -> Decision | None:
         """Give ``claim`` its recording, as :meth:`Lane.assign`.
 
         Raises:
@@ -371,7 +386,7 @@ class Cassette:
             # Under the lock, so that a recording is either played or left over, never both.
             if self._closed:
                 raise CassetteClosed
-            return claim.lane.assign(claim, by_input=by_input)
+            return claim.lane.assign(claim, by_input=by_input, settled=settled)
 
     def finish(self, claim: Claim, *, by_input: bool = False) -> None:
         """Mark a call as ended: well, with an error, or cancelled."""

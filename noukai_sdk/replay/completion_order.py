@@ -88,6 +88,15 @@ class CompletionOrder:
                         group.arrived(recording)  # its calls wait for it no more
                 self._groups.update(_overlapping(rest))
 
+    def settle(self) -> Program[None]:
+        """Wait until the program can go no further, before any call goes on that waits for its turn."""
+        turn = Turn(self, _Group(()), None, float("-inf"))
+        self.park(turn)
+        try:
+            yield AwaitTurn(turn)
+        finally:
+            self.leave(turn)
+
     def park(self, turn: Turn) -> None:
         """Let ``turn`` wait from now on."""
         with self._lock:
@@ -146,7 +155,7 @@ class CompletionOrder:
             if turn.group.give_up(turn.time):
                 self._patience -= waited
             has_come = self._first() is turn
-            if has_come:
+            if has_come and turn.recording is not None:
                 self._latest = turn.time
             return has_come
 
@@ -213,7 +222,7 @@ class Turn:
     """
 
     def __init__(
-        self, order: CompletionOrder, group: _Group, recording: Recording, at: float
+        self, order: CompletionOrder, group: _Group, recording: Recording | None, at: float
     ) -> None:
         self.order = order
         self.group = group
@@ -267,7 +276,7 @@ class _Group:
             longest = min(_MISSING + took * _MISSING_FACTOR, _MISSING_AT_MOST)
             heapq.heappush(self._heap, (at, id(recording), longest))
 
-    def arrived(self, recording: Recording) -> None:
+    def arrived(self, recording: Recording | None) -> None:
         """Note that the program has come to the part, or will not."""
         with self._lock:
             self._expected.pop(id(recording), None)
@@ -336,7 +345,7 @@ def _part_times(recording: Recording) -> dict[int, float]:
     # A source without chunks tells only when the whole call was completed.
     if recording.kind != "step":
         return {len(recording.rounds): recording.completed_at}
-    names = [event.get("eventType") for event in recording.events]
+    names = [str(event.get("eventType")) for event in recording.events]
     names = [name for name in names if name in EVENT_CLASSES]
     ends = [number for number, name in enumerate(names) if name in _FINAL_EVENTS]
     return {ends[0] if ends else len(names): recording.completed_at}

@@ -155,7 +155,11 @@ class Player:
             yield CHECKPOINT
             if self.cassette.loading is not None:
                 yield AwaitTurn(self.cassette.loading)  # a call in it may complete before this one
-            recording = self._take(call, claim)
+            decision = self._assign(call, claim, settled=self.options.pace is not None)
+            if not claim.assigned:
+                yield from self._order.settle()
+                decision = self._assign(call, claim)
+            recording = self._take(call, claim, decision)
             if recording is None:
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
@@ -285,14 +289,19 @@ class Player:
         pace_of = self.options.pace
         return self._order.pace(recording) if pace_of is None else pace_of(recording)
 
-    def _take(self, call: FlowCall, claim: Claim) -> Recording | None:
-        """Return the claim's recording; None if the call is to go live instead."""
+    def _assign(self, call: FlowCall, claim: Claim, *, settled: bool = True) -> Decision | None:
+        """Choose the claim's recording, as :meth:`Cassette.assign`, and warn if calls overlap."""
+        by_input = self.options.by_input
         try:
-            decision = self.cassette.assign(claim, by_input=self.options.by_input)
+            decision = self.cassette.assign(claim, by_input=by_input, settled=settled)
         except CassetteClosed:
             raise self._late(call, claim) from None
         if decision is not None and decision.reordered:
             self._warn(claim, decision)
+        return decision
+
+    def _take(self, call: FlowCall, claim: Claim, decision: Decision | None) -> Recording | None:
+        """Return the claim's recording; None if the call is to go live instead."""
         if claim.index is None:
             if self._go_live is None:
                 self.made.append(claim)

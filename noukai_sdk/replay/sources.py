@@ -371,7 +371,7 @@ def _chunks(
     chunks: list[tuple[float, int]] = []
     latest = 0.0
     for event in events:
-        kind, step_id = event.get("eventType"), str(event.get("stepId"))
+        kind, step_id = str(event.get("eventType")), str(event.get("stepId"))
         at: float | None = None
         if kind == "step_started" and started[step_id]:
             at = started[step_id].popleft()

@@ -247,6 +247,24 @@ async def test_calls_of_a_session_complete_in_recorded_order_at_once(
     assert time.monotonic() - began < 5
 
 
+def test_changed_call_of_a_pool_takes_no_recording_of_another_call(
+    service: SessionService, sync_side: SyncSide
+) -> None:
+    service.record(*overlapping(dict.fromkeys("abcd", 1.0)))
+
+    def ask(message: str) -> Any:
+        return sync_side.flow().execute(message=message).result
+
+    with (
+        trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope,
+        ContextThreadPoolExecutor(4) as pool,
+    ):
+        calls = [pool.submit(ask, message) for message in ("c, changed", "b", "a", "d")]
+        results = [call.result() for call in calls]
+    assert results == [f"answer to {name}" for name in "cbad"]
+    assert len(scope.report.drift) == 1
+
+
 @LOOPS
 async def test_calls_complete_in_the_order_that_their_caller_saw(
     service: SessionService, async_side: AsyncSide
