@@ -108,7 +108,7 @@ async def retry(calls: Calls) -> Any:
 async def timeout(calls: Calls) -> Any:
     """The program's own timer ends a call."""
     try:
-        await asyncio.wait_for(calls.aask("slow@3"), 0.1)
+        await asyncio.wait_for(calls.aask("slow@0.8"), 0.1)
     except asyncio.TimeoutError:
         return ["given up", await calls.aask("last")]
     return ["in time", await calls.aask("last")]

@@ -107,7 +107,7 @@ class Calls:
     def ask_briefly(self) -> str:
         """Make a call that the client gives up, because it takes too long."""
         try:
-            self._sync.flow(WRITE).execute(message=f"{self.user}: slow@3", timeout=0.1)
+            self._sync.flow(WRITE).execute(message=f"{self.user}: slow@0.8", timeout=0.1)
         except APITimeoutError as error:
             return type(error).__name__
         return "in time"

@@ -13,6 +13,20 @@ from tests.suite.servers import Running, serving
 from tests.support.servers import Server, serve_backend, settings_of
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests of a server one after the other, so that each server starts once."""
+    ours = {item: name for item in items if (name := _server_of(item)) is not None}
+    places = [index for index, item in enumerate(items) if item in ours]
+    for index, item in zip(places, sorted(ours, key=lambda item: ours[item]), strict=True):
+        items[index] = item
+
+
+def _server_of(item: pytest.Item) -> str | None:
+    if Path(__file__).parent not in item.path.parents or not isinstance(item, pytest.Function):
+        return None
+    return str(item.callspec.params["server"])
+
+
 class Backend:
     """``noukai dev`` with the flows of this folder."""
 

@@ -30,23 +30,43 @@ MORE_ON_FASTAPI = [
 ]
 
 
+# What `make test` leaves to `make replays`: they take long, or differ little from others.
+SLOW = ("late", "thread", "to-thread", "own-pool", "close-together", "retry", "nothing")
+
+
 @dataclass(frozen=True)
 class App:
-    """A command line that serves one app, and the routes of the app that the suite tests."""
+    """A command line that serves one app, and the routes of the app that the suite tests.
+
+    Attributes:
+        edited: The routes that are edited in `make test`, too.
+    """
 
     command: str
     routes: list[str]
     env: dict[str, str] = field(default_factory=dict)
+    edited: tuple[str, ...] = ()
+
+    def tested(self, *, edited: bool) -> list[str]:
+        if ALL:
+            return self.routes
+        return [
+            route
+            for route in self.routes
+            if route.rpartition("/")[2] not in SLOW and (route in self.edited or not edited)
+        ]
 
 
 APPS = {
     "fastapi-uvicorn": App(
         "uvicorn tests.suite.apps.on_fastapi:app --timeout-keep-alive 60",
         [*ASYNC, *(SYNC if ALL else []), *MORE_ON_FASTAPI],
+        edited=("/a/executor", "/a/completed", "/a/tools", "/background", "/events", "/socket"),
     ),
     "flask-gthread": App(
         "gunicorn tests.suite.apps.on_flask:app --threads 16 --keep-alive 60",
         [*SYNC, "/background", "/events"],
+        edited=("/s/shared-pool", "/s/hedge", "/events"),
     ),
 }
 if ALL:

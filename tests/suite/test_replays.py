@@ -12,15 +12,17 @@ from tests.support.servers import wait_until
 
 _users = count(1)
 
-EVERY_ROUTE = pytest.mark.parametrize(
-    ("server", "route"),
-    [
-        pytest.param(name, route, marks=pytest.mark.xdist_group(name), id=f"{name}{route}")
-        for name, app in APPS.items()
-        for route in app.routes
-    ],
-    indirect=["server"],
-)
+
+def on_each_route(*, edited: bool = False) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("server", "route"),
+        [
+            pytest.param(name, route, marks=pytest.mark.xdist_group(name), id=f"{name}{route}")
+            for name, app in APPS.items()
+            for route in app.tested(edited=edited)
+        ],
+        indirect=["server"],
+    )
 
 
 def capture(server: Running, backend: Backend, route: str) -> tuple[str, Outcome, int]:
@@ -35,7 +37,7 @@ def capture(server: Running, backend: Backend, route: str) -> tuple[str, Outcome
     return user, captured, len(messages)
 
 
-@EVERY_ROUTE
+@on_each_route()
 def test_unchanged_route_replays_as_captured(server: Running, backend: Backend, route: str) -> None:
     user, captured, calls = capture(server, backend, route)
     live_calls = backend.live_calls()
@@ -48,7 +50,7 @@ def test_unchanged_route_replays_as_captured(server: Running, backend: Backend, 
     assert backend.live_calls() == live_calls
 
 
-@EVERY_ROUTE
+@on_each_route(edited=True)
 def test_edited_route_has_the_verdict_of_the_edit(
     server: Running, backend: Backend, route: str
 ) -> None:
