@@ -57,8 +57,7 @@ def align_lanes(
         for lane, of_lane in calls.items()
         if lane.remaining or any(each.sent is not None for each in of_lane)
     ]
-    names = {(each.lane.slug, each.lane.kind) for each in compared}
-    describe = _Describe(mask, names)
+    describe = _Describe(mask, [each.lane for each in compared])
     found = _redirected(compared, describe)
     for alignment in compared:
         found += alignment.findings(describe, complete=complete)
@@ -248,13 +247,13 @@ def _runs(positions: Sequence[int], group: Callable[[int], Hashable]) -> Iterato
 class _Describe:
     """Puts findings into words. Calls are counted within their flow and kind, from 1."""
 
-    def __init__(
-        self, mask: Callable[[str], str], names: set[tuple[str | None, str | None]]
-    ) -> None:
+    def __init__(self, mask: Callable[[str], str], lanes: Sequence[Lane]) -> None:
         self._mask = mask
-        # A flow that is called in one way only needs no mention of it.
+        # A flow that is called in one way only needs no mention of it, nor a slug of one organisation.
+        names = Counter((lane.slug, lane.kind) for lane in lanes)
         slugs = Counter(slug for slug, _ in names)
         self._several = {slug for slug, count in slugs.items() if count > 1}
+        self._of_several = {slug for (slug, _), count in names.items() if count > 1}
 
     def added(self, of: LaneAlignment, calls: Sequence[int]) -> Finding:
         verb = "was" if len(calls) == 1 else "were"
@@ -292,7 +291,7 @@ class _Describe:
         return self._finding("moved", text, of, recorded=(index,), made=(other,))
 
     def redirected(self, of: LaneAlignment, other: int, old: LaneAlignment, index: int) -> Finding:
-        if of.lane.slug == old.lane.slug:
+        if of.lane.slug == old.lane.slug and of.lane.kind != old.lane.kind:
             now = METHODS.get(str(of.lane.kind), of.lane.kind)
             then = METHODS.get(str(old.lane.kind), old.lane.kind)
             text = (
@@ -302,15 +301,15 @@ class _Describe:
         else:
             text = (
                 f"call {other + 1} goes to another flow; it was recorded as call {index + 1} of "
-                f"{_name(old.lane)} {self._where(of, other)}"
+                f"{self._name(old.lane)} {self._where(of, other)}"
             )
         return self._finding("redirected", text, of, recorded=(index,), made=(other,))
 
     def crossed(self, one: tuple[LaneAlignment, int], other: tuple[LaneAlignment, int]) -> Finding:
         (of, call), (second, second_call) = one, other
         text = (
-            f"the inputs of call {call + 1} of {_name(of.lane)} and call {second_call + 1} of "
-            f"{_name(second.lane)} look swapped {self._where(of, call)}"
+            f"the inputs of call {call + 1} of {self._name(of.lane)} and call {second_call + 1} of "
+            f"{self._name(second.lane)} look swapped {self._where(of, call)}"
         )
         return self._finding("swapped", text, of, made=(call,))
 
@@ -328,10 +327,19 @@ class _Describe:
 
     def _where(self, of: LaneAlignment, call: int | None = None, note: str = "") -> str:
         lane = of.lane
-        name = f"{_name(lane)} [{lane.kind}]" if lane.slug in self._several else _name(lane)
+        name = self._name(lane)
+        if lane.slug in self._several:
+            name += f" [{lane.kind}]"
         site = None if call is None else of._site(call)
         parts = [name, *([printable(site.short, 80)] if site else []), *([note] if note else [])]
         return f"({', '.join(parts)})"
+
+    def _name(self, lane: Lane) -> str:
+        if lane.slug is None:
+            return "(deleted flow)"
+        if lane.slug in self._of_several and lane.address is not None:
+            return printable("/".join(map(str, (*lane.address, lane.slug))), 80)
+        return printable(lane.slug, 80)
 
     def _input(self, of: LaneAlignment, index: int) -> str:
         request = of.lane.recordings[index].request
@@ -410,7 +418,3 @@ def _numbers(noun: str, positions: Sequence[int]) -> str:
     if len(positions) == 1:
         return f"{noun} {positions[0] + 1}"
     return f"{noun}s {positions[0] + 1} to {positions[-1] + 1}"
-
-
-def _name(lane: Lane) -> str:
-    return "(deleted flow)" if lane.slug is None else printable(lane.slug, 80)

@@ -197,6 +197,13 @@ async def test_findings_name_calls_that_go_to_another_flow_or_by_another_method(
         assert [finding.what for finding in report.findings] == ["redirected"]
         assert report.findings[0].text.startswith(text)
         assert text in error
+    globex = {"org": "globex", "project": "spelling", "slug": "grade-3"}
+    service.record(execution(call={**globex, "request": {"message": "m0"}}))
+    report, _ = await replay(side, {"message": "m0"})
+    assert report.findings[0].text.startswith(
+        "call 1 goes to another flow; it was recorded as call 1 of globex/spelling/grade-3 "
+        "(acme/spelling/grade-3, "
+    )
     service.record(*calls(CAT), execution(1, DOG, slug="grade-4"))
     report, _ = await replay(side, {"message": DOG}, {"message": CAT, "slug": other})
     assert "call 1 of grade-3 and call 1 of grade-4 look swapped" in report.explanation
