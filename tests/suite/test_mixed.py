@@ -11,7 +11,7 @@ import pytest
 from tests.suite.conftest import Backend
 from tests.suite.servers import ALL, Outcome, Running
 
-SERVERS = {"fastapi-uvicorn": 2_000, "flask-gthread": 400, "flask-gevent": 400}
+SERVERS = {"fastapi-uvicorn": 2_000, "flask-gthread": 200, "flask-gevent": 200}
 AT_ONCE = 16
 ROUTES = ("plain", "same-inputs", "retry", "tools", "worker", "nested-scope")
 
