@@ -15,7 +15,7 @@ _LAST = frozenset(
     }
 )  # fmt: skip
 # Compounds, also in one word: dbpassword.
-_ENDINGS = ("password", "passwd", "passphrase", "passcode", "apikey", "secretkey")
+_ENDINGS = ("password", "passwd", "passphrase", "passcode", "apikey", "secretkey", "secret")
 _KEYS = frozenset(
     {
         "api", "private", "secret", "access", "account", "signing", "encryption", "master",
@@ -26,8 +26,9 @@ _KEYS = frozenset(
 _TOKENS = frozenset(
     {
         "access", "refresh", "id", "auth", "bearer", "session", "api", "bot", "csrf", "xsrf",
-        "user", "client", "secret", "security", "service", "deploy", "jwt", "oauth", "github",
-        "gitlab", "gh", "hf", "hub", "huggingface", "npm", "slack", "personal", "sas", "vault"
+        "csrfmiddleware", "user", "client", "secret", "security", "service", "deploy", "jwt",
+        "oauth", "github", "gitlab", "gh", "hf", "hub", "huggingface", "npm",
+        "slack", "personal", "sas", "vault"
     }
 )  # fmt: skip
 _WHOLE = frozenset({"token", "pass"})
@@ -57,8 +58,10 @@ def is_secret_name(name: object) -> bool:
     last = words[-1]
     if last in _LAST or last.endswith(_ENDINGS):
         return True
+    if last in _joined("key", _KEYS) or last in _joined("token", _TOKENS):  # X-CSRFToken
+        return True
     if len(words) == 1:
-        return last in _WHOLE or last in _joined("key", _KEYS) | _joined("token", _TOKENS)
+        return last in _WHOLE
     before = words[-2]
     return (
         before + last in _LAST

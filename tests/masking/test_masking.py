@@ -88,6 +88,7 @@ WITHIN = [
 NAMES_OF_SECRETS = """
 pwd userPwd passcode pin userPin PIN pin_code otp otpCode auth basicAuth X-Auth password2 dbpassword
 secret_value AccountKey signing_key npmToken AWS_SESSION_TOKEN APIKey
+X-Csrftoken csrfmiddlewaretoken clientsecret
 """
 OTHER_NAMES = """
 pinned pins opinion pinCount spin author authors authored oauthor auth_type authenticated optimal option
