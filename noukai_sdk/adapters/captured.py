@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Union
 
+from ..errors import PermissionDeniedError
 from ..masking.names import is_secret_name, name_words
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Captured:
             for file in self.files:
                 file.add_exchange(self.exchange())
             size = len(self.body.data) + len(self.response.data)
-            scope.send_at_end(_send, self, size=size + 1_000)
+            scope.send_at_end(_send, self, scope.other_services, size=size + 1_000)
         except Exception:
             logger.warning("a request was not captured", exc_info=True)
 
@@ -253,14 +254,23 @@ class Captured:
         return redacted_exchange(self, service)
 
 
-def _send(service: Service, session_id: str, captured: Captured) -> Program[bool]:
-    """Store the exchange of a session."""
+def _send(
+    service: Service, session_id: str, captured: Captured, others: tuple[Service, ...]
+) -> Program[bool]:
+    """Store the exchange of a session, with another client's key if all calls are of its organisation."""
     from ..protocol.session_extensions import put_exchange
+    from ..transport.background import send_later
 
     exchange = captured.exchange(service)
     if exchange is None:
         return True
-    return (yield from put_exchange(service, session_id, exchange))
+    try:
+        return (yield from put_exchange(service, session_id, exchange))
+    except PermissionDeniedError:
+        if not others:
+            raise
+    send_later(others[0], _send, session_id, captured, others[1:], about=session_id)
+    return True
 
 
 _send.__name__ = "put_exchange"  # by this name it is remembered that a service takes none

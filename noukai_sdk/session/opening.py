@@ -263,7 +263,7 @@ async def _open(
         except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
             transport, program = opening.throw(error)
         else:
-            scope.opened_by(_transport_of(source).service)
+            scope.opened_by(transport.service)
             _begin_verdict(scope, session_id, options, request_line)
             return scope
 
@@ -285,7 +285,7 @@ def _open_sync(
         except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
             transport, program = opening.throw(error)
         else:
-            scope.opened_by(_transport_of(source).service)
+            scope.opened_by(transport.service)
             _begin_verdict(scope, session_id, options, request_line)
             return scope  # type: ignore[no-any-return]  # a transport of either kind
 

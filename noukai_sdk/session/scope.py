@@ -48,6 +48,7 @@ class Scope:
         is_fork: Calls of a replay may go live, under the new session ``session_id``.
         verdict: The result of a replay, if the replay has an id.
         file: The cassette file that a request's header names, as ``file:<name>``.
+        other_services: The clients of its calls beside the first client.
     """
 
     cassette_path: str | os.PathLike[str] | None = None
@@ -55,6 +56,7 @@ class Scope:
     is_fork = False
     verdict: Verdict | None = None
     file: str | None = None
+    other_services: tuple[Service, ...] = ()
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode
@@ -180,6 +182,8 @@ class Scope:
             return
         if self._service is not None:
             note_client(self._service, service)
+            if len(self.other_services) < _MOST_CLIENTS and service not in self.other_services:
+                self.other_services += (service,)
         elif self._open:
             self._service = service
             self._report("scope_open")

@@ -54,6 +54,7 @@ class Store:
     def __init__(self, service: Service) -> None:
         self.raw: list[bytes] = []
         self.taken = True
+        self.refused: str | None = None  # the key that may not write the sessions
         self.session: dict[str, Any] = {}
         self.requests = service.requests
         service.replies = [self]
@@ -62,6 +63,8 @@ class Store:
     def __call__(self, request: Request) -> Reply:
         if not request.path.endswith("/exchange"):
             return Reply(self.session if request.method == "GET" else DONE)
+        if self.refused is not None and self.refused in request.headers["authorization"]:
+            return Reply({"detail": {"code": "SESSION_FORBIDDEN", "message": "not yours"}}, 403)
         self.raw.append(request.raw)
         return Reply({}, 200 if self.taken else 404)
 
@@ -228,6 +231,16 @@ def test_service_that_takes_no_exchanges_is_asked_once(side: Side, store: Store)
         side(Reading(), b"x")
         assert background.flush(10)
     assert len(store.raw) == 1
+
+
+def test_exchange_of_a_session_of_another_organisation_is_sent_with_its_key(store: Store) -> None:
+    store.refused = "nk_acme"
+    with Noukai(api_key="nk_acme") as first, Noukai(api_key="nk_globex") as other:
+        flow = other.flow("globex/spelling/grade-3")
+        app = Reading(lambda body: str(flow.execute(message="m").result).encode())
+        Side("wsgi")(app, client=first)
+        [exchange] = store.exchanges
+    assert exchange.response.status == 200
 
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
