@@ -113,6 +113,11 @@ class CompletionOrder:
         if first is not None:
             first.wake()
 
+    def moves(self) -> int | None:
+        """Return how often turns came or went; None while one waits."""
+        with self._lock:
+            return self._moves if self._first() is None else None
+
     def is_first(self, turn: Turn) -> bool:
         """Return whether ``turn`` is the next to come, and has to watch the program."""
         with self._lock:

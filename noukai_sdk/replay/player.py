@@ -174,6 +174,10 @@ class Player:
             if isinstance(pace, OrderedPace):
                 pace.close()
 
+    def moves(self) -> int | None:
+        """Return how often calls came to their turns or left them; None while one waits."""
+        return self._order.moves()
+
     def use_up(self, call: FlowCall, claim: Claim) -> Program[None]:
         """Use the claim's recording up without serving it.
 

@@ -100,7 +100,9 @@ async def test_abandoned_resume_that_is_repeated_is_not_abandoned(
     assert recording.output == "tools"
 
 
-async def test_first_completed_of_two_calls_wins_again(side: AsyncSide, tmp_path: Path) -> None:
+async def test_first_completed_of_two_calls_wins_again(
+    side: AsyncSide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def body(side: AsyncSide) -> list[Any]:
         calls = [asyncio.ensure_future(side.execute(slug=slug)) for slug in ("slow", "quick")]
         done, others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -110,4 +112,9 @@ async def test_first_completed_of_two_calls_wins_again(side: AsyncSide, tmp_path
         return [call.result().result for call in done]
 
     assert await recorded(side, tmp_path / "c.jsonl", body) == ["quick"]
+    assert await replayed(side, tmp_path / "c.jsonl", body) == ["quick"]
+
+    # A machine that is so busy that the wait of the abandoned call ends before the other's turn comes.
+    for name in ("_AT_LEAST", "_LONGER", "_PASS"):
+        monkeypatch.setattr(f"noukai_sdk.replay.serving.{name}", 0.0)
     assert await replayed(side, tmp_path / "c.jsonl", body) == ["quick"]
