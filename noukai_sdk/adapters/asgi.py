@@ -23,6 +23,7 @@ from .responses import (
     HEADER_RESPONSE_SESSION,
     LATE_CALLS,
     LONGEST_HOLD,
+    LONGEST_LEAVING,
     OWN_HEADERS,
     Response,
     finish_replay,
@@ -357,6 +358,8 @@ class HeldResponse:
                 the replay and the error response could be sent.
         """
         assert failure is None or isinstance(failure, Exception)  # others are not reported
+        left_now = not self._client_left and await self._leaves_too()
+        self._client_left = self._client_left or left_now
         response = finish_replay(
             self._session,
             failure,
@@ -372,8 +375,19 @@ class HeldResponse:
             # still respond to the exception.
             if not self._released and (failure is None or self._complete):
                 await self._release()
-        if failure is not None:
+        if failure is not None and not (left_now and response is None):
             raise failure
+
+    async def _leaves_too(self) -> bool:
+        """Return whether the client leaves in a moment, if the captured client left before this point."""
+        import anyio
+
+        if self._session.is_past_end and self._released and not self._complete:
+            with anyio.move_on_after(LONGEST_LEAVING):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+                return True
+        return False
 
 
 def _call_later(seconds: float, function: Callable[..., object], *args: Any) -> bool:

@@ -52,6 +52,7 @@ def redacted_exchange(captured: Captured, service: Service | None) -> Exchange |
         response=_response(captured, _redactor(pii, secrets)),
         started_at=captured.started_at,
         completed_at=captured.completed_at,
+        client_left=captured.client_left and not captured.response.complete,
     )
     hook = captured.options.redact
     if hook is None:

@@ -41,6 +41,8 @@ LATE_CALLS = 0.25
 
 Replayed calls take no time, so such a task may make its call later than it did in production.
 """
+LONGEST_LEAVING = 1.0
+"""How many seconds a client has to leave a stream where the captured client left it."""
 LONGEST_HOLD = 0.05
 """How many seconds the first part of a stream is held back for a second one."""
 EVENT_STREAM = "text/event-stream"
@@ -168,11 +170,14 @@ def finish_replay(
     note, later_failure, gone = "", None, False
     if error is not None:
         with suppress(ReplayError):  # complete the report, for the body of the response
-            scope.verify(complete=False)
+            scope.verify(complete=False, client_left=client_left)
+            if client_left and scope.is_past_end:  # as its captured client did
+                error = None
     else:
         try:
             # Calls that were not reached are not removed ones.
-            scope.verify(complete=failure is None and not client_left)
+            complete = failure is None and not client_left
+            scope.verify(complete=complete, client_left=client_left)
         except ReplayError as unsettled:
             is_leftover = isinstance(unsettled, ReplayLeftoverError)
             gone = is_leftover and client_left

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +26,7 @@ from .responses import (
     HEADER_RESPONSE_SESSION,
     LATE_CALLS,
     LONGEST_HOLD,
+    LONGEST_LEAVING,
     OWN_HEADERS,
     Response,
     finish_replay,
@@ -198,7 +201,7 @@ class NoukaiTraceMiddleware:
             body = ScopedBody(result, context)
             for part in body:
                 if not held.hold(part):
-                    return StreamedBody(session, held, body)
+                    return StreamedBody(session, held, body, environ)
             body.close()
         except Exception as failure:  # noqa: BLE001  # finish() raises it again or responds with it
             if body is not None:
@@ -376,8 +379,11 @@ class HeldResponse:
 class StreamedBody:
     """Pass on the rest of a streamed body, and end the replay when the server closes it."""
 
-    def __init__(self, session: Scope, held: HeldResponse, rest: ScopedBody) -> None:
+    def __init__(
+        self, session: Scope, held: HeldResponse, rest: ScopedBody, environ: WSGIEnvironment
+    ) -> None:
         self._session = session
+        self._environ = environ
         self._held = held.parts
         self._status = held.status
         self._rest = rest
@@ -397,7 +403,12 @@ class StreamedBody:
             raise
         except Exception as failure:
             self._closed = True
-            finish_replay(self._session, failure, self._status, started=True)
+            left = _leaves_too(self._session, self._environ)
+            response = finish_replay(
+                self._session, failure, self._status, started=True, client_left=left
+            )
+            if left and response is None:
+                raise StopIteration from failure
             raise
 
     def close(self) -> None:
@@ -408,7 +419,7 @@ class StreamedBody:
             if not closed:
                 if self._exhausted:
                     _wait_for_late_calls(self._session)
-                left = not self._exhausted
+                left = not self._exhausted or _leaves_too(self._session, self._environ)
                 finish_replay(self._session, None, self._status, started=True, client_left=left)
         finally:
             self._session.end()
@@ -422,6 +433,27 @@ def _wait_for_late_calls(session: Scope) -> None:
     deadline = time.monotonic() + LATE_CALLS
     while session.has_unplayed and time.monotonic() < deadline:
         time.sleep(0.002)
+
+
+def _leaves_too(session: Scope, environ: WSGIEnvironment) -> bool:
+    """Return whether the client leaves in a moment, if the captured client left before this point.
+
+    Servers notice that only when they send something.
+    """
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if not session.is_past_end or connection is None:
+        return False
+    deadline = time.monotonic() + LONGEST_LEAVING
+    try:
+        while time.monotonic() < deadline:
+            if select.select([connection], [], [], 0)[0]:
+                return not connection.recv(1, socket.MSG_PEEK)
+            time.sleep(0.005)
+    except OSError:  # reset by the client
+        return True
+    except ValueError:  # TLS
+        return False
+    return False
 
 
 def _path(environ: WSGIEnvironment) -> str:

@@ -147,6 +147,7 @@ class _ObservedParts:
         self._close = getattr(body, "close", None)
         self._captured = captured
         self._scope = scope
+        self._has_ended = captured.method == "HEAD"  # a server need not read that body
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -155,13 +156,18 @@ class _ObservedParts:
         try:
             part = self._next()
         except StopIteration:
-            self._captured.response.complete = True
+            self._captured.response.complete = self._has_ended = True
+            raise
+        except BaseException:
+            self._has_ended = True
             raise
         self._captured.response.add(part)
         return part
 
     def close(self) -> None:
         """Close the application's body."""
+        if not self._has_ended:
+            self._captured.client_left = True
         try:
             if self._close is not None:
                 self._close()

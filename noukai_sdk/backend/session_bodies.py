@@ -96,6 +96,7 @@ def _exchange_row(data: bytes) -> dict[str, Any]:
         ),
         started_at=exchange.started_at,
         completed_at=exchange.completed_at,
+        client_left=exchange.client_left,
     )
     return {
         "body": to_column(masked.model_dump(by_alias=True)),

@@ -70,9 +70,14 @@ class CapturedResponse(WireModel):
 
 
 class Exchange(WireModel):
-    """One request and its response. Times are ISO 8601, in UTC."""
+    """One request and its response. Times are ISO 8601, in UTC.
+
+    Attributes:
+        client_left: The client went away before the end of the response.
+    """
 
     request: CapturedRequest
     response: CapturedResponse
     started_at: str | None = None
     completed_at: str | None = None
+    client_left: bool = False

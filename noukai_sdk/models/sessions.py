@@ -152,3 +152,4 @@ class Session(WireModel):
     # Additions of our local backend:
     outcomes: list[Outcome] = Field(default_factory=list)
     parent: ForkParent | None = None
+    client_left: bool = False  # of the captured request, before the end of the response

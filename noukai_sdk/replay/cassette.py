@@ -296,8 +296,11 @@ class Cassette:
         loading: Another part of the session is being fetched; awaited as an ``AwaitTurn``.
     """
 
-    def __init__(self, session_id: str | None, recordings: Sequence[Recording]) -> None:
+    def __init__(
+        self, session_id: str | None, recordings: Sequence[Recording], client_left: bool = False
+    ) -> None:
         self.session_id = session_id
+        self.client_left = client_left
         self.recordings = list(recordings)
         self.loading: Any = None
         self._closed = False

@@ -66,7 +66,8 @@ class CassetteFile:
 
     def cassette(self) -> Cassette:
         """Return the recordings as a cassette to play."""
-        return Cassette(self.session_id, self.recordings)
+        client_left = self.exchange is not None and self.exchange.client_left
+        return Cassette(self.session_id, self.recordings, client_left)
 
 
 class _Header(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic_core import to_json
 
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from .drift import Sent
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
+
+
+_ENDED_BY_CLIENT = (
+    "In production the client left in the middle of the response, after the last of these calls: what "
+    "the code does then was not recorded. Let the client of the replay leave there, too."
+)
 
 
 class ReplayConcurrencyWarning(UserWarning):
@@ -102,6 +108,7 @@ class Player:
         self.report: ReplayReport = parent.report if parent else ReplayReport()
         self.jobs: dict[str, RecordedJob] = {}
         self._errors: list[NoukaiError] = parent._errors if parent else []
+        self._past_end: list[tuple[ReportEntry, NoukaiError]] = []
         self._warned: dict[tuple[Any, ...], Claim] = {}
         self.made: list[Claim] = []
         self.sent: dict[Claim, Sent] = {}
@@ -249,14 +256,22 @@ class Player:
         detail = f"tool results of round {number + 1} differ from the recorded ones"
         self.drifted(claim, detail, changes)
 
-    def end(self, *, complete: bool = True) -> None:
+    def end(self, *, complete: bool = True, client_left: bool = False) -> None:
         """Serve no more calls; report the unplayed recordings, and what explains them. Call it once.
 
         Args:
             complete: The program has come to its end. One that failed may lack calls at its end.
+            client_left: The client of the request left before the end of the response.
         """
         report = self.report
-        for lane, position in self.cassette.close():
+        unplayed = self.cassette.close()
+        if client_left and self.cassette.client_left:
+            # How far a program comes for a client that leaves is chance.
+            unplayed = []
+            for entry, error in self._past_end:
+                report.misses.remove(entry)
+                self._errors.remove(error)
+        for lane, position in unplayed:
             recording = lane.recordings[position]
             report.leftovers.append(ReportEntry(lane.slug, lane.kind, position, str(recording)))
         if not (report.misses or report.drift or report.leftovers) or self.options.by_input:
@@ -309,6 +324,8 @@ class Player:
         if claim.index is None:
             if self._go_live is None:
                 self.made.append(claim)
+                if self.cassette.client_left and not self.cassette.remaining:
+                    raise self._ended_by_client(call, claim)
                 raise self.missed(call, claim)
             self.report.live.append(_entry(claim))
             return None
@@ -340,6 +357,19 @@ class Player:
                 reason = f"{text[0].upper()}{text[1:]}, and inputs are strict."
                 raise self.missed(call, claim, reason)
         return recording
+
+    def _ended_by_client(self, call: FlowCall, claim: Claim) -> ReplayError:
+        """Report a call that production may not have come to, as its client left before."""
+        if self._past_end:  # said once
+            return cast("ReplayError", self._past_end[0][1])
+        error = self.missed(call, claim, _ENDED_BY_CLIENT)
+        self._past_end.append((self.report.misses[-1], error))
+        return error
+
+    @property
+    def is_past_end(self) -> bool:
+        """Whether the program went on after the last call that production made for a client that left."""
+        return bool(self._past_end)
 
     def _late(self, call: FlowCall, claim: Claim) -> ReplayError:
         reason = (

@@ -41,12 +41,14 @@ class LoadedSession(NamedTuple):
         recordings: Also those that cannot be replayed.
         redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
         parent: The session that it was forked from, None if it is no fork.
+        client_left: The client of the request left before the end of the response.
     """
 
     session_id: str
     recordings: list[Recording]
     redactor: Redactor | None
     parent: ForkParent | None = None
+    client_left: bool = False
 
     def require_snapshots(self) -> None:
         """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
@@ -65,7 +67,7 @@ class LoadedSession(NamedTuple):
             ReplayNoSnapshotsError: The session has runs, but none was captured with snapshots.
         """
         self.require_snapshots()
-        return Cassette(self.session_id, self.recordings)
+        return Cassette(self.session_id, self.recordings, self.client_left)
 
 
 def load_session(
@@ -116,7 +118,8 @@ def load_session(
         recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
     redacts = any(map(_is_redacted, sessions))
     redactor = ServiceRedactor() if redacts else None
-    return LoadedSession(sessions[0].session_id, recordings, redactor, sessions[0].parent)
+    first = sessions[0]
+    return LoadedSession(first.session_id, recordings, redactor, first.parent, first.client_left)
 
 
 def recordings_of(session: Session) -> list[Recording]:

@@ -126,9 +126,16 @@ class ReplayScope(Scope):
             return False
         return self._player.cassette.remaining > 0
 
-    def verify(self, *, caught: bool = True, complete: bool = True) -> None:
+    @property
+    def is_past_end(self) -> bool:
+        """Whether the program made a call after those that production made for a client that left."""
+        return self._player.is_past_end
+
+    def verify(
+        self, *, caught: bool = True, complete: bool = True, client_left: bool = False
+    ) -> None:
         """Raise the first miss, or ReplayLeftoverError if recordings are left."""
-        self._end_replay(complete=complete)
+        self._end_replay(complete=complete, client_left=client_left)
         self._player.verify(caught=caught)
 
     def discard(self) -> None:
@@ -145,11 +152,11 @@ class ReplayScope(Scope):
         if self._options.writer is not None:
             self._options.writer.flush(self._recorded_session)
 
-    def _end_replay(self, *, complete: bool) -> None:
+    def _end_replay(self, *, complete: bool, client_left: bool = False) -> None:
         if not self._ended:
             self._ended = True
             lost_scope.ended(self)
-            self._player.end(complete=complete)
+            self._player.end(complete=complete, client_left=client_left)
 
     def _report_parent(self) -> None:
         """Tell the service, at the end of a fork, which recordings its calls were served."""

@@ -169,7 +169,14 @@ class Scope:
         """Whether a replay would end with leftovers now."""
         return False
 
-    def verify(self, *, caught: bool = True, complete: bool = True) -> None:
+    @property
+    def is_past_end(self) -> bool:
+        """Whether a replay went on after the last call that production made for a client that left."""
+        return False
+
+    def verify(
+        self, *, caught: bool = True, complete: bool = True, client_left: bool = False
+    ) -> None:
         """Raise what a replay found wrong. Called once, at the end of the scope's body.
 
         With ``caught=False`` not the errors of calls, which the body has caught. With

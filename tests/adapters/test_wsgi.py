@@ -7,16 +7,20 @@ import gc
 import io
 import json
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from noukai_sdk import Noukai, ReplayMissError, current_session_id, trace_scope_sync
 from noukai_sdk.adapters.wsgi import NoukaiTraceMiddleware
+from noukai_sdk.replay.verdicts import stored_report
 from noukai_sdk.session.replay_scope import ReplayScope
 from noukai_sdk.session.scope import current_scope
+from noukai_sdk.transport import background
 from tests.support.wsgi_driver import Exchange, FileWrapper
 
 pytestmark = pytest.mark.usefixtures("replay_enabled", "no_scope_leaks")
@@ -327,6 +331,36 @@ def test_replayed_stream_with_miss_raises_and_logs_it(app: App, log: Any) -> Non
     assert exchange.body == b"ab"
     assert len(exchange.starts) == 1
     assert "grade-3" in log.text
+
+
+@pytest.mark.parametrize("client", ["leaves earlier", "leaves there", "reads on"])
+def test_stream_that_its_client_left_replays_to_that_point(
+    app: App, log: Any, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    app.middleware = NoukaiTraceMiddleware(app, client=app.noukai, capture_requests=True)
+    app.calls, app.respond = 0, lambda start: app.start(start, Body(app, b"a", b"b", None, None))
+    captured = Exchange(app.middleware).call()
+    assert list(islice(captured.result, 3)) == [b"a", b"b", b"grade-3: text 0"]
+    captured.close()
+    background.flush(10)
+
+    monkeypatch.setattr("noukai_sdk.adapters.wsgi.LONGEST_LEAVING", 0.02)
+    replay = app.replay(captured.headers["x-noukai-session"])
+    ours, theirs = socket.socketpair()
+    replay.environ["gunicorn.socket"] = ours
+    with ours, theirs:
+        replay.call()
+        if client == "reads on":
+            with pytest.raises(ReplayMissError, match="In production the client left"):
+                list(replay.result)
+        elif client == "leaves there":  # the server does not notice before it sends the next part
+            theirs.close()
+            assert list(replay.result) == [b"a", b"b", b"grade-3: text 0"]
+        replay.close()
+    report = stored_report(replay.headers["x-noukai-replay-id"])
+    assert report is not None
+    assert report.verdict == ("failed" if client == "reads on" else "clean")
+    assert len(log.records) == (client == "reads on")
 
 
 def test_replayed_stream_closed_half_way_ends_scope_without_error(

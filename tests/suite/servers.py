@@ -153,15 +153,16 @@ class Running:
         body = text if route in STREAMS else json.loads(text)
         return response.status_code, body, response.headers
 
-    def leave(self, route: str, user: str, *, replay: str | None = None) -> tuple[str, str]:
-        """Read the first event of a stream and leave; return the session and the event."""
+    def leave(self, route: str, user: str, *, replay: str | None = None) -> Outcome:
+        """Read the first event of a stream and leave; return the event as the body."""
         headers = {"X-Noukai-Replay": replay} if replay else {}
         with (
             httpx.Client(base_url=self._server.url, timeout=60, trust_env=False) as leaving,
             leaving.stream("GET", route, params={"user": user}, headers=headers) as response,
         ):
             event = next(response.iter_lines())
-        return response.headers["X-Noukai-Session"], event
+        session = response.headers["X-Noukai-Session"]
+        return Outcome(response.status_code, event, session, self._report(response.headers))
 
     def _talk(self, path: str, headers: dict[str, str]) -> tuple[int, Any, Any]:
         received = []

@@ -94,6 +94,11 @@ class RecordedSessions:
         status = self.refusals.get(session_id)
         if status is None and session_id in self._sessions:
             executions = self._sessions[session_id]
-            return Reply({"sessionId": session_id, "executions": executions})
+            exchanges = [
+                sent for id_, kind, sent in self.sent if (id_, kind) == (session_id, "exchange")
+            ]
+            client_left = any(sent["clientLeft"] for sent in exchanges)
+            content = {"sessionId": session_id, "executions": executions, "clientLeft": client_left}
+            return Reply(content)
         message = f"secret of another org, nk_dev {session_id}"
         return Reply({"detail": {"code": "NO", "message": message}}, status or 404)

@@ -91,6 +91,8 @@ async def session(request: Request) -> Response:
     if not rows and not outcomes and await service.store.sessions.exchange(session_id, org) is None:
         raise found.unknown()
     additions = session_additions(outcomes)
+    if await service.store.sessions.client_left(session_id, org):
+        additions["clientLeft"] = True
     return json_response({"sessionId": session_id, "executions": executions, **additions})
 
 

@@ -111,6 +111,14 @@ class SessionStore:
         rows = await self._read(exchanges, session_id, org)
         return rows[0]["body"] if rows else None
 
+    async def client_left(self, session_id: str, org: str | None) -> bool:
+        """Return whether the client of the stored request left before the end of the response."""
+        # The last field of the exchange. No string in it can hold these quotes.
+        left = exchanges.c.body.like('%"clientLeft":true}')
+        query = select(exchanges.c.session_id).where(_mine(exchanges, session_id, org), left)
+        async with self._reading() as connection:
+            return (await connection.execute(query)).first() is not None
+
     async def put_exchange(
         self, session_id: str, org: str | None, values: dict[str, Any], now: int
     ) -> bool:
