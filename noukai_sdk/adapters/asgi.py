@@ -371,9 +371,9 @@ class HeldResponse:
             if response is not None and not self._released:
                 await _send_response(response, self._scope, self._send)
                 return
-            # An incomplete response is dropped: the server or a middleware outside of this one can
-            # still respond to the exception.
-            if not self._released and (failure is None or self._complete):
+            # Also before an exception of the application: a response that had started when it was
+            # captured is cut off again.
+            if not self._released:
                 await self._release()
         if failure is not None and not (left_now and response is None):
             raise failure

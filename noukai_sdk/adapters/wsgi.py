@@ -370,10 +370,16 @@ class HeldResponse:
         if response is not None and not self._released:
             getattr(body, "close", lambda: None)()
             return _send_response(response, self._environ, self._start_response)
-        if failure is not None:
+        if failure is not None and not any(self.parts):
             raise failure
         self._release()
-        return body
+        # A response that had started when it was captured is cut off again.
+        return body if failure is None else _cut_off(self.parts, failure)
+
+
+def _cut_off(parts: list[bytes], failure: Exception) -> Iterator[bytes]:
+    yield from parts
+    raise failure
 
 
 class StreamedBody:

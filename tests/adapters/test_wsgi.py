@@ -379,6 +379,22 @@ def test_replayed_stream_closed_half_way_ends_scope_without_error(
     assert not log.records
 
 
+def test_replayed_response_that_fails_half_way_is_cut_off_as_when_captured(app: App) -> None:
+    session = app.capture()
+
+    def fail_half_way(start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"half"
+        raise KeyError("mine")
+
+    app.respond = fail_half_way
+    exchange = app.replay(session).call()
+    assert (exchange.status, next(iter(exchange.result))) == (200, b"half")
+    with pytest.raises(KeyError, match="mine"):
+        next(iter(exchange.result))
+    exchange.close()
+
+
 def test_replayed_stream_that_restarts_response_raises(app: App) -> None:
     session = app.capture()
 
