@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -64,9 +66,17 @@ def redacted_exchange(captured: Captured, service: Service | None) -> Exchange |
 def _redactor(pii: bool, secrets: Iterable[str]) -> BodyRedactor:
     # Each one is looked for in all texts.
     chosen = sorted(secrets, key=lambda secret: (-len(secret), secret))[:_MOST_SECRETS]
-    texts = {form for secret in chosen for form in (secret, quote(secret, ""), quote_plus(secret))}
+    texts = {form for secret in chosen for form in _forms(secret)}
     # The longest first: one may be part of another.
     return BodyRedactor(Masker(pii, sorted(texts, key=lambda text: (-len(text), text))))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it stands in texts, URLs, HTML and scripts."""
+    yield from (secret, quote(secret, ""), quote_plus(secret))
+    escaped = html.escape(secret)
+    yield from (escaped, escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;"))
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
 
 
 def _credentials(headers: Iterable[Header]) -> Iterator[str]:

@@ -330,7 +330,10 @@ def test_credentials_leave_in_no_header_url_or_echo(side: Side, store: Store) ->
         ("X-Tenant", "acme"),
         ("Accept-Language", "sk-live-0123456789abcdef"),
     )
-    echo = f"{basic} {SECRET}-1 opaque-value-17 abcdef+abcdef an-opaque-key an-opaque-token a%2Fb%2Fc%2Fd"
+    echo = (
+        f"{basic} {SECRET}-1 opaque-value-17 abcdef+abcdef an-opaque-key an-opaque-token a%2Fb%2Fc%2Fd "
+        "a&lt;b&#34;c&#39;d a<b\\\"c'd"
+    )
     app = Reading(
         lambda _: echo.encode(),
         headers=(
@@ -341,9 +344,9 @@ def test_credentials_leave_in_no_header_url_or_echo(side: Side, store: Store) ->
         ),
     )
     asked = ["X-Tenant", "authorization", "Cookie", "X-API-Key", "set-cookie"]
-    side(app, b"x", target="/a?token=a/b/c/d&q=1", headers=headers, capture=asked)
+    side(app, b"x", target="/a?token=a/b/c/d&pwd=a%3Cb%22c%27d&q=1", headers=headers, capture=asked)
     sent = store.last
-    assert sent.request.query == "token=%5Bredacted%5D&q=1"
+    assert sent.request.query == "token=%5Bredacted%5D&pwd=%5Bredacted%5D&q=1"
     assert ("x-tenant", "acme") in sent.request.headers
     assert ("x-tenant", "[redacted]") in sent.response.headers
     assert {
@@ -354,7 +357,7 @@ def test_credentials_leave_in_no_header_url_or_echo(side: Side, store: Store) ->
         "query token",
     } <= set(sent.request.redacted)
     raw = store.raw[-1].decode()
-    for text in (*echo.split(), "zyxwvu", "a-third-secret", "a/b/c/d", "sk-live"):
+    for text in (*echo.split(), "zyxwvu", "a-third-secret", "a/b/c/d", "sk-live", "a<b"):
         assert text not in raw
 
 
