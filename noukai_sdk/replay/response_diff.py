@@ -1,8 +1,8 @@
 """Compare a captured response with the one that a replay received.
 
-The status, the media type and the body count. A body is compared by what it says: JSON by value, lines of
-JSON line by line, event streams event by event, other text as text, all else as bytes. What was masked at
-capture matches anything.
+The status, the media type, the target of a redirect and the body count. A body is compared by what it
+says: JSON by value, lines of JSON line by line, event streams event by event, other text as text, all else
+as bytes. What was masked at capture matches anything.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class ResponseDifference:
     """One difference between a captured response and a received one.
 
     Attributes:
-        where: ``status``, ``content-type``, ``body``, or a JSON path such as ``$.items[0].name``, perhaps
-            after ``line 3`` or ``event 3``, which are counted from 1.
+        where: ``status``, ``content-type``, ``location``, ``body``, or a JSON path such as
+            ``$.items[0].name``, perhaps after ``line 3`` or ``event 3``, which are counted from 1.
         captured, received: The two values; ``"(missing)"`` if a side has none.
         diff: The differing lines of two texts, as a unified diff.
     """
@@ -101,6 +101,11 @@ def compare_responses(
         found.append(
             ResponseDifference("content-type", kind or _MISSING, received_kind or _MISSING)
         )
+    location = _header(captured.headers, "location")
+    received_location = _header(received.headers, "location")
+    same = received_location and _matches(_target(location), _target(received_location))
+    if location and not same:
+        found.append(ResponseDifference("location", location, received_location or _MISSING))
     body = captured.body
     if body is None:
         return found
@@ -326,10 +331,16 @@ def _matches(captured: str, received: str, is_part: bool = False) -> bool:
 
 
 def _media_type(headers: Sequence[Header]) -> str:
-    for name, value in headers:
-        if name.lower() == "content-type":
-            return value.partition(";")[0].strip().lower()
-    return ""
+    return _header(headers, "content-type").partition(";")[0].strip().lower()
+
+
+def _header(headers: Sequence[Header], name: str) -> str:
+    return next((value for each, value in headers if each.lower() == name), "")
+
+
+def _target(location: str) -> str:
+    """Return an address without its origin, which is another one for each server."""
+    return re.sub(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*", "", location) or "/"
 
 
 def _step(name: str) -> str:

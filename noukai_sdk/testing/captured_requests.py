@@ -40,7 +40,7 @@ class ReplayedRequest:
     Attributes:
         captured: The captured request and response.
         response: The response of now.
-        differences: Between the two responses: status, media type and body.
+        differences: Between the two responses: status, media type, ``Location`` and body.
         report: What the replay of the flow calls found: hits, drift and so on.
         failure: The exception that the app raised, None if it raised none.
     """

@@ -185,6 +185,22 @@ def test_status_and_media_type_count_and_other_headers_do_not() -> None:
     assert places(captured(None), received("anything")) == []
 
 
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("http://localhost:8000/items/1?key=k", []),
+        ("https://shop.example/items/2?key=k", ["location"]),
+        (None, ["location"]),
+    ],
+)
+def test_location_is_compared_without_its_origin(location: str | None, where: list[str]) -> None:
+    target = "https://shop.example/items/1?key=[redacted]"
+    redirect = CapturedResponse(status=307, headers=(("location", target),))
+    headers = [] if location is None else [("Location", location)]
+    response = ReceivedResponse(307, headers)
+    assert [each.where for each in compare_responses(redirect, response)] == where
+
+
 def test_request_is_sent_again_with_its_masks() -> None:
     request = CapturedRequest(
         method="POST",
