@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from ..arguments import require_base_url
 from ..client import Noukai
-from ..errors import CassetteError, NoukaiError
+from ..errors import CassetteError, NoukaiError, ReplayError
 from ..models.exchanges import Exchange
 from ..models.sessions import ForkParent
 from ..protocol.fetching import fetch_session
@@ -20,6 +20,7 @@ from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.sources import load_session
+from ..session.options import find_cassette
 from .shared_options import CommandError, clean_lines
 
 Env = Literal["production", "dev"]
@@ -39,7 +40,19 @@ def _check_base_url(_context: Any, _option: Any, url: str | None) -> str | None:
         raise click.BadParameter(str(error)) from error
 
 
-source_argument = click.argument("source", metavar="SESSION", shell_complete=complete_file)
+def _find_named_file(_context: Any, _argument: Any, source: str) -> str:
+    """Return the path of the cassette that ``file:<name>`` names, as in the header of a replay."""
+    if not source.startswith("file:") or is_file(source):
+        return source
+    try:
+        return find_cassette(source.removeprefix("file:"))
+    except ReplayError as error:
+        raise click.BadParameter(error.message) from error
+
+
+source_argument = click.argument(
+    "source", metavar="SESSION", callback=_find_named_file, shell_complete=complete_file
+)
 env_option = click.option(
     "--env",
     type=click.Choice(["production", "dev"]),

@@ -354,7 +354,9 @@ def test_file_in_folder_of_cassettes_is_replayed_by_its_name(
     path = str(folder / "sub" / "a.jsonl")
     assert "NOUKAI_CASSETTES" in run("curl", path, exit_code=2).stderr
     monkeypatch.setenv("NOUKAI_CASSETTES", str(folder))
-    assert "X-Noukai-Replay: file:sub/a.jsonl" in run("curl", path).stdout
+    for source in (path, "file:sub/a.jsonl", "file:sub/a"):
+        assert "X-Noukai-Replay: file:sub/a.jsonl" in run("curl", source).stdout
+    assert "no cassette '../a'" in run("curl", "file:../a", exit_code=2).stderr
     elsewhere = write(tmp_path, exchange())
     assert "X-Noukai-Replay: s-1'" in run("curl", elsewhere).stdout
 
