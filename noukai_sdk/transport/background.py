@@ -295,7 +295,8 @@ class _Sender:
 
     def wait_for_session(self, session_id: str, timeout: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: session_id not in self.about, timeout)
+            # An outage may last.
+            self._changed.wait_for(lambda: session_id not in self.about or self._outages, timeout)
 
     def flush(self, timeout: float) -> bool:
         with self._changed:

@@ -23,10 +23,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def short_wait_for_late_calls(
+def short_waits(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let replays with leftovers end soon, but for the tests of late calls."""
+    """Let replays with leftovers end soon, but for the tests of late calls; drop reports in an outage."""
+    monkeypatch.setattr(background, "LONGEST_OUTAGE", 0.0)
     if not request.module.__name__.endswith("test_lost_calls"):
         monkeypatch.setattr(asgi, "LATE_CALLS", 0.01)
         monkeypatch.setattr(wsgi, "LATE_CALLS", 0.01)

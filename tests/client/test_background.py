@@ -199,12 +199,11 @@ def test_broken_program_is_only_logged(service: Service) -> None:
 
 
 def test_idle_thread_ends_and_next_send_starts_another(service: Service) -> None:
+    before = set(threading.enumerate())
     for _ in range(2):
         send_from("sync", client_of("sync"))
         assert background.flush(10)
-        wait_until(
-            lambda: "noukai-background" not in {thread.name for thread in threading.enumerate()}
-        )
+        wait_until(lambda: set(threading.enumerate()) <= before)
     assert len(service.requests) == 2
 
 
