@@ -23,9 +23,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def short_waits(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def short_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let replays with leftovers end soon, but for the tests of late calls; drop reports in an outage."""
     monkeypatch.setattr(background, "LONGEST_OUTAGE", 0.0)
     if not request.module.__name__.endswith("test_lost_calls"):
