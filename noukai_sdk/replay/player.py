@@ -323,9 +323,9 @@ class Player:
         """Return the claim's recording; None if the call is to go live instead."""
         if claim.index is None:
             if self._go_live is None:
-                self.made.append(claim)
                 if self.cassette.client_left and not self.cassette.remaining:
                     raise self._ended_by_client(call, claim)
+                self.made.append(claim)
                 raise self.missed(call, claim)
             self.report.live.append(_entry(claim))
             return None

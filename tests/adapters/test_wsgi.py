@@ -344,6 +344,8 @@ def test_stream_that_its_client_left_replays_to_that_point(
     captured.close()
     background.flush(10)
 
+    edit = ", please" if client == "leaves there" else ""
+    monkeypatch.setattr(app, "call", lambda text: type(app).call(app, text + edit))
     monkeypatch.setattr("noukai_sdk.adapters.wsgi.LONGEST_LEAVING", 0.02)
     replay = app.replay(captured.headers["x-noukai-session"])
     ours, theirs = socket.socketpair()
@@ -359,8 +361,11 @@ def test_stream_that_its_client_left_replays_to_that_point(
         replay.close()
     report = stored_report(replay.headers["x-noukai-replay-id"])
     assert report is not None
-    assert report.verdict == ("failed" if client == "reads on" else "clean")
-    assert len(log.records) == (client == "reads on")
+    verdicts = {"leaves earlier": "clean", "leaves there": "differs", "reads on": "failed"}
+    assert report.verdict == verdicts[client]
+    # The call past the end is not called an added one.
+    assert [finding["what"] for finding in report.report["findings"]] == ["changed"] * bool(edit)
+    assert len(log.records) == (client != "leaves earlier")
 
 
 def test_replayed_stream_closed_half_way_ends_scope_without_error(
