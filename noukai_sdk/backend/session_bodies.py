@@ -102,6 +102,7 @@ def _exchange_row(data: bytes) -> dict[str, Any]:
         "body": to_column(masked.model_dump(by_alias=True)),
         "request_line": f"{masked.request.method} {masked.request.target}",
         "response_status": response.status,
+        "client_left": masked.client_left,
     }
 
 

@@ -348,6 +348,7 @@ class Session(Wire):
     # Additions of ours, where clients have stored them.
     outcomes: list[Outcome] = ABSENT
     parent: ForkParent = ABSENT
+    client_left: bool = ABSENT
 
 
 # What noukai dev keeps of sessions besides their runs.
@@ -401,6 +402,7 @@ class Exchange(Wire):
     response: CapturedResponse
     started_at: str | None
     completed_at: str | None
+    client_left: bool
 
 
 class StoredReport(Wire):

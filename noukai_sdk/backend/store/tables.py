@@ -119,6 +119,7 @@ exchanges = Table(
     Column("stored_at", BigInteger, nullable=False),
     Column("request_line", Text, nullable=False),
     Column("response_status", Integer),
+    Column("client_left", Boolean, nullable=False),
     Column("body", Text, nullable=False),
 )
 

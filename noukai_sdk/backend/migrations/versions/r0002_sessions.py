@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("stored_at", sa.BigInteger(), nullable=False),
         sa.Column("request_line", sa.Text(), nullable=False),
         sa.Column("response_status", sa.Integer()),
+        sa.Column("client_left", sa.Boolean(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("session_id", "org", name="pk_exchanges"),
     )
