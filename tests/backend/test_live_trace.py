@@ -95,7 +95,8 @@ def test_live_trace_abandoned_is_forgotten_and_the_run_continues(fresh: Backend)
     run = fresh.step("tests/three", MESSAGE)[0]["executionId"]
     followers = fresh.service.channels._followers
     with fresh.client.stream("GET", f"/seq/acme/tests/three/runs/{run}/trace/stream") as response:
-        assert next(lines(response))["eventType"] == "run_started"
+        events = lines(response)  # kept: its end closes the connection
+        assert next(events)["eventType"] == "run_started"
         wait_until(lambda: run in followers)
     wait_until(lambda: run not in followers, what="the end of the channel")
     assert fresh.step("tests/three", {"executionId": run, "stepIndex": 1})
