@@ -65,7 +65,8 @@ class AsgiCapture(Captured):
             self.response_headers = _decoded(message.get("headers", ()))
         elif kind == "http.response.body":
             self.response.add(message.get("body") or b"")
-            self.response.complete = not message.get("more_body", False)
+            # Middleware may end the response in order after its client has left.
+            self.response.complete = not (self.client_left or message.get("more_body", False))
         elif kind == "http.response.pathsend":
             with open(message["path"], "rb") as file:  # noqa: PTH123
                 self.response.add_file(file)

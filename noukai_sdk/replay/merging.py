@@ -45,7 +45,7 @@ def with_outcomes(recordings: Sequence[Recording], outcomes: Iterable[Outcome]) 
             call = outcome.call
             others[outcome.kind, call.org, call.project, call.slug].append(outcome)
     for lane, ended in others.items():
-        _merge_lane(merged, lane, sorted(ended, key=lambda each: each.position))
+        _merge_lane(merged, lane, sorted(ended, key=lambda each: each.position), set(known))
     return merged
 
 
@@ -129,8 +129,13 @@ def with_parent(
     return _one_after_the_other(parts, [each for each in parent if id(each) not in served])
 
 
-def _merge_lane(merged: list[Recording], lane: _Lane, outcomes: Sequence[Outcome]) -> None:
-    """Merge the outcomes of one flow and kind that name no known run, in the order of their calls."""
+def _merge_lane(
+    merged: list[Recording], lane: _Lane, outcomes: Sequence[Outcome], free: set[str]
+) -> None:
+    """Merge the outcomes of one flow and kind that name no known run, in the order of their calls.
+
+    ``free`` are the ids of the runs that no outcome has.
+    """
     kind, org, project, slug = lane
     # Without organisation and project, if the source does not tell them.
     lanes = [(org, project, slug), (None, None, slug)]
@@ -144,8 +149,10 @@ def _merge_lane(merged: list[Recording], lane: _Lane, outcomes: Sequence[Outcome
         place = min(outcome.position, len(runs))
         run = None
         if _may_have_run(outcome) and have_run is not False:
-            run = _run_of(outcome, runs, place, is_there=have_run is True)
-        if run is not None:
+            candidates = [each if each.execution_id in free else None for each in runs]
+            run = _run_of(outcome, candidates, place, is_there=have_run is True)
+        if run is not None and run.execution_id is not None:
+            free.remove(run.execution_id)
             ended = _ended(run, outcome)
             _replace(merged, run, ended)
             _replace(runs, run, ended)
@@ -175,7 +182,7 @@ def _may_have_run(outcome: Outcome) -> bool:
 
 
 def _run_of(
-    outcome: Outcome, runs: Sequence[Recording], place: int, *, is_there: bool
+    outcome: Outcome, runs: Sequence[Recording | None], place: int, *, is_there: bool
 ) -> Recording | None:
     """Return the run of an outcome that names none: that of its input, the nearest to its position.
 
@@ -184,7 +191,7 @@ def _run_of(
     request = ServiceRedactor().request(outcome.call.request)
     candidates = []
     for index, run in enumerate(runs):
-        if run.execution_id is None or run.abandoned:
+        if run is None:
             continue
         if (is_there or _began_within(run, outcome)) and _has_input(
             run, request, outcome.call.version

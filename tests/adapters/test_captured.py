@@ -530,6 +530,7 @@ async def test_asgi_client_that_leaves_makes_bodies_incomplete(
             pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"part \n", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})  # as BaseHTTPMiddleware does
         raise OSError("the client has left")
 
     incoming = [
@@ -544,6 +545,7 @@ async def test_asgi_client_that_leaves_makes_bodies_incomplete(
     assert sent.response.body is not None
     assert (sent.request.body.text, sent.request.body.complete) == ("half of ", False)
     assert (sent.response.body.text, sent.response.body.complete) == ("part \n", False)
+    assert sent.client_left
     with pytest.raises(CapturedRequestError, match="only the first 10 bytes"):
         sent_again(sent)
 

@@ -285,8 +285,9 @@ async def test_outcomes_take_their_place_among_the_runs(
     assert len(scope.report.hits) == len(expected)
 
 
+@pytest.mark.parametrize("known", [{"executionId": "exec-0"}, {"calls": 1}], ids=["id", "place"])
 async def test_reader_that_left_a_stopped_stream_replays_to_its_end(
-    side: SyncSide, service: SessionService
+    side: SyncSide, service: SessionService, known: dict[str, Any]
 ) -> None:
     events = [{"eventType": "run_started"}, {"eventType": "step_started", "stepId": "a"}]
     stopped = execution(
@@ -297,7 +298,7 @@ async def test_reader_that_left_a_stopped_stream_replays_to_its_end(
         events=events,
         error={"code": "CANCELLED"},
     )
-    left = outcome(0, "m0", kind="step", executionId="exec-0", seen=1)
+    left = outcome(0, "m0", kind="step", seen=1, **known)
     service.sessions["s-1"] = {"sessionId": "s-1", "executions": [stopped], "outcomes": [left]}
     async with side.scope() as scope:
         assert [event.type for event in await side.events("m0")] == ["run_started", "step_started"]
