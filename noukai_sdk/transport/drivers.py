@@ -299,10 +299,6 @@ class _AsyncDrive(_Drive):
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Sleep(seconds, jitter):
-                import anyio
-
-                return await anyio.sleep(jittered(seconds, jitter))
             case ReadChunk():
                 return await anext(self._chunks, None)
             case SendRequest(request):
@@ -321,6 +317,10 @@ class _AsyncDrive(_Drive):
                 return await results if inspect.isawaitable(results) else results
             case AwaitTurn(turn):
                 return await turn.wait_async()
+            case Sleep(seconds, jitter):
+                import anyio
+
+                return await anyio.sleep(jittered(seconds, jitter))
             case Now():
                 return time.monotonic()
             case _:  # a Signal is for listeners
