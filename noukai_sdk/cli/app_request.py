@@ -219,7 +219,7 @@ def _absolute(target: str) -> str:
 
 
 def _is_given(masked: str, overridden: set[str], line: CommandLine) -> bool:
-    """Return whether the command line gives what was masked, such as ``header authorization``."""
+    """Return whether the command line has what was masked, such as ``header authorization``."""
     kind, _, name = masked.partition(" ")
     return (kind == "body" and line.data is not None) or (kind == "header" and name in overridden)
 

@@ -228,7 +228,7 @@ def _call(app_name: str, headers: Sequence[Header], body: str | None, ignore: Se
 
 
 def _literal(text: str) -> str:
-    """Return a text as Python source, in double quotes where that is no harder to read."""
+    """Return a text as Python source, in double quotes if that is as easy to read."""
     source = repr(text)
     return source if '"' in text else f'"{source[1:-1]}"'
 

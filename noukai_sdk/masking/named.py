@@ -92,7 +92,7 @@ def named_spans(text: str) -> Iterator[Span]:
 
 
 def _value(text: str, at: int, start: int, name: str, quoted: bool) -> Span | None:
-    """Return the place of the value behind the separator at ``at``; None if it is no secret."""
+    """Return the place of the value behind the separator at ``at``; None if it is not a secret."""
     opening = _OPENING.match(text, at + 1)
     if opening is None:
         return None

@@ -347,7 +347,7 @@ def _part_times(recording: Recording) -> dict[int, float]:
             parts += count
     if times or recording.abandoned or recording.completed_at is None:
         return times
-    # A source without chunks tells only when the whole call was completed.
+    # A source without chunks knows only when the whole call was completed.
     if recording.kind != "step":
         return {len(recording.rounds): recording.completed_at}
     names = [str(event.get("eventType")) for event in recording.events]

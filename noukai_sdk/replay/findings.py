@@ -1,7 +1,7 @@
 """Find out what happened to the calls of a replay: which were added, removed, swapped or changed.
 
 Recordings are served by position, so one call that was added or removed makes all later calls of its
-lane differ. Aligning their inputs with the recorded ones tells which call it was.
+lane differ. Aligning their inputs with the recorded ones shows which call it was.
 
 This only explains. It runs when a replay has a miss, drift or leftovers, and changes nothing about which
 recording is served.

@@ -151,7 +151,7 @@ def findings(player: Player, *, complete: bool) -> list[Finding]:
 
 
 def _masker(player: Player) -> Masker:
-    """Return what masks a text that is no part of a request."""
+    """Return the masker for texts outside of a request."""
     redactor = player.options.redactor
     return Masker(redactor is not None and redactor.pii, tuple(player.keys))
 

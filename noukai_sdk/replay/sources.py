@@ -40,7 +40,7 @@ class LoadedSession(NamedTuple):
     Attributes:
         recordings: Also those that cannot be replayed.
         redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
-        parent: The session that it was forked from, None if it is no fork.
+        parent: The session that it was forked from, None if it is not a fork.
         client_left: The client of the request left before the end of the response.
     """
 

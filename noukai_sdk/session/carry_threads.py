@@ -53,7 +53,7 @@ def carry_threads(enabled: bool = True) -> None:
         _enabled, _turned_off = enabled, not enabled
         if enabled:
             _patch(threading.Thread, "start", _carrying_start)
-            # OpenTelemetry gives Timer a method of its own.
+            # OpenTelemetry adds a method of its own to Timer.
             _patch(threading.Timer, "start", _carrying_start)
             _patch(ThreadPoolExecutor, "submit", _carrying_submit)
             for name in ("apply_async", "_map_async", "imap", "imap_unordered"):

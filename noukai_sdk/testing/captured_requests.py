@@ -120,7 +120,7 @@ def send_captured_request(
         loaded = load_app(app, beside=Path(path)) if isinstance(app, str) else app
         with nullcontext(scope) if scope is not None else _replay(file) as scope:
             with warnings.catch_warnings():
-                # How concurrent calls were matched is no news in a test that compares the response.
+                # A test that compares the response need not warn of how concurrent calls were matched.
                 warnings.simplefilter("ignore", ReplayConcurrencyWarning)
                 result = send(loaded, request, enough)
             # An app that catches a miss may respond with anything.
