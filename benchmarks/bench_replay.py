@@ -47,6 +47,8 @@ def run() -> list[Row]:
         Row(
             f"async, {LONG} recordings / {MEDIUM}", as_async[LONG] / as_async[MEDIUM], 1.3, "times"
         ),
+        Row("the same in a long session, sync", sync[LONG] / live, None, "times"),
+        Row("the same in a long session, async", as_async[LONG] / live_async, None, "times"),
         opening(),
     ]
 
