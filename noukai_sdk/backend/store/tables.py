@@ -29,6 +29,7 @@ from sqlalchemy import (
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
     }
@@ -61,10 +62,22 @@ executions = Table(
     # As JSON: the poll of a job needs them in every capture mode.
     Column("result", Text),
     Column("error", Text),
-    # The state that a paused run continues from, as JSON; null if the run has ended.
+    # The state that a run continues from, as JSON; null if the run has ended.
     Column("state", Text),
+    # The process that drives the run; null while none does.
+    Column("owner", String(64)),
+    # Counts the owners. A write with an older epoch is refused.
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    # How many processes died while they drove the run.
+    Column("strikes", Integer, nullable=False, server_default="0"),
+    # SHA-256 of the flow as it was when the run began.
+    Column("content_hash", String(64)),
+    # Millionths of a US dollar.
+    Column("cost_micros", BigInteger, nullable=False, server_default="0"),
     Index("ix_executions_session_id_started_at", "session_id", "started_at"),
     Index("ix_executions_status_updated_at", "status", "updated_at"),
+    Index("ix_executions_org_status", "org", "status"),
+    Index("ix_executions_owner", "owner"),
 )
 
 steps = Table(
@@ -146,4 +159,66 @@ replays = Table(
     Column("replay_id", String(128), primary_key=True),
     Column("stored_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    # A random id for each start of a process: the owner of its runs.
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),  # dev, serve or worker
+    Column("name", Text, nullable=False),  # process id and host, for people
+    Column("started_at", BigInteger, nullable=False),
+    Column("heartbeat_at", BigInteger, nullable=False),
+    Index("ix_processes_heartbeat_at", "heartbeat_at"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # SHA-256: a key is 32 random bytes, which nobody can guess from it.
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Index("ix_api_keys_org", "org"),
+)
+
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("org", Text, primary_key=True),
+    # Limits; null is no limit.
+    Column("max_running", Integer),
+    Column("requests_per_minute", Integer),
+    Column("credit_micros", BigInteger),  # what is left, in millionths of a US dollar
+    # The token bucket of requests_per_minute.
+    Column("tokens", Float),
+    Column("filled_at", BigInteger),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_hash", String(64), nullable=False),
+    Column("execution_id", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+published_flows = Table(
+    "published_flows",
+    metadata,
+    Column("org", Text, primary_key=True),
+    Column("project", Text, primary_key=True),
+    Column("slug", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("published_at", BigInteger, nullable=False),
+    # The flow file and the files that it names, as JSON: path to text.
+    Column("files", Text, nullable=False),
 )
