@@ -131,7 +131,11 @@ def test_worker_started_by_first_request_keeps_sessions_apart(
     app: tuple[httpx.Client, Routes], sessions: RecordedSessions
 ) -> None:
     http, _ = app
-    captured = [http.get("/worker") for _ in range(3)]
+    captured = []
+    for _ in range(3):
+        captured.append(http.get("/worker"))
+        # A WSGI server closes the response after the client has all of it.
+        wait_until(lambda: not lost_scope.open_captures, what="the end of the request")
     owners = [call[0] for call in sessions.calls]
     assert owners[0] == captured[0].headers["X-Noukai-Session"]
     assert len(set(owners)) == 3
