@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 _MODULES = ("fastapi", "uvicorn", "sqlalchemy", "aiosqlite", "alembic", "filelock", "yaml")
 # Seconds for calls in progress to end after the server is told to stop.
 _GRACE = 2
-# Seconds until an idle connection is closed: longer than clients keep theirs (httpx 5, aiohttp 15),
-# so that no client sends a request on a connection that is being closed.
-_KEEP_ALIVE = 75
 
 
 @click.command()
@@ -120,13 +117,10 @@ def _check_database(settings: Settings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    from ..backend.server import listen
+
     try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-        # asyncio sets TCP_NODELAY only on sockets that name their protocol, and create_server names
-        # none. Without it, each response on a kept-alive connection waits 40 ms for an ACK.
-        kind = socket.SOCK_STREAM
-        return socket.socket(family, kind, socket.IPPROTO_TCP, fileno=listener.detach())
+        return listen(host, port)
     except OSError as error:
         message = f"cannot listen on {host} port {port}: {error}"
         if error.errno == errno.EADDRINUSE:
@@ -167,24 +161,11 @@ def _base_url(host: str, port: int) -> str:
 
 
 def _serve(app: FastAPI, listener: socket.socket, terminal: Terminal) -> None:
-    import uvicorn
-
     from ..backend.app import BASE
+    from ..backend.server import create_server
 
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # The live trace of a paused run never ends by itself, and the server would wait for it.
-            app.state.channels.close()
-            await super().shutdown(sockets)
-
-    config = uvicorn.Config(
-        RequestLog(app, terminal, prefix=f"{BASE}/seq/"),
-        log_level="warning",
-        access_log=False,
-        # There are no websocket routes: an upgrade request is answered like any other request.
-        ws="none",
-        timeout_graceful_shutdown=_GRACE,
-        timeout_keep_alive=_KEEP_ALIVE,
-    )
+    logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
+    # The live trace of a paused run never ends by itself, and the server would wait for it.
+    server = create_server(logged, grace=_GRACE, before_shutdown=app.state.channels.close)
     with suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
