@@ -60,6 +60,7 @@ def _execution_row(run: Run, now: int) -> dict[str, Any]:
         "result": to_column(result),
         "error": to_column(error),
         "state": None if run.has_ended else to_column(state),
+        "content_hash": run.content_hash,
     }
 
 
@@ -116,6 +117,7 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         status=row["status"],
         pause=state["pause"],
         tool_rounds=state["toolRounds"],
+        content_hash=row["content_hash"],
         log=RunLog.at(state["log"]),
     )
 

@@ -232,6 +232,7 @@ class Run:
         status: ``"paused"`` is internal: the run waits for tool results or for the next step call.
         pause: The event of the tool pause that the run waits in; None outside of one.
         tool_rounds: Each tool pause with the results that followed it.
+        content_hash: SHA-256 of the flow as it was when the run began.
     """
 
     id: str
@@ -249,6 +250,7 @@ class Run:
     error_at_step: str | None = None
     pause: Event | None = None
     tool_rounds: list[dict[str, Any]] = field(default_factory=list)
+    content_hash: str | None = None
     log: RunLog = field(default_factory=RunLog)
 
     @cached_property

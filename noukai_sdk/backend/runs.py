@@ -78,6 +78,7 @@ class Runs:
             trigger=trigger,
             started_at=started_at,
             request=body.request,
+            content_hash=flow.content_hash,
             state=RunState(
                 execution_id=execution_id,
                 message=call.message,

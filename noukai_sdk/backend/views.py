@@ -39,6 +39,9 @@ def run_trace(row: Row, steps: Sequence[Row]) -> Json:
             "completedAt": iso(row["completed_at"]),
             "durationMs": duration,
             "stepCount": row["block_count"],
+            # Additions of ours.
+            "version": row["version"],
+            "contentHash": row["content_hash"],
         },
         "steps": [step_trace(step) for step in latest.values()],
     }
@@ -98,6 +101,9 @@ def session_execution(
         "traceCaptureMode": mode,
         "snapshotsAvailable": keeps_snapshots(mode),
         "errorAtStep": row["error_at_step"],
+        # Additions of ours.
+        "version": row["version"],
+        "contentHash": row["content_hash"],
         "steps": [
             {
                 **_attempt(step),

@@ -27,7 +27,8 @@ CONTRACT = {
     "errorAtStep",
     "steps",
 }
-EXTENSIONS = {"call", "result", "error", "events", "toolRounds"}
+EXTENSIONS = {"version", "contentHash"}
+SNAPSHOT_EXTENSIONS = {"call", "result", "error", "events", "toolRounds"}
 SECRET = {
     "message": "Log in with password: hunter2 and Bearer abcdef12, please",
     "parameters": {"api_key": "k-123", "city": "Paris"},
@@ -41,7 +42,7 @@ def test_session_has_the_fields_of_the_contract_and_ours(backend: Backend) -> No
     assert set(body) == {"sessionId", "executions"}
     assert body["sessionId"] == "shape"
     [execution] = body["executions"]
-    assert set(execution) == CONTRACT | EXTENSIONS
+    assert set(execution) == CONTRACT | EXTENSIONS | SNAPSHOT_EXTENSIONS
     assert execution["slug"] == "pinned"
     assert execution["triggerType"] == "execute"
     assert execution["traceCaptureMode"] == "full"
@@ -109,7 +110,7 @@ def test_capture_without_snapshots_stores_no_data(backend: Backend) -> None:
     for flow, mode, count in [("metadata", "metadata_only", 1), ("nothing", "off", 0)]:
         run = backend.post(f"tests/{flow}/execute", SECRET, mode).json()["executionId"]
         [execution] = backend.session(mode)
-        assert set(execution) == CONTRACT
+        assert set(execution) == CONTRACT | EXTENSIONS
         assert execution["snapshotsAvailable"] is False
         assert execution["traceCaptureMode"] == mode
         assert len(execution["steps"]) == count

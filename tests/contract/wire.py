@@ -211,6 +211,9 @@ class FlowRun(Wire):
     completed_at: Time | None
     duration_ms: Milliseconds | None
     step_count: int
+    # Additions of ours.
+    version: int | None
+    content_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
 
 
 class Attempt(Wire):
@@ -292,6 +295,9 @@ class Execution(Wire):
     trace_capture_mode: Literal["full", "redacted", "metadata_only", "off"]
     snapshots_available: bool
     error_at_step: str | None
+    # Additions of ours.
+    version: int | None
+    content_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     steps: list[Snapshot]
     # Additions of ours, where snapshots are available.
     call: RecordedCall = ABSENT

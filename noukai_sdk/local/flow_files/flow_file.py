@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from ..workflow.plan import Flow, in_order
 from ..workflow.validation import problems_of
 from ..workflow.workflow import Workflow, WorkflowError
 from .flow_entry import CheckModel, FlowEntry, Loc, NodeBuilder, unknown_field
-from .python_files import FunctionLoader, PythonFileError, load_file
+from .python_files import FunctionLoader, PythonFileError, load_source, read_source
+
+MAIN_FILE = "flow.yaml"
+"""The name of the flow file itself among the files of a published version."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class FlowFile:
         version: The published version, None for the working copy.
         default_model: The model of steps if neither they nor the flow name one.
         check_model: Raises LlmConfigError if a name is not the name of a model; None accepts any name.
+        frozen: The texts of the flow file (``MAIN_FILE``) and of the files that it names, if the flow was
+            published; None reads the files.
     """
 
     path: Path
@@ -73,6 +80,7 @@ class FlowFile:
     version: int | None = None
     default_model: str = "offline"
     check_model: CheckModel | None = None
+    frozen: Mapping[str, str] | None = None
 
     def read(self) -> Flow:
         """Read the flow.
@@ -87,16 +95,18 @@ class FlowFile:
 
     def _from_python(self) -> Flow:
         try:
-            workflow = getattr(load_file(self.path), "workflow", None)
+            text = read_source(self.path)
+            workflow = getattr(load_source(self.path, text), "workflow", None)
         except PythonFileError as error:
             raise self._error(error.line, None, str(error)) from error
         if not isinstance(workflow, Workflow):
             message = "the module has no Workflow under the name 'workflow'"
             raise self._error(None, "workflow", message)
         try:
-            return workflow.as_flow(
+            flow = workflow.as_flow(
                 self.org, self.project, self.slug, version=self.version, model=self.default_model
             )
+            return replace(flow, content_hash=content_hash({"flow.py": text}, self.default_model))
         except WorkflowError as error:
             problems = [FlowProblem(self.file, None, p.field, str(p)) for p in error.problems]
             raise FlowFileError(problems) from error
@@ -108,8 +118,10 @@ class FlowFile:
     def _from_yaml(self) -> Flow:
         from .flow_tree import FlowTree, TreeError  # Python files do without PyYAML
 
+        frozen = self.frozen
+        text = self.path.read_text(encoding="utf-8") if frozen is None else frozen[MAIN_FILE]
         try:
-            tree = FlowTree(self.path.read_text(encoding="utf-8"))
+            tree = FlowTree(text)
         except TreeError as error:
             raise self._error(error.line, None, str(error)) from error
         if not isinstance(tree.value, dict):
@@ -129,8 +141,9 @@ class FlowFile:
                 message = unknown_field(fault["loc"]) if is_unknown else fault["msg"]
                 problems.append(problem_at(fault["loc"], message))
             raise FlowFileError(problems) from error
-        load_function = FunctionLoader(self.path.parent)
-        builder = NodeBuilder(entry.model or self.default_model, load_function, self.check_model)
+        load_function = FunctionLoader(self.path.parent, frozen)
+        model = entry.model or self.default_model
+        builder = NodeBuilder(model, load_function, self.check_model)
         builder.check(entry.model, ("model",))
         builder.add_all(entry.steps)
         problems = [problem_at(loc, message) for loc, message in builder.faults]
@@ -141,6 +154,7 @@ class FlowFile:
             problems.append(problem_at(loc, problem.message))
         if problems:
             raise FlowFileError(problems, load_function.sources)
+        files = {MAIN_FILE: text, **load_function.texts}
         return Flow(
             org=self.org,
             project=self.project,
@@ -151,7 +165,16 @@ class FlowFile:
             parameters=entry.parameters,
             description=entry.description,
             sources=tuple(load_function.sources),
+            files=files,
+            model=model,
+            content_hash=content_hash(files, model),
         )
 
     def _error(self, line: int | None, field: str | None, message: str) -> FlowFileError:
         return FlowFileError([FlowProblem(self.file, line, field, message)])
+
+
+def content_hash(files: Mapping[str, str], model: str) -> str:
+    """Return the SHA-256 of a flow: of its files by name, and of the model of steps that name none."""
+    content = {"files": dict(sorted(files.items())), "model": model}
+    return hashlib.sha256(to_json(content)).hexdigest()

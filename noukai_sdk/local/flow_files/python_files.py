@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -23,13 +23,21 @@ class PythonFileError(ValueError):
 class FunctionLoader:
     """Loads functions by ``package.module:name``, or ``_file.py:name`` beside the flow file.
 
+    Args:
+        directory: The folder of the flow file.
+        frozen: The texts of the files beside it, by name, if the flow was published; None reads the
+            files.
+
     Attributes:
         sources: The files that were loaded so far. The flow must be read again if one changes.
+        texts: Their texts, by the name that the flow has for them.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, frozen: Mapping[str, str] | None = None) -> None:
         self.sources: list[Path] = []
+        self.texts: dict[str, str] = {}
         self._directory = directory
+        self._frozen = frozen
 
     def __call__(self, name: str) -> Callable[..., Any]:
         """Return the function.
@@ -42,8 +50,11 @@ class FunctionLoader:
             raise ValueError(f"write 'module:function' or '_file.py:function', not {name!r}")
         value: Any
         if module_name.endswith(".py"):
-            self.sources.append(self._directory / module_name)
-            value = load_file(self._directory / module_name)
+            path = self._directory / module_name
+            self.sources.append(path)
+            text = read_source(path) if self._frozen is None else self._frozen[module_name]
+            self.texts[module_name] = text
+            value = load_source(path, text)
         else:
             try:
                 value = importlib.import_module(module_name)
@@ -57,22 +68,36 @@ class FunctionLoader:
         return cast("Callable[..., Any]", value)
 
 
-def load_file(path: Path) -> ModuleType:
-    """Run a Python file and return it as a module that is not kept in ``sys.modules``.
+def read_source(path: Path) -> str:
+    """Return the text of a Python file.
 
     Raises:
-        PythonFileError: The file does not exist, or fails.
+        PythonFileError: The file does not exist, or its encoding is not valid.
+    """
+    if not path.is_file():
+        raise PythonFileError(f"{path.name} does not exist")
+    try:
+        return importlib.util.decode_source(path.read_bytes())
+    except (SyntaxError, UnicodeDecodeError) as error:
+        message = f"{path.name} fails: {type(error).__name__}: {error}"
+        raise PythonFileError(message, _line_of(error, path)) from error
+
+
+def load_source(path: Path, text: str) -> ModuleType:
+    """Run the text of a Python file and return it as a module that is not kept in ``sys.modules``.
+
+    Raises:
+        PythonFileError: It fails.
     """
     name = f"noukai_flow_{abs(hash(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise PythonFileError(f"{path.name} does not exist")
+    assert spec is not None  # a name that ends in .py has one
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pydantic look their module up while it runs.
     sys.modules[name] = module
     try:
-        # Not by the spec's loader: its bytecode cache compares times in whole seconds.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - the user's
+        # Not by an import: its bytecode cache compares times in whole seconds.
+        exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's code
     except (Exception, SystemExit) as error:
         message = f"{path.name} fails: {type(error).__name__}: {error}"
         raise PythonFileError(message, _line_of(error, path)) from error

@@ -126,6 +126,9 @@ class Flow:
         parameters: Defaults for ``{{parameters.x}}``; the values of a call override them.
         description: What the flow is for.
         sources: Other files that the flow was made from.
+        files: The text of the flow file and of those that it names; None if the flow is made in Python.
+        model: The model of steps that name none.
+        content_hash: SHA-256 of files and model; None if the flow was built in code.
     """
 
     org: str
@@ -137,6 +140,9 @@ class Flow:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     sources: tuple[Path, ...] = ()
+    files: Mapping[str, str] | None = field(default=None, repr=False)
+    model: str | None = None
+    content_hash: str | None = None
 
     def __str__(self) -> str:
         return f"{self.org}/{self.project}/{self.slug}"

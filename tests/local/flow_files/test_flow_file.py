@@ -194,3 +194,20 @@ def test_flow_file_any_value_is_a_flow_or_has_problems(
 ) -> None:
     with contextlib.suppress(FlowFileError):
         assert read(tmp_path_factory.getbasetemp(), yaml.safe_dump({"steps": value})).steps
+
+
+def test_flow_content_hash_covers_the_named_files_and_the_frozen_flow_does_not_read_them(
+    tmp_path: Path,
+) -> None:
+    text = "steps: [{id: one, function: '_tools.py:shout'}]"
+    (tmp_path / "_tools.py").write_text("def shout(x): return x + '!'")
+    flow = read(tmp_path, text)
+    assert read(tmp_path, text).content_hash == flow.content_hash
+    (tmp_path / "_tools.py").write_text("def shout(x): return x + '?'")
+    assert read(tmp_path, text).content_hash != flow.content_hash
+    (tmp_path / "_tools.py").unlink()
+    path = tmp_path / "c.v1.yaml"
+    frozen = FlowFile(path, "c.v1.yaml", "a", "b", "c", version=1, frozen=flow.files).read()
+    assert isinstance(frozen.steps[0].work, Function)
+    assert frozen.steps[0].work.call("hey") == "hey!"
+    assert frozen.content_hash == flow.content_hash
