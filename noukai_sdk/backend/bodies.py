@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -17,6 +18,9 @@ from .settings import Settings
 # Bytes beyond the limit that are read and discarded, so that a client that is still sending sees the
 # response and not a broken connection.
 _MAX_DISCARDED = 64 * 1024 * 1024
+
+# A body must arrive at this rate, after the seconds that Settings.body_seconds allows.
+_BYTES_PER_SECOND = 16 * 1024
 
 # Levels of lists and objects. Storing and sending a body adds a few levels, and the fastest JSON parsers,
 # ours and our client's among them, accept 200.
@@ -66,18 +70,30 @@ async def read_body(request: Request, settings: Settings) -> Body:
 
 
 async def read_bytes(request: Request, limit: int, code: str) -> bytes:
-    """Read the body of a request; raise RequestError (413) with ``code`` if it exceeds the limit."""
+    """Read the body of a request.
+
+    Raises:
+        RequestError: It exceeds the limit (413 with ``code``), or arrives too slowly (408).
+    """
+    settings: Settings = request.app.state.service.settings
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     chunks: list[bytes] = []
     if size <= limit + _MAX_DISCARDED:
         size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            elif size > limit + _MAX_DISCARDED:
-                break
+        with anyio.move_on_after(settings.body_seconds) as scope:
+            start = scope.deadline
+            async for chunk in request.stream():
+                size += len(chunk)
+                scope.deadline = start + size / _BYTES_PER_SECOND
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > limit + _MAX_DISCARDED:
+                    break
+        if scope.cancelled_caught:
+            message = f"the body did not arrive in time: {size} bytes came"
+            headers = {"Connection": "close"}
+            raise RequestError(408, "REQUEST_TIMEOUT", message, headers=headers)
     if size > limit:
         raise RequestError(413, code, f"the request has more than {limit} bytes")
     return b"".join(chunks)

@@ -3,9 +3,9 @@
 Codes in addition to those of the wire contract: INVALID_REQUEST (400, the body is not valid JSON or a
 field has the wrong type), INVALID_VERSION, ATTACHMENTS_INVALID, SESSION_ID_INVALID (400),
 UNAUTHENTICATED (401), FORBIDDEN, SESSION_FORBIDDEN (403), SESSION_NOT_FOUND, EXCHANGE_NOT_FOUND,
-ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), EXCHANGE_EXISTS, SESSION_IN_PROGRESS (409),
-SESSION_EXPIRED (410), BODY_TOO_LARGE (413),
-STORE_UNAVAILABLE (503, the database is full, locked or gone), STOPPED (503).
+ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), REQUEST_TIMEOUT (408), EXCHANGE_EXISTS,
+SESSION_IN_PROGRESS (409), SESSION_EXPIRED (410), BODY_TOO_LARGE (413),
+STORE_UNAVAILABLE (503, the database is full, locked or gone), STOPPED (503). The log also has CLIENT_LEFT.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def _to_response(request: Request, error: Exception) -> Response:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}"
         return _error_response(error.status_code, code, message, headers=error.headers)
     # ClientDisconnect: this response is not read. It keeps the disconnect out of the log of failures.
-    return _error_response(400, "INVALID_REQUEST", "the client went away")
+    return _error_response(400, "CLIENT_LEFT", "the client went away")
 
 
 def _error_response(

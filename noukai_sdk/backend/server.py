@@ -8,9 +8,11 @@ from collections.abc import Callable
 import uvicorn
 from starlette.types import ASGIApp
 
-# Seconds until an idle connection is closed: longer than clients keep theirs (httpx 5, aiohttp 15),
-# so that no client sends a request on a connection that is being closed.
-_KEEP_ALIVE = 75
+from .connections import Connections, guarded_protocol
+from .log_limits import limit_logs
+
+# Connections that the operating system keeps for us until we accept them.
+_BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -20,7 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: The address is in use, not of this machine, or not allowed.
     """
     family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     # asyncio sets TCP_NODELAY only on sockets that name their protocol, and create_server names
     # none. Without it, each response on a kept-alive connection waits 40 ms for an ACK.
     kind = socket.SOCK_STREAM
@@ -28,28 +30,44 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def create_server(
-    app: ASGIApp, *, grace: float, before_shutdown: Callable[[], None] = lambda: None
+    app: ASGIApp,
+    *,
+    grace: float,
+    connections: Connections | None = None,
+    before_shutdown: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """Return the server for ``app``; ``server.run(sockets=[listener])`` serves until a signal.
 
     Args:
         app: The backend, or middleware around it.
         grace: Seconds for calls in progress to end after the server is told to stop.
+        connections: Counts and limits the open connections; by default with the default limits.
         before_shutdown: Called on the event loop when the server is told to stop.
     """
+    guard = connections or Connections()
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            # asyncio has one number for the backlog, and for the connections to accept at once.
+            for listener in sockets or ():
+                listener.listen(_BACKLOG)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             before_shutdown()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,
+        http=guarded_protocol(guard),
         log_level="warning",
         access_log=False,
         # There are no websocket routes: an upgrade request is answered like any other request.
         ws="none",
+        backlog=guard.accept_batch,
         timeout_graceful_shutdown=round(grace),
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=round(guard.limits.idle_seconds),
     )
+    # uvicorn has set its loggers up by now. asyncio's reports that no file can be opened.
+    limit_logs("uvicorn.error", "asyncio", "noukai_sdk.backend")
     return Server(config)

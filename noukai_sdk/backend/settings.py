@@ -36,6 +36,7 @@ class Settings:
         max_message_bytes: The limit for a call's ``message``, or for its ``messages`` and
             ``toolCallMessages`` as JSON, in UTF-8.
         max_body_bytes: The limit for the body of a request.
+        body_seconds: How long a body of few bytes may take to arrive; large ones may take longer.
         pause_seconds: A run that is left paused for longer is marked cancelled.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     retention_days: float | None = None
     max_message_bytes: int = 1024 * 1024
     max_body_bytes: int = 8 * 1024 * 1024
+    body_seconds: float = 20.0
     pause_seconds: float = 24 * 3600.0
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from ..backend.log_limits import LineLimiter
 from ..local.flow_files.catalog import FlowCatalog
 from .shared_options import CONTROLS
 
@@ -26,6 +27,8 @@ _INTERVAL = 0.3
 _LEAST_PAUSE = 20
 # Seconds until a problem is looked at again: an editor may be halfway through writing the file.
 _SETTLE = 0.05
+# Errors of which a hostile client can cause many: at most a line a second of each.
+_FLOODING = {"CLIENT_LEFT", "REQUEST_TIMEOUT", "HOST_NOT_ALLOWED", "QUEUE_FULL", "STOPPED"}
 _LONGEST_ADDRESS, _SHORTEST_ADDRESS = 40, 20
 
 
@@ -80,6 +83,7 @@ class RequestLog:
         self._terminal = terminal
         self._prefix = prefix.encode()
         self._width = 0
+        self._limiter = LineLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, and print the line when the response has ended."""
@@ -105,11 +109,19 @@ class RequestLog:
             self._print(scope, status, code, duration)
 
     def _print(self, scope: Scope, status: int, code: str, duration: float) -> None:
+        held_back = 0
+        if code in _FLOODING:
+            limited = self._limiter.held_back(code)
+            if limited is None:
+                return
+            held_back = limited
         session = next((v for name, v in scope["headers"] if name == b"x-session-id"), b"")
         # The raw path is percent-encoded: what a client sends cannot control the terminal.
         address = _as_text(scope["raw_path"].removeprefix(self._prefix))
         outcome = f"{status or '---'} {code}".rstrip()
         rest = f"  {duration:.0f} ms  {_as_text(session)}".rstrip()
+        if held_back:
+            rest += f"  (and {held_back} more)"
         columns = self._terminal.columns
         method = f"{scope['method']:4} "
         if columns is not None:
