@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from .capture import captured, keeps_snapshots, keeps_steps
-from .encoding import from_column, iso
+from .encoding import from_column, iso, spliced, spliced_list, to_column
 from .errors import step_status
 from .rows import log_from, step_row
 
@@ -88,7 +88,10 @@ def _attempt(step: Row) -> Json:
 def session_execution(
     row: Row, steps: Sequence[Row], events: Sequence[Row], *, is_deleted: bool
 ) -> Json:
-    """Return one run of a session; ``is_deleted`` means that its flow does not exist any more."""
+    """Return one run of a session, for :func:`encode_spliced`: a long session has megabytes of columns.
+
+    ``is_deleted`` means that its flow does not exist any more.
+    """
     mode = row["capture_mode"]
     view: Json = {
         "executionId": row["id"],
@@ -107,9 +110,9 @@ def session_execution(
         "steps": [
             {
                 **_attempt(step),
-                "inputSnapshot": from_column(step["input"]),
-                "outputSnapshot": from_column(step["output"]),
-                "errorSnapshot": from_column(step["error"]),
+                "inputSnapshot": spliced(step["input"]),
+                "outputSnapshot": spliced(step["output"]),
+                "errorSnapshot": spliced(step["error"]),
                 "truncated": step["truncated"],
             }
             for step in steps
@@ -124,21 +127,25 @@ def session_execution(
         "project": row["project"],
         "slug": row["slug"],
         "version": row["version"],
-        "request": from_column(row["request"]),
+        "request": spliced(row["request"]),
     }
-    view["result"] = captured(mode, from_column(row["result"]))
-    view["error"] = {"statusCode": step_status(error.get("code")), **error} if error else None
-    view["events"] = [event for chunk in events for event in from_column(chunk["body"])]
-    view["toolRounds"] = from_column(row["tool_rounds"])
+    result = row["result"]
+    # A job's result is stored as it is, for its poll.
+    kept = result if mode == "full" else to_column(captured(mode, from_column(result)))
+    view["result"] = spliced(kept)
+    error = {"statusCode": step_status(error.get("code")), **error} if error else None
+    view["error"] = spliced(to_column(error))
+    view["events"] = spliced_list(chunk["body"] for chunk in events)
+    view["toolRounds"] = spliced(row["tool_rounds"])
     return view
 
 
 def session_additions(rows: Sequence[Row]) -> Json:
-    """Return what clients stored of a session's calls, as far as there is any."""
+    """Return what clients stored of a session's calls, as far as there is any, for ``encode_spliced``."""
     outcomes: list[Json] = []
     for row in rows:
         # A key for all organisations may have stored the same row for several.
         outcomes += [outcome for outcome in from_column(row["body"]) if outcome not in outcomes]
     parent = next((from_column(row["parent"]) for row in rows if row["parent"] is not None), None)
     additions: Json = {"outcomes": outcomes, "parent": parent}
-    return {name: value for name, value in additions.items() if value}
+    return {name: spliced(to_column(value)) for name, value in additions.items() if value}

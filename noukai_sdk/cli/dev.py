@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from ..backend.settings import Settings
 
-_MODULES = ("fastapi", "uvicorn", "sqlalchemy", "aiosqlite", "alembic", "filelock", "yaml")
+_MODULES = (
+    "fastapi",
+    "uvicorn",
+    "sqlalchemy",
+    "aiosqlite",
+    "alembic",
+    "filelock",
+    "orjson",
+    "yaml",
+)
 # Seconds for calls in progress to end after the server is told to stop.
 _GRACE = 2
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ...errors import FlowExecutionError, FlowNotFoundError
 from ...local.flow_files.catalog import FlowCatalog
+from ..encoding import encode_spliced
 from ..errors import RequestError
 from ..service import Service
 from ..session_bodies import read_exchange, read_outcomes, read_report
@@ -21,6 +22,9 @@ router = APIRouter()
 
 
 _SESSION = "/seq/sessions/{session_id}"
+
+Address = tuple[str, str, str, int | None]
+"""A flow: organisation, project, slug, version."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,14 @@ async def session(request: Request) -> Response:
     execution_ids = [row["id"] for row in rows]
     steps = await service.store.steps(execution_ids)
     events = await service.store.events(execution_ids)
+    addresses = {_address(row) for row in rows}
+    deleted = {address for address in addresses if _is_deleted(service.catalog, address)}
     executions = [
         session_execution(
             row,
             all_steps(row, steps[row["id"]]),
             events[row["id"]],
-            is_deleted=_is_deleted(service.catalog, row),
+            is_deleted=_address(row) in deleted,
         )
         for row in rows
     ]
@@ -93,7 +99,8 @@ async def session(request: Request) -> Response:
     additions = session_additions(outcomes)
     if await service.store.sessions.client_left(session_id, org):
         additions["clientLeft"] = True
-    return json_response({"sessionId": session_id, "executions": executions, **additions})
+    body = encode_spliced({"sessionId": session_id, "executions": executions, **additions})
+    return Response(body, media_type="application/json")
 
 
 @router.get(f"{_SESSION}/exchange")
@@ -186,9 +193,13 @@ async def _set_pin(request: Request, pinned: bool) -> Response:
     return json_response({"sessionId": found.session_id, "pinned": pinned})
 
 
-def _is_deleted(catalog: FlowCatalog, row: Row) -> bool:
+def _address(row: Row) -> Address:
+    return row["org"], row["project"], row["slug"], row["version"]
+
+
+def _is_deleted(catalog: FlowCatalog, address: Address) -> bool:
     try:
-        catalog.get(row["org"], row["project"], row["slug"], row["version"])
+        catalog.get(*address)
     except FlowNotFoundError:
         return True
     except (FlowExecutionError, OSError):
