@@ -11,23 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
+# pydantic reads those of typing only since Python 3.12.
+from typing_extensions import Required, TypedDict
+
 from .base import WireModel
-
-
-class StepSnapshot(WireModel):
-    """The input and output of one attempt of one step."""
-
-    step_id: str
-    attempt: int = 1
-    loop_index: int | None = None
-    status: str = "completed"
-    started_at: str | None = None
-    completed_at: str | None = None
-    duration_ms: int | float | None = None
-    input_snapshot: Any = None
-    output_snapshot: Any = None
-    error_snapshot: Any = None
-    truncated: bool = False
 
 
 class RecordedCall(WireModel):
@@ -61,26 +48,45 @@ class ToolRound(WireModel):
     tool_results: list[dict[str, Any]] | None = None
 
 
-class SessionExecution(WireModel):
-    """One call of the session. ``slug`` is bare, and None when the flow was deleted since."""
+class StepSnapshot(TypedDict, total=False):
+    """The input and output of one attempt of one step, with the names of the wire."""
 
-    execution_id: str
-    flow_id: str | None = None
-    slug: str | None = None
-    trigger_type: str | None = None
+    stepId: Required[str]
+    attempt: int
+    loopIndex: int | None
     status: str
-    started_at: str | None = None
-    completed_at: str | None = None
-    trace_capture_mode: str | None = None
-    snapshots_available: bool = True
-    error_at_step: str | None = None
-    steps: list[StepSnapshot] = Field(default_factory=list)
+    startedAt: str | None
+    completedAt: str | None
+    durationMs: int | float | None
+    inputSnapshot: Any
+    outputSnapshot: Any
+    errorSnapshot: Any
+    truncated: bool
+
+
+class SessionExecution(TypedDict, total=False):
+    """One call of the session, with the names of the wire. Without ``slug``, the flow was deleted since.
+
+    A session has thousands of them. They are read once, so pydantic only checks them and builds no models.
+    """
+
+    executionId: Required[str]
+    flowId: str | None
+    slug: str | None
+    triggerType: str | None
+    status: Required[str]
+    startedAt: str | None
+    completedAt: str | None
+    traceCaptureMode: str | None
+    snapshotsAvailable: bool
+    errorAtStep: str | None
+    steps: list[StepSnapshot]
     # Additions of our local backend:
-    call: RecordedCall | None = None
-    result: Any = None
-    error: RecordedError | None = None
-    events: list[dict[str, Any]] | None = None
-    tool_rounds: list[ToolRound] | None = None
+    call: RecordedCall | None
+    result: Any
+    error: RecordedError | None
+    events: list[dict[str, Any]] | None
+    toolRounds: list[ToolRound] | None
 
 
 class Outcome(WireModel):

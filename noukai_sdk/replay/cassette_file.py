@@ -21,11 +21,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from .._version import __version__
@@ -33,7 +34,7 @@ from ..errors import CassetteError
 from ..models.exchanges import Exchange
 from ..protocol.decoding import first_problem
 from .cassette import Cassette
-from .recording import Recording
+from .recording import Recording, recording_adapter
 from .redaction import Redactor
 from .repeated_values import SAME, with_repetitions, without_repetitions
 
@@ -134,8 +135,8 @@ def _read_recording(line: bytes) -> Recording:
     if f'"{SAME}"'.encode() in line:
         value = from_json(line)
         if isinstance(value, dict) and SAME in value:
-            return Recording.model_validate(with_repetitions(value))
-    return Recording.model_validate_json(line)
+            return recording_adapter().validate_python(with_repetitions(value))
+    return recording_adapter().validate_json(line)
 
 
 def _read_header(name: str, line: bytes) -> _Header:
@@ -191,7 +192,7 @@ def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[s
         CassetteError: The redacted recording is not valid any more.
     """
     try:
-        return Recording.model_validate(redactor(as_json(recording)))
+        return recording_adapter().validate_python(redactor(as_json(recording)))
     except ValidationError as error:
         problem = f"after redaction {recording} is not a valid recording: {first_problem(error)}"
         raise _error(os.fspath(path), None, problem) from error
@@ -251,7 +252,14 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
 
 def as_json(recording: Recording) -> dict[str, Any]:
     """Return a recording as a file holds it, without the fields that have their default."""
-    return recording.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    (value,) = _serializer().dump_python([recording], mode="json", exclude_defaults=True)
+    return value  # type: ignore[no-any-return]  # a recording is an object
+
+
+@cache
+def _serializer() -> TypeAdapter[list[Recording]]:
+    # A service may return NaN, which pydantic would write as null; a dataclass takes no such option.
+    return TypeAdapter(list[Recording], config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

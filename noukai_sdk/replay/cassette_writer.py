@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..models.exchanges import Exchange
 from .cassette_file import (
@@ -128,7 +129,7 @@ def _on_one_clock(recordings: Sequence[Recording]) -> Iterator[Recording]:
         if shift:
             start = round(start + shift, 6)
             end = None if end is None else round(end + shift, 6)
-            moved = recording.model_copy(update={"started_at": start, "completed_at": end})
+            moved = replace(recording, started_at=start, completed_at=end)
         previous_start = start
         latest = max(latest, end or start)
         yield moved

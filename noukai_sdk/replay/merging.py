@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from ..masking.values import REDACTED
@@ -77,11 +78,9 @@ def _on_clock_of_caller(
         began, ended = times_of.get(run.execution_id or "", (None, None))
         if began is not None and run.started_at is not None:
             offset = began - run.started_at
-        times = {
-            "started_at": run.started_at and run.started_at + offset,
-            "completed_at": run.completed_at and (ended or run.completed_at + offset),
-        }
-        result.append(run.model_copy(update=times))
+        start = run.started_at and run.started_at + offset
+        end = run.completed_at and (ended or run.completed_at + offset)
+        result.append(replace(run, started_at=start, completed_at=end))
     if all(run.started_at is not None for run in result):
         result.sort(key=lambda run: run.started_at or 0.0)
     return result
@@ -223,7 +222,7 @@ def _ended(run: Recording, outcome: Outcome) -> Recording:
     if outcome.error is None and not outcome.abandoned:
         # The reader left between two events. A run that went on is served as it is, for code that now
         # reads on. The stream of a run that was stopped ends where it did.
-        return run.model_copy(update={"abandoned": False, "error": None, "closed": True})
+        return replace(run, abandoned=False, error=None, closed=True)
     changes: dict[str, Any] = {
         "result": None,
         "error": outcome.error,
@@ -240,7 +239,7 @@ def _ended(run: Recording, outcome: Outcome) -> Recording:
         changes["chunks"] = run.chunks[: outcome.seen]
     elif outcome.seen is not None:
         changes["rounds"] = run.rounds[: outcome.seen]
-    return run.model_copy(update=changes)
+    return replace(run, **changes)
 
 
 def _first_events(events: Sequence[dict[str, Any]], count: int) -> tuple[dict[str, Any], ...]:
@@ -320,11 +319,8 @@ def _one_after_the_other(
 
 
 def _shifted(recording: Recording, seconds: float) -> Recording:
-    times = {
-        name: None if at is None else round(at + seconds, 6)
-        for name, at in (
-            ("started_at", recording.started_at),
-            ("completed_at", recording.completed_at),
-        )
-    }
-    return recording.model_copy(update=times)
+    start, end = (
+        None if at is None else round(at + seconds, 6)
+        for at in (recording.started_at, recording.completed_at)
+    )
+    return replace(recording, started_at=start, completed_at=end)

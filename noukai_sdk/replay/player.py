@@ -331,8 +331,6 @@ class Player:
             return None
         self.made.append(claim)
         recording = claim.lane.recordings[claim.index]
-        if type(recording) is not Recording:
-            recording = recording.read()
         if recording.unavailable is not None:
             error = ReplayNoSnapshotsError(
                 f"the recording of {call.flow.slug!r} cannot be replayed: {recording.unavailable}",

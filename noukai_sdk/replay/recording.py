@@ -6,11 +6,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache, cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from ..models.reports import printable
@@ -31,12 +32,16 @@ INPUT_FIELDS = (
 )
 
 
-_READS_ISO = sys.version_info >= (3, 11)
 _time: TypeAdapter[datetime] = TypeAdapter(datetime, config={"defer_build": True})
+# Before Python 3.11 datetime reads no Z and no 7 digits of a second.
+_read_time = datetime.fromisoformat if sys.version_info >= (3, 11) else _time.validate_python
 
 
-class Recording(BaseModel):
+@dataclass
+class Recording:
     """A recorded call and its response, with the names of the wire.
+
+    A dataclass, because a session has thousands of them and making one takes a third of a model's time.
 
     Attributes:
         slug: The bare slug; None for a flow that was deleted since.
@@ -59,9 +64,6 @@ class Recording(BaseModel):
         unavailable: Why the recording cannot be served, None if it can.
     """
 
-    # A service may return NaN, which pydantic would write as null.
-    model_config = ConfigDict(defer_build=True, ser_json_inf_nan="constants", populate_by_name=True)
-
     slug: str | None
     kind: CallKind | None
     org: str | None = None
@@ -81,26 +83,15 @@ class Recording(BaseModel):
     chunks: tuple[tuple[float, int], ...] = ()
     statuses: tuple[dict[str, Any], ...] = ()
     # Two fields had other names in the first cassette files.
-    poll_errors: tuple[tuple[int, RecordedError], ...] = Field(
-        default=(), validation_alias=AliasChoices("poll_errors", "look_errors")
-    )
+    poll_errors: Annotated[
+        tuple[tuple[int, RecordedError], ...],
+        Field(validation_alias=AliasChoices("poll_errors", "look_errors")),
+    ] = ()
     truncated: bool = False
-    abandoned: bool = Field(default=False, validation_alias=AliasChoices("abandoned", "given_up"))
+    abandoned: Annotated[bool, Field(validation_alias=AliasChoices("abandoned", "given_up"))] = (
+        False
+    )
     unavailable: str | None = None
-
-    def read(self) -> Recording:
-        """Return this recording; one of a long session is read only now."""
-        return self
-
-    @classmethod
-    def trusted(cls, **fields: Any) -> Recording:
-        """Make a recording of values that were validated before, in a fifth of the time."""
-        self = cls.__new__(cls)
-        object.__setattr__(self, "__dict__", {**_defaults(), **fields})
-        object.__setattr__(self, "__pydantic_fields_set__", set(fields))
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
-        return self
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -134,8 +125,9 @@ class Recording(BaseModel):
 
 
 @cache
-def _defaults() -> dict[str, Any]:
-    return {name: field.default for name, field in Recording.model_fields.items()}
+def recording_adapter() -> TypeAdapter[Recording]:
+    """Return what validates recordings; built at first use."""
+    return TypeAdapter(Recording)
 
 
 def fingerprint(request: Mapping[str, Any], version: int | None) -> str:
@@ -164,16 +156,16 @@ def seconds_of(time: str | None) -> float | None:
     if time is None:
         return None
     try:
-        # Before Python 3.11 it reads no Z and no 7 digits of a second.
-        moment = datetime.fromisoformat(time) if _READS_ISO else _time.validate_python(time)
+        moment = _read_time(time)
     except ValueError:
         try:
             moment = _time.validate_python(time)
         except ValidationError:
             return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)  # the service's own
     try:
-        # A time without a zone is the service's own, UTC.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+        return moment.timestamp()
     except (ValueError, OverflowError):
         return None  # a year that the platform does not know
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
 from ..errors import (
     ReplayError,
@@ -28,8 +28,8 @@ RENDERED_PROMPT = "__rendered_prompt__"
 
 _KIND_OF: dict[str | None, CallKind] = {kind: kind for kind in get_args(CallKind)}
 _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
-# The recordings of a session of more calls are read at first use.
-_LONG = 200
+# The caller of a run with another status saw neither its result nor its error.
+_ENDED = ("completed", "failed")
 # A fork of a fork of a fork ... has at most so many ancestors.
 _MOST_ANCESTORS = 20
 
@@ -112,192 +112,111 @@ def load_session(
             )
             named.parent_session_id = ancestor
             raise named from error.__cause__
+    redacts = any(map(_is_redacted, sessions))
     recordings: list[Recording] = []
     for session in reversed(sessions):
         own = recordings_of(session)
         recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
-    redacts = any(map(_is_redacted, sessions))
     redactor = ServiceRedactor() if redacts else None
     first = sessions[0]
     return LoadedSession(first.session_id, recordings, redactor, first.parent, first.client_left)
 
 
 def recordings_of(session: Session) -> list[Recording]:
-    """Return the recordings of a session, also those that cannot be replayed, without its parent's."""
-    executions = session.executions
-    if len(executions) > _LONG:
-        recordings = [cast("Recording", LazyRecording(each)) for each in executions]
-    else:
-        recordings = [_recording(each) for each in executions]
-    return with_outcomes(recordings, session.outcomes) if session.outcomes else recordings
+    """Return the recordings of a session, also those that cannot be replayed, without its parent's.
 
-
-class LazyRecording:
-    """The recording of a run, read at first use. Has every attribute of :class:`Recording`.
-
-    Reading a run takes longer than fetching it, so a long session would take long to open.
+    Takes the executions out of the session: a long one would be in memory twice, and Python's garbage
+    collector would take a tenth of the time.
     """
-
-    __slots__ = (
-        "_execution",
-        "_recording",
-        "_times",
-        "execution_id",
-        "kind",
-        "org",
-        "project",
-        "slug",
-    )
-
-    def __init__(self, execution: SessionExecution) -> None:
-        call = execution.call
-        self._execution = execution
-        self._recording: Recording | None = None
-        self._times: tuple[float | None, float | None] | None = None
-        self.execution_id = execution.execution_id
-        self.kind = _KIND_OF.get(execution.trigger_type)
-        self.slug = execution.slug
-        if call is None:
-            self.org = self.project = None
-        else:
-            self.org, self.project = call.org, call.project
-            self.slug = self.slug or call.slug
-
-    def read(self) -> Recording:
-        """Return the whole recording."""
-        if self._recording is None:
-            self._recording = _recording(self._execution, self._times)
-        return self._recording
-
-    @property
-    def started_at(self) -> float | None:
-        """When the run began."""
-        return self._began_and_ended()[0]
-
-    @property
-    def completed_at(self) -> float | None:
-        """When the run ended."""
-        return self._began_and_ended()[1]
-
-    def _began_and_ended(self) -> tuple[float | None, float | None]:
-        # Asked for all runs of a session, to see which overlapped.
-        if self._times is None:
-            run = self._execution
-            self._times = seconds_of(run.started_at), seconds_of(run.completed_at)
-        return self._times
-
-    @property
-    def unavailable(self) -> str | None:
-        """Why the recording cannot be served, None if it can."""
-        return _unavailable(self._execution)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.read(), name)
-
-    def __eq__(self, other: object) -> bool:
-        return self.read() == (other.read() if isinstance(other, LazyRecording) else other)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __repr__(self) -> str:
-        return repr(self.read())
-
-    def __str__(self) -> str:
-        return str(self.read())
+    recordings = []
+    session.executions.reverse()
+    while session.executions:
+        recordings.append(_recording(session.executions.pop()))
+    return with_outcomes(recordings, session.outcomes) if session.outcomes else recordings
 
 
 def _is_redacted(session: Session) -> bool:
     """Return whether secrets were removed from the calls."""
-    modes = {execution.trace_capture_mode for execution in session.executions}
+    modes = {execution.get("traceCaptureMode") for execution in session.executions}
     return "redacted" in modes or has_masked_calls(session.outcomes)
 
 
-def _recording(
-    execution: SessionExecution, times: tuple[float | None, float | None] | None = None
-) -> Recording:
-    call = execution.call
-    is_job = execution.trigger_type == "job"  # a session does not hold the polls of its jobs
-    kind = _KIND_OF.get(execution.trigger_type)
-    request = call.request if call is not None else _message_of(execution)
-    events = tuple(execution.events or (() if kind == "execute" else _rebuilt_events(execution)))
-    began, ended = times or (seconds_of(execution.started_at), seconds_of(execution.completed_at))
-    recording = Recording.trusted(
-        slug=execution.slug or (call.slug if call else None),
-        kind=kind,
-        org=call.org if call else None,
-        project=call.project if call else None,
-        version=call.version if call else None,
-        execution_id=execution.execution_id,
-        flow_id=execution.flow_id,
-        request=request,
-        message_only=call is None,
-        started_at=began,
-        completed_at=ended,
-        result=None if is_job else _result(execution),
-        error=None if is_job else _error(execution),
-        events=events,
-        unavailable=_unavailable(execution),
-    )
-    if execution.tool_rounds:
-        recording.rounds = tuple(execution.tool_rounds)
-    if kind == "step":
-        recording.chunks = _chunks(execution, events)
-    # The service stops a run whose caller goes away.
-    if execution.status == "cancelled" and ended is not None:
-        recording.abandoned = True
-    for step in execution.steps:
-        if step.truncated:
+def _recording(execution: SessionExecution) -> Recording:
+    # Opening a session makes all its recordings: assignments take half the time of so many arguments.
+    recording = Recording(execution.get("slug"), _KIND_OF.get(execution.get("triggerType")))
+    recording.execution_id = execution["executionId"]
+    recording.flow_id = execution.get("flowId")
+    recording.started_at = seconds_of(execution.get("startedAt"))
+    recording.completed_at = seconds_of(execution.get("completedAt"))
+    mode, status = execution.get("traceCaptureMode"), execution["status"]
+    if mode in _WITHOUT_SNAPSHOTS or not execution.get("snapshotsAvailable", True):
+        reason = f"it was captured without snapshots (capture mode {mode or 'unknown'})"
+        recording.unavailable = reason
+    call, steps = execution.get("call"), execution.get("steps", [])
+    if call is None:
+        recording.message_only = True
+        recording.request = _message_of(steps)
+    else:
+        recording.slug = recording.slug or call.slug
+        recording.org, recording.project = call.org, call.project
+        recording.version, recording.request = call.version, call.request
+    # A session does not hold the polls of its jobs.
+    if status in _ENDED and recording.kind != "job":
+        recording.result = _result(execution, steps)
+        if status == "failed" or "error" in execution:
+            recording.error = _error(execution, steps)
+    elif status == "cancelled" and recording.completed_at is not None:
+        recording.abandoned = True  # the service stops a run whose caller goes away
+    if recording.kind != "execute":
+        recording.events = tuple(execution.get("events") or _rebuilt_events(execution, steps))
+    elif "events" in execution:
+        recording.events = tuple(execution["events"] or ())
+    if recording.kind == "step":
+        recording.chunks = _chunks(recording, steps)
+    if "toolRounds" in execution:
+        recording.rounds = tuple(execution["toolRounds"] or ())
+    for step in steps:
+        if step.get("truncated"):
             recording.truncated = True
     return recording
 
 
-def _unavailable(execution: SessionExecution) -> str | None:
-    mode = execution.trace_capture_mode
-    if mode not in _WITHOUT_SNAPSHOTS and execution.snapshots_available:
-        return None
-    return f"it was captured without snapshots (capture mode {mode or 'unknown'})"
-
-
-def _message_of(execution: SessionExecution) -> dict[str, Any] | None:
+def _message_of(steps: Sequence[StepSnapshot]) -> dict[str, Any] | None:
     """Return the call's message from the first step's input: the hosted service sends no more."""
-    first = execution.steps[0].input_snapshot if execution.steps else None
+    first = steps[0].get("inputSnapshot") if steps else None
     message = first.get("message") if isinstance(first, dict) else None
     return {"message": message} if isinstance(message, str) else None
 
 
-def _result(execution: SessionExecution) -> dict[str, Any] | None:
-    if execution.status not in ("completed", "failed"):
-        return None
-    steps = execution.steps
-    if len(steps) != 1 or steps[0].status == "skipped":
-        steps = _last_attempts(execution)
-    if "result" in execution.model_fields_set:
-        result = execution.result
+def _result(execution: SessionExecution, steps: Sequence[StepSnapshot]) -> dict[str, Any]:
+    if len(steps) != 1 or steps[0].get("status") == "skipped":
+        steps = _last_attempts(steps)
+    result = None
+    if "result" in execution:
+        result = execution["result"]
     else:
-        outputs = [_output(step) for step in steps if not _has_failed(step)]
-        result = outputs[-1] if outputs else None
+        for step in reversed(steps):
+            if not _has_failed(step):
+                result = _output(step)
+                break
     return {
-        "status": execution.status,
+        "status": execution["status"],
         "result": result,
-        "flowId": execution.flow_id,
-        "blockCount": len({step.step_id for step in steps}),
-        "executionId": execution.execution_id,
+        "flowId": execution.get("flowId"),
+        "blockCount": len(steps) if len(steps) < 2 else len({step["stepId"] for step in steps}),
+        "executionId": execution["executionId"],
     }
 
 
-def _error(execution: SessionExecution) -> RecordedError | None:
-    if execution.status not in ("completed", "failed"):
-        return None  # the caller of a cancelled run never saw its error
-    if execution.error is not None:
-        return execution.error
+def _error(execution: SessionExecution, steps: Sequence[StepSnapshot]) -> RecordedError | None:
+    error = execution.get("error")
     # Our backend sends the error of a failed call; without one, the failure was a result.
-    if execution.status != "failed" or "result" in execution.model_fields_set:
-        return None
+    if error is not None or execution["status"] != "failed" or "result" in execution:
+        return error
     # The step that ended the run has the error.
-    failed = [step for step in _last_attempts(execution) if _has_failed(step)]
-    named = [step for step in failed if step.step_id == execution.error_at_step]
-    return _error_of(next((step.error_snapshot for step in named or failed), None))
+    failed = [step for step in _last_attempts(steps) if _has_failed(step)]
+    named = [step for step in failed if step["stepId"] == execution.get("errorAtStep")]
+    return _error_of(next((step.get("errorSnapshot") for step in named or failed), None))
 
 
 def _error_of(snapshot: Any) -> RecordedError:
@@ -307,73 +226,78 @@ def _error_of(snapshot: Any) -> RecordedError:
     return RecordedError(message=str(snapshot or "the recorded run failed"))
 
 
-def _last_attempts(execution: SessionExecution) -> list[StepSnapshot]:
+def _last_attempts(steps: Sequence[StepSnapshot]) -> Sequence[StepSnapshot]:
     """Return the steps that ran or still run; of a step that was retried, the last attempt."""
     last: dict[tuple[str, int | None], StepSnapshot] = {}
-    for step in execution.steps:
-        before = last.get((step.step_id, step.loop_index))
-        if step.status != "skipped" and (before is None or step.attempt >= before.attempt):
-            last[step.step_id, step.loop_index] = step
+    for step in steps:
+        key = step["stepId"], step.get("loopIndex")
+        before = last.get(key)
+        if step.get("status") != "skipped" and (
+            before is None or step.get("attempt", 1) >= before.get("attempt", 1)
+        ):
+            last[key] = step
     return list(last.values())
 
 
 def _has_failed(step: StepSnapshot) -> bool:
-    return step.status == "failed" or step.error_snapshot is not None
+    return step.get("status") == "failed" or step.get("errorSnapshot") is not None
 
 
 def _output(step: StepSnapshot) -> Any:
-    output = step.output_snapshot
+    output = step.get("outputSnapshot")
     if isinstance(output, dict):
         return {name: value for name, value in output.items() if name != RENDERED_PROMPT}
     return output
 
 
-def _rebuilt_events(execution: SessionExecution) -> list[dict[str, Any]]:
+def _rebuilt_events(
+    execution: SessionExecution, steps: Sequence[StepSnapshot]
+) -> list[dict[str, Any]]:
     """Rebuild the events of a stream from its steps: run_started, each step, the end."""
-    steps = _last_attempts(execution)
-    if execution.status == "failed" and not steps:
+    steps = _last_attempts(steps)
+    status = execution["status"]
+    if status == "failed" and not steps:
         return []  # refused before the stream began
     # A step that ran in a loop has one index, however often it ran.
-    index = {step_id: at for at, step_id in enumerate(dict.fromkeys(s.step_id for s in steps))}
+    index = {step_id: at for at, step_id in enumerate(dict.fromkeys(s["stepId"] for s in steps))}
     events: list[dict[str, Any]] = [
         {
             "eventType": "run_started",
-            "executionId": execution.execution_id,
-            "flowId": execution.flow_id,
+            "executionId": execution["executionId"],
+            "flowId": execution.get("flowId"),
             "stepCount": len(index),
         }
     ]
     for step in steps:
-        place = {"stepId": step.step_id, "stepIndex": index[step.step_id]}
+        step_id = step["stepId"]
+        place = {"stepId": step_id, "stepIndex": index[step_id]}
         events.append({"eventType": "step_started", **place})
         if _has_failed(step):
-            error = _error_of(step.error_snapshot)
+            error = _error_of(step.get("errorSnapshot"))
             details = {"code": error.code, "message": error.message}
-            events.append({"eventType": "step_error", "stepId": step.step_id, "error": details})
-        elif step.status == "completed":
-            output = {"output": _output(step), "durationMs": step.duration_ms}
+            events.append({"eventType": "step_error", "stepId": step_id, "error": details})
+        elif step.get("status", "completed") == "completed":
+            output = {"output": _output(step), "durationMs": step.get("durationMs")}
             events.append({"eventType": "step_completed", **place, **output})
-    result = _result(execution)
-    if execution.status == "completed" and result is not None:
-        events.append({"eventType": "flow_completed", "result": result["result"]})
+    if status == "completed":
+        result = _result(execution, steps)["result"]
+        events.append({"eventType": "flow_completed", "result": result})
     return events
 
 
-def _chunks(
-    execution: SessionExecution, events: Sequence[dict[str, Any]]
-) -> tuple[tuple[float, int], ...]:
+def _chunks(recording: Recording, steps: Sequence[StepSnapshot]) -> tuple[tuple[float, int], ...]:
     """Return when each event came, as far as the times of the steps tell; empty if they do not."""
-    began, ended = seconds_of(execution.started_at), seconds_of(execution.completed_at)
+    began, ended = recording.started_at, recording.completed_at
     started: dict[str, deque[float | None]] = defaultdict(deque)
     completed: dict[str, deque[float | None]] = defaultdict(deque)
-    for step in execution.steps:
-        started[step.step_id].append(seconds_of(step.started_at))
-        completed[step.step_id].append(seconds_of(step.completed_at))
+    for step in steps:
+        started[step["stepId"]].append(seconds_of(step.get("startedAt")))
+        completed[step["stepId"]].append(seconds_of(step.get("completedAt")))
     if began is None or not any(time for times in started.values() for time in times):
         return ()
     chunks: list[tuple[float, int]] = []
     latest = 0.0
-    for event in events:
+    for event in recording.events:
         kind, step_id = str(event.get("eventType")), str(event.get("stepId"))
         at: float | None = None
         if kind == "step_started" and started[step_id]:

@@ -71,7 +71,7 @@ def test_session_has_the_fields_of_the_contract_and_ours(backend: Backend) -> No
     assert execution["events"][-1]["result"] == execution["result"]
     assert execution["error"] is None
     assert execution["toolRounds"] == []
-    assert Session.model_validate(body).executions[0].call is not None
+    assert Session.model_validate(body).executions[0]["call"] is not None
 
 
 def test_session_times_of_sequential_calls_never_overlap(backend: Backend) -> None:

@@ -111,7 +111,7 @@ def test_session_is_parsed_after_retry() -> None:
     }  # fmt: skip
     played = play(fetch_session(make_service(), "s1"), [respond(None, 503), respond(body)])
     assert played.requests[0].path == "/seq/sessions/s1"
-    assert played.result.executions[0].steps[0].output_snapshot == [1]
+    assert played.result.executions[0]["steps"][0]["outputSnapshot"] == [1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ async def test_abandoned_call_can_be_abandoned_again(
     write_cassette(path, "s", [slow])
     with pytest.raises(ReplayMissError, match=r"gave up after [\d.]+ s when it was recorded"):
         await replayed(side, path, SLOW[kind])  # its caller waits now
-    write_cassette(path, "s", [slow.model_copy(update={"completed_at": None})])
+    write_cassette(path, "s", [replace(slow, completed_at=None)])
     with pytest.raises(ReplayMissError, match="gave up after 0 s"):
         await replayed(side, path, SLOW[kind])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -134,7 +135,7 @@ def test_alignment_of_a_thousand_edited_prompts_finds_the_missing_one() -> None:
 
 def test_difference_of_cassettes_names_the_call_that_one_side_lacks() -> None:
     a = recordings(5)
-    b = [a[0], a[2], a[3].model_copy(update={"request": {"message": f"{prompt(3)} Why?"}}), a[4]]
+    b = [a[0], a[2], replace(a[3], request={"message": f"{prompt(3)} Why?"}), a[4]]
     assert [(each.position, each.what) for each in differences(a, b)] == [
         (1, "call"),
         (3, "input.message"),
@@ -146,5 +147,5 @@ def test_difference_of_cassettes_names_the_call_that_one_side_lacks() -> None:
     swapped = differences(a, [a[1], a[0], *a[2:]])
     assert [(each.position, each.what, each.a, each.b) for each in swapped] == [(0, "order", 1, 2)]
     times = [{"started_at": float(n), "completed_at": n + 9.0} for n in range(5)]
-    overlapping = [each.model_copy(update=time) for each, time in zip(a, times, strict=True)]
+    overlapping = [replace(each, **time) for each, time in zip(a, times, strict=True)]
     assert differences(overlapping, [a[1], a[0], *a[2:]]) == []

@@ -7,6 +7,7 @@ import math
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,12 +292,11 @@ def test_record_to_path_that_cannot_be_written_fails_before_any_call(
 
 @pytest.mark.parametrize("redact_path", ["events", "kind", "chunks[0]", "poll_errors[*][1]"])
 def test_write_redaction_that_breaks_a_recording_is_an_error(path: Path, redact_path: str) -> None:
-    recording = example(1).model_copy(
-        update={
-            "events": ({"a": 1},),
-            "chunks": ((0.0, 1),),
-            "poll_errors": ((0, RecordedError(message="x")),),
-        }
+    recording = replace(
+        example(1),
+        events=({"a": 1},),
+        chunks=((0.0, 1),),
+        poll_errors=((0, RecordedError(message="x")),),
     )
     with pytest.raises(CassetteError, match=r"after redaction grade-3 .* is not a valid recording"):
         write_cassette(path, None, [recording], Redactor([redact_path]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,7 +175,7 @@ def test_recorded_pace_of_a_recording_without_chunks_is_its_duration(clock: Cloc
         slug="grade-3", kind="execute", started_at=5, completed_at=7.5, result=DONE
     )
     assert times(replay(clock, make_call(), recording, RecordedPace)) == [2.5]
-    unknown = recording.model_copy(update={"completed_at": None})
+    unknown = replace(recording, completed_at=None)
     assert times(replay(clock, make_call(), unknown, RecordedPace)) == [0]
     events = ({"eventType": "step_paused"}, {"eventType": "flow_completed"})
     short = Recording(slug="grade-3", kind="step", events=events, chunks=((1.5, 1),))

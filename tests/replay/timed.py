@@ -9,9 +9,10 @@ from noukai_sdk import NoukaiError
 from noukai_sdk.protocol.call import FlowCall
 from noukai_sdk.protocol.program import Program
 from noukai_sdk.replay.cassette import Cassette
+from noukai_sdk.replay.cassette_file import as_json
 from noukai_sdk.replay.player import Player, ReplayOptions
 from noukai_sdk.replay.recorder import Recorder
-from noukai_sdk.replay.recording import Recording
+from noukai_sdk.replay.recording import Recording, recording_adapter
 from noukai_sdk.session.scope import Scope
 from tests.support.stepping import Clock, Played, play
 
@@ -48,7 +49,7 @@ def record(
     program = recorder.listen(call, live_program(call))
     seen = timeline(clock, program, outcomes, consumer)
     (recording,) = recorder.recordings()
-    assert Recording.model_validate_json(recording.model_dump_json()) == recording
+    assert recording_adapter().validate_python(as_json(recording)) == recording
     return seen, recording
 
 
