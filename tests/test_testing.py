@@ -22,7 +22,7 @@ from noukai_sdk import (
     ReplayMissError,
 )
 from noukai_sdk.replay.cassette_file import write_cassette
-from noukai_sdk.replay.recording import Recording
+from noukai_sdk.replay.recording import Recording, recording_adapter
 from noukai_sdk.session.scope import current_scope
 from noukai_sdk.testing import ShuffleReport, shuffle_replay, shuffling
 
@@ -52,7 +52,7 @@ def recording(text: str, number: int = 0, **fields: Any) -> Recording:
         "completed_at": number + 10,
         "result": {"status": "completed", "result": text.upper()},
     }
-    return Recording(slug="flow", **{**defaults, **fields})
+    return recording_adapter().validate_python({"slug": "flow", **defaults, **fields})
 
 
 @pytest.fixture

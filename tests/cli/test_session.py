@@ -19,7 +19,7 @@ from noukai_sdk.cli.commands import noukai
 from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
-from noukai_sdk.replay.recording import Recording
+from noukai_sdk.replay.recording import Recording, recording_adapter
 from noukai_sdk.transport.background import flush
 from tests.cli.commands import run, run_json
 from tests.support.servers import Server, serve_app, serve_backend
@@ -130,7 +130,7 @@ def test_show_call_that_failed_or_was_abandoned_prints_reason(tmp_path: Path, de
     assert "FLOW_NOT_FOUND" in run_json("show", path)["calls"][0]["error"]
     run("show", path)
 
-    events = [{"eventType": "step_started"}, {"eventType": "step_completed"}]
+    events = ({"eventType": "step_started"}, {"eventType": "step_completed"})
     slow = Recording(slug="slow", kind="step", abandoned=True, events=events)
     write_cassette(path, None, [slow])
     [call] = run_json("show", path)["calls"]
@@ -250,7 +250,8 @@ def test_differences_compare_every_part_of_a_call(
     a: dict[str, Any], b: dict[str, Any], what: str
 ) -> None:
     first, second = (
-        Recording.model_validate({"slug": "a", "kind": "step", **fields}) for fields in (a, b)
+        recording_adapter().validate_python({"slug": "a", "kind": "step", **fields})
+        for fields in (a, b)
     )
     assert [each.what for each in differences([first], [second])] == [what]
     assert differences([first], [first]) == []

@@ -149,3 +149,26 @@ def test_session_not_valid_raises() -> None:
     with pytest.raises(errors.ReplayInvalidSessionError, match="malformed") as caught:
         play(fetch_session(make_service(), "s1"), [respond(b"\xff")])
     assert caught.value.response_body == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"executionId": None},
+        {"status": 1},
+        {"startedAt": 1.5},
+        {"snapshotsAvailable": None},
+        {"steps": None},
+        {"steps": [{"status": "completed"}]},
+        {"steps": [{"stepId": "a", "attempt": "x"}]},
+        {"call": {"request": []}},
+        {"error": {"statusCode": "x"}},
+        {"events": ["run_started"]},
+        {"toolRounds": [{"toolResults": []}]},
+    ],
+    ids=str,
+)
+def test_session_with_field_of_wrong_type_raises(fields: dict[str, Any]) -> None:
+    body = {"sessionId": "s1", "executions": [{"executionId": "e", "status": "failed", **fields}]}
+    with pytest.raises(errors.ReplayInvalidSessionError, match="malformed"):
+        play(fetch_session(make_service(), "s1"), [respond(body)])
