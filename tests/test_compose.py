@@ -68,7 +68,7 @@ def test_apps_reach_backend_at_dev_address() -> None:
         assert app["network_mode"] == "service:backend"
         assert app["depends_on"] == {"backend": {"condition": "service_healthy"}}
         assert app["environment"]["NOUKAI_ENV"] == "dev"
-        assert app["environment"]["NOUKAI_API_KEY"] == "nk_dev"
+        assert app["environment"]["NOUKAI_API_KEY"] == BACKEND["environment"]["NOUKAI_DEV_KEYS"]
 
 
 def test_ports_are_distinct_exposed_and_published_on_loopback() -> None:

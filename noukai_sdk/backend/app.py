@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
@@ -13,6 +13,7 @@ from . import errors
 from .live_trace import Channels
 from .model_usage import Stats
 from .routes import flows, runs, session_query, sessions, status
+from .routes.incoming import authenticate
 from .service import open_service
 from .settings import Settings
 
@@ -58,6 +59,6 @@ def create_app(
     app.state.channels = channels
     errors.install(app)
     for routes in (flows.router, runs.router, session_query.router, sessions.router):
-        app.include_router(routes, prefix=BASE)
+        app.include_router(routes, prefix=BASE, dependencies=[Depends(authenticate)])
     app.include_router(status.router)
     return app

@@ -1,11 +1,20 @@
 """Error responses: always ``{"detail": {"code", "message"}}`` and always with X-Request-ID.
 
-Codes in addition to those of the wire contract: INVALID_REQUEST (400, the body is not valid JSON or a
-field has the wrong type), INVALID_VERSION, ATTACHMENTS_INVALID, SESSION_ID_INVALID (400),
-UNAUTHENTICATED (401), FORBIDDEN, SESSION_FORBIDDEN (403), SESSION_NOT_FOUND, EXCHANGE_NOT_FOUND,
-ROUTE_NOT_FOUND (404), METHOD_NOT_ALLOWED (405), REQUEST_TIMEOUT (408), EXCHANGE_EXISTS,
-SESSION_IN_PROGRESS (409), SESSION_EXPIRED (410), BODY_TOO_LARGE (413),
-STORE_UNAVAILABLE (503, the database is full, locked or gone), STOPPED (503). The log also has CLIENT_LEFT.
+Codes in addition to those of the wire contract::
+
+    400  INVALID_REQUEST (not valid JSON, or a field has the wrong type), INVALID_VERSION,
+         ATTACHMENTS_INVALID, SESSION_ID_INVALID
+    401  UNAUTHENTICATED
+    404  SESSION_NOT_FOUND, EXCHANGE_NOT_FOUND, ROUTE_NOT_FOUND
+    405  METHOD_NOT_ALLOWED
+    408  REQUEST_TIMEOUT
+    409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS
+    410  SESSION_EXPIRED
+    413  BODY_TOO_LARGE
+    429  TOO_MANY_WRONG_KEYS
+    503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED
+
+The log also has CLIENT_LEFT.
 """
 
 from __future__ import annotations

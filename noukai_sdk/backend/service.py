@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from ..local.llm.pool import ModelPool
+from .access import Doorkeeper, FixedKeys, StoredKeys
 from .encoding import Clock
 from .live_trace import Channels
 from .model_usage import CountedModels, Stats
@@ -36,6 +37,7 @@ class Service:
     channels: Channels
     clock: Clock
     stats: Stats
+    doorkeeper: Doorkeeper
 
     def expiry(self) -> int | None:
         """Return the time before which sessions are expired; None if sessions never expire.
@@ -84,7 +86,9 @@ async def open_service(
     store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
     models = CountedModels(ModelPool(open_model), stats)
     runs = Runs(store, models, channels, clock, stats)
-    service = Service(settings, catalog, store, runs, channels, clock, stats)
+    holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
+    doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
+    service = Service(settings, catalog, store, runs, channels, clock, stats, doorkeeper)
     sweeps: asyncio.Task[None] | None = None
     try:
         now = clock.now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         database: A file for SQLite, or a URL, such as ``"postgresql://user@host/noukai"``.
         flows: Folders of flow files; the bundled samples are always available too.
-        keys: The accepted API keys.
+        keys: The accepted API keys. None: those of the database, which ``noukai keys`` creates.
         model: The model of steps that do not name one.
         retention_days: Sessions whose last run began longer ago are expired; None keeps them.
         max_message_bytes: The limit for a call's ``message``, or for its ``messages`` and
@@ -38,17 +38,19 @@ class Settings:
         max_body_bytes: The limit for the body of a request.
         body_seconds: How long a body of few bytes may take to arrive; large ones may take longer.
         pause_seconds: A run that is left paused for longer is marked cancelled.
+        wrong_keys_per_minute: How many wrong API keys one address may try.
     """
 
     database: str | Path
     flows: tuple[Path, ...] = ()
-    keys: Keys = field(default_factory=lambda: {DEV_KEY: None})
+    keys: Keys | None = None
     model: str = "offline"
     retention_days: float | None = None
     max_message_bytes: int = 1024 * 1024
     max_body_bytes: int = 8 * 1024 * 1024
     body_seconds: float = 20.0
     pause_seconds: float = 24 * 3600.0
+    wrong_keys_per_minute: int = 20
 
     @property
     def database_url(self) -> URL:
@@ -88,7 +90,7 @@ class Settings:
 
 
 def keys_from(text: str) -> dict[str, str | None]:
-    """Parse ``NOUKAI_DEV_KEYS``, and add ``nk_dev``.
+    """Parse ``NOUKAI_DEV_KEYS``.
 
     Args:
         text: Comma-separated ``key`` or ``key:org``.
@@ -99,9 +101,9 @@ def keys_from(text: str) -> dict[str, str | None]:
 
     Example:
         >>> keys_from("nk_ci, nk_other:otherorg")
-        {'nk_dev': None, 'nk_ci': None, 'nk_other': 'otherorg'}
+        {'nk_ci': None, 'nk_other': 'otherorg'}
     """
-    keys: dict[str, str | None] = {DEV_KEY: None}
+    keys: dict[str, str | None] = {}
     for number, entry in enumerate(text.split(","), start=1):
         if not entry.strip():
             continue

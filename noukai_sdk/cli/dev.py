@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +63,9 @@ _GRACE = 2
 def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> None:
     """Serve flows on this machine, as the hosted service does.
 
-    To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". To let sessions
-    expire, set NOUKAI_DEV_RETENTION_DAYS.
+    To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". On another address
+    than those of loopback, nk_dev is not accepted: without NOUKAI_DEV_KEYS, a new key is printed. To let
+    sessions expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
     missing = missing_modules(*_MODULES)
     if missing:
@@ -74,9 +77,10 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
     add_cwd_to_path()
     _check_database(settings)
     with _listen(host, port) as listener:
+        settings, key = _add_key(settings, listener)
         app = create_app(settings)
         terminal = Terminal()
-        _print_summary(terminal, app, settings, listener)
+        _print_summary(terminal, app, settings, key, listener)
         with FlowWatcher(app.state.catalog, terminal):
             _serve(app, listener, terminal)
 
@@ -140,16 +144,43 @@ def _listen(host: str, port: int) -> socket.socket:
         raise CommandError(message) from error
 
 
-def _print_summary(
-    terminal: Terminal, app: FastAPI, settings: Settings, listener: socket.socket
-) -> None:
-    from ..backend.settings import DEV_KEY
+def _add_key(settings: Settings, listener: socket.socket) -> tuple[Settings, str | None]:
+    """Add nk_dev on loopback. Elsewhere, add a new key if NOUKAI_DEV_KEYS names none.
 
+    Returns:
+        The settings, and the key to print: None if the user knows it already.
+    """
+    from ..backend.settings import DEV_KEY
+    from ..backend.store.keys import new_key
+
+    host = listener.getsockname()[0]
+    named = settings.keys or {}
+    key: str | None = None
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        key = DEV_KEY
+    elif DEV_KEY in named:
+        message = (
+            f"NOUKAI_DEV_KEYS: everybody knows {DEV_KEY}, and {host} is not an address of loopback: "
+            "choose another key"
+        )
+        raise click.UsageError(message)
+    elif not named:
+        key = new_key()
+    keys = named if key is None else {key: None, **named}
+    return replace(settings, keys=keys), key
+
+
+def _print_summary(
+    terminal: Terminal, app: FastAPI, settings: Settings, key: str | None, listener: socket.socket
+) -> None:
     host, port = listener.getsockname()[:2]
     terminal.print(("Noukai, local: ", None), (_base_url(host, port), "bold"))
-    other_keys = len(settings.keys) - 1
-    more = f" and {other_keys} more from NOUKAI_DEV_KEYS" if other_keys else ""
-    terminal.print(("API key: ", None), (DEV_KEY, "bold"), (more, None))
+    other_keys = len(settings.keys or {}) - (key is not None)
+    if key is None:
+        terminal.print((f"API keys: {other_keys} from NOUKAI_DEV_KEYS", None))
+    else:
+        more = f" and {other_keys} more from NOUKAI_DEV_KEYS" if other_keys else ""
+        terminal.print(("API key: ", None), (key, "bold"), (more, None))
     terminal.print((f"Database: {settings.database_name}", None))
     terminal.print(("Flows:", None))
     for flow in app.state.catalog.all():
@@ -158,7 +189,7 @@ def _print_summary(
     terminal.print(("Clients in other terminals need:", None))
     # A server that listens on all addresses is reached on this one.
     reached_at = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # only compared
-    variables = f"NOUKAI_BASE_URL={_base_url(reached_at, port)} NOUKAI_API_KEY={DEV_KEY}"
+    variables = f"NOUKAI_BASE_URL={_base_url(reached_at, port)} NOUKAI_API_KEY={key or 'nk_...'}"
     terminal.print((f"  export {variables}", "bold"))
     terminal.print(("Stop with Ctrl+C.", None))
 

@@ -206,7 +206,8 @@ def serving(
         path = flows / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    chosen = Settings(database or folder / "noukai.db", flows=(flows,), keys=KEYS, **settings)
+    settings = {"keys": KEYS, **settings}
+    chosen = Settings(database or folder / "noukai.db", flows=(flows,), **settings)
     app = create_app(chosen, open_model=fakes.open_model)
     with ExitStack() as stack:
         url = stack.enter_context(serve_app(app))

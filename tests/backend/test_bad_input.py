@@ -185,13 +185,26 @@ def test_request_without_a_valid_key_is_401(backend: Backend) -> None:
                 assert "nk_unknown" not in response.text
 
 
-def test_request_with_another_organisations_key_is_403(backend: Backend) -> None:
+def test_request_with_another_organisations_key_finds_nothing(backend: Backend) -> None:
     other = {"Authorization": "bearer nk_other"}
     run = backend.post(HELLO, MESSAGE).json()["executionId"]
-    assert code_of(backend.post(HELLO, MESSAGE, **other)) == (403, "FORBIDDEN")
-    for path in (f"jobs/{run}", f"runs/{run}/trace", f"runs/{run}/trace/stream"):
-        response = backend.get(f"/seq/acme/samples/hello-world/{path}", **other)
-        assert code_of(response) == (403, "FORBIDDEN")
+
+    def detail(path: str, body: Any = None) -> dict[str, str]:
+        url = f"/seq/acme/{path}"
+        response = backend.client.request("POST" if body else "GET", url, json=body, headers=other)
+        assert code_of(response)[0] == 404
+        found: dict[str, str] = response.json()["detail"]
+        return found
+
+    # The errors are those for a flow and a run that do not exist.
+    unknown = detail("samples/unknown/execute", MESSAGE)
+    assert unknown == {"code": "FLOW_NOT_FOUND", "message": "there is no flow acme/samples/unknown"}
+    message = unknown["message"].replace("unknown", "hello-world")
+    assert detail(HELLO, MESSAGE) == {**unknown, "message": message}
+    for path in ("jobs/{}", "runs/{}/trace", "runs/{}/trace/stream"):
+        unknown = detail(f"samples/hello-world/{path.format('no-run')}")
+        message = unknown["message"].replace("no-run", run)
+        assert detail(f"samples/hello-world/{path.format(run)}") == {**unknown, "message": message}
     own = f"{backend.url}/api/v1/seq/otherorg/things/hello/execute"
     assert httpx.post(own, json=MESSAGE, headers=other).status_code == 200
     resume = httpx.post(own, json={"executionId": run}, headers=other)

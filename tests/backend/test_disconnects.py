@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from noukai_sdk.backend.access import Access
 from noukai_sdk.backend.bodies import parse_body
 from noukai_sdk.backend.routes.flows import step
 from noukai_sdk.models.events import StepStarted
@@ -82,6 +83,7 @@ def test_step_stream_never_started_cancels_run(fresh: Backend) -> None:
         "asgi": {"spec_version": "2.4"},
         "app": fresh.app,
         "path_params": names,
+        "state": {"access": Access("acme")},
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
 

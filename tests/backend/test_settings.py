@@ -14,7 +14,7 @@ from noukai_sdk.local.llm.pool import ModelPool
 
 
 def test_keys_from_adds_keys_and_organisations() -> None:
-    assert keys_from("") == {"nk_dev": None}
+    assert keys_from("") == {}
     assert keys_from(" nk_a , nk_b:org ,,nk_dev:acme") == {
         "nk_a": None,
         "nk_b": "org",

@@ -19,13 +19,16 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from noukai_sdk import __version__
+from noukai_sdk.backend.settings import Settings, keys_from
 from noukai_sdk.cli import commands, main
 from noukai_sdk.cli.commands import noukai
+from noukai_sdk.cli.dev import _add_key
 from tests.support.servers import ROOT, Server, serve_backend, serve_command, wait_until
 
 HEADERS = {"Authorization": "Bearer nk_dev", "X-Session-Id": "dev"}
@@ -47,6 +50,35 @@ def restored_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*arguments: str, **env: str) -> Result:
     """Run a command that ends by itself."""
     return CliRunner().invoke(noukai, arguments, env=env)
+
+
+class Listener:
+    """A listening socket on any address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def getsockname(self) -> tuple[str, int]:
+        return self.address, 8080
+
+
+def test_dev_on_another_address_than_loopback_does_not_accept_nk_dev() -> None:
+    def keys(address: str, named: str = "") -> tuple[set[str], str | None]:
+        settings = Settings("a.db", keys=keys_from(named))
+        settings, key = _add_key(settings, Listener(address))  # type: ignore[arg-type]
+        return set(settings.keys or ()), key
+
+    for address in ("127.0.0.1", "127.1.2.3", "::1"):
+        assert keys(address) == ({"nk_dev"}, "nk_dev")
+    for address in ("0.0.0.0", "::", "192.0.2.1", "fe80::1%eth0"):
+        accepted, key = keys(address)
+        assert accepted == {key}
+        assert key is not None
+        assert len(key) > 40
+        assert keys(address)[1] != key
+        assert keys(address, "nk_mine") == ({"nk_mine"}, None)
+        with pytest.raises(click.UsageError, match="everybody knows nk_dev"):
+            keys(address, "nk_mine,nk_dev")
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +103,7 @@ def test_dev_in_folder_with_flows_serves_them_and_prints_summary(tmp_path: Path)
         response = httpx.post(url, json={"message": "hello"}, headers=HEADERS)
         assert response.json()["result"] == "HELLO"
         other_key = {"Authorization": "Bearer nk_very_secret"}
-        assert httpx.post(url, json={"message": "hello"}, headers=other_key).status_code == 403
+        assert httpx.post(url, json={"message": "hello"}, headers=other_key).status_code == 404
         # There are no websocket routes: an upgrade request is answered like any other.
         upgrade = httpx.get(url, headers=WEBSOCKET_HEADERS)
         assert (upgrade.status_code, "x-request-id" in upgrade.headers) == (405, True)

@@ -215,7 +215,7 @@ def test_error_of_a_key_fits_the_contract(client: StrictClient) -> None:
     for key, status, code in (
         ("", 401, "UNAUTHENTICATED"),
         ("nk_wrong", 401, "UNAUTHENTICATED"),
-        ("nk_other", 403, "FORBIDDEN"),
+        ("nk_other", 404, "FLOW_NOT_FOUND"),
     ):
         response = client.send("POST", f"/seq/{TWO_STEP}/execute", CAT, key)
         error = wire.ErrorBody.model_validate_json(response.text).detail

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from ...local.flow_files.catalog import unknown_flow
 from ...local.workflow.plan import Flow
+from ..access import Access
 from ..bodies import Body, read_body
 from ..errors import RequestError
 from ..run import Run, Trigger
@@ -24,36 +26,22 @@ def service_of(request: Request) -> Service:
     return service
 
 
-@dataclass(frozen=True)
-class Access:
-    """The rights of an API key: one organisation, or every one if ``org`` is None."""
+async def authenticate(request: Request) -> None:
+    """Find the rights of the request's key, for :func:`access_of`. Every route of the API depends on it.
 
-    org: str | None
-
-    def allows(self, org: str) -> bool:
-        """Return True if the key may use this organisation."""
-        return self.org is None or self.org == org
-
-    def require(self, org: str) -> None:
-        """Raise RequestError (403) unless the key may use this organisation."""
-        if not self.allows(org):
-            message = f"this API key may not use the organisation {org!r}"
-            raise RequestError(403, "FORBIDDEN", message)
+    Raises:
+        RequestError: The key is missing or unknown (401), or too many were wrong (429).
+    """
+    address = request.client.host if request.client is not None else ""
+    doorkeeper = service_of(request).doorkeeper
+    access = await doorkeeper.admit(request.headers.get("authorization", ""), address)
+    request.state.access = access
 
 
 def access_of(request: Request) -> Access:
-    """Return the rights of the request's key; raise RequestError (401) for a missing or unknown one."""
-    keys = service_of(request).settings.keys
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or key.strip() not in keys:
-        raise RequestError(
-            401,
-            "UNAUTHENTICATED",
-            "unknown or missing API key: send 'Authorization: Bearer nk_dev', or name yours in "
-            "NOUKAI_DEV_KEYS",
-            headers={"WWW-Authenticate": 'Bearer realm="noukai"'},
-        )
-    return Access(keys[key.strip()])
+    """Return the rights of the request's key."""
+    access: Access = request.state.access
+    return access
 
 
 def check_session_id(text: str) -> str:
@@ -99,7 +87,6 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
     # Before the body is read: the call began when it arrived, not when its body was complete.
     started_at = service.clock.now()
     names = request.path_params
-    access_of(request).require(names["org"])
     session_id = request.headers.get("x-session-id")
     if session_id is not None:
         check_session_id(session_id)
@@ -112,8 +99,11 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
             raise RequestError(400, "INVALID_VERSION", message)
         version = int(match[1]) or None
     body = await read_body(request, service.settings)
+    address = (names["org"], names["project"], names["slug"])
+    if not access_of(request).allows(names["org"]):
+        raise unknown_flow(*address, version)
     try:
-        flow = service.catalog.get(names["org"], names["project"], names["slug"], version)
+        flow = service.catalog.get(*address, version)
     except OSError as error:
         # The name is too long for a file, or we may not read its folder.
         message = f"cannot look for the flow: {error.strerror}"
@@ -122,12 +112,15 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
 
 
 async def find_run(request: Request) -> Row:
-    """Return the row of the run in the path; raise RequestError if the key or the flow does not fit."""
+    """Return the row of the run in the path; raise RequestError if the key or the flow does not fit.
+
+    The error does not say which of them: another organisation's runs look unknown.
+    """
     names = request.path_params
-    access_of(request).require(names["org"])
     row = await service_of(request).store.execution(names["execution_id"])
     address = (names["org"], names["project"], names["slug"])
-    if row is None or (row["org"], row["project"], row["slug"]) != address:
+    is_allowed = access_of(request).allows(names["org"])
+    if row is None or not is_allowed or (row["org"], row["project"], row["slug"]) != address:
         message = f"{'/'.join(address)} has no run {names['execution_id']!r}"
         raise RequestError(404, "RUN_NOT_FOUND", message)
     return row

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ...errors import FlowExecutionError, FlowNotFoundError
 from ...local.flow_files.catalog import FlowCatalog
+from ..access import Access
 from ..encoding import encode_spliced
 from ..errors import RequestError
 from ..service import Service
@@ -15,7 +16,7 @@ from ..session_bodies import read_exchange, read_outcomes, read_report
 from ..store.sessions import SessionState
 from ..store.store import Row
 from ..views import all_steps, session_additions, session_execution
-from .incoming import Access, access_of, check_session_id, service_of
+from .incoming import access_of, check_session_id, service_of
 from .responses import json_response
 
 router = APIRouter()
@@ -49,13 +50,14 @@ class SessionAccess:
 async def _session_of(
     request: Request, *, may_be_new: bool = False, may_be_expired: bool = False
 ) -> SessionAccess:
-    """Return the session in the path; raise RequestError if it has expired or is not the key's."""
+    """Return the session in the path; raise RequestError if it is unknown or has expired.
+
+    A session of another organisation is unknown, and its id is free: each organisation has its own.
+    """
     access, service = access_of(request), service_of(request)
     session_id = check_session_id(request.path_params["session_id"])
     state = await service.store.sessions.state(session_id, access.org)
     found = SessionAccess(service, access, session_id, state)
-    if state.is_known and not state.is_visible:
-        raise RequestError(403, "SESSION_FORBIDDEN", "the session belongs to another organisation")
     if not state.is_known and not may_be_new:
         raise found.unknown()
     expiry = service.expiry()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,7 @@ async def open_database(url: URL) -> Database:
         DatabaseInUseError: Another backend uses it.
         ModuleNotFoundError: The driver is not installed.
     """
-    is_postgres = url.get_backend_name() == "postgresql"
-    try:
-        # Without a timeout, a burst of readers waits its turn; with one, load would become errors.
-        # Postgres can restart while we run, and then the connections in the pool are dead.
-        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
-    if not is_postgres:
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    engine = _create_engine(url)
     try:
         release = await claim(engine)
     except BaseException:
@@ -97,6 +87,33 @@ async def open_database(url: URL) -> Database:
         await database.aclose()
         raise
     return database
+
+
+@asynccontextmanager
+async def open_beside(url: URL) -> AsyncIterator[AsyncEngine]:
+    """Open the database for a command, beside the backends that use it. Raises as open_database does."""
+    engine = _create_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _create_engine(url: URL) -> AsyncEngine:
+    is_postgres = url.get_backend_name() == "postgresql"
+    try:
+        # Without a timeout, a burst of readers waits its turn; with one, load would become errors.
+        # Postgres can restart while we run, and then the connections in the pool are dead.
+        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
+    if not is_postgres:
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    return engine
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -41,8 +41,7 @@ class SessionState:
     """What a key may know of a session before it reads anything of it.
 
     Attributes:
-        is_known: Something is stored under this id, by whomever.
-        is_visible: Some of it belongs to the key's organisations.
+        is_known: Something that belongs to the key's organisations is stored under this id.
         last_start: When the last run began; without runs, when the session was first stored. None if
             nothing is stored but replay reports, or if the data is deleted.
         is_deleted: The session has no runs, and its data was deleted after the retention.
@@ -50,7 +49,6 @@ class SessionState:
     """
 
     is_known: bool
-    is_visible: bool
     last_start: int | None
     is_deleted: bool
     is_pinned: bool
@@ -99,8 +97,7 @@ class SessionStore:
         runs = [last for name, last in last_runs.items() if org is None or name == org]
         stored = [row.started_at for row in visible if row.started_at is not None]
         return SessionState(
-            is_known=bool(orgs),
-            is_visible=bool(orgs) if org is None else org in orgs,
+            is_known=bool(orgs) if org is None else org in orgs,
             last_start=max(runs, default=min(stored, default=None)),
             is_deleted=bool(visible) and not runs and not stored,
             is_pinned=any(row.pinned for row in rows if org is None or row.org in (org, ALL)),

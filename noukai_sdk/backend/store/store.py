@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import URL, and_, delete, select, update
 
 from .database import Database, open_database, outages
+from .keys import KeyStore
 from .session_pages import ListedSession, SessionQuery, read_page
 from .sessions import SessionStore, is_kept
 from .tables import events, executions, steps
@@ -24,6 +25,7 @@ class Store:
         self._engine = database.engine
         self._writer = writer
         self.sessions = SessionStore(database.engine, writer)
+        self.keys = KeyStore(database.engine)
 
     @classmethod
     async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:

@@ -39,6 +39,12 @@ class _Loaded:
     problems: list[FlowProblem] = field(default_factory=list)
 
 
+def unknown_flow(org: str, project: str, slug: str, version: int | None) -> FlowNotFoundError:
+    """Return the error for a flow that does not exist."""
+    address = f"{org}/{project}/{slug}" + (f" in version {version}" if version else "")
+    return FlowNotFoundError(f"there is no flow {address}", status_code=404, code="FLOW_NOT_FOUND")
+
+
 class FlowCatalog:
     """Finds flows by address in ``<directory>/<org>/<project>/<slug>.yaml``.
 
@@ -142,10 +148,7 @@ class FlowCatalog:
                         status_code=422,
                         code="INVALID_TREE",
                     )
-        address = f"{org}/{project}/{slug}" + (f" in version {version}" if version else "")
-        raise FlowNotFoundError(
-            f"there is no flow {address}", status_code=404, code="FLOW_NOT_FOUND"
-        )
+        raise unknown_flow(org, project, slug, version)
 
     def all(self) -> list[Flow]:
         """Return every flow that can be served, by address, the working copy before the versions."""

@@ -1,0 +1,144 @@
+"""``noukai keys``: who may use the service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .shared_options import EXIT_CODES, CommandError, json_option
+
+if TYPE_CHECKING:
+    from ..backend.store.keys import KeyStore
+
+T = TypeVar("T")
+
+_ORG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
+_PIPE_COLUMNS = 1000
+
+db_option = click.option(
+    "--db",
+    required=True,
+    envvar="NOUKAI_DB",
+    show_envvar=True,
+    help="The database of the service: a file, or an SQLAlchemy URL.",
+)
+
+
+def _check_org(_context: Any, _parameter: Any, org: str) -> str:
+    if not _ORG.match(org):
+        raise click.BadParameter(f"{org!r} is not letters, digits, '-' and '_'")
+    return org
+
+
+@click.group(epilog=EXIT_CODES)
+def keys() -> None:
+    """Create, list and revoke the API keys of a service.
+
+    noukai dev has its own keys: nk_dev, and those in NOUKAI_DEV_KEYS.
+    """
+
+
+@keys.command()
+@click.option("--org", required=True, callback=_check_org, help="The organisation of the key.")
+@click.option("--name", default="", help="What the key is for, such as ci.")
+@db_option
+def create(org: str, name: str, db: str) -> None:
+    """Create an API key, and print it alone on standard output.
+
+    Only its SHA-256 is stored, so that it cannot be shown again.
+    """
+    from ..backend.encoding import Clock
+
+    async def work(store: KeyStore) -> tuple[str, str]:
+        return await store.create(org, name, Clock().now())
+
+    key_id, key = _with_keys(db, work)
+    click.echo(key)
+    click.echo(f"{key_id} of {org}. Keep the key: it is not shown again.", err=True)
+
+
+@keys.command("list")
+@db_option
+@json_option
+def list_keys(db: str, as_json: bool) -> None:
+    """List the keys, without the keys themselves."""
+    from ..backend.encoding import iso
+
+    rows = [
+        {
+            "id": row.id,
+            "org": row.org,
+            "name": row.name,
+            "created": iso(row.created_at),
+            "revoked": iso(row.revoked_at),
+        }
+        for row in _with_keys(db, lambda store: store.all())
+    ]
+    _print_table(rows, as_json)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@db_option
+def revoke(key_id: str, db: str) -> None:
+    """Revoke a key by its id. All processes refuse it within seconds."""
+    from ..backend.encoding import Clock
+
+    if not _with_keys(db, lambda store: store.revoke(key_id, Clock().now())):
+        raise CommandError(f"there is no key with the id {key_id!r}: see noukai keys list")
+    click.echo(f"{key_id} is revoked", err=True)
+
+
+def _with_keys(db: str, work: Callable[[KeyStore], Awaitable[T]]) -> T:
+    from ..backend.store.keys import KeyStore
+
+    async def run() -> T:
+        async with _engine(db) as engine:
+            return await work(KeyStore(engine))
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _engine(db: str) -> AsyncIterator[Any]:
+    """Open the database, and report errors of it without its password."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ..backend.settings import Settings
+    from ..backend.store.database import StoreUnavailableError, open_beside
+
+    try:
+        settings = Settings(db)
+        url = settings.database_url
+    except ValueError as error:
+        raise click.UsageError(f"--db: {error}") from error
+    try:
+        async with open_beside(url) as engine:
+            yield engine
+    # TypeError: asyncpg takes the query of the URL as keyword arguments, and may not know them.
+    except (SQLAlchemyError, StoreUnavailableError, OSError, TypeError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise CommandError(f"cannot use the database {settings.database_name}: {reason}") from error
+
+
+def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        return
+    table = Table(*(name.capitalize() for name in rows[0]), box=None)
+    for row in rows:
+        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
