@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Literal
 
 from ..local.engine.runner import check_run, run_steps
+from ..local.engine.sizes import SizeLimits
 from ..local.engine.state import RunState
 from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
@@ -40,8 +41,15 @@ class Runs:
     """
 
     def __init__(
-        self, store: Store, models: CountedModels, channels: Channels, clock: Clock, stats: Stats
+        self,
+        store: Store,
+        models: CountedModels,
+        channels: Channels,
+        clock: Clock,
+        stats: Stats,
+        sizes: SizeLimits | None = None,
     ) -> None:
+        self._sizes = sizes
         self._store = store
         self._models = models
         self._channels = channels
@@ -143,7 +151,13 @@ class Runs:
                 )
                 yield await self._record(run, started)
             last: StreamEvent | None = None
-            steps = run_steps(run.flow, run.state, models=self._models, max_steps=max_steps)
+            steps = run_steps(
+                run.flow,
+                run.state,
+                models=self._models,
+                max_steps=max_steps,
+                sizes=self._sizes,
+            )
             async with aclosing(steps) as events:
                 async for last in events:
                     yield await self._record(run, last)

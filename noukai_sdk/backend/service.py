@@ -13,6 +13,7 @@ from ..local.llm.chat import ChatModel
 from ..local.llm.pool import ModelPool
 from .access import Doorkeeper, FixedKeys, StoredKeys
 from .encoding import Clock
+from .errors import RequestError
 from .live_trace import Channels
 from .model_usage import CountedModels, Stats
 from .rows import changes_of, ended_changes
@@ -46,6 +47,17 @@ class Service:
         """
         days = self.settings.retention_days
         return None if days is None else self.clock.now() - int(days * _DAY)
+
+    async def check_queue(self, org: str) -> None:
+        """Raise RequestError (429) if too many jobs wait to be run."""
+        for name, limit in (
+            (org, self.settings.max_pending_jobs),
+            (None, self.settings.max_pending_jobs_in_all),
+        ):
+            if await self.store.pending_jobs(name, limit) >= limit:
+                whose = "" if name is None else f" of {name}"
+                message = f"{limit} jobs{whose} wait to be run already: try again later"
+                raise RequestError(429, "QUEUE_FULL", message, headers={"Retry-After": "5"})
 
     async def sweep(self) -> None:
         """Cancel runs that were left paused, and delete the data of expired sessions."""
@@ -85,7 +97,7 @@ async def open_service(
     clock = Clock()
     store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
     models = CountedModels(ModelPool(open_model), stats)
-    runs = Runs(store, models, channels, clock, stats)
+    runs = Runs(store, models, channels, clock, stats, settings.sizes)
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
     service = Service(settings, catalog, store, runs, channels, clock, stats, doorkeeper)

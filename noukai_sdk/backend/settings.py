@@ -9,6 +9,8 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from ..local.engine.sizes import SizeLimits
+
 DEV_KEY = "nk_dev"
 
 _DRIVERS = {
@@ -37,6 +39,9 @@ class Settings:
             ``toolCallMessages`` as JSON, in UTF-8.
         max_body_bytes: The limit for the body of a request.
         body_seconds: How long a body of few bytes may take to arrive; large ones may take longer.
+        sizes: The limits for what a run renders, receives and stores.
+        max_pending_jobs: How many jobs of one organisation may wait to be run.
+        max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
         wrong_keys_per_minute: How many wrong API keys one address may try.
     """
@@ -49,6 +54,9 @@ class Settings:
     max_message_bytes: int = 1024 * 1024
     max_body_bytes: int = 8 * 1024 * 1024
     body_seconds: float = 20.0
+    sizes: SizeLimits = field(default_factory=SizeLimits)
+    max_pending_jobs: int = 1000
+    max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0
     wrong_keys_per_minute: int = 20
 

@@ -60,6 +60,7 @@ async def submit(request: Request) -> Response:
     call = await read_call(request)
     if call.body.call.execution_id is not None:
         raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot continue another run")
+    await call.service.check_queue(call.flow.org)
     run = await call.run("job")
     await call.service.runs.submit(run)
     body = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import URL, and_, delete, select, update
+from sqlalchemy import URL, and_, delete, func, select, update
 
 from .database import Database, open_database, outages
 from .keys import KeyStore
@@ -53,6 +53,16 @@ class Store:
             return None
         rows = await self._all(select(executions).where(executions.c.id == execution_id))
         return rows[0] if rows else None
+
+    async def pending_jobs(self, org: str | None, at_most: int) -> int:
+        """Count the jobs that wait to be run, of one organisation or of all, up to ``at_most``."""
+        waiting = select(executions.c.id).where(executions.c.status == "pending").limit(at_most)
+        if org is not None:
+            waiting = waiting.where(executions.c.org == org)
+        with outages():
+            async with self._engine.connect() as connection:
+                counted = select(func.count()).select_from(waiting.subquery())
+                return int((await connection.execute(counted)).scalar_one())
 
     async def in_session(self, session_id: str) -> Sequence[Row]:
         """Return the rows of a session's runs, in the order in which they began."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import FlowExecutionError
 from ..workflow import templates
 from ..workflow.node import Condition, Node
 from ..workflow.plan import Plan
@@ -21,9 +22,11 @@ class Inputs:
 
     Attributes:
         skipped: Ids of the nodes that a condition skipped.
+        max_text: How long a rendered text may be, None for no limit.
     """
 
-    def __init__(self, plan: Plan, state: RunState) -> None:
+    def __init__(self, plan: Plan, state: RunState, *, max_text: int | None = None) -> None:
+        self.max_text = max_text
         self.plan = plan
         self.skipped: set[str] = set()
         self.parameters = {**plan.parameters, **state.parameters}
@@ -149,8 +152,16 @@ class View:
         return templates.field_of(value, path, reference)
 
     def text(self, text: str) -> str:
-        """Replace the references in a text."""
-        return templates.parse(text).render(self.resolve)
+        """Replace the references in a text.
+
+        Raises:
+            FlowExecutionError: The text becomes too long; code ``PROMPT_TOO_LARGE``.
+        """
+        try:
+            return templates.parse(text).render(self.resolve, self.inputs.max_text)
+        except templates.TextTooLongError as error:
+            message = f"a text of step {self.node.id!r} is too long: {error}"
+            raise FlowExecutionError(message, code="PROMPT_TOO_LARGE") from error
 
     def value(self, value: Any) -> Any:
         """Replace the references in all texts of a value; a lone reference becomes its value."""

@@ -16,6 +16,7 @@ from ..workflow.node import Agent, Node
 from ..workflow.plan import Flow, Plan
 from .inputs import Inputs
 from .scheduler import Scheduler, Settings
+from .sizes import SizeLimits
 from .state import RunState
 from .step_context import Models
 from .stream import Send, producer_stream
@@ -29,7 +30,12 @@ _OPTIONAL = {"system", "temperature", "max_tokens", "timeout"}
 
 
 def run_steps(
-    flow: Flow, state: RunState, *, models: Models, max_steps: int | None = None
+    flow: Flow,
+    state: RunState,
+    *,
+    models: Models,
+    max_steps: int | None = None,
+    sizes: SizeLimits | None = None,
 ) -> AsyncGenerator[StreamEvent, None]:
     """Run ``flow`` from ``state`` on, and update ``state`` as the run proceeds.
 
@@ -43,6 +49,7 @@ def run_steps(
         models: The source of models.
         max_steps: Run at most this many steps, one after the other. If steps are left then, the
             stream ends without FlowCompleted.
+        sizes: Limits for inputs and outputs, None for no limits.
 
     Returns:
         The events, until FlowCompleted, StepFailed, ToolCallsRequired or ``max_steps``.
@@ -53,7 +60,7 @@ def run_steps(
 
     async def produce(send: Send[StreamEvent]) -> None:
         plan = check_run(flow, state)
-        settings = Settings(json_outputs=True)
+        settings = Settings(json_outputs=True, sizes=sizes)
         scheduler = Scheduler(plan, state, models=models, settings=settings, emit=send)
         if state.step_index < len(plan.nodes):
             await (scheduler.run_all() if max_steps is None else scheduler.run_some(max_steps))

@@ -22,6 +22,7 @@ from ..workflow.node import Condition, Node
 from ..workflow.plan import Plan
 from .failures import NodeError, StepTimeoutError, delay_before, is_worth_retrying, node_error
 from .inputs import Inputs, View
+from .sizes import Budget, SizeLimits
 from .state import RunState
 from .stats import Usage, add_tokens, total_cost
 from .step_context import Emit, Models, Paused, StepCompleted, StepContext, Timeout, ToolAnswers
@@ -40,12 +41,14 @@ class Settings:
         retry: How often to retry nodes that do not set it themselves.
         default_model: For agents without a model of their own.
         json_outputs: Convert outputs to JSON values, for runs whose outputs leave the process.
+        sizes: Limits for such outputs, and for inputs; None for no limits.
     """
 
     max_concurrency: int | None = None
     retry: int = 0
     default_model: str | LlmConfig = "offline"
     json_outputs: bool = False
+    sizes: SizeLimits | None = None
 
 
 class Scheduler:
@@ -79,7 +82,9 @@ class Scheduler:
         self._tool_answers = tool_answers
         self._first_index = state.step_index
         self._done = {node.id for node in plan.nodes[: state.step_index]}
-        self._inputs = Inputs(plan, state)
+        self._budget = None if settings.sizes is None else Budget(settings.sizes, state)
+        limit = None if settings.sizes is None else settings.sizes.max_prompt_bytes
+        self._inputs = Inputs(plan, state, max_text=limit)
         self._limiter: AbstractAsyncContextManager[Any] = nullcontext()
         if settings.max_concurrency is not None:
             self._limiter = anyio.CapacityLimiter(settings.max_concurrency)
@@ -186,6 +191,7 @@ class Scheduler:
                 listener=self._listener,
                 tool_answers=self._tool_answers,
                 iterations_used=state.iterations_used if is_resumed else 0,
+                budget=self._budget,
             )
             try:
                 if self._listener is not None:
@@ -220,7 +226,14 @@ class Scheduler:
                 output = await run_node(context)
             if scope.cancelled_caught:
                 raise StepTimeoutError
-        return to_json(output) if self._settings.json_outputs else output
+        if not self._settings.json_outputs:
+            return output
+        output = to_json(output)
+        if self._budget is not None:
+            # An event and the step; the result of the run is another event, and in the run.
+            copies = 4 if context.node in self.plan.sinks else 2
+            self._budget.take_output(context.node.id, output, copies)
+        return output
 
     async def _complete(self, node: Node, output: Any, usage: Usage, started: float | None) -> None:
         state, nodes = self.state, self.plan.nodes

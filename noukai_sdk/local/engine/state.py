@@ -26,6 +26,7 @@ class RunState:
         step_index: The number of completed steps, which is the index of the next one.
         iterations_used: How often the step at ``step_index`` has asked for tools.
         tool_messages: To resume after a tool pause: the messages of the pause and the tool results.
+        stored_bytes: What the run has emitted so far, see :class:`~.sizes.Budget`.
         step_tokens: What the paused step has used so far: ``prompt``, ``completion``, ``total``.
     """
 
@@ -43,3 +44,4 @@ class RunState:
     iterations_used: int = 0
     tool_messages: list[dict[str, Any]] | None = None
     step_tokens: dict[str, int] | None = None
+    stored_bytes: int = 0

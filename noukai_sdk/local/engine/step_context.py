@@ -17,6 +17,7 @@ from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
 from ..workflow.node import Node
 from .inputs import View
+from .sizes import Budget, size_of
 from .state import RunState
 from .stats import Usage
 
@@ -101,6 +102,7 @@ class StepContext:
         listener: Receives the events, None if there is no listener.
         tool_answers: Answers tool calls while the run goes on, None to pause the run.
         timeout: The attempt's timeout, None for no limit.
+        budget: Limits sizes, None for no limits.
     """
 
     node: Node
@@ -114,6 +116,8 @@ class StepContext:
     tool_answers: ToolAnswers | None
     timeout: Timeout | None = None
     iterations_used: int = 0
+    budget: Budget | None = None
+    _streamed: int = 0
 
     @property
     def has_listener(self) -> bool:
@@ -130,6 +134,8 @@ class StepContext:
 
     async def emit_input(self, value: Any, model: str | None = None) -> None:
         """Emit a StepInput event, if there is a listener."""
+        if self.budget is not None:
+            self.budget.take_input(self.node.id, value)
         if self.has_listener:
             event = StepInput(
                 step_id=self.node.id, input_data=value, loop_index=self.view.index, model=model
@@ -138,6 +144,10 @@ class StepContext:
 
     async def emit_output(self, text: str) -> None:
         """Emit one chunk of output."""
+        if self.budget is not None:
+            self._streamed += len(text)
+            self.budget.check_output(self.node.id, self._streamed)
+            self.budget.take_chunk(text)
         index = self.view.index
         await self._emit(StepOutput(step_id=self.node.id, output_data=text, loop_index=index))
 
@@ -170,5 +180,8 @@ class StepContext:
             accumulated_outputs=dict(self.state.outputs),
         )
         if self.tool_answers is None:
+            if self.budget is not None:
+                # Stored as an event, with the run's position and as a round of tools.
+                self.budget.take(3 * size_of([messages, calls, event.accumulated_outputs]))
             raise Paused(event)
         return await self.tool_answers(event)

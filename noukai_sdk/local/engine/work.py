@@ -40,7 +40,11 @@ async def run_node(context: StepContext) -> Any:
             # Work that never waits must still let other tasks run, and be cancelled.
             await checkpoint()
             try:
-                outputs[index] = await _run_once(context.for_item(item, index))
+                output = await _run_once(context.for_item(item, index))
+                if context.budget is not None:
+                    output = to_json(output)
+                    context.budget.take_output(context.node.id, output, copies=1)
+                outputs[index] = output
             except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
                 failures.append(error)
                 group.cancel_scope.cancel()

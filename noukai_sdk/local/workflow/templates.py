@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+_LONGEST_CACHED = 10_000
 _OPENING = re.compile(r"\\?\{\{")
 ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node": 1}
 """The first words a reference may have, and how many names must follow each."""
@@ -20,6 +21,10 @@ ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node
 
 class UnresolvedReferenceError(LookupError):
     """A reference has no value."""
+
+
+class TextTooLongError(ValueError):
+    """A rendered text is longer than allowed."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,33 @@ class Template:
         only = self.parts[0] if len(self.parts) == 1 else None
         return only if isinstance(only, Reference) else None
 
-    def render(self, resolve: Callable[[Reference], Any]) -> str:
-        """Return the text with each reference replaced by the value that ``resolve`` returns."""
-        return "".join(p if isinstance(p, str) else as_text(resolve(p)) for p in self.parts)
+    def render(self, resolve: Callable[[Reference], Any], max_length: int | None = None) -> str:
+        """Return the text with each reference replaced by the value that ``resolve`` returns.
+
+        Raises:
+            TextTooLongError: It has more than ``max_length`` characters.
+        """
+        texts: list[str] = []
+        length = 0
+        for part in self.parts:
+            texts.append(part if isinstance(part, str) else as_text(resolve(part)))
+            length += len(texts[-1])
+            if max_length is not None and length > max_length:
+                raise TextTooLongError(f"it has more than {max_length} characters")
+        return "".join(texts)
 
 
-@lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
     """Cut ``text`` into a template. Never fails: an invalid reference has a ``problem``."""
+    # Calls can override prompts: what they send must not fill the memory.
+    return _parse_cached(text) if len(text) <= _LONGEST_CACHED else _parse(text)
+
+
+def _parse(text: str) -> Template:
     return Template(tuple(part for part in cut(text) if part != ""))
+
+
+_parse_cached = lru_cache(maxsize=4096)(_parse)
 
 
 def cut(text: str) -> Iterator[str | Reference]:
