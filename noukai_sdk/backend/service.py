@@ -72,7 +72,9 @@ class Service:
             self.channels.end(execution_id)
         expiry = self.expiry()
         if expiry is not None:
-            await self.store.delete_data(expiry)
+            await self.store.retention.delete_data(expiry)
+        if self.settings.retention_bytes is not None:
+            await self.store.retention.keep_size(self.settings.retention_bytes)
 
     async def sweep_forever(self) -> None:
         """Sweep at regular intervals. After an error, the next sweep tries again."""

@@ -35,6 +35,8 @@ class Settings:
         keys: The accepted API keys. None: those of the database, which ``noukai keys`` creates.
         model: The model of steps that do not name one.
         retention_days: Sessions whose last run began longer ago are expired; None keeps them.
+        retention_bytes: The oldest sessions expire when the database file has more bytes in use. For
+            SQLite alone: Postgres does not know its size in use.
         max_message_bytes: The limit for a call's ``message``, or for its ``messages`` and
             ``toolCallMessages`` as JSON, in UTF-8.
         max_body_bytes: The limit for the body of a request.
@@ -51,6 +53,7 @@ class Settings:
     keys: Keys | None = None
     model: str = "offline"
     retention_days: float | None = None
+    retention_bytes: int | None = None
     max_message_bytes: int = 1024 * 1024
     max_body_bytes: int = 8 * 1024 * 1024
     body_seconds: float = 20.0
@@ -59,6 +62,10 @@ class Settings:
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0
     wrong_keys_per_minute: int = 20
+
+    def __post_init__(self) -> None:
+        if self.retention_bytes is not None and self.database_url.get_backend_name() != "sqlite":
+            raise ValueError("retention_bytes is for SQLite: on Postgres, use retention_days")
 
     @property
     def database_url(self) -> URL:

@@ -302,12 +302,8 @@ def test_additions_past_their_retention_are_410_and_deleted(tmp_path: Path) -> N
     with serving(tmp_path, retention_days=1) as backend:
         assert {code_of(backend.get(path)) for path in paths} == {(410, "SESSION_EXPIRED")}
         assert code_of(put(backend, "without-run", "exchange", EXCHANGE))[0] == 410
-    with serving(tmp_path) as backend:
-        seen = backend.get("/seq/sessions/with-run").json()
-        assert set(seen) == {"sessionId", "executions"}
-        response = backend.get("/seq/sessions/with-run/exchange")
-        assert code_of(response) == (404, "EXCHANGE_NOT_FOUND")
-        assert backend.get("/seq/sessions/with-run/replays").json() == {"replays": []}
+    with serving(tmp_path) as backend:  # what is deleted stays so under a longer retention
+        assert {code_of(backend.get(path)) for path in paths} == {(410, "SESSION_EXPIRED")}
 
 
 @pytest.mark.parametrize("name", ["exchange", "outcomes", "replays"])

@@ -120,7 +120,13 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
     # commits, but never corrupts the file.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_MS}"):
+    # auto_vacuum has an effect only before the first table is made.
+    for pragma in (
+        "auto_vacuum=INCREMENTAL",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        f"busy_timeout={_BUSY_MS}",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
     # SQLite's own functions know upper and lower case of ASCII alone.

@@ -23,7 +23,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -42,8 +41,8 @@ class SessionState:
 
     Attributes:
         is_known: Something that belongs to the key's organisations is stored under this id.
-        last_start: When the last run began; without runs, when the session was first stored. None if
-            nothing is stored but replay reports, or if the data is deleted.
+        last_start: When the last run with data began; without such runs, when the session was first
+            stored. None if nothing is stored but replay reports, or if the data is deleted.
         is_deleted: The session has no runs, and its data was deleted after the retention.
         is_pinned: The data is kept beyond the retention.
     """
@@ -86,7 +85,8 @@ class SessionStore:
     async def state(self, session_id: str, org: str | None) -> SessionState:
         """Return what a key may know of a session."""
         starts = select(executions.c.org, func.max(executions.c.started_at).label("last"))
-        chosen = starts.where(executions.c.session_id == session_id).group_by(executions.c.org)
+        has_data = and_(executions.c.session_id == session_id, executions.c.has_data)
+        chosen = starts.where(has_data).group_by(executions.c.org)
         async with self._reading() as connection:
             rows = (await connection.execute(_of(sessions, session_id, None))).all()
             last_runs = {row.org: row.last for row in await connection.execute(chosen)}
@@ -182,27 +182,6 @@ class SessionStore:
             for table in (executions, exchanges, outcomes, replays, sessions):
                 await connection.execute(delete(table).where(_mine(table, session_id, org)))
             await _delete_empty(connection, session_id)
-
-    async def expire(self, connection: AsyncConnection, before: int) -> None:
-        """Delete what is stored of sessions whose last run began before ``before``.
-
-        The rows in ``sessions`` stay, so that a deleted session is not taken for an unknown one.
-        """
-        old = sessions.alias()
-        of_org = or_(executions.c.org == old.c.org, old.c.org == ALL)
-        later_run = exists().where(
-            executions.c.session_id == old.c.session_id, executions.c.started_at >= before, of_org
-        )
-        is_old = and_(old.c.started_at < before, ~later_run, ~is_kept(old.c.session_id, old.c.org))
-        keys = select(old.c.session_id, old.c.org).where(is_old)
-        for table in (exchanges, outcomes, replays):
-            is_expired: ColumnElement[bool] = tuple_(table.c.session_id, table.c.org).in_(keys)
-            if table is replays:
-                kept = is_kept(replays.c.session_id, replays.c.org)
-                is_expired = or_(is_expired, and_(replays.c.stored_at < before, ~kept))
-            await connection.execute(delete(table).where(is_expired))
-        expired = tuple_(sessions.c.session_id, sessions.c.org).in_(keys)
-        await connection.execute(update(sessions).where(expired).values(started_at=None))
 
     async def _read(self, table: Table, session_id: str, org: str | None) -> list[dict[str, Any]]:
         chosen = _of(table, session_id, org).order_by(table.c.stored_at, table.c.org)

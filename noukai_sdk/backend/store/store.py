@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import URL, and_, delete, func, select, update
+from sqlalchemy import URL, func, select
 
 from .database import Database, open_database, outages
 from .keys import KeyStore
+from .retention import Retention
 from .session_pages import ListedSession, SessionQuery, read_page
-from .sessions import SessionStore, is_kept
+from .sessions import SessionStore
 from .tables import events, executions, steps
 from .writer import Changes, Savable, Saving, Writer
 
@@ -26,6 +27,7 @@ class Store:
         self._writer = writer
         self.sessions = SessionStore(database.engine, writer)
         self.keys = KeyStore(database.engine)
+        self.retention = Retention(database.engine, writer)
 
     @classmethod
     async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:
@@ -132,20 +134,3 @@ class Store:
             rows = [dict(row) for row in (await connection.execute(chosen)).mappings()]
             await self._writer.put(connection, [changes(row) for row in rows])
         return [str(row["id"]) for row in rows]
-
-    async def delete_data(self, before: int) -> None:
-        """Delete the inputs and outputs of runs started before ``before``; keep the rows.
-
-        Whatever else is stored of their sessions is deleted too. Pinned sessions keep everything.
-        """
-        is_old = and_(
-            executions.c.started_at < before,
-            ~is_kept(executions.c.session_id, executions.c.org),
-        )
-        old = select(executions.c.id).where(is_old).scalar_subquery()
-        emptied = {"request": None, "tool_rounds": None, "result": None}
-        async with self._writer.lock, self._engine.begin() as connection:
-            await connection.execute(delete(steps).where(steps.c.execution_id.in_(old)))
-            await connection.execute(delete(events).where(events.c.execution_id.in_(old)))
-            await connection.execute(update(executions).where(is_old).values(emptied))
-            await self.sessions.expire(connection, before)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    true,
 )
 
 metadata = MetaData(
@@ -74,10 +75,13 @@ executions = Table(
     Column("content_hash", String(64)),
     # Millionths of a US dollar.
     Column("cost_micros", BigInteger, nullable=False, server_default="0"),
+    # False once the inputs and outputs are deleted after the retention.
+    Column("has_data", Boolean, nullable=False, server_default=true()),
     Index("ix_executions_session_id_started_at", "session_id", "started_at"),
     Index("ix_executions_status_updated_at", "status", "updated_at"),
     Index("ix_executions_org_status", "org", "status"),
     Index("ix_executions_owner", "owner"),
+    Index("ix_executions_has_data_started_at", "has_data", "started_at"),
 )
 
 steps = Table(
@@ -159,6 +163,7 @@ replays = Table(
     Column("replay_id", String(128), primary_key=True),
     Column("stored_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+    Index("ix_replays_stored_at", "stored_at"),
 )
 
 processes = Table(

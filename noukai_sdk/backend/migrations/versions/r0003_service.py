@@ -10,7 +10,11 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_INDEXES = {"ix_executions_org_status": ["org", "status"], "ix_executions_owner": ["owner"]}
+_INDEXES = {
+    "ix_executions_org_status": ["org", "status"],
+    "ix_executions_owner": ["owner"],
+    "ix_executions_has_data_started_at": ["has_data", "started_at"],
+}
 
 
 def upgrade() -> None:
@@ -21,10 +25,12 @@ def upgrade() -> None:
         sa.Column("strikes", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("content_hash", sa.String(64)),
         sa.Column("cost_micros", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("has_data", sa.Boolean(), nullable=False, server_default=sa.true()),
     ):
         op.add_column("executions", column)
     for name, columns in _INDEXES.items():
         op.create_index(name, "executions", columns)
+    op.create_index("ix_replays_stored_at", "replays", ["stored_at"])
     op.create_table(
         "processes",
         sa.Column("id", sa.String(64), nullable=False),
@@ -84,8 +90,9 @@ def downgrade() -> None:
     """Downgrade to the revision before."""
     for table in ("published_flows", "idempotency_keys", "organisations", "api_keys", "processes"):
         op.drop_table(table)
+    op.drop_index("ix_replays_stored_at", "replays")
     for name in _INDEXES:
         op.drop_index(name, "executions")
     with op.batch_alter_table("executions") as executions:
-        for name in ("owner", "epoch", "strikes", "content_hash", "cost_micros"):
+        for name in ("owner", "epoch", "strikes", "content_hash", "cost_micros", "has_data"):
             executions.drop_column(name)
