@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NoukaiError
 from ..session.carry_threads import carry_threads_by_default
 from ..session.lost_scope import requests
-from ..session.opening import open_replay
+from ..session.opening import load_other_parts, open_replay
 from ..session.options import replay_enabled, requested_replay
 from ..session.scope import active, capture_scope, joinable_scope
 from .asgi_capture import AsgiCapture
@@ -221,6 +221,7 @@ class NoukaiTraceMiddleware:
                 held.stop_timer()
             if failure is not None and not isinstance(failure, Exception):
                 raise failure
+            await load_other_parts(session)
             if failure is None:
                 await _wait_for_late_calls(session)
             await held.finish(failure)

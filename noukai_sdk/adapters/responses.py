@@ -92,7 +92,7 @@ def require_client(client: Any) -> Any:
             )
     # Those that are asked for a session that the first one may not read.
     for other in clients[1:]:
-        note_client(clients[0]._transport.service, other._transport.service)
+        note_client(clients[0]._transport.service, other._transport.service, given=True)
     return clients[0]
 
 

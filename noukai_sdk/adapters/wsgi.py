@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError
 from ..session.carry_threads import carry_threads_by_default
-from ..session.opening import open_replay_sync
+from ..session.opening import load_other_parts_sync, open_replay_sync
 from ..session.options import replay_enabled, requested_replay
 from ..session.scope import capture_scope, context_with, joinable_scope
 from .captured import capture_options
@@ -364,6 +364,7 @@ class HeldResponse:
         """
         with self._lock:
             self._stop_timer()
+        load_other_parts_sync(self._session)
         if failure is None:
             _wait_for_late_calls(self._session)
         response = finish_replay(self._session, failure, self.status, started=self._released)
@@ -409,6 +410,7 @@ class StreamedBody:
             raise
         except Exception as failure:
             self._closed = True
+            load_other_parts_sync(self._session)
             left = _leaves_too(self._session, self._environ)
             response = finish_replay(
                 self._session, failure, self._status, started=True, client_left=left
@@ -417,12 +419,18 @@ class StreamedBody:
                 raise StopIteration from failure
             raise
 
-    def close(self) -> None:
-        """Close the application's body, and end the replay."""
+    def close(self, *, dropped: bool = False) -> None:
+        """Close the application's body, and end the replay.
+
+        Args:
+            dropped: The collector calls this, maybe within an HTTP client: make no requests.
+        """
         closed, self._closed = self._closed, True
         try:
             self._rest.close()
             if not closed:
+                if not dropped:
+                    load_other_parts_sync(self._session)
                 if self._exhausted:
                     _wait_for_late_calls(self._session)
                 left = not self._exhausted or _leaves_too(self._session, self._environ)
@@ -432,7 +440,7 @@ class StreamedBody:
 
     def __del__(self) -> None:
         # Some servers and test clients drop a body without closing it.
-        self.close()
+        self.close(dropped=True)
 
 
 def _wait_for_late_calls(session: Scope) -> None:

@@ -28,6 +28,7 @@ MAX_BYTES = 4 * 1024 * 1024
 """The limit for an exchange and for a report. Clients capture at most 1 MB of a body."""
 
 MAX_OUTCOMES_BYTES = 8 * 1024 * 1024
+MAX_TOTAL_CALLS = 1_000_000
 
 _masker = Masker()
 
@@ -130,7 +131,7 @@ def _masked_body(
 
 
 async def read_outcomes(request: Request, catalog: FlowCatalog) -> dict[str, Any] | None:
-    """Read the outcomes of a session; return the columns of their row, None if there are none.
+    """Read the outcomes of a session; return the columns of their row that change, None if there are none.
 
     What a flow's capture mode does not keep of a run is not kept of an outcome either.
     """
@@ -140,6 +141,13 @@ async def read_outcomes(request: Request, catalog: FlowCatalog) -> dict[str, Any
 
 def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
     body = _parsed(data, Outcomes)
+    total = body.total_calls
+    if total is not None and not 0 <= total <= MAX_TOTAL_CALLS:
+        raise _invalid("totalCalls", f"must be from 0 to {MAX_TOTAL_CALLS}")
+    if body.outcomes is None:
+        if total is None:
+            raise _invalid("outcomes", "must be a list if there is no totalCalls")
+        return {"total_calls": total}
     for index, outcome in enumerate(body.outcomes):
         where = f"outcomes.{index}"
         if outcome.kind not in _KINDS:
@@ -149,7 +157,7 @@ def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
     parent = body.parent
     if parent is not None and not is_valid_id(parent.session_id):
         raise _invalid("parent.sessionId", "must be a session id")
-    if not body.outcomes and parent is None:
+    if not body.outcomes and parent is None and total is None:
         return None
     modes: dict[tuple[Any, ...], str] = {}
     stored: list[Outcome] = []
@@ -170,6 +178,7 @@ def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
         "parent_id": None if parent is None else parent.session_id,
         "failed": any(outcome.error is not None for outcome in body.outcomes),
         "flows": flows.replace("\0", "") if refused else "",
+        "total_calls": total,
     }
 
 

@@ -147,5 +147,7 @@ def session_additions(rows: Sequence[Row]) -> Json:
         # A key for all organisations may have stored the same row for several.
         outcomes += [outcome for outcome in from_column(row["body"]) if outcome not in outcomes]
     parent = next((from_column(row["parent"]) for row in rows if row["parent"] is not None), None)
-    additions: Json = {"outcomes": outcomes, "parent": parent}
+    totals = [row["total_calls"] for row in rows if row["total_calls"] is not None]
+    total = max(totals, default=None)
+    additions: Json = {"outcomes": outcomes, "parent": parent, "totalCalls": total}
     return {name: spliced(to_column(value)) for name, value in additions.items() if value}

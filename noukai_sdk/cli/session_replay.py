@@ -36,7 +36,7 @@ _REPORT_TIMEOUT = 10.0
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 
-_PROBLEMS = ("misses", "drift", "leftovers", "lost")
+_PROBLEMS = ("misses", "drift", "leftovers", "lost", "unread")
 
 StoredReports = Callable[[], Sequence[StoredReport]]
 
@@ -302,6 +302,9 @@ def _problem_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Describe the calls of a report that did not replay as recorded."""
     for name in _PROBLEMS:
         for entry in report.get(name) or ():
+            if entry.get("kind") is None and entry.get("slug") is None:
+                yield f"{name}: {entry.get('detail')}"  # of a client that the replay does not know
+                continue
             flow = f"{entry.get('slug')} [{entry.get('kind')}]"
             detail = str(entry.get("detail")).removeprefix(f"{flow} ")
             line = f"{name}: {flow} call {entry.get('position', 0) + 1}: {detail}"

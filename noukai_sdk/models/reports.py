@@ -176,7 +176,8 @@ class ReplayReport:
 
     ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service. ``lost``
     lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
-    ``findings`` is filled at the end of a replay with misses, drift or leftovers.
+    ``unread`` lists the clients of a session whose calls could not be fetched, so that nobody knows whether
+    they were made. ``findings`` is filled at the end of a replay with misses, drift or leftovers.
 
     Example:
         >>> ReplayReport().summary()
@@ -189,20 +190,22 @@ class ReplayReport:
     leftovers: list[ReportEntry] = field(default_factory=list)
     live: list[ReportEntry] = field(default_factory=list)
     lost: list[ReportEntry] = field(default_factory=list)
+    unread: list[ReportEntry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True if every call had a recording, and nothing differed, was left or was lost."""
-        return not (self.misses or self.drift or self.leftovers or self.lost)
+        """True if every call had a recording, and nothing differed, was left, lost or not read."""
+        return not (self.misses or self.drift or self.leftovers or self.lost or self.unread)
 
     def summary(self) -> str:
         """Return one line for a log or the ``X-Noukai-Replay-Report`` header."""
         live = f"; live={len(self.live)}" if self.live else ""
         lost = f"; lost={len(self.lost)}" if self.lost else ""
+        unread = f"; unread={len(self.unread)}" if self.unread else ""
         return (
             f"hits={len(self.hits)}; misses={len(self.misses)}; "
-            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}{lost}"
+            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}{lost}{unread}"
         )
 
     @property
@@ -230,5 +233,5 @@ class ReplayReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain JSON values."""
-        lists = ("hits", "misses", "drift", "leftovers", "live", "lost", "findings")
+        lists = ("hits", "misses", "drift", "leftovers", "live", "lost", "unread", "findings")
         return {name: [entry.as_dict() for entry in getattr(self, name)] for name in lists}

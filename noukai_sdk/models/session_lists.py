@@ -19,7 +19,8 @@ class StoredReport(WireModel):
         replay_id: The id in ``X-Noukai-Replay-Id``.
         session_id: The session that was replayed.
         state: ``running`` or ``finished``.
-        verdict: ``clean``, ``differs`` (drift) or ``failed`` (misses, leftovers, lost calls, an error).
+        verdict: ``clean``, ``differs`` (drift) or ``failed`` (misses, leftovers, lost or unread
+            calls, an error).
         summary: The line of ``X-Noukai-Replay-Report``.
         report: ``ReplayReport.as_dict()``.
         error: The replay's error, ``{"error": code, "message": text}``; None if there is none.

@@ -144,10 +144,17 @@ class ForkParent(WireModel):
 
 
 class Outcomes(WireModel):
-    """The body of ``PUT /seq/sessions/{id}/outcomes``. A second PUT replaces the first."""
+    """The body of ``PUT /seq/sessions/{id}/outcomes``. A second PUT replaces the first.
 
-    outcomes: tuple[Outcome, ...] = ()
+    Attributes:
+        outcomes: None keeps those that are stored, with their ``parent``.
+        total_calls: How many calls the session has, if they were made with several API keys: a key may
+            read only some of them.
+    """
+
+    outcomes: tuple[Outcome, ...] | None = ()
     parent: ForkParent | None = None
+    total_calls: int | None = None
 
 
 class Session(WireModel):
@@ -158,4 +165,5 @@ class Session(WireModel):
     # Additions of our local backend:
     outcomes: list[Outcome] = Field(default_factory=list)
     parent: ForkParent | None = None
+    total_calls: int | None = None  # with all API keys, if it was made with several
     client_left: bool = False  # of the captured request, before the end of the response

@@ -293,13 +293,21 @@ class Cassette:
         recordings: In the order in which the calls began.
 
     Attributes:
+        client_left: The client of the recorded request left before the end of the response.
+        total_calls: How many calls the session has, if clients with several API keys made them: the
+            recordings of some may be missing here. None if that is not known.
         loading: Another part of the session is being fetched; awaited as an ``AwaitTurn``.
     """
 
     def __init__(
-        self, session_id: str | None, recordings: Sequence[Recording], client_left: bool = False
+        self,
+        session_id: str | None,
+        recordings: Sequence[Recording],
+        client_left: bool = False,
+        total_calls: int | None = None,
     ) -> None:
         self.session_id = session_id
+        self.total_calls = total_calls
         self.client_left = client_left
         self.recordings = list(recordings)
         self.loading: Any = None
@@ -420,6 +428,11 @@ class Cassette:
     def remaining(self) -> int:
         """How many recordings no call has taken."""
         return sum(lane.remaining for lane in self.lanes())
+
+    @property
+    def missing(self) -> int:
+        """How many calls of the session have no recording here, as far as that is known."""
+        return max(0, (self.total_calls or 0) - len(self.recordings))
 
     def lanes(self) -> list[Lane]:
         """Return the lanes that hold recordings."""

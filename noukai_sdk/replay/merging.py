@@ -116,8 +116,9 @@ def with_parent(
         recording = by_id.get(call.execution_id) if call.execution_id else None
         if recording is None and call.execution_id is None and 0 <= call.index < len(parent):
             recording = parent[call.index]
-        if recording is None:
-            continue  # another key can read it
+        if recording is None:  # another key can read it
+            count += 1
+            continue
         live = max(0, min(call.order - count, len(own) - taken))
         append(False, own[taken : taken + live])
         append(True, [recording])

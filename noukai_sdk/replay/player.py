@@ -16,7 +16,7 @@ from ..errors import (
     ReplayMissError,
     ReplayNoSnapshotsError,
 )
-from ..models.reports import CallSite, Change, ReplayReport, ReportEntry, printable
+from ..models.reports import CallSite, Change, Finding, ReplayReport, ReportEntry, printable
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, AwaitTurn, Program
 from ..protocol.requests import encode
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
 
+# Recordings of clients that the replay does not know: so many are listed.
+_MOST_ELSEWHERE = 10_000
+_OF_OTHER_CLIENT = "a call of another client (another API key)"
 _ENDED_BY_CLIENT = (
     "In production the client left in the middle of the response, after the last of these calls: what "
     "the code does then was not recorded. Let the client of the replay leave there, too."
@@ -256,30 +259,40 @@ class Player:
         detail = f"tool results of round {number + 1} differ from the recorded ones"
         self.drifted(claim, detail, changes)
 
-    def end(self, *, complete: bool = True, client_left: bool = False) -> None:
+    def end(self, calls: int = 0, *, complete: bool = True, client_left: bool = False) -> None:
         """Serve no more calls; report the unplayed recordings, and what explains them. Call it once.
 
         Args:
+            calls: How many calls were made, also those that failed before they had a recording.
             complete: The program has come to its end. One that failed may lack calls at its end.
             client_left: The client of the request left before the end of the response.
         """
         report = self.report
         unplayed = self.cassette.close()
+        elsewhere = min(
+            self.cassette.missing, (self.cassette.total_calls or 0) - calls, _MOST_ELSEWHERE
+        )
         if client_left and self.cassette.client_left:
             # How far a program comes for a client that leaves is chance.
-            unplayed = []
+            unplayed, elsewhere = [], 0
             for entry, error in self._past_end:
                 report.misses.remove(entry)
                 self._errors.remove(error)
         for lane, position in unplayed:
             recording = lane.recordings[position]
             report.leftovers.append(ReportEntry(lane.slug, lane.kind, position, str(recording)))
+        if self.options.allow_live:
+            elsewhere = 0  # a fork need not make them
+        for position in range(elsewhere):
+            report.leftovers.append(ReportEntry(None, None, position, _OF_OTHER_CLIENT))
         if not (report.misses or report.drift or report.leftovers) or self.options.by_input:
             return
         from .misses import confirm_swaps, findings
 
         complete = complete and not report.misses and not self.options.allow_live
         report.findings[:] = findings(self, complete=complete)
+        if elsewhere > 0:
+            report.findings.append(_of_other_clients(elsewhere))
         confirm_swaps(report)
         if report.drift:
             logger.warning(
@@ -420,14 +433,26 @@ def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> 
     return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site, changes)
 
 
+def _of_other_clients(count: int) -> Finding:
+    what = "1 call of another client" if count == 1 else f"{count} calls of other clients"
+    verb, none = ("was", "it was not made") if count == 1 else ("were", "none of them was made")
+    text = f"{what} (another API key) {verb} recorded in this session, and {none} in the replay"
+    return Finding("removed", text, None, None)
+
+
+def _name(entry: ReportEntry) -> str:
+    slug = "(another client)" if entry.detail == _OF_OTHER_CLIENT else entry.slug
+    return f"{printable(slug or '(deleted flow)', 80)} #{entry.position + 1}"
+
+
 def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     left = [(entry.slug, entry.position) for entry in report.leftovers]
-    names = ", ".join(
-        f"{printable(slug or '(deleted flow)', 80)} #{position + 1}" for slug, position in left[:10]
-    )
+    names = ", ".join(map(_name, report.leftovers[:10]))
     more = f" and {len(left) - 10} more" if len(left) > 10 else ""
     count = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
-    explanation = f" By their inputs: {report.explanation}." if report.findings else ""
+    explanation = f" {report.explanation}." if report.findings else ""
+    if any(entry.detail != _OF_OTHER_CLIENT for entry in report.leftovers):
+        explanation = explanation and f" By their inputs:{explanation}"
     return ReplayLeftoverError(
         f"the replay ended with {count} unplayed: {names}{more}. "
         f"The code makes fewer calls than when it was recorded.{explanation}",

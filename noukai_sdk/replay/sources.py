@@ -42,6 +42,7 @@ class LoadedSession(NamedTuple):
         redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
         parent: The session that it was forked from, None if it is not a fork.
         client_left: The client of the request left before the end of the response.
+        total_calls: As in :class:`Cassette`.
     """
 
     session_id: str
@@ -49,6 +50,7 @@ class LoadedSession(NamedTuple):
     redactor: Redactor | None
     parent: ForkParent | None = None
     client_left: bool = False
+    total_calls: int | None = None
 
     def require_snapshots(self) -> None:
         """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
@@ -67,7 +69,7 @@ class LoadedSession(NamedTuple):
             ReplayNoSnapshotsError: The session has runs, but none was captured with snapshots.
         """
         self.require_snapshots()
-        return Cassette(self.session_id, self.recordings, self.client_left)
+        return Cassette(self.session_id, self.recordings, self.client_left, self.total_calls)
 
 
 def load_session(
@@ -119,7 +121,14 @@ def load_session(
         recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
     redactor = ServiceRedactor() if redacts else None
     first = sessions[0]
-    return LoadedSession(first.session_id, recordings, redactor, first.parent, first.client_left)
+    return LoadedSession(
+        first.session_id,
+        recordings,
+        redactor,
+        first.parent,
+        first.client_left,
+        first.total_calls,
+    )
 
 
 def recordings_of(session: Session) -> list[Recording]:

@@ -114,7 +114,7 @@ class Verdict:
         # A copy: calls that are refused after the end are in the scope's report only.
         lists = {name: list(entries) for name, entries in vars(self._report).items()}
         report = self._report = ReplayReport(**lists)
-        failed = self.error or report.misses or report.lost
+        failed = self.error or report.misses or report.lost or report.unread
         if failed or (report.leftovers and not self._allow_leftovers):
             self._verdict = "failed"
         else:

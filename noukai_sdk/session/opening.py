@@ -108,7 +108,49 @@ def trace_scope_sync(**options: Unpack[ScopeOptions]) -> Iterator[Scope]:
     else:
         scope = _open_sync(session_id, _source(options), options)
     with _entered(scope):
-        yield scope
+        try:
+            yield scope
+        except Exception:
+            load_other_parts_sync(scope)
+            raise
+        load_other_parts_sync(scope)
+
+
+async def load_other_parts(scope: Scope) -> None:
+    """Fetch the parts of a replayed session that no call has asked for. Never raises.
+
+    Call it when the program has come to its end, before the end of the scope: these calls were removed.
+    """
+    for transport, program in _other_parts(scope):
+        try:
+            await _run(transport, program)
+        except Exception as error:  # noqa: BLE001, PERF203 - the report says so
+            _parts_of(scope).failures[transport.service.key] = error
+
+
+def load_other_parts_sync(scope: Scope) -> None:
+    """Fetch the parts of a replayed session that no call has asked for, as :func:`load_other_parts`."""
+    for transport, program in _other_parts(scope):
+        try:
+            _run_sync(transport, program)
+        except Exception as error:  # noqa: BLE001, PERF203 - the report says so
+            _parts_of(scope).failures[transport.service.key] = error
+
+
+def _other_parts(scope: Scope) -> Iterator[tuple[Any, Program[None]]]:
+    from .replay_scope import quick
+
+    parts = _parts_of(scope)
+    if parts is None or scope.is_fork:  # a fork may leave recordings
+        return
+    for transport in parts.not_fetched():
+        # One that was fetched meanwhile may have had all that was missing.
+        if transport in parts.not_fetched():
+            yield transport, parts.load(quick(transport.service))
+
+
+def _parts_of(scope: Scope) -> Any:
+    return getattr(scope, "parts", None)
 
 
 async def open_replay(
@@ -254,12 +296,7 @@ async def _open(
     transport, program = next(opening)
     while True:
         try:
-            if transport.is_async:
-                scope: Scope = await transport.run(program)
-            else:
-                import anyio
-
-                scope = await anyio.to_thread.run_sync(transport.run, program)
+            scope: Scope = await _run(transport, program)
         except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
             transport, program = opening.throw(error)
         else:
@@ -277,17 +314,31 @@ def _open_sync(
     transport, program = next(opening)
     while True:
         try:
-            scope = transport.run(program)
-            if transport.is_async:
-                # In a thread with an event loop of its own: the loop of this thread may be running.
-                with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
-                    scope = thread.submit(asyncio.run, scope).result()
+            scope: Scope = _run_sync(transport, program)
         except NoukaiError as error:  # noqa: PERF203 - each attempt is a request
             transport, program = opening.throw(error)
         else:
             scope.opened_by(transport.service)
             _begin_verdict(scope, session_id, options, request_line)
-            return scope  # type: ignore[no-any-return]  # a transport of either kind
+            return scope
+
+
+async def _run(transport: Any, program: Program[Any]) -> Any:
+    """Run a program with a client of either kind, without blocking the event loop."""
+    if transport.is_async:
+        return await transport.run(program)
+    import anyio
+
+    return await anyio.to_thread.run_sync(transport.run, program)
+
+
+def _run_sync(transport: Any, program: Program[Any]) -> Any:
+    """Run a program with a client of either kind. Blocks until it is done."""
+    if not transport.is_async:
+        return transport.run(program)
+    # In a thread with an event loop of its own: the loop of this thread may be running.
+    with ThreadPoolExecutor(1, thread_name_prefix="noukai-session") as thread:
+        return thread.submit(asyncio.run, transport.run(program)).result()
 
 
 def _opening(
@@ -304,10 +355,15 @@ def _opening(
     replay = _replay_options(options)
     refused: dict[tuple[str, str | None], NoukaiError] = {}
     candidates = [first]
+
+    def others() -> list[Any]:
+        return _transports_beside(first)
+
     while candidates:
         transport = candidates.pop(0)
         try:
-            yield transport, open_session(transport.service, session_id, replay, dict(refused))
+            service = transport.service
+            yield transport, open_session(service, session_id, replay, dict(refused), others)
         except (ReplayForbiddenError, ReplaySessionNotFoundError) as error:
             if not refused:
                 candidates = _transports_beside(first)
@@ -394,6 +450,7 @@ class _AsyncBlock:
     def __init__(self, opened: Callable[[], Awaitable[Scope]], options: Mapping[str, Any]) -> None:
         self._opened = opened
         self._options = options
+        self._scope: Scope | None = None
 
     def __enter__(self) -> NoReturn:
         raise TypeError("trace_scope() needs 'async with'; in sync code use trace_scope_sync()")
@@ -406,7 +463,7 @@ class _AsyncBlock:
         if joined is not None:
             self._block: AbstractContextManager[object] = nullcontext()
             return joined
-        scope = await self._opened()
+        scope = self._scope = await self._opened()
         self._block = _entered(scope)
         self._block.__enter__()
         return scope
@@ -417,11 +474,19 @@ class _AsyncBlock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        if self._scope is not None and (kind is None or issubclass(kind, Exception)):
+            try:
+                await load_other_parts(self._scope)
+            except BaseException:
+                self._scope.end()  # cancelled
+                raise
         return self._block.__exit__(kind, error, traceback)
 
 
 __all__ = [
     "cassette_scope",
+    "load_other_parts",
+    "load_other_parts_sync",
     "open_replay",
     "open_replay_sync",
     "trace_scope",

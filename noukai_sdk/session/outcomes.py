@@ -1,7 +1,8 @@
 """Collect what only the caller knows of a captured session, and send it to the service at its end.
 
-That is: calls that were refused, failed on the way or were given up, and the parent of a fork. With them
-a replay of the session raises the same errors and gives up the same calls.
+That is: calls that were refused, failed on the way or were given up, the parent of a fork, and the number
+of all calls if they were made with several API keys. With them a replay of the session raises the same
+errors, gives up the same calls, and notices calls that it cannot read.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class OutcomeLog:
         self._calls = calls
         self._ends = ends
         self._failures: dict[tuple[Lane, int], Failure] = {}
+        self._total_calls: int | None = None
+        self._told: list[Service] = []
         self._is_sent = True
         self._lock = threading.Lock()
 
@@ -113,6 +116,16 @@ class OutcomeLog:
             self.parent = ForkParent(session_id=session_id, served=served)
             return self._has_news()
 
+    def note_total(self, calls: int, told: list[Service]) -> bool:
+        """Note how many calls the session has, and the clients whose organisations are to know it.
+
+        Returns:
+            Whether there was nothing to send before.
+        """
+        with self._lock:
+            self._total_calls, self._told = calls, told
+            return self._has_news()
+
     def note_end(self) -> bool:
         """Note that ``ends`` has grown; return whether there was nothing to send before."""
         with self._lock:
@@ -142,11 +155,18 @@ class OutcomeLog:
             _, outcomes = by_key.setdefault(client.key, (client, []))
             if run is not None and run not in reported:
                 outcomes.append(_end(kind, position, run, made_at, ended_at))
-        (own, its_outcomes), *others = by_key.values()
-        return [
-            (own, Outcomes(outcomes=tuple(its_outcomes), parent=self.parent)),
-            *((other, Outcomes(outcomes=tuple(outcomes))) for other, outcomes in others),
-        ]
+        for client in self._told:
+            by_key.setdefault(client.key, (client, []))
+        told = {client.key for client in self._told}
+        bodies = []
+        for client, outcomes in by_key.values():
+            parent = self.parent if client is service else None
+            # Another key of the same organisation may have stored outcomes.
+            given = tuple(outcomes) if outcomes or parent is not None else None
+            total = self._total_calls if client.key in told else None
+            body = Outcomes(outcomes=given, parent=parent, total_calls=total)
+            bodies.append((client, body))
+        return bodies
 
 
 def send_outcomes(service: Service, session_id: str, log: OutcomeLog) -> Program[bool]:
@@ -157,7 +177,7 @@ def send_outcomes(service: Service, session_id: str, log: OutcomeLog) -> Program
     (_, own), *others = log.take(service)
     for other, outcomes in others:
         send_later(other, put_outcomes, session_id, outcomes, about=session_id)
-    if own.outcomes or own.parent is not None:
+    if own.outcomes or own.parent is not None or own.total_calls is not None:
         return (yield from put_outcomes(service, session_id, own))
     return True
 

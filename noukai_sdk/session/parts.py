@@ -1,14 +1,16 @@
 """The parts of a session that several clients made: each is fetched with the key of its own client.
 
 A part is fetched when the first call of its client comes, in the program of that call. Other calls wait for
-it, so that overlapping calls still complete in their recorded order.
+it, so that overlapping calls still complete in their recorded order. The parts of known clients that made
+no call are fetched at the end: their calls were removed.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..errors import ReplayForbiddenError, ReplaySessionNotFoundError
 from ..protocol.call import Service
@@ -33,6 +35,10 @@ class SessionParts:
         session: The part that is there already.
         service: The client that it was fetched with.
         refused: Clients that may not read the session, with the errors that they got.
+        others: Returns the transports of the other clients that are known.
+
+    Attributes:
+        failures: The errors of clients whose parts could not be fetched at the end.
     """
 
     def __init__(
@@ -41,8 +47,11 @@ class SessionParts:
         session: LoadedSession,
         service: Service,
         refused: Mapping[Key, Exception],
+        others: Callable[[], Sequence[Any]] = tuple,
     ) -> None:
         self.first_service = service
+        self.failures: dict[Key, Exception] = {}
+        self._others = others
         self._player = player
         self._session_id = session.session_id
         self._link = session.parent
@@ -59,12 +68,19 @@ class SessionParts:
         """Return the number of a client's part, None if it was not fetched yet."""
         return self._parts.get(service.key)
 
-    def load(self, service: Service, org: str) -> Program[None]:
+    def not_fetched(self) -> list[Any]:
+        """Return the transports of the known clients whose parts may exist, and are not fetched yet."""
+        cassette = self._player.cassette
+        if cassette.total_calls is not None and not cassette.missing:
+            return []
+        return [each for each in self._others() if each.service.key not in self._parts]
+
+    def load(self, service: Service, org: str | None = None) -> Program[None]:
         """Fetch the client's part, once, however many calls ask for it.
 
         Args:
             service: The client.
-            org: The organisation of the call that needs the part, for the error.
+            org: The organisation of the call that needs the part, for the error; None without a call.
 
         Raises:
             NoukaiError: The service failed. The next call tries again.
@@ -127,6 +143,9 @@ class SessionParts:
                 problem = f"The calls of {whose} could not be read with this client's key: {error}."
             redactor = None if session is None else session.redactor
             self._player.add(new, part, key, redactor, problem)
+            if session is not None and session.total_calls is not None:
+                cassette = self._player.cassette
+                cassette.total_calls = max(cassette.total_calls or 0, session.total_calls)
             self._parts[key] = part
 
     def _note(self, recordings: list[Recording], part: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import NoukaiError
+from ..models.reports import ReportEntry
 from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program
@@ -20,6 +22,8 @@ from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
 from .parts import Key, SessionParts
 from .scope import Scope, new_session_id
+
+logger = logging.getLogger("noukai_sdk")
 
 
 class ReplayScope(Scope):
@@ -50,7 +54,7 @@ class ReplayScope(Scope):
     def admit(self, call: FlowCall) -> Program[Any]:
         """Claim the call's place now, and return the program that serves its recording."""
         options = self._player.options
-        order = next(self._calls) if self.is_fork else 0
+        order = next(self._calls)
         live_from = options.live_from
         # After the end of the scope every call is refused, whatever was allowed in it.
         if live_from is not None and not self._ended and order >= live_from:
@@ -68,7 +72,11 @@ class ReplayScope(Scope):
         return self._from_other_session(call, claim)
 
     def replays_session(
-        self, session: LoadedSession, service: Service, refused: Mapping[Key, Exception]
+        self,
+        session: LoadedSession,
+        service: Service,
+        refused: Mapping[Key, Exception],
+        others: Callable[[], Sequence[Any]],
     ) -> None:
         """Note that the recordings are those of a session, which may have more parts.
 
@@ -76,8 +84,9 @@ class ReplayScope(Scope):
             session: The part that is there already.
             service: The client that it was fetched with.
             refused: As for :class:`SessionParts`.
+            others: As for :class:`SessionParts`.
         """
-        self.parts = SessionParts(self._player, session, service, refused)
+        self.parts = SessionParts(self._player, session, service, refused, others)
         if self._options.allow_live:
             # The child session remembers what it was served.
             self._reports_outcomes = True
@@ -124,7 +133,7 @@ class ReplayScope(Scope):
         """Whether the replay would end with leftovers now, and with no error before them."""
         if self._ended or self._options.allow_live or self.report.misses:
             return False
-        return self._player.cassette.remaining > 0
+        return self._player.cassette.remaining > 0 or self._player.cassette.missing > 0
 
     @property
     def is_past_end(self) -> bool:
@@ -156,7 +165,22 @@ class ReplayScope(Scope):
         if not self._ended:
             self._ended = True
             lost_scope.ended(self)
-            self._player.end(complete=complete, client_left=client_left)
+            calls = next(self._calls)
+            if self.parts is not None and not (client_left and self._player.cassette.client_left):
+                self._report_unread(self.parts)
+            self._player.end(calls, complete=complete, client_left=client_left)
+
+    def _report_unread(self, parts: SessionParts) -> None:
+        """Report the known clients whose calls could not be fetched, so may have been removed."""
+        for transport in () if self.is_fork else parts.not_fetched():
+            error = parts.failures.get(transport.service.key)
+            # The error's own text may quote an address, so it goes to the log only.
+            reason = "the replay was stopped before" if error is None else type(error).__name__
+            detail = f"the calls of another client (another API key) could not be fetched: {reason}"
+            self.report.unread.append(ReportEntry(None, None, len(self.report.unread), detail))
+            logger.warning(
+                "replay of session %s: %s", self._recorded_session, detail, exc_info=error
+            )
 
     def _report_parent(self) -> None:
         """Tell the service, at the end of a fork, which recordings its calls were served."""
@@ -168,6 +192,7 @@ class ReplayScope(Scope):
             if claim.index is not None:
                 recording = claim.lane.recordings[claim.index]
                 served.append((claim.order, index_of[id(recording)], recording))
+        self._served = len(served)
         self._report_at_end(self._outcomes.note_served(self._recorded_session, served))
 
     def _go_live(self, call: FlowCall) -> Program[Any]:
@@ -198,11 +223,17 @@ class ReplayScope(Scope):
         return (yield from player.play(call, player.claim(call, claim.site)))
 
 
+def quick(service: Service) -> Service:
+    """Return the service for a fetch that may fail, but may not take long."""
+    return service._replace(timeout=min(service.timeout, 5.0), max_retries=0)
+
+
 def open_session(
     service: Service,
     session_id: str,
     options: ReplayOptions,
     refused: Mapping[Key, Exception] = MappingProxyType({}),
+    others: Callable[[], Sequence[Any]] = tuple,
 ) -> Program[ReplayScope]:
     """Fetch a session and return the scope that replays it.
 
@@ -212,10 +243,10 @@ def open_session(
         options: How it is replayed.
         refused: Clients that may not read it, with the errors that they got. Then this is another
             attempt, and may not take long.
+        others: As for :class:`SessionParts`.
     """
-    quick = service._replace(timeout=min(service.timeout, 5.0), max_retries=0)
-    session = yield from load_session(quick if refused else service, session_id)
+    session = yield from load_session(quick(service) if refused else service, session_id)
     options = replace(options, redactor=session.redactor)
     scope = ReplayScope(session.cassette(), options)
-    scope.replays_session(session, service, refused)
+    scope.replays_session(session, service, refused, others)
     return scope

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -30,6 +31,7 @@ logger = logging.getLogger("noukai_sdk")
 
 Mode = Literal["normal", "capture", "replay"]
 T = TypeVar("T")
+_Key = tuple[str, str | None]
 
 _MOST_ENDS = 1_000
 
@@ -57,6 +59,12 @@ class Scope:
     verdict: Verdict | None = None
     file: str | None = None
     other_services: tuple[Service, ...] = ()
+
+    # The clients of live calls with another key than that of the first client, and the number of these
+    # calls; and how many calls of a fork were served.
+    _others: dict[_Key, Service] | None = None
+    _calls_of_others = 0
+    _served = 0
 
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode
@@ -102,6 +110,8 @@ class Scope:
             self._calls_of[lane] = position + 1
             self.has_overlap = self.has_overlap or self._made > self.ended
             self._made += 1
+            if call.service is not self._service:
+                self._count_other(call.service)
             return call.live(self.session_id, Watch(self, position, time.time()))
         # Whatever outlives a request may work for others by now (a worker that the first request
         # started), so a late call belongs to no session but its own.
@@ -114,6 +124,31 @@ class Scope:
         )
         logger.log(level, text, call.flow, self.session_id, own)
         return watch_late(call, call.live(own))
+
+    def _count_other(self, service: Service) -> None:
+        """Count a call of another client than the first, if it has another key."""
+        if self._service is None or service.key == self._service.key:
+            return
+        if self._others is None:
+            self._others = {}
+        if len(self._others) < _MOST_CLIENTS:
+            self._others[service.key] = service
+        self._calls_of_others += 1
+
+    def _report_total(self) -> None:
+        """Tell the organisation of each key how many calls the session has, if several keys made them.
+
+        A replay can read only the calls of the keys that it knows.
+        """
+        first = self._service
+        assert first is not None  # there are others
+        has_others = self._others or any(each.key != first.key for each in self.other_services)
+        told = [] if self._others is None else [*self._others.values()]
+        if self.is_fork or self._made > self._calls_of_others:
+            told.append(first)
+        if has_others and (self.is_fork or len(told) > 1):
+            total = self._made + self._served
+            self._report_at_end(self._outcomes.note_total(total, told))
 
     def note_failure(
         self,
@@ -198,6 +233,8 @@ class Scope:
     def end(self) -> None:
         """End the scope, whether its body succeeded or not. May be called again."""
         if self._open:
+            if self.other_services and self._reports_outcomes:
+                self._report_total()
             self._open = False
             open_captures.discard(self)
             self._report("scope_close")
@@ -248,22 +285,33 @@ class Scope:
         """Write no cassette file at the end."""
 
 
-# The clients that were used in the scopes of another client, by the keys of both. Bounded: a program may
-# make a client for each of its users.
-_clients: dict[tuple[str, str | None], set[tuple[str, str | None]]] = {}
+# The clients that were used in the scopes of another client, by the keys of both, and those that were given
+# together. The first are bounded: a program may make a client for each of its users.
+_clients: dict[_Key, dict[_Key, None]] = {}
+_given: dict[_Key, dict[_Key, None]] = {}
 _MOST_CLIENTS = 20
 
 
-def note_client(of: Service, other: Service) -> None:
-    """Note that two clients take part in the same sessions."""
-    known = _clients.setdefault(of.key, set()) if len(_clients) < _MOST_CLIENTS else set()
-    if len(known) < _MOST_CLIENTS and other.key != of.key:
-        known.add(other.key)
+def note_client(of: Service, other: Service, *, given: bool = False) -> None:
+    """Note that two clients take part in the same sessions; ``given`` if the user says so."""
+    if other.key == of.key:
+        return
+    if given:
+        _given.setdefault(of.key, {})[other.key] = None
+        return
+    known = _clients.setdefault(of.key, {})
+    known[other.key] = None
+    # Another thread may change them meanwhile.
+    with suppress(RuntimeError, StopIteration):
+        for latest in (known, _clients):
+            while len(latest) > _MOST_CLIENTS:
+                del latest[next(iter(latest))]
 
 
-def keys_beside(service: Service) -> set[tuple[str, str | None]]:
-    """Return the keys of clients that took part in sessions of this client."""
-    return set(_clients.get(service.key, ()))
+def keys_beside(service: Service) -> set[_Key]:
+    """Return the keys of clients that took part in sessions of this client, or were given with it."""
+    key = service.key
+    return {*list(_given.get(key, ())), *list(_clients.get(key, ()))}
 
 
 def capture_scope(service: Service | None = None) -> Scope:

@@ -81,6 +81,12 @@ def test_session_additions_are_read_back_without_a_run(stored: Backend) -> None:
     assert put(stored, "no-calls", "outcomes", OUTCOMES).status_code == 200
     session = Session.model_validate(stored.get(path).json())
     assert session == Session.model_validate({**session.model_dump(), **OUTCOMES})
+    # Another key of the organisation tells the total, and replaces nothing.
+    assert (
+        put(stored, "no-calls", "outcomes", {"outcomes": None, "totalCalls": 5}).status_code == 200
+    )
+    both = {**session.model_dump(), **OUTCOMES, "totalCalls": 5}
+    assert Session.model_validate(stored.get(path).json()) == Session.model_validate(both)
     assert put(stored, "no-calls", "outcomes", {}).status_code == 200
     assert set(stored.get(path).json()) == {"sessionId", "executions"}
 
@@ -219,6 +225,8 @@ BAD_EXCHANGES: list[dict[str, Any]] = [
 BAD_OUTCOMES: list[dict[str, Any]] = [
     {"outcomes": [{**REFUSED, "kind": "other"}]},
     {"outcomes": [{**REFUSED, "position": -1}]},
+    {"outcomes": None},
+    {"outcomes": None, "totalCalls": -1},
     {"outcomes": [{**REFUSED, "position": "0"}]},
     {"outcomes": [{**REFUSED, "call": None}]},
     {"parent": {"sessionId": "a\0b"}},

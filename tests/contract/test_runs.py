@@ -261,6 +261,7 @@ def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient)
         assert (response.status, json.loads(response.text)["sessionId"]) == (200, client.session_id)
     stored = client.read(wire.Session, "GET", session)
     assert [outcome.error.code for outcome in stored.outcomes] == ["CREDITS_EXHAUSTED"]
+    assert stored.total_calls == outcomes["totalCalls"]
     assert len(stored.executions) == 1
     assert client.read(wire.Exchange, "GET", f"{session}/exchange").response.status == 500
     [kept] = client.read(wire.ReplayList, "GET", f"{session}/replays").replays

@@ -354,6 +354,7 @@ class Session(Wire):
     # Additions of ours, where clients have stored them.
     outcomes: list[Outcome] = ABSENT
     parent: ForkParent = ABSENT
+    total_calls: int = ABSENT
     client_left: bool = ABSENT
 
 

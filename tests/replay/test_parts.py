@@ -17,15 +17,18 @@ from noukai_sdk import (
     Noukai,
     NoukaiError,
     ReplayForbiddenError,
+    ReplayLeftoverError,
     ReplayMissError,
     copy_scope,
     trace_scope,
     trace_scope_sync,
 )
+from noukai_sdk.adapters import wsgi
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
 from noukai_sdk.models.sessions import RecordedCall
+from noukai_sdk.replay import verdicts
 from tests.support.replays import SessionService, SyncSide, execution
-from tests.support.servers import serve_app
+from tests.support.servers import serve_app, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:concurrent execute calls")]
 
@@ -43,6 +46,7 @@ class Organisations:
 
     Attributes:
         fetches: The key of each fetch of a session.
+        puts: The key and the body of each PUT.
         forks: The session "fork", as each key can read it.
         refusal: The status for keys that can read no run of the session.
     """
@@ -53,6 +57,8 @@ class Organisations:
         self.refusal = 403
         self.failures = 0
         self.forks: dict[str, Any] = {}
+        self.total_calls: int | None = None
+        self.puts: list[tuple[str, Any]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive()).get("body", b"")
@@ -64,6 +70,9 @@ class Organisations:
         await send({"type": "http.response.body", "body": json.dumps(response).encode()})
 
     def _respond(self, key: str, scope: Any, body: bytes) -> tuple[int, Any]:
+        if scope["method"] == "PUT":
+            self.puts.append((key, json.loads(body)))
+            return 200, {}
         if scope["method"] != "GET":
             return 200, {"status": "completed", "result": "live", "executionId": "e"}
         self.fetches.append(key)
@@ -75,7 +84,8 @@ class Organisations:
         runs = [run for owner, run in self.runs if owner in (key, "both")]
         if not runs:
             return self.refusal, {"detail": "another organisation"}
-        return 200, {"sessionId": "s-1", "executions": runs}
+        total = {} if self.total_calls is None else {"totalCalls": self.total_calls}
+        return 200, {"sessionId": "s-1", "executions": runs, **total}
 
 
 @pytest.fixture
@@ -301,3 +311,109 @@ async def test_clients_of_one_captured_request_are_known_to_each_other(
         trace_scope_sync(client=stranger, replay_session_id="s-1"),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai], ids=["wsgi", "asgi"])
+@pytest.mark.parametrize(
+    ("known", "total", "stream", "end", "finding"),
+    [
+        ("ab", None, False, "leftovers=3", "the recorded call 1 ('m4') was removed"),
+        ("ab", None, True, "leftovers=3", "the recorded call 1 ('m4') was removed"),
+        ("a", 5, False, "leftovers=3", "3 calls of other clients (another API key) were recorded"),
+        ("a", 3, True, "leftovers=1", "1 call of another client (another API key) was recorded"),
+        ("a", None, False, "leftovers=0", ""),
+        ("ab", 2, False, "leftovers=0", ""),  # nothing is missing
+        ("ac", None, True, "leftovers=0", ""),  # may not read the session
+        ("ab", None, False, "leftovers=0; unread=1", ""),  # the fetch fails
+        ("ab", None, True, "leftovers=0; unread=1", ""),
+    ],
+)
+async def test_client_that_is_not_called_any_more_leaves_its_recordings(
+    organisations: Organisations,
+    kind: type,
+    known: str,
+    total: int | None,
+    stream: bool,
+    end: str,
+    finding: str,
+) -> None:
+    organisations.total_calls = total
+    clients = [client(kind, organisations, key) for key in known]
+    flow = clients[0].flow("grade-3")
+    fails = "unread" in end
+    media = "text/event-stream" if stream else "text/plain"
+
+    async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+        parts = [(await flow.execute(message)).result.encode() for message in ("m0", "m2")]
+        organisations.failures = int(fails)
+        headers = [(b"content-type", media.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts if stream else [b"".join(parts)]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    def wsgi_app(environ: Any, start_response: Any) -> Any:
+        parts = [flow.execute(message).result.encode() for message in ("m0", "m2")]
+        organisations.failures = int(fails)
+        start_response("200 OK", [("Content-Type", media)])
+        return iter(parts) if stream else [b"".join(parts)]
+
+    headers = {"X-Noukai-Replay": "s-1"}
+    if kind is AsyncNoukai:
+        transport = httpx.ASGITransport(NoukaiTraceMiddleware(asgi_app, client=clients))
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as caller:
+            response = await caller.get("/", headers=headers)
+    else:
+        traced = httpx.WSGITransport(wsgi.NoukaiTraceMiddleware(wsgi_app, client=clients))
+        with httpx.Client(transport=traced, base_url="http://app") as caller_in_thread:
+            response = await anyio.to_thread.run_sync(
+                lambda: caller_in_thread.get("/", headers=headers)
+            )
+    stored = verdicts.stored_report(response.headers["X-Noukai-Replay-Id"])
+    assert stored is not None
+    is_clean = end == "leftovers=0"
+    assert (stored.verdict, stored.summary) == (
+        "clean" if is_clean else "failed",
+        f"hits=2; misses=0; drift=0; {end}",
+    )
+    assert finding in " ".join(each["text"] for each in stored.report["findings"])
+    if not stream:
+        assert response.headers["X-Noukai-Replay-Report"] == stored.summary
+        assert response.status_code == (200 if is_clean or fails else 500)
+    assert response.text == "answer to m0answer to m2" or response.status_code == 500
+    asks = total is None or (known == "ab" and total > 2)
+    assert organisations.fetches == [f"nk_{key}" for key in (known if asks else "a")]
+
+
+@pytest.mark.parametrize("kind", [Noukai, AsyncNoukai], ids=["sync", "async"])
+async def test_scope_fetches_the_calls_of_a_client_that_it_does_not_use(
+    organisations: Organisations, kind: type
+) -> None:
+    a, b = client(kind, organisations, "a"), client(kind, organisations, "b")
+    clients = {"a": a, "b": b}
+
+    async def run(calls: str, **options: Any) -> Any:
+        if kind is Noukai:
+            with trace_scope_sync(client=a, **options) as scope:
+                for key in calls:
+                    clients[key].flow("grade-3").execute("m")
+        else:
+            async with trace_scope(client=a, **options) as scope:
+                for key in calls:
+                    await clients[key].flow("grade-3").execute("m")
+        return scope
+
+    alone = await run("aa")
+    captured = await run("abab")
+    await anyio.to_thread.run_sync(lambda: wait_until(lambda: len(organisations.puts) == 2))
+    # To each organisation, and nothing else of the other one. One client costs nothing.
+    told = {"outcomes": None, "parent": None, "totalCalls": 4}
+    assert sorted(organisations.puts, key=str) == [("nk_a", told), ("nk_b", told)]
+    assert alone.session_id != captured.session_id
+    for calls in ("aa", ""):
+        with pytest.raises(ReplayLeftoverError, match="other #1"):
+            await run(calls, replay_session_id="s-1")
+    assert organisations.fetches == ["nk_a", "nk_b"] * 2
+    fork = await run("aa", replay_session_id="s-1", on_miss="live")
+    assert fork.report.live == []
+    assert organisations.fetches[4:] == ["nk_a"]

@@ -133,9 +133,18 @@ class SessionStore:
     async def put_outcomes(
         self, session_id: str, org: str | None, values: dict[str, Any] | None, now: int
     ) -> None:
-        """Replace the outcomes of a session's calls; None leaves none."""
+        """Replace the outcomes of a session's calls; None leaves none.
+
+        Values without ``body`` change rows that are stored.
+        """
         async with self._writing() as connection:
-            await connection.execute(delete(outcomes).where(_mine(outcomes, session_id, org)))
+            mine = _mine(outcomes, session_id, org)
+            if values is not None and "body" not in values:
+                changed = await connection.execute(update(outcomes).where(mine).values(values))
+                if changed.rowcount:
+                    return
+                values = {"body": "[]", "failed": False, "flows": "", **values}
+            await connection.execute(delete(outcomes).where(mine))
             if values is not None:
                 row = {**values, "stored_at": now}
                 await self._insert(connection, outcomes, session_id, org, row)

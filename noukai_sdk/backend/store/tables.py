@@ -153,6 +153,7 @@ outcomes = Table(
     Column("flows", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("parent", Text),
+    Column("total_calls", Integer),
 )
 
 replays = Table(
