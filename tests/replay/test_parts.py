@@ -363,6 +363,8 @@ async def test_client_that_is_not_called_any_more_leaves_its_recordings(
         transport = httpx.ASGITransport(NoukaiTraceMiddleware(asgi_app, client=clients))
         async with httpx.AsyncClient(transport=transport, base_url="http://app") as caller:
             response = await caller.get("/", headers=headers)
+        for each in clients:
+            await each.aclose()
     else:
         traced = httpx.WSGITransport(wsgi.NoukaiTraceMiddleware(wsgi_app, client=clients))
         with httpx.Client(transport=traced, base_url="http://app") as caller_in_thread:
@@ -417,3 +419,6 @@ async def test_scope_fetches_the_calls_of_a_client_that_it_does_not_use(
     fork = await run("aa", replay_session_id="s-1", on_miss="live")
     assert fork.report.live == []
     assert organisations.fetches[4:] == ["nk_a"]
+    if kind is AsyncNoukai:
+        await a.aclose()
+        await b.aclose()
