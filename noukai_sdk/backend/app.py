@@ -12,7 +12,7 @@ from ..local.llm.chat import ChatModel
 from . import errors
 from .live_trace import Channels
 from .model_usage import Stats
-from .routes import flows, runs, session_query, sessions, status
+from .routes import flow_list, flows, runs, session_query, sessions, status
 from .routes.incoming import authenticate
 from .service import open_service
 from .settings import Settings
@@ -58,7 +58,7 @@ def create_app(
     app.state.catalog = catalog
     app.state.channels = channels
     errors.install(app)
-    for routes in (flows.router, runs.router, session_query.router, sessions.router):
-        app.include_router(routes, prefix=BASE, dependencies=[Depends(authenticate)])
+    for routes in (flows, flow_list, runs, session_query, sessions):
+        app.include_router(routes.router, prefix=BASE, dependencies=[Depends(authenticate)])
     app.include_router(status.router)
     return app

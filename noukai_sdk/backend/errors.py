@@ -8,10 +8,10 @@ Codes in addition to those of the wire contract::
     404  SESSION_NOT_FOUND, EXCHANGE_NOT_FOUND, ROUTE_NOT_FOUND
     405  METHOD_NOT_ALLOWED
     408  REQUEST_TIMEOUT
-    409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS
+    409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS, VERSIONS_ARE_FILES
     410  SESSION_EXPIRED
     413  BODY_TOO_LARGE
-    422  PROMPT_TOO_LARGE, OUTPUT_TOO_LARGE, RUN_TOO_LARGE
+    422  PROMPT_TOO_LARGE, OUTPUT_TOO_LARGE, RUN_TOO_LARGE, FLOW_NOT_FREEZABLE
     429  TOO_MANY_WRONG_KEYS, QUEUE_FULL
     503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED
 
@@ -24,6 +24,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -65,6 +66,7 @@ class RequestError(Exception):
         *,
         execution_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -72,6 +74,7 @@ class RequestError(Exception):
         self.message = message
         self.execution_id = execution_id
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
 
 def step_status(code: str | None) -> int:
@@ -101,6 +104,7 @@ async def _to_response(request: Request, error: Exception) -> Response:
             error.message,
             execution_id=error.execution_id,
             headers=error.headers,
+            details=error.details,
         )
     if isinstance(error, NoukaiError):
         return _error_response(
@@ -129,8 +133,9 @@ def _error_response(
     *,
     execution_id: str | None = None,
     headers: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Response:
-    detail = {"code": code, "message": message}
+    detail: dict[str, Any] = {"code": code, "message": message, **(details or {})}
     if execution_id is not None:
         detail["executionId"] = execution_id
     return Response(encode({"detail": detail}), status, headers, "application/json")

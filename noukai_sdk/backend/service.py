@@ -16,6 +16,7 @@ from .encoding import Clock
 from .errors import RequestError
 from .live_trace import Channels
 from .model_usage import CountedModels, Stats
+from .published import Flows
 from .rows import changes_of, ended_changes
 from .runs import INTERRUPTED, Runs
 from .settings import Settings
@@ -33,6 +34,7 @@ class Service:
 
     settings: Settings
     catalog: FlowCatalog
+    flows: Flows
     store: Store
     runs: Runs
     channels: Channels
@@ -100,9 +102,10 @@ async def open_service(
     store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
     models = CountedModels(ModelPool(open_model), stats)
     runs = Runs(store, models, channels, clock, stats, settings.sizes)
+    flows = Flows(catalog, store.published, clock)
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
-    service = Service(settings, catalog, store, runs, channels, clock, stats, doorkeeper)
+    service = Service(settings, catalog, flows, store, runs, channels, clock, stats, doorkeeper)
     sweeps: asyncio.Task[None] | None = None
     try:
         now = clock.now()

@@ -6,13 +6,13 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
 
 from ..errors import FlowExecutionError, FlowNotFoundError
-from ..local.flow_files.catalog import FlowCatalog
 from ..masking.http_messages import mask_body, mask_headers, mask_query
 from ..masking.values import Masker
 from ..models.base import WireModel
@@ -23,6 +23,7 @@ from .bodies import from_json_object, read_bytes
 from .capture import captured, keeps_snapshots
 from .encoding import to_column
 from .errors import RequestError
+from .published import Flows
 
 MAX_BYTES = 4 * 1024 * 1024
 """The limit for an exchange and for a report. Clients capture at most 1 MB of a body."""
@@ -37,6 +38,9 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}\Z")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _KINDS = ("execute", "step", "job")
 _STATES = ("running", "finished")
+
+_Flow = tuple[str, str, str, "int | None"]
+"""Organization, project, slug and version."""
 
 M = TypeVar("M", bound=WireModel)
 
@@ -130,16 +134,23 @@ def _masked_body(
     return body.model_copy(update={"text": base64.b64encode(masked.encode()).decode()})
 
 
-async def read_outcomes(request: Request, catalog: FlowCatalog) -> dict[str, Any] | None:
+async def read_outcomes(request: Request, flows: Flows) -> dict[str, Any] | None:
     """Read the outcomes of a session; return the columns of their row that change, None if there are none.
 
     What a flow's capture mode does not keep of a run is not kept of an outcome either.
     """
     data = await read_bytes(request, MAX_OUTCOMES_BYTES, "BODY_TOO_LARGE")
-    return await asyncio.to_thread(_outcomes_row, data, catalog)
+    body = await asyncio.to_thread(_checked_outcomes, data)
+    if body.outcomes is None:
+        return {"total_calls": body.total_calls}
+    if not body.outcomes and body.parent is None and body.total_calls is None:
+        return None
+    called = {_flow_of(outcome.call) for outcome in body.outcomes}
+    modes = {address: await _capture_mode(flows, address) for address in called}
+    return await asyncio.to_thread(_outcomes_row, body, body.outcomes, modes)
 
 
-def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
+def _checked_outcomes(data: bytes) -> Outcomes:
     body = _parsed(data, Outcomes)
     total = body.total_calls
     if total is not None and not 0 <= total <= MAX_TOTAL_CALLS:
@@ -147,7 +158,7 @@ def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
     if body.outcomes is None:
         if total is None:
             raise _invalid("outcomes", "must be a list if there is no totalCalls")
-        return {"total_calls": total}
+        return body
     for index, outcome in enumerate(body.outcomes):
         where = f"outcomes.{index}"
         if outcome.kind not in _KINDS:
@@ -157,35 +168,37 @@ def _outcomes_row(data: bytes, catalog: FlowCatalog) -> dict[str, Any] | None:
     parent = body.parent
     if parent is not None and not is_valid_id(parent.session_id):
         raise _invalid("parent.sessionId", "must be a session id")
-    if not body.outcomes and parent is None and total is None:
-        return None
-    modes: dict[tuple[Any, ...], str] = {}
-    stored: list[Outcome] = []
-    for outcome in body.outcomes:
-        call = outcome.call
-        address = (call.org, call.project, call.slug, call.version)
-        if address not in modes:
-            modes[address] = _capture_mode(catalog, call)
-        stored.append(_captured(outcome, modes[address]))
+    return body
+
+
+def _outcomes_row(
+    body: Outcomes, outcomes: Sequence[Outcome], modes: Mapping[_Flow, str]
+) -> dict[str, Any]:
+    parent = body.parent
+    stored = [_captured(outcome, modes[_flow_of(outcome.call)]) for outcome in outcomes]
     refused = dict.fromkeys(
         "/".join(part or "" for part in (call.org, call.project, call.slug))
-        for call in (o.call for o in body.outcomes if o.execution_id is None)
+        for call in (o.call for o in outcomes if o.execution_id is None)
     )
     flows = "\n".join(["", *(flow.replace("\n", " ") for flow in refused), ""])
     return {
         "body": to_column([outcome.model_dump(by_alias=True) for outcome in stored]),
         "parent": to_column(None if parent is None else parent.model_dump(by_alias=True)),
         "parent_id": None if parent is None else parent.session_id,
-        "failed": any(outcome.error is not None for outcome in body.outcomes),
+        "failed": any(outcome.error is not None for outcome in outcomes),
         "flows": flows.replace("\0", "") if refused else "",
-        "total_calls": total,
+        "total_calls": body.total_calls,
     }
 
 
-def _capture_mode(catalog: FlowCatalog, call: RecordedCall) -> str:
+def _flow_of(call: RecordedCall) -> _Flow:
+    return call.org or "", call.project or "", call.slug or "", call.version
+
+
+async def _capture_mode(flows: Flows, address: _Flow) -> str:
     try:
-        flow = catalog.get(call.org or "", call.project or "", call.slug or "", call.version)
-    except (FlowNotFoundError, FlowExecutionError, OSError, ValueError):
+        flow = await flows.get(*address)
+    except (FlowNotFoundError, FlowExecutionError, RequestError, ValueError):
         return "full"
     return flow.capture_mode
 

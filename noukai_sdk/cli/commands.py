@@ -18,7 +18,7 @@ from .shared_options import EXIT_CODES, CommandError, clean_lines
 # name: (module:function, help text). A command whose module is not installed is left out.
 COMMANDS = {
     "dev": ("noukai_sdk.cli.dev:dev", "Serve flows on this machine, as the hosted service does."),
-    "flows": ("noukai_sdk.cli.flows:flows", "List, check and run flow files."),
+    "flows": ("noukai_sdk.cli.flows:flows", "List, check, run and publish flows."),
     "keys": ("noukai_sdk.cli.organisations:keys", "Create, list and revoke API keys."),
     "session": ("noukai_sdk.cli.session:session", "Show, compare and replay recorded sessions."),
 }

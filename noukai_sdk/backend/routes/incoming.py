@@ -102,12 +102,7 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
     address = (names["org"], names["project"], names["slug"])
     if not access_of(request).allows(names["org"]):
         raise unknown_flow(*address, version)
-    try:
-        flow = service.catalog.get(*address, version)
-    except OSError as error:
-        # The name is too long for a file, or we may not read its folder.
-        message = f"cannot look for the flow: {error.strerror}"
-        raise RequestError(404, "FLOW_NOT_FOUND", message) from error
+    flow = await service.flows.get(*address, version)
     return IncomingCall(service, flow, version, body, session_id, started_at)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from ...errors import FlowExecutionError, FlowNotFoundError
-from ...local.flow_files.catalog import FlowCatalog
 from ..access import Access
 from ..encoding import encode_spliced
 from ..errors import RequestError
+from ..published import Flows
 from ..service import Service
 from ..session_bodies import read_exchange, read_outcomes, read_report
 from ..store.sessions import SessionState
@@ -85,7 +85,7 @@ async def session(request: Request) -> Response:
     steps = await service.store.steps(execution_ids)
     events = await service.store.events(execution_ids)
     addresses = {_address(row) for row in rows}
-    deleted = {address for address in addresses if _is_deleted(service.catalog, address)}
+    deleted = {address for address in addresses if await _is_deleted(service.flows, address)}
     executions = [
         session_execution(
             row,
@@ -136,7 +136,7 @@ async def put_exchange(request: Request) -> Response:
 async def put_outcomes(request: Request) -> Response:
     """Store what only the caller knows of the session's calls; replace what was stored before."""
     found = await _session_of(request, may_be_new=True)
-    values = await read_outcomes(request, found.service.catalog)
+    values = await read_outcomes(request, found.service.flows)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_outcomes
     await put(found.session_id, found.access.org, values, now)
@@ -199,12 +199,12 @@ def _address(row: Row) -> Address:
     return row["org"], row["project"], row["slug"], row["version"]
 
 
-def _is_deleted(catalog: FlowCatalog, address: Address) -> bool:
+async def _is_deleted(flows: Flows, address: Address) -> bool:
     try:
-        catalog.get(*address)
+        await flows.get(*address)
     except FlowNotFoundError:
         return True
-    except (FlowExecutionError, OSError):
+    except (FlowExecutionError, RequestError):
         # The file exists, but is not valid or cannot be read.
         return False
     return False

@@ -9,6 +9,7 @@ from sqlalchemy import URL, func, select
 
 from .database import Database, open_database, outages
 from .keys import KeyStore
+from .published_flows import PublishedStore
 from .retention import Retention
 from .session_pages import ListedSession, SessionQuery, read_page
 from .sessions import SessionStore
@@ -28,6 +29,7 @@ class Store:
         self.sessions = SessionStore(database.engine, writer)
         self.keys = KeyStore(database.engine)
         self.retention = Retention(database.engine, writer)
+        self.published = PublishedStore(database.engine, writer)
 
     @classmethod
     async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:

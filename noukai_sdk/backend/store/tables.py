@@ -225,6 +225,7 @@ published_flows = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("content_hash", String(64), nullable=False),
     Column("published_at", BigInteger, nullable=False),
-    # The flow file and the files that it names, as JSON: path to text.
+    # As JSON: the texts of the flow file and of the files that it names, by name, and the model of steps
+    # that name none.
     Column("files", Text, nullable=False),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,10 +39,29 @@ class _Loaded:
     problems: list[FlowProblem] = field(default_factory=list)
 
 
-def unknown_flow(org: str, project: str, slug: str, version: int | None) -> FlowNotFoundError:
+def unknown_flow(
+    org: str, project: str, slug: str, version: int | None = None
+) -> FlowNotFoundError:
     """Return the error for a flow that does not exist."""
     address = f"{org}/{project}/{slug}" + (f" in version {version}" if version else "")
     return FlowNotFoundError(f"there is no flow {address}", status_code=404, code="FLOW_NOT_FOUND")
+
+
+@dataclass
+class CatalogEntry:
+    """A flow: its working copy, the versions in files or in code, and what is wrong with its files.
+
+    Attributes:
+        address: Organization, project and slug.
+        flow: The working copy as it is served; None if it never was valid, or does not exist.
+        versions: The versions, by number.
+        problems: The faults of all files of this flow.
+    """
+
+    address: tuple[str, str, str]
+    flow: Flow | None = None
+    versions: dict[int, Flow] = field(default_factory=dict)
+    problems: list[FlowProblem] = field(default_factory=list)
 
 
 class FlowCatalog:
@@ -129,26 +148,61 @@ class FlowCatalog:
             FlowNotFoundError: There is no such flow or version.
             FlowExecutionError: Its file is invalid and always was; code ``INVALID_TREE``.
         """
+        flow, problems = self.current(org, project, slug, version)
+        if flow is None:
+            raise _invalid(problems)
+        return flow
+
+    def current(
+        self, org: str, project: str, slug: str, version: int | None = None
+    ) -> tuple[Flow | None, list[FlowProblem]]:
+        """Return the flow that :meth:`get` serves, if any, and what is wrong with its file now.
+
+        Raises:
+            FlowNotFoundError: There is no such flow or version.
+        """
         registered = self._registered.get((org, project, slug, version or 0))
         if registered is not None:
-            return registered
+            return registered, []
         stem = f"{slug}.v{version}" if version else slug
         # Names come from URLs: only plain ones may become part of a path.
         if all(map(_NAME.fullmatch, (org, project, slug))):
             for directory in self._directories:
                 for suffix in ("yaml", "py"):
                     loaded = self._load(directory, Path(org, project, f"{stem}.{suffix}"))
-                    if loaded is None:
-                        continue
-                    if loaded.flow is not None:
-                        return loaded.flow
-                    problems = "; ".join(map(str, loaded.problems))
-                    raise FlowExecutionError(
-                        f"the flow file is invalid: {problems}",
-                        status_code=422,
-                        code="INVALID_TREE",
-                    )
+                    if loaded is not None:
+                        return loaded.flow, loaded.problems
         raise unknown_flow(org, project, slug, version)
+
+    def frozen(
+        self,
+        org: str,
+        project: str,
+        slug: str,
+        version: int,
+        files: Mapping[str, str],
+        model: str,
+    ) -> Flow:
+        """Return a published version from the texts of its files, as :attr:`Flow.files` had them.
+
+        Raises:
+            FlowExecutionError: It names a function that does not exist here; code ``INVALID_TREE``.
+        """
+        folder = self._directories[0] if self._directories else Path()
+        file = Path(org, project, f"{slug}.v{version}.yaml")
+        try:
+            return FlowFile(
+                path=folder / file,
+                file=file.as_posix(),
+                org=org,
+                project=project,
+                slug=slug,
+                version=version,
+                default_model=model,
+                frozen=files,
+            ).read()
+        except FlowFileError as error:
+            raise _invalid(error.problems) from error
 
     def all(self) -> list[Flow]:
         """Return every flow that can be served, by address, the working copy before the versions."""
@@ -163,10 +217,43 @@ class FlowCatalog:
         """Return what is wrong with the files as they are now, file by file."""
         return [problem for loaded in self._scan() for problem in loaded.problems]
 
-    def _scan(self) -> Iterator[_Loaded]:
+    def entries(self, org: str | None = None, project: str | None = None) -> list[CatalogEntry]:
+        """Return every flow with its versions and problems, by address.
+
+        Args:
+            org: Only flows of this organization.
+            project: Only flows of this project of ``org``.
+        """
+        names = (org, project)
+        if not all(name is None or _NAME.fullmatch(name) for name in names):
+            return []
+        entries: dict[tuple[str, str, str], CatalogEntry] = {}
+
+        def add(address: tuple[str, str, str], version: int, flow: Flow | None) -> CatalogEntry:
+            entry = entries.setdefault(address, CatalogEntry(address))
+            if flow is not None and version:
+                entry.versions.setdefault(version, flow)
+            elif flow is not None and entry.flow is None:
+                entry.flow = flow
+            return entry
+
+        for (*place, slug, version), flow in self._registered.items():
+            if all(name in (None, part) for name, part in zip(names, place, strict=True)):
+                add((place[0], place[1], slug), version, flow)
+        for loaded in self._scan(f"{org or '*'}/{project or '*'}"):
+            *_, org_name, project_name, file = loaded.sources[0].parts
+            slug, *rest = file.split(".")
+            version = int(rest[0][1:]) if loaded.flow is not None and len(rest) > 1 else 0
+            entry = add((org_name, project_name, slug), version, loaded.flow)
+            entry.problems += loaded.problems
+        for entry in entries.values():
+            entry.versions = dict(sorted(entry.versions.items()))
+        return [entries[address] for address in sorted(entries)]
+
+    def _scan(self, folders: str = "*/*") -> Iterator[_Loaded]:
         for directory in self._directories:
             for suffix in ("yaml", "yml", "py"):  # a .yml file is a problem to report
-                for path in sorted(directory.glob(f"*/*/*.{suffix}")):
+                for path in sorted(directory.glob(f"{folders}/*.{suffix}")):
                     if suffix == "py" and path.name.startswith("_"):
                         continue
                     loaded = self._load(directory, path.relative_to(directory))
@@ -219,6 +306,11 @@ class FlowCatalog:
             default_model=self._default_model,
             check_model=self._check_model,
         ).read()
+
+
+def _invalid(problems: Sequence[FlowProblem]) -> FlowExecutionError:
+    message = f"the flow file is invalid: {'; '.join(map(str, problems))}"
+    return FlowExecutionError(message, status_code=422, code="INVALID_TREE")
 
 
 def _stamp(path: Path) -> Stamp:

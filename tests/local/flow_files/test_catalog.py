@@ -279,3 +279,29 @@ def test_register_invalid_address_or_workflow_raises(catalog: FlowCatalog) -> No
     with pytest.raises(WorkflowError):
         catalog.register("a/b/c", Workflow("empty"))
     assert catalog.all() == []
+
+
+def test_entries_have_the_versions_and_problems_of_each_flow(tmp_path: Path) -> None:
+    for name, text in {
+        "acme/mail/triage.yaml": "steps: [{id: one}]",
+        "acme/mail/triage.v10.yaml": "steps: [{id: ten}]",
+        "acme/mail/triage.v2.yaml": "steps: [{id: two}]",
+        "acme/mail/broken.v1.yaml": "steps: 5",
+        "acme/other/flow.yaml": "steps: [{id: one}]",
+        "zoo/mail/triage.yaml": "steps: [{id: one}]",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    catalog = FlowCatalog(tmp_path, bundled=False)
+    workflow = Workflow("Mine")
+    workflow.add_node(Node.agent("Only"))
+    catalog.register("acme/mail/coded", workflow)
+    found = {"/".join(entry.address): entry for entry in catalog.entries("acme", "mail")}
+    assert list(found) == ["acme/mail/broken", "acme/mail/coded", "acme/mail/triage"]
+    assert list(found["acme/mail/triage"].versions) == [2, 10]
+    assert found["acme/mail/coded"].flow is not None
+    broken = found["acme/mail/broken"]
+    assert (broken.flow, broken.versions, len(broken.problems)) == (None, {}, 1)
+    assert len(catalog.entries("acme")) == 4
+    assert len(catalog.entries()) == 5
+    assert catalog.entries("../acme") == []
