@@ -145,7 +145,7 @@ def test_flows_publish_and_versions_commands_ask_the_service(
     assert "valid list" in run("publish", "acme/tests/bad", exit_code=1)
     assert "no flow acme/tests/unknown" in run("publish", "acme/tests/unknown", exit_code=2)
     run("publish", "three", exit_code=2)
-    monkeypatch.setenv("NOUKAI_BASE_URL", fresh.url)
+    monkeypatch.setenv("NOUKAI_BASE_URL", f"{fresh.url}/nothing")
     assert "does not publish flows" in run("publish", "acme/tests/three", exit_code=2)
 
 
