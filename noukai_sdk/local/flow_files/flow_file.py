@@ -141,7 +141,9 @@ class FlowFile:
                 message = unknown_field(fault["loc"]) if is_unknown else fault["msg"]
                 problems.append(problem_at(fault["loc"], message))
             raise FlowFileError(problems) from error
-        load_function = FunctionLoader(self.path.parent, frozen)
+        is_at_address = self.path.parts[-3:] == Path(self.file).parts
+        root = self.path.parents[2] if is_at_address else self.path.parent
+        load_function = FunctionLoader(self.path.parent, root, frozen)
         model = entry.model or self.default_model
         builder = NodeBuilder(model, load_function, self.check_model)
         builder.check(entry.model, ("model",))

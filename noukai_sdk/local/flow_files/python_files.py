@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
+
+from .allowed_code import CodeFolders, NotAllowedError
 
 
 class PythonFileError(ValueError):
@@ -25,6 +26,7 @@ class FunctionLoader:
 
     Args:
         directory: The folder of the flow file.
+        root: The flow folder. Steps can call code in it and in the current folder, and no other.
         frozen: The texts of the files beside it, by name, if the flow was published; None reads the
             files.
 
@@ -33,11 +35,14 @@ class FunctionLoader:
         texts: Their texts, by the name that the flow has for them.
     """
 
-    def __init__(self, directory: Path, frozen: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, root: Path, frozen: Mapping[str, str] | None = None
+    ) -> None:
         self.sources: list[Path] = []
         self.texts: dict[str, str] = {}
         self._directory = directory
         self._frozen = frozen
+        self._folders = CodeFolders(root)
 
     def __call__(self, name: str) -> Callable[..., Any]:
         """Return the function.
@@ -48,24 +53,17 @@ class FunctionLoader:
         module_name, _, function_name = name.partition(":")
         if not function_name:
             raise ValueError(f"write 'module:function' or '_file.py:function', not {name!r}")
-        value: Any
         if module_name.endswith(".py"):
             path = self._directory / module_name
+            if self._frozen is None and not self._folders.contains(path):
+                raise NotAllowedError(f"{module_name} is not in the flow folder")
             self.sources.append(path)
             text = read_source(path) if self._frozen is None else self._frozen[module_name]
             self.texts[module_name] = text
-            value = load_source(path, text)
+            module = load_source(path, text)
         else:
-            try:
-                value = importlib.import_module(module_name)
-            except (Exception, SystemExit) as error:
-                message = f"{module_name} cannot be imported: {type(error).__name__}: {error}"
-                raise ValueError(message) from error
-        for part in function_name.split("."):
-            value = getattr(value, part, None)
-        if not callable(value):
-            raise ValueError(f"{module_name} has no function {function_name!r}")
-        return cast("Callable[..., Any]", value)
+            module = self._folders.import_module(module_name)
+        return self._folders.function_of(module, function_name)
 
 
 def read_source(path: Path) -> str:

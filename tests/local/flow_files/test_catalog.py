@@ -207,7 +207,7 @@ def test_python_file_with_workflow_is_a_flow(tmp_path: Path, catalog: FlowCatalo
             PYTHON + "from noukai_sdk.local.workflow.node import Agent\n"
             "workflow.add_node(Node('a', 'a', Agent(prompt=3)))\n",
             None,
-            "the workflow cannot be checked: AttributeError",
+            "the workflow cannot be checked: TypeError",
         ),
         ("workflow = 3\n", None, "no Workflow under the name 'workflow'"),
         (PYTHON + "workflow.connect('First', 'Third')\n", None, "no node 'Third'"),

@@ -79,9 +79,13 @@ def loop() -> Workflow:
     return workflow_of(
         Node.transform("words", "words"),
         Node.agent("each", "{{index}}. {{item}}", for_each="{{node.words}}", concurrency=2),
-        Node.function("count", len),
+        Node.function("count", count),
         edges="words>each each>count",
     )
+
+
+def count(items: list[str]) -> int:
+    return len(items)
 
 
 LOOP = """
@@ -91,7 +95,7 @@ steps:
     prompt: "{{index}}. {{item}}"
     for_each: "{{node.words}}"
     concurrency: 2
-  - {id: count, function: "builtins:len"}
+  - {id: count, function: "tests.local.flow_files.test_file_and_code:count"}
 """
 
 

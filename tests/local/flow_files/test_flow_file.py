@@ -25,6 +25,10 @@ def problems_in(directory: Path, text: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+def characters(iterable: str) -> list[str]:
+    return list(iterable)
+
+
 FULL = """
 description: All there is
 capture: redacted
@@ -33,7 +37,7 @@ parameters:
   tone: dry
 steps:
   - id: split
-    function: builtins:list
+    function: tests.local.flow_files.test_flow_file:characters
     arguments: {iterable: "{{message}}"}
     retry: 2
     timeout: 1.5
@@ -66,7 +70,8 @@ def test_flow_file_with_every_field_is_read(tmp_path: Path) -> None:
     split, each, many, loud, ask, end = flow.steps
     assert flow.description == "All there is"
     assert (flow.capture_mode, flow.parameters) == ("redacted", {"tone": "dry"})
-    assert split.work == Function(list, {"iterable": "{{message}}"})
+    assert split.work == Function(split.work.call, {"iterable": "{{message}}"})
+    assert split.work.call.__name__ == "characters"
     assert (split.retry, split.timeout, split.needs) == (2, 1.5, ())
     assert each.work == Agent(
         prompt="{{item}} {{parameters.tone}}",
@@ -156,7 +161,10 @@ def test_flow_file_capture_off_needs_no_quotes(tmp_path: Path, value: str) -> No
             "steps:\n  - id: a\n    function: nonesuch_module:f",
             ":3: steps[0].function: nonesuch_module cannot be imported",
         ),
-        ("steps:\n  - id: a\n    function: json:nonesuch", "json has no function 'nonesuch'"),
+        (
+            "steps:\n  - id: a\n    function: tests.support.engine:nonesuch",
+            "tests.support.engine has no function 'nonesuch'",
+        ),
         ("steps:\n  - id: a\n    function: json", ":3: steps[0].function: write 'module:function'"),
         ("steps:\n  - id: a\n    function: _x.py:f", ":3: steps[0].function: _x.py does not exist"),
     ],
