@@ -10,6 +10,7 @@ from .errors import ClientClosedError as ClientClosedError
 from .errors import FlowExecutionError as FlowExecutionError
 from .errors import FlowNotFoundError as FlowNotFoundError
 from .errors import InsufficientCreditsError as InsufficientCreditsError
+from .errors import JobCancelledError as JobCancelledError
 from .errors import NotFoundError as NotFoundError
 from .errors import NoukaiError as NoukaiError
 from .errors import PermissionDeniedError as PermissionDeniedError

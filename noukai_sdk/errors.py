@@ -13,6 +13,7 @@
     │   └── RunNotFoundError            no such run, job or step of a run
     ├── RateLimitError                  429
     ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
+    ├── JobCancelledError               ``job.wait`` ends because the job was cancelled
     ├── ToolCallLimitError              ``max_tool_rounds`` is used up
     ├── ToolHandlerRequiredError        the flow asks for tools and there is no handler
     ├── ClientClosedError               a call on a closed client
@@ -50,6 +51,7 @@ __all__ = [
     "FlowExecutionError",
     "FlowNotFoundError",
     "InsufficientCreditsError",
+    "JobCancelledError",
     "NotFoundError",
     "NoukaiError",
     "PermissionDeniedError",
@@ -173,6 +175,10 @@ class RateLimitError(NoukaiError):
 
 class FlowExecutionError(NoukaiError):
     """The service could not run the flow, or refused the request. Branch on ``.code``."""
+
+
+class JobCancelledError(NoukaiError):
+    """The job that ``job.wait()`` waited for was cancelled; it has no result."""
 
 
 class ToolCallLimitError(NoukaiError):

@@ -38,6 +38,9 @@ class _BaseJob:
     def _poll(self, timeout: float | None) -> Program[JobStatus]:
         return self._backend.poll(check_seconds("timeout", timeout))
 
+    def _cancel(self, timeout: float | None) -> Program[JobStatus]:
+        return self._backend.cancel(check_seconds("timeout", timeout))
+
     def _wait(self, timeout: float | None, poll_interval: float) -> Program[JobStatus]:
         return self._backend.wait(
             require_seconds("timeout", WAIT if timeout is None else timeout),
@@ -88,6 +91,7 @@ class Job(_BaseJob):
             The final state: check ``status`` for ``"failed"``.
 
         Raises:
+            JobCancelledError: The job was cancelled.
             APITimeoutError: The job is not done after ``timeout``; it goes on.
             NoukaiError: As for ``execute``.
 
@@ -95,6 +99,29 @@ class Job(_BaseJob):
             >>> job.wait(timeout=600.0, poll_interval=5.0).result           # doctest: +SKIP
         """
         return self._transport.run(self._wait(timeout, poll_interval))
+
+    def cancel(self, *, timeout: float | None = None) -> JobStatus:
+        """Cancel the job: a step in progress is stopped, and no further step begins.
+
+        A job that has ended stays as it is, and cancelling it again is no error. In a replay nothing is
+        sent: the next recorded state is returned, as for ``poll``.
+
+        Args:
+            timeout: Seconds for the request; None means the client's timeout.
+
+        Returns:
+            The job's state: ``is_cancelled`` is False if the job had ended before.
+
+        Raises:
+            RunNotFoundError: No such job.
+            FlowExecutionError: The service cannot cancel jobs; code ``CANCEL_NOT_SUPPORTED``.
+            NoukaiError: As for ``execute``.
+
+        Example:
+            >>> job.cancel().is_cancelled                                   # doctest: +SKIP
+            True
+        """
+        return self._transport.run(self._cancel(timeout))
 
 
 class AsyncJob(_BaseJob):
@@ -116,3 +143,7 @@ class AsyncJob(_BaseJob):
     ) -> JobStatus:
         """Poll until the job has completed or failed. See :meth:`Job.wait`."""
         return await self._transport.run(self._wait(timeout, poll_interval))
+
+    async def cancel(self, *, timeout: float | None = None) -> JobStatus:
+        """Cancel the job. See :meth:`Job.cancel`."""
+        return await self._transport.run(self._cancel(timeout))

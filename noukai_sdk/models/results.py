@@ -133,7 +133,10 @@ class JobAccepted(WireModel):
 
 
 class JobStatus(WireModel):
-    """The state of a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``."""
+    """The state of a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``.
+
+    A cancelled job is ``"failed"``, and ``is_cancelled`` is True.
+    """
 
     execution_id: str = ""
     status: Literal["pending", "running", "completed", "failed"]
@@ -143,8 +146,14 @@ class JobStatus(WireModel):
 
     @property
     def is_done(self) -> bool:
-        """True once the job has completed or failed."""
+        """True once the job has completed, failed or been cancelled."""
         return self.status in ("completed", "failed")
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the job was cancelled: it has failed with the code CANCELLED."""
+        code = self.error.get("code") if isinstance(self.error, dict) else None
+        return self.status == "failed" and code == "CANCELLED"
 
 
 def tool_turns(results: Any, write: Callable[[Any], str]) -> list[dict[str, Any]]:

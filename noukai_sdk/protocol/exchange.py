@@ -16,6 +16,8 @@ RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry
 LONGEST_DELAY = 8.0
 JITTER = 0.25
+# Sent twice, these do what they do once.
+_REPEATABLE = ("GET", "DELETE")
 NOT_A_STREAM = ("application/json", "text/html")
 
 Outcome = Response | APIConnectionError
@@ -78,8 +80,8 @@ def _delay(service: Service, request: Request, attempt: int, outcome: Outcome) -
     backoff = min(FIRST_DELAY * float(2 ** min(attempt - 1, 10)), LONGEST_DELAY)
     if not isinstance(outcome, Response):
         # A POST that may have reached the service may have started a run: never pay for it twice.
-        return backoff if request.method == "GET" or not outcome.request_sent else None
-    if request.method != "GET":
+        return backoff if request.method in _REPEATABLE or not outcome.request_sent else None
+    if request.method not in _REPEATABLE:
         return None
     seconds = retry_after(outcome)
     if seconds is not None and outcome.status in RETRYABLE | {429}:

@@ -1,19 +1,28 @@
-"""Jobs: submit, poll, wait."""
+"""Jobs: submit, poll, wait, cancel."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from ..errors import APITimeoutError, NotFoundError
+from ..errors import (
+    APITimeoutError,
+    FlowExecutionError,
+    JobCancelledError,
+    NotFoundError,
+    NoukaiError,
+)
 from ..models.results import JobAccepted, JobStatus
 from .call import FlowCall, FlowRef, Service
 from .decoding import decode
 from .exchange import errors_name_run, exchange
 from .program import Now, Program, Sleep
-from .requests import get, job_path, post
+from .requests import delete, get, job_path, post
 
 # The hosted service can respond 404 for a few seconds after it took a job (docs/wire.md, "Jobs").
 EARLY_404_GRACE = 5.0
+
+_NO_ENDPOINT = (404, 405, 501)
+_UNKNOWN = ("FLOW_NOT_FOUND", "RUN_NOT_FOUND")
 
 
 class JobBackend(Protocol):
@@ -40,6 +49,10 @@ class JobBackend(Protocol):
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
         """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
+        ...
+
+    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+        """Cancel the job, and return its state."""
         ...
 
 
@@ -93,17 +106,51 @@ class LiveJob(NamedTuple):
         """Poll until the job is done."""
         return wait(self, self.service.timeout, timeout, poll_interval)
 
+    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+        """Cancel the job, and return its state."""
+        request = delete(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
+        try:
+            with errors_name_run(self.execution_id):
+                response = yield from exchange(self.service, request)
+        except (NotFoundError, FlowExecutionError) as error:
+            if error.status_code in _NO_ENDPOINT and error.code not in _UNKNOWN:
+                raise _cannot_cancel(error) from error
+            raise
+        status = decode(JobStatus, response)
+        status.execution_id = status.execution_id or self.execution_id
+        status.session_id = self.session_id
+        return status
+
+
+def _cannot_cancel(error: NoukaiError) -> FlowExecutionError:
+    """Return the error of a service without the endpoint."""
+    return FlowExecutionError(
+        f"the service cannot cancel jobs (HTTP {error.status_code}): only `noukai dev` and `noukai serve` "
+        f"can. The job {error.execution_id} goes on",
+        status_code=error.status_code,
+        code="CANCEL_NOT_SUPPORTED",
+        execution_id=error.execution_id,
+        request_id=error.request_id,
+        response_body=error.response_body,
+    )
+
 
 def wait(
     job: JobBackend, longest_poll: float, timeout: float, poll_interval: float
 ) -> Program[JobStatus]:
-    """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
+    """Poll until the job is done.
+
+    Raises:
+        JobCancelledError: It was cancelled.
+        APITimeoutError: It is not done after ``timeout`` seconds.
+    """
     now: float = yield Now()
     deadline = now + timeout
     while True:
         # No single poll may outlive the deadline by much, nor be cut off before it had a chance.
         status = yield from job.poll(min(longest_poll, max(deadline - now, 1.0)))
         if status.is_done:
+            raise_if_cancelled(status)
             return status
         now = yield Now()
         if now >= deadline:
@@ -114,3 +161,15 @@ def wait(
             )
         yield Sleep(min(poll_interval, deadline - now))
         now = yield Now()
+
+
+def raise_if_cancelled(status: JobStatus) -> None:
+    """Raise JobCancelledError if this is the state of a cancelled job."""
+    if not status.is_cancelled:
+        return
+    message = status.error.get("message") if isinstance(status.error, dict) else None
+    raise JobCancelledError(
+        f"job {status.execution_id} was cancelled" + (f": {message}" if message else ""),
+        code="CANCELLED",
+        execution_id=status.execution_id,
+    )

@@ -158,6 +158,11 @@ def get(
     return Request("GET", path, dict(headers or {}), None, timeout)
 
 
+def delete(service: Service, path: str, *, timeout: float | None = None) -> Request:
+    """Build a DELETE of ``path``."""
+    return Request("DELETE", path, {}, None, service.timeout if timeout is None else timeout)
+
+
 def encode(value: Any) -> bytes:
     """Return ``value`` as JSON. Raises TypeError if it has no JSON form."""
     try:

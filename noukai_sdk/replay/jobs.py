@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..errors import APITimeoutError, NoukaiError
 from ..models.results import JobStatus
 from ..models.sessions import RecordedError
+from ..protocol.jobs import raise_if_cancelled
 from ..protocol.program import CHECKPOINT, Program, Sleep
 from .recording import Recording
 
@@ -65,6 +66,7 @@ class RecordedJob:
         while True:
             status = yield from self.poll()
             if status.is_done:
+                raise_if_cancelled(status)
                 return status
             if self._polls.used_up:
                 raise APITimeoutError(
@@ -73,6 +75,10 @@ class RecordedJob:
                 )
             if self._paced:
                 yield Sleep(poll_interval)
+
+    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+        """Return the next recorded status: the recorder takes the state after a cancel for a poll."""
+        return self.poll(timeout)
 
 
 class _Polls:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import NoukaiError
+from ..errors import JobCancelledError, NoukaiError
 from ..models.results import ExecuteResult, JobStatus, ToolResult
 from ..protocol import jobs
 from ..protocol.call import FlowCall
@@ -93,8 +93,15 @@ class RecordingJob:
 
     def poll(self, timeout: float | None = None) -> Program[JobStatus]:
         """Poll the job once."""
+        return self._recorded(self._job.poll(timeout))
+
+    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+        """Cancel the job. Its state afterwards is recorded as if it was polled."""
+        return self._recorded(self._job.cancel(timeout))
+
+    def _recorded(self, program: Program[JobStatus]) -> Program[JobStatus]:
         try:
-            status = yield from self._job.poll(timeout)
+            status = yield from program
         except NoukaiError as error:
             self._builder.poll_failed(error)
             raise
@@ -106,6 +113,8 @@ class RecordingJob:
         longest = self._builder.call.service.timeout
         try:
             return (yield from jobs.wait(self, longest, timeout, poll_interval))
+        except JobCancelledError:  # follows from the recorded status
+            raise
         except NoukaiError as error:
             self._builder.poll_failed(error)
             raise

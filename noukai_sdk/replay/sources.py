@@ -174,7 +174,7 @@ def _recording(execution: SessionExecution) -> Recording:
         recording.result = _result(execution, steps)
         if status == "failed" or "error" in execution:
             recording.error = _error(execution, steps)
-    elif status == "cancelled" and recording.completed_at is not None:
+    elif status == "cancelled" and recording.kind != "job" and recording.completed_at is not None:
         recording.abandoned = True  # the service stops a run whose caller goes away
     if recording.kind != "execute":
         recording.events = tuple(execution.get("events") or _rebuilt_events(execution, steps))

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import APITimeoutError, FlowExecutionError, JobStatus, RunNotFoundError
+from noukai_sdk import (
+    APITimeoutError,
+    FlowExecutionError,
+    JobCancelledError,
+    JobStatus,
+    RunNotFoundError,
+)
 from noukai_sdk.protocol.jobs import LiveJob, submit
 from tests.support.stepping import FLOW, Clock, make_call, make_service, play, respond
 
@@ -87,3 +93,33 @@ def test_wait_past_deadline_raises() -> None:
 def test_wait_limits_timeout_of_each_poll(deadline: float, client: float, poll: float) -> None:
     played = play(make_job(timeout=client).wait(deadline, 2.0), [status("completed")])
     assert played.requests[0].timeout == poll
+
+
+CANCELLED = {"code": "CANCELLED", "message": "cancelled by its caller"}
+
+
+def test_cancel_is_sent_again_after_503_and_returns_state() -> None:
+    busy = respond({"detail": "busy"}, 503)
+    played = play(make_job(max_retries=1).cancel(3.0), [busy, status("failed", error=CANCELLED)])
+    assert played.result.is_cancelled
+    assert (played.result.session_id, played.result.is_done) == ("s1", True)
+    for request in played.requests:
+        assert (request.method, request.path) == ("DELETE", "/seq/acme/spelling/grade-3/jobs/e")
+    for word, error in (("completed", None), ("failed", {"code": "MODEL_ERROR"}), ("failed", "x")):
+        ended = play(make_job().cancel(), [status(word, error=error)]).result
+        assert (ended.status, ended.is_cancelled) == (word, False)
+
+
+def test_cancel_without_endpoint_raises_what_the_service_lacks() -> None:
+    for code in (404, 405, 501):
+        with pytest.raises(FlowExecutionError, match="cannot cancel jobs") as caught:
+            play(make_job().cancel(), [respond({"detail": "Not Found"}, code)])
+        assert (caught.value.code, caught.value.execution_id) == ("CANCEL_NOT_SUPPORTED", "e")
+    with pytest.raises(RunNotFoundError):
+        play(make_job().cancel(), [NOT_FOUND])
+
+
+def test_wait_for_cancelled_job_raises() -> None:
+    with pytest.raises(JobCancelledError, match="cancelled by its caller") as caught:
+        play(make_job().wait(300.0, 2.0), [status("running"), status("failed", error=CANCELLED)])
+    assert (caught.value.code, caught.value.execution_id) == ("CANCELLED", "e")

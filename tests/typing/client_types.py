@@ -210,6 +210,8 @@ def jobs(flow: Flow) -> None:
     assert_type(flow.execute_async("long", trace=True), Job)
     assert_type(job.flow_id, str | None)
     assert_type(job.wait(timeout=600.0, poll_interval=5.0), JobStatus)
+    assert_type(job.cancel(timeout=5.0), JobStatus)
+    assert_type(job.cancel().is_cancelled, bool)
     snapshot = job.poll()
     assert_type(snapshot.status, Literal["pending", "running", "completed", "failed"])
 
@@ -219,6 +221,7 @@ async def async_jobs(flow: AsyncFlow) -> None:
     assert_type(job, AsyncJob)
     assert_type(await job.wait(), JobStatus)
     assert_type(await job.poll(timeout=5.0), JobStatus)
+    assert_type(await job.cancel(), JobStatus)
 
 
 def runs(flow: Flow) -> None:
