@@ -217,6 +217,7 @@ class Captured:
             if not _is_captured(scope, joined):
                 return None
             captured = scope.captured = cls(options, *connection)
+            scope.is_captured = True
             return captured
         except Exception:
             logger.warning("a request is not captured", exc_info=True)

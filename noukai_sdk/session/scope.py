@@ -47,6 +47,7 @@ class Scope:
         session_id: The session of this scope, None in normal mode.
         cassette_path: The cassette file that it plays or records, None without one.
         captured: The request that an adapter captures in this scope.
+        is_captured: An adapter stores that request with the session.
         is_fork: Calls of a replay may go live, under the new session ``session_id``.
         verdict: The result of a replay, if the replay has an id.
         file: The cassette file that a request's header names, as ``file:<name>``.
@@ -55,6 +56,7 @@ class Scope:
 
     cassette_path: str | os.PathLike[str] | None = None
     captured: Any = None
+    is_captured = False
     is_fork = False
     verdict: Verdict | None = None
     file: str | None = None
@@ -142,11 +144,13 @@ class Scope:
         """
         first = self._service
         assert first is not None  # there are others
-        has_others = self._others or any(each.key != first.key for each in self.other_services)
-        told = [] if self._others is None else [*self._others.values()]
-        if self.is_fork or self._made > self._calls_of_others:
+        others = [] if self._others is None else [*self._others.values()]
+        made_own = self._made > self._calls_of_others
+        # A client that made all calls can read them.
+        told = others if made_own or len(others) > 1 else []
+        if made_own or self.is_fork or self.is_captured:
             told.append(first)
-        if has_others and (self.is_fork or len(told) > 1):
+        if told and (others or self.is_fork):
             total = self._made + self._served
             self._report_at_end(self._outcomes.note_total(total, told))
 

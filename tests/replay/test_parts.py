@@ -422,3 +422,26 @@ async def test_scope_fetches_the_calls_of_a_client_that_it_does_not_use(
     if kind is AsyncNoukai:
         await a.aclose()
         await b.aclose()
+
+
+async def test_client_that_stores_the_request_is_told_of_the_calls_of_another(
+    organisations: Organisations,
+) -> None:
+    a, b = client(AsyncNoukai, organisations, "a"), client(AsyncNoukai, organisations, "b")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in ("m1", "m3"):
+            await b.flow("grade-3").execute(message)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    traced = NoukaiTraceMiddleware(app, client=a, capture_requests=True)
+    transport = httpx.ASGITransport(traced)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as caller:
+        await caller.get("/")
+    await anyio.to_thread.run_sync(lambda: wait_until(lambda: len(organisations.puts) == 2))
+    assert [
+        (key, body.get("totalCalls")) for key, body in organisations.puts if "outcomes" in body
+    ] == [("nk_a", 2)]
+    await a.aclose()
+    await b.aclose()
