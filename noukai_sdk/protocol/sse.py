@@ -27,9 +27,10 @@ Frame = tuple[bytes | None, bytes]
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = b"\n\n"
 
-# A whole frame as nearly every service writes it. Matching all frames of a block at once takes a third
-# of the time of a loop over its lines.
-_USUAL_FRAME = re.compile(rb"(?:\A|(?<=\n\n))(?:event: ?(.*)\n)?data: ?(.*)\n\n")
+# A whole frame in the two forms of nearly every service. Matching all frames of a block at once takes a
+# third of the time of a loop over its lines.
+_NAMED_FRAME = re.compile(rb"(?m)^event: ?(.*)\ndata: ?(.*)\n\n")
+_UNNAMED_FRAME = re.compile(rb"(?m)^()data: ?(.*)\n\n")
 
 
 class SSEDecoder:
@@ -89,9 +90,10 @@ class SSEDecoder:
 
 def _frames(block: bytes) -> list[Frame]:
     """Split a block that ends in a blank line into its frames."""
-    frames: list[Frame] = _USUAL_FRAME.findall(block)
-    # Each match is one frame with its blank line, so equal counts mean that nothing was left out.
-    if len(frames) == block.count(_BLANK_LINE):
+    is_named = block.startswith(b"event")
+    frames: list[Frame] = (_NAMED_FRAME if is_named else _UNNAMED_FRAME).findall(block)
+    # Each match has this many lines, so equal counts mean that nothing was left out.
+    if len(frames) * (3 if is_named else 2) == block.count(b"\n"):
         return frames
     frames = []
     for text in block.split(_BLANK_LINE):
@@ -135,13 +137,14 @@ def parse_frames(frames: list[Frame]) -> list[StreamEvent]:
             parser = parser_of(event_type) if isinstance(event_type, str) else None
         if parser is None:
             continue
+        event_type, from_bytes, from_object = parser
         try:
-            event = parser.from_bytes(data) if name else parser.from_object(body)
+            event = from_bytes(data) if name else from_object(body)
         except ValidationError as error:
-            logger.warning("skipped a %s event: %s", parser.event_type, first_problem(error))
+            logger.warning("skipped a %s event: %s", event_type, first_problem(error))
             continue
-        if name and event.event_type != parser.event_type:
-            event.event_type = parser.event_type
+        if name and event.event_type != event_type:
+            event.event_type = event_type
         events.append(event)
     return events
 

@@ -12,6 +12,8 @@ from ..models.events import (
     RunStarted,
     StepCompleted,
     StepFailed,
+    StepInput,
+    StepOutput,
     StepPaused,
     StepStarted,
     StreamEvent,
@@ -35,8 +37,9 @@ Pause = StepPaused | ToolCallsRequired
 _ENDS = (FlowCompleted, StepFailed)
 _PAUSES = (StepPaused, ToolCallsRequired)
 _INDEXED = (StepStarted, StepCompleted, StepPaused, ToolCallsRequired)
-# Nearly all events of a stream, and they move nothing. (isinstance is slow on pydantic's classes.)
-_PASSING = frozenset({"step_output", "step_input"})
+# Nearly all events of a stream, and they move nothing. (isinstance is slow on pydantic's classes, and so
+# are the attributes of their objects.)
+_PASSING = frozenset({StepOutput, StepInput})
 
 
 class Cursor:
@@ -62,7 +65,7 @@ class Cursor:
 
     def see(self, event: StreamEvent) -> None:
         """Move on with an event, and correct its ``step_index`` and the run's id."""
-        if event.type in _PASSING:
+        if type(event) in _PASSING:
             return
         if isinstance(event, RunStarted):
             self.execution_id = event.execution_id or event.run_id or self.execution_id
@@ -172,12 +175,11 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
     decoder = SSEDecoder()
     pause: Pause | None = None
     while (events := decoder.read_events((yield READ_CHUNK))) is not None:
+        cursor.at_reader = True  # whenever it leaves in the loop below
         for event in events:
-            if event.type in _PASSING:
+            if type(event) in _PASSING:
                 cursor.seen += 1
-                cursor.at_reader = True
                 yield event
-                cursor.at_reader = False
                 continue
             cursor.see(event)
             if isinstance(event, _PAUSES):
@@ -185,11 +187,10 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
             cursor.ended = isinstance(event, _ENDS)
             if not isinstance(event, ToolCallsRequired):
                 cursor.seen += 1
-                cursor.at_reader = True
                 yield event
-                cursor.at_reader = False
             if cursor.ended:
                 return None
+        cursor.at_reader = False
     # After a pause the stream is read to its end, so that the connection serves the next call. It goes
     # back now, because tools may take long.
     yield CloseStream()

@@ -98,10 +98,13 @@ class SyncTransport:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
         with _SyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
-                if isinstance(item, Effect):
-                    drive.perform(item)
-                elif keep is None or keep(item):
-                    yield item
+                while not isinstance(item, Effect):
+                    if keep is None or keep(item):
+                        yield item
+                    # The program goes on from an event without an outcome, and returns nothing.
+                    if (item := next(program, END)) is END:
+                        return
+                drive.perform(item)
 
     @property
     def closed(self) -> bool:
@@ -249,10 +252,13 @@ class AsyncTransport:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
         async with _AsyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
-                if isinstance(item, Effect):
-                    await drive.perform(item)
-                elif keep is None or keep(item):
-                    yield item
+                while not isinstance(item, Effect):
+                    if keep is None or keep(item):
+                        yield item
+                    # The program goes on from an event without an outcome, and returns nothing.
+                    if (item := next(program, END)) is END:
+                        return
+                await drive.perform(item)
 
     @property
     def closed(self) -> bool:
