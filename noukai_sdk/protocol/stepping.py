@@ -39,7 +39,7 @@ _PAUSES = (StepPaused, ToolCallsRequired)
 _INDEXED = (StepStarted, StepCompleted, StepPaused, ToolCallsRequired)
 # Nearly all events of a stream, and they move nothing. (isinstance is slow on pydantic's classes, and so
 # are the attributes of their objects.)
-_PASSING = frozenset({StepOutput, StepInput})
+_PASSING = (StepOutput, StepInput)
 
 
 class Cursor:

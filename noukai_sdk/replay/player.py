@@ -156,7 +156,7 @@ class Player:
 
     def play(self, call: FlowCall, claim: Claim) -> Program[Any]:
         """Serve ``call`` from the recording of its claim."""
-        encode(call.request)  # a request that cannot be sent fails in a replay too
+        sent = encode(call.request)  # a request that cannot be sent fails in a replay too
         self.cassette.begin(claim)
         pace: Pace | None = None
         try:
@@ -169,7 +169,7 @@ class Player:
             if not claim.assigned:
                 yield from self._order.settle()
                 decision = self._assign(call, claim)
-            recording = self._take(call, claim, decision)
+            recording = self._take(call, claim, sent, decision)
             if recording is None:
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
@@ -332,8 +332,13 @@ class Player:
             self._warn(claim, decision)
         return decision
 
-    def _take(self, call: FlowCall, claim: Claim, decision: Decision | None) -> Recording | None:
-        """Return the claim's recording; None if the call is to go live instead."""
+    def _take(
+        self, call: FlowCall, claim: Claim, sent: bytes, decision: Decision | None
+    ) -> Recording | None:
+        """Return the claim's recording; None if the call is to go live instead.
+
+        ``sent`` is the call's request as JSON.
+        """
         if claim.index is None:
             if self._go_live is None:
                 if self.cassette.client_left and not self.cassette.remaining:
@@ -356,7 +361,7 @@ class Player:
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
-        fields, request = _changed_fields(recording, claim)
+        fields, request = _changed_fields(recording, claim, sent)
         if fields:
             from .misses import describe_drift, note_sent
 
@@ -408,7 +413,9 @@ class Player:
         )
 
 
-def _changed_fields(recording: Recording, claim: Claim) -> tuple[list[str], Mapping[str, Any]]:
+def _changed_fields(
+    recording: Recording, claim: Claim, sent: bytes
+) -> tuple[list[str], Mapping[str, Any]]:
     """Return the fields of the input that are known to differ from the recorded ones.
 
     Returns:
@@ -418,7 +425,7 @@ def _changed_fields(recording: Recording, claim: Claim) -> tuple[list[str], Mapp
         return [], {}
     # Most replays send what was recorded, and that comparison needs no redaction.
     same_version = recording.version == claim.version
-    if same_version and to_json(recording.request) == to_json(claim.request):
+    if same_version and to_json(recording.request) == sent:
         return [], {}
     request = claim.redacted_request()
     if recording.message_only:
