@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from ...errors import NoukaiError
+from ..runtime.error_text import error_text
 from ..workflow.node import Node
 from ..workflow.templates import UnresolvedReferenceError
 
@@ -50,7 +51,7 @@ def node_error(node: Node, error: Exception) -> NodeError:
     else:
         logger.error("step %s failed", node.id, exc_info=error)
         code = "STEP_FAILED"
-        message = f"step {node.id!r} failed: {type(error).__name__}: {error}"
+        message = f"step {node.id!r} failed: {error_text(error)}"
     return NodeError(node.name, code, message, error)
 
 

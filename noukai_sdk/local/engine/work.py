@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import partial
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
+from pydantic_core import to_json as core_to_json
 
 from ...errors import FlowExecutionError
+from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
 from ..workflow.node import Agent, Condition, Function
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
 from .step_context import StepContext
+
+_LONG_NUMBER = re.compile(rb"\d{4301}")
 
 
 async def run_node(context: StepContext) -> Any:
@@ -91,11 +97,25 @@ async def _call(context: StepContext, work: Function) -> Any:
 def to_json(value: Any) -> Any:
     """Convert an output to JSON values, for outputs that leave the process.
 
+    Every parser can read the result: NaN is null, half of a surrogate pair is ``?``, a key is a text.
+
     Raises:
         FlowExecutionError: The output cannot be converted; code ``OUTPUT_INVALID``.
     """
+    if value is None or type(value) is bool:
+        return value
     try:
-        return to_jsonable_python(value)
-    except (ValueError, RecursionError) as error:  # pydantic's own error is a ValueError
-        message = f"the output cannot be written as JSON: {error}"
+        plain = to_jsonable_python(value, inf_nan_mode="null")
+        try:
+            data = core_to_json(plain, inf_nan_mode="null")
+        except (PydanticSerializationError, UnicodeError):
+            data = json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            # Python's parser refuses such numbers, ours does not.
+            return json.loads(data) if _LONG_NUMBER.search(data) else from_json(data)
+        except ValueError:
+            return json.loads(data)  # nested deeper than the fast parser accepts
+    # The value may be of any class, whose methods may raise anything.
+    except (Exception, SystemExit) as error:
+        message = f"the output cannot be written as JSON: {error_text(error)}"
         raise FlowExecutionError(message, code="OUTPUT_INVALID") from error

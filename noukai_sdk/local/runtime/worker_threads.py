@@ -8,9 +8,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, get_cancelled_exc_class
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
+
+from .error_text import error_text
 
 DEFAULT_WORKER_THREADS = 40
 
@@ -77,6 +79,12 @@ async def _await_result(result: Awaitable[Any]) -> Any:
         if is_cancelled():
             raise
         raise _as_runtime_error(error) from error
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, get_cancelled_exc_class()):
+            raise
+        raise _as_runtime_error(error) from error
 
 
 def is_cancelled() -> bool:
@@ -90,5 +98,4 @@ def is_cancelled() -> bool:
 
 
 def _as_runtime_error(error: BaseException) -> RuntimeError:
-    name = type(error).__name__
-    return RuntimeError(f"the function raised {name}: {error}".removesuffix(": "))
+    return RuntimeError(f"the function raised {error_text(error)}")

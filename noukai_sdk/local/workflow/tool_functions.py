@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
 
+from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from .node import Tool
 
@@ -61,7 +62,11 @@ async def run_tool_calls(
     by_name = {name_of(function): function for function in functions}
     turns = []
     for call in calls:
-        content = as_content(await _run(by_name, call["function"]))
+        try:
+            content = as_content(await _run(by_name, call["function"]))
+        # The result may be of any class, whose methods may raise anything.
+        except Exception as error:  # noqa: BLE001 - the model reads the error
+            content = as_content({"error": f"the result cannot be printed: {error_text(error)}"})
         turns.append({"role": "tool", "tool_call_id": call["id"], "content": content})
     return turns
 
@@ -84,7 +89,7 @@ async def _run(by_name: dict[str, Tool], request: dict[str, Any]) -> Any:
     # The model reads the error, and may try another way.
     except Exception as error:
         logger.warning("tool %s failed", request["name"], exc_info=error)
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": error_text(error)}
 
 
 @lru_cache(maxsize=256)
