@@ -189,8 +189,12 @@ def pull(
     file = load(source, env, base_url)
     # A replay redacts its calls like the file, to compare them.
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
-    write_cassette(path, file.session_id, file.recordings, redactor, file.exchange)
+    missing = file.missing_calls
+    write_cassette(path, file.session_id, file.recordings, redactor, file.exchange, missing)
     number = len(file.recordings)
+    if missing:
+        verb = "is" if missing == 1 else "are"
+        click.echo(f"{count(missing, 'call')} with other API keys {verb} not in the file", err=True)
     if as_json:
         print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
     else:

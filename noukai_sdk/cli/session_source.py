@@ -94,7 +94,10 @@ def load_with_parent(
         exchange = None
         with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
             exchange = transport.run(fetch_exchange(transport.service, session_id))
-    file = CassetteFile(session.session_id, session.recordings, exchange=exchange)
+    missing = max(0, (session.total_calls or 0) - len(session.recordings))
+    file = CassetteFile(
+        session.session_id, session.recordings, exchange=exchange, missing_calls=missing
+    )
     return file, session.parent
 
 

@@ -119,7 +119,8 @@ def test_command(
         raise CommandError(str(error)) from error
 
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
-    write_cassette(cassette, file.session_id, file.recordings, redactor, captured)
+    missing = file.missing_calls
+    write_cassette(cassette, file.session_id, file.recordings, redactor, captured, missing)
     path.parent.mkdir(parents=True, exist_ok=True)
     call = _call(app_name, headers, body, ignore)
     problems, drift = _try(app_name, cassette, headers, body, ignore)

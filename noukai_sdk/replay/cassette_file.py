@@ -57,6 +57,7 @@ class CassetteFile:
         redacted: The JSON paths that were blanked in the file.
         redacted_pii: Personal data was removed from the file.
         exchange: The request that made the calls, and its response, if they were captured.
+        missing_calls: How many calls of the session, made with other API keys, are not in the file.
     """
 
     session_id: str | None
@@ -64,11 +65,13 @@ class CassetteFile:
     redacted: tuple[str, ...] = ()
     redacted_pii: bool = False
     exchange: Exchange | None = None
+    missing_calls: int = 0
 
     def cassette(self) -> Cassette:
         """Return the recordings as a cassette to play."""
         client_left = self.exchange is not None and self.exchange.client_left
-        return Cassette(self.session_id, self.recordings, client_left)
+        total = len(self.recordings) + self.missing_calls if self.missing_calls > 0 else None
+        return Cassette(self.session_id, self.recordings, client_left, total)
 
 
 class _Header(BaseModel):
@@ -83,6 +86,7 @@ class _Header(BaseModel):
     redacted_pii: bool = False
     exchange: Exchange | None = None
     recordings: int | None = None
+    missing_calls: int = 0
 
 
 def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
@@ -128,6 +132,7 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
         tuple(header.redacted),
         header.redacted_pii,
         header.exchange,
+        header.missing_calls,
     )
 
 
@@ -166,6 +171,7 @@ def write_cassette(
     recordings: Sequence[Recording],
     redactor: Redactor | None = None,
     exchange: Exchange | None = None,
+    missing_calls: int = 0,
 ) -> None:
     """Write a cassette file in one move. Missing folders are created.
 
@@ -175,6 +181,7 @@ def write_cassette(
         recordings: In the order in which the calls began.
         redactor: Removes secrets; the default one knows the usual forms of keys and tokens.
         exchange: The request that made the calls, and its response.
+        missing_calls: As in :class:`CassetteFile`.
 
     Raises:
         CassetteError: The file cannot be written, or a redacted recording is not valid any more.
@@ -182,7 +189,8 @@ def write_cassette(
     redactor = redactor or Redactor()
     clean = [redacted(recording, redactor, path) for recording in recordings]
     kept = None if exchange is None else redacted_exchange(exchange, redactor)
-    write_redacted(path, CassetteFile(session_id, clean, redactor.paths, redactor.pii, kept))
+    file = CassetteFile(session_id, clean, redactor.paths, redactor.pii, kept, missing_calls)
+    write_redacted(path, file)
 
 
 def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
@@ -214,6 +222,7 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         "redacted": list(file.redacted),
         **({"redacted_pii": True} if file.redacted_pii else {}),
         "recordings": len(file.recordings),
+        **({"missing_calls": file.missing_calls} if file.missing_calls else {}),
     }
     if file.exchange is not None:
         header["exchange"] = file.exchange.model_dump(

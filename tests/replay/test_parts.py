@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from noukai_sdk import (
     AsyncNoukai,
@@ -25,6 +27,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.adapters import wsgi
 from noukai_sdk.adapters.asgi import NoukaiTraceMiddleware
+from noukai_sdk.cli.session import session
 from noukai_sdk.models.sessions import RecordedCall
 from noukai_sdk.replay import verdicts
 from tests.support.replays import SessionService, SyncSide, execution
@@ -445,3 +448,26 @@ async def test_client_that_stores_the_request_is_told_of_the_calls_of_another(
     ] == [("nk_a", 2)]
     await a.aclose()
     await b.aclose()
+
+
+async def test_pulled_cassette_knows_of_the_calls_that_it_lacks(
+    organisations: Organisations, tmp_path: Path
+) -> None:
+    organisations.total_calls = 5
+    path = tmp_path / "pulled.jsonl"
+    options = ["pull", "s-1", "-o", str(path), "--base-url", organisations.url]  # type: ignore[attr-defined]
+    pulled = await anyio.to_thread.run_sync(
+        lambda: CliRunner().invoke(session, options, env={"NOUKAI_API_KEY": "nk_a"})
+    )
+    assert pulled.exit_code == 0, pulled.output
+    assert "3 calls with other API keys are not in the file" in pulled.output
+    a = client(Noukai, organisations, "a")
+
+    def replay() -> None:
+        with trace_scope_sync(cassette=path):
+            for message in ("m0", "m2"):
+                a.flow("grade-3").execute(message)
+
+    with pytest.raises(ReplayLeftoverError) as caught:
+        replay()
+    assert len(caught.value.leftovers) == 3
