@@ -119,9 +119,12 @@ async def _engine(db: str) -> AsyncIterator[Any]:
 
     try:
         settings = Settings(db)
-        url = settings.database_url
+        url, file = settings.database_url, settings.database_file
     except ValueError as error:
         raise click.UsageError(f"--db: {error}") from error
+    # aiosqlite prints a traceback at times when it cannot open a file.
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise click.UsageError(f"--db: {file} is not a file in a folder that exists")
     try:
         async with open_beside(url) as engine:
             yield engine

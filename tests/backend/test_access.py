@@ -63,7 +63,8 @@ def test_keys_command_with_invalid_arguments_is_an_error_without_secrets(tmp_pat
     for arguments, message in [
         (["--org", "a/b", "--db", f"{tmp_path}/a.db"], "'a/b' is not letters"),
         (["--org", "a", "--db", "mysql://me:secret@h/d"], "--db: the database mysql://me:***@h/d"),
-        (["--org", "a", "--db", f"{tmp_path}/none/a.db"], "cannot use the database"),
+        (["--org", "a", "--db", f"{tmp_path}/none/a.db"], "not a file in a folder that exists"),
+        (["--org", "a", "--db", "postgresql://me:secret@127.0.0.1:1/d"], "cannot use the database"),
         (["--org", "a"], "Missing option '--db'"),
     ]:
         result = command("keys", "create", *arguments)
