@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 
 from ..local.llm.chat import ChatDelta, ChatModel, ChatRequest
@@ -23,14 +24,35 @@ class Stats:
 
 
 class CountedModels:
-    """A pool of models whose calls are counted."""
+    """A pool of models whose calls are counted.
 
-    def __init__(self, pool: ModelPool, stats: Stats) -> None:
+    Args:
+        pool: The models.
+        stats: The counters.
+        check: Called with the organisation of a run that wants a model; raises if it must not have one.
+    """
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        stats: Stats,
+        check: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._pool = pool
         self._stats = stats
+        self._check = check
+        self._org: str | None = None
+
+    def of(self, org: str) -> CountedModels:
+        """Return the same models for the runs of an organisation."""
+        models = copy(self)
+        models._org = org
+        return models
 
     async def get(self, spec: str) -> ChatModel:
         """Return the model of this spec. Raises as the pool does."""
+        if self._check is not None and self._org is not None:
+            await self._check(self._org)
         return _CountedModel(await self._pool.get(spec), self._stats)
 
     async def aclose(self) -> None:

@@ -28,7 +28,8 @@ def changes_of(run: Run, now: int) -> Changes:
 def _execution_row(run: Run, now: int) -> dict[str, Any]:
     flow, mode = run.flow, run.flow.capture_mode
     # A job's result must reach its poll in every mode; the session view hides it again.
-    result = run.result if run.trigger == "job" else captured(mode, run.result)
+    is_kept = run.trigger == "job" or run.keeps_result
+    result = run.result if is_kept else captured(mode, run.result)
     error = captured(mode, run.error) if keeps_snapshots(mode) else run.error
     state = {
         # Not copied: it is encoded at once.
@@ -38,6 +39,7 @@ def _execution_row(run: Run, now: int) -> dict[str, Any]:
         "request": run.request,
         "toolRounds": run.tool_rounds,
         "stepIds": [step.id for step in flow.steps],
+        "keepsResult": run.keeps_result,
     }
     return {
         "id": run.id,
@@ -61,6 +63,7 @@ def _execution_row(run: Run, now: int) -> dict[str, Any]:
         "error": to_column(error),
         "state": None if run.has_ended else to_column(state),
         "content_hash": run.content_hash,
+        "cost_micros": run.cost_micros,
     }
 
 
@@ -119,6 +122,8 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         tool_rounds=state["toolRounds"],
         content_hash=row["content_hash"],
         log=RunLog.at(state["log"]),
+        cost_micros=row["cost_micros"],
+        keeps_result=state.get("keepsResult", False),
     )
 
 

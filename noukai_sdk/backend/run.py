@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -232,6 +234,8 @@ class Run:
         status: ``"paused"`` is internal: the run waits for tool results or for the next step call.
         pause: The event of the tool pause that the run waits in; None outside of one.
         tool_rounds: Each tool pause with the results that followed it.
+        cost_micros: What its steps have cost so far, in millionths of a US dollar.
+        keeps_result: The result is stored in every capture mode, because the same call may come again.
         content_hash: SHA-256 of the flow as it was when the run began.
     """
 
@@ -252,6 +256,8 @@ class Run:
     tool_rounds: list[dict[str, Any]] = field(default_factory=list)
     content_hash: str | None = None
     log: RunLog = field(default_factory=RunLog)
+    cost_micros: int = 0
+    keeps_result: bool = False
 
     @cached_property
     def flow_id(self) -> str:
@@ -267,6 +273,9 @@ class Run:
         """Update the run by an event, and return the event in wire form."""
         wire_event = to_wire(event, self.id)
         self.log.record(event, wire_event, now)
+        if isinstance(event, StepCompleted) and event.cost_usd is not None:
+            # Rounded up: what costs something is never free.
+            self.cost_micros += math.ceil(Decimal(event.cost_usd) * 1_000_000)
         if isinstance(event, FlowCompleted):
             self.result = wire_event["result"]
             self._end("completed", now)

@@ -18,6 +18,7 @@ from ..local.engine.sizes import SizeLimits
 from ..local.engine.state import RunState
 from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
+from .admission import Admission
 from .bodies import Body
 from .capture import Event
 from .encoding import Clock
@@ -59,7 +60,7 @@ class Runs:
         self._active: dict[str, Run | None] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
-    def begin(
+    async def begin(
         self,
         flow: Flow,
         version: int | None,
@@ -68,11 +69,13 @@ class Runs:
         trigger: Trigger,
         session_id: str | None,
         started_at: int,
+        admission: Admission | None = None,
     ) -> Run:
         """Begin a run for a first call.
 
         Raises:
             RequestError: The call cannot start a run.
+            RepeatedCallError: The call's idempotency key has started one before.
         """
         call = body.call
         check_first_call(flow, call, trigger)
@@ -99,11 +102,15 @@ class Runs:
                 tool_choice=call.tool_choice,
             ),
             status="pending" if trigger == "job" else "running",
+            keeps_result=admission is not None and admission.key is not None,
         )
         check_run(flow, run.state)
+        if admission is not None:
+            await self._store.insert_checked(run, admission.check)
         self._stats.executions += 1
         self._active[run.id] = run
-        self._store.save(run)
+        if admission is None:
+            self._store.save(run)
         return run
 
     async def resume(self, flow: Flow, version: int | None, body: Body, trigger: Trigger) -> Run:
@@ -154,7 +161,7 @@ class Runs:
             steps = run_steps(
                 run.flow,
                 run.state,
-                models=self._models,
+                models=self._models.of(run.flow.org),
                 max_steps=max_steps,
                 sizes=self._sizes,
             )

@@ -12,6 +12,7 @@ from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from ..local.llm.pool import ModelPool
 from .access import Doorkeeper, FixedKeys, StoredKeys
+from .admission import Limiter
 from .encoding import Clock
 from .errors import RequestError
 from .live_trace import Channels
@@ -41,6 +42,7 @@ class Service:
     clock: Clock
     stats: Stats
     doorkeeper: Doorkeeper
+    limiter: Limiter
 
     def expiry(self) -> int | None:
         """Return the time before which sessions are expired; None if sessions never expire.
@@ -72,6 +74,7 @@ class Service:
         )
         for execution_id in cancelled:
             self.channels.end(execution_id)
+        await self.store.delete_old_keys(now)
         expiry = self.expiry()
         if expiry is not None:
             await self.store.retention.delete_data(expiry)
@@ -100,12 +103,17 @@ async def open_service(
     """Open the database, end the runs of a backend that died, and sweep until the block ends."""
     clock = Clock()
     store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
-    models = CountedModels(ModelPool(open_model), stats)
+    limiter = Limiter(store, clock)
+    # Organisations have limits in services whose keys are in the database.
+    check = limiter.check_credits if settings.keys is None else None
+    models = CountedModels(ModelPool(open_model), stats, check)
     runs = Runs(store, models, channels, clock, stats, settings.sizes)
     flows = Flows(catalog, store.published, clock)
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
-    service = Service(settings, catalog, flows, store, runs, channels, clock, stats, doorkeeper)
+    service = Service(
+        settings, catalog, flows, store, runs, channels, clock, stats, doorkeeper, limiter
+    )
     sweeps: asyncio.Task[None] | None = None
     try:
         now = clock.now()

@@ -20,6 +20,7 @@ COMMANDS = {
     "dev": ("noukai_sdk.cli.dev:dev", "Serve flows on this machine, as the hosted service does."),
     "flows": ("noukai_sdk.cli.flows:flows", "List, check, run and publish flows."),
     "keys": ("noukai_sdk.cli.organisations:keys", "Create, list and revoke API keys."),
+    "orgs": ("noukai_sdk.cli.organisations:orgs", "Set and list the limits of organisations."),
     "session": ("noukai_sdk.cli.session:session", "Show, compare and replay recorded sessions."),
 }
 

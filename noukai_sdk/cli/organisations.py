@@ -1,4 +1,4 @@
-"""``noukai keys``: who may use the service."""
+"""``noukai keys`` and ``noukai orgs``: who may use the service, and how much of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from .shared_options import EXIT_CODES, CommandError, json_option
 
 if TYPE_CHECKING:
     from ..backend.store.keys import KeyStore
+    from ..backend.store.limits import LimitStore
 
 T = TypeVar("T")
 
@@ -99,6 +101,88 @@ def revoke(key_id: str, db: str) -> None:
     click.echo(f"{key_id} is revoked", err=True)
 
 
+@click.group(epilog=EXIT_CODES)
+def orgs() -> None:
+    """Set and list the limits of organisations.
+
+    They apply to keys of noukai keys, within seconds.
+    """
+
+
+@orgs.command("set")
+@click.argument("org", callback=_check_org)
+@click.option("--concurrent", metavar="N|none", help="Runs that may be in progress at once.")
+@click.option("--per-minute", metavar="N|none", help="Requests that its keys may send a minute.")
+@click.option("--credits", "credits_", metavar="USD|none", help="US dollars that it may spend.")
+@click.option("--add-credits", metavar="USD", help="Added to what is left.")
+@db_option
+def set_limits(
+    org: str,
+    concurrent: str | None,
+    per_minute: str | None,
+    credits_: str | None,
+    add_credits: str | None,
+    db: str,
+) -> None:
+    """Set limits of an organisation; none removes one. Others stay as they are."""
+    values: dict[str, int | None] = {}
+    if concurrent is not None:
+        values["max_running"] = _count("--concurrent", concurrent)
+    if per_minute is not None:
+        values["requests_per_minute"] = _count("--per-minute", per_minute)
+    if credits_ is not None:
+        values["credit_micros"] = None if credits_ == "none" else _micros("--credits", credits_)
+    added = 0
+    if add_credits is not None:
+        if credits_ is not None:
+            raise click.UsageError("--credits and --add-credits exclude each other")
+        added = _micros("--add-credits", add_credits)
+    if not values and not added:
+        raise click.UsageError("name a limit to set: --concurrent, --per-minute, --credits")
+    _with_limits(db, lambda store: store.set(org, values, added))
+
+
+@orgs.command("list")
+@db_option
+@json_option
+def list_limits(db: str, as_json: bool) -> None:
+    """List the organisations that have limits, and what is left of their credits."""
+    rows = [
+        {
+            "org": row.org,
+            "concurrent": row.max_running,
+            "perMinute": row.requests_per_minute,
+            "credits": None if row.credit_micros is None else f"{row.credit_micros / 10**6:.6f}",
+        }
+        for row in _with_limits(db, lambda store: store.all())
+    ]
+    _print_table(rows, as_json)
+
+
+def _count(option: str, text: str) -> int | None:
+    if text == "none":
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise click.UsageError(f"{option}: {text!r} is neither a number from 1 on nor none")
+    return int(text)
+
+
+def _micros(option: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
+        raise click.UsageError(f"{option}: {text!r} is not an amount in US dollars, such as 5.00")
+    return int(Decimal(text) * 1_000_000)
+
+
+def _with_limits(db: str, work: Callable[[LimitStore], Awaitable[T]]) -> T:
+    from ..backend.store.limits import LimitStore
+
+    async def run() -> T:
+        async with _engine(db) as engine:
+            return await work(LimitStore(engine))
+
+    return asyncio.run(run())
+
+
 def _with_keys(db: str, work: Callable[[KeyStore], Awaitable[T]]) -> T:
     from ..backend.store.keys import KeyStore
 
@@ -140,7 +224,7 @@ def _print_table(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     if not rows:
         return
-    table = Table(*(name.capitalize() for name in rows[0]), box=None)
+    table = Table(*(re.sub("([A-Z])", r" \1", name).capitalize() for name in rows[0]), box=None)
     for row in rows:
         table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
     width = None if sys.stdout.isatty() else _PIPE_COLUMNS

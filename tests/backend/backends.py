@@ -67,10 +67,14 @@ class Fakes:
     reached: threading.Event = field(default_factory=threading.Event)
     left: threading.Event = field(default_factory=threading.Event)
     failures: int = 0
+    more: dict[str, Callable[[ChatRequest], AsyncGenerator[ChatDelta, None]]] = field(
+        default_factory=dict
+    )
 
     def open_model(self, spec: str) -> ChatModel:
         """Return the fake of this name, else the real model."""
         streams = {"gate": self.gate, "broken": self.broken, "shaky": self.shaky, "echo": self.echo}
+        streams |= self.more
         return FakeModel(spec, streams[spec]) if spec in streams else open_model(spec)
 
     async def gate(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:

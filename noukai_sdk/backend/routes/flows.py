@@ -6,9 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from ..admission import RepeatedCallError
 from ..encoding import from_column
 from ..errors import RequestError, step_status
 from .incoming import find_run, read_call, service_of
+from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
 
 router = APIRouter()
@@ -22,7 +24,10 @@ _VERSIONED = _FLOW + "/{version}"
 async def execute(request: Request) -> Response:
     """Run a flow to its end, or to its next pause for tools."""
     call = await read_call(request)
-    run = await call.run("execute")
+    try:
+        run = await call.run("execute")
+    except RepeatedCallError as repeated:
+        return await repeated_execute(call, repeated)
     async for _ in call.service.runs.advance(run):
         pass
     if run.status == "paused":
@@ -61,7 +66,10 @@ async def submit(request: Request) -> Response:
     if call.body.call.execution_id is not None:
         raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot continue another run")
     await call.service.check_queue(call.flow.org)
-    run = await call.run("job")
+    try:
+        run = await call.run("job")
+    except RepeatedCallError as repeated:
+        return await repeated_submit(call, repeated)
     await call.service.runs.submit(run)
     body = {
         "executionId": run.id,

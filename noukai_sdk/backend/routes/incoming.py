@@ -10,10 +10,12 @@ from starlette.requests import Request
 from ...local.flow_files.catalog import unknown_flow
 from ...local.workflow.plan import Flow
 from ..access import Access
+from ..admission import Admission, idempotency_key
 from ..bodies import Body, read_body
 from ..errors import RequestError
 from ..run import Run, Trigger
 from ..service import Service
+from ..store.idempotency import IdempotencyKey
 from ..store.store import Row
 
 _SESSION_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z")
@@ -30,11 +32,13 @@ async def authenticate(request: Request) -> None:
     """Find the rights of the request's key, for :func:`access_of`. Every route of the API depends on it.
 
     Raises:
-        RequestError: The key is missing or unknown (401), or too many were wrong (429).
+        RequestError: The key is missing or unknown (401), too many were wrong, or its organisation has
+            sent too many requests (429).
     """
     address = request.client.host if request.client is not None else ""
     doorkeeper = service_of(request).doorkeeper
     access = await doorkeeper.admit(request.headers.get("authorization", ""), address)
+    await service_of(request).limiter.take_request(access)
     request.state.access = access
 
 
@@ -65,19 +69,35 @@ class IncomingCall:
     body: Body
     session_id: str | None
     started_at: int
+    access: Access
+    key: IdempotencyKey | None
 
     async def run(self, trigger: Trigger) -> Run:
-        """Begin the run that the call asks for, or resume it."""
-        runs = self.service.runs
+        """Begin the run that the call asks for, or resume it.
+
+        Raises:
+            RequestError: The call does not fit the flow, the run or the organisation's limits.
+            RepeatedCallError: The call's idempotency key has begun a run before.
+        """
+        runs, limits = self.service.runs, self.access.limits
         if self.body.call.execution_id is not None:
+            # The run waits on: it can be continued when there are credits again.
+            if limits.credit_micros is not None:
+                await self.service.limiter.check_credits(self.flow.org)
             return await runs.resume(self.flow, self.version, self.body, trigger)
-        return runs.begin(
+        is_limited = limits.max_running is not None or limits.credit_micros is not None
+        admission = None
+        if is_limited or (self.key is not None and trigger != "step"):
+            org = self.flow.org if is_limited else None
+            admission = Admission(org, self.key, self.started_at)
+        return await runs.begin(
             self.flow,
             self.version,
             self.body,
             trigger=trigger,
             session_id=self.session_id,
             started_at=self.started_at,
+            admission=admission,
         )
 
 
@@ -100,10 +120,14 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
         version = int(match[1]) or None
     body = await read_body(request, service.settings)
     address = (names["org"], names["project"], names["slug"])
-    if not access_of(request).allows(names["org"]):
+    access = access_of(request)
+    if not access.allows(names["org"]):
         raise unknown_flow(*address, version)
+    verb = request.url.path.rpartition("/")[2]
+    path = f"{names['project']}/{names['slug']}/v{version or 0}/{verb}"
+    key = idempotency_key(request.headers.get("idempotency-key"), names["org"], path, body)
     flow = await service.flows.get(*address, version)
-    return IncomingCall(service, flow, version, body, session_id, started_at)
+    return IncomingCall(service, flow, version, body, session_id, started_at, access, key)
 
 
 async def find_run(request: Request) -> Row:

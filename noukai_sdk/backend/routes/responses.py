@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 
 from starlette.requests import ClientDisconnect
@@ -13,9 +13,11 @@ from ..capture import Event
 from ..encoding import encode
 
 
-def json_response(value: object, status: int = 200) -> Response:
+def json_response(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return ``value`` as a JSON response."""
-    return Response(encode(value), status, media_type="application/json")
+    return Response(encode(value), status, headers, media_type="application/json")
 
 
 class EventStream(StreamingResponse):

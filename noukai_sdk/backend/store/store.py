@@ -8,13 +8,15 @@ from typing import Any
 from sqlalchemy import URL, func, select
 
 from .database import Database, open_database, outages
+from .idempotency import delete_old_keys
 from .keys import KeyStore
+from .limits import LimitStore
 from .published_flows import PublishedStore
 from .retention import Retention
 from .session_pages import ListedSession, SessionQuery, read_page
 from .sessions import SessionStore
 from .tables import events, executions, steps
-from .writer import Changes, Savable, Saving, Writer
+from .writer import Changes, Check, Savable, Saving, Writer
 
 Row = Mapping[str, Any]
 
@@ -28,6 +30,7 @@ class Store:
         self._writer = writer
         self.sessions = SessionStore(database.engine, writer)
         self.keys = KeyStore(database.engine)
+        self.limits = LimitStore(database.engine)
         self.retention = Retention(database.engine, writer)
         self.published = PublishedStore(database.engine, writer)
 
@@ -49,6 +52,20 @@ class Store:
     def save(self, item: Savable) -> Saving:
         """Write ``item`` soon; ``await store.save(item).committed()`` waits for it."""
         return self._writer.save(item)
+
+    async def insert_checked(self, item: Savable, check: Check) -> None:
+        """Write a new item at once, in one transaction with ``check``, which may raise an error."""
+        await self._writer.insert_checked(item, check)
+
+    async def flush(self) -> None:
+        """Wait until every saved item is on disk or has failed."""
+        await self._writer.flush()
+
+    async def delete_old_keys(self, now: int) -> None:
+        """Delete the idempotency keys that are not kept any more."""
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                await delete_old_keys(connection, now)
 
     async def execution(self, execution_id: str) -> Row | None:
         """Return the run's row, or None."""

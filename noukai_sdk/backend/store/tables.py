@@ -209,6 +209,8 @@ idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     Column("org", Text, primary_key=True),
+    # The rest of the call's path.
+    Column("path", Text, primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("request_hash", String(64), nullable=False),
     Column("execution_id", String(64), nullable=False),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ from sqlalchemy import Table, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .database import StoreUnavailableError, is_outage
+from .database import StoreUnavailableError, is_outage, outages
+from .limits import charge, charges_of
 from .tables import ALL, events, executions, sessions, steps
 
 logger = logging.getLogger("noukai_sdk.backend")
@@ -26,6 +27,9 @@ _RETRY_INTERVAL = 1.0
 """Seconds between two attempts to write in an outage."""
 
 Rows = list[dict[str, Any]]
+
+Check = Callable[[AsyncConnection, Any, str], Awaitable[None]]
+"""Called in a transaction, with the dialect's ``insert`` and an item's id. Raises to write nothing."""
 
 
 class Savable(Protocol):
@@ -185,8 +189,20 @@ class Writer:
             logger.warning("the database can be written again")
         self._outage = outage
 
+    async def insert_checked(self, item: Savable, check: Check) -> None:
+        """Write a new item at once, in one transaction with ``check``, which may raise an error."""
+        # SQLite has one writer at a time; on Postgres the check locks what it needs.
+        lock = self.lock if self._engine.dialect.name == "sqlite" else nullcontext()
+        with outages():
+            async with lock, self._engine.begin() as connection:
+                await check(connection, self.insert, item.id)
+                await self.put(connection, [self._changes(item)])
+
     async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> None:
         """Write rows in a transaction of the caller, who holds the lock."""
+        runs = [row for change in changes for row in change.executions]
+        # Before the rows of sessions: other transactions lock these after an organisation, too.
+        await charge(connection, await charges_of(connection, runs))
         for table, upsert in self._upserts.items():
             rows = [row for change in changes for row in getattr(change, table.name)]
             if rows:

@@ -66,11 +66,12 @@ def upgrade() -> None:
     op.create_table(
         "idempotency_keys",
         sa.Column("org", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
         sa.Column("key", sa.String(255), nullable=False),
         sa.Column("request_hash", sa.String(64), nullable=False),
         sa.Column("execution_id", sa.String(64), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("org", "key", name="pk_idempotency_keys"),
+        sa.PrimaryKeyConstraint("org", "path", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
     op.create_table(

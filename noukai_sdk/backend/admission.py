@@ -1,0 +1,141 @@
+"""Let requests and runs in: limits of organisations, and idempotency keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..errors import InsufficientCreditsError
+from .access import Access
+from .bodies import Body
+from .encoding import Clock
+from .errors import RequestError
+from .store.idempotency import IdempotencyKey, claim_key
+from .store.limits import Limits, count_in_progress, limits_of
+from .store.store import Store
+
+_MAX_KEY = 255
+# Seconds for which what is known of an organisation is used again, without asking the database.
+_CACHE_LIFE = 2.0
+_LONGEST_BLOCK = 1.0
+
+
+class RepeatedCallError(Exception):
+    """A call with the same idempotency key and body has begun a run before.
+
+    Attributes:
+        execution_id: The run.
+    """
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id)
+        self.execution_id = execution_id
+
+
+def idempotency_key(header: str | None, org: str, path: str, body: Body) -> IdempotencyKey | None:
+    """Return the idempotency key of a call.
+
+    Args:
+        header: The ``Idempotency-Key``, None without one.
+        org: The organisation of the flow.
+        path: The rest of the call's path.
+        body: The call's body.
+
+    Raises:
+        RequestError: The header is not valid (400).
+    """
+    if header is None:
+        return None
+    if not 1 <= len(header) <= _MAX_KEY or not (header.isascii() and header.isprintable()):
+        message = f"an Idempotency-Key is 1 to {_MAX_KEY} printable ASCII characters"
+        raise RequestError(400, "IDEMPOTENCY_KEY_INVALID", message)
+    # The order of fields and the spaces between them do not make another request.
+    text = json.dumps(body.raw, sort_keys=True, separators=(",", ":"))
+    return IdempotencyKey(org, path, header, hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What is checked in the transaction that stores a new run.
+
+    Attributes:
+        org: The organisation whose limits apply; None if there are none.
+        key: The call's idempotency key.
+        now: Microseconds since 1970.
+    """
+
+    org: str | None
+    key: IdempotencyKey | None
+    now: int
+
+    async def check(self, connection: AsyncConnection, insert: Any, execution_id: str) -> None:
+        """Raise if the run must not begin. Until the commit, nobody else begins one in its place.
+
+        Raises:
+            RepeatedCallError: The key has begun a run before.
+            RequestError: The key came with another body (422), the organisation has no credits (402) or
+                too many runs (429).
+        """
+        if self.key is not None:
+            earlier = await claim_key(connection, insert, self.key, execution_id, self.now)
+            if earlier is not None and earlier[1] == self.key.request_hash:
+                raise RepeatedCallError(earlier[0])
+            if earlier is not None:
+                message = "the Idempotency-Key was used with another body: choose another key"
+                raise RequestError(422, "IDEMPOTENCY_KEY_REUSED", message, execution_id=earlier[0])
+        if self.org is None:
+            return
+        limits = await limits_of(connection, self.org, lock=True)
+        if limits.credit_micros is not None and limits.credit_micros <= 0:
+            raise RequestError(402, "INSUFFICIENT_CREDITS", f"{self.org} has no credits left")
+        most = limits.max_running
+        if most is not None and await count_in_progress(connection, self.org, most) >= most:
+            message = f"{self.org} has {most} runs in progress, its limit: try again later"
+            raise RequestError(429, "TOO_MANY_RUNS", message, headers={"Retry-After": "1"})
+
+
+class Limiter:
+    """Applies the limits of organisations between the beginnings of their runs.
+
+    Organisations without limits cost nothing: that they have none is known for a while.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits: dict[str, tuple[float, Limits]] = {}
+        self._blocked: dict[str, float] = {}
+
+    async def take_request(self, access: Access) -> None:
+        """Count a request; raise RequestError (429) if the organisation has sent too many."""
+        org = access.org
+        if org is None or access.limits.requests_per_minute is None:
+            return
+        # Refused requests must not keep the database busy.
+        wait = self._blocked.get(org, 0.0) - time.monotonic()
+        if wait <= 0:
+            wait = await self._store.limits.take_request(org, self._clock.now())
+            self._blocked[org] = time.monotonic() + min(wait, _LONGEST_BLOCK)
+        if wait > 0:
+            message = f"{org} may send {access.limits.requests_per_minute} requests a minute"
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise RequestError(429, "TOO_MANY_REQUESTS", message, headers=headers)
+
+    async def check_credits(self, org: str) -> None:
+        """Raise InsufficientCreditsError if a run of an organisation may not spend any more."""
+        found = self._limits.get(org)
+        if found is not None and found[1].credit_micros is None and time.monotonic() < found[0]:
+            return
+        # What the steps before this one cost is in the rows that are being saved.
+        await self._store.flush()
+        limits = await self._store.limits.read(org)
+        self._limits[org] = (time.monotonic() + _CACHE_LIFE, limits)
+        if limits.credit_micros is not None and limits.credit_micros <= 0:
+            message = f"{org} has no credits left"
+            raise InsufficientCreditsError(message, status_code=402, code="CREDITS_EXHAUSTED")

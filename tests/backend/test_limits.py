@@ -1,0 +1,187 @@
+"""Limits of organisations with stored keys, as ``noukai orgs`` sets them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import update
+
+from noukai_sdk.backend.encoding import Clock
+from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.store.database import open_beside
+from noukai_sdk.backend.store.limits import LimitStore
+from noukai_sdk.backend.store.tables import organisations
+from noukai_sdk.cli.commands import noukai
+from noukai_sdk.local.llm.chat import ChatDelta
+from noukai_sdk.models.events import TokenBreakdown
+from tests.support.servers import wait_until
+
+from .backends import ASKS_WEATHER, MESSAGE, Backend, code_of, resume_body, serving
+
+HELLO = "samples/hello-world/execute"
+# A step of this model costs 0.0025 dollars.
+PAID = "openai:gpt-4o"
+
+
+def command(*arguments: str) -> str:
+    result = CliRunner().invoke(noukai, arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+async def paid(_request: Any) -> AsyncGenerator[ChatDelta, None]:
+    yield ChatDelta(text="paid", usage=TokenBreakdown(prompt=1000, completion=0, total=1000))
+
+
+@contextmanager
+def limited(folder: Path, database: str, *limits: str) -> Iterator[Backend]:
+    """Serve a backend whose client has a stored key of acme, with limits."""
+    with serving(folder, database=database, keys=None) as backend:
+        backend.fakes.more[PAID] = paid
+        key = command("keys", "create", "--org", "acme", "--db", database).strip()
+        command("orgs", "set", "acme", *limits, "--db", database)
+        backend.client.headers["Authorization"] = f"Bearer {key}"
+        backend.write_flow(
+            "paid", f"steps: [{{id: a, model: '{PAID}'}}, {{id: b, model: '{PAID}'}}]"
+        )
+        yield backend
+
+
+def left(database: str) -> str:
+    (row,) = json.loads(command("orgs", "list", "--json", "--db", database))
+    return str(row["credits"])
+
+
+def test_runs_in_progress_above_the_limit_are_429(database: str, tmp_path: Path) -> None:
+    with limited(tmp_path, database, "--concurrent", "2") as backend:
+        job = backend.submit("tests/gated")
+        with ThreadPoolExecutor(8) as threads:
+            calls = [threads.submit(backend.post, "tests/gated/execute", MESSAGE) for _ in range(8)]
+            wait_until(lambda: sum(call.done() for call in calls) == 7, what="the refusals")
+            for call in calls:
+                if call.done():
+                    assert code_of(call.result()) == (429, "TOO_MANY_RUNS")
+                    assert call.result().headers["retry-after"] == "1"
+            backend.fakes.opened.set()
+            assert [c.result().status_code for c in calls].count(200) == 1
+        assert backend.finished("tests/gated", job)["status"] == "completed"
+        # A run that waits for tool results is not in progress.
+        for _ in range(3):
+            assert backend.post("samples/weather/execute", ASKS_WEATHER).status_code == 200
+        command("orgs", "set", "acme", "--concurrent", "none", "--db", database)
+        assert json.loads(command("orgs", "list", "--json", "--db", database))[0] == {
+            "org": "acme",
+            "concurrent": None,
+            "perMinute": None,
+            "credits": None,
+        }
+
+
+def test_runs_draw_on_credits_until_there_are_none(database: str, tmp_path: Path) -> None:
+    with limited(tmp_path, database, "--credits", "0.0074") as backend:
+        pause = backend.post("samples/weather/execute", ASKS_WEATHER).json()
+        assert backend.post("tests/paid/execute", MESSAGE).status_code == 200
+        assert left(database) == "0.002400"
+        job = backend.finished("tests/paid", backend.submit("tests/paid"))
+        assert job["error"] == {"code": "CREDITS_EXHAUSTED", "message": "acme has no credits left"}
+        assert left(database) == "-0.000100"
+        for verb in ("execute", "step", "jobs"):
+            response = backend.post(f"tests/paid/{verb}", MESSAGE)
+            assert code_of(response) == (402, "INSUFFICIENT_CREDITS")
+        # A run that waits goes on when there are credits again.
+        resume = resume_body(pause)
+        response = backend.post("samples/weather/execute", resume)
+        assert code_of(response) == (402, "CREDITS_EXHAUSTED")
+        command("orgs", "set", "acme", "--add-credits", "0.0026", "--db", database)
+        assert left(database) == "0.002500"
+        assert backend.post("samples/weather/execute", resume).json()["status"] == "completed"
+        response = backend.post("tests/paid/execute", MESSAGE)
+        assert code_of(response) == (402, "CREDITS_EXHAUSTED")
+        assert left(database) == "0.000000"
+
+
+def test_runs_at_once_are_charged_once_each(database: str, tmp_path: Path) -> None:
+    with limited(tmp_path, database, "--credits", "1") as backend, ThreadPoolExecutor(8) as threads:
+        jobs = [backend.submit("tests/paid") for _ in range(10)]
+        calls = [threads.submit(backend.post, "tests/paid/execute", MESSAGE) for _ in range(10)]
+        assert {call.result().status_code for call in calls} == {200}
+        assert {backend.finished("tests/paid", job)["status"] for job in jobs} == {"completed"}
+        # A row that is written again, as after a commit whose answer was lost, costs nothing.
+        assert left(database) == "0.900000"
+
+
+@pytest.mark.anyio
+async def test_requests_a_minute_are_counted_once_by_all_replicas(database: str) -> None:
+    clock = Clock()
+    url = Settings(database).database_url
+    async with open_beside(url) as one, open_beside(url) as two:
+        stores = [LimitStore(one), LimitStore(two)]
+        await stores[0].set("acme", {"requests_per_minute": 60})
+        takes = [stores[n % 2].take_request("acme", clock.now()) for n in range(70)]
+        waits = await asyncio.gather(*takes)
+        taken = waits.count(0)
+        # Postgres fills the bucket by its own clock, while the calls take their time.
+        assert 60 <= taken < 70
+        assert all(0 < wait <= 1 for wait in waits if wait)
+
+        async def set_back(tokens: float, seconds: float) -> None:
+            at = clock.now() - int(seconds * 1e6)
+            async with one.begin() as connection:
+                changed = update(organisations).values(tokens=tokens, filled_at=at)
+                await connection.execute(changed)
+
+        async def take(count: int) -> int:
+            waits = [await stores[1].take_request("acme", clock.now()) for _ in range(count)]
+            return waits.count(0)
+
+        # An hour forward fills the bucket, and no more than that.
+        await set_back(0, 3600)
+        assert 60 <= await take(70) < 70
+        # An hour back: the bucket is filled from now on, not in an hour.
+        await set_back(0.5, -3600)
+        assert 0 < await stores[1].take_request("acme", clock.now()) <= 0.6
+        async with one.connect() as connection:
+            rows = await connection.execute(organisations.select())
+            assert rows.one().filled_at <= clock.now()
+        await set_back(5, -3600)
+        assert await take(3) == 3
+        assert await stores[0].take_request("unlimited", clock.now()) == 0
+
+
+def test_requests_above_the_limit_are_429(database: str, tmp_path: Path) -> None:
+    with limited(tmp_path, database, "--per-minute", "3") as backend:
+        responses = [backend.get("/seq/sessions") for _ in range(6)]
+        assert [r.status_code for r in responses] == [200] * 3 + [429] * 3
+        for response in responses[3:]:
+            assert code_of(response) == (429, "TOO_MANY_REQUESTS")
+            assert 1 <= int(response.headers["retry-after"]) <= 20
+        # Other organisations go on.
+        key = command("keys", "create", "--org", "otherorg", "--db", database).strip()
+        for _ in range(5):
+            other = {"Authorization": f"Bearer {key}"}
+            assert backend.get("/seq/sessions", **other).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a/b", "--concurrent", "1"], "'a/b' is not letters"),
+        (["a", "--concurrent", "0"], "--concurrent: '0' is neither a number"),
+        (["a", "--credits", "1.1234567"], "--credits: '1.1234567' is not an amount"),
+        (["a", "--credits", "1", "--add-credits", "1"], "exclude each other"),
+        (["a"], "name a limit to set"),
+    ],
+)
+def test_orgs_set_with_invalid_limit_is_an_error(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(noukai, ["orgs", "set", *arguments, "--db", f"{tmp_path}/a.db"])
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
