@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from ..local.llm.pool import ModelPool
+from ..local.runtime.worker_threads import limited_worker_threads
 from .access import Doorkeeper, FixedKeys, StoredKeys
 from .admission import Limiter
 from .encoding import Clock
@@ -122,7 +123,8 @@ async def open_service(
             ["pending", "running"], lambda row: ended_changes(row, "failed", error, now)
         )
         sweeps = asyncio.create_task(service.sweep_forever())
-        yield service
+        with limited_worker_threads(settings.function_threads, settings.threads_of_one_function):
+            yield service
     finally:
         if sweeps is not None:
             sweeps.cancel()

@@ -42,6 +42,8 @@ class Settings:
         max_body_bytes: The limit for the body of a request.
         body_seconds: How long a body of few bytes may take to arrive; large ones may take longer.
         sizes: The limits for what a run renders, receives and stores.
+        function_threads: How many functions of steps that are not async run at once; further calls wait.
+        threads_of_one_function: How many of these may run the same function.
         max_pending_jobs: How many jobs of one organisation may wait to be run.
         max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
@@ -58,6 +60,8 @@ class Settings:
     max_body_bytes: int = 8 * 1024 * 1024
     body_seconds: float = 20.0
     sizes: SizeLimits = field(default_factory=SizeLimits)
+    function_threads: int = 64
+    threads_of_one_function: int = 32
     max_pending_jobs: int = 1000
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0

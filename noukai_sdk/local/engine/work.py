@@ -91,7 +91,9 @@ async def _call(context: StepContext, work: Function) -> Any:
         value = context.view.value(work.arguments)
         function = partial(work.call, **value)
     await context.emit_input(value)
-    return await call_function(function, is_async=work.is_async)
+    # A function of a file that was read again is another object with the same name.
+    name = (getattr(work.call, "__module__", None), getattr(work.call, "__qualname__", None))
+    return await call_function(function, is_async=work.is_async, name=name)
 
 
 def to_json(value: Any) -> Any:

@@ -5,33 +5,54 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from anyio import CapacityLimiter, get_cancelled_exc_class
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import RunVar
-from anyio.to_thread import run_sync
 
 from .error_text import error_text
+from .thread_limits import DEFAULT_WORKER_THREADS, ThreadCounts, WorkerThreads
 
-DEFAULT_WORKER_THREADS = 40
+__all__ = [
+    "DEFAULT_WORKER_THREADS",
+    "call_function",
+    "is_cancelled",
+    "limited_worker_threads",
+    "set_worker_threads",
+    "worker_threads",
+]
 
-_limiter: RunVar[CapacityLimiter] = RunVar("noukai_worker_limiter")
-_count = DEFAULT_WORKER_THREADS
+_threads: RunVar[WorkerThreads] = RunVar("noukai_worker_threads")
+_counts = ThreadCounts()
 
 
 def set_worker_threads(count: int) -> None:
     """Set how many functions of one event loop run at once, from now on; the others wait."""
-    global _count  # noqa: PLW0603 - one setting for the process
-    _count = count
+    global _counts  # noqa: PLW0603 - one setting for the process
+    _counts = ThreadCounts(count)
+
+
+@contextmanager
+def limited_worker_threads(count: int, of_one_function: int) -> Iterator[None]:
+    """Set the limits in this block, for a service whose functions must not stop each other."""
+    global _counts  # noqa: PLW0603 - one setting for the process
+    before, _counts = _counts, ThreadCounts(count, of_one_function)
+    try:
+        yield
+    finally:
+        _counts = before
 
 
 def worker_threads() -> int:
     """Return the number set by :func:`set_worker_threads`."""
-    return _count
+    return _counts.awaited
 
 
-async def call_function(function: Callable[[], Any], *, is_async: bool) -> Any:
+async def call_function(
+    function: Callable[[], Any], *, is_async: bool, name: Hashable = None
+) -> Any:
     """Call a function and return its result, awaited if it is an awaitable.
 
     On cancellation a worker thread is abandoned, because a thread cannot be stopped.
@@ -39,6 +60,7 @@ async def call_function(function: Callable[[], Any], *, is_async: bool) -> Any:
     Args:
         function: Takes no arguments.
         is_async: Call it on the event loop and not in a worker thread.
+        name: The same for calls of the same function.
 
     Raises:
         Exception: Whatever the function raises. An error that is not an ``Exception``, such as
@@ -56,13 +78,11 @@ async def call_function(function: Callable[[], Any], *, is_async: bool) -> Any:
         except BaseException as error:
             raise _as_runtime_error(error) from error
 
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = CapacityLimiter(_count)
-        _limiter.set(limiter)
-    elif limiter.total_tokens != _count:
-        limiter.total_tokens = _count
-    (result,) = await run_sync(call, abandon_on_cancel=True, limiter=limiter)
+    threads = _threads.get(None)
+    if threads is None or threads.counts != _counts:
+        threads = WorkerThreads(_counts)
+        _threads.set(threads)
+    (result,) = await threads.call(call, name)
     return await _await_result(result) if inspect.isawaitable(result) else result
 
 
