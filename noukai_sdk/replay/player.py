@@ -219,7 +219,9 @@ class Player:
     def refused(self, claim: Claim, error: ErrorT, detail: str = "") -> ErrorT:
         """Report the error of a call; return it. The report keeps it even if the caller catches it."""
         hit = _entry(claim)
-        if hit in self.report.hits:  # its recording could not be served to its end
+        if (
+            claim.index is not None and hit in self.report.hits
+        ):  # its recording could not be served to its end
             self.report.hits.remove(hit)
         self.report.misses.append(_entry(claim, detail or error.message))
         self._errors.append(error)

@@ -356,8 +356,8 @@ def _opening(
     refused: dict[tuple[str, str | None], NoukaiError] = {}
     candidates = [first]
 
-    def others() -> list[Any]:
-        return _transports_beside(first)
+    def others(*, given: bool) -> list[Any]:
+        return _transports_beside(first, given=given)
 
     while candidates:
         transport = candidates.pop(0)
@@ -375,10 +375,10 @@ def _opening(
     raise refused[first.service.key]
 
 
-def _transports_beside(first: Any) -> list[Any]:
+def _transports_beside(first: Any, *, given: bool = False) -> list[Any]:
     from ..transport.drivers import transports
 
-    keys = keys_beside(first.service)
+    keys = keys_beside(first.service, given=given)
     by_key = {each.service.key: each for each in list(transports) if keys and not each.closed}
     return [transport for key, transport in by_key.items() if key in keys]
 

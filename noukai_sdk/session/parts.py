@@ -26,6 +26,8 @@ LONGEST_WAIT = (
 Key = tuple[str, str | None]
 """The base URL and the Authorization header of a client."""
 
+Others = Callable[..., Sequence[Any]]
+
 
 class SessionParts:
     """The parts of one session. Safe to use from many threads and event loops.
@@ -35,7 +37,8 @@ class SessionParts:
         session: The part that is there already.
         service: The client that it was fetched with.
         refused: Clients that may not read the session, with the errors that they got.
-        others: Returns the transports of the other clients that are known.
+        others: Returns the transports of the other clients that are known, or of those that were given
+            together with the first one.
 
     Attributes:
         failures: The errors of clients whose parts could not be fetched at the end.
@@ -47,7 +50,7 @@ class SessionParts:
         session: LoadedSession,
         service: Service,
         refused: Mapping[Key, Exception],
-        others: Callable[[], Sequence[Any]] = tuple,
+        others: Others,
     ) -> None:
         self.first_service = service
         self.failures: dict[Key, Exception] = {}
@@ -68,12 +71,16 @@ class SessionParts:
         """Return the number of a client's part, None if it was not fetched yet."""
         return self._parts.get(service.key)
 
-    def not_fetched(self) -> list[Any]:
-        """Return the transports of the known clients whose parts may exist, and are not fetched yet."""
+    def not_fetched(self, *, given: bool = False) -> list[Any]:
+        """Return the transports of the known clients whose parts may exist, and are not fetched yet.
+
+        Args:
+            given: Only of clients that were given together with the first one.
+        """
         cassette = self._player.cassette
         if cassette.total_calls is not None and not cassette.missing:
             return []
-        return [each for each in self._others() if each.service.key not in self._parts]
+        return [each for each in self._others(given=given) if each.service.key not in self._parts]
 
     def load(self, service: Service, org: str | None = None) -> Program[None]:
         """Fetch the client's part, once, however many calls ask for it.

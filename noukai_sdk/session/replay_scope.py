@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
 from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
-from .parts import Key, SessionParts
+from .parts import Key, Others, SessionParts
 from .scope import Scope, new_session_id
 
 logger = logging.getLogger("noukai_sdk")
@@ -76,7 +76,7 @@ class ReplayScope(Scope):
         session: LoadedSession,
         service: Service,
         refused: Mapping[Key, Exception],
-        others: Callable[[], Sequence[Any]],
+        others: Others,
     ) -> None:
         """Note that the recordings are those of a session, which may have more parts.
 
@@ -172,7 +172,9 @@ class ReplayScope(Scope):
 
     def _report_unread(self, parts: SessionParts) -> None:
         """Report the known clients whose calls could not be fetched, so may have been removed."""
-        for transport in () if self.is_fork else parts.not_fetched():
+        # A client that was used in another request need not have a part here.
+        given = not self._player.cassette.missing
+        for transport in () if self.is_fork else parts.not_fetched(given=given):
             error = parts.failures.get(transport.service.key)
             # The error's own text may quote an address, so it goes to the log only.
             reason = "the replay was stopped before" if error is None else type(error).__name__
@@ -233,7 +235,7 @@ def open_session(
     session_id: str,
     options: ReplayOptions,
     refused: Mapping[Key, Exception] = MappingProxyType({}),
-    others: Callable[[], Sequence[Any]] = tuple,
+    others: Others = lambda given: (),
 ) -> Program[ReplayScope]:
     """Fetch a session and return the scope that replays it.
 

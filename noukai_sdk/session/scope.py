@@ -312,10 +312,11 @@ def note_client(of: Service, other: Service, *, given: bool = False) -> None:
                 del latest[next(iter(latest))]
 
 
-def keys_beside(service: Service) -> set[_Key]:
-    """Return the keys of clients that took part in sessions of this client, or were given with it."""
+def keys_beside(service: Service, *, given: bool = False) -> set[_Key]:
+    """Return the keys of clients that were given with this one; else also those used in its sessions."""
     key = service.key
-    return {*list(_given.get(key, ())), *list(_clients.get(key, ()))}
+    used = () if given else list(_clients.get(key, ()))
+    return {*list(_given.get(key, ())), *used}
 
 
 def capture_scope(service: Service | None = None) -> Scope:
