@@ -151,7 +151,7 @@ async def charges_of(connection: AsyncConnection, runs: Iterable[Mapping[str, An
 
     The stored rows are locked, so that nobody changes them before the commit.
     """
-    costly = {row["id"]: row for row in runs if row["cost_micros"]}
+    costly = {row["id"]: row for row in runs if row.get("cost_micros")}
     if not costly:
         return {}
     ids = sorted(costly)
