@@ -8,7 +8,8 @@ Codes in addition to those of the wire contract::
     404  SESSION_NOT_FOUND, EXCHANGE_NOT_FOUND, ROUTE_NOT_FOUND
     405  METHOD_NOT_ALLOWED
     408  REQUEST_TIMEOUT
-    409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS, VERSIONS_ARE_FILES, IDEMPOTENCY_KEY_IN_USE
+    409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS, VERSIONS_ARE_FILES, IDEMPOTENCY_KEY_IN_USE,
+         RUN_STOPPED (another process ended the run or took it over)
     410  SESSION_EXPIRED
     413  BODY_TOO_LARGE
     422  PROMPT_TOO_LARGE, OUTPUT_TOO_LARGE, RUN_TOO_LARGE, FLOW_NOT_FREEZABLE,
@@ -37,6 +38,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import NoukaiError
 from .encoding import encode
 from .store.database import StoreUnavailableError
+from .store.writer import StaleOwnerError
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -91,6 +93,7 @@ def install(app: FastAPI) -> None:
         RequestError,
         NoukaiError,
         StoreUnavailableError,
+        StaleOwnerError,
         RequestValidationError,
         HTTPException,
         ClientDisconnect,
@@ -116,6 +119,8 @@ async def _to_response(request: Request, error: Exception) -> Response:
         return _error_response(
             503, "STORE_UNAVAILABLE", str(error), execution_id=error.execution_id
         )
+    if isinstance(error, StaleOwnerError):
+        return _error_response(409, "RUN_STOPPED", str(error), execution_id=error.execution_id)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])

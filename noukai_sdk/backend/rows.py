@@ -64,6 +64,9 @@ def _execution_row(run: Run, now: int) -> dict[str, Any]:
         "state": None if run.has_ended else to_column(state),
         "content_hash": run.content_hash,
         "cost_micros": run.cost_micros,
+        "owner": run.owner if run.status == "running" else None,
+        "epoch": run.epoch,
+        "strikes": run.strikes,
     }
 
 
@@ -99,6 +102,15 @@ def step_ids(row: Mapping[str, Any]) -> list[str]:
     return list(from_column(row["state"])["stepIds"])
 
 
+def can_continue(row: Mapping[str, Any]) -> bool:
+    """Return True if a caller can call this row's step run again, at its last finished step.
+
+    In a step that was resumed with tool results it cannot: the caller would have to send them again, and
+    the run does not wait for them any more.
+    """
+    return from_column(row["state"])["run"]["tool_messages"] is None
+
+
 def log_from(row: Mapping[str, Any]) -> RunLog:
     """Return the log of this row's run, as far as it is needed to continue: empty if it has ended."""
     state = from_column(row["state"])
@@ -124,6 +136,9 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         log=RunLog.at(state["log"]),
         cost_micros=row["cost_micros"],
         keeps_result=state.get("keepsResult", False),
+        owner=row["owner"],
+        epoch=row["epoch"],
+        strikes=row["strikes"],
     )
 
 
@@ -141,5 +156,36 @@ def ended_changes(row: Mapping[str, Any], status: str, error: dict[str, Any], no
         "error_at_step": error_at_step,
         "error": to_column(error),
         "state": None,
+        "owner": None,
     }
     return Changes([ended], [step_row(row["id"], mode, step) for step in steps])
+
+
+def interrupted_changes(
+    row: Mapping[str, Any], status: str, error: dict[str, Any], now: int, *, strikes: int = 0
+) -> Changes:
+    """Return the rows that leave this row's run at its last finished step, to be continued.
+
+    Args:
+        row: The row of a run that has not ended.
+        status: ``"pending"`` or ``"paused"``.
+        error: The error of the steps in progress.
+        now: Microseconds since 1970.
+        strikes: How many processes have died in the step that the run is at.
+    """
+    mode = row["capture_mode"]
+    state = from_column(row["state"])
+    log = RunLog.at(state["log"])
+    log.complete(state["run"]["outputs"], now)
+    log.interrupt(error, now)
+    steps = log.take()[2] if keeps_steps(mode) else []
+    state["log"] = log.position()
+    changed = {
+        **row,
+        "status": status,
+        "updated_at": now,
+        "owner": None,
+        "strikes": strikes,
+        "state": to_column(state),
+    }
+    return Changes([changed], [step_row(row["id"], mode, step) for step in steps])

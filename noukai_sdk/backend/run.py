@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -22,11 +23,12 @@ from ..models.events import (
     ToolCallsRequired,
 )
 from .capture import Event
+from .store.tables import ENDED
+
+__all__ = ["ENDED", "Run", "RunLog", "Status", "StepRecord", "Trigger", "to_wire"]
 
 Trigger = Literal["execute", "step", "job"]
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
-
-ENDED = frozenset({"completed", "failed", "cancelled"})
 
 _STOPPED = {"code": "CANCELLED", "message": "the run stopped before this step had ended"}
 # These fields are sent even if they are null; any other null field is left out.
@@ -191,6 +193,13 @@ class RunLog:
             self._close_step(step, "failed", now)
         return interrupted[0].step_id if interrupted else None
 
+    def complete(self, outputs: Mapping[str, Any], now: int) -> None:
+        """Close the steps in progress that have an output: it is stored, its event was not."""
+        for step in [step for step in self.open_steps.values() if step.loop_index is None]:
+            if step.step_id in outputs:
+                step.output = outputs[step.step_id]
+                self._close_step(step, "completed", now)
+
     def take(self) -> tuple[int, list[Event], list[StepRecord]]:
         """Return what can be stored, once: the first event's number, the events, the closed steps.
 
@@ -237,6 +246,9 @@ class Run:
         cost_micros: What its steps have cost so far, in millionths of a US dollar.
         keeps_result: The result is stored in every capture mode, because the same call may come again.
         content_hash: SHA-256 of the flow as it was when the run began.
+        owner: The process that drives the run; None while none does.
+        epoch: Counts the owners: the store refuses what an earlier owner writes.
+        strikes: How many processes died in the step that the run is at.
     """
 
     id: str
@@ -258,6 +270,9 @@ class Run:
     log: RunLog = field(default_factory=RunLog)
     cost_micros: int = 0
     keeps_result: bool = False
+    owner: str | None = None
+    epoch: int = 0
+    strikes: int = 0
 
     @cached_property
     def flow_id(self) -> str:

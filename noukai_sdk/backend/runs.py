@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
-from typing import Literal
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ..local.engine.runner import check_run, run_steps
 from ..local.engine.sizes import SizeLimits
@@ -25,20 +27,46 @@ from .encoding import Clock
 from .live_trace import Channels, NumberedEvent
 from .model_usage import CountedModels, Stats
 from .preconditions import check_first_call
-from .resuming import already_running, resumed_run, unknown_run
+from .resuming import already_running, resumed_run
 from .run import Run, Trigger
-from .store.store import Store
+from .store.database import StoreUnavailableError
+from .store.store import Row, Store
+from .store.writer import Saving, StaleOwnerError
 
 logger = logging.getLogger("noukai_sdk.backend")
 
-INTERRUPTED = "the backend was stopped while this run was in progress"
+_RETRY_INTERVAL = 1.0
+"""Seconds between two attempts of a job to store its progress in an outage."""
+
+
+@dataclass
+class _Driven:
+    """A run that this process drives.
+
+    Attributes:
+        task: The task that waits for its next event; None before the first.
+        saving: Its last save that nobody waited for.
+        is_lost: It has another owner now, or has been ended from outside.
+    """
+
+    run: Run
+    task: asyncio.Task[Any] | None = None
+    saving: Saving | None = None
+    is_lost: bool = False
+
+    def raise_if_lost(self) -> None:
+        if self.is_lost or (self.saving is not None and self.saving.is_refused):
+            raise StaleOwnerError(self.run.id)
 
 
 class Runs:
-    """The runs in progress in this process.
+    """The runs that this process drives.
 
-    Runs in progress are marked failed when the backend stops or starts again, because we cannot know
-    how far they got. They are not run again: some of their model calls may have been paid for.
+    A run is driven by its owner: whoever wants to drive, end or continue it takes it first (see
+    :meth:`Store.take`), and the writes of its former owner are refused from then on.
+
+    Args:
+        process_id: The owner of the runs of this process.
     """
 
     def __init__(
@@ -48,6 +76,7 @@ class Runs:
         channels: Channels,
         clock: Clock,
         stats: Stats,
+        process_id: str,
         sizes: SizeLimits | None = None,
     ) -> None:
         self._sizes = sizes
@@ -56,9 +85,8 @@ class Runs:
         self._channels = channels
         self._clock = clock
         self._stats = stats
-        # None reserves the id of a run that is being read from the store.
-        self._active: dict[str, Run | None] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._process_id = process_id
+        self._active: dict[str, _Driven] = {}
 
     async def begin(
         self,
@@ -103,12 +131,15 @@ class Runs:
             ),
             status="pending" if trigger == "job" else "running",
             keeps_result=admission is not None and admission.key is not None,
+            owner=None if trigger == "job" else self._process_id,
+            epoch=0 if trigger == "job" else 1,
         )
         check_run(flow, run.state)
         if admission is not None:
             await self._store.insert_checked(run, admission.check)
         self._stats.executions += 1
-        self._active[run.id] = run
+        if trigger != "job":
+            self._active[run.id] = _Driven(run)
         if admission is None:
             self._store.save(run)
         return run
@@ -120,25 +151,25 @@ class Runs:
             RequestError: The call does not fit the run's position.
         """
         execution_id = body.call.execution_id or ""
-        if execution_id in self._active:
-            active = self._active[execution_id]
-            if active is not None and str(active.flow) != str(flow):
-                raise unknown_run(flow, execution_id)
-            raise already_running(execution_id)
         self._store.raise_if_unavailable()
-        # Reserved before the row is read: of two calls at once, the second must find it active.
-        self._active[execution_id] = None
-        try:
-            row = await self._store.execution(execution_id)
-            run, results = resumed_run(row, flow, version, body.call, trigger)
-            run.resume(results)
-            check_run(flow, run.state)
-        except BaseException:
-            del self._active[execution_id]
-            raise
-        self._active[execution_id] = run
+        row = await self._store.execution(execution_id)
+        run, results = resumed_run(row, flow, version, body.call, trigger)
+        run.resume(results)
+        check_run(flow, run.state)
+        # Of two calls at once, in whichever process, one takes the run.
+        if row is None or not await self.take(run, row):
+            raise already_running(execution_id)
         self._store.save(run)
         return run
+
+    async def take(self, run: Run, row: Row, **values: Any) -> bool:
+        """Become the owner of a run that was read from ``row``; return False if it has changed since."""
+        epoch = await self._store.take(row, self._process_id, self._clock.now(), **values)
+        if epoch is None:
+            return False
+        run.status, run.owner, run.epoch = "running", self._process_id, epoch
+        self._active[run.id] = _Driven(run)
+        return True
 
     async def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
         """Execute the run, and yield its events until it ends or pauses.
@@ -147,7 +178,8 @@ class Runs:
             run: From :meth:`begin` or :meth:`resume`.
             max_steps: Pause after this number of completed steps.
         """
-        run.status = "running"
+        driven = self._active[run.id]
+        driven.task = asyncio.current_task()
         try:
             if run.log.next_event == 0:
                 started = RunStarted(
@@ -156,7 +188,7 @@ class Runs:
                     flow_id=run.flow_id,
                     step_count=len(run.flow.steps),
                 )
-                yield await self._record(run, started)
+                yield await self._record(driven, started)
             last: StreamEvent | None = None
             steps = run_steps(
                 run.flow,
@@ -167,81 +199,110 @@ class Runs:
             )
             async with aclosing(steps) as events:
                 async for last in events:
-                    yield await self._record(run, last)
+                    yield await self._record(driven, last)
             if isinstance(last, StepCompleted):
                 paused = StepPaused(
                     step_id=last.step_id, step_index=last.step_index, execution_id=run.id
                 )
-                yield await self._record(run, paused)
+                yield await self._record(driven, paused)
+        except StaleOwnerError:
+            driven.is_lost = True
+            raise
+        except asyncio.CancelledError:
+            if not driven.is_lost:
+                raise
+            if sys.version_info >= (3, 11) and driven.task is not None:
+                driven.task.uncancel()
+            raise StaleOwnerError(run.id) from None
         except Exception:
             logger.exception("run %s failed", run.id)
-            self._stop(run, "failed", "the backend failed; its log says why")
+            self._stop(driven, "failed", "the backend failed; its log says why")
             raise
         finally:
+            driven.task = None
             self.release(run)
 
-    async def _record(self, run: Run, event: StreamEvent) -> Event:
+    async def _record(self, driven: _Driven, event: StreamEvent) -> Event:
+        driven.raise_if_lost()
+        run = driven.run
         number = run.log.next_event
         wire_event = run.record(event, self._clock.now())
         if run.status != "running":
-            await self._store.save(run).committed()
-            self._active.pop(run.id, None)
+            await self._commit(run)
+            del self._active[run.id]
         elif isinstance(event, StepCompleted):
-            self._store.save(run)
+            run.strikes = 0
+            if run.trigger == "job":
+                # The next step begins when this one is on disk: no finished step runs twice.
+                await self._commit(run)
+            else:
+                driven.saving = self._store.save(run)
         self._channels.publish(run.id, number, wire_event)
         if run.has_ended:
             self._channels.end(run.id)
         return wire_event
 
-    def release(self, run: Run) -> None:
-        """Stop driving the run. If it is still in progress, it ends here."""
-        if run.trigger == "job":
-            self._stop(run, "failed", INTERRUPTED)
-        else:
-            self._stop(run, "cancelled", "the caller went away before the run had ended")
+    async def _commit(self, run: Run) -> None:
+        """Wait until the run is on disk. A job, for which no caller waits, outlasts an outage."""
+        while True:
+            try:
+                return await self._store.save(run).committed()
+            except StoreUnavailableError:  # noqa: PERF203 - it tries again
+                if run.trigger != "job":
+                    raise
+                await asyncio.sleep(_RETRY_INTERVAL)
 
-    def _stop(self, run: Run, status: Literal["failed", "cancelled"], message: str) -> None:
-        if run.status in ("pending", "running"):
+    def release(self, run: Run) -> None:
+        """Stop driving the run. If it is still in progress, it ends here; a job is pending again."""
+        driven = self._active.get(run.id)
+        if driven is None or driven.run is not run:
+            return
+        if run.trigger == "job" and run.status == "running":
+            run.status = "pending"
+            if not driven.is_lost:
+                self._store.save(run)
+        self._stop(driven, "cancelled", "the caller went away before the run had ended")
+
+    def _stop(self, driven: _Driven, status: Literal["failed", "cancelled"], message: str) -> None:
+        run = driven.run
+        if run.status == "running":
             run.stop(status, message, self._clock.now())
-            self._store.save(run)
+            if not driven.is_lost:
+                self._store.save(run)
         if run.has_ended:
             self._channels.end(run.id)
         self._active.pop(run.id, None)
 
-    async def submit(self, run: Run) -> None:
-        """Execute the run in the background. Returns when the run is on disk."""
-        try:
-            await self._store.save(run).committed()
-        except BaseException:
-            self.release(run)
-            raise
-
-        async def work() -> None:
-            # Errors are logged in advance(), and stored with the run.
-            with suppress(Exception):
-                async for _ in self.advance(run):
-                    pass
-
-        job = asyncio.create_task(work())
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+    def lose(self, execution_id: str) -> None:
+        """Stop driving a run that has another owner now, or has been ended from outside."""
+        driven = self._active.get(execution_id)
+        if driven is not None:
+            driven.is_lost = True
+            if driven.task is not None:
+                driven.task.cancel()
 
     async def aclose(self) -> None:
         """Stop every run in progress."""
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
-        for run in [run for run in self._active.values() if run is not None]:
+        for run in self.all_active():
             self.release(run)
 
     def active(self, execution_id: str) -> Run | None:
-        """Return the run if it is in progress in this process."""
-        return self._active.get(execution_id)
+        """Return the run if this process drives it."""
+        driven = self._active.get(execution_id)
+        return None if driven is None else driven.run
+
+    def all_active(self) -> list[Run]:
+        """Return the runs that this process drives."""
+        return [driven.run for driven in self._active.values()]
 
     async def flush(self, execution_id: str) -> list[NumberedEvent]:
         """Write the run's progress to disk; return its events that cannot be stored yet."""
         run = self.active(execution_id)
         if run is None:
             return []
-        await self._store.save(run).committed()
+        try:
+            await self._store.save(run).committed()
+        except StaleOwnerError:
+            self.lose(execution_id)
+            return []
         return run.log.pending()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
@@ -16,18 +18,23 @@ from .access import Doorkeeper, FixedKeys, StoredKeys
 from .admission import Limiter
 from .encoding import Clock
 from .errors import RequestError
+from .jobs.job_runner import MAX_STRIKES, JobRunner
+from .jobs.jobs import Jobs
 from .live_trace import Channels
 from .model_usage import CountedModels, Stats
 from .published import Flows
-from .rows import changes_of, ended_changes
-from .runs import INTERRUPTED, Runs
+from .rows import can_continue, changes_of, ended_changes, interrupted_changes
+from .runs import Runs
 from .settings import Settings
-from .store.store import Store
+from .store.store import Row, Store
+from .store.writer import Changes
 
 logger = logging.getLogger("noukai_sdk.backend")
 
 _DAY = 24 * 3600 * 1_000_000
 _SWEEP_INTERVAL = 60.0
+
+INTERRUPTED = "the process that ran this step has stopped"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Service:
     flows: Flows
     store: Store
     runs: Runs
+    jobs: Jobs
     channels: Channels
     clock: Clock
     stats: Stats
@@ -64,23 +72,65 @@ class Service:
                 message = f"{limit} jobs{whose} wait to be run already: try again later"
                 raise RequestError(429, "QUEUE_FULL", message, headers={"Retry-After": "5"})
 
+    async def end_run(self, row: Row, status: str, error: dict[str, Any]) -> bool:
+        """End a run from outside, whichever process drives it.
+
+        Args:
+            row: The row as it was read. It must not have ended.
+            status: ``"failed"`` or ``"cancelled"``.
+            error: Its ``code`` and ``message``.
+
+        Returns:
+            False if the run has changed since its row was read: read it again.
+        """
+        now = self.clock.now()
+        ended = await self.store.change([row], lambda row: ended_changes(row, status, error, now))
+        for execution_id in ended:
+            self.runs.lose(execution_id)
+            self.channels.end(execution_id)
+        return bool(ended)
+
     async def sweep(self) -> None:
         """Cancel runs that were left paused, and delete the data of expired sessions."""
         now = self.clock.now()
         error = {"code": "CANCELLED", "message": "the run was left paused"}
-        cancelled = await self.store.end_runs(
-            ["paused"],
-            lambda row: ended_changes(row, "cancelled", error, now),
-            before=now - int(self.settings.pause_seconds * 1_000_000),
-        )
-        for execution_id in cancelled:
-            self.channels.end(execution_id)
+        before = now - int(self.settings.pause_seconds * 1_000_000)
+        while rows := await self.store.runs_in(["paused"], before=before):
+            ended = await self.store.change(
+                rows, lambda row: ended_changes(row, "cancelled", error, now)
+            )
+            for execution_id in ended:
+                self.channels.end(execution_id)
         await self.store.delete_old_keys(now)
         expiry = self.expiry()
         if expiry is not None:
             await self.store.retention.delete_data(expiry)
         if self.settings.retention_bytes is not None:
             await self.store.retention.keep_size(self.settings.retention_bytes)
+
+    async def recover(self, dead: str | None) -> None:
+        """Go on with the runs of a process that has died: jobs and step runs at their last finished step.
+
+        Args:
+            dead: The id of the process; None for every run in progress.
+        """
+        now = self.clock.now()
+
+        def changes(row: Row) -> Changes:
+            error = {"code": "INTERNAL_ERROR", "message": INTERRUPTED}
+            if row["trigger"] == "job" and row["strikes"] + 1 < MAX_STRIKES:
+                return interrupted_changes(row, "pending", error, now, strikes=row["strikes"] + 1)
+            if row["trigger"] == "job":
+                error["message"] = (
+                    f"{MAX_STRIKES} processes have died while they ran this step of the job"
+                )
+            elif row["trigger"] == "step" and can_continue(row):
+                return interrupted_changes(row, "paused", error, now)
+            return ended_changes(row, "failed", error, now)
+
+        while rows := await self.store.runs_in(["running"], owner=dead):
+            for execution_id in await self.store.change(rows, changes):
+                self.channels.end(execution_id)
 
     async def sweep_forever(self) -> None:
         """Sweep at regular intervals. After an error, the next sweep tries again."""
@@ -108,20 +158,29 @@ async def open_service(
     # Organisations have limits in services whose keys are in the database.
     check = limiter.check_credits if settings.keys is None else None
     models = CountedModels(ModelPool(open_model), stats, check)
-    runs = Runs(store, models, channels, clock, stats, settings.sizes)
+    process_id = uuid.uuid4().hex
+    runs = Runs(store, models, channels, clock, stats, process_id, settings.sizes)
     flows = Flows(catalog, store.published, clock)
+    jobs = Jobs(store, JobRunner(store, runs, flows, clock), clock)
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
     service = Service(
-        settings, catalog, flows, store, runs, channels, clock, stats, doorkeeper, limiter
+        settings,
+        catalog,
+        flows,
+        store,
+        runs,
+        jobs,
+        channels,
+        clock,
+        stats,
+        doorkeeper,
+        limiter,
     )
     sweeps: asyncio.Task[None] | None = None
     try:
-        now = clock.now()
-        error = {"code": "INTERNAL_ERROR", "message": INTERRUPTED}
-        await store.end_runs(
-            ["pending", "running"], lambda row: ended_changes(row, "failed", error, now)
-        )
+        await service.recover(None)
+        await jobs.start()
         sweeps = asyncio.create_task(service.sweep_forever())
         with limited_worker_threads(settings.function_threads, settings.threads_of_one_function):
             yield service
@@ -131,6 +190,7 @@ async def open_service(
             with suppress(asyncio.CancelledError):
                 await sweeps
         channels.close()
+        await jobs.aclose()
         await runs.aclose()
         await models.aclose()
         await store.aclose()

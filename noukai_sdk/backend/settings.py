@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -20,6 +21,8 @@ _DRIVERS = {
 }
 # An in-memory database has one connection, which every request would have to share.
 _NOT_A_FILE = (None, "", ":memory:")
+
+Role = Literal["dev", "serve", "worker"]
 
 Keys = Mapping[str, "str | None"]
 """Maps each API key to its organisation, or to None if the key may use every organisation."""
@@ -48,6 +51,9 @@ class Settings:
         max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
         wrong_keys_per_minute: How many wrong API keys one address may try.
+        role: ``"serve"`` answers requests, ``"worker"`` runs jobs, ``"dev"`` does both.
+        max_running_jobs: How many jobs a worker runs at once.
+        drain_seconds: How long a process that is told to stop waits for its runs.
     """
 
     database: str | Path
@@ -66,6 +72,9 @@ class Settings:
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0
     wrong_keys_per_minute: int = 20
+    role: Role = "dev"
+    max_running_jobs: int = 64
+    drain_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         if self.retention_bytes is not None and self.database_url.get_backend_name() != "sqlite":

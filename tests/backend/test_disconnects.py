@@ -134,19 +134,21 @@ def test_execute_abandoned_in_its_request_begins_no_run(
     assert "failed" not in caplog.text
 
 
-def test_backend_stopped_marks_its_runs_failed(tmp_path: Path) -> None:
+def test_backend_stopped_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None:
     with serving(tmp_path) as backend:
         jobs = [backend.submit("tests/gated", MESSAGE, "stopped") for _ in range(2)]
         wait_until(backend.fakes.reached.is_set)
-        # A job whose request ended before it was driven.
+        # A job whose request ended before it was in the queue.
         flow = backend.service.catalog.get("acme", "tests", "three")
         body = parse_body(b'{"message": "hello"}', backend.settings)
         options: Any = {"trigger": "job", "session_id": "stopped", "started_at": 1}
-        backend.service.runs.begin(flow, None, body, **options)
+        early = backend.service.runs.begin(flow, None, body, **options).id
     with serving(tmp_path) as backend:
-        runs = backend.session("stopped")
-        assert [run["status"] for run in runs] == ["failed"] * 3
-        assert {run["error"]["code"] for run in runs} == {"INTERNAL_ERROR"}
+        backend.fakes.opened.set()
+        assert backend.finished("tests/three", early)["status"] == "completed"
         for job in jobs:
-            poll = backend.get(f"{GATED}/jobs/{job}").json()
-            assert "the backend was stopped" in poll["error"]["message"]
+            assert backend.finished("tests/gated", job)["status"] == "completed"
+        steps = [step for run in backend.session("stopped") for step in run["steps"]]
+        # Finished steps are not repeated, the interrupted one is.
+        attempts = sorted((s["stepId"], s["status"]) for s in steps if s["attempt"] > 1)
+        assert set(attempts) <= {("held", "completed")}

@@ -31,7 +31,8 @@ CLOSE = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datna
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """A backend over SQLite with a short busy timeout and a short retry interval."""
     monkeypatch.setattr("noukai_sdk.backend.store.database._BUSY_MS", 20)
-    monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.02)
+    for module in ("store.writer", "runs", "jobs.job_runner"):
+        monkeypatch.setattr(f"noukai_sdk.backend.{module}._RETRY_INTERVAL", 0.02)
     with serving(tmp_path) as backend:
         yield backend
 
@@ -74,12 +75,14 @@ def test_outage_at_the_end_of_a_run_stores_it_later(
     assert impatient.post(f"{HELLO}/execute", MESSAGE).status_code == 200
 
 
-def test_outage_at_a_resume_completes_the_run_later(impatient: Backend) -> None:
+def test_outage_at_a_resume_leaves_the_run_paused(impatient: Backend) -> None:
     pause = impatient.post("samples/weather/execute", ASKS_WEATHER, "p").json()
     resume = resume_body(pause)
     with locked(impatient):
         assert code_of(impatient.post("samples/weather/execute", resume)) == UNAVAILABLE
         assert code_of(impatient.post("samples/weather/execute", resume)) == UNAVAILABLE
+    assert impatient.stats()["modelCalls"] == 1
+    assert impatient.post("samples/weather/execute", resume).json()["status"] == "completed"
     run = stored_run(impatient, "p", "completed")
     assert run["toolRounds"][0]["toolResults"] == answered(pause)[-1:]
 
@@ -92,7 +95,7 @@ def test_outage_at_a_job_submission_does_not_run_it(impatient: Backend) -> None:
     assert impatient.stats()["modelCalls"] == 0
 
 
-def test_outage_at_the_end_of_a_run_ends_its_live_trace(impatient: Backend) -> None:
+def test_outage_at_the_end_of_a_job_delays_its_live_trace(impatient: Backend) -> None:
     job = impatient.submit("tests/gated")
     wait_until(impatient.fakes.reached.is_set)
     path = f"/seq/acme/tests/gated/runs/{job}/trace/stream"
@@ -101,7 +104,8 @@ def test_outage_at_the_end_of_a_run_ends_its_live_trace(impatient: Backend) -> N
         assert next(events)["eventType"] == "run_started"
         with locked(impatient):
             impatient.fakes.opened.set()
-            assert [e["eventType"] for e in events][-1] == "step_completed"
+            assert next(e for e in events if e["eventType"] == "step_output")
+        assert [e["eventType"] for e in events][-1] == "flow_completed"
     poll = f"/seq/acme/tests/gated/jobs/{job}"
     wait_until(lambda: impatient.get(poll).json()["status"] == "completed")
 

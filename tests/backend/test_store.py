@@ -170,10 +170,10 @@ async def test_save_twice_before_a_commit_writes_the_last_state_once(url: URL) -
         item, other = Item("a"), Item("b")
         store.save(item)
         store.save(other)
-        item.status = "completed"
+        item.status = "paused"
         await store.save(item).committed()
         assert written == [item, other]
-        assert await status_of(store, "a") == "completed"
+        assert await status_of(store, "a") == "paused"
         item.status, item.events = "failed", 1
         await store.save(item).committed()
         assert await status_of(store, "a") == "failed"
@@ -245,11 +245,11 @@ async def test_outage_in_a_batch_keeps_its_unwritten_items(
         calls = []
         put = store._writer.put
 
-        async def failing(connection: Any, rows: Any) -> None:
+        async def failing(connection: Any, rows: Any) -> set[str]:
             calls.append(rows)
             if len(calls) == 3:
                 raise OSError("the network is down")
-            await put(connection, rows)
+            return await put(connection, rows)
 
         monkeypatch.setattr(store._writer, "put", failing)
         # Both in one transaction, then a alone, then b alone.
@@ -292,16 +292,16 @@ def test_sweep_error_is_logged_and_the_next_sweep_runs(
 ) -> None:
     monkeypatch.setattr("noukai_sdk.backend.service._SWEEP_INTERVAL", 0.001)
     sweeps: list[str] = []
-    end_runs = Store.end_runs
+    runs_in = Store.runs_in
 
-    async def fail_once(self: Store, statuses: Any, *values: Any, **more: Any) -> list[str]:
+    async def fail_once(self: Store, statuses: Any, **more: Any) -> list[Any]:
         if statuses == ["paused"]:
             sweeps.append("begun")
             if len(sweeps) == 1:
                 raise OSError("disk full")
-        return await end_runs(self, statuses, *values, **more)
+        return await runs_in(self, statuses, **more)
 
-    monkeypatch.setattr(Store, "end_runs", fail_once)
+    monkeypatch.setattr(Store, "runs_in", fail_once)
     with serving(tmp_path):
         wait_until(lambda: len(sweeps) > 2)
     assert "the sweep failed" in caplog.text

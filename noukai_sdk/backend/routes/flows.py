@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from ..admission import RepeatedCallError
 from ..encoding import from_column
 from ..errors import RequestError, step_status
-from .incoming import find_run, read_call, service_of
+from .incoming import find_run, read_call
 from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
 
@@ -70,7 +70,7 @@ async def submit(request: Request) -> Response:
         run = await call.run("job")
     except RepeatedCallError as repeated:
         return await repeated_submit(call, repeated)
-    await call.service.runs.submit(run)
+    await call.service.jobs.submit(run)
     body = {
         "executionId": run.id,
         "status": "pending",
@@ -87,10 +87,6 @@ async def poll(request: Request) -> Response:
     if row["trigger"] != "job":
         raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is not a job")
     body: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
-    run = service_of(request).runs.active(row["id"])
-    if run is not None and not run.has_ended:
-        body["status"] = run.status
-    # The result comes from the row alone: a run that has just ended may not be on disk yet.
     if row["status"] == "completed":
         body["result"] = from_column(row["result"])
     elif row["status"] == "failed":

@@ -167,11 +167,10 @@ async def forget(request: Request) -> Response:
     """Delete the runs of a session, and everything else that is stored of it."""
     found = await _session_of(request, may_be_expired=True)
     service, session_id = found.service, found.session_id
-    for row in await service.store.in_session(session_id):
-        if found.access.allows(row["org"]) and service.runs.active(row["id"]) is not None:
-            message = f"a run of session {session_id!r} is in progress: wait until it has ended"
-            raise RequestError(409, "SESSION_IN_PROGRESS", message, execution_id=row["id"])
-    await service.store.sessions.delete(session_id, found.access.org)
+    running = await service.store.sessions.delete(session_id, found.access.org)
+    if running is not None:
+        message = f"a run of session {session_id!r} is in progress: wait until it has ended"
+        raise RequestError(409, "SESSION_IN_PROGRESS", message, execution_id=running)
     return Response(status_code=204)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     true,
     update,
 )
@@ -30,6 +31,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from .database import outages
 from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
 from .writer import Writer
+
+# Postgres keeps the lock until the transaction ends.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:session_id, 0))")
 
 MAX_REPLAYS = 100
 """The number of replay reports that are kept of a session."""
@@ -75,11 +79,13 @@ class SessionStore:
                 yield connection
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        # The lock makes reading and writing one step: no other writer exists.
+    async def _writing(self, session_id: str) -> AsyncIterator[AsyncConnection]:
+        # Reading and writing are one step. On SQLite there is no other process.
         await self._writer.flush()
         with outages():
             async with self._writer.lock, self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    await connection.execute(_LOCK, {"session_id": session_id})
                 yield connection
 
     async def state(self, session_id: str, org: str | None) -> SessionState:
@@ -119,7 +125,7 @@ class SessionStore:
         self, session_id: str, org: str | None, values: dict[str, Any], now: int
     ) -> bool:
         """Store the request and response of a session; return False if others are stored already."""
-        async with self._writing() as connection:
+        async with self._writing(session_id) as connection:
             stored = (await connection.execute(_of(exchanges, session_id, org))).first()
             if stored is not None:
                 return bool(stored.body == values["body"])
@@ -137,7 +143,7 @@ class SessionStore:
 
         Values without ``body`` change rows that are stored.
         """
-        async with self._writing() as connection:
+        async with self._writing(session_id) as connection:
             mine = _mine(outcomes, session_id, org)
             if values is not None and "body" not in values:
                 changed = await connection.execute(update(outcomes).where(mine).values(values))
@@ -162,7 +168,7 @@ class SessionStore:
         self, session_id: str, org: str | None, replay_id: str, body: str, now: int
     ) -> None:
         """Store the report of a replay; delete the oldest ones beyond ``MAX_REPLAYS``."""
-        async with self._writing() as connection:
+        async with self._writing(session_id) as connection:
             same = and_(_mine(replays, session_id, org), replays.c.replay_id == replay_id)
             await connection.execute(delete(replays).where(same))
             row = {"replay_id": replay_id, "body": body, "stored_at": now}
@@ -179,18 +185,28 @@ class SessionStore:
     async def pin(self, session_id: str, org: str | None, pinned: bool) -> None:
         """Keep the data of a session beyond the retention, or do so no longer."""
         mine = _mine(sessions, session_id, ALL if org is None and pinned else org)
-        async with self._writing() as connection:
+        async with self._writing(session_id) as connection:
             await connection.execute(update(sessions).where(mine).values(pinned=pinned))
 
-    async def delete(self, session_id: str, org: str | None) -> None:
-        """Delete the runs of a session and everything else that is stored of it."""
-        runs = select(executions.c.id).where(_mine(executions, session_id, org)).scalar_subquery()
-        async with self._writing() as connection:
+    async def delete(self, session_id: str, org: str | None) -> str | None:
+        """Delete the runs of a session and everything else that is stored of it.
+
+        Returns:
+            The id of a run in progress; nothing is deleted then.
+        """
+        mine = _mine(executions, session_id, org)
+        runs = select(executions.c.id).where(mine).scalar_subquery()
+        states = select(executions.c.id, executions.c.status).where(mine).order_by(executions.c.id)
+        async with self._writing(session_id) as connection:
+            for row in await connection.execute(states.with_for_update()):
+                if row.status in ("pending", "running"):
+                    return str(row.id)
             for table in (steps, events):
                 await connection.execute(delete(table).where(table.c.execution_id.in_(runs)))
             for table in (executions, exchanges, outcomes, replays, sessions):
                 await connection.execute(delete(table).where(_mine(table, session_id, org)))
             await _delete_empty(connection, session_id)
+        return None
 
     async def _read(self, table: Table, session_id: str, org: str | None) -> list[dict[str, Any]]:
         chosen = _of(table, session_id, org).order_by(table.c.stored_at, table.c.org)
@@ -213,7 +229,12 @@ class SessionStore:
             of_session = select(executions.c.org).where(executions.c.session_id == session_id)
             owners = (await connection.execute(of_session.distinct())).scalars().all() or [ALL]
         rows = [{"session_id": session_id, "org": owner, **values} for owner in owners]
-        await connection.execute(self._writer.insert(table), rows)
+        statement = self._writer.insert(table)
+        keys = [column.name for column in table.primary_key]
+        new = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=keys, set_=new), rows
+        )
         if in_list:
             listed = self._writer.insert(sessions).on_conflict_do_nothing()
             columns = {
@@ -242,5 +263,8 @@ async def _delete_empty(connection: AsyncConnection, session_id: str) -> None:
         of_org = or_(sessions.c.org == ALL, table.c.org == sessions.c.org)
         return ~exists().where(table.c.session_id == session_id, of_org)
 
+    # Locked first: the next statement sees what another process has stored until then.
+    of_session = select(sessions.c.org).where(sessions.c.session_id == session_id)
+    await connection.execute(of_session.order_by(sessions.c.org).with_for_update())
     empty = [nothing_in(table) for table in (executions, exchanges, outcomes)]
     await connection.execute(delete(sessions).where(sessions.c.session_id == session_id, *empty))

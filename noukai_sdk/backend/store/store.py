@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import URL, func, select
+from sqlalchemy import URL, and_, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import Database, open_database, outages
 from .idempotency import delete_old_keys
@@ -15,7 +16,7 @@ from .published_flows import PublishedStore
 from .retention import Retention
 from .session_pages import ListedSession, SessionQuery, read_page
 from .sessions import SessionStore
-from .tables import events, executions, steps
+from .tables import ENDED, events, executions, steps
 from .writer import Changes, Check, Savable, Saving, Writer
 
 Row = Mapping[str, Any]
@@ -131,25 +132,85 @@ class Store:
                 # A third of the time of dict(row) over mappings.
                 return [dict(zip(names, row, strict=True)) for row in result]
 
-    async def end_runs(
-        self, statuses: Sequence[str], changes: Callable[[Row], Changes], before: int | None = None
-    ) -> list[str]:
-        """End every run in one of ``statuses``.
+    async def take(
+        self, row: Row, owner: str | None, now: int, *, status: str = "running", **values: Any
+    ) -> int | None:
+        """Make ``owner`` the owner of a run, unless the run has changed since its row was read.
+
+        From then on, whatever an earlier owner writes is refused.
+
+        Args:
+            row: The row as it was read. It must not have ended.
+            owner: The id of the process; None if no process drives the run.
+            now: Microseconds since 1970.
+            status: The new status.
+            values: Other columns to set.
+
+        Returns:
+            The run's new epoch; None if someone else has taken or ended the run.
+        """
+        values |= {"owner": owner, "status": status, "updated_at": now}
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                return await _take(connection, row, values)
+
+    async def change(self, rows: Sequence[Row], changes: Callable[[Row], Changes]) -> list[str]:
+        """Take runs and change them from outside: their drivers' writes are refused from then on.
+
+        Args:
+            rows: The rows as they were read.
+            changes: Returns the rows to write for the run of a row, such as those that end it.
+
+        Returns:
+            The ids of the changed runs. A run that has changed since it was read stays as it is.
+        """
+        taken: list[Row] = []
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                for row in sorted(rows, key=lambda row: str(row["id"])):
+                    epoch = await _take(connection, row, {})
+                    if epoch is not None:
+                        taken.append({**row, "epoch": epoch})
+                await self._writer.put(connection, [changes(row) for row in taken])
+        return [str(row["id"]) for row in taken]
+
+    async def runs_in(
+        self,
+        statuses: Sequence[str],
+        *,
+        before: int | None = None,
+        owner: str | None = None,
+        trigger: str | None = None,
+        limit: int = 100,
+    ) -> list[Row]:
+        """Return rows of runs in one of ``statuses``, those first that were not written for longest.
 
         Args:
             statuses: Such as ``"running"``.
-            changes: Returns the rows to write for the run of a row.
             before: Only runs that were last written before this time.
-
-        Returns:
-            The ids of the runs.
+            owner: Only runs of this process.
+            trigger: Only runs that were started in this way.
+            limit: The number of rows.
         """
         chosen = select(executions).where(executions.c.status.in_(statuses))
         if before is not None:
             chosen = chosen.where(executions.c.updated_at < before)
-        # The lock makes this one step: a run that is resumed meanwhile is written after us, and so its
-        # newer state wins.
-        async with self._writer.lock, self._engine.begin() as connection:
-            rows = [dict(row) for row in (await connection.execute(chosen)).mappings()]
-            await self._writer.put(connection, [changes(row) for row in rows])
-        return [str(row["id"]) for row in rows]
+        if owner is not None:
+            chosen = chosen.where(executions.c.owner == owner)
+        if trigger is not None:
+            chosen = chosen.where(executions.c.trigger == trigger)
+        return await self._all(chosen.order_by(executions.c.updated_at).limit(limit))
+
+
+async def _take(connection: AsyncConnection, row: Row, values: Mapping[str, Any]) -> int | None:
+    epoch = int(row["epoch"]) + 1
+    unchanged = and_(
+        executions.c.id == row["id"],
+        executions.c.epoch == row["epoch"],
+        executions.c.status == row["status"],
+        executions.c.status.not_in(ENDED),
+    )
+    taken = await connection.execute(
+        update(executions).where(unchanged).values(epoch=epoch, **values)
+    )
+    return epoch if taken.rowcount else None

@@ -39,6 +39,9 @@ metadata = MetaData(
 ALL = ""
 """In place of an organisation: all of them."""
 
+ENDED = frozenset({"completed", "failed", "cancelled"})
+"""The final states of a run. A run that has one never changes."""
+
 executions = Table(
     "executions",
     metadata,

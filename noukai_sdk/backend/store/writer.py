@@ -2,6 +2,9 @@
 
 SQLite has one writer at a time, so writes are batched: a hundred calls that end at the same moment cost
 one transaction. An item that is saved twice before it is written is written once.
+
+A run is written only by its owner: a row with another epoch, or one that has ended, is left as it is, and
+nothing of the refused run is written.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Table, or_
+from sqlalchemy import Table, and_, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .database import StoreUnavailableError, is_outage, outages
 from .limits import charge, charges_of
-from .tables import ALL, events, executions, sessions, steps
+from .tables import ALL, ENDED, events, executions, sessions, steps
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -30,6 +33,18 @@ Rows = list[dict[str, Any]]
 
 Check = Callable[[AsyncConnection, Any, str], Awaitable[None]]
 """Called in a transaction, with the dialect's ``insert`` and an item's id. Raises to write nothing."""
+
+
+class StaleOwnerError(Exception):
+    """The run has another owner now, or has ended: whoever drives it must stop.
+
+    Attributes:
+        execution_id: The run.
+    """
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"the run {execution_id} was ended or taken over by another process")
+        self.execution_id = execution_id
 
 
 class Savable(Protocol):
@@ -69,8 +84,18 @@ class Saving:
     batch: Batch
     item_id: str
 
+    @property
+    def is_refused(self) -> bool:
+        """Return True if the item was not written because it has another owner now."""
+        return isinstance(self.batch.errors.get(self.item_id), StaleOwnerError)
+
     async def committed(self) -> None:
-        """Wait until the item is on disk; raise the error if it could not be written."""
+        """Wait until the item is on disk.
+
+        Raises:
+            StaleOwnerError: The run has another owner now, or has ended.
+            StoreUnavailableError: The database cannot be used; the item will be written later.
+        """
         await self.batch.done.wait()
         error = self.batch.errors.get(self.item_id)
         if error is not None:
@@ -93,11 +118,13 @@ class Writer:
         self._engine = engine
         self._changes = changes
         self.insert = _insert_of(engine.dialect.name)
+        self._upsert_runs = _upsert_runs(self.insert)
         self._upserts = _upserts(self.insert)
         self._upsert_sessions = _upsert_sessions(self.insert)
         self._next = Batch()
         self._current: Batch | None = None
         self._unwritten: dict[str, Changes] = {}
+        self._refused: set[str] = set()
         self._outage: Exception | None = None
         self._wake = asyncio.Event()
         self._closing = False
@@ -150,6 +177,8 @@ class Writer:
                     logger.exception("cannot store the run %s", item.id)
                     batch.errors[item.id] = error
             batch.errors.update(await self._write_all())
+            batch.errors.update({item_id: StaleOwnerError(item_id) for item_id in self._refused})
+            self._refused.clear()
         batch.done.set()
 
     async def _write_all(self) -> dict[str, Exception]:
@@ -175,7 +204,8 @@ class Writer:
         """Write the changes of these items in one transaction; return the error if there is one."""
         try:
             async with self._engine.begin() as connection:
-                await self.put(connection, [self._unwritten[item_id] for item_id in item_ids])
+                chosen = [self._unwritten[item_id] for item_id in item_ids]
+                self._refused |= await self.put(connection, chosen)
         except Exception as error:  # noqa: BLE001 - no error may end the writer; the caller inspects it
             return error
         for item_id in item_ids:
@@ -198,18 +228,35 @@ class Writer:
                 await check(connection, self.insert, item.id)
                 await self.put(connection, [self._changes(item)])
 
-    async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> None:
-        """Write rows in a transaction of the caller, who holds the lock."""
-        runs = [row for change in changes for row in change.executions]
+    async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> set[str]:
+        """Write rows in a transaction of the caller, who holds the lock.
+
+        Returns:
+            The ids of the runs that have another owner now; nothing of them is written.
+        """
+        # Sorted: transactions of several processes that lock the same rows must not wait in a circle.
+        runs = sorted((row for change in changes for row in change.executions), key=_run_id)
+        charges = await charges_of(connection, runs)
+        written: set[str] = set()
+        if runs:
+            written.update((await connection.execute(self._upsert_runs, runs)).scalars())
+        changed = [row for row in runs if _run_id(row) in written]
         # Before the rows of sessions: other transactions lock these after an organisation, too.
-        await charge(connection, await charges_of(connection, runs))
+        await charge(connection, {id_: cost for id_, cost in charges.items() if id_ in written})
+        refused = {_run_id(row) for row in runs} - written
         for table, upsert in self._upserts.items():
             rows = [row for change in changes for row in getattr(change, table.name)]
+            rows = [row for row in rows if row["execution_id"] not in refused]
             if rows:
                 await connection.execute(upsert, rows)
-        in_sessions = _session_rows(row for change in changes for row in change.executions)
+        in_sessions = _session_rows(changed)
         if in_sessions:
             await connection.execute(self._upsert_sessions, in_sessions)
+        return refused
+
+
+def _run_id(row: dict[str, Any]) -> str:
+    return str(row["id"])
 
 
 def _session_rows(runs: Iterable[dict[str, Any]]) -> Rows:
@@ -221,7 +268,7 @@ def _session_rows(runs: Iterable[dict[str, Any]]) -> Rows:
             starts[key] = min(starts.get(key, run["started_at"]), run["started_at"])
     return [
         {"session_id": session_id, "org": org, "started_at": started_at, "pinned": False}
-        for (session_id, org), started_at in starts.items()
+        for (session_id, org), started_at in sorted(starts.items())
     ]
 
 
@@ -241,10 +288,25 @@ def _upsert_sessions(insert: Any) -> Any:
     )
 
 
+def _upsert_runs(insert: Any) -> Any:
+    statement = insert(executions)
+    new = statement.excluded
+    # A commit whose response was lost is tried again, and finds its own final state in the table.
+    is_open = or_(
+        # One comparison each: SQLAlchemy cannot expand a list in a statement for several rows.
+        and_(*(executions.c.status != status for status in sorted(ENDED))),
+        and_(executions.c.status == new.status, executions.c.completed_at == new.completed_at),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=["id"],
+        set_={column.name: new[column.name] for column in executions.c if column.name != "id"},
+        where=and_(executions.c.epoch == new.epoch, is_open),
+    ).returning(executions.c.id)
+
+
 def _upserts(insert: Any) -> dict[Table, Any]:
     upserts = {}
-    for table in (executions, steps, events):
-        # A commit whose response was lost is tried again, and finds its rows in the table.
+    for table in (steps, events):
         keys = [column.name for column in table.primary_key]
         statement = insert(table)
         rest = {c.name: statement.excluded[c.name] for c in table.c if c.name not in keys}

@@ -81,7 +81,8 @@ class Scheduler:
         self._listener = emit
         self._tool_answers = tool_answers
         self._first_index = state.step_index
-        self._done = {node.id for node in plan.nodes[: state.step_index]}
+        # Also nodes beyond the first that is not done: they ran beside it before the run was interrupted.
+        self._done = {node.id for node in plan.nodes if node.id in state.outputs}
         self._budget = None if settings.sizes is None else Budget(settings.sizes, state)
         limit = None if settings.sizes is None else settings.sizes.max_prompt_bytes
         self._inputs = Inputs(plan, state, max_text=limit)
@@ -91,8 +92,8 @@ class Scheduler:
         self._sorter = plan.sorter()
         self._group: TaskGroup | None = None
         self._failed_node: Node | None = None
-        for node in plan.nodes[: state.step_index]:
-            if self._is_skipped(node):
+        for node in plan.nodes:
+            if node.id in self._done and self._is_skipped(node):
                 self._inputs.skipped.add(node.id)
 
     @property
@@ -131,7 +132,8 @@ class Scheduler:
     async def run_some(self, count: int) -> None:
         """Run the next ``count`` nodes, one after the other."""
         for node in self.plan.nodes[self._first_index : self._first_index + count]:
-            await self._run(node)
+            if node.id not in self._done:
+                await self._run(node)
             if self.is_over:
                 break
         await self._emit_end()
