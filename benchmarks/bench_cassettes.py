@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.bench_replay import call_async, call_sync, micro, timed, timed_async
+from benchmarks.bench_replay import LIVE, call_async, call_sync, micro, timed, timed_async
 from benchmarks.lean_service import served
-from benchmarks.measure import Row, alternating, best_of_each
+from benchmarks.measure import PROCESSOR, Row, alternating, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, Scope, trace_scope, trace_scope_sync
 from noukai_sdk.masking.values import Masker
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
@@ -53,12 +53,16 @@ def playing(folder: Path) -> list[Row]:
     """Compare calls from a file with live ones over a mock transport, sync and async."""
     path = written(folder / "played.jsonl", PLAYED)
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="true"):
-        sync = micro(lambda _: play(path), PLAYED)
-        as_async = micro(lambda _: play_async(path), PLAYED)
-    live, live_async = micro(call_sync, PLAYED), micro(call_async, PLAYED)
+        sync = micro(lambda _: play(path), call_sync, [PLAYED])
+        as_async = micro(lambda _: play_async(path), call_async, [PLAYED])
     return [
-        Row("a call from a file / live over a mock transport, sync", sync / live, 0.2, "times"),
-        Row("a call from a file / live, async", as_async / live_async, 0.2, "times"),
+        Row(
+            "a call from a file / live over a mock transport, sync",
+            sync[PLAYED] / sync[LIVE],
+            0.2,
+            "times",
+        ),
+        Row("a call from a file / live, async", as_async[PLAYED] / as_async[LIVE], 0.2, "times"),
     ]
 
 
@@ -90,6 +94,7 @@ def loading(folder: Path) -> list[Row]:
             "ours": lambda: read_cassette(path).cassette(),
         },
         rounds=15,
+        clock=PROCESSOR,
     )
     return [
         Row(f"loading {LOADED} recordings", took["ours"] * 1e3, None, "ms"),

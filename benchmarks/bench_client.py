@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import httpx
 from pydantic import TypeAdapter
 
-from benchmarks.measure import Row, best_of_each
+from benchmarks.measure import PROCESSOR, Row, best_of_each
 from noukai_sdk import AsyncNoukai, Noukai, StepOutput
 
 CALLS = 20
@@ -44,6 +44,7 @@ def calls() -> list[Row]:
             "ours async": our_async_calls(),
         },
         ROUNDS,
+        PROCESSOR,
     )
     micro = {name: seconds / CALLS * 1e6 for name, seconds in best.items()}
     return [
@@ -119,6 +120,7 @@ def streams() -> list[Row]:
             "frame by frame": our_stream([named] * EVENTS + [END]),
         },
         ROUNDS,
+        PROCESSOR,
     )
     micro = {name: seconds / EVENTS * 1e6 for name, seconds in best.items()}
     pydantic = micro.pop("pydantic")
