@@ -53,7 +53,6 @@ def upgrade() -> None:
         sa.Column("flows", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("parent", sa.Text()),
-        sa.Column("total_calls", sa.Integer()),
         sa.PrimaryKeyConstraint("session_id", "org", name="pk_outcomes"),
     )
     op.create_table(

@@ -31,6 +31,7 @@ def upgrade() -> None:
     for name, columns in _INDEXES.items():
         op.create_index(name, "executions", columns)
     op.create_index("ix_replays_stored_at", "replays", ["stored_at"])
+    op.add_column("outcomes", sa.Column("total_calls", sa.Integer()))
     op.create_table(
         "processes",
         sa.Column("id", sa.String(64), nullable=False),
@@ -92,6 +93,8 @@ def downgrade() -> None:
     for table in ("published_flows", "idempotency_keys", "organisations", "api_keys", "processes"):
         op.drop_table(table)
     op.drop_index("ix_replays_stored_at", "replays")
+    with op.batch_alter_table("outcomes") as outcomes:
+        outcomes.drop_column("total_calls")
     for name in _INDEXES:
         op.drop_index(name, "executions")
     with op.batch_alter_table("executions") as executions:
