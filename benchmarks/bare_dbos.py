@@ -1,7 +1,7 @@
 """The yardstick of jobs: DBOS alone, with a workflow of one step, as its documentation writes it.
 
-``python -m benchmarks.bare_dbos URL COUNT`` prints the jobs per second, from the first that is enqueued to the
-last that has completed.
+``python -m benchmarks.bare_dbos URL COUNT`` prints the jobs per second, from the first that is enqueued to
+the last that has completed.
 """
 
 from __future__ import annotations
