@@ -19,6 +19,8 @@ V = TypeVar("V")
 
 KEY_LIFE = 2.0
 """Seconds for which a stored key is believed to be valid: a revoked key works no longer than that."""
+# Seconds for which an unknown key is known to be unknown.
+_REFUSED_LIFE = 10.0
 _MOST_KEYS = 10_000
 _MOST_ADDRESSES = 10_000
 
@@ -81,10 +83,10 @@ class StoredKeys:
 
 
 class WrongKeys:
-    """Counts the wrong keys of each address: a token bucket that refills within a minute.
+    """Counts the wrong keys of each network: a token bucket that refills within a minute.
 
     Args:
-        per_minute: How many wrong keys an address may try.
+        per_minute: How many wrong keys a network may try.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -92,18 +94,16 @@ class WrongKeys:
         self._per_second = per_minute / 60
         self._left: _Recent[tuple[float, float]] = _Recent(_MOST_ADDRESSES)
 
-    def take(self, address: str) -> float:
-        """Use one of the address's tries; return the seconds to wait if none is left, else 0."""
-        network = _network(address)
+    def take(self, network: str) -> float:
+        """Use one of the network's tries; return the seconds to wait if none is left, else 0."""
         tries = self._tries(network)
         if tries < 1:
             return (1 - tries) / self._per_second
         self._left.put(network, (tries - 1, time.monotonic()))
         return 0.0
 
-    def give_back(self, address: str) -> None:
+    def give_back(self, network: str) -> None:
         """Undo :meth:`take`: the key was right."""
-        network = _network(address)
         self._left.put(network, (min(self._tries(network) + 1, self._most), time.monotonic()))
 
     def _tries(self, network: str) -> float:
@@ -114,8 +114,9 @@ class WrongKeys:
 class Doorkeeper:
     """Lets requests with a valid key in.
 
-    An address that has sent too many wrong keys must wait before it may try another one. Keys that have
-    been right before are let in all the same: others may share the address.
+    An address that has sent too many wrong keys must wait before it may try another one. Keys that it has
+    used before are let in all the same, because others may share the address. A client that repeats its
+    wrong key does not guess, and is not counted again.
 
     Args:
         holders: Knows the keys.
@@ -125,7 +126,9 @@ class Doorkeeper:
     def __init__(self, holders: KeyHolders, wrong_keys_per_minute: int) -> None:
         self._holders = holders
         self._wrong = WrongKeys(wrong_keys_per_minute)
+        # Of an address and a key: that the key is in use elsewhere must not help those who guess it.
         self._proven: _Recent[bool] = _Recent(_MOST_KEYS)
+        self._refused: _Recent[float] = _Recent(_MOST_KEYS)
 
     async def admit(self, authorization: str, address: str) -> Access:
         """Return the rights of the key in an Authorization header.
@@ -137,10 +140,13 @@ class Doorkeeper:
         key = text.strip()
         if scheme.lower() != "bearer" or not key:
             raise _unauthenticated("the API key is missing: send 'Authorization: Bearer nk_...'")
-        key_hash = hash_of(key)
-        is_guess = self._proven.get(key_hash) is None
+        key_hash, network = hash_of(key), _network(address)
+        proof = f"{network} {key_hash}"
+        is_guess = self._proven.get(proof) is None
+        if is_guess and time.monotonic() < (self._refused.get(key_hash) or 0.0):
+            raise _unauthenticated("the API key is unknown or revoked")
         # Taken before the lookup: guesses that are sent at once count, too.
-        wait = self._wrong.take(address) if is_guess else 0.0
+        wait = self._wrong.take(network) if is_guess else 0.0
         if wait:
             seconds = math.ceil(wait)
             raise RequestError(
@@ -153,14 +159,15 @@ class Doorkeeper:
             access = await self._holders.access(key_hash)
         except StoreUnavailableError:
             if is_guess:
-                self._wrong.give_back(address)
+                self._wrong.give_back(network)
             raise
         if access is None:
-            self._proven.pop(key_hash)
+            self._proven.pop(proof)
+            self._refused.put(key_hash, time.monotonic() + _REFUSED_LIFE)
             raise _unauthenticated("the API key is unknown or revoked")
         if is_guess:
-            self._wrong.give_back(address)
-        self._proven.put(key_hash, True)
+            self._wrong.give_back(network)
+        self._proven.put(proof, True)
         return access
 
 

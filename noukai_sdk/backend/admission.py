@@ -38,11 +38,11 @@ class RepeatedCallError(Exception):
         self.execution_id = execution_id
 
 
-def idempotency_key(header: str | None, org: str, path: str, body: Body) -> IdempotencyKey | None:
+def idempotency_key(header: str, org: str, path: str, body: Body) -> IdempotencyKey:
     """Return the idempotency key of a call.
 
     Args:
-        header: The ``Idempotency-Key``, None without one.
+        header: The ``Idempotency-Key``.
         org: The organisation of the flow.
         path: The rest of the call's path.
         body: The call's body.
@@ -50,8 +50,6 @@ def idempotency_key(header: str | None, org: str, path: str, body: Body) -> Idem
     Raises:
         RequestError: The header is not valid (400).
     """
-    if header is None:
-        return None
     if not 1 <= len(header) <= _MAX_KEY or not (header.isascii() and header.isprintable()):
         message = f"an Idempotency-Key is 1 to {_MAX_KEY} printable ASCII characters"
         raise RequestError(400, "IDEMPOTENCY_KEY_INVALID", message)

@@ -123,9 +123,11 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
     access = access_of(request)
     if not access.allows(names["org"]):
         raise unknown_flow(*address, version)
-    verb = request.url.path.rpartition("/")[2]
-    path = f"{names['project']}/{names['slug']}/v{version or 0}/{verb}"
-    key = idempotency_key(request.headers.get("idempotency-key"), names["org"], path, body)
+    key, header = None, request.headers.get("idempotency-key")
+    if header is not None and body.call.execution_id is None:
+        verb = request.scope["path"].rpartition("/")[2]
+        path = f"{names['project']}/{names['slug']}/v{version or 0}/{verb}"
+        key = idempotency_key(header, names["org"], path, body)
     flow = await service.flows.get(*address, version)
     return IncomingCall(service, flow, version, body, session_id, started_at, access, key)
 
