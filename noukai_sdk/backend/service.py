@@ -107,6 +107,7 @@ class Service:
             await self.store.retention.delete_data(expiry)
         if self.settings.retention_bytes is not None:
             await self.store.retention.keep_size(self.settings.retention_bytes)
+        await self.store.delete_blobs()
 
     async def recover(self, dead: str | None) -> None:
         """Go on with the runs of a process that has died: jobs and step runs at their last finished step.
@@ -153,7 +154,9 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Open the database, end the runs of a backend that died, and sweep until the block ends."""
     clock = Clock()
-    store = await Store.open(settings.database_url, lambda run: changes_of(run, clock.now()))
+    store = await Store.open(
+        settings.database_url, lambda run: changes_of(run, clock.now()), settings.blobs
+    )
     limiter = Limiter(store, clock)
     # Organisations have limits in services whose keys are in the database.
     check = limiter.check_credits if settings.keys is None else None

@@ -54,6 +54,8 @@ class Settings:
         role: ``"serve"`` answers requests, ``"worker"`` runs jobs, ``"dev"`` does both.
         max_running_jobs: How many jobs a worker runs at once.
         drain_seconds: How long a process that is told to stop waits for its runs.
+        blobs: The folder, or the URL of fsspec such as ``"s3://bucket/prefix"``, for payloads of more
+            than 64 kB; None keeps them in the database.
     """
 
     database: str | Path
@@ -75,6 +77,7 @@ class Settings:
     role: Role = "dev"
     max_running_jobs: int = 64
     drain_seconds: float = 10.0
+    blobs: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.retention_bytes is not None and self.database_url.get_backend_name() != "sqlite":

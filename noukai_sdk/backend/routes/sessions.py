@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +14,7 @@ from ..errors import RequestError
 from ..published import Flows
 from ..service import Service
 from ..session_bodies import read_exchange, read_outcomes, read_report
+from ..store.database import StoreUnavailableError
 from ..store.sessions import SessionState
 from ..store.store import Row
 from ..views import all_steps, session_additions, session_execution
@@ -81,6 +83,7 @@ async def session(request: Request) -> Response:
             await service.runs.flush(execution_id)
         all_rows = await service.store.in_session(session_id)
     rows = [row for row in all_rows if found.access.allows(row["org"])]
+    await service.store.load_payloads(rows)
     execution_ids = [row["id"] for row in rows]
     steps = await service.store.steps(execution_ids)
     events = await service.store.events(execution_ids)
@@ -171,6 +174,9 @@ async def forget(request: Request) -> Response:
     if running is not None:
         message = f"a run of session {session_id!r} is in progress: wait until it has ended"
         raise RequestError(409, "SESSION_IN_PROGRESS", message, execution_id=running)
+    # The sweep tries again if this fails.
+    with suppress(StoreUnavailableError):
+        await service.store.delete_blobs()
     return Response(status_code=204)
 
 

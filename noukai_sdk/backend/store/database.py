@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, delete, event, false
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from .blobs import BlobsUnavailableError
 from .claim import Release, claim
 from .tables import executions
 from .text_search import contains
@@ -42,7 +43,12 @@ class StoreUnavailableError(Exception):
     """
 
     def __init__(self, error: Exception, execution_id: str | None = None) -> None:
-        super().__init__(f"the database cannot be used just now: {getattr(error, 'orig', error)}")
+        place = (
+            ""
+            if isinstance(error, BlobsUnavailableError)
+            else "the database cannot be used just now: "
+        )
+        super().__init__(f"{place}{getattr(error, 'orig', error)}")
         self.execution_id = execution_id
 
 

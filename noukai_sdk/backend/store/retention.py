@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .blobs import mark_deleted
 from .sessions import is_kept
 from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
 from .writer import Writer
@@ -41,7 +42,7 @@ class Retention:
         Args:
             before: Microseconds since 1970.
         """
-        for batch in (_runs, _sessions, _reports):
+        for batch in (self._runs, _sessions, _reports):
             await self._repeat(batch, before)
         await self._give_space_back()
 
@@ -57,6 +58,21 @@ class Retention:
             if not starts:
                 return
             await self.delete_data(max(starts) + 1)
+
+    def _runs(self, before: int) -> Batch:
+        async def delete_batch(connection: AsyncConnection, limit: int) -> int:
+            old = select(executions.c.id).where(_has_data(), executions.c.started_at < before)
+            oldest = old.order_by(executions.c.started_at).limit(limit)
+            ids = (await connection.execute(oldest)).scalars().all()
+            await mark_deleted(connection, self._writer, executions.c.id.in_(ids))
+            for table in (steps, events):
+                await connection.execute(delete(table).where(table.c.execution_id.in_(ids)))
+            emptied = {"request": None, "tool_rounds": None, "result": None, "has_data": False}
+            chosen = executions.c.id.in_(ids)
+            await connection.execute(update(executions).where(chosen).values(emptied))
+            return len(ids)
+
+        return delete_batch
 
     async def _repeat(self, batch: Callable[[int], Batch], before: int) -> None:
         size, done = _FIRST_BATCH, _FIRST_BATCH
@@ -101,20 +117,6 @@ class Retention:
 def _has_data() -> ColumnElement[bool]:
     """Return the condition that a run has data that may be deleted."""
     return and_(executions.c.has_data, ~is_kept(executions.c.session_id, executions.c.org))
-
-
-def _runs(before: int) -> Batch:
-    async def delete_batch(connection: AsyncConnection, limit: int) -> int:
-        old = select(executions.c.id).where(_has_data(), executions.c.started_at < before)
-        oldest = old.order_by(executions.c.started_at).limit(limit)
-        ids = (await connection.execute(oldest)).scalars().all()
-        for table in (steps, events):
-            await connection.execute(delete(table).where(table.c.execution_id.in_(ids)))
-        emptied = {"request": None, "tool_rounds": None, "result": None, "has_data": False}
-        await connection.execute(update(executions).where(executions.c.id.in_(ids)).values(emptied))
-        return len(ids)
-
-    return delete_batch
 
 
 def _sessions(before: int) -> Batch:

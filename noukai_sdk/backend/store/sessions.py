@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .blobs import mark_deleted
 from .database import outages
 from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
 from .writer import Writer
@@ -201,6 +202,7 @@ class SessionStore:
             for row in await connection.execute(states.with_for_update()):
                 if row.status in ("pending", "running"):
                     return str(row.id)
+            await mark_deleted(connection, self._writer, mine)
             for table in (steps, events):
                 await connection.execute(delete(table).where(table.c.execution_id.in_(runs)))
             for table in (executions, exchanges, outcomes, replays, sessions):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .blobs import COLUMNS, Blobs, restore
 from .database import Database, open_database, outages
 from .idempotency import delete_old_keys
 from .keys import KeyStore
@@ -36,15 +39,32 @@ class Store:
         self.published = PublishedStore(database.engine, writer)
 
     @classmethod
-    async def open(cls, url: URL, changes: Callable[[Any], Changes]) -> Store:
-        """Open the database at ``url``; ``changes`` converts a saved item to rows."""
+    async def open(
+        cls, url: URL, changes: Callable[[Any], Changes], blobs: str | Path | None = None
+    ) -> Store:
+        """Open the database at ``url``.
+
+        Args:
+            url: The database.
+            changes: Converts a saved item to rows.
+            blobs: The folder or URL for large payloads; None keeps them in the database.
+        """
+        objects = None if blobs is None else await asyncio.to_thread(Blobs, blobs)
         database = await open_database(url)
-        return cls(database, Writer(database.engine, changes))
+        return cls(database, Writer(database.engine, changes, objects))
 
     async def aclose(self) -> None:
         """Write unwritten items, and close the database."""
         await self._writer.aclose()
         await self._database.aclose()
+        if self._writer.blobs is not None:
+            await self._writer.blobs.aclose()
+
+    async def delete_blobs(self) -> None:
+        """Delete the large payloads of deleted runs."""
+        if self._writer.blobs is not None:
+            with outages():
+                await self._writer.blobs.delete_marked(self._engine)
 
     def raise_if_unavailable(self) -> None:
         """Raise StoreUnavailableError if a new run could not be stored at this moment."""
@@ -69,11 +89,12 @@ class Store:
                 await delete_old_keys(connection, now)
 
     async def execution(self, execution_id: str) -> Row | None:
-        """Return the run's row, or None."""
+        """Return the run's row, or None. Of its payloads it has the result alone."""
         # Postgres raises an error for a text with a null character.
         if "\0" in execution_id:
             return None
         rows = await self._all(select(executions).where(executions.c.id == execution_id))
+        await self._restore(rows, "result")
         return rows[0] if rows else None
 
     async def pending_jobs(self, org: str | None, at_most: int) -> int:
@@ -87,7 +108,7 @@ class Store:
                 return int((await connection.execute(counted)).scalar_one())
 
     async def in_session(self, session_id: str) -> Sequence[Row]:
-        """Return the rows of a session's runs, in the order in which they began."""
+        """Return the rows of a session's runs, in the order in which they began, without payloads."""
         return await self._all(
             select(executions)
             .where(executions.c.session_id == session_id)
@@ -117,9 +138,19 @@ class Store:
         for start in range(0, len(execution_ids), 500):
             batch = execution_ids[start : start + 500]
             chosen = select(table).where(table.c.execution_id.in_(batch)).order_by(order)
-            for row in await self._all(chosen):
+            found = await self._all(chosen)
+            await self._restore(found, *COLUMNS[table.name])
+            for row in found:
                 rows[row["execution_id"]].append(row)
         return rows
+
+    async def load_payloads(self, rows: Sequence[Row]) -> None:
+        """Read the payloads of the runs of these rows, of :meth:`in_session`."""
+        await self._restore(rows, *COLUMNS["executions"])
+
+    async def _restore(self, rows: Sequence[Row], *columns: str) -> None:
+        with outages():
+            await restore(self._writer.blobs, rows, *columns)
 
     async def _all(self, statement: Any) -> list[Row]:
         # A caller that has received a response must find what was saved before it, even if the

@@ -234,3 +234,10 @@ published_flows = Table(
     # that name none.
     Column("files", Text, nullable=False),
 )
+
+deleted_blobs = Table(
+    "deleted_blobs",
+    metadata,
+    # "org/id" of a deleted run, whose objects are still to be deleted (store/blobs.py).
+    Column("run", Text, primary_key=True),
+)

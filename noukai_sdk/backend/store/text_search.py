@@ -26,6 +26,8 @@ def contains(text: str | None, needle: str, is_json: bool) -> bool:
         return False
     if not is_json:
         return True
+    if text.startswith("@"):  # a reference to an object (blobs.py)
+        return False
     values = _STRING.sub(lambda token: "" if token[2] else token[1], text)
     return needle in values.casefold()
 
@@ -50,6 +52,7 @@ class Search:
             return func.noukai_contains(column, self._json, True)
         values = func.regexp_replace(column, _KEY, "", "g")
         return and_(
+            column.not_like("@%"),  # not a reference to an object (blobs.py)
             column.icontains(self._json, autoescape=True),
             values.icontains(self._json, autoescape=True),
         )

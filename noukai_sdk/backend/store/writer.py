@@ -20,6 +20,7 @@ from sqlalchemy import Table, and_, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .blobs import Blobs
 from .database import StoreUnavailableError, is_outage, outages
 from .limits import charge, charges_of
 from .tables import ALL, ENDED, events, executions, sessions, steps
@@ -112,9 +113,13 @@ class Writer:
         engine: The database.
         changes: Converts an item to rows. Called for all items of a batch without a pause between
             them, so that the batch has the state of one moment.
+        blobs: Stores large values; None keeps them in their rows.
     """
 
-    def __init__(self, engine: AsyncEngine, changes: Callable[[Any], Changes]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, changes: Callable[[Any], Changes], blobs: Blobs | None = None
+    ) -> None:
+        self.blobs = blobs
         self._engine = engine
         self._changes = changes
         self.insert = _insert_of(engine.dialect.name)
@@ -223,10 +228,14 @@ class Writer:
         """Write a new item at once, in one transaction with ``check``, which may raise an error."""
         # SQLite has one writer at a time; on Postgres the check locks what it needs.
         lock = self.lock if self._engine.dialect.name == "sqlite" else nullcontext()
+        changes = self._changes(item)
         with outages():
+            # Before the transaction, which would lock its rows for longer.
+            if self.blobs is not None:
+                await self.blobs.offload([changes])
             async with lock, self._engine.begin() as connection:
                 await check(connection, self.insert, item.id)
-                await self.put(connection, [self._changes(item)])
+                await self.put(connection, [changes])
 
     async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> set[str]:
         """Write rows in a transaction of the caller, who holds the lock.
@@ -234,6 +243,8 @@ class Writer:
         Returns:
             The ids of the runs that have another owner now; nothing of them is written.
         """
+        if self.blobs is not None:
+            await self.blobs.offload(changes)
         # Sorted: transactions of several processes that lock the same rows must not wait in a circle.
         runs = sorted((row for change in changes for row in change.executions), key=_run_id)
         charges = await charges_of(connection, runs)

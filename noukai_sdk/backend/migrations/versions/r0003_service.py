@@ -86,11 +86,23 @@ def upgrade() -> None:
         sa.Column("files", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("org", "project", "slug", "version", name="pk_published_flows"),
     )
+    op.create_table(
+        "deleted_blobs",
+        sa.Column("run", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("run", name="pk_deleted_blobs"),
+    )
 
 
 def downgrade() -> None:
     """Downgrade to the revision before."""
-    for table in ("published_flows", "idempotency_keys", "organisations", "api_keys", "processes"):
+    for table in (
+        "deleted_blobs",
+        "published_flows",
+        "idempotency_keys",
+        "organisations",
+        "api_keys",
+        "processes",
+    ):
         op.drop_table(table)
     op.drop_index("ix_replays_stored_at", "replays")
     with op.batch_alter_table("outcomes") as outcomes:
