@@ -19,6 +19,7 @@ from .dev_log import FlowWatcher, RequestLog, Terminal
 from .shared_options import (
     CommandError,
     add_cwd_to_path,
+    blobs_option,
     flow_folders,
     flows_option,
     model_option,
@@ -59,8 +60,11 @@ _GRACE = 2
     show_default=True,
     help="Database file for runs and sessions, or an SQLAlchemy URL.",
 )
+@blobs_option
 @model_option
-def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> None:
+def dev(
+    host: str, port: int, directory: Path | None, db: str, blobs: str | None, model: str
+) -> None:
     """Serve flows on this machine, as the hosted service does.
 
     To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". On another address
@@ -73,9 +77,10 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
         raise CommandError(f"noukai dev needs {', '.join(missing)}: pip install {packages}")
     from ..backend.app import create_app
 
-    settings = _read_settings(directory, db, model)
+    settings = _read_settings(directory, db, blobs, model)
     add_cwd_to_path()
     _check_database(settings)
+    _check_blobs(settings)
     with _listen(host, port) as listener:
         settings, key = _add_key(settings, listener)
         app = create_app(settings)
@@ -85,7 +90,7 @@ def dev(host: str, port: int, directory: Path | None, db: str, model: str) -> No
             _serve(app, listener, terminal)
 
 
-def _read_settings(directory: Path | None, db: str, model: str) -> Settings:
+def _read_settings(directory: Path | None, db: str, blobs: str | None, model: str) -> Settings:
     from ..backend.settings import Settings, keys_from, retention_from
 
     try:
@@ -94,6 +99,7 @@ def _read_settings(directory: Path | None, db: str, model: str) -> Settings:
             flows=flow_folders(directory),
             keys=keys_from(os.environ.get("NOUKAI_DEV_KEYS", "")),
             model=model,
+            blobs=blobs,
             retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
         )
         file = settings.database_file
@@ -127,6 +133,18 @@ def _check_database(settings: Settings) -> None:
         raise CommandError(
             f"cannot open the database {settings.database_name}: {reason}"
         ) from error
+
+
+def _check_blobs(settings: Settings) -> None:
+    if settings.blobs is None:
+        return
+    from ..backend.store.blobs import Blobs
+
+    try:
+        Blobs(settings.blobs)
+    except (ImportError, OSError, ValueError) as error:
+        hint = ": pip install 'noukai-sdk[blobs]'" if isinstance(error, ImportError) else ""
+        raise CommandError(f"--blobs {settings.blobs}: {error}{hint}") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -49,6 +49,14 @@ model_option = click.option(
 )
 
 
+blobs_option = click.option(
+    "--blobs",
+    metavar="FOLDER|URL",
+    help="Folder, or URL such as s3://bucket/prefix, for payloads of more than 64 kB. All processes on a "
+    "database need the same.  [default: the database]",
+)
+
+
 def _parse_headers(_context: Any, _option: Any, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     headers: list[tuple[str, str]] = []
     for text in texts:
