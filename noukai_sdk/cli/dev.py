@@ -143,7 +143,11 @@ def _check_blobs(settings: Settings) -> None:
     try:
         Blobs(settings.blobs)
     except (ImportError, OSError, ValueError) as error:
-        hint = ": pip install 'noukai-sdk[blobs]'" if isinstance(error, ImportError) else ""
+        hint = (
+            ": pip install fsspec, and its driver, such as s3fs"
+            if isinstance(error, ImportError)
+            else ""
+        )
         raise CommandError(f"--blobs {settings.blobs}: {error}{hint}") from error
 
 
