@@ -177,7 +177,8 @@ class ReplayReport:
     ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service. ``lost``
     lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
     ``unread`` lists the clients of a session whose calls could not be fetched, so that nobody knows whether
-    they were made. ``findings`` is filled at the end of a replay with misses, drift or leftovers.
+    they were made. ``unordered`` lists overlapping calls that may have completed in another order than
+    recorded. ``findings`` is filled at the end of a replay with misses, drift or leftovers.
 
     Example:
         >>> ReplayReport().summary()
@@ -192,20 +193,23 @@ class ReplayReport:
     lost: list[ReportEntry] = field(default_factory=list)
     unread: list[ReportEntry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unordered: list[ReportEntry] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True if every call had a recording, and nothing differed, was left, lost or not read."""
-        return not (self.misses or self.drift or self.leftovers or self.lost or self.unread)
+        """True if every call had a recording, and nothing differed, was left, lost, unread or unordered."""
+        problems = (self.misses, self.drift, self.leftovers, self.lost, self.unread, self.unordered)
+        return not any(problems)
 
     def summary(self) -> str:
         """Return one line for a log or the ``X-Noukai-Replay-Report`` header."""
         live = f"; live={len(self.live)}" if self.live else ""
         lost = f"; lost={len(self.lost)}" if self.lost else ""
         unread = f"; unread={len(self.unread)}" if self.unread else ""
+        unordered = f"; unordered={len(self.unordered)}" if self.unordered else ""
         return (
-            f"hits={len(self.hits)}; misses={len(self.misses)}; "
-            f"drift={len(self.drift)}; leftovers={len(self.leftovers)}{live}{lost}{unread}"
+            f"hits={len(self.hits)}; misses={len(self.misses)}; drift={len(self.drift)}; "
+            f"leftovers={len(self.leftovers)}{live}{lost}{unread}{unordered}"
         )
 
     @property
@@ -229,9 +233,14 @@ class ReplayReport:
                 lines += [f"  {change.path}", *(f"    {line}" for line in change.diff.split("\n"))]
         if len(self.drift) > _MOST_SHOWN:
             lines.append(f"and {len(self.drift) - _MOST_SHOWN} more calls")
+        for entry in self.unordered[:_MOST_SHOWN]:
+            flow = printable(entry.slug or "(deleted flow)", 80)
+            lines.append(f"{flow} [{entry.kind}] call {entry.position + 1} {entry.detail}")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain JSON values."""
-        lists = ("hits", "misses", "drift", "leftovers", "live", "lost", "unread", "findings")
+        lists = ["hits", "misses", "drift", "leftovers", "live", "lost", "unread", "findings"]
+        if self.unordered:
+            lists.append("unordered")
         return {name: [entry.as_dict() for entry in getattr(self, name)] for name in lists}

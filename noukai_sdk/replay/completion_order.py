@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 
 from ..models.events import EVENT_CLASSES, FlowCompleted, StepFailed
 from ..protocol.program import AwaitTurn, Program
+from .activity import Activity, Progress
 from .pacing import InstantPace, Pace
 from .recording import Recording
-from .resting import ProgramWatch, watch_loop, watch_threads
+from .resting import watch_loop, watch_threads
 
 # Seconds that a missing call is waited for: at least, for each second that the program took when it was
 # recorded, and at most. PATIENCE limits the sum of all waits for calls that did not come.
@@ -31,11 +32,13 @@ _MISSING = 0.1
 _MISSING_FACTOR = 2.0
 _MISSING_AT_MOST = 1.0
 _PATIENCE = 2.0
-# A program that never rests (a busy server) is not waited for after so many looks and seconds: the higher
-# number while there is patience, then the lower one.
+# A program that never rests (a thread that polls) is not waited for after so many looks and seconds: the
+# higher number while there is patience, then the lower one.
 _RESTLESS_LOOKS = 100
-_RESTLESS_AT_MOST = 0.5
+_RESTLESS_AT_MOST = 1.0
 _RESTLESS_AT_LEAST = 0.05
+# Seconds that a call in the queue of a pool is waited for while no replay goes on.
+_QUEUED = 0.5
 # Calls of an event loop that completed within so many seconds did so in one pass of it: the program saw
 # them at once. `asyncio.wait(..., return_when=FIRST_COMPLETED)` then returns both.
 _ONE_PASS = 0.001
@@ -50,12 +53,13 @@ _FINAL_EVENTS = tuple(
 class CompletionOrder:
     """The turns of the calls of one cassette. Safe to use from many threads and event loops.
 
-    Attributes:
-        in_threads: Calls have waited in threads, so threads are watched as well as the event loop.
+    Args:
+        recordings: The recordings.
+        activity: What the program does at the moment.
     """
 
-    def __init__(self, recordings: Sequence[Recording]) -> None:
-        self.in_threads = False
+    def __init__(self, recordings: Sequence[Recording], activity: Activity | None = None) -> None:
+        self.activity = activity or Activity()
         self._recordings = list(recordings)
         self._groups: dict[int, _Group] | None = None
         self._begun: set[int] = set()
@@ -65,16 +69,24 @@ class CompletionOrder:
         self._moves = 0
         self._patience = _PATIENCE
         self._last_look = 0.0
+        self._was_disturbed = False  # other replays went on while a call was given up
         self._latest = float("-inf")  # the time of the turn that came last
 
-    def pace(self, recording: Recording) -> Pace:
-        """Return the pace of a recording: in its turn if it overlaps others, else at once."""
+    def pace(self, recording: Recording, doubt: Callable[[], None] = lambda: None) -> Pace:
+        """Return the pace of a recording: in its turn if it overlaps others, else at once.
+
+        Args:
+            recording: The recording.
+            doubt: Called if its parts may have come in another order.
+        """
         if self._groups is None:
             with self._lock:
                 self._groups = self._groups or _overlapping(self._recordings)
         self._begun.add(id(recording))
         group = self._groups.get(id(recording))
-        return InstantPace(recording) if group is None else OrderedPace(self, group, recording)
+        return (
+            InstantPace(recording) if group is None else OrderedPace(self, group, recording, doubt)
+        )
 
     def add(self, recordings: Sequence[Recording]) -> None:
         """Add recordings, which may overlap those that no call has begun to play."""
@@ -99,6 +111,7 @@ class CompletionOrder:
 
     def park(self, turn: Turn) -> None:
         """Let ``turn`` wait from now on."""
+        self.activity.note_caller()
         with self._lock:
             heapq.heappush(self._waiting, (turn.time, next(self._numbers), turn))
             turn.group.arrived(turn.recording)
@@ -130,37 +143,41 @@ class CompletionOrder:
                 first = self._first()
         return first is turn
 
-    def has_come(self, turn: Turn, watch: ProgramWatch, *, still: bool) -> bool:
+    def has_come(self, turn: Turn, *, rests: bool, alone: bool = False) -> bool:
         """Return whether the first turn may go on.
 
         Args:
             turn: The first turn.
-            watch: How the program is watched.
-            still: Nothing else has run since the last look.
+            rests: The program has come to rest.
+            alone: Nothing else can run, so no other call can come.
         """
         with self._lock:
             self._last_look = now = time.monotonic()
             turn.looks += 1
             if turn.moves != self._moves:
-                turn.moves, turn.looks, turn.still, turn.since = self._moves, 0, 0, now
+                turn.moves, turn.looks = self._moves, 0
+                turn.since = turn.others_since = now
                 turn.resting = False
-                if not watch.alone:
+                if not alone:
                     return False
-            turn.still = turn.still + 1 if still else 0
+            if turn.progress != Progress.count:
+                turn.progress, turn.others_since = Progress.count, now
             if not turn.resting:
-                if turn.still < watch.looks:
+                if not rests:
                     longest = max(_RESTLESS_AT_LEAST, min(_RESTLESS_AT_MOST, self._patience))
                     if turn.looks < _RESTLESS_LOOKS or now - turn.since < longest:
                         return False
                     self._patience -= now - turn.since
-                turn.resting, turn.since = True, now
-            waited = now - turn.since
-            if turn.group.is_missing(turn.time, waited, 0.0 if watch.alone else self._patience):
+                    turn.is_certain = False
+                turn.resting, turn.since, turn.others_since = True, now, now
+            if self._is_missing(turn, now, alone=alone):
                 return False
             if turn.group.give_up(turn.time):
-                self._patience -= waited
+                self._patience -= now - turn.since
+                self._was_disturbed |= turn.others_since != turn.since
             has_come = self._first() is turn
             if has_come and turn.recording is not None:
+                turn.is_certain &= turn.time >= self._latest or not self._was_disturbed
                 self._latest = turn.time
             return has_come
 
@@ -169,6 +186,19 @@ class CompletionOrder:
         with self._lock:
             together = 0.0 <= turn.time - self._latest < _ONE_PASS
             return together and not turn.group.is_missing(turn.time, 0.0, 1.0)
+
+    def _is_missing(self, turn: Turn, now: float, *, alone: bool) -> bool:
+        """Return whether the program is waited for to make a call that completed before ``turn``."""
+        is_missing, waited = turn.group.is_missing, now - turn.others_since
+        if is_missing(turn.time, waited, 0.0 if alone else self._patience - (now - turn.since)):
+            return True
+        if not self.activity.is_queued or not is_missing(turn.time, 0.0, 1.0):
+            return False
+        # Other replays keep the workers of a pool, and go on. If they do not, they may wait for this one.
+        if waited < _QUEUED:
+            return True
+        turn.is_certain = False
+        return False
 
     def _first(self) -> Turn | None:
         waiting = self._waiting
@@ -181,16 +211,25 @@ class CompletionOrder:
 
     def _move(self) -> None:
         self._moves += 1
+        Progress.count += 1
+        self.activity.moved()
         self._last_look = time.monotonic()
 
 
 class OrderedPace:
     """Every part comes in its turn."""
 
-    def __init__(self, order: CompletionOrder, group: _Group, recording: Recording) -> None:
+    def __init__(
+        self,
+        order: CompletionOrder,
+        group: _Group,
+        recording: Recording,
+        doubt: Callable[[], None],
+    ) -> None:
         self._order = order
         self._group = group
         self._recording = recording
+        self._doubt = doubt
         self._next = 0
         self._times = _part_times(recording)
 
@@ -204,6 +243,8 @@ class OrderedPace:
                 yield AwaitTurn(turn)
             finally:
                 self._order.leave(turn)
+            if not turn.is_certain:
+                self._doubt()
             # Chunks that begin with a request have the program's times. Those of a session have the
             # service's times, from which nothing follows about when the program reads them.
             if self._times and self._recording.chunks[:1] and not self._recording.chunks[0][1]:
@@ -224,6 +265,7 @@ class Turn:
         gone: It does not wait any more.
         blocked: Its event loop stands still, so other turns do not wait for it.
         resting: The program can go no further, and a missing call is waited for.
+        is_certain: It came where it was recorded, as far as the replay can tell.
     """
 
     def __init__(
@@ -236,9 +278,10 @@ class Turn:
         self.wake: Callable[[], None] = lambda: None
         self.loop: object = None
         self.gone = self.blocked = self.resting = False
-        self.moves = -1
-        self.looks = self.still = 0
-        self.since = 0.0
+        self.is_certain = True
+        self.moves = self.progress = -1
+        self.looks = 0
+        self.since = self.others_since = 0.0
 
     def is_blocked_for(self, other: Turn, seconds: float) -> bool:
         """Return whether ``other`` is not to wait for this turn, which has not looked for so long."""

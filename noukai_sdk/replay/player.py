@@ -20,6 +20,7 @@ from ..models.reports import CallSite, Change, Finding, ReplayReport, ReportEntr
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, AwaitTurn, Program
 from ..protocol.requests import encode
+from .activity import Activity
 from .callsite import call_site, warn_at
 from .cassette import Cassette, CassetteClosed, Claim, Decision
 from .cassette_writer import CassetteWriter
@@ -42,6 +43,12 @@ _OF_OTHER_CLIENT = "a call of another client (another API key)"
 _ENDED_BY_CLIENT = (
     "In production the client left in the middle of the response, after the last of these calls: what "
     "the code does then was not recorded. Let the client of the replay leave there, too."
+)
+
+
+_UNORDERED = (
+    "may have completed in another order than recorded, because the program did not come to rest: "
+    "replay it alone, or with pacing=recorded"
 )
 
 
@@ -90,6 +97,7 @@ class Player:
         options: How they are replayed.
         go_live: Sends a call to the service, if ``on_miss`` is ``"live"``.
         parent: The player of the scope, for the recordings of another session: they share the report.
+        activity: What the program does at the moment.
 
     Attributes:
         made: The calls that have got their recording or had none, in this order.
@@ -105,6 +113,7 @@ class Player:
         *,
         go_live: Callable[[FlowCall], Program[Any]] | None = None,
         parent: Player | None = None,
+        activity: Activity | None = None,
     ) -> None:
         self.cassette = cassette
         self.options = options or ReplayOptions()
@@ -117,7 +126,7 @@ class Player:
         self.sent: dict[Claim, Sent] = {}
         self.keys: set[str] = set()
         self.shown = 0
-        self._order = CompletionOrder(cassette.recordings)
+        self._order = CompletionOrder(cassette.recordings, activity)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
     def claim(self, call: FlowCall, site: CallSite | None = None, part: int = 0) -> Claim:
@@ -174,7 +183,7 @@ class Player:
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
             assert claim.index is not None  # there is a recording
-            pace = self._pace(claim.lane.recordings[claim.index])
+            pace = self._pace(claim, claim.lane.recordings[claim.index])
             run = RecordedRun(self, call, claim, recording, pace)
             if call.kind == "execute":
                 return (yield from run.execute())
@@ -319,9 +328,17 @@ class Player:
         if self.report.leftovers and not self.options.allow_live:
             raise _leftover_error(self.report)
 
-    def _pace(self, recording: Recording) -> Pace:
+    def _pace(self, claim: Claim, recording: Recording) -> Pace:
         pace_of = self.options.pace
-        return self._order.pace(recording) if pace_of is None else pace_of(recording)
+        if pace_of is not None:
+            return pace_of(recording)
+        return self._order.pace(recording, lambda: self._doubt_order(claim))
+
+    def _doubt_order(self, claim: Claim) -> None:
+        """Report, once, that a call may have completed in another order than it was recorded."""
+        entry = _entry(claim, _UNORDERED)
+        if entry not in self.report.unordered:
+            self.report.unordered.append(entry)
 
     def _assign(self, call: FlowCall, claim: Claim, *, settled: bool = True) -> Decision | None:
         """Choose the claim's recording, as :meth:`Cassette.assign`, and warn if calls overlap."""

@@ -1,10 +1,7 @@
-"""Tell when the rest of the program can go no further: on asyncio, on trio and in threads.
+"""Wait until the program can go no further: on asyncio, on trio, in threads and in greenlets of gevent.
 
-The turn that is first watches the program from its own task or thread; the others sleep until they are
-first. asyncio has no public way to tell whether other tasks are ready. CPython's loops keep ready
-callbacks in ``_ready``; loops without it (uvloop) get a number of passes in which no call comes or goes.
-Threads stand still if no frame moves and, on Linux, if the kernel says that none is to run. Greenlets of
-gevent stand still if their hub is idle.
+The turn that is first watches its program (activity.py) from its own task or thread; the others sleep
+until they are first.
 """
 
 from __future__ import annotations
@@ -12,11 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .activity import Look, Motion, waiting_threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,54 +23,37 @@ _THREADS = 0.0003  # seconds between two looks at threads
 _NAP = 0.001  # seconds between two looks while a missing call is waited for
 _SLEEP = 0.05  # seconds until a turn that is not first looks by itself
 _LOOKS = 3
-_LOOKS_WITHOUT_READY = 50
-_RUNNABLE = ("R", "D")  # states of a thread in Linux: runnable, and reading a disk
-
-# The threads that wait for their turn: they do not count as running.
-_waiting_threads: set[int] = set()
-# How many tasks of an asyncio loop are between two looks.
-_looking: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-
-class ProgramWatch(NamedTuple):
-    """How the program is watched.
-
-    Attributes:
-        looks: After so many looks without a change it rests.
-        alone: Nothing else can run.
-    """
-
-    looks: int
-    alone: bool = False
+_LOOKS_WITHOUT_READY = 50  # on loops that do not show what is ready (uvloop)
 
 
 def watch_threads(turn: Turn) -> None:
     """Block this thread until ``turn`` has come."""
     if _in_event_loop():
         return  # the loop stands still meanwhile, so no other task can come before
-    order = turn.order
-    order.in_threads = True
+    order, look = turn.order, Look()
     woken = threading.Event()
     turn.wake = woken.set
-    is_still = _threads_are_still
-    if _runs_on_gevent():
-        is_still = _greenlets_are_still
-    alone = is_still is _threads_are_still and _is_only_thread()
-    watch = ProgramWatch(1 if alone else _LOOKS, alone)
+    green = _runs_on_gevent()
+    alone = not green and _is_only_thread()
     thread = threading.get_ident()
-    _waiting_threads.add(thread)
+    waiting_threads.add(thread)
     try:
         while True:
-            if order.is_first(turn):
-                if turn.resting:
-                    time.sleep(_NAP)
-                if order.has_come(turn, watch, still=alone or is_still()):
-                    return
-            else:
+            if not order.is_first(turn):
                 woken.wait(_SLEEP)
                 woken.clear()
+                continue
+            if alone:
+                look.note(Motion.NOTHING)
+            elif green:
+                look.note(Motion.NOTHING if _greenlets_are_still() else Motion.OWN)
+            else:
+                time.sleep(_NAP if turn.resting else _THREADS)
+                look.note(order.activity.look(look))
+            if order.has_come(turn, rests=look.rests(1 if alone else _LOOKS), alone=alone):
+                return
     finally:
-        _waiting_threads.discard(thread)
+        waiting_threads.discard(thread)
 
 
 async def watch_loop(turn: Turn) -> None:
@@ -92,9 +71,9 @@ async def watch_loop(turn: Turn) -> None:
 async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
     import asyncio
 
-    order = turn.order
-    ready = getattr(loop, "_ready", None)
-    watch = ProgramWatch(_LOOKS if ready is not None else _LOOKS_WITHOUT_READY)
+    order, look = turn.order, Look()
+    tasks: Any = order.activity.tasks(loop)
+    looks = _LOOKS if tasks.shows else _LOOKS_WITHOUT_READY
     woken = asyncio.Event()
 
     def wake() -> None:
@@ -114,26 +93,25 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
             continue
         if order.comes_along(turn):
             return
-        if turn.resting:
-            await asyncio.sleep(_NAP)
-        with _counted(loop):
+        if turn.resting or look.states:
+            await asyncio.sleep(_NAP if turn.resting else _THREADS)
+        tasks.looking += 1
+        try:
             await asyncio.sleep(0)
-            # Every other turn that looks has one callback among those that are ready.
-            still = ready is None or len(ready) < _looking[loop]
-        if order.in_threads and turn.still + _LOOKS >= watch.looks:
-            still = still and _threads_are_still()
-        if order.has_come(turn, watch, still=still):
+        finally:
+            tasks.looking -= 1
+        look.note(_both(tasks.motion(), order.activity.look(look, loop)))
+        if order.has_come(turn, rests=look.rests(looks)):
             return
 
 
 async def _watch_trio(turn: Turn) -> None:
     import trio
-    from trio.testing import wait_all_tasks_blocked
 
-    order = turn.order
-    watch = ProgramWatch(1)
+    order, look = turn.order, Look()
     woken = trio.Event()
     token = trio.lowlevel.current_trio_token()
+    tasks: Any = order.activity.tasks(token)
 
     def wake() -> None:
         with suppress(trio.RunFinishedError):
@@ -146,61 +124,23 @@ async def _watch_trio(turn: Turn) -> None:
                 await woken.wait()
             woken = trio.Event()
             continue
-        if turn.resting:
-            await trio.sleep(_NAP)
-        with trio.move_on_after(_SLEEP) as limit:
-            await wait_all_tasks_blocked()
-        still = not limit.cancelled_caught
-        still = still and (not order.in_threads or _threads_are_still())
-        if order.has_come(turn, watch, still=still):
+        tasks.looking = trio.lowlevel.current_task()
+        try:
+            if turn.resting or look.states:
+                await trio.sleep(_NAP if turn.resting else _THREADS)
+            await trio.lowlevel.checkpoint()
+        finally:
+            tasks.looking = None
+        look.note(_both(tasks.motion(), order.activity.look(look, token)))
+        if order.has_come(turn, rests=look.rests(_LOOKS)):
             return
 
 
-@contextmanager
-def _counted(loop: Any) -> Iterator[None]:
-    _looking[loop] = _looking.get(loop, 0) + 1
-    try:
-        yield
-    finally:
-        _looking[loop] -= 1
-
-
-def _threads_are_still() -> bool:
-    """Return whether no thread runs that does not wait for its turn."""
-    # This blocks an event loop, but not for long. A loop that runs meanwhile may itself use a thread
-    # (trio as a guest of another loop), which would never be still.
-    before = _thread_states()
-    time.sleep(_THREADS)
-    after = _thread_states()
-    return before == after and not any(state.startswith(_RUNNABLE) for *_, state in after.values())
-
-
-def _thread_states() -> dict[int | None, tuple[Any, ...]]:
-    """Return how far each thread has come that does not wait for its turn."""
-    own = threading.get_ident()
-    frames = sys._current_frames()
-    states: dict[int | None, tuple[Any, ...]] = {}
-    for thread in threading.enumerate():
-        if thread.ident is None:  # it is about to start
-            states[None] = (_RUNNABLE[0],)
-        elif thread.ident != own and thread.ident not in _waiting_threads:
-            frame = frames.get(thread.ident)
-            at = None if frame is None else frame.f_lasti
-            states[thread.ident] = (id(frame), at, _kernel_state(thread))
-    return states
-
-
-def _kernel_state(thread: threading.Thread) -> str:
-    """Return what Linux knows of a thread: whether it can run, and how often it stopped running.
-
-    A thread that found the interpreter's lock taken has not moved for Python, but it has for Linux.
-    """
-    try:
-        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
-    except (OSError, ValueError):
-        return ""
-    state = text.partition("State:\t")[2][:1]
-    return state + text.partition("\nvoluntary_ctxt_switches:")[2]
+def _both(of_loop: Motion, of_threads: Motion | None) -> Motion | None:
+    """Return what moves altogether; None if that is not known yet."""
+    if of_loop is Motion.OWN or of_threads is None:
+        return of_loop if of_loop is Motion.OWN else None
+    return max(of_loop, of_threads)
 
 
 def _runs_on_gevent() -> bool:

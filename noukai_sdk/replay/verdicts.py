@@ -118,7 +118,7 @@ class Verdict:
         if failed or (report.leftovers and not self._allow_leftovers):
             self._verdict = "failed"
         else:
-            self._verdict = "differs" if report.drift else "clean"
+            self._verdict = "differs" if report.drift or report.unordered else "clean"
         self._summary = report.summary()
         self._completed = _now()
         # The values of a change take as much as about ten entries.

@@ -109,13 +109,19 @@ def _carrying_start(start: Callable[..., None]) -> Callable[..., None]:
 
         def carried(*_: Any) -> None:  # Sentry passes the thread
             restore()
-            run_in_scope(scope, run)
+            if work is None:
+                run_in_scope(scope, run)
+            else:
+                work.run(run_in_scope, scope, run)
 
         attributes["run"] = carried
+        work = None if scope.activity is None else scope.activity.hand_over()
         try:
             start(thread, *args, **kwargs)
         except BaseException:
             restore()
+            if work is not None:
+                work.end()
             raise
 
     return carrying_start
@@ -135,7 +141,16 @@ def _carrying_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future
         scope = inherited_scope()
         if scope is None or not _enabled or _is_of_interpreters(pool):
             return submit(pool, fn, *args, **kwargs)
-        return submit(pool, run_in_scope, scope, fn, *args, **kwargs)
+        if scope.activity is None:
+            return submit(pool, run_in_scope, scope, fn, *args, **kwargs)
+        work = scope.activity.hand_over(pool)
+        try:
+            future = submit(pool, work.run, run_in_scope, scope, fn, *args, **kwargs)
+        except BaseException:
+            work.end()
+            raise
+        work.becomes(future)
+        return future
 
     return carrying_submit
 

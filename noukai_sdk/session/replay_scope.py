@@ -14,6 +14,7 @@ from ..models.reports import ReportEntry
 from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program
+from ..replay.activity import Activity
 from ..replay.callsite import call_site
 from ..replay.cassette import Cassette, Claim
 from ..replay.player import Player, ReplayOptions
@@ -21,7 +22,7 @@ from ..replay.recorder import api_keys
 from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
 from .parts import Key, Others, SessionParts
-from .scope import Scope, new_session_id
+from .scope import Scope, belonging_to, new_session_id
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -31,6 +32,7 @@ class ReplayScope(Scope):
 
     Attributes:
         parts: The parts of a session that several clients made; None for a cassette file.
+        activity: What the tasks and threads of the scope do at the moment.
     """
 
     parts: SessionParts | None = None
@@ -46,7 +48,11 @@ class ReplayScope(Scope):
         self._ended = False
         self._reports_outcomes = False
         self._abandoned: list[Claim] = []
-        self._player = Player(cassette, self._options, go_live=self._go_live)
+        self.activity = Activity(belonging_to(self))
+        self.activity.note_loop()
+        self._player = Player(
+            cassette, self._options, go_live=self._go_live, activity=self.activity
+        )
         self.report = self._player.report
         self.refuses_lost = self._options.lost == "refuse"
         lost_scope.began(self)
@@ -221,7 +227,7 @@ class ReplayScope(Scope):
             redactor=session.redactor,
             writer=None,
         )
-        player = Player(cassette, options, parent=self._player)
+        player = Player(cassette, options, parent=self._player, activity=self.activity)
         return (yield from player.play(call, player.claim(call, claim.site)))
 
 

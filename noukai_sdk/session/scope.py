@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..protocol.call import FlowCall, Service
     from ..protocol.jobs import JobBackend, LiveJob
     from ..protocol.program import Program
+    from ..replay.activity import Activity
     from ..replay.verdicts import Verdict
     from ..transport.background import Send
     from .outcomes import OutcomeLog
@@ -52,6 +53,7 @@ class Scope:
         verdict: The result of a replay, if the replay has an id.
         file: The cassette file that a request's header names, as ``file:<name>``.
         other_services: The clients of its calls beside the first client.
+        activity: What its tasks and threads do at the moment, if it is a replay.
     """
 
     cassette_path: str | os.PathLike[str] | None = None
@@ -61,6 +63,7 @@ class Scope:
     verdict: Verdict | None = None
     file: str | None = None
     other_services: tuple[Service, ...] = ()
+    activity: Activity | None = None
 
     # The clients of live calls with another key than that of the first client, and the number of these
     # calls; and how many calls of a fork were served.
@@ -429,6 +432,16 @@ def _leave(scope: Scope | None, outer: Scope | None) -> None:
     # reset raises, and the value to restore does not belong to that context.
     if _current.get() is scope:
         _current.set(outer)
+
+
+def belonging_to(scope: Scope) -> Callable[[Context], bool | None]:
+    """Return a function that tells whether ``scope`` is current in a context, None if no scope is."""
+
+    def belongs(context: Context) -> bool | None:
+        current = context.get(_current)
+        return None if current is None or current is DETACHED else current is scope
+
+    return belongs
 
 
 def context_with(scope: Scope) -> Context:

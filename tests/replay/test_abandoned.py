@@ -117,5 +117,5 @@ async def test_first_completed_of_two_calls_wins_again(
 
     # A machine that is so busy that the wait of the abandoned call ends before the other's turn comes.
     for name in ("_AT_LEAST", "_LONGER", "_PASS"):
-        monkeypatch.setattr(f"noukai_sdk.replay.serving.{name}", 0.0)
+        monkeypatch.setattr(f"noukai_sdk.replay.serving.{name}", 0.001)
     assert await replayed(side, tmp_path / "c.jsonl", body) == ["quick"]

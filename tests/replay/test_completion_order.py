@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from noukai_sdk import (
     AsyncNoukai,
     ContextThreadPoolExecutor,
     ReplayLeftoverError,
+    carry_threads,
     trace_scope,
     trace_scope_sync,
 )
@@ -219,6 +220,58 @@ async def test_calls_of_threads_and_tasks_share_one_order(
             for message in "abcde":
                 group.start_soon(in_thread if message in "ace" else in_task, message)
         assert order == list("cbead")
+
+
+async def test_requests_that_replay_at_once_keep_their_own_orders(
+    service: SessionService, async_side: AsyncSide, sync_side: SyncSide
+) -> None:
+    service.record(*overlapping(dict(zip("abcdefgh", (8, 2, 6, 4, 7, 1, 5, 3), strict=True))))
+    loop, pool = asyncio.get_running_loop(), ThreadPoolExecutor(6)
+
+    def execute(message: str) -> None:
+        sync_side.flow().execute(message=message)
+
+    async def request() -> str:
+        order: list[str] = []
+
+        async def work(message: str) -> None:
+            if message in "aceg":
+                await async_side.execute(message)
+            elif message in "bf":
+                await loop.run_in_executor(pool, execute, message)
+            else:
+                await asyncio.to_thread(execute, message)
+            order.append(message)
+
+        async with async_side.scope() as scope:
+            await asyncio.gather(*map(work, "abcdefgh"))
+        assert scope.report.clean, scope.report.summary()
+        return "".join(order)
+
+    carry_threads()
+    try:
+        for _ in range(3):
+            assert await asyncio.gather(*(request() for _ in range(12))) == ["fbhdgcea"] * 12
+    finally:
+        carry_threads(False)
+        pool.shutdown()
+
+
+async def test_program_that_never_rests_has_no_clean_report(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*overlapping({"a": 2, "b": 1}))
+
+    async def spin() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async with async_side.scope() as scope:
+        spinning = asyncio.ensure_future(spin())
+        assert await completion_order(async_side, *"ab") == ["b", "a"]
+        spinning.cancel()
+    assert not scope.report.clean
+    assert "; unordered=" in scope.report.summary()
 
 
 async def completion_order(side: AsyncSide, *messages: str) -> list[str]:
