@@ -16,6 +16,7 @@ from .routes import flow_list, flows, runs, session_query, sessions, status
 from .routes.incoming import authenticate
 from .service import open_service
 from .settings import Settings
+from .trusted_hosts import TrustedHosts
 
 BASE = "/api/v1"
 
@@ -57,6 +58,8 @@ def create_app(
     )
     app.state.catalog = catalog
     app.state.channels = channels
+    if settings.trusted_hosts is not None:
+        app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
     errors.install(app)
     for routes in (flows, flow_list, runs, session_query, sessions):
         app.include_router(routes.router, prefix=BASE, dependencies=[Depends(authenticate)])

@@ -14,6 +14,7 @@ Codes in addition to those of the wire contract::
     413  BODY_TOO_LARGE
     422  PROMPT_TOO_LARGE, OUTPUT_TOO_LARGE, RUN_TOO_LARGE, FLOW_NOT_FREEZABLE,
          IDEMPOTENCY_KEY_REUSED
+    421  HOST_NOT_ALLOWED
     429  TOO_MANY_WRONG_KEYS, TOO_MANY_REQUESTS, TOO_MANY_RUNS, QUEUE_FULL
     503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED
 
@@ -103,7 +104,7 @@ def install(app: FastAPI) -> None:
 
 async def _to_response(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
-        return _error_response(
+        return error_response(
             error.status,
             error.code,
             error.message,
@@ -112,28 +113,26 @@ async def _to_response(request: Request, error: Exception) -> Response:
             details=error.details,
         )
     if isinstance(error, NoukaiError):
-        return _error_response(
+        return error_response(
             error.status_code or 500, error.code or "INTERNAL_ERROR", error.message
         )
     if isinstance(error, StoreUnavailableError):
-        return _error_response(
-            503, "STORE_UNAVAILABLE", str(error), execution_id=error.execution_id
-        )
+        return error_response(503, "STORE_UNAVAILABLE", str(error), execution_id=error.execution_id)
     if isinstance(error, StaleOwnerError):
-        return _error_response(409, "RUN_STOPPED", str(error), execution_id=error.execution_id)
+        return error_response(409, "RUN_STOPPED", str(error), execution_id=error.execution_id)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])
-        return _error_response(400, "INVALID_REQUEST", f"{location}: {first['msg']}")
+        return error_response(400, "INVALID_REQUEST", f"{location}: {first['msg']}")
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, "INVALID_REQUEST")
         message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-        return _error_response(error.status_code, code, message, headers=error.headers)
+        return error_response(error.status_code, code, message, headers=error.headers)
     # ClientDisconnect: this response is not read. It keeps the disconnect out of the log of failures.
-    return _error_response(400, "CLIENT_LEFT", "the client went away")
+    return error_response(400, "CLIENT_LEFT", "the client went away")
 
 
-def _error_response(
+def error_response(
     status: int,
     code: str,
     message: str,
@@ -142,6 +141,7 @@ def _error_response(
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Response:
+    """Return an error in the contract's shape."""
     detail: dict[str, Any] = {"code": code, "message": message, **(details or {})}
     if execution_id is not None:
         detail["executionId"] = execution_id
@@ -180,7 +180,7 @@ class ErrorMiddleware:
             # traceback. A stream that has started is cut off when we return.
             if not has_started:
                 message = "the backend was stopped before the call had ended"
-                response = _error_response(503, "STOPPED", message)
+                response = error_response(503, "STOPPED", message)
                 await response(scope, receive, send_with_id)
         except Exception:
             logger.exception("request %s failed", request_id)
@@ -188,5 +188,5 @@ class ErrorMiddleware:
             if has_started:
                 raise
             message = "the backend failed; its log says why"
-            response = _error_response(500, "INTERNAL_ERROR", message)
+            response = error_response(500, "INTERNAL_ERROR", message)
             await response(scope, receive, send_with_id)

@@ -50,6 +50,7 @@ class Settings:
         max_pending_jobs: How many jobs of one organisation may wait to be run.
         max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
+        trusted_hosts: The names and addresses that requests may be sent to; None accepts any.
         wrong_keys_per_minute: How many wrong API keys one address may try.
         role: ``"serve"`` answers requests, ``"worker"`` runs jobs, ``"dev"`` does both.
         max_running_jobs: How many jobs a worker runs at once.
@@ -73,6 +74,7 @@ class Settings:
     max_pending_jobs: int = 1000
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0
+    trusted_hosts: tuple[str, ...] | None = None
     wrong_keys_per_minute: int = 20
     role: Role = "dev"
     max_running_jobs: int = 64

@@ -23,6 +23,7 @@ from .shared_options import (
     flow_folders,
     flows_option,
     model_option,
+    trusted_host_option,
 )
 
 if TYPE_CHECKING:
@@ -62,8 +63,15 @@ _GRACE = 2
 )
 @blobs_option
 @model_option
+@trusted_host_option
 def dev(
-    host: str, port: int, directory: Path | None, db: str, blobs: str | None, model: str
+    host: str,
+    port: int,
+    directory: Path | None,
+    db: str,
+    blobs: str | None,
+    model: str,
+    trusted_hosts: tuple[str, ...],
 ) -> None:
     """Serve flows on this machine, as the hosted service does.
 
@@ -76,6 +84,7 @@ def dev(
         packages = packages_to_install(*missing)
         raise CommandError(f"noukai dev needs {', '.join(missing)}: pip install {packages}")
     from ..backend.app import create_app
+    from ..backend.trusted_hosts import loopback_hosts
 
     settings = _read_settings(directory, db, blobs, model)
     add_cwd_to_path()
@@ -83,6 +92,8 @@ def dev(
     _check_blobs(settings)
     with _listen(host, port) as listener:
         settings, key = _add_key(settings, listener)
+        hosts = (*loopback_hosts(host), *trusted_hosts)
+        settings = replace(settings, trusted_hosts=hosts)
         app = create_app(settings)
         terminal = Terminal()
         _print_summary(terminal, app, settings, key, listener)
@@ -91,6 +102,7 @@ def dev(
 
 
 def _read_settings(directory: Path | None, db: str, blobs: str | None, model: str) -> Settings:
+    from ..backend.private_files import create_private_folder
     from ..backend.settings import Settings, keys_from, retention_from
 
     try:
@@ -106,7 +118,7 @@ def _read_settings(directory: Path | None, db: str, blobs: str | None, model: st
         if file is not None and file.is_dir():
             raise click.UsageError(f"--db: {file} is a folder; name a file in it")
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            create_private_folder(file.parent)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

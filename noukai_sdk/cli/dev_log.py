@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import threading
@@ -14,12 +13,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from ..backend.json_logs import FLOODING
 from ..backend.log_limits import LineLimiter
+from ..backend.request_observer import FinishedRequest, RequestObserver
 from ..local.flow_files.catalog import FlowCatalog
 from .shared_options import CONTROLS
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 # Seconds between two looks at the flow files, and how much longer than a look the pause is at least:
 # looking at thousands of files must not keep a core busy.
@@ -27,8 +28,6 @@ _INTERVAL = 0.3
 _LEAST_PAUSE = 20
 # Seconds until a problem is looked at again: an editor may be halfway through writing the file.
 _SETTLE = 0.05
-# Errors of which a hostile client can cause many: at most a line a second of each.
-_FLOODING = {"CLIENT_LEFT", "REQUEST_TIMEOUT", "HOST_NOT_ALLOWED", "QUEUE_FULL", "STOPPED"}
 _LONGEST_ADDRESS, _SHORTEST_ADDRESS = 40, 20
 
 
@@ -69,7 +68,7 @@ class Terminal:
         return click.style(text, **({style: True} if style in ("dim", "bold") else {"fg": style}))
 
 
-class RequestLog:
+class RequestLog(RequestObserver):
     """ASGI middleware: print method, flow, status, milliseconds and session of each request.
 
     Args:
@@ -79,51 +78,24 @@ class RequestLog:
     """
 
     def __init__(self, app: ASGIApp, terminal: Terminal, prefix: str) -> None:
-        self._app = app
+        super().__init__(app, self._print)
         self._terminal = terminal
-        self._prefix = prefix.encode()
+        self._prefix = prefix
         self._width = 0
         self._limiter = LineLimiter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app, and print the line when the response has ended."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+    def _print(self, request: FinishedRequest) -> None:
+        held_back = self._limiter.held_back(request.code) if request.code in FLOODING else 0
+        if held_back is None:
             return
-        started_at = time.perf_counter()
-        status = 0
-        code = ""
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status, code
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif status >= 400 and not code:
-                code = _error_code(message.get("body", b""))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_and_note)
-        finally:
-            duration = (time.perf_counter() - started_at) * 1000
-            self._print(scope, status, code, duration)
-
-    def _print(self, scope: Scope, status: int, code: str, duration: float) -> None:
-        held_back = 0
-        if code in _FLOODING:
-            limited = self._limiter.held_back(code)
-            if limited is None:
-                return
-            held_back = limited
-        session = next((v for name, v in scope["headers"] if name == b"x-session-id"), b"")
         # The raw path is percent-encoded: what a client sends cannot control the terminal.
-        address = _as_text(scope["raw_path"].removeprefix(self._prefix))
-        outcome = f"{status or '---'} {code}".rstrip()
-        rest = f"  {duration:.0f} ms  {_as_text(session)}".rstrip()
+        address = request.raw_path.removeprefix(self._prefix)
+        outcome = f"{request.status or '---'} {request.code}".rstrip()
+        rest = f"  {request.seconds * 1000:.0f} ms  {request.session_id}".rstrip()
         if held_back:
             rest += f"  (and {held_back} more)"
         columns = self._terminal.columns
-        method = f"{scope['method']:4} "
+        method = f"{request.method:4} "
         if columns is not None:
             # The session's id stays whole, to be copied. The end of an address tells the most.
             room = columns - len(f"{method}  {outcome}{rest}")
@@ -132,6 +104,7 @@ class RequestLog:
                 address = f"...{address[len(address) - most + 3 :]}"
             self._width = min(max(self._width, len(address)), _LONGEST_ADDRESS)
             address = address.ljust(min(self._width, room))
+        status = request.status
         color = "green" if 0 < status < 400 else "yellow" if 0 < status < 500 else "red"
         self._terminal.print((f"{method}{address}  ", None), (outcome, color), (rest, None))
 
@@ -182,14 +155,3 @@ class FlowWatcher:
             if file not in problems:
                 self._terminal.print(("Solved:", "green"), (f" {file} has no problems", None))
         self._reported = problems
-
-
-def _error_code(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["detail"]["code"])
-    except (ValueError, LookupError, TypeError):
-        return ""
-
-
-def _as_text(raw: bytes) -> str:
-    return raw.decode("ascii", "replace")

@@ -48,6 +48,14 @@ model_option = click.option(
     help="Model for steps without one: offline, smollm2, openai:NAME, ...",
 )
 
+trusted_host_option = click.option(
+    "--trusted-host",
+    "trusted_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Accept requests to this name too, in the Host header; repeatable.",
+)
+
 
 blobs_option = click.option(
     "--blobs",

@@ -18,6 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ..private_files import create_private_file
+
 Release = Callable[[], Awaitable[None]]
 """Gives up a claim."""
 
@@ -80,7 +82,7 @@ async def _claim_postgres(engine: AsyncEngine) -> Release:
 def _claim_file(path: str) -> Release:
     # Not the database file itself: SQLite's own locks on it would be released with ours. And not the
     # lock file for the name: Windows does not let others read a locked file.
-    lock, holder = FileLock(f"{path}.lock", thread_local=False), Path(f"{path}.holder")
+    lock, holder = FileLock(f"{path}.lock", mode=0o600, thread_local=False), Path(f"{path}.holder")
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -89,6 +91,7 @@ def _claim_file(path: str) -> Release:
             name = holder.read_text()
         raise DatabaseInUseError(name) from error
     with suppress(OSError):
+        create_private_file(holder)
         holder.write_text(_process_name())
 
     async def release() -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, delete, event, false
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from ..private_files import create_private_file
 from .blobs import BlobsUnavailableError
 from .claim import Release, claim
 from .tables import executions
@@ -109,6 +110,8 @@ async def open_beside(url: URL) -> AsyncIterator[AsyncEngine]:
 
 def _create_engine(url: URL) -> AsyncEngine:
     is_postgres = url.get_backend_name() == "postgresql"
+    if not is_postgres and not str(url.database).startswith("file:"):
+        create_private_file(Path(str(url.database)))
     try:
         # Without a timeout, a burst of readers waits its turn; with one, load would become errors.
         # Postgres can restart while we run, and then the connections in the pool are dead.
