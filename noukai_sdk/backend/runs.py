@@ -136,13 +136,25 @@ class Runs:
         )
         check_run(flow, run.state)
         if admission is not None:
-            await self._store.insert_checked(run, admission.check)
+            await self._insert(run, admission)
         self._stats.executions += 1
         if trigger != "job":
             self._active[run.id] = _Driven(run)
         if admission is None:
             self._store.save(run)
         return run
+
+    async def _insert(self, run: Run, admission: Admission) -> None:
+        try:
+            await self._store.insert_checked(run, admission.check)
+        except StoreUnavailableError as error:
+            # The commit may have succeeded all the same. Then a job waits for its turn, but nobody drives
+            # another run.
+            if run.trigger != "job":
+                run.stop("failed", "the database failed as the run began", self._clock.now())
+                self._store.save(run)
+            error.execution_id = run.id
+            raise
 
     async def resume(self, flow: Flow, version: int | None, body: Body, trigger: Trigger) -> Run:
         """Resume a paused run.

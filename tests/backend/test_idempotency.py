@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import URL
 
 from noukai_sdk.backend.store import idempotency
 from tests.support.servers import wait_until
@@ -80,6 +82,28 @@ def test_two_calls_at_once_make_one_run(stored: Backend) -> None:
         assert {job.result().status_code for job in jobs} == {202}
         assert len({job.result().json()["executionId"] for job in jobs}) == 1
     assert stored.stats()["executions"] == 2
+
+
+def test_two_calls_at_once_over_two_replicas_make_one_run(
+    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+) -> None:
+    database = new_database().render_as_string(hide_password=False)
+    with (
+        serving(tmp_path / "one", database=database) as one,
+        serving(tmp_path / "two", database=database) as two,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        replicas = [one, two]
+        for number in range(10):
+            jobs = [
+                threads.submit(send, replicas[n % 2], "tests/three/jobs", f"j{number}")
+                for n in range(8)
+            ]
+            assert {job.result().status_code for job in jobs} == {202}
+            assert len({job.result().json()["executionId"] for job in jobs}) == 1
+        first = send(one, THREE, "k")
+        assert send(two, THREE, "k").json() == first.json()
+        assert one.stats()["executions"] + two.stats()["executions"] == 11
 
 
 def test_key_outlives_a_restart_but_not_its_time(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import update
+from sqlalchemy import URL, update
 
 from noukai_sdk.backend.encoding import Clock
 from noukai_sdk.backend.settings import Settings
-from noukai_sdk.backend.store.database import open_beside
+from noukai_sdk.backend.store.database import StoreUnavailableError, open_beside
 from noukai_sdk.backend.store.limits import LimitStore
 from noukai_sdk.backend.store.tables import organisations
 from noukai_sdk.cli.commands import noukai
@@ -116,6 +116,48 @@ def test_runs_at_once_are_charged_once_each(database: str, tmp_path: Path) -> No
         assert {backend.finished("tests/paid", job)["status"] for job in jobs} == {"completed"}
         # A row that is written again, as after a commit whose answer was lost, costs nothing.
         assert left(database) == "0.900000"
+
+
+def test_limit_holds_for_two_replicas_together(
+    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+) -> None:
+    database = new_database().render_as_string(hide_password=False)
+    with (
+        limited(tmp_path / "one", database, "--concurrent", "3", "--credits", "1") as one,
+        serving(tmp_path / "two", database=database, keys=None) as two,
+        ThreadPoolExecutor(20) as threads,
+    ):
+        two.client.headers = one.client.headers
+        replicas = [one, two]
+        calls = [
+            threads.submit(replicas[n % 2].post, "tests/gated/execute", MESSAGE) for n in range(20)
+        ]
+        wait_until(lambda: sum(call.done() for call in calls) == 17, what="the refusals")
+        for replica in replicas:
+            replica.fakes.opened.set()
+        assert sorted(call.result().status_code for call in calls) == [200] * 3 + [429] * 17
+
+
+def test_run_whose_insertion_may_have_failed_does_not_stay_in_progress(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with limited(tmp_path, database, "--concurrent", "1") as backend:
+        insert = backend.service.store.insert_checked
+
+        async def lose_answer(item: Any, check: Any) -> None:
+            await insert(item, check)
+            raise StoreUnavailableError(OSError("the connection is gone"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend.service.store, "insert_checked", lose_answer)
+            response = backend.post(HELLO, MESSAGE, "lost")
+        assert code_of(response) == (503, "STORE_UNAVAILABLE")
+        (run,) = backend.session("lost")
+        assert (run["executionId"], run["status"]) == (
+            response.json()["detail"]["executionId"],
+            "failed",
+        )
+        assert backend.post(HELLO, MESSAGE).status_code == 200
 
 
 @pytest.mark.anyio
