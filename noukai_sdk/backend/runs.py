@@ -293,6 +293,15 @@ class Runs:
             if driven.task is not None:
                 driven.task.cancel()
 
+    async def drop_lost(self) -> None:
+        """Stop driving the runs that another process has taken or ended."""
+        epochs = {run.id: run.epoch for run in self.all_active()}
+        # A run that begins or is taken meanwhile is not in the dict; one that ends is not active.
+        for execution_id in await self._store.taken(epochs):
+            run = self.active(execution_id)
+            if run is not None and run.epoch == epochs[execution_id]:
+                self.lose(execution_id)
+
     async def aclose(self) -> None:
         """Stop every run in progress."""
         for run in self.all_active():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .published import Flows
 from .rows import can_continue, changes_of, ended_changes, interrupted_changes
 from .runs import Runs
 from .settings import Settings
+from .store.database import StoreUnavailableError
 from .store.store import Row, Store
 from .store.writer import Changes
 
@@ -33,6 +34,7 @@ logger = logging.getLogger("noukai_sdk.backend")
 
 _DAY = 24 * 3600 * 1_000_000
 _SWEEP_INTERVAL = 60.0
+_WATCH_INTERVAL = 1.0
 
 INTERRUPTED = "the process that ran this step has stopped"
 
@@ -133,6 +135,15 @@ class Service:
             for execution_id in await self.store.change(rows, changes):
                 self.channels.end(execution_id)
 
+    async def watch_forever(self) -> None:
+        """Stop soon what another process has cancelled or taken over."""
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL)
+            try:
+                await self.runs.drop_lost()
+            except StoreUnavailableError:
+                continue
+
     async def sweep_forever(self) -> None:
         """Sweep at regular intervals. After an error, the next sweep tries again."""
         while True:
@@ -180,18 +191,17 @@ async def open_service(
         doorkeeper,
         limiter,
     )
-    sweeps: asyncio.Task[None] | None = None
+    loops: list[asyncio.Task[None]] = []
     try:
         await service.recover(None)
         await jobs.start()
-        sweeps = asyncio.create_task(service.sweep_forever())
+        loops += map(asyncio.create_task, (service.sweep_forever(), service.watch_forever()))
         with limited_worker_threads(settings.function_threads, settings.threads_of_one_function):
             yield service
     finally:
-        if sweeps is not None:
-            sweeps.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeps
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         channels.close()
         await jobs.aclose()
         await runs.aclose()

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request, Response
 from ..admission import RepeatedCallError
 from ..encoding import from_column
 from ..errors import RequestError, step_status
-from .incoming import find_run, read_call
+from ..run import ENDED
+from ..store.store import Row
+from .incoming import find_run, read_call, service_of
 from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
 
@@ -83,12 +85,37 @@ async def submit(request: Request) -> Response:
 @router.get(f"{_FLOW}/jobs/{{execution_id}}")
 async def poll(request: Request) -> Response:
     """Return the status of a job, and its result or error when it has ended."""
+    return _job_response(await _find_job(request))
+
+
+@router.delete(f"{_FLOW}/jobs/{{execution_id}}")
+async def cancel(request: Request) -> Response:
+    """Cancel a job, whichever process runs it; return its status. A job that has ended stays as it is."""
+    service = service_of(request)
+    row = await _find_job(request)
+    # If this process runs the job, its trace then has the step in progress.
+    await service.runs.flush(row["id"])
+    row = await _find_job(request)
+    while row["status"] not in ENDED:
+        error = {"code": "CANCELLED", "message": "the job was cancelled by a caller"}
+        await service.end_run(row, "cancelled", error)
+        row = await _find_job(request)
+    return _job_response(row)
+
+
+async def _find_job(request: Request) -> Row:
     row = await find_run(request)
     if row["trigger"] != "job":
         raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is not a job")
-    body: dict[str, Any] = {"executionId": row["id"], "status": row["status"]}
-    if row["status"] == "completed":
+    return row
+
+
+def _job_response(row: Row) -> Response:
+    # The contract has no cancelled jobs, and strict clients know no other word.
+    status = "failed" if row["status"] == "cancelled" else row["status"]
+    body: dict[str, Any] = {"executionId": row["id"], "status": status}
+    if status == "completed":
         body["result"] = from_column(row["result"])
-    elif row["status"] == "failed":
+    elif status == "failed":
         body["error"] = from_column(row["error"])
     return json_response(body)

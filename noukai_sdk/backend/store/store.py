@@ -205,6 +205,23 @@ class Store:
                 await self._writer.put(connection, [changes(row) for row in taken])
         return [str(row["id"]) for row in taken]
 
+    async def taken(self, epochs: Mapping[str, int]) -> list[str]:
+        """Return those of these runs, by id, that have a later epoch than the given one.
+
+        Their owners learn of it by their next write, too, but a step can take long.
+        """
+        found: list[str] = []
+        ids = list(epochs)
+        for start in range(0, len(ids), 500):
+            batch = executions.c.id.in_(ids[start : start + 500])
+            with outages():
+                async with self._engine.connect() as connection:
+                    rows = await connection.execute(
+                        select(executions.c.id, executions.c.epoch).where(batch)
+                    )
+                    found += [row.id for row in rows if row.epoch > epochs[row.id]]
+        return found
+
     async def runs_in(
         self,
         statuses: Sequence[str],

@@ -1,0 +1,111 @@
+"""Jobs are cancelled while they wait or run, by whichever process; what has ended stays."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noukai_sdk import JobCancelledError, Noukai, trace_scope_sync
+from tests.support.servers import wait_until
+
+from .backends import MESSAGE, Backend, code_of, serving
+
+GATED = "tests/gated"
+CANCELLED = {"code": "CANCELLED", "message": "the job was cancelled by a caller"}
+
+
+def cancel(backend: Backend, flow: str, job: str) -> Any:
+    return backend.client.delete(f"/seq/acme/{flow}/jobs/{job}")
+
+
+def test_running_job_is_cancelled_and_its_model_call_stopped(stored: Backend) -> None:
+    job = stored.submit(GATED, MESSAGE, "cancelled")
+    assert stored.fakes.reached.wait(10)
+    path = f"/seq/acme/{GATED}/runs/{job}/trace"
+    events: list[str] = []
+    follower = threading.Thread(
+        target=lambda: events.append(stored.client.get(f"{path}/stream", timeout=20).text)
+    )
+    follower.start()
+    for _ in range(2):
+        response = cancel(stored, GATED, job)
+        assert response.status_code == 200, response.text
+        assert response.json() == {"executionId": job, "status": "failed", "error": CANCELLED}
+    assert stored.fakes.left.wait(10)
+    assert stored.get(f"/seq/acme/{GATED}/jobs/{job}").json()["error"] == CANCELLED
+    [run] = stored.session("cancelled")
+    assert (run["status"], run["errorAtStep"]) == ("cancelled", "held")
+    assert [step["status"] for step in run["steps"]] == ["completed", "failed"]
+    assert stored.get(path).json()["flowRun"]["status"] == "cancelled"
+    follower.join(10)
+    assert '"step_started"' in events[0]
+    # The process goes on.
+    stored.fakes.opened.set()
+    assert stored.finished(GATED, stored.submit(GATED))["status"] == "completed"
+
+
+def test_ended_unknown_and_other_runs_cannot_be_cancelled(stored: Backend) -> None:
+    job = stored.submit("tests/three")
+    done = stored.finished("tests/three", job)
+    assert done["status"] == "completed"
+    assert cancel(stored, "tests/three", job).json() == done
+    run = stored.post("tests/three/execute", MESSAGE).json()["executionId"]
+    for flow, execution_id in (
+        ("tests/three", "unknown"),
+        ("tests/three", run),
+        ("tests/fan", job),
+    ):
+        assert code_of(cancel(stored, flow, execution_id)) == (404, "RUN_NOT_FOUND")
+    path = f"/seq/acme/tests/three/jobs/{job}"
+    response = stored.client.delete(path, headers={"Authorization": "Bearer nk_other"})
+    assert code_of(response) == (404, "RUN_NOT_FOUND")
+
+
+def test_job_that_another_process_has_cancelled_stops_in_the_middle_of_a_step(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as backend:
+        job = backend.submit(GATED)
+        assert backend.fakes.reached.wait(10)
+        # What Service.end_run writes in another process.
+        database = sqlite3.connect(tmp_path / "noukai.db")
+        database.execute(
+            "UPDATE executions SET epoch = epoch + 1, status = 'cancelled', owner = NULL, state = NULL,"
+            ' error = \'{"code": "CANCELLED", "message": "x"}\' WHERE id = ?',
+            [job],
+        )
+        database.commit()
+        database.close()
+        assert backend.fakes.left.wait(10)
+        wait_until(lambda: not backend.service.runs.all_active(), what="the run's end")
+        assert backend.finished(GATED, job)["error"]["code"] == "CANCELLED"
+
+
+def test_job_cancel_of_the_client_is_recorded_and_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
+
+    def cancelled(client: Noukai) -> list[Any]:
+        job = client.flow("acme/tests/gated").execute_async("hold this")
+        seen: list[Any] = [job.poll().is_done, job.cancel().is_cancelled]
+        try:
+            job.wait(poll_interval=0.01)
+        except JobCancelledError as error:
+            seen += [error.code, error.execution_id == job.execution_id]
+        return [*seen, job.poll().is_cancelled, job.cancel().status]
+
+    expected = [False, True, "CANCELLED", True, True, "failed"]
+    file = tmp_path / "cancelled.jsonl"
+    with serving(tmp_path) as backend:
+        client = Noukai(api_key="nk_dev", base_url=backend.url)
+        with client, trace_scope_sync(client=client, record=file):
+            assert cancelled(client) == expected
+    # The backend is gone: nothing can be sent.
+    client = Noukai(api_key="nk_dev", base_url=backend.url, max_retries=0)
+    with client, trace_scope_sync(client=client, cassette=file):
+        assert cancelled(client) == expected
