@@ -11,7 +11,9 @@ from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from . import errors
 from .live_trace import Channels
+from .metrics import Metrics
 from .model_usage import Stats
+from .request_observer import RequestObserver
 from .routes import flow_list, flows, runs, session_query, sessions, status
 from .routes.incoming import authenticate
 from .service import open_service
@@ -34,7 +36,8 @@ def create_app(
     Returns:
         The app. Its lifespan opens the database, migrates the tables and closes everything.
         Call ``app.state.channels.close()`` before the server waits for open connections: it ends the
-        live traces. ``app.state.catalog`` has the flows.
+        live traces. ``app.state.catalog`` has the flows. Set ``app.state.is_draining`` when the process
+        is about to stop, and ``app.state.metrics.connections`` to the server's connections.
 
     Example:
         >>> app = create_app(Settings(database="noukai.db"))
@@ -42,6 +45,7 @@ def create_app(
     """
     catalog = FlowCatalog(*settings.flows, default_model=settings.model)
     channels, stats = Channels(), Stats()
+    metrics = Metrics(stats)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,9 +62,12 @@ def create_app(
     )
     app.state.catalog = catalog
     app.state.channels = channels
+    app.state.metrics = metrics
+    app.state.is_draining = False
     if settings.trusted_hosts is not None:
         app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
     errors.install(app)
+    app.add_middleware(RequestObserver, report=metrics.observe)
     for routes in (flows, flow_list, runs, session_query, sessions):
         app.include_router(routes.router, prefix=BASE, dependencies=[Depends(authenticate)])
     app.include_router(status.router)

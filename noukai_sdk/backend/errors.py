@@ -16,7 +16,7 @@ Codes in addition to those of the wire contract::
          IDEMPOTENCY_KEY_REUSED
     421  HOST_NOT_ALLOWED
     429  TOO_MANY_WRONG_KEYS, TOO_MANY_REQUESTS, TOO_MANY_RUNS, QUEUE_FULL
-    503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED
+    503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED, NOT_READY
 
 The log also has CLIENT_LEFT.
 """

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..local.llm.chat import ChatDelta, ChatModel, ChatRequest
 from ..local.llm.pool import ModelPool
+from .encoding import from_column
+from .store.writer import Changes
+
+_REMEMBERED = 4096
 
 
 @dataclass
@@ -17,10 +22,34 @@ class Stats:
     Attributes:
         model_calls: Turns requested from models.
         executions: Runs begun.
+        runs: Runs that ended here, by status.
+        steps: Steps that ended here, by status.
+        tokens: Tokens of these steps, by kind: ``prompt`` and ``completion``.
     """
 
     model_calls: int = 0
     executions: int = 0
+    runs: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    _ended: dict[str, None] = field(default_factory=dict)
+
+    def count(self, changes: Changes) -> Changes:
+        """Count what ended in these changes, and return them."""
+        for run in changes.executions:
+            # A run can be written again after its end, soon.
+            if run["completed_at"] is not None and run["id"] not in self._ended:
+                self.runs[run["status"]] += 1
+                self._ended[run["id"]] = None
+                if len(self._ended) > _REMEMBERED:
+                    del self._ended[next(iter(self._ended))]
+        for step in changes.steps:
+            if step["loop_index"] is None:
+                self.steps[step["status"]] += 1
+                tokens = from_column(step["tokens"]) or {}
+                self.tokens["prompt"] += tokens.get("prompt") or 0
+                self.tokens["completion"] += tokens.get("completion") or 0
+        return changes
 
 
 class CountedModels:

@@ -64,7 +64,8 @@ class RequestObserver:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            # Some versions of FastAPI have the prefix of a router in the template, others have not.
+            route = getattr(scope.get("route"), "path", "other").removeprefix("/api/v1")
             self._report(
                 FinishedRequest(
                     method=scope["method"],

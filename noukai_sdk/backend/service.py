@@ -166,7 +166,7 @@ async def open_service(
     """Open the database, end the runs of a backend that died, and sweep until the block ends."""
     clock = Clock()
     store = await Store.open(
-        settings.database_url, lambda run: changes_of(run, clock.now()), settings.blobs
+        settings.database_url, lambda run: stats.count(changes_of(run, clock.now())), settings.blobs
     )
     limiter = Limiter(store, clock)
     # Organisations have limits in services whose keys are in the database.

@@ -50,6 +50,7 @@ class Settings:
         max_pending_jobs: How many jobs of one organisation may wait to be run.
         max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
+        metrics_token: What ``GET /metrics`` needs as bearer token. None: it is open; empty: it is off.
         trusted_hosts: The names and addresses that requests may be sent to; None accepts any.
         wrong_keys_per_minute: How many wrong API keys one address may try.
         role: ``"serve"`` answers requests, ``"worker"`` runs jobs, ``"dev"`` does both.
@@ -74,6 +75,7 @@ class Settings:
     max_pending_jobs: int = 1000
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0
+    metrics_token: str | None = None
     trusted_hosts: tuple[str, ...] | None = None
     wrong_keys_per_minute: int = 20
     role: Role = "dev"

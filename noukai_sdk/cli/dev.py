@@ -236,10 +236,17 @@ def _base_url(host: str, port: int) -> str:
 
 def _serve(app: FastAPI, listener: socket.socket, terminal: Terminal) -> None:
     from ..backend.app import BASE
+    from ..backend.connections import Connections
     from ..backend.server import create_server
 
+    app.state.metrics.connections = Connections()
     logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
     # The live trace of a paused run never ends by itself, and the server would wait for it.
-    server = create_server(logged, grace=_GRACE, before_shutdown=app.state.channels.close)
+    server = create_server(
+        logged,
+        grace=_GRACE,
+        connections=app.state.metrics.connections,
+        before_shutdown=app.state.channels.close,
+    )
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

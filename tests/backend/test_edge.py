@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import stat
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from noukai_sdk.backend.json_logs import JsonFormatter, JsonRequestLog
+from noukai_sdk.backend.store.health import Health
 from noukai_sdk.backend.trusted_hosts import TrustedHosts, loopback_hosts
 from tests.support.servers import serve_command
 
-from .backends import code_of
+from .backends import ASKS_WEATHER, Backend, code_of, serving
 
 HELLO = "/api/v1/seq/acme/samples/hello-world/execute"
 HEADERS = {"Authorization": "Bearer nk_dev"}
@@ -62,3 +72,143 @@ def test_trusted_hosts_of_all_addresses_are_addresses_but_no_names() -> None:
         assert hosts._is_trusted("192.168.1.5")
         assert hosts._is_trusted("fe80::1")
         assert not hosts._is_trusted("rebound.example")
+
+
+def samples(page: str) -> dict[str, float]:
+    """Return the metrics by name and labels; check that Prometheus can read them."""
+    families = text_string_to_metric_families(page)
+    return {
+        f"{s.name}{sorted(s.labels.items())}" if s.labels else s.name: s.value
+        for family in families
+        for s in family.samples
+    }
+
+
+def test_metrics_count_requests_by_route_and_runs_by_status(fresh: Backend) -> None:
+    fresh.post("tests/three/execute", {"message": "hi"})
+    fresh.post("tests/broken/execute", {"message": "hi"})
+    fresh.finished("tests/three", fresh.submit("tests/three"))
+    pause = fresh.post("tests/asks/execute", ASKS_WEATHER).json()
+    assert pause["status"] == "tool_calls_required"
+    httpx.get(f"{fresh.url}/nonesuch-1")
+    httpx.request("NONESUCH", f"{fresh.url}/nonesuch-2")
+    response = httpx.get(f"{fresh.url}/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = samples(response.text)
+    execute = "/seq/{org}/{project}/{slug}/execute"
+    requests = {
+        key: value for key, value in found.items() if key.startswith("noukai_http_requests_total")
+    }
+    name = "noukai_http_requests_total[('method', '{}'), ('route', '{}'), ('status', '{}')]"
+    assert requests[name.format("POST", execute, 200)] == 2
+    assert requests[name.format("POST", execute, 502)] == 1
+    assert requests[name.format("GET", "other", 404)] == 1
+    assert requests[name.format("OTHER", "other", 404)] == 1
+    assert found[f"noukai_http_request_seconds_count[('route', '{execute}')]"] == 3
+    assert found["noukai_runs_started_total"] == 4
+    assert found["noukai_runs_ended_total[('status', 'completed')]"] == 2
+    assert found["noukai_runs_ended_total[('status', 'failed')]"] == 1
+    assert found["noukai_steps_total[('status', 'completed')]"] == 3 + 1 + 3 + 1
+    assert found["noukai_model_calls_total"] == 3 + 2 + 3 + 2
+    assert found["noukai_tokens_total[('kind', 'completion')]"] > 0
+    assert found["noukai_runs_in_progress[('status', 'pending')]"] == 0
+    assert (found["noukai_database_up"], found["noukai_database_outages_total"]) == (1, 0)
+
+
+def test_metrics_with_token_need_it(tmp_path: Path) -> None:
+    for token, sent, status in (
+        ("", "", 404),
+        ("s3", "", 401),
+        ("s3", "s4", 401),
+        ("s3", "s3", 200),
+    ):
+        with serving(tmp_path, metrics_token=token) as backend:
+            headers = {"Authorization": f"Bearer {sent}"} if sent else {}
+            assert httpx.get(f"{backend.url}/metrics", headers=headers).status_code == status
+
+
+def test_readyz_says_why_process_is_not_ready(stored: Backend) -> None:
+    def ready() -> tuple[int, str]:
+        stored.service.store.health._found_at = 0.0
+        response = httpx.get(f"{stored.url}/readyz")
+        return (200, "") if response.status_code == 200 else code_of(response)
+
+    assert ready() == (200, "")
+    stored.app.state.is_draining = True
+    assert ready() == (503, "NOT_READY")
+    stored.app.state.is_draining = False
+    with httpx.Client() as client:
+        execute_sql(stored, "UPDATE alembic_version SET version_num = 'newer'")
+        assert ready() == (503, "NOT_READY")
+        assert "version newer" in client.get(f"{stored.url}/readyz").text
+        execute_sql(stored, "DROP TABLE alembic_version")
+        assert ready() == (503, "NOT_READY")
+        assert "it cannot be used" in client.get(f"{stored.url}/readyz").text
+        assert client.get(f"{stored.url}/healthz").status_code == 200
+
+
+def execute_sql(backend: Backend, statement: str) -> None:
+    url = backend.settings.database_url
+
+    async def run() -> None:
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.execute(text(statement))
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
+async def test_health_of_hanging_database_answers_within_its_time() -> None:
+    class Hanging:
+        asked = 0
+
+        def connect(self) -> Hanging:
+            return self
+
+        async def __aenter__(self) -> None:
+            self.asked += 1
+            await asyncio.sleep(60)
+
+        async def __aexit__(self, *_: object) -> None:
+            raise NotImplementedError
+
+    engine = Hanging()
+    health = Health(engine, seconds=0.01)  # type: ignore[arg-type]
+    for _ in range(3):
+        assert await health.problem() == "it did not respond within 0.01 seconds"
+    assert engine.asked == 1
+    await health.aclose()
+
+
+def test_json_log_has_line_for_each_request_and_record() -> None:
+    async def app(scope: object, receive: object, send: Any) -> None:
+        await send({
+            "type": "http.response.start", "status": 404,
+            "headers": [(b"X-Request-ID", b"req_1")],
+        })  # fmt: skip
+        await send({"type": "http.response.body", "body": b'{"detail": {"code": "NONE"}}'})
+
+    async def call() -> None:
+        headers = [(b"x-session-id", b"s")]
+        scope = {"type": "http", "method": "GET", "raw_path": b"/a%0ab", "headers": headers}
+
+        async def send(message: object) -> None:
+            pass
+
+        await JsonRequestLog(app, lines.append)(scope, send, send)  # type: ignore[arg-type]
+
+    lines: list[str] = []
+    asyncio.run(call())
+    [line] = lines
+    entry = json.loads(line)
+    assert line.endswith("}\n")
+    assert datetime.fromisoformat(entry.pop("time")).tzinfo is not None
+    assert entry.pop("ms") >= 0
+    assert entry == {
+        "level": "info", "logger": "noukai.requests", "message": "GET /a%0ab 404", "method": "GET",
+        "path": "/a%0ab", "route": "other", "status": 404, "code": "NONE", "requestId": "req_1",
+        "sessionId": "s",
+    }  # fmt: skip
+    record = logging.LogRecord("a.b", logging.ERROR, "f", 1, "bad\n%s", ("\ud800",), None)
+    assert json.loads(JsonFormatter().format(record))["message"] == "bad\n\ud800"

@@ -1,9 +1,13 @@
-"""Health and counters: outside of the contract, without an API key."""
+"""Health, metrics and counters: outside of the contract, without an API key."""
 
 from __future__ import annotations
 
+import hmac
+
 from fastapi import APIRouter, Request, Response
 
+from ..errors import RequestError
+from ..metrics import CONTENT_TYPE
 from .incoming import service_of
 from .responses import json_response
 
@@ -12,8 +16,41 @@ router = APIRouter()
 
 @router.get("/healthz")
 async def health() -> Response:
-    """Return 200 while the backend is up."""
+    """Return 200 while the process is up."""
     return json_response({"status": "ok"})
+
+
+@router.get("/readyz")
+async def ready(request: Request) -> Response:
+    """Return 200 if this process can do work: its database responds, and it is not about to stop."""
+    if request.app.state.is_draining:
+        raise RequestError(503, "NOT_READY", "this process is about to stop")
+    problem = await service_of(request).store.health.problem()
+    if problem is not None:
+        raise RequestError(503, "NOT_READY", f"the database: {problem}")
+    return json_response({"status": "ready"})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Return the metrics of this process for Prometheus."""
+    service = service_of(request)
+    token = service.settings.metrics_token
+    if token == "":
+        message = "metrics are off: set NOUKAI_METRICS_TOKEN, and send it as bearer token"
+        raise RequestError(404, "METRICS_OFF", message)
+    sent = request.headers.get("authorization", "")
+    if token is not None and not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
+        headers = {"WWW-Authenticate": 'Bearer realm="noukai"'}
+        message = "send the NOUKAI_METRICS_TOKEN of this process as bearer token"
+        raise RequestError(401, "UNAUTHENTICATED", message, headers=headers)
+    store = service.store
+    text = request.app.state.metrics.render(
+        await store.health.in_progress(),
+        is_up=await store.health.problem() is None,
+        outages=store.outages,
+    )
+    return Response(text, media_type=CONTENT_TYPE)
 
 
 @router.get("/dev/stats")

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .blobs import COLUMNS, Blobs, restore
 from .database import Database, open_database, outages
+from .health import Health
 from .idempotency import delete_old_keys
 from .keys import KeyStore
 from .limits import LimitStore
@@ -37,6 +38,7 @@ class Store:
         self.limits = LimitStore(database.engine)
         self.retention = Retention(database.engine, writer)
         self.published = PublishedStore(database.engine, writer)
+        self.health = Health(database.engine)
 
     @classmethod
     async def open(
@@ -55,6 +57,7 @@ class Store:
 
     async def aclose(self) -> None:
         """Write unwritten items, and close the database."""
+        await self.health.aclose()
         await self._writer.aclose()
         await self._database.aclose()
         if self._writer.blobs is not None:
@@ -65,6 +68,11 @@ class Store:
         if self._writer.blobs is not None:
             with outages():
                 await self._writer.blobs.delete_marked(self._engine)
+
+    @property
+    def outages(self) -> int:
+        """How often the database could not be written, for a time."""
+        return self._writer.outages
 
     def raise_if_unavailable(self) -> None:
         """Raise StoreUnavailableError if a new run could not be stored at this moment."""

@@ -131,6 +131,7 @@ class Writer:
         self._unwritten: dict[str, Changes] = {}
         self._refused: set[str] = set()
         self._outage: Exception | None = None
+        self.outages = 0
         self._wake = asyncio.Event()
         self._closing = False
         self.lock = asyncio.Lock()
@@ -219,6 +220,7 @@ class Writer:
 
     def _set_outage(self, outage: Exception | None) -> None:
         if outage is not None and self._outage is None:
+            self.outages += 1
             logger.error("the database cannot be written; trying again", exc_info=outage)
         if outage is None and self._outage is not None:
             logger.warning("the database can be written again")
