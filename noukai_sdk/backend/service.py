@@ -18,6 +18,7 @@ from .access import Doorkeeper, FixedKeys, StoredKeys
 from .admission import Limiter
 from .encoding import Clock
 from .errors import RequestError
+from .heartbeat import Heartbeat
 from .jobs.job_runner import MAX_STRIKES, JobRunner
 from .jobs.jobs import Jobs
 from .live_trace import Channels
@@ -111,12 +112,8 @@ class Service:
             await self.store.retention.keep_size(self.settings.retention_bytes)
         await self.store.delete_blobs()
 
-    async def recover(self, dead: str | None) -> None:
-        """Go on with the runs of a process that has died: jobs and step runs at their last finished step.
-
-        Args:
-            dead: The id of the process; None for every run in progress.
-        """
+    async def recover(self, dead: str) -> None:
+        """Go on with the runs of a process that has died, at their last finished step."""
         now = self.clock.now()
 
         def changes(row: Row) -> Changes:
@@ -175,7 +172,15 @@ async def open_service(
     process_id = uuid.uuid4().hex
     runs = Runs(store, models, channels, clock, stats, process_id, settings.sizes)
     flows = Flows(catalog, store.published, clock)
-    jobs = Jobs(store, JobRunner(store, runs, flows, clock), clock)
+    jobs = Jobs(
+        store,
+        JobRunner(store, runs, flows, clock),
+        clock,
+        database=settings.database_url,
+        role=settings.role,
+        process_id=process_id,
+        max_running=settings.max_running_jobs,
+    )
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
     service = Service(
@@ -191,9 +196,19 @@ async def open_service(
         doorkeeper,
         limiter,
     )
+    heartbeat = Heartbeat(
+        store.processes,
+        runs,
+        clock,
+        process_id=process_id,
+        kind=settings.role,
+        recover=service.recover,
+        repair=jobs.repair,
+        is_alone=settings.database_url.get_backend_name() == "sqlite",
+    )
     loops: list[asyncio.Task[None]] = []
     try:
-        await service.recover(None)
+        await heartbeat.start()
         await jobs.start()
         loops += map(asyncio.create_task, (service.sweep_forever(), service.watch_forever()))
         with limited_worker_threads(settings.function_threads, settings.threads_of_one_function):
@@ -203,7 +218,8 @@ async def open_service(
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         channels.close()
-        await jobs.aclose()
+        await jobs.aclose(settings.drain_seconds)
         await runs.aclose()
+        await heartbeat.stop()
         await models.aclose()
         await store.aclose()

@@ -80,7 +80,7 @@ class Settings:
     wrong_keys_per_minute: int = 20
     role: Role = "dev"
     max_running_jobs: int = 64
-    drain_seconds: float = 10.0
+    drain_seconds: float = 0.0
     blobs: str | Path | None = None
 
     def __post_init__(self) -> None:

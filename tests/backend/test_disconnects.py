@@ -142,7 +142,9 @@ def test_backend_stopped_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None:
         flow = backend.service.catalog.get("acme", "tests", "three")
         body = parse_body(b'{"message": "hello"}', backend.settings)
         options: Any = {"trigger": "job", "session_id": "stopped", "started_at": 1}
-        early = backend.service.runs.begin(flow, None, body, **options).id
+        begun = backend.service.runs.begin(flow, None, body, **options)
+        loop = backend.service.jobs._pump.get_loop()
+        early = asyncio.run_coroutine_threadsafe(begun, loop).result(10).id
     with serving(tmp_path) as backend:
         backend.fakes.opened.set()
         assert backend.finished("tests/three", early)["status"] == "completed"

@@ -1,4 +1,4 @@
-"""``noukai dev`` twice on one database, as processes, over SQLite and over Postgres."""
+"""``noukai dev`` twice on one SQLite file: the second is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def execute(server: Server, body: object) -> httpx.Response:
     return httpx.post(url, json=body, headers=HEADERS)
 
 
-def test_dev_second_process_is_rejected_until_the_first_dies(database: str) -> None:
+def test_dev_second_process_is_rejected_until_the_first_dies(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/noukai.db"
     with dev(database) as server:
         pause = execute(server, ASKS_WEATHER).json()
         message = second(database)
@@ -56,8 +57,8 @@ def test_dev_second_process_is_rejected_until_the_first_dies(database: str) -> N
 
 
 @pytest.mark.anyio
-async def test_claim_in_the_same_process_is_rejected_until_released(database: str) -> None:
-    url = Settings(database).database_url
+async def test_claim_in_the_same_process_is_rejected_until_released(tmp_path: Path) -> None:
+    url = Settings(tmp_path / "noukai.db").database_url
     first = await open_database(url)
     with pytest.raises(DatabaseInUseError, match=rf"noukai \(process {os.getpid()} on"):
         await open_database(url)

@@ -11,7 +11,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, delete, event, false
+from sqlalchemy import URL, Connection, delete, event, false, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -25,6 +25,8 @@ _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 # How long SQLite waits for another process that writes, such as a shell that was left open.
 _BUSY_MS = 5000
+# Held until the transaction ends.
+_LOCK_TABLES = text("SELECT pg_advisory_xact_lock(1852798827)")
 _POSTGRES = "a Postgres database needs asyncpg: pip install asyncpg"
 # Postgres' classes of errors in the request: data, constraints, statements.
 _REQUEST_ERRORS = ("22", "23", "42")
@@ -54,7 +56,7 @@ class StoreUnavailableError(Exception):
 
 
 class Database:
-    """An open database that no other backend uses. ``aclose`` it."""
+    """An open database. ``aclose`` it."""
 
     def __init__(self, engine: AsyncEngine, release: Release) -> None:
         self.engine = engine
@@ -75,12 +77,14 @@ async def open_database(url: URL) -> Database:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: It cannot be opened, or is not a database.
         ForeignDatabaseError: Its tables are not ours.
-        DatabaseInUseError: Another backend uses it.
+        DatabaseInUseError: Another backend uses the SQLite file.
         ModuleNotFoundError: The driver is not installed.
     """
     engine = _create_engine(url)
     try:
-        release = await claim(engine)
+        release: Release = _no_release
+        if url.get_backend_name() == "sqlite":
+            release = await claim(engine)
     except BaseException:
         await engine.dispose()
         raise
@@ -125,6 +129,10 @@ def _create_engine(url: URL) -> AsyncEngine:
     return engine
 
 
+async def _no_release() -> None:
+    """Stand in for the release of a claim."""
+
+
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
@@ -144,6 +152,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to ``revision``; do nothing if they are there already."""
+    if connection.dialect.name == "postgresql":
+        # Several processes may start at once.
+        connection.execute(_LOCK_TABLES)
     try:
         command.upgrade(configuration(connection), revision)
     except CommandError as error:

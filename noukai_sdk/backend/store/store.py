@@ -16,6 +16,7 @@ from .health import Health
 from .idempotency import delete_old_keys
 from .keys import KeyStore
 from .limits import LimitStore
+from .processes import ProcessStore
 from .published_flows import PublishedStore
 from .retention import Retention
 from .session_pages import ListedSession, SessionQuery, read_page
@@ -33,6 +34,7 @@ class Store:
         self._database = database
         self._engine = database.engine
         self._writer = writer
+        self.processes = ProcessStore(database.engine, writer)
         self.sessions = SessionStore(database.engine, writer)
         self.keys = KeyStore(database.engine)
         self.limits = LimitStore(database.engine)

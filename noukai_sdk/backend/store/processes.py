@@ -1,0 +1,65 @@
+"""The processes that share the database, and their heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from .database import outages
+from .tables import executions, processes
+from .writer import Writer
+
+
+class ProcessStore:
+    """The stored processes."""
+
+    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def beat(self, process_id: str, kind: str, name: str, now: int) -> bool:
+        """Store that a process is alive; return False if it was not known, or known no more."""
+        alive = update(processes).where(processes.c.id == process_id).values(heartbeat_at=now)
+        values = {"id": process_id, "kind": kind, "name": name}
+        new = self._writer.insert(processes).values(**values, started_at=now, heartbeat_at=now)
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                if (await connection.execute(alive)).rowcount:
+                    return True
+                await connection.execute(new.on_conflict_do_nothing())
+                return False
+
+    async def heartbeats(self) -> dict[str, int]:
+        """Return the last heartbeat of each process."""
+        chosen = select(processes.c.id, processes.c.heartbeat_at)
+        with outages():
+            async with self._engine.connect() as connection:
+                return {row.id: row.heartbeat_at for row in await connection.execute(chosen)}
+
+    async def owners(self) -> set[str]:
+        """Return the owners of runs in progress."""
+        owners = select(executions.c.owner).where(
+            executions.c.status == "running", executions.c.owner.is_not(None)
+        )
+        with outages():
+            async with self._engine.connect() as connection:
+                return set((await connection.execute(owners.distinct())).scalars())
+
+    async def owned(self, process_id: str) -> Mapping[str, int]:
+        """Return the runs in progress of a process, with their epochs, when all that it saved is stored."""
+        await self._writer.flush()
+        self._writer.raise_if_unavailable()
+        chosen = select(executions.c.id, executions.c.epoch).where(
+            executions.c.owner == process_id, executions.c.status == "running"
+        )
+        with outages():
+            async with self._engine.connect() as connection:
+                return {row.id: row.epoch for row in await connection.execute(chosen)}
+
+    async def remove(self, process_id: str) -> None:
+        """Delete a process."""
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                await connection.execute(delete(processes).where(processes.c.id == process_id))
