@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .encoding import Clock
-from .runs import Runs
 from .store.database import StoreUnavailableError
 from .store.processes import ProcessStore
 
@@ -73,7 +72,6 @@ class Heartbeat:
     def __init__(
         self,
         store: ProcessStore,
-        runs: Runs,
         clock: Clock,
         *,
         process_id: str,
@@ -83,7 +81,6 @@ class Heartbeat:
         is_alone: bool,
     ) -> None:
         self._store = store
-        self._runs = runs
         self._clock = clock
         self._process_id = process_id
         self._kind = kind
@@ -110,8 +107,7 @@ class Heartbeat:
                 logger.exception("the heartbeat failed")
 
     async def beat(self) -> None:
-        """Store that this process is alive, go on with the runs of dead ones, stop lost runs."""
-        active = self._runs.all_active()
+        """Store that this process is alive, and go on with the runs of dead ones."""
         me = self._process_id
         await self._store.beat(me, self._kind, process_name(), self._clock.now())
         heartbeats = await self._store.heartbeats()
@@ -125,10 +121,6 @@ class Heartbeat:
             logger.warning("process %s has stopped: going on with its runs", process_id)
             await self._recover(process_id)
             await self._store.remove(process_id)
-        owned = await self._store.owned(me)
-        for run in active:
-            if run.status == "running" and owned.get(run.id) != run.epoch:
-                self._runs.lose(run.id)
         await self._repair((set(heartbeats) | {me}) - dead)
 
     async def stop(self) -> None:

@@ -198,7 +198,6 @@ async def open_service(
     )
     heartbeat = Heartbeat(
         store.processes,
-        runs,
         clock,
         process_id=process_id,
         kind=settings.role,

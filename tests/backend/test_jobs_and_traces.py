@@ -52,6 +52,8 @@ def test_run_trace_has_the_run_and_its_steps(backend: Backend) -> None:
         "completedAt",
         "durationMs",
         "stepCount",
+        "version",
+        "contentHash",
     }
     assert trace["flowRun"]["id"] == run
     assert trace["flowRun"]["durationMs"] > 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -46,17 +44,6 @@ class ProcessStore:
         with outages():
             async with self._engine.connect() as connection:
                 return set((await connection.execute(owners.distinct())).scalars())
-
-    async def owned(self, process_id: str) -> Mapping[str, int]:
-        """Return the runs in progress of a process, with their epochs, when all that it saved is stored."""
-        await self._writer.flush()
-        self._writer.raise_if_unavailable()
-        chosen = select(executions.c.id, executions.c.epoch).where(
-            executions.c.owner == process_id, executions.c.status == "running"
-        )
-        with outages():
-            async with self._engine.connect() as connection:
-                return {row.id: row.epoch for row in await connection.execute(chosen)}
 
     async def remove(self, process_id: str) -> None:
         """Delete a process."""
