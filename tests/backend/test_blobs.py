@@ -87,6 +87,7 @@ def test_object_store_outage_is_a_503_and_loses_nothing(tmp_path: Path) -> None:
         response = backend.post("tests/same/execute", LARGE, "later")
         assert code_of(response) == (503, "STORE_UNAVAILABLE")
         execution_id = response.json()["detail"]["executionId"]
+        assert backend.post("tests/same/execute", MESSAGE, "small").status_code == 200
         (folder / "acme").unlink()
 
         def stored() -> Any:

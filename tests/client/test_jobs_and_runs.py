@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from noukai_sdk import APITimeoutError, RunNotFoundError, StepAttempts, StepTrace, Trace
+from noukai_sdk import (
+    APITimeoutError,
+    JobCancelledError,
+    RunNotFoundError,
+    StepAttempts,
+    StepTrace,
+    Trace,
+)
 from tests.support.service import COMPLETED, STARTED, Reply, Service, finished, stream
 from tests.support.sides import Side
 
@@ -59,6 +66,21 @@ async def test_job_by_id_is_polled(side: Side, service: Service) -> None:
         with pytest.raises(RunNotFoundError) as caught:
             await side.call(job.poll)
     assert caught.value.execution_id == "e/1"
+
+
+async def test_job_is_cancelled(side: Side, service: Service) -> None:
+    cancelled = status("failed", error={"code": "CANCELLED", "message": "by a caller"})
+    service.reply(ACCEPTED, cancelled, cancelled)
+    async with side.flow() as flow:
+        job = await submit(side, flow, session_id="s1")
+        state = await side.call(job.cancel, timeout=5.0)
+        assert (state.status, state.is_cancelled, state.session_id) == ("failed", True, "s1")
+        with pytest.raises(JobCancelledError, match="by a caller"):
+            await side.call(job.wait)
+    assert (service.requests[1].method, service.requests[1].path) == (
+        "DELETE",
+        f"{BASE}/jobs/e%2F1",
+    )
 
 
 async def test_job_wait_past_timeout_raises(side: Side, service: Service) -> None:

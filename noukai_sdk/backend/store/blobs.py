@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MIN_BYTES = 64 * 1024
-"""A column with fewer bytes stays in its row."""
+MAX_INLINE = 64 * 1024
+"""A value with at most so many bytes stays in its row."""
 
 COLUMNS = {
     "executions": ("request", "tool_rounds", "result"),
@@ -38,7 +38,8 @@ COLUMNS = {
 # JSON does not begin with this character.
 _MARK = "@"
 _THREADS = 16
-_TIMEOUT = 15.0
+# Seconds for a group of objects, and for each object and each megabyte in it.
+_TIMEOUT, _FOR_ONE, _FOR_MEGABYTE = 5.0, 0.1, 0.5
 _DELETED_AT_ONCE = 100
 _MAX_KNOWN = 10_000
 
@@ -90,10 +91,10 @@ class Blobs:
                     for column in columns:
                         text = row.get(column)
                         # In UTF-8, a text has at most four times as many bytes as characters.
-                        if text is None or len(text) * 4 < MIN_BYTES:
+                        if text is None or len(text) * 4 <= MAX_INLINE:
                             continue
                         data = text.encode()
-                        if len(data) < MIN_BYTES:
+                        if len(data) <= MAX_INLINE:
                             continue
                         run = row["id"] if table == "executions" else row["execution_id"]
                         key = f"{orgs[run]}/{run}/{hashlib.sha256(data).hexdigest()}"
@@ -146,8 +147,10 @@ class Blobs:
         """Call ``work`` with each tuple of arguments, in threads."""
         loop = asyncio.get_running_loop()
         calls = [loop.run_in_executor(self._threads, work, *each) for each in arguments]
+        size = sum(len(each[1]) for each in arguments if len(each) > 1) / 1e6
+        timeout = _TIMEOUT + _FOR_ONE * len(arguments) + _FOR_MEGABYTE * size
         try:
-            return await asyncio.wait_for(asyncio.gather(*calls), _TIMEOUT)
+            return await asyncio.wait_for(asyncio.gather(*calls), timeout)
         except BlobsUnavailableError:
             raise
         # Each driver has errors of its own.

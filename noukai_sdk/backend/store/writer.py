@@ -173,19 +173,34 @@ class Writer:
             self._current = None
 
     async def _commit(self, batch: Batch) -> None:
+        for item in batch.items.values():
+            # The writer must survive an item that cannot be converted; its caller gets the error.
+            try:
+                earlier = self._unwritten.get(item.id)
+                self._unwritten[item.id] = self._changes(item).after(earlier)
+            except Exception as error:  # noqa: PERF203 - one item must not stop the others
+                logger.exception("cannot store the run %s", item.id)
+                batch.errors[item.id] = error
+        # An outage of the object store holds up runs with large values alone.
+        errors = await self._offload()
+        held = {item_id: self._unwritten.pop(item_id) for item_id in errors}
+        batch.errors.update(errors)
         async with self.lock:
-            for item in batch.items.values():
-                # The writer must survive an item that cannot be converted; its caller gets the error.
-                try:
-                    earlier = self._unwritten.get(item.id)
-                    self._unwritten[item.id] = self._changes(item).after(earlier)
-                except Exception as error:  # noqa: PERF203 - one item must not stop the others
-                    logger.exception("cannot store the run %s", item.id)
-                    batch.errors[item.id] = error
             batch.errors.update(await self._write_all())
             batch.errors.update({item_id: StaleOwnerError(item_id) for item_id in self._refused})
             self._refused.clear()
+        self._unwritten.update(held)
         batch.done.set()
+
+    async def _offload(self) -> dict[str, Exception]:
+        """Store the large values of all unwritten changes; return the errors by item."""
+        if self.blobs is None:
+            return {}
+        changes = self._unwritten.values()
+        offloaded = (self.blobs.offload([change]) for change in changes)
+        results = await asyncio.gather(*offloaded, return_exceptions=True)
+        errors = dict(zip(self._unwritten, results, strict=True))
+        return {item_id: error for item_id, error in errors.items() if isinstance(error, Exception)}
 
     async def _write_all(self) -> dict[str, Exception]:
         """Write all unwritten changes; return the errors by item."""
