@@ -104,7 +104,7 @@ class Service:
             )
             for execution_id in ended:
                 self.channels.end(execution_id)
-        await self.store.delete_old_keys(now)
+        await self.store.retention.delete_keys(now)
         expiry = self.expiry()
         if expiry is not None:
             await self.store.retention.delete_data(expiry)

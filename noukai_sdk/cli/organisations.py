@@ -70,9 +70,10 @@ def create(org: str, name: str, db: str) -> None:
 
 
 @keys.command("list")
+@click.option("--org", help="Only the keys of this organisation.")
 @db_option
 @json_option
-def list_keys(db: str, as_json: bool) -> None:
+def list_keys(org: str | None, db: str, as_json: bool) -> None:
     """List the keys, without the keys themselves."""
     from ..backend.encoding import iso
 
@@ -85,6 +86,7 @@ def list_keys(db: str, as_json: bool) -> None:
             "revoked": iso(row.revoked_at),
         }
         for row in _with_keys(db, lambda store: store.all())
+        if org in (None, row.org)
     ]
     _print_table(rows, as_json)
 

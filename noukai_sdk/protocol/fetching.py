@@ -100,7 +100,8 @@ def _session_error(error: NoukaiError, session_id: str) -> NoukaiError:
         case PermissionDeniedError():
             kind, problem = ReplayForbiddenError, "belongs to another organisation or project"
         case NotFoundError():
-            kind, problem = ReplaySessionNotFoundError, "is not known to the service"
+            kind = ReplaySessionNotFoundError
+            problem = "is not known to the service, or belongs to another organisation"
         case FlowExecutionError(status_code=410):
             kind, problem = (
                 ReplaySessionExpiredError,

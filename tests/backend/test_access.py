@@ -47,6 +47,8 @@ def test_stored_key_works_until_it_is_revoked(database: str, tmp_path: Path) -> 
         rows = json.loads(listed.stdout)
         assert [(row["org"], row["name"]) for row in rows] == [("acme", "ci"), ("otherorg", "")]
         assert key not in listed.stdout
+        of_acme = command("keys", "list", "--org", "acme", "--json", "--db", database)
+        assert json.loads(of_acme.stdout) == rows[:1]
         key_id = rows[0]["id"]
         assert key_id in command("keys", "list", "--db", database).stdout
         for _ in range(2):

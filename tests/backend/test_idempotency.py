@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,11 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
-from noukai_sdk.backend.store import idempotency
-from tests.support.servers import wait_until
+from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.store import idempotency, retention
+from noukai_sdk.backend.store.database import open_beside
+from noukai_sdk.backend.store.tables import idempotency_keys
+from tests.support.servers import Server, serve_command, wait_until
 
 from .backends import ASKS_WEATHER, MESSAGE, Backend, code_of, resume_body, serving
 
@@ -23,6 +27,15 @@ def send(
     backend: Backend, path: str, key: str, body: Any = MESSAGE, session: str | None = None
 ) -> httpx.Response:
     return backend.post(path, body, session, **{"Idempotency-Key": key})
+
+
+def stored_keys(database: str) -> int:
+    async def count() -> int:
+        url = Settings(database).database_url
+        async with open_beside(url) as engine, engine.connect() as connection:
+            return len((await connection.execute(idempotency_keys.select())).all())
+
+    return asyncio.run(count())
 
 
 def test_same_key_and_body_is_the_same_run(stored: Backend) -> None:
@@ -122,6 +135,52 @@ def test_key_outlives_a_restart_but_not_its_time(
         second = send(backend, THREE, "k").json()
         assert second["executionId"] != first["executionId"]
         assert send(backend, THREE, "k", {"message": "another"}).status_code == 200
+        assert stored_keys(database) == 2
+    monkeypatch.setattr(retention, "LIFE", 0)
+    with serving(tmp_path, database=database):
+        wait_until(lambda: stored_keys(database) == 0, what="the first sweep")
+
+
+def test_key_finds_its_runs_after_the_process_was_killed(tmp_path: Path) -> None:
+    flow = tmp_path / "flows/acme/tests/slow.yaml"
+    flow.parent.mkdir(parents=True)
+    flow.write_text("steps: [{id: a}, {id: b, function: 'slow:wait'}]")
+    # The second step never ends in the first process, and at once in the second.
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom pathlib import Path\n\n\ndef wait(text):\n"
+        "    if not Path('second').exists():\n        Path('reached').touch()\n"
+        "        time.sleep(600)\n    return 'done'\n"
+    )
+    command = ["python", "-m", "noukai_sdk.cli", "dev", "--port", "{port}", "--db", "a.db"]
+    headers = {"Authorization": "Bearer nk_dev", "Idempotency-Key": "k"}
+
+    def post(server: Server, verb: str) -> httpx.Response:
+        url = f"{server.api}/seq/acme/tests/slow/{verb}"
+        return httpx.post(url, json=MESSAGE, headers=headers, timeout=30)
+
+    with ThreadPoolExecutor() as threads:
+        with serve_command(command, cwd=tmp_path, ready="/healthz") as server:
+            job = post(server, "jobs").json()
+            wait_until((tmp_path / "reached").exists)
+            (tmp_path / "reached").unlink()
+            lost = threads.submit(post, server, "execute")
+            wait_until((tmp_path / "reached").exists)
+            assert code_of(post(server, "execute")) == (409, "IDEMPOTENCY_KEY_IN_USE")
+            server.kill()
+            assert isinstance(lost.exception(20), httpx.TransportError)
+        (tmp_path / "second").touch()
+        with serve_command(command, cwd=tmp_path, ready="/healthz") as server:
+            assert post(server, "jobs").json() == job
+            poll = f"{server.api}/seq/acme/tests/slow/jobs/{job['executionId']}"
+            wait_until(
+                lambda: httpx.get(poll, headers=headers).json()["status"] == "completed",
+                what="the job",
+            )
+            # Nobody knows what the run has done: it has failed, and another needs another key.
+            response = wait_until(
+                lambda: (r := post(server, "execute")).status_code == 500 and r, what="the run"
+            )
+            assert code_of(response) == (500, "INTERNAL_ERROR")
 
 
 def test_invalid_key_is_400(backend: Backend) -> None:

@@ -118,6 +118,21 @@ def test_runs_at_once_are_charged_once_each(database: str, tmp_path: Path) -> No
         assert left(database) == "0.900000"
 
 
+def test_job_that_another_process_continues_is_charged_once(database: str, tmp_path: Path) -> None:
+    with limited(tmp_path, database, "--credits", "1") as backend:
+        steps = f"[{{id: a, model: '{PAID}'}}, {{id: b, model: gate}}, {{id: c, model: '{PAID}'}}]"
+        backend.write_flow("resumed", f"steps: {steps}")
+        job = backend.submit("tests/resumed")
+        assert backend.fakes.reached.wait(20)
+        assert left(database) == "0.997500"
+    with serving(tmp_path, write=False, database=database, keys=None) as second:
+        second.client.headers = backend.client.headers
+        second.fakes.more[PAID] = paid
+        second.fakes.opened.set()
+        assert second.finished("tests/resumed", job)["status"] == "completed"
+        assert left(database) == "0.995000"
+
+
 def test_limit_holds_for_two_replicas_together(
     new_database: Callable[[], URL], tmp_path: Path, no_claim: None
 ) -> None:

@@ -65,9 +65,3 @@ async def claim_key(
         # The key is too old, or its run was deleted with its session.
         await connection.execute(delete(table).where(*same))
     return None
-
-
-async def delete_old_keys(connection: AsyncConnection, now: int) -> None:
-    """Delete the keys that are not kept any more."""
-    table = idempotency_keys
-    await connection.execute(delete(table).where(table.c.created_at < now - LIFE))

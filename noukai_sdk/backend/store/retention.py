@@ -15,8 +15,19 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_,
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .blobs import mark_deleted
+from .idempotency import LIFE
 from .sessions import is_kept
-from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
+from .tables import (
+    ALL,
+    events,
+    exchanges,
+    executions,
+    idempotency_keys,
+    outcomes,
+    replays,
+    sessions,
+    steps,
+)
 from .writer import Writer
 
 # A batch that takes less seconds is followed by a larger one, a batch that takes more by a smaller one.
@@ -45,6 +56,10 @@ class Retention:
         for batch in (self._runs, _sessions, _reports):
             await self._repeat(batch, before)
         await self._give_space_back()
+
+    async def delete_keys(self, now: int) -> None:
+        """Delete the idempotency keys that are not kept any longer."""
+        await self._repeat(_keys, now - LIFE)
 
     async def keep_size(self, limit: int) -> None:
         """Delete the data of the oldest runs until the database has at most ``limit`` bytes in use.
@@ -134,6 +149,18 @@ def _sessions(before: int) -> Batch:
             await connection.execute(delete(table).where(is_expired))
         expired = tuple_(sessions.c.session_id, sessions.c.org).in_(keys)
         await connection.execute(update(sessions).where(expired).values(started_at=None))
+        return len(keys)
+
+    return delete_batch
+
+
+def _keys(before: int) -> Batch:
+    async def delete_batch(connection: AsyncConnection, limit: int) -> int:
+        row = idempotency_keys.c
+        key = (row.org, row.path, row.key)
+        old = select(*key).where(row.created_at < before).limit(limit)
+        keys = [tuple(each) for each in await connection.execute(old)]
+        await connection.execute(delete(idempotency_keys).where(tuple_(*key).in_(keys)))
         return len(keys)
 
     return delete_batch

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .blobs import COLUMNS, Blobs, restore
 from .database import Database, open_database, outages
 from .health import Health
-from .idempotency import delete_old_keys
 from .keys import KeyStore
 from .limits import LimitStore
 from .processes import ProcessStore
@@ -91,12 +90,6 @@ class Store:
     async def flush(self) -> None:
         """Wait until every saved item is on disk or has failed."""
         await self._writer.flush()
-
-    async def delete_old_keys(self, now: int) -> None:
-        """Delete the idempotency keys that are not kept any more."""
-        with outages():
-            async with self._writer.lock, self._engine.begin() as connection:
-                await delete_old_keys(connection, now)
 
     async def execution(self, execution_id: str) -> Row | None:
         """Return the run's row, or None. Of its payloads it has the result alone."""
