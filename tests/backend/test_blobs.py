@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from noukai_sdk.backend.store import blobs
+from noukai_sdk.backend.store.writer import Changes
 from tests.support.servers import wait_until
 
 from .backends import MESSAGE, Backend, code_of, serving
@@ -109,6 +112,20 @@ def test_object_store_outage_is_a_503_and_loses_nothing(tmp_path: Path) -> None:
         other = backend.post("tests/same/execute", LARGE, "other").json()["executionId"]
         assert backend.client.delete("/seq/sessions/other").status_code == 204
         assert files_in(folder) == [], other
+
+
+async def test_object_store_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "_TIMEOUT", 0.0)
+    store, answers = blobs.Blobs(tmp_path), threading.Event()
+    monkeypatch.setattr(store._fs, "pipe_file", lambda *_: answers.wait(10))
+    row = {"id": "run", "org": "acme", "request": "x" * 100_000}
+    with pytest.raises(blobs.BlobsUnavailableError, match="has not responded"):
+        await store.offload([Changes([row])])
+    assert row["request"] == "x" * 100_000
+    answers.set()
+    await store.aclose()
 
 
 def test_retention_deletes_the_objects_of_expired_runs(tmp_path: Path) -> None:

@@ -273,3 +273,29 @@ def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient)
     other = {**exchange, "response": {"status": 200}}
     error = client.read(wire.ErrorBody, "PUT", f"{session}/exchange", other, 409)
     assert error.detail.code == "EXCHANGE_EXISTS"
+
+
+def test_flows_and_published_versions_fit_the_contract(client: StrictClient) -> None:
+    flow = "acme/samples/weather"
+    client.send("POST", f"/flows/{flow}/publish")
+    published = client.read(wire.PublishedVersion, "POST", f"/flows/{flow}/publish")
+    assert (published.slug, published.version, published.is_new) == ("weather", 1, False)
+    described = client.read(wire.FlowDescription, "GET", f"/flows/{flow}")
+    assert [version.version for version in described.versions] == [1]
+    assert described.content_hash == published.content_hash
+    assert len(described.steps) == described.block_count
+    page = client.read(wire.FlowPage, "GET", "/flows?limit=2")
+    assert (len(page.flows), page.next_cursor is None) == (2, False)
+    error = client.read(wire.ErrorBody, "POST", "/flows/acme/samples/none/publish", None, 404)
+    assert error.detail.code == "FLOW_NOT_FOUND"
+
+
+def test_cancelled_job_polls_as_failed(client: StrictClient) -> None:
+    submitted = client.read(wire.Submitted, "POST", f"/seq/{TWO_STEP}/jobs", CAT, 202)
+    path = f"/seq/{TWO_STEP}/jobs/{submitted.execution_id}"
+    poll = client.read(wire.Poll, "DELETE", path)
+    # It may have ended before.
+    assert poll.status in ("completed", "failed")
+    assert poll.status == "completed" or poll.error.code == "CANCELLED"
+    assert client.read(wire.Poll, "GET", path) == poll
+    assert client.read(wire.Poll, "DELETE", path) == poll

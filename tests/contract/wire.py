@@ -380,6 +380,58 @@ class SessionPage(Wire):
     next_cursor: str | None
 
 
+# Flows and their versions.
+
+
+class FlowVersion(Wire):
+    version: int
+    content_hash: str
+    published_at: Time | None
+
+
+class PublishedVersion(FlowVersion):
+    org: str
+    project: str
+    slug: str
+    is_new: bool
+
+
+class FlowProblem(Wire):
+    file: str
+    line: int | None
+    field: str | None
+    message: str
+
+
+class FlowSummary(Wire):
+    org: str
+    project: str
+    slug: str
+    flow_id: str | None
+    description: str | None
+    block_count: int | None
+    trace_capture_mode: Literal["full", "redacted", "metadata_only", "off"] | None
+    content_hash: str | None
+    versions: list[FlowVersion]
+    problems: list[FlowProblem]
+
+
+class FlowPage(Wire):
+    flows: list[FlowSummary]
+    next_cursor: str | None
+
+
+class FlowStep(Wire):
+    id: str
+    name: str
+    kind: Literal["agent", "function", "condition", "transform"]
+    model: str | None
+
+
+class FlowDescription(FlowSummary):
+    steps: list[FlowStep]
+
+
 class CapturedBody(Wire):
     text: str
     encoding: Literal["utf-8", "base64"]

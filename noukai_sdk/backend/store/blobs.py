@@ -153,6 +153,9 @@ class Blobs:
             return await asyncio.wait_for(asyncio.gather(*calls), timeout)
         except BlobsUnavailableError:
             raise
+        except asyncio.TimeoutError as error:
+            message = f"the object store has not responded within {timeout:.0f} s"
+            raise BlobsUnavailableError(message) from error
         # Each driver has errors of its own.
         except Exception as error:
             reason = str(error) or type(error).__name__
