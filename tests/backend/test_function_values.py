@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import UserDict, deque
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel, model_serializer
 
 from noukai_sdk.local.workflow.tool_functions import run_tool_calls
@@ -201,7 +203,11 @@ FLOWS = {
 }
 
 
-def test_function_any_value_is_stored_or_fails_its_step(stored: Backend) -> None:
+def test_function_any_value_is_stored_or_fails_its_step(
+    stored: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    # pytest-xdist cannot send the tracebacks of these errors.
+    caplog.set_level(logging.CRITICAL + 1, "noukai_sdk.local")
     is_sqlite = stored.settings.database_file is not None
     for flow, steps in FLOWS.items() if is_sqlite else [("looped", FLOWS["looped"])]:
         stored.write_flow(flow, f"steps: {steps.replace('%s', __name__)}")

@@ -14,7 +14,8 @@ def error_text(error: BaseException) -> str:
     """
     name = type(error).__name__
     try:
-        message = str.__str__(str(error))
+        # Half of a surrogate pair cannot be sent or printed.
+        message = str.__str__(str(error)).encode("utf-8", "backslashreplace").decode()
     except (Exception, SystemExit):  # noqa: BLE001 - the method may be anyone's
         return f"{name} (its message cannot be printed)"
     if len(message) > _MOST:
