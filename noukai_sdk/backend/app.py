@@ -72,3 +72,11 @@ def create_app(
         app.include_router(routes.router, prefix=BASE, dependencies=[Depends(authenticate)])
     app.include_router(status.router)
     return app
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[None]:
+    """Run jobs until the block ends, without a server."""
+    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
+    async with open_service(settings, catalog, Channels(), Stats()):
+        yield

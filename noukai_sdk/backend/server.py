@@ -34,6 +34,7 @@ def create_server(
     *,
     grace: float,
     connections: Connections | None = None,
+    after_startup: Callable[[], None] = lambda: None,
     before_shutdown: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """Return the server for ``app``; ``server.run(sockets=[listener])`` serves until a signal.
@@ -42,6 +43,7 @@ def create_server(
         app: The backend, or middleware around it.
         grace: Seconds for calls in progress to end after the server is told to stop.
         connections: Counts and limits the open connections; by default with the default limits.
+        after_startup: Called on the event loop when the server listens.
         before_shutdown: Called on the event loop when the server is told to stop.
     """
     guard = connections or Connections()
@@ -52,6 +54,8 @@ def create_server(
             # asyncio has one number for the backlog, and for the connections to accept at once.
             for listener in sockets or ():
                 listener.listen(_BACKLOG)
+            if not self.should_exit:
+                after_startup()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             before_shutdown()

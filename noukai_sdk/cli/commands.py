@@ -21,7 +21,9 @@ COMMANDS = {
     "flows": ("noukai_sdk.cli.flows:flows", "List, check, run and publish flows."),
     "keys": ("noukai_sdk.cli.organisations:keys", "Create, list and revoke API keys."),
     "orgs": ("noukai_sdk.cli.organisations:orgs", "Set and list the limits of organisations."),
+    "serve": ("noukai_sdk.cli.serve:serve", "Answer the requests of a service, over Postgres."),
     "session": ("noukai_sdk.cli.session:session", "Show, compare and replay recorded sessions."),
+    "worker": ("noukai_sdk.cli.serve:worker", "Run the jobs of a service, over Postgres."),
 }
 
 

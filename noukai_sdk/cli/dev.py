@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import ipaddress
 import os
 import socket
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from . import missing_modules, packages_to_install
+from .backend_process import (
+    base_url,
+    check_blobs,
+    check_database,
+    listen_on,
+    require_backend,
+    serve_app,
+)
 from .dev_log import FlowWatcher, RequestLog, Terminal
 from .shared_options import (
     CommandError,
@@ -31,17 +35,7 @@ if TYPE_CHECKING:
 
     from ..backend.settings import Settings
 
-_MODULES = (
-    "fastapi",
-    "uvicorn",
-    "sqlalchemy",
-    "aiosqlite",
-    "alembic",
-    "filelock",
-    "orjson",
-    "yaml",
-)
-# Seconds for calls in progress to end after the server is told to stop.
+# Seconds for calls and jobs in progress to end after the server is told to stop.
 _GRACE = 2
 
 
@@ -79,18 +73,15 @@ def dev(
     than those of loopback, nk_dev is not accepted: without NOUKAI_DEV_KEYS, a new key is printed. To let
     sessions expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
-    missing = missing_modules(*_MODULES)
-    if missing:
-        packages = packages_to_install(*missing)
-        raise CommandError(f"noukai dev needs {', '.join(missing)}: pip install {packages}")
-    from ..backend.app import create_app
+    require_backend("noukai dev")
+    from ..backend.app import BASE, create_app
     from ..backend.trusted_hosts import loopback_hosts
 
     settings = _read_settings(directory, db, blobs, model)
     add_cwd_to_path()
-    _check_database(settings)
-    _check_blobs(settings)
-    with _listen(host, port) as listener:
+    check_database(settings)
+    check_blobs(settings)
+    with listen_on(host, port) as listener:
         settings, key = _add_key(settings, listener)
         hosts = (*loopback_hosts(host), *trusted_hosts)
         settings = replace(settings, trusted_hosts=hosts)
@@ -98,7 +89,13 @@ def dev(
         terminal = Terminal()
         _print_summary(terminal, app, settings, key, listener)
         with FlowWatcher(app.state.catalog, terminal):
-            _serve(app, listener, terminal)
+            logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
+
+            def prepare_jobs() -> None:
+                # Importing DBOS takes a second. The first job must not wait for it.
+                app.state.service.jobs.prepare()
+
+            serve_app(app, listener, logged, grace=_GRACE, after_startup=prepare_jobs)
 
 
 def _read_settings(directory: Path | None, db: str, blobs: str | None, model: str) -> Settings:
@@ -113,6 +110,7 @@ def _read_settings(directory: Path | None, db: str, blobs: str | None, model: st
             model=model,
             blobs=blobs,
             retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
+            drain_seconds=_GRACE,
         )
         file = settings.database_file
         if file is not None and file.is_dir():
@@ -126,56 +124,6 @@ def _read_settings(directory: Path | None, db: str, blobs: str | None, model: st
             f"cannot create the folder of {settings.database_name}: {error}"
         ) from error
     return settings
-
-
-def _check_database(settings: Settings) -> None:
-    """Open and close the database, because the server would report a problem with a traceback."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from ..backend.store.database import open_database
-
-    async def open_and_close() -> None:
-        await (await open_database(settings.database_url)).aclose()
-
-    try:
-        asyncio.run(open_and_close())
-    # TypeError: asyncpg takes the query of the URL as keyword arguments, and may not know them.
-    except (SQLAlchemyError, ModuleNotFoundError, OSError, TypeError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise CommandError(
-            f"cannot open the database {settings.database_name}: {reason}"
-        ) from error
-
-
-def _check_blobs(settings: Settings) -> None:
-    if settings.blobs is None:
-        return
-    from ..backend.store.blobs import Blobs
-
-    try:
-        Blobs(settings.blobs)
-    except (ImportError, OSError, ValueError) as error:
-        hint = (
-            ": pip install fsspec, and its driver, such as s3fs"
-            if isinstance(error, ImportError)
-            else ""
-        )
-        raise CommandError(f"--blobs {settings.blobs}: {error}{hint}") from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    from ..backend.server import listen
-
-    try:
-        return listen(host, port)
-    except OSError as error:
-        message = f"cannot listen on {host} port {port}: {error}"
-        if error.errno == errno.EADDRINUSE:
-            message = (
-                f"port {port} of {host} is already in use. Stop the process that uses it, or choose "
-                "another port with --port."
-            )
-        raise CommandError(message) from error
 
 
 def _add_key(settings: Settings, listener: socket.socket) -> tuple[Settings, str | None]:
@@ -208,7 +156,7 @@ def _print_summary(
     terminal: Terminal, app: FastAPI, settings: Settings, key: str | None, listener: socket.socket
 ) -> None:
     host, port = listener.getsockname()[:2]
-    terminal.print(("Noukai, local: ", None), (_base_url(host, port), "bold"))
+    terminal.print(("Noukai, local: ", None), (base_url(host, port), "bold"))
     other_keys = len(settings.keys or {}) - (key is not None)
     if key is None:
         terminal.print((f"API keys: {other_keys} from NOUKAI_DEV_KEYS", None))
@@ -223,30 +171,6 @@ def _print_summary(
     terminal.print(("Clients in other terminals need:", None))
     # A server that listens on all addresses is reached on this one.
     reached_at = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # only compared
-    variables = f"NOUKAI_BASE_URL={_base_url(reached_at, port)} NOUKAI_API_KEY={key or 'nk_...'}"
+    variables = f"NOUKAI_BASE_URL={base_url(reached_at, port)} NOUKAI_API_KEY={key or 'nk_...'}"
     terminal.print((f"  export {variables}", "bold"))
     terminal.print(("Stop with Ctrl+C.", None))
-
-
-def _base_url(host: str, port: int) -> str:
-    from ..backend.app import BASE
-
-    return f"http://[{host}]:{port}{BASE}" if ":" in host else f"http://{host}:{port}{BASE}"
-
-
-def _serve(app: FastAPI, listener: socket.socket, terminal: Terminal) -> None:
-    from ..backend.app import BASE
-    from ..backend.connections import Connections
-    from ..backend.server import create_server
-
-    app.state.metrics.connections = Connections()
-    logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
-    # The live trace of a paused run never ends by itself, and the server would wait for it.
-    server = create_server(
-        logged,
-        grace=_GRACE,
-        connections=app.state.metrics.connections,
-        before_shutdown=app.state.channels.close,
-    )
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])

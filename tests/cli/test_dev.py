@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -346,10 +347,9 @@ main()
 
 
 @pytest.mark.parametrize("end", [Server.kill, Server.stop])
-def test_dev_started_again_has_completed_runs_and_marks_interrupted_ones(
+def test_dev_started_again_completes_jobs_and_ends_calls(
     tmp_path: Path, end: Callable[[Server], None]
 ) -> None:
-    """Jobs are not run again, because we cannot know how much of them was paid for."""
     database = str(tmp_path / "noukai.db")
     command = ["python", "-c", HANGING_DEV, "dev", "--port", "{port}", "--db", database]
     outcomes: dict[str, httpx.Response | httpx.TransportError] = {}
@@ -392,18 +392,16 @@ def test_dev_started_again_has_completed_runs_and_marks_interrupted_ones(
     assert isinstance(job, httpx.Response)
     with serve_backend(tmp_path) as server:
         job_url = f"{server.api}{HELLO}/jobs/{job.json()['executionId']}"
-        status = httpx.get(job_url, headers=HEADERS).json()
-        session = httpx.get(f"{server.api}/seq/sessions/dev", headers=HEADERS).json()
-    assert status["status"] == "failed"
-    assert status["error"]["code"] == "INTERNAL_ERROR"
-    assert "stopped" in status["error"]["message"]
+        get = functools.partial(httpx.get, headers=HEADERS)
+        wait_until(lambda: get(job_url).json()["status"] == "completed")
+        session = get(f"{server.api}/seq/sessions/dev").json()
     assert session["executions"][:1] == completed
-    interrupted = session["executions"][1:]
-    for execution in interrupted:
-        [step] = execution["steps"]
-        assert (step["status"], step["stepId"]) == ("failed", execution["errorAtStep"])
-    cut_off = "failed" if end is Server.kill else "cancelled"
-    assert [each["status"] for each in interrupted] == ["failed", cut_off, cut_off]
+    statuses = {run["triggerType"]: run["status"] for run in session["executions"][1:]}
+    if end is Server.kill:
+        # The caller of a step run can go on at its last finished step: here, at the first.
+        assert statuses == {"job": "completed", "execute": "failed", "step": "running"}
+    else:
+        assert statuses == {"job": "completed", "execute": "cancelled", "step": "cancelled"}
 
 
 def test_help_lists_commands_without_importing_backend() -> None:
@@ -469,7 +467,7 @@ def test_completion_in_bash_suggests_commands_options_and_flows(tmp_path: Path) 
     script.chmod(0o755)
     complete = """
         eval "$(_NOUKAI_COMPLETE=bash_source noukai)"
-        for line in "noukai se" "noukai session show --fu" "noukai flows run acme/samples/h"; do
+        for line in "noukai ses" "noukai session show --fu" "noukai flows run acme/samples/h"; do
             COMP_WORDS=($line) COMPREPLY=()
             COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
             _noukai_completion noukai

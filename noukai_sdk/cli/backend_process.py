@@ -1,0 +1,140 @@
+"""What ``noukai dev``, ``noukai serve`` and ``noukai worker`` share."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from . import missing_modules, packages_to_install
+from .shared_options import CommandError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from ..backend.settings import Settings
+
+_MODULES = (
+    "fastapi",
+    "uvicorn",
+    "sqlalchemy",
+    "aiosqlite",
+    "alembic",
+    "dbos",
+    "filelock",
+    "orjson",
+    "yaml",
+)
+
+
+def require_backend(command: str) -> None:
+    """Raise CommandError, with the packages to install, if the backend cannot be imported."""
+    missing = missing_modules(*_MODULES)
+    if missing:
+        packages = packages_to_install(*missing)
+        raise CommandError(f"{command} needs {', '.join(missing)}: pip install {packages}")
+
+
+def check_database(settings: Settings) -> None:
+    """Open and close the database, because the server would report a problem with a traceback.
+
+    Raises:
+        CommandError: It cannot be opened.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ..backend.store.database import open_database
+
+    async def open_and_close() -> None:
+        await (await open_database(settings.database_url)).aclose()
+
+    try:
+        asyncio.run(open_and_close())
+    # TypeError: asyncpg takes the query of the URL as keyword arguments, and may not know them.
+    except (SQLAlchemyError, ModuleNotFoundError, OSError, TypeError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise CommandError(
+            f"cannot open the database {settings.database_name}: {reason}"
+        ) from error
+
+
+def check_blobs(settings: Settings) -> None:
+    """Raise CommandError if payloads cannot be stored where the settings say."""
+    if settings.blobs is None:
+        return
+    from ..backend.store.blobs import Blobs
+
+    try:
+        Blobs(settings.blobs)
+    except (ImportError, OSError, ValueError) as error:
+        hint = (
+            ": pip install fsspec, and its driver, such as s3fs"
+            if isinstance(error, ImportError)
+            else ""
+        )
+        raise CommandError(f"--blobs {settings.blobs}: {error}{hint}") from error
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raise CommandError if the address cannot be used."""
+    from ..backend.server import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        message = f"cannot listen on {host} port {port}: {error}"
+        if error.errno == errno.EADDRINUSE:
+            message = (
+                f"port {port} of {host} is already in use. Stop the process that uses it, or choose "
+                "another port with --port."
+            )
+        raise CommandError(message) from error
+
+
+def base_url(host: str, port: int) -> str:
+    """Return the base URL of a backend that listens on this address."""
+    from ..backend.app import BASE
+
+    return f"http://[{host}]:{port}{BASE}" if ":" in host else f"http://{host}:{port}{BASE}"
+
+
+def serve_app(
+    app: FastAPI,
+    listener: socket.socket,
+    logged: ASGIApp,
+    *,
+    grace: float,
+    after_startup: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal.
+
+    Args:
+        app: The backend.
+        listener: The listening socket.
+        logged: The middleware around the backend that logs requests.
+        grace: Seconds for calls in progress to end.
+        after_startup: Called on the event loop when the server listens.
+    """
+    from ..backend.connections import Connections
+    from ..backend.server import create_server
+
+    app.state.metrics.connections = Connections()
+
+    def drain() -> None:
+        app.state.is_draining = True
+        # The live trace of a paused run never ends by itself, and the server would wait for it.
+        app.state.channels.close()
+
+    server = create_server(
+        logged,
+        grace=grace,
+        connections=app.state.metrics.connections,
+        after_startup=after_startup,
+        before_shutdown=drain,
+    )
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])

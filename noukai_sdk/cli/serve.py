@@ -1,0 +1,197 @@
+"""``noukai serve`` and ``noukai worker``: the service on many machines, over one Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from .backend_process import (
+    base_url,
+    check_blobs,
+    check_database,
+    listen_on,
+    require_backend,
+    serve_app,
+)
+from .shared_options import (
+    add_cwd_to_path,
+    blobs_option,
+    flow_folders,
+    flows_option,
+    model_option,
+    trusted_host_option,
+)
+
+if TYPE_CHECKING:
+    from ..backend.settings import Settings
+
+database_option = click.option(
+    "--db",
+    required=True,
+    envvar="NOUKAI_DB",
+    show_envvar=True,
+    metavar="URL",
+    help="postgresql://user@host/name, the same for all processes of the service.",
+)
+grace_option = click.option(
+    "--grace",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="Seconds for what is in progress to end after SIGTERM.",
+)
+retention_option = click.option(
+    "--retention-days",
+    type=click.FloatRange(0, min_open=True),
+    help="Let sessions expire after this number of days, except pinned ones.  [default: never]",
+)
+
+
+@click.command()
+@database_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 picks a free one.",
+)
+@flows_option
+@blobs_option
+@model_option
+@trusted_host_option
+@retention_option
+@grace_option
+def serve(
+    db: str,
+    host: str,
+    port: int,
+    directory: Path | None,
+    blobs: str | None,
+    model: str,
+    trusted_hosts: tuple[str, ...],
+    retention_days: float | None,
+    grace: float,
+) -> None:
+    """Answer the requests of a service, beside any number of others.
+
+    Jobs wait in the queue until a noukai worker takes them. Create API keys with noukai keys create. To
+    let Prometheus read /metrics, set NOUKAI_METRICS_TOKEN.
+    """
+    require_backend("noukai serve")
+    from ..backend.app import create_app
+    from ..backend.json_logs import JsonRequestLog
+
+    settings = _settings(
+        "serve",
+        db,
+        directory,
+        blobs,
+        model,
+        retention_days=retention_days,
+        trusted_hosts=trusted_hosts,
+    )
+    with listen_on(host, port) as listener:
+        app = create_app(settings)
+        click.echo(f"Noukai: {base_url(*listener.getsockname()[:2])}", err=True)
+        serve_app(app, listener, JsonRequestLog(app), grace=grace, after_startup=_log_as_json)
+
+
+@click.command()
+@database_option
+@flows_option
+@blobs_option
+@model_option
+@click.option(
+    "--jobs",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="How many jobs to run at once.",
+)
+@retention_option
+@grace_option
+def worker(
+    db: str,
+    directory: Path | None,
+    blobs: str | None,
+    model: str,
+    jobs: int,
+    retention_days: float | None,
+    grace: float,
+) -> None:
+    """Run the jobs of a service, beside any number of others."""
+    require_backend("noukai worker")
+    settings = _settings(
+        "worker",
+        db,
+        directory,
+        blobs,
+        model,
+        retention_days=retention_days,
+        max_running_jobs=jobs,
+        drain_seconds=grace,
+    )
+    _log_as_json()
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from ..backend.app import open_worker
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_worker(settings):
+        click.echo("Noukai: the worker takes jobs", err=True)
+        await stop.wait()
+
+
+def _log_as_json() -> None:
+    from ..backend.json_logs import log_as_json
+
+    log_as_json()
+    logging.getLogger("noukai_sdk").setLevel(logging.INFO)
+
+
+def _settings(
+    role: Literal["serve", "worker"],
+    db: str,
+    directory: Path | None,
+    blobs: str | None,
+    model: str,
+    **more: object,
+) -> Settings:
+    from ..backend.settings import Settings
+
+    try:
+        settings = Settings(
+            database=db,
+            flows=flow_folders(directory),
+            model=model,
+            blobs=blobs,
+            role=role,
+            metrics_token=os.environ.get("NOUKAI_METRICS_TOKEN", ""),
+            **more,  # type: ignore[arg-type]  # the caller knows their types
+        )
+        backend = settings.database_url.get_backend_name()
+    except ValueError as error:
+        raise click.UsageError(f"--db: {error}") from error
+    if backend != "postgresql":
+        message = (
+            f"--db: noukai {role} shares its database with other processes, which needs Postgres: "
+            "postgresql://user@host/name. On a file, noukai dev does the work of both"
+        )
+        raise click.UsageError(message)
+    add_cwd_to_path()
+    check_database(settings)
+    check_blobs(settings)
+    return settings
