@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import URL, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from noukai_sdk.backend.store.database import outages
 from noukai_sdk.cli.commands import noukai
@@ -111,10 +111,10 @@ def test_outage_at_the_end_of_a_job_delays_its_live_trace(impatient: Backend) ->
 
 
 def test_outage_full_disk_stores_the_run_later(impatient: Backend) -> None:
-    engine: AsyncEngine = impatient.service.store._engine
+    engine = impatient.service.store._database._thread._engine
     full = True
 
-    @event.listens_for(engine.sync_engine, "checkout")
+    @event.listens_for(engine, "checkout")
     def limit(connection: Any, *_: Any) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA max_page_count={1 if full else 1_000_000}")

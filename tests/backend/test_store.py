@@ -245,11 +245,12 @@ async def test_outage_in_a_batch_keeps_its_unwritten_items(
         calls = []
         put = store._writer.put
 
-        async def failing(connection: Any, rows: Any) -> set[str]:
+        def failing(connection: Any, rows: Any) -> set[str]:
             calls.append(rows)
             if len(calls) == 3:
                 raise OSError("the network is down")
-            return await put(connection, rows)
+            refused: set[str] = put(connection, rows)
+            return refused
 
         monkeypatch.setattr(store._writer, "put", failing)
         # Both in one transaction, then a alone, then b alone.
@@ -271,7 +272,7 @@ async def test_outage_with_two_saves_of_an_item_keeps_the_events_of_both(
 ) -> None:
     monkeypatch.setattr("noukai_sdk.backend.store.writer._RETRY_INTERVAL", 0.01)
 
-    async def down(*_: Any) -> None:
+    def down(*_: Any) -> None:
         raise OSError("the network is down")
 
     async with opened(url) as store:

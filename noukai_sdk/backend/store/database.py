@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, delete, event, false, text
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, false, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -20,6 +21,8 @@ from .blobs import BlobsUnavailableError
 from .claim import Release, claim
 from .tables import executions
 from .text_search import contains
+
+T = TypeVar("T")
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -56,16 +59,58 @@ class StoreUnavailableError(Exception):
 
 
 class Database:
-    """An open database. ``aclose`` it."""
+    """An open database. ``aclose`` it.
+
+    Attributes:
+        engine: For reading, and for transactions with several steps.
+        dialect: ``"sqlite"`` or ``"postgresql"``.
+    """
 
     def __init__(self, engine: AsyncEngine, release: Release) -> None:
         self.engine = engine
+        self.dialect = engine.dialect.name
         self._release = release
+        self._thread = _WriterThread(engine.url) if self.dialect == "sqlite" else None
+
+    async def write(self, statements: Callable[[Connection], T]) -> T:
+        """Call ``statements`` in a transaction, and commit it."""
+        if self._thread is not None:
+            return await self._thread.write(statements)
+        async with self.engine.begin() as connection:
+            return await connection.run_sync(statements)
 
     async def aclose(self) -> None:
         """Close every connection, and give up the claim on the database."""
+        if self._thread is not None:
+            await self._thread.aclose()
         await self.engine.dispose()
         await self._release()
+
+
+class _WriterThread:
+    """Writes to SQLite in a thread of its own.
+
+    The async driver changes threads for each statement. Here a whole transaction is one change.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._engine: Engine = create_engine(url.set(drivername="sqlite"))
+        event.listen(self._engine, "connect", _set_up_sqlite)
+        self._thread = ThreadPoolExecutor(1, "noukai-writer")
+
+    async def write(self, statements: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._transaction, statements
+        )
+
+    def _transaction(self, statements: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return statements(connection)
+
+    async def aclose(self) -> None:
+        # SQLite's connections are closed in the thread that opened them.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
 
 
 async def open_database(url: URL) -> Database:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, and_, case, cast, func, select, update
+from sqlalchemy import BigInteger, Connection, Float, and_, case, cast, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -146,7 +146,7 @@ Charges = dict[str, tuple[str, int]]
 """What is to be charged for runs, by their ids: the organisation, and millionths of a US dollar."""
 
 
-async def charges_of(connection: AsyncConnection, runs: Iterable[Mapping[str, Any]]) -> Charges:
+def charges_of(connection: Connection, runs: Iterable[Mapping[str, Any]]) -> Charges:
     """Return what these rows cost beyond what is stored of them, before they replace the stored ones.
 
     The stored rows are locked, so that nobody changes them before the commit.
@@ -161,14 +161,14 @@ async def charges_of(connection: AsyncConnection, runs: Iterable[Mapping[str, An
             executions.c.id.in_(ids[start : start + 500])
         )
         locked = stored.order_by(executions.c.id).with_for_update()
-        before.update((row.id, row.cost_micros) for row in await connection.execute(locked))
+        before.update((row.id, row.cost_micros) for row in connection.execute(locked))
     charges = {
         id_: (row["org"], row["cost_micros"] - before.get(id_, 0)) for id_, row in costly.items()
     }
     return {id_: charge for id_, charge in charges.items() if charge[1]}
 
 
-async def charge(connection: AsyncConnection, charges: Charges) -> None:
+def charge(connection: Connection, charges: Charges) -> None:
     """Draw charges from the credits of the organisations that have some.
 
     This is part of the transaction that stores the runs: a commit that is tried again finds their new cost,
@@ -181,7 +181,7 @@ async def charge(connection: AsyncConnection, charges: Charges) -> None:
     # In one order everywhere: transactions that lock several rows must not wait in a circle.
     for org, amount in sorted(micros.items()):
         drawn = row.credit_micros - amount
-        await connection.execute(
+        connection.execute(
             update(organisations)
             .where(row.org == org, row.credit_micros.is_not(None))
             .values(credit_micros=drawn)

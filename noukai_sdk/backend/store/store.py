@@ -54,7 +54,7 @@ class Store:
         """
         objects = None if blobs is None else await asyncio.to_thread(Blobs, blobs)
         database = await open_database(url)
-        return cls(database, Writer(database.engine, changes, objects))
+        return cls(database, Writer(database, changes, objects))
 
     async def aclose(self) -> None:
         """Write unwritten items, and close the database."""
@@ -205,7 +205,9 @@ class Store:
                     epoch = await _take(connection, row, {})
                     if epoch is not None:
                         taken.append({**row, "epoch": epoch})
-                await self._writer.put(connection, [changes(row) for row in taken])
+                rows_to_write = [changes(row) for row in taken]
+                await self._writer.offload(rows_to_write)
+                await connection.run_sync(self._writer.put, rows_to_write)
         return [str(row["id"]) for row in taken]
 
     async def taken(self, epochs: Mapping[str, int]) -> list[str]:

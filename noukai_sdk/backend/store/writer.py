@@ -1,7 +1,8 @@
 """The writer: items that are saved while a commit runs go into the next commit.
 
 SQLite has one writer at a time, so writes are batched: a hundred calls that end at the same moment cost
-one transaction. An item that is saved twice before it is written is written once.
+one transaction. An item that is saved twice before it is written is written once. A save that nobody waits
+for waits a moment for the next one, so that a short run is one transaction from its begin to its end.
 
 A run is written only by its owner: a row with another epoch, or one that has ended, is left as it is, and
 nothing of the refused run is written.
@@ -11,17 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Table, and_, or_
+from sqlalchemy import Connection, Table, and_, or_
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .blobs import Blobs
-from .database import StoreUnavailableError, is_outage, outages
+from .database import Database, StoreUnavailableError, is_outage, outages
 from .limits import charge, charges_of
 from .tables import ALL, ENDED, events, executions, sessions, steps
 
@@ -29,6 +31,9 @@ logger = logging.getLogger("noukai_sdk.backend")
 
 _RETRY_INTERVAL = 1.0
 """Seconds between two attempts to write in an outage."""
+
+_LINGER = 0.02
+"""Seconds after which saves are written that nobody waits for."""
 
 Rows = list[dict[str, Any]]
 
@@ -84,6 +89,7 @@ class Saving:
 
     batch: Batch
     item_id: str
+    writer: Writer
 
     @property
     def is_refused(self) -> bool:
@@ -97,7 +103,7 @@ class Saving:
             StaleOwnerError: The run has another owner now, or has ended.
             StoreUnavailableError: The database cannot be used; the item will be written later.
         """
-        await self.batch.done.wait()
+        await self.writer.written(self.batch)
         error = self.batch.errors.get(self.item_id)
         if error is not None:
             raise StoreUnavailableError(error, self.item_id) if is_outage(error) else error
@@ -110,19 +116,19 @@ class Writer:
     that can never be written, its items are written one by one, so that no other item is lost.
 
     Args:
-        engine: The database.
+        database: The database.
         changes: Converts an item to rows. Called for all items of a batch without a pause between
             them, so that the batch has the state of one moment.
         blobs: Stores large values; None keeps them in their rows.
     """
 
     def __init__(
-        self, engine: AsyncEngine, changes: Callable[[Any], Changes], blobs: Blobs | None = None
+        self, database: Database, changes: Callable[[Any], Changes], blobs: Blobs | None = None
     ) -> None:
         self.blobs = blobs
-        self._engine = engine
+        self._database = database
         self._changes = changes
-        self.insert = _insert_of(engine.dialect.name)
+        self.insert = _insert_of(database.dialect)
         self._upsert_runs = _upsert_runs(self.insert)
         self._upserts = _upserts(self.insert)
         self._upsert_sessions = _upsert_sessions(self.insert)
@@ -132,16 +138,25 @@ class Writer:
         self._refused: set[str] = set()
         self._outage: Exception | None = None
         self.outages = 0
+        self._next_attempt = 0.0
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self.lock = asyncio.Lock()
         self._task = asyncio.create_task(self._run())
 
     def save(self, item: Savable) -> Saving:
         """Put ``item`` into the next batch; the returned object can be waited for."""
+        if not self._next.items:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._wake.set)
         self._next.items[item.id] = item
-        self._wake.set()
-        return Saving(self._next, item.id)
+        return Saving(self._next, item.id, self)
+
+    async def written(self, batch: Batch) -> None:
+        """Wait until a batch is on disk or has failed. It does not wait for further saves any more."""
+        if batch is self._next:
+            self._wake.set()
+        await batch.done.wait()
 
     def raise_if_unavailable(self) -> None:
         """Raise StoreUnavailableError if the last batch met an outage and is not written yet."""
@@ -152,7 +167,7 @@ class Writer:
         """Wait until every saved item is on disk or has failed."""
         batch = self._next if self._next.items else self._current
         if batch is not None:
-            await batch.done.wait()
+            await self.written(batch)
 
     async def aclose(self) -> None:
         """Write unwritten items, and stop."""
@@ -168,6 +183,8 @@ class Writer:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), timeout)
             self._wake.clear()
+            if self._timer is not None:
+                self._timer.cancel()
             self._current, self._next = self._next, Batch()
             await self._commit(self._current)
             self._current = None
@@ -204,6 +221,11 @@ class Writer:
 
     async def _write_all(self) -> dict[str, Exception]:
         """Write all unwritten changes; return the errors by item."""
+        if not self._unwritten and self._outage is None:
+            return {}
+        # An attempt may take seconds. Who came during the last one does not wait for another.
+        if self._outage is not None and time.monotonic() < self._next_attempt and not self._closing:
+            return dict.fromkeys(self._unwritten, self._outage)
         error = await self._write(*self._unwritten)
         if error is None or is_outage(error):
             self._set_outage(error)
@@ -224,9 +246,8 @@ class Writer:
     async def _write(self, *item_ids: str) -> Exception | None:
         """Write the changes of these items in one transaction; return the error if there is one."""
         try:
-            async with self._engine.begin() as connection:
-                chosen = [self._unwritten[item_id] for item_id in item_ids]
-                self._refused |= await self.put(connection, chosen)
+            chosen = [self._unwritten[item_id] for item_id in item_ids]
+            self._refused |= await self._database.write(lambda c: self.put(c, chosen))
         except Exception as error:  # noqa: BLE001 - no error may end the writer; the caller inspects it
             return error
         for item_id in item_ids:
@@ -240,46 +261,49 @@ class Writer:
         if outage is None and self._outage is not None:
             logger.warning("the database can be written again")
         self._outage = outage
+        self._next_attempt = time.monotonic() + _RETRY_INTERVAL
 
     async def insert_checked(self, item: Savable, check: Check) -> None:
         """Write a new item at once, in one transaction with ``check``, which may raise an error."""
         # SQLite has one writer at a time; on Postgres the check locks what it needs.
-        lock = self.lock if self._engine.dialect.name == "sqlite" else nullcontext()
+        lock = self.lock if self._database.dialect == "sqlite" else nullcontext()
         changes = self._changes(item)
         with outages():
             # Before the transaction, which would lock its rows for longer.
-            if self.blobs is not None:
-                await self.blobs.offload([changes])
-            async with lock, self._engine.begin() as connection:
+            await self.offload([changes])
+            async with lock, self._database.engine.begin() as connection:
                 await check(connection, self.insert, item.id)
-                await self.put(connection, [changes])
+                await connection.run_sync(self.put, [changes])
 
-    async def put(self, connection: AsyncConnection, changes: Sequence[Changes]) -> set[str]:
+    async def offload(self, changes: Sequence[Changes]) -> None:
+        """Put large values into the object store, if there is one."""
+        if self.blobs is not None:
+            await self.blobs.offload(changes)
+
+    def put(self, connection: Connection, changes: Sequence[Changes]) -> set[str]:
         """Write rows in a transaction of the caller, who holds the lock.
 
         Returns:
             The ids of the runs that have another owner now; nothing of them is written.
         """
-        if self.blobs is not None:
-            await self.blobs.offload(changes)
         # Sorted: transactions of several processes that lock the same rows must not wait in a circle.
         runs = sorted((row for change in changes for row in change.executions), key=_run_id)
-        charges = await charges_of(connection, runs)
+        charges = charges_of(connection, runs)
         written: set[str] = set()
         if runs:
-            written.update((await connection.execute(self._upsert_runs, runs)).scalars())
+            written.update(connection.execute(self._upsert_runs, runs).scalars())
         changed = [row for row in runs if _run_id(row) in written]
         # Before the rows of sessions: other transactions lock these after an organisation, too.
-        await charge(connection, {id_: cost for id_, cost in charges.items() if id_ in written})
+        charge(connection, {id_: cost for id_, cost in charges.items() if id_ in written})
         refused = {_run_id(row) for row in runs} - written
         for table, upsert in self._upserts.items():
             rows = [row for change in changes for row in getattr(change, table.name)]
             rows = [row for row in rows if row["execution_id"] not in refused]
             if rows:
-                await connection.execute(upsert, rows)
+                connection.execute(upsert, rows)
         in_sessions = _session_rows(changed)
         if in_sessions:
-            await connection.execute(self._upsert_sessions, in_sessions)
+            connection.execute(self._upsert_sessions, in_sessions)
         return refused
 
 
