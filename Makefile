@@ -13,11 +13,12 @@ TIMES ?= 20
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo replays bench clean
+.PHONY: help test lint format demo replays faults bench clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
 	@echo "make replays each pattern of calls on all servers and frameworks, captured, replayed and edited"
+	@echo "make faults  processes of the service that are killed, in the long form"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
 	@echo "make lint    the checks of make test without the tests"
@@ -43,6 +44,9 @@ demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
 
 replays: $(VENV)/.replays
 	ALL_REPLAYS=$(TIMES) $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
+
+faults: $(VENV)/.dev
+	ALL_FAULTS=1 $(BIN)/python -m pytest --timeout 600 tests/faults
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -88,6 +88,7 @@ def serve(
     require_backend("noukai serve")
     from ..backend.app import create_app
     from ..backend.json_logs import JsonRequestLog
+    from ..backend.trusted_hosts import loopback_hosts
 
     settings = _settings(
         "serve",
@@ -96,7 +97,8 @@ def serve(
         blobs,
         model,
         retention_days=retention_days,
-        trusted_hosts=trusted_hosts,
+        # A service has keys that no page of a browser knows: it answers for any name if none is given.
+        trusted_hosts=(*loopback_hosts(host), *trusted_hosts) if trusted_hosts else None,
     )
     with listen_on(host, port) as listener:
         app = create_app(settings)

@@ -1,0 +1,36 @@
+"""A Postgres and clusters for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.support.postgres import postgres
+
+from .cluster import Cluster, cluster
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], URL]]:
+    """Create databases in a Postgres that starts with the first test that needs it."""
+    with postgres() as new:
+        yield new
+
+
+@pytest.fixture
+def service(tmp_path: Path, new_database: Callable[[], URL]) -> Iterator[Cluster]:
+    """A service over Postgres, with an API key and no processes."""
+    url = new_database().render_as_string(hide_password=False)
+    with cluster(tmp_path, url) as opened:
+        opened.create_key()
+        yield opened
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Iterator[Cluster]:
+    """A folder for `noukai dev` over SQLite."""
+    with cluster(tmp_path, str(tmp_path / "dev.db")) as opened:
+        yield opened

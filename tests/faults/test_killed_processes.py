@@ -1,0 +1,52 @@
+"""kill -9 of workers, web processes, the only process: all jobs complete, no finished step is repeated."""
+
+from __future__ import annotations
+
+from tests.support.servers import wait_until
+
+from .cluster import JOBS, Cluster
+
+
+def completed(polls: dict[str, dict[str, object]]) -> None:
+    assert {name: body["status"] for name, body in polls.items()} == dict.fromkeys(
+        polls, "completed"
+    )
+
+
+def test_dev_killed_twice_completes_all_jobs(laptop: Cluster) -> None:
+    server = laptop.start_dev()
+    jobs = laptop.submit(server)
+    for part in (1, 2):
+        laptop.wait_for_marks(part * JOBS)
+        server.kill()
+        server = laptop.start_dev()
+    completed(laptop.finish(server, jobs))
+    laptop.check_marks(jobs)
+
+
+def test_worker_and_replica_killed_completes_all_jobs(service: Cluster) -> None:
+    first, second = service.start_replica(), service.start_replica()
+    doomed = service.start_worker()
+    service.start_worker()
+    jobs = service.submit(first)
+    service.wait_for_marks(JOBS)
+    doomed.kill()
+    first.kill()
+    polls = service.finish(second, jobs)
+    completed(polls)
+    service.check_marks(jobs)
+
+
+def test_poison_job_fails_after_three_workers_with_a_reason(service: Cluster) -> None:
+    server = service.start_replica()
+    [poison] = service.submit(server, 1, "poison").values()
+    for _ in range(3):
+        worker = service.start_worker()
+        assert worker.wait(60) == 1
+    jobs = service.submit(server, 3)
+    service.start_worker()
+    completed(service.finish(server, jobs))
+    wait_until(lambda: service.poll(server, poison, "poison")["status"] == "failed", deadline=40)
+    error = service.poll(server, poison, "poison")["error"]
+    assert "3 processes have died" in error["message"]
+    assert [job for job, _ in service.lines()].count("poison") == 3
