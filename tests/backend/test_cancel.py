@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 from noukai_sdk import JobCancelledError, Noukai, trace_scope_sync
 from tests.support.servers import wait_until
@@ -65,24 +66,31 @@ def test_ended_unknown_and_other_runs_cannot_be_cancelled(stored: Backend) -> No
     assert code_of(response) == (404, "RUN_NOT_FOUND")
 
 
-def test_job_that_another_process_has_cancelled_stops_in_the_middle_of_a_step(
-    tmp_path: Path,
+def test_waiting_and_running_jobs_are_cancelled_through_another_process(
+    new_database: Callable[[], URL], tmp_path: Path
 ) -> None:
-    with serving(tmp_path) as backend:
-        job = backend.submit(GATED)
-        assert backend.fakes.reached.wait(10)
-        # What Service.end_run writes in another process.
-        database = sqlite3.connect(tmp_path / "noukai.db")
-        database.execute(
-            "UPDATE executions SET epoch = epoch + 1, status = 'cancelled', owner = NULL, state = NULL,"
-            ' error = \'{"code": "CANCELLED", "message": "x"}\' WHERE id = ?',
-            [job],
-        )
-        database.commit()
-        database.close()
-        assert backend.fakes.left.wait(10)
-        wait_until(lambda: not backend.service.runs.all_active(), what="the run's end")
-        assert backend.finished(GATED, job)["error"]["code"] == "CANCELLED"
+    database = new_database().render_as_string(hide_password=False)
+    with (
+        serving(tmp_path, database=database, role="serve") as web,
+        serving(
+            tmp_path, write=False, database=database, role="worker", max_running_jobs=1
+        ) as worker,
+    ):
+        running = web.submit(GATED)
+        assert worker.fakes.reached.wait(30)
+        waiting = web.submit("tests/three", MESSAGE, "waiting")
+        assert web.get(f"/seq/acme/tests/three/jobs/{waiting}").json()["status"] == "pending"
+        assert cancel(web, "tests/three", waiting).json()["error"] == CANCELLED
+        assert cancel(web, GATED, running).json()["error"] == CANCELLED
+        # In the middle of the model call.
+        assert worker.fakes.left.wait(10)
+        wait_until(lambda: not worker.service.runs.all_active(), what="the run's end")
+        # The worker goes on with the next job, and has run nothing of the one that was cancelled.
+        after = web.submit("tests/three")
+        assert web.finished("tests/three", after)["status"] == "completed"
+        [run] = web.session("waiting")
+        assert (run["status"], run["steps"]) == ("cancelled", [])
+        assert worker.get(f"/seq/acme/{GATED}/jobs/{running}").json()["error"] == CANCELLED
 
 
 def test_job_cancel_of_the_client_is_recorded_and_replayed(
@@ -90,8 +98,9 @@ def test_job_cancel_of_the_client_is_recorded_and_replayed(
 ) -> None:
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
 
-    def cancelled(client: Noukai) -> list[Any]:
+    def cancelled(client: Noukai, wait: Callable[[], object] = lambda: None) -> list[Any]:
         job = client.flow("acme/tests/gated").execute_async("hold this")
+        wait()
         seen: list[Any] = [job.poll().is_done, job.cancel().is_cancelled]
         try:
             job.wait(poll_interval=0.01)
@@ -104,7 +113,7 @@ def test_job_cancel_of_the_client_is_recorded_and_replayed(
     with serving(tmp_path) as backend:
         client = Noukai(api_key="nk_dev", base_url=backend.url)
         with client, trace_scope_sync(client=client, record=file):
-            assert cancelled(client) == expected
+            assert cancelled(client, lambda: backend.fakes.reached.wait(20)) == expected
     # The backend is gone: nothing can be sent.
     client = Noukai(api_key="nk_dev", base_url=backend.url, max_retries=0)
     with client, trace_scope_sync(client=client, cassette=file):
