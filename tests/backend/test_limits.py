@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -182,7 +184,7 @@ async def test_requests_a_minute_are_counted_once_by_all_replicas(database: str)
     async with open_beside(url) as one, open_beside(url) as two:
         stores = [LimitStore(one), LimitStore(two)]
         await stores[0].set("acme", {"requests_per_minute": 60})
-        takes = [stores[n % 2].take_request("acme", clock.now()) for n in range(70)]
+        takes = [stores[n % 2].take_requests("acme", 1, clock.now()) for n in range(70)]
         waits = await asyncio.gather(*takes)
         taken = waits.count(0)
         # Postgres fills the bucket by its own clock, while the calls take their time.
@@ -196,7 +198,7 @@ async def test_requests_a_minute_are_counted_once_by_all_replicas(database: str)
                 await connection.execute(changed)
 
         async def take(count: int) -> int:
-            waits = [await stores[1].take_request("acme", clock.now()) for _ in range(count)]
+            waits = [await stores[1].take_requests("acme", 1, clock.now()) for _ in range(count)]
             return waits.count(0)
 
         # An hour forward fills the bucket, and no more than that.
@@ -204,13 +206,31 @@ async def test_requests_a_minute_are_counted_once_by_all_replicas(database: str)
         assert 60 <= await take(70) < 70
         # An hour back: the bucket is filled from now on, not in an hour.
         await set_back(0.5, -3600)
-        assert 0 < await stores[1].take_request("acme", clock.now()) <= 0.6
+        assert 0 < await stores[1].take_requests("acme", 1, clock.now()) <= 0.6
         async with one.connect() as connection:
             rows = await connection.execute(organisations.select())
             assert rows.one().filled_at <= clock.now()
         await set_back(5, -3600)
         assert await take(3) == 3
-        assert await stores[0].take_request("unlimited", clock.now()) == 0
+        assert await stores[0].take_requests("unlimited", 1, clock.now()) == 0
+
+
+def test_requests_of_two_replicas_are_taken_in_advance(
+    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+) -> None:
+    database = new_database().render_as_string(hide_password=False)
+    with (
+        limited(tmp_path / "one", database, "--per-minute", "120") as one,
+        serving(tmp_path / "two", database=database, keys=None) as two,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        two.client.headers = one.client.headers
+        start = time.monotonic()
+        calls = [threads.submit([one, two][n % 2].get, "/seq/sessions?limit=1") for n in range(400)]
+        statuses = [call.result().status_code for call in calls]
+        filled = math.ceil((time.monotonic() - start) * 2)
+        assert 120 <= statuses.count(200) <= 120 + filled
+        assert statuses.count(429) == 400 - statuses.count(200)
 
 
 def test_requests_above_the_limit_are_429(database: str, tmp_path: Path) -> None:

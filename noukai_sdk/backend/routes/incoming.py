@@ -82,10 +82,10 @@ class IncomingCall:
         runs, limits = self.service.runs, self.access.limits
         if self.body.call.execution_id is not None:
             # The run waits on: it can be continued when there are credits again.
-            if limits.credit_micros is not None:
+            if limits.may_run_out:
                 await self.service.limiter.check_credits(self.flow.org)
             return await runs.resume(self.flow, self.version, self.body, trigger)
-        is_limited = limits.max_running is not None or limits.credit_micros is not None
+        is_limited = limits.max_running is not None or limits.may_run_out
         admission = None
         if is_limited or (self.key is not None and trigger != "step"):
             org = self.flow.org if is_limited else None

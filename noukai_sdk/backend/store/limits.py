@@ -22,6 +22,8 @@ MICROS = 1_000_000
 """Millionths of a dollar in a dollar, and microseconds in a second."""
 
 _IN_PROGRESS = ("pending", "running")
+# Credits that last for the seconds for which they are not read again.
+_PLENTY = 1 * MICROS
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Limits:
     max_running: int | None = None
     requests_per_minute: int | None = None
     credit_micros: int | None = None
+
+    @property
+    def may_run_out(self) -> bool:
+        """Return True if the credits are so few that they must be read anew before each use."""
+        return self.credit_micros is not None and self.credit_micros < _PLENTY
 
 
 UNLIMITED = Limits()
@@ -82,19 +89,20 @@ class LimitStore:
             async with self._engine.connect() as connection:
                 return await limits_of(connection, org)
 
-    async def take_request(self, org: str, now: int) -> float:
-        """Count one request of an organisation.
+    async def take_requests(self, org: str, count: int, now: int) -> float:
+        """Allow some requests of an organisation.
 
-        The token bucket is in the organisation's row, and one UPDATE takes a token: of two replicas, one
+        The token bucket is in the organisation's row, and one UPDATE takes the tokens: of two replicas, one
         takes the last. It is filled by the clock of the database, which all replicas share. If that clock
         is set back, the bucket is filled from there on; if it is set forward, it gets full at most.
 
         Args:
             org: The organisation.
+            count: How many requests.
             now: Microseconds since 1970, for SQLite.
 
         Returns:
-            The seconds until the next request is allowed, 0 if this one is.
+            0 if all of them are allowed, else the seconds until they will be; then none is.
         """
         row = organisations.c
         clock: Any = now
@@ -106,10 +114,12 @@ class LimitStore:
         filled = func.coalesce(row.tokens, per_minute) + elapsed * per_minute / (60.0 * MICROS)
         tokens = case((filled > per_minute, per_minute), else_=filled)
         is_limited = and_(row.org == org, row.requests_per_minute.is_not(None))
-        take = update(organisations).where(is_limited, tokens >= 1)
+        take = update(organisations).where(is_limited, tokens >= count)
         with outages():
             async with self._engine.begin() as connection:
-                taken = await connection.execute(take.values(tokens=tokens - 1, filled_at=clock))
+                taken = await connection.execute(
+                    take.values(tokens=tokens - count, filled_at=clock)
+                )
                 if taken.rowcount:
                     return 0.0
                 state = select(tokens, per_minute, row.filled_at > clock).where(is_limited)
@@ -121,7 +131,7 @@ class LimitStore:
                     await connection.execute(
                         update(organisations).where(is_limited).values(filled_at=clock)
                     )
-                return float(max(1 - left, 0.001) * 60 / rate)
+                return float(max(count - left, 0.001) * 60 / rate)
 
 
 async def limits_of(connection: AsyncConnection, org: str, *, lock: bool = False) -> Limits:
