@@ -45,8 +45,8 @@ demo: $(VENV)/.$(if $(filter smollm2,$(MODEL)),model,apps)
 replays: $(VENV)/.replays
 	ALL_REPLAYS=$(TIMES) $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
 
-faults: $(VENV)/.dev
-	ALL_FAULTS=1 $(BIN)/python -m pytest --timeout 600 tests/faults
+faults: $(VENV)/.faults
+	ALL_FAULTS=1 $(BIN)/python -m pytest --timeout 600 tests/faults tests/backend/test_blobs.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
@@ -78,6 +78,10 @@ $(VENV)/.model: pyproject.toml | $(VENV)/.apps
 
 $(VENV)/.replays: pyproject.toml | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --group replays
+	@touch $@
+
+$(VENV)/.faults: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group faults
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev
