@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     _Base = AutoHTTPProtocol
 
-logger = logging.getLogger("noukai_sdk.backend")
+logger = logging.getLogger("noukai_sdk.backend.connections")
 
 _MOST_FILES = 1024 * 1024
 # Files that are not connections of clients: the database, models, flow files, the standard streams.

@@ -73,5 +73,5 @@ def create_server(
         timeout_keep_alive=round(guard.limits.idle_seconds),
     )
     # uvicorn has set its loggers up by now. asyncio's reports that no file can be opened.
-    limit_logs("uvicorn.error", "asyncio", "noukai_sdk.backend")
+    limit_logs("uvicorn.error", "asyncio", "noukai_sdk.backend.connections")
     return Server(config)

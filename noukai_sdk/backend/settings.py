@@ -47,6 +47,7 @@ class Settings:
         sizes: The limits for what a run renders, receives and stores.
         function_threads: How many functions of steps that are not async run at once; further calls wait.
         threads_of_one_function: How many of these may run the same function.
+        max_connections: How many connections may be open at once.
         max_pending_jobs: How many jobs of one organisation may wait to be run.
         max_pending_jobs_in_all: How many jobs of all organisations may wait.
         pause_seconds: A run that is left paused for longer is marked cancelled.
@@ -72,6 +73,7 @@ class Settings:
     sizes: SizeLimits = field(default_factory=SizeLimits)
     function_threads: int = 64
     threads_of_one_function: int = 32
+    max_connections: int = 4096
     max_pending_jobs: int = 1000
     max_pending_jobs_in_all: int = 10_000
     pause_seconds: float = 24 * 3600.0

@@ -104,6 +104,7 @@ def base_url(host: str, port: int) -> str:
 
 def serve_app(
     app: FastAPI,
+    settings: Settings,
     listener: socket.socket,
     logged: ASGIApp,
     *,
@@ -114,15 +115,17 @@ def serve_app(
 
     Args:
         app: The backend.
+        settings: Its settings.
         listener: The listening socket.
         logged: The middleware around the backend that logs requests.
         grace: Seconds for calls in progress to end.
         after_startup: Called on the event loop when the server listens.
     """
-    from ..backend.connections import Connections
+    from ..backend.connections import ConnectionLimits, Connections
     from ..backend.server import create_server
 
-    app.state.metrics.connections = Connections()
+    limits = ConnectionLimits(max_connections=settings.max_connections)
+    app.state.metrics.connections = Connections(limits)
 
     def drain() -> None:
         app.state.is_draining = True

@@ -95,10 +95,11 @@ def dev(
                 # Importing DBOS takes a second. The first job must not wait for it.
                 app.state.service.jobs.prepare()
 
-            serve_app(app, listener, logged, grace=_GRACE, after_startup=prepare_jobs)
+            serve_app(app, settings, listener, logged, grace=_GRACE, after_startup=prepare_jobs)
 
 
 def _read_settings(directory: Path | None, db: str, blobs: str | None, model: str) -> Settings:
+    from ..backend.limits_from_env import limits_from
     from ..backend.private_files import create_private_folder
     from ..backend.settings import Settings, keys_from, retention_from
 
@@ -111,6 +112,7 @@ def _read_settings(directory: Path | None, db: str, blobs: str | None, model: st
             blobs=blobs,
             retention_days=retention_from(os.environ.get("NOUKAI_DEV_RETENTION_DAYS", "")),
             drain_seconds=_GRACE,
+            **limits_from(os.environ),
         )
         file = settings.database_file
         if file is not None and file.is_dir():

@@ -29,6 +29,7 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
+    from ..backend.request_observer import RequestObserver
     from ..backend.settings import Settings
 
 database_option = click.option(
@@ -45,6 +46,13 @@ grace_option = click.option(
     show_default=True,
     type=click.FloatRange(0, 3600),
     help="Seconds for what is in progress to end after SIGTERM.",
+)
+log_option = click.option(
+    "--log",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="A line of JSON for each request and record, or text for people.",
 )
 retention_option = click.option(
     "--retention-days",
@@ -69,6 +77,7 @@ retention_option = click.option(
 @trusted_host_option
 @retention_option
 @grace_option
+@log_option
 def serve(
     db: str,
     host: str,
@@ -79,6 +88,7 @@ def serve(
     trusted_hosts: tuple[str, ...],
     retention_days: float | None,
     grace: float,
+    log: str,
 ) -> None:
     """Answer the requests of a service, beside any number of others.
 
@@ -86,9 +96,10 @@ def serve(
     let Prometheus read /metrics, set NOUKAI_METRICS_TOKEN.
     """
     require_backend("noukai serve")
-    from ..backend.app import create_app
+    from ..backend.app import BASE, create_app
     from ..backend.json_logs import JsonRequestLog
     from ..backend.trusted_hosts import loopback_hosts
+    from .dev_log import RequestLog, Terminal
 
     settings = _settings(
         "serve",
@@ -103,7 +114,17 @@ def serve(
     with listen_on(host, port) as listener:
         app = create_app(settings)
         click.echo(f"Noukai: {base_url(*listener.getsockname()[:2])}", err=True)
-        serve_app(app, listener, JsonRequestLog(app), grace=grace, after_startup=_log_as_json)
+        logged: RequestObserver = JsonRequestLog(app)
+        if log == "text":
+            logged = RequestLog(app, Terminal(), prefix=f"{BASE}/seq/")
+        serve_app(
+            app,
+            settings,
+            listener,
+            logged,
+            grace=grace,
+            after_startup=lambda: _set_up_logs(log),
+        )
 
 
 @click.command()
@@ -120,6 +141,7 @@ def serve(
 )
 @retention_option
 @grace_option
+@log_option
 def worker(
     db: str,
     directory: Path | None,
@@ -128,6 +150,7 @@ def worker(
     jobs: int,
     retention_days: float | None,
     grace: float,
+    log: str,
 ) -> None:
     """Run the jobs of a service, beside any number of others."""
     require_backend("noukai worker")
@@ -141,7 +164,7 @@ def worker(
         max_running_jobs=jobs,
         drain_seconds=grace,
     )
-    _log_as_json()
+    _set_up_logs(log)
     asyncio.run(_work(settings))
 
 
@@ -157,10 +180,13 @@ async def _work(settings: Settings) -> None:
         await stop.wait()
 
 
-def _log_as_json() -> None:
+def _set_up_logs(log: str) -> None:
     from ..backend.json_logs import log_as_json
 
-    log_as_json()
+    if log == "json":
+        log_as_json()
+    else:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("noukai_sdk").setLevel(logging.INFO)
 
 
@@ -172,8 +198,13 @@ def _settings(
     model: str,
     **more: object,
 ) -> Settings:
+    from ..backend.limits_from_env import limits_from
     from ..backend.settings import Settings
 
+    try:
+        limits = limits_from(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     try:
         settings = Settings(
             database=db,
@@ -182,6 +213,7 @@ def _settings(
             blobs=blobs,
             role=role,
             metrics_token=os.environ.get("NOUKAI_METRICS_TOKEN", ""),
+            **limits,
             **more,  # type: ignore[arg-type]  # the caller knows their types
         )
         backend = settings.database_url.get_backend_name()

@@ -7,19 +7,24 @@ import json
 import logging
 import stat
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from noukai_sdk.backend.json_logs import JsonFormatter, JsonRequestLog
+from noukai_sdk.backend.limits_from_env import limits_from
+from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.health import Health
 from noukai_sdk.backend.trusted_hosts import TrustedHosts, loopback_hosts
-from tests.support.servers import serve_command
+from noukai_sdk.local.engine.sizes import SizeLimits
+from tests.support.servers import serve_command, wait_until
 
 from .backends import ASKS_WEATHER, Backend, code_of, serving
 
@@ -212,3 +217,37 @@ def test_json_log_has_line_for_each_request_and_record() -> None:
     }  # fmt: skip
     record = logging.LogRecord("a.b", logging.ERROR, "f", 1, "bad\n%s", ("\ud800",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == "bad\n\ud800"
+
+
+def test_serve_logs_json_and_shows_metrics_to_their_token_alone(
+    new_database: Callable[[], URL],
+) -> None:
+    url = new_database().render_as_string(hide_password=False)
+    command = ["python", "-m", "noukai_sdk.cli", "serve", "--db", url, "--port", "{port}"]
+    env = {"NOUKAI_METRICS_TOKEN": "s3cret", "NOUKAI_MAX_BODY_BYTES": "1000"}
+    with serve_command(command, env=env, ready="/readyz") as server:
+        headers = {"Host": "any.example", "X-Session-Id": "logged"}
+        refused = httpx.post(server.url + HELLO, json={"message": "hi"}, headers=headers)
+        assert refused.status_code == 401
+        assert httpx.get(f"{server.url}/metrics").status_code == 401
+        token = {"Authorization": "Bearer s3cret"}
+        found = samples(httpx.get(f"{server.url}/metrics", headers=token).text)
+        assert found["noukai_database_up"] == 1
+        assert found["noukai_http_open_connections"] >= 1
+        line = wait_until(
+            lambda: next((x for x in server.output().splitlines() if '"logged"' in x), None)
+        )
+        assert line is not None
+        entry = json.loads(line)
+        assert (entry["status"], entry["code"]) == (401, "UNAUTHENTICATED")
+        assert entry["requestId"] == refused.headers["x-request-id"]
+        assert "s3cret" not in server.output()
+
+
+def test_limits_from_environment_reject_what_is_no_number() -> None:
+    found = limits_from({"NOUKAI_MAX_RUN_BYTES": "5", "NOUKAI_MAX_CONNECTIONS": " 7 "})
+    assert (found["sizes"].max_run_bytes, found["max_connections"]) == (5, 7)
+    assert Settings("a.db", **found).sizes.max_output_bytes == SizeLimits().max_output_bytes
+    for text_ in ("0", "-1", "many", "1e3", "9" * 30):
+        with pytest.raises(ValueError, match="NOUKAI_MAX_PENDING_JOBS"):
+            limits_from({"NOUKAI_MAX_PENDING_JOBS": text_})

@@ -83,7 +83,9 @@ async def _run(by_name: dict[str, Tool], request: dict[str, Any]) -> Any:
     try:
         arguments = ArgsKwargs((), json.loads(request["arguments"] or "{}"))
         call = partial(_adapter(function).validate_python, arguments)
-        return await call_function(call, is_async=inspect.iscoroutinefunction(function))
+        name = (getattr(function, "__module__", None), name_of(function))
+        is_async = inspect.iscoroutinefunction(function)
+        return await call_function(call, is_async=is_async, name=name)
     except ValidationError as error:
         return {"error": f"wrong arguments: {error}"}
     # The model reads the error, and may try another way.
