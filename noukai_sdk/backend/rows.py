@@ -16,7 +16,7 @@ from .store.writer import Changes
 def changes_of(run: Run, now: int) -> Changes:
     """Return the rows to write for ``run``: its current row, and what its log has not stored yet."""
     mode = run.flow.capture_mode
-    first, events, steps = run.log.take()
+    first, events, steps = run.log.take(whole_outputs=mode == "redacted")
     kept = captured_events(mode, events)
     return Changes(
         [_execution_row(run, now)],

@@ -200,17 +200,20 @@ class RunLog:
                 step.output = outputs[step.step_id]
                 self._close_step(step, "completed", now)
 
-    def take(self) -> tuple[int, list[Event], list[StepRecord]]:
+    def take(self, *, whole_outputs: bool = True) -> tuple[int, list[Event], list[StepRecord]]:
         """Return what can be stored, once: the first event's number, the events, the closed steps.
 
-        Events from the first chunk of a growing output on stay: its chunks are masked as one text.
+        Args:
+            whole_outputs: Leave the events from the first chunk of a growing output on, because its
+                chunks are masked as one text.
         """
-        growing = [s.first_chunk for s in self.open_steps.values() if s.first_chunk is not None]
+        steps = self.open_steps.values() if whole_outputs else ()
+        growing = [step.first_chunk for step in steps if step.first_chunk is not None]
         first = self.next_event - len(self.events)
         ready = min(growing, default=self.next_event) - first
         events, self.events = self.events[:ready], self.events[ready:]
-        steps, self.steps = self.steps, []
-        return first, events, steps
+        closed, self.steps = self.steps, []
+        return first, events, closed
 
     def pending(self) -> list[tuple[int, Event]]:
         """Return the events that :meth:`take` has not returned yet, with their numbers."""

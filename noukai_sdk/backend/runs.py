@@ -67,6 +67,9 @@ class Runs:
 
     Args:
         process_id: The owner of the runs of this process.
+
+    Attributes:
+        is_shared: Other processes can continue the runs of this one.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Runs:
         self._stats = stats
         self._process_id = process_id
         self._active: dict[str, _Driven] = {}
+        self.is_shared = False
 
     async def begin(
         self,
@@ -250,7 +254,8 @@ class Runs:
             else:
                 driven.saving = self._store.save(run)
         self._channels.publish(run.id, number, wire_event)
-        if run.has_ended:
+        if run.has_ended or (self.is_shared and run.status != "running"):
+            # Another process may continue a paused run.
             self._channels.end(run.id)
         return wire_event
 
@@ -315,6 +320,13 @@ class Runs:
     def all_active(self) -> list[Run]:
         """Return the runs that this process drives."""
         return [driven.run for driven in self._active.values()]
+
+    async def store_progress(self, execution_id: str) -> bool:
+        """Write the run's progress to disk; return False if this process does not drive it."""
+        if execution_id not in self._active:
+            return False
+        await self.flush(execution_id)
+        return True
 
     async def flush(self, execution_id: str) -> list[NumberedEvent]:
         """Write the run's progress to disk; return its events that cannot be stored yet."""

@@ -28,6 +28,7 @@ from .rows import can_continue, changes_of, ended_changes, interrupted_changes
 from .runs import Runs
 from .settings import Settings
 from .store.database import StoreUnavailableError
+from .store.notices import Notices
 from .store.store import Row, Store
 from .store.writer import Changes
 
@@ -51,6 +52,7 @@ class Service:
     runs: Runs
     jobs: Jobs
     channels: Channels
+    notices: Notices | None
     clock: Clock
     stats: Stats
     doorkeeper: Doorkeeper
@@ -183,6 +185,7 @@ async def open_service(
     )
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
+    notices = store.notices()
     service = Service(
         settings,
         catalog,
@@ -191,6 +194,7 @@ async def open_service(
         runs,
         jobs,
         channels,
+        notices,
         clock,
         stats,
         doorkeeper,
@@ -207,6 +211,9 @@ async def open_service(
     )
     loops: list[asyncio.Task[None]] = []
     try:
+        if notices is not None:
+            runs.is_shared = True
+            notices.start(runs.store_progress)
         await heartbeat.start()
         await jobs.start()
         loops += map(asyncio.create_task, (service.sweep_forever(), service.watch_forever()))
@@ -220,5 +227,7 @@ async def open_service(
         await jobs.aclose(settings.drain_seconds)
         await runs.aclose()
         await heartbeat.stop()
+        if notices is not None:
+            await notices.aclose()
         await models.aclose()
         await store.aclose()

@@ -116,11 +116,11 @@ class FakeStore:
         ]
         self._status = status
 
-    async def execution(self, _execution_id: str) -> dict[str, Any]:
-        return {"status": self._status}
+    async def has_ended(self, _execution_id: str) -> bool:
+        return self._status == "completed"
 
-    async def events(self, execution_ids: list[str]) -> dict[str, Any]:
-        return {execution_ids[0]: self._bodies}
+    async def events_from(self, _execution_id: str, _first: int) -> Any:
+        return self._bodies
 
 
 class FakeRuns:

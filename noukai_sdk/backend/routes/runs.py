@@ -63,4 +63,6 @@ async def live(request: Request) -> Response:
     """Stream the run's events, past and future, until it has ended."""
     row = await find_run(request)
     service = service_of(request)
-    return EventStream(live_events(row, service.store, service.runs, service.channels))
+    return EventStream(
+        live_events(row, service.store, service.runs, service.channels, service.notices)
+    )

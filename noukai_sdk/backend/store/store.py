@@ -15,6 +15,7 @@ from .database import Database, open_database, outages
 from .health import Health
 from .keys import KeyStore
 from .limits import LimitStore
+from .notices import Notices
 from .processes import ProcessStore
 from .published_flows import PublishedStore
 from .retention import Retention
@@ -132,6 +133,26 @@ class Store:
     async def events(self, execution_ids: Sequence[str]) -> dict[str, list[Row]]:
         """Return the rows of these runs' events, by run, in order."""
         return await self._by_execution(events, events.c.first, execution_ids)
+
+    async def has_ended(self, execution_id: str) -> bool:
+        """Return True if the run has ended, or does not exist."""
+        status = select(executions.c.status).where(executions.c.id == execution_id)
+        rows = await self._all(status)
+        return not rows or rows[0]["status"] in ENDED
+
+    async def events_from(self, execution_id: str, first: int) -> list[Row]:
+        """Return the rows of a run's events whose first event has at least this number, in order."""
+        of_run = select(events).where(
+            events.c.execution_id == execution_id, events.c.first >= first
+        )
+        found = await self._all(of_run.order_by(events.c.first))
+        await self._restore(found, *COLUMNS["events"])
+        return found
+
+    def notices(self) -> Notices | None:
+        """Return the notices between the processes of this database; None if there is only one."""
+        is_shared = self._database.dialect == "postgresql"
+        return Notices(self._engine) if is_shared else None
 
     async def _by_execution(
         self, table: Any, order: Any, execution_ids: Sequence[str]
