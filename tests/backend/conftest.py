@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,16 +54,3 @@ def stored(database: str, tmp_path: Path) -> Iterator[Backend]:
     """A backend for one test, over each kind of database."""
     with serving(tmp_path, database=database) as started:
         yield started
-
-
-@pytest.fixture
-def no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let several backends use one Postgres."""
-
-    async def claim(_engine: object) -> Callable[[], Awaitable[None]]:
-        async def release() -> None:
-            pass
-
-        return release
-
-    monkeypatch.setattr("noukai_sdk.backend.store.database.claim", claim)

@@ -98,7 +98,7 @@ def test_two_calls_at_once_make_one_run(stored: Backend) -> None:
 
 
 def test_two_calls_at_once_over_two_replicas_make_one_run(
-    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+    new_database: Callable[[], URL], tmp_path: Path
 ) -> None:
     database = new_database().render_as_string(hide_password=False)
     with (

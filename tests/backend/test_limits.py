@@ -136,7 +136,7 @@ def test_job_that_another_process_continues_is_charged_once(database: str, tmp_p
 
 
 def test_limit_holds_for_two_replicas_together(
-    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+    new_database: Callable[[], URL], tmp_path: Path
 ) -> None:
     database = new_database().render_as_string(hide_password=False)
     with (
@@ -216,7 +216,7 @@ async def test_requests_a_minute_are_counted_once_by_all_replicas(database: str)
 
 
 def test_requests_of_two_replicas_are_taken_in_advance(
-    new_database: Callable[[], URL], tmp_path: Path, no_claim: None
+    new_database: Callable[[], URL], tmp_path: Path
 ) -> None:
     database = new_database().render_as_string(hide_password=False)
     with (
