@@ -94,7 +94,7 @@ def serving(
     with ExitStack() as stack:
         address = stack.enter_context(served([*noukai[2:], "serve", "--port", "0", *shared]))
         for _ in range(workers):
-            limit = ["--concurrency", str(at_once)] if at_once else []
+            limit = ["--jobs", str(at_once)] if at_once else []
             worker = subprocess.Popen([*noukai, "worker", *shared, *limit])
             stack.callback(worker.wait, 30)
             stack.callback(worker.terminate)

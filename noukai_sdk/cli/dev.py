@@ -22,10 +22,10 @@ from .backend_process import (
 from .dev_log import FlowWatcher, RequestLog, Terminal
 from .shared_options import (
     CommandError,
-    add_cwd_to_path,
     blobs_option,
     flow_folders,
     flows_option,
+    let_flows_import,
     model_option,
     trusted_host_option,
 )
@@ -78,7 +78,7 @@ def dev(
     from ..backend.trusted_hosts import loopback_hosts
 
     settings = _read_settings(directory, db, blobs, model)
-    add_cwd_to_path()
+    let_flows_import(settings.flows)
     check_database(settings)
     check_blobs(settings)
     with listen_on(host, port) as listener:

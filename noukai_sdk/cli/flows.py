@@ -23,11 +23,11 @@ from ..models.events import StreamEvent
 from .flow_progress import show_progress
 from .shared_options import (
     EXIT_CODES,
-    add_cwd_to_path,
     count,
     flow_folders,
     flows_option,
     json_option,
+    let_flows_import,
     model_option,
 )
 
@@ -71,7 +71,6 @@ def flows() -> None:
 
     The address of a flow is ORG/PROJECT/SLUG.
     """
-    add_cwd_to_path()
 
 
 @flows.command("list")
@@ -174,8 +173,10 @@ def show(address: str, version: int | None, directory: Path | None) -> None:
 def _open_catalog(
     directory: Path | None, model: str = "offline", *, check_models: bool = False
 ) -> FlowCatalog:
+    folders = flow_folders(directory)
+    let_flows_import(folders)
     return FlowCatalog(
-        *flow_folders(directory),
+        *folders,
         default_model=model,
         check_model=LlmConfig.from_spec if check_models else None,
     )

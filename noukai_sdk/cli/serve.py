@@ -20,10 +20,10 @@ from .backend_process import (
     serve_app,
 )
 from .shared_options import (
-    add_cwd_to_path,
     blobs_option,
     flow_folders,
     flows_option,
+    let_flows_import,
     model_option,
     trusted_host_option,
 )
@@ -225,7 +225,7 @@ def _settings(
             "postgresql://user@host/name. On a file, noukai dev does the work of both"
         )
         raise click.UsageError(message)
-    add_cwd_to_path()
+    let_flows_import(settings.flows)
     check_database(settings)
     check_blobs(settings)
     return settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,14 @@ def flow_folders(directory: Path | None) -> tuple[Path, ...]:
     return (folder,) if folder.is_dir() else ()
 
 
-def add_cwd_to_path() -> None:
-    """Let flow files import modules from the current folder, as ``python -m`` does."""
+def let_flows_import(folders: Iterable[Path]) -> None:
+    """Let flow files import modules of the current folder, as ``python -m`` does, and of these folders."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    # Last, so that an organisation's folder cannot hide a package of its name.
+    sys.path += [
+        str(folder.resolve()) for folder in folders if str(folder.resolve()) not in sys.path
+    ]
 
 
 def count(number: int, noun: str) -> str:

@@ -158,15 +158,18 @@ def test_run_failed_flow_exits_with_1() -> None:
     assert events[-1]["eventType"] == "step_error"
 
 
-def test_run_finds_functions_in_current_folder(folder: Path) -> None:
-    (folder / "my_functions_for_this_test.py").write_text("def pair(a, b): return [a, b]\n")
+@pytest.mark.parametrize("place", [".", "flows"])
+def test_run_finds_functions_in_current_folder_and_flow_folder(folder: Path, place: str) -> None:
+    module = f"my_functions_of_{place.strip('.') or 'cwd'}"
+    write("mine/demo/other.yaml", "steps: [{id: a}]")
+    (folder / place / f"{module}.py").write_text("def pair(a, b): return [a, b]\n")
     write(
         "mine/demo/call.yaml",
-        """
+        f"""
         steps:
           - id: f
-            function: my_functions_for_this_test:pair
-            arguments: {a: "{{parameters.a}}", b: "{{parameters.b}}"}
+            function: {module}:pair
+            arguments: {{a: "{{{{parameters.a}}}}", b: "{{{{parameters.b}}}}"}}
         """,
     )
     assert run("run", "mine/demo/call", "-p", "a=[1]", "-p", "b=x=y").stdout == '[[1], "x=y"]\n'
