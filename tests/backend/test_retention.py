@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, func, insert, select
+from sqlalchemy import URL, func, insert, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from noukai_sdk.backend.settings import Settings
@@ -74,6 +74,19 @@ async def test_retention_deletes_old_data_in_batches_between_writers(url: URL) -
         row = await store.execution("e200")
         assert row is not None
         assert (row["status"], row["result"]) == ("completed", None)
+
+
+async def test_retention_keeps_the_data_of_runs_that_have_not_ended(url: URL) -> None:
+    async with opened(url) as store:
+        await put_runs(url, 3)
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            paused = update(executions).where(executions.c.id == "e2").values(status="paused")
+            await connection.execute(paused)
+        await engine.dispose()
+        await store.retention.delete_data(10)
+        assert await steps_left(url) == 1
+        assert len((await store.steps(["e2"]))["e2"]) == 1
 
 
 async def test_retention_keeps_pinned_sessions(url: URL) -> None:

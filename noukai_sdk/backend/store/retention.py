@@ -19,6 +19,7 @@ from .idempotency import LIFE
 from .sessions import is_kept
 from .tables import (
     ALL,
+    ENDED,
     events,
     exchanges,
     executions,
@@ -130,8 +131,10 @@ class Retention:
 
 
 def _has_data() -> ColumnElement[bool]:
-    """Return the condition that a run has data that may be deleted."""
-    return and_(executions.c.has_data, ~is_kept(executions.c.session_id, executions.c.org))
+    """Return the condition that a run has data that may be deleted: a run in progress needs its own."""
+    is_ended = executions.c.status.in_(ENDED)
+    kept = is_kept(executions.c.session_id, executions.c.org)
+    return and_(executions.c.has_data, is_ended, ~kept)
 
 
 def _sessions(before: int) -> Batch:
