@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FLOODING = {"CLIENT_LEFT", "REQUEST_TIMEOUT", "HOST_NOT_ALLOWED", "QUEUE_FULL", "STOPPED"}
 """Errors of which a hostile client can cause many: at most a line a second of each is logged."""
 
+# Asked every few seconds. Only their failures are logged.
+_PROBES = {"/healthz", "/readyz", "/metrics"}
+
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON."""
@@ -44,6 +47,8 @@ class JsonRequestLog(RequestObserver):
         self._limiter = LineLimiter()
 
     def _log(self, request: FinishedRequest) -> None:
+        if request.status == 200 and request.route in _PROBES:
+            return
         held_back = self._limiter.held_back(request.code) if request.code in FLOODING else 0
         if held_back is None:
             return

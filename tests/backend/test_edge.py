@@ -134,7 +134,7 @@ def test_metrics_with_token_need_it(tmp_path: Path) -> None:
 
 def test_readyz_says_why_process_is_not_ready(stored: Backend) -> None:
     def ready() -> tuple[int, str]:
-        stored.service.store.health._found_at = 0.0
+        stored.service.store.health._found_at = -1e9
         response = httpx.get(f"{stored.url}/readyz")
         return (200, "") if response.status_code == 200 else code_of(response)
 
@@ -181,7 +181,7 @@ async def test_health_of_hanging_database_answers_within_its_time() -> None:
     engine = Hanging()
     health = Health(engine, seconds=0.01)  # type: ignore[arg-type]
     for _ in range(3):
-        assert await health.problem() == "it did not respond within 0.01 seconds"
+        assert await health.look() == ("it did not respond within 0.01 seconds", {})
     assert engine.asked == 1
     await health.aclose()
 

@@ -25,7 +25,7 @@ async def ready(request: Request) -> Response:
     """Return 200 if this process can do work: its database responds, and it is not about to stop."""
     if request.app.state.is_draining:
         raise RequestError(503, "NOT_READY", "this process is about to stop")
-    problem = await service_of(request).store.health.problem()
+    problem, _ = await service_of(request).store.health.look()
     if problem is not None:
         raise RequestError(503, "NOT_READY", f"the database: {problem}")
     return json_response({"status": "ready"})
@@ -45,10 +45,9 @@ async def metrics(request: Request) -> Response:
         message = "send the NOUKAI_METRICS_TOKEN of this process as bearer token"
         raise RequestError(401, "UNAUTHENTICATED", message, headers=headers)
     store = service.store
+    problem, in_progress = await store.health.look()
     text = request.app.state.metrics.render(
-        await store.health.in_progress(),
-        is_up=await store.health.problem() is None,
-        outages=store.outages,
+        in_progress, is_up=problem is None, outages=store.outages
     )
     return Response(text, media_type=CONTENT_TYPE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from pathlib import Path
 
@@ -34,23 +35,20 @@ class Health:
         self._head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
         self._running: asyncio.Task[tuple[str | None, dict[str, int]]] | None = None
         self._found: tuple[str | None, dict[str, int]] = ("it was not asked yet", {})
-        self._found_at = 0.0
+        self._found_at = self._asked_at = -math.inf
 
-    async def problem(self) -> str | None:
-        """Return why the database cannot be used; None if it can."""
-        return (await self._look())[0]
+    async def look(self) -> tuple[str | None, dict[str, int]]:
+        """Return why the database cannot be used, None if it can, and the number of runs by status.
 
-    async def in_progress(self) -> dict[str, int]:
-        """Return the number of runs by status, pending and running; empty if they are not known."""
-        return (await self._look())[1]
-
-    async def _look(self) -> tuple[str | None, dict[str, int]]:
+        The statuses are pending and running. There are none if they are not known.
+        """
         if time.monotonic() - self._found_at < _FRESH_SECONDS:
             return self._found
         if self._running is None:
-            self._running = asyncio.create_task(self._ask())
+            self._running, self._asked_at = asyncio.create_task(self._ask()), time.monotonic()
         task = self._running
-        done, _ = await asyncio.wait({task}, timeout=self._seconds)
+        left = self._asked_at + self._seconds - time.monotonic()
+        done, _ = await asyncio.wait({task}, timeout=max(left, 0.0))
         if not done:
             # It is not cancelled: that would wait for the database, too.
             return f"it did not respond within {self._seconds:g} seconds", {}
