@@ -125,10 +125,13 @@ class Cluster:
 
     def create_key(self) -> None:
         """Create the API key of the organisation."""
-        command = [sys.executable, "-m", "noukai_sdk.cli", "keys", "create", "--org", "acme"]
-        command += ["--db", self.database]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        self.key = made.stdout.strip()
+        self.key = self.keys("create", "--org", "acme").strip()
+
+    def keys(self, *words: str) -> str:
+        """Return what a command of `noukai keys` prints."""
+        command = [sys.executable, "-m", "noukai_sdk.cli", "keys", *words, "--db", self.database]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
 
     def client(self, server: Server) -> httpx.Client:
         """Return a client of one web process."""
