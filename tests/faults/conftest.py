@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
 
-from tests.support.postgres import postgres
+from tests.support.postgres import PostgresServer, postgres_server
 
 from .cluster import Cluster, cluster
 
 
 @pytest.fixture(scope="session")
-def new_database() -> Iterator[Callable[[], URL]]:
-    """Create databases in a Postgres that starts with the first test that needs it."""
-    with postgres() as new:
-        yield new
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres that starts with the first test that needs it."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture
-def service(tmp_path: Path, new_database: Callable[[], URL]) -> Iterator[Cluster]:
+def service(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
     """A service over Postgres, with an API key and no processes."""
-    url = new_database().render_as_string(hide_password=False)
+    url = postgres.new_database().render_as_string(hide_password=False)
     with cluster(tmp_path, url) as opened:
         opened.create_key()
         yield opened

@@ -8,15 +8,45 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 
+@dataclass
+class PostgresServer:
+    """A running server: ``stop`` closes all connections."""
+
+    server: Any
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def new_database(self) -> URL:
+        """Create an empty database."""
+        uri = make_url(self.server.get_uri(driver="asyncpg"))
+        return _create(uri, f"test_{next(self._numbers)}")
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.server.stop()
+
+    def start(self) -> None:
+        """Start it again, with its databases."""
+        self.server.start()
+
+
 @contextmanager
 def postgres() -> Iterator[Callable[[], URL]]:
     """Start a server on a socket in its own folder; yield a function that creates an empty database."""
+    with postgres_server() as server:
+        yield server.new_database
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Start a server that can be stopped and started again."""
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR, platformdirs warns that it uses another folder.
         warnings.simplefilter("ignore")
@@ -31,9 +61,8 @@ def postgres() -> Iterator[Callable[[], URL]]:
         with (data / "postgresql.conf").open("a") as file:
             file.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
         server.start()
-        names = (f"test_{number}" for number in itertools.count())
         try:
-            yield lambda: _create(make_url(server.get_uri(driver="asyncpg")), next(names))
+            yield PostgresServer(server)
         finally:
             server.cleanup()
 
