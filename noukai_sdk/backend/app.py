@@ -75,8 +75,13 @@ def create_app(
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings) -> AsyncIterator[None]:
-    """Run jobs until the block ends, without a server."""
-    catalog = FlowCatalog(*settings.flows, default_model=settings.model)
-    async with open_service(settings, catalog, Channels(), Stats()):
-        yield
+async def open_worker(settings: Settings) -> AsyncIterator[FastAPI]:
+    """Run jobs until the block ends; yield an app with the worker's health and metrics."""
+    catalog, stats = FlowCatalog(*settings.flows, default_model=settings.model), Stats()
+    app = FastAPI(title="Noukai, worker", openapi_url=None)
+    app.state.metrics = Metrics(stats)
+    app.state.is_draining = False
+    errors.install(app)
+    app.include_router(status.router)
+    async with open_service(settings, catalog, Channels(), stats) as app.state.service:
+        yield app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -36,6 +37,7 @@ def create_server(
     connections: Connections | None = None,
     after_startup: Callable[[], None] = lambda: None,
     before_shutdown: Callable[[], None] = lambda: None,
+    handles_signals: bool = True,
 ) -> uvicorn.Server:
     """Return the server for ``app``; ``server.run(sockets=[listener])`` serves until a signal.
 
@@ -45,10 +47,14 @@ def create_server(
         connections: Counts and limits the open connections; by default with the default limits.
         after_startup: Called on the event loop when the server listens.
         before_shutdown: Called on the event loop when the server is told to stop.
+        handles_signals: Stop at SIGINT and SIGTERM. If not, set ``server.should_exit``.
     """
     guard = connections or Connections()
 
     class Server(uvicorn.Server):
+        def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+            return super().capture_signals() if handles_signals else nullcontext()
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             # asyncio has one number for the backlog, and for the connections to accept at once.

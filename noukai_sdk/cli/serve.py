@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -142,6 +143,14 @@ def serve(
 @retention_option
 @grace_option
 @log_option
+@click.option(
+    "--status-port",
+    type=click.IntRange(0, 65535),
+    help="Port for /healthz, /readyz and /metrics.  [default: none]",
+)
+@click.option(
+    "--status-host", default="127.0.0.1", show_default=True, help="Address for these paths."
+)
 def worker(
     db: str,
     directory: Path | None,
@@ -151,6 +160,8 @@ def worker(
     retention_days: float | None,
     grace: float,
     log: str,
+    status_port: int | None,
+    status_host: str,
 ) -> None:
     """Run the jobs of a service, beside any number of others."""
     require_backend("noukai worker")
@@ -165,19 +176,33 @@ def worker(
         drain_seconds=grace,
     )
     _set_up_logs(log)
-    asyncio.run(_work(settings))
+    if status_port is None:
+        asyncio.run(_work(settings, None, log))
+        return
+    with listen_on(status_host, status_port) as listener:
+        click.echo(f"Noukai: http://{status_host}:{listener.getsockname()[1]}/readyz", err=True)
+        asyncio.run(_work(settings, listener, log))
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: Settings, listener: socket.socket | None, log: str) -> None:
     from ..backend.app import open_worker
+    from ..backend.server import create_server
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_worker(settings):
+    async with open_worker(settings) as status:
+        server = create_server(status, grace=0, handles_signals=False)
+        _set_up_logs(log)  # uvicorn has set up its own
+        sockets = [] if listener is None else [listener]
+        serving = loop.create_task(server.serve(sockets)) if sockets else None
         click.echo("Noukai: the worker takes jobs", err=True)
         await stop.wait()
+        status.state.is_draining = True
+    if serving is not None:
+        server.should_exit = True
+        await serving
 
 
 def _set_up_logs(log: str) -> None:

@@ -244,6 +244,21 @@ def test_serve_logs_json_and_shows_metrics_to_their_token_alone(
         assert "s3cret" not in server.output()
 
 
+def test_worker_shows_its_health_and_what_its_jobs_did(new_database: Callable[[], URL]) -> None:
+    url = new_database().render_as_string(hide_password=False)
+    command = ["python", "-m", "noukai_sdk.cli", "worker", "--db", url, "--status-port", "{port}"]
+    env = {"NOUKAI_METRICS_TOKEN": "s3cret"}
+    with serve_command(command, env=env, ready="/readyz") as server:
+        assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+        token = {"Authorization": "Bearer s3cret"}
+        found = samples(httpx.get(f"{server.url}/metrics", headers=token).text)
+        assert found["noukai_runs_in_progress[('status', 'pending')]"] == 0
+        assert httpx.get(f"{server.api}/seq/sessions").status_code == 404
+        server.stop()
+        assert server.process.returncode == 0
+        assert "Traceback" not in server.output()
+
+
 def test_limits_from_environment_reject_what_is_no_number() -> None:
     found = limits_from({"NOUKAI_MAX_RUN_BYTES": "5", "NOUKAI_MAX_CONNECTIONS": " 7 "})
     assert (found["sizes"].max_run_bytes, found["max_connections"]) == (5, 7)
