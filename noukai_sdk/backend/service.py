@@ -17,13 +17,13 @@ from ..local.runtime.worker_threads import limited_worker_threads
 from .access import Doorkeeper, FixedKeys, StoredKeys
 from .admission import Limiter
 from .encoding import Clock
-from .errors import RequestError
 from .heartbeat import Heartbeat
 from .jobs.job_runner import MAX_STRIKES, JobRunner
 from .jobs.jobs import Jobs
 from .live_trace import Channels
 from .model_usage import CountedModels, Stats
 from .published import Flows
+from .queue_limit import QueueLimit
 from .rows import can_continue, changes_of, ended_changes, interrupted_changes
 from .runs import Runs
 from .settings import Settings
@@ -57,6 +57,7 @@ class Service:
     stats: Stats
     doorkeeper: Doorkeeper
     limiter: Limiter
+    queue_limit: QueueLimit
 
     def expiry(self) -> int | None:
         """Return the time before which sessions are expired; None if sessions never expire.
@@ -65,17 +66,6 @@ class Service:
         """
         days = self.settings.retention_days
         return None if days is None else self.clock.now() - int(days * _DAY)
-
-    async def check_queue(self, org: str) -> None:
-        """Raise RequestError (429) if too many jobs wait to be run."""
-        for name, limit in (
-            (org, self.settings.max_pending_jobs),
-            (None, self.settings.max_pending_jobs_in_all),
-        ):
-            if await self.store.pending_jobs(name, limit) >= limit:
-                whose = "" if name is None else f" of {name}"
-                message = f"{limit} jobs{whose} wait to be run already: try again later"
-                raise RequestError(429, "QUEUE_FULL", message, headers={"Retry-After": "5"})
 
     async def end_run(self, row: Row, status: str, error: dict[str, Any]) -> bool:
         """End a run from outside, whichever process drives it.
@@ -186,6 +176,11 @@ async def open_service(
     holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
     doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
     notices = store.notices()
+    queue_limit = QueueLimit(
+        store.pending_jobs,
+        of_org=settings.max_pending_jobs,
+        in_all=settings.max_pending_jobs_in_all,
+    )
     service = Service(
         settings,
         catalog,
@@ -199,6 +194,7 @@ async def open_service(
         stats,
         doorkeeper,
         limiter,
+        queue_limit,
     )
     heartbeat = Heartbeat(
         store.processes,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from noukai_sdk.backend.errors import RequestError
+from noukai_sdk.backend.queue_limit import QueueLimit
 from noukai_sdk.local.engine.sizes import SizeLimits
 
 from .backends import MESSAGE, Backend, answered, code_of, parse, resume_body, serving
@@ -99,3 +101,20 @@ def test_job_beyond_queue_limit_is_refused(tmp_path: Path) -> None:
         assert "of acme" in response.json()["detail"]["message"]
     with serving(tmp_path, max_pending_jobs_in_all=0) as backend:
         assert code_of(backend.post("tests/gated/jobs", MESSAGE)) == (429, "QUEUE_FULL")
+
+
+@pytest.mark.anyio
+async def test_queue_limit_counts_the_jobs_that_it_let_in_since_it_counted() -> None:
+    counts: list[str | None] = []
+
+    async def count(org: str | None, _most: int) -> int:
+        counts.append(org)
+        return 3
+
+    limit = QueueLimit(count, of_org=5, in_all=100)
+    await limit.admit("acme")
+    await limit.admit("acme")
+    with pytest.raises(RequestError, match="5 jobs of acme wait"):
+        await limit.admit("acme")
+    await limit.admit("other")
+    assert counts == ["acme", None, "other"]

@@ -67,7 +67,7 @@ async def submit(request: Request) -> Response:
     call = await read_call(request)
     if call.body.call.execution_id is not None:
         raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot continue another run")
-    await call.service.check_queue(call.flow.org)
+    await call.service.queue_limit.admit(call.flow.org)
     try:
         run = await call.run("job")
     except RepeatedCallError as repeated:
