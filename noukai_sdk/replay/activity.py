@@ -9,6 +9,7 @@ be looked at: a thread has come to rest if no frame of it moves and the kernel d
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ _RUNNABLE = ("R", "D")  # states of a thread in Linux: runnable, and reading a d
 
 States = dict[int, tuple[Any, ...]]
 
+_collecting = threading.Lock()  # held while garbage collection is off
 # The threads that wait for their turn: they do not count as running.
 waiting_threads: set[int] = set()
 # Whose work each thread did last.
@@ -53,10 +55,15 @@ class Progress:
 
 
 class Look:
-    """What one turn has seen of its program since that moved last."""
+    """What one turn has seen of its program since that moved last.
+
+    Attributes:
+        is_elsewhere: Other threads or event loops do work of the replay, and need time for it.
+    """
 
     def __init__(self) -> None:
         self.changes = -1
+        self.is_elsewhere = False
         self.states: States = {}
         self.others: States | None = None
         self.restart()
@@ -97,7 +104,7 @@ class Activity:
         self._works: set[Work] = set()
         self._callers: dict[threading.Thread, Caller] = {}
         self._loops: WeakKeyDictionary[Any, LoopTasks] = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # finalizers of abandoned calls run at any time
 
     def hand_over(self, pool: Any = None) -> Work:
         """Return the work that this thread hands over to a pool, or to a new thread."""
@@ -165,6 +172,7 @@ class Activity:
             loops = [tasks for loop, tasks in self._loops.items() if loop is not own_loop]
             threads = {work.thread for work in self._works if work.thread is not None}
             callers = [*self._callers.items()]
+        look.is_elsewhere = bool(loops or look.states)
         motion = Motion.NOTHING
         answered: set[int] = set()
         silent: set[int] = set()
@@ -179,7 +187,7 @@ class Activity:
                 return None
         if motion is Motion.OWN:
             return motion
-        frames = sys._current_frames()
+        frames = current_frames()
         for thread, caller in callers:
             if _owner(thread) is not self or not caller.is_there(frames.get(thread.ident or 0)):
                 self._callers.pop(thread, None)
@@ -407,12 +415,28 @@ def tasks_of(loop: Any, activity: Activity) -> LoopTasks:
     return TrioTasks(loop, activity)
 
 
+def current_frames() -> dict[int, Any]:
+    """Return the frame of each thread, by its ident.
+
+    Before Python 3.13 a garbage collection in between can stop the process for ever: its finalizers let
+    a thread start, which then waits for the list of threads and keeps the interpreter's lock.
+    """
+    with _collecting:
+        is_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if is_enabled:
+                gc.enable()
+
+
 def thread_states(idents: Iterable[int]) -> States:
     """Return how far each thread has come."""
     idents = set(idents)
     if not idents:
         return {}
-    frames = sys._current_frames()
+    frames = current_frames()
     states: States = {}
     for thread in threading.enumerate():
         if thread.ident in idents:

@@ -63,7 +63,7 @@ class CompletionOrder:
         self._recordings = list(recordings)
         self._groups: dict[int, _Group] | None = None
         self._begun: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # finalizers of abandoned calls run at any time
         self._numbers = itertools.count()
         self._waiting: list[tuple[float, int, Turn]] = []
         self._moves = 0
@@ -302,7 +302,7 @@ class _Group:
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self._expected: dict[int, float] = {}
         self._heap: list[tuple[float, int, float]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         parts = [(recording, _part_times(recording)) for recording in recordings]
         moments = sorted(
             moment

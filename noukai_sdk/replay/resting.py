@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .activity import Look, Motion, waiting_threads
+from .activity import Look, Motion, current_frames, waiting_threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -93,7 +93,7 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
             continue
         if order.comes_along(turn):
             return
-        if turn.resting or look.states:
+        if turn.resting or look.is_elsewhere:
             await asyncio.sleep(_NAP if turn.resting else _THREADS)
         tasks.looking += 1
         try:
@@ -126,7 +126,7 @@ async def _watch_trio(turn: Turn) -> None:
             continue
         tasks.looking = trio.lowlevel.current_task()
         try:
-            if turn.resting or look.states:
+            if turn.resting or look.is_elsewhere:
                 await trio.sleep(_NAP if turn.resting else _THREADS)
             await trio.lowlevel.checkpoint()
         finally:
@@ -156,7 +156,7 @@ def _greenlets_are_still() -> bool:
 
 def _is_only_thread() -> bool:
     green = "gevent" in sys.modules or "eventlet" in sys.modules
-    return not green and len(sys._current_frames()) == 1
+    return not green and len(current_frames()) == 1
 
 
 def _in_event_loop() -> bool:

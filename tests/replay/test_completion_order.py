@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -255,6 +257,40 @@ async def test_requests_that_replay_at_once_keep_their_own_orders(
     finally:
         carry_threads(False)
         pool.shutdown()
+
+
+async def test_event_loops_of_threads_replay_at_once(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*overlapping({"a": 3, "b": 1, "c": 2}))
+
+    async def request() -> list[str]:
+        async with async_side.scope() as scope:
+            order = await asyncio.to_thread(asyncio.run, completion_order(async_side, *"abc"))
+        assert scope.report.clean, scope.report.summary()
+        return order
+
+    assert await asyncio.gather(*(request() for _ in range(6))) == [["b", "c", "a"]] * 6
+
+
+def test_no_garbage_is_collected_while_the_frames_of_threads_are_read(
+    service: SessionService, sync_side: SyncSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.record(*overlapping({"a": 2, "b": 1}))
+    frames, collecting = sys._current_frames, []
+
+    def current_frames() -> dict[int, Any]:
+        collecting.append(gc.isenabled())
+        return frames()
+
+    monkeypatch.setattr(sys, "_current_frames", current_frames)
+    with (
+        trace_scope_sync(client=sync_side.client, replay_session_id="s-1"),
+        ContextThreadPoolExecutor(2) as pool,
+    ):
+        list(pool.map(lambda message: sync_side.flow().execute(message=message), "ab"))
+    assert set(collecting) == {False}
+    assert gc.isenabled()
 
 
 async def test_program_that_never_rests_has_no_clean_report(
