@@ -38,7 +38,13 @@ class Access:
 
 
 class KeyHolders(Protocol):
-    """Knows which organisation holds which key."""
+    """Knows which organisation holds which key.
+
+    Attributes:
+        hint: Where to get a key, for an error message.
+    """
+
+    hint: str
 
     async def access(self, key_hash: str) -> Access | None:
         """Return the rights of the key with this SHA-256; None if there is no such key."""
@@ -51,6 +57,8 @@ class FixedKeys:
         keys: Maps each key to its organisation, or to None for all organisations.
     """
 
+    hint = "noukai dev prints its key; name others in NOUKAI_DEV_KEYS"
+
     def __init__(self, keys: Mapping[str, str | None]) -> None:
         # By hash, so that the time of a lookup says nothing about a key.
         self._access = {hash_of(key): Access(org) for key, org in keys.items()}
@@ -62,6 +70,8 @@ class FixedKeys:
 
 class StoredKeys:
     """Keys in the database. Valid ones are looked up again after ``KEY_LIFE`` seconds."""
+
+    hint = "noukai keys create makes one"
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
@@ -139,12 +149,13 @@ class Doorkeeper:
         scheme, _, text = authorization.partition(" ")
         key = text.strip()
         if scheme.lower() != "bearer" or not key:
-            raise _unauthenticated("the API key is missing: send 'Authorization: Bearer nk_...'")
+            message = "the API key is missing: send 'Authorization: Bearer nk_...'"
+            raise _unauthenticated(f"{message} ({self._holders.hint})")
         key_hash, network = hash_of(key), _network(address)
         proof = f"{network} {key_hash}"
         is_guess = self._proven.get(proof) is None
         if is_guess and time.monotonic() < (self._refused.get(key_hash) or 0.0):
-            raise _unauthenticated("the API key is unknown or revoked")
+            raise _unauthenticated(f"the API key is unknown or revoked ({self._holders.hint})")
         # Taken before the lookup: guesses that are sent at once count, too.
         wait = self._wrong.take(network) if is_guess else 0.0
         if wait:
@@ -164,7 +175,7 @@ class Doorkeeper:
         if access is None:
             self._proven.pop(proof)
             self._refused.put(key_hash, time.monotonic() + _REFUSED_LIFE)
-            raise _unauthenticated("the API key is unknown or revoked")
+            raise _unauthenticated(f"the API key is unknown or revoked ({self._holders.hint})")
         if is_guess:
             self._wrong.give_back(network)
         self._proven.put(proof, True)
