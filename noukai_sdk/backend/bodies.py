@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from .settings import Settings
 # Bytes beyond the limit that are read and discarded, so that a client that is still sending sees the
 # response and not a broken connection.
 _MAX_DISCARDED = 64 * 1024 * 1024
+
+# Bytes that are parsed on the event loop.
+_PARSED_AT_ONCE = 256 * 1024
 
 # A body must arrive at this rate, after the seconds that Settings.body_seconds allows.
 _BYTES_PER_SECOND = 16 * 1024
@@ -66,7 +70,10 @@ class Body:
 async def read_body(request: Request, settings: Settings) -> Body:
     """Read and check the body of a call."""
     data = await read_bytes(request, settings.max_body_bytes, "MESSAGES_TOO_LARGE")
-    return parse_body(data, settings)
+    if len(data) <= _PARSED_AT_ONCE:
+        return parse_body(data, settings)
+    # Millions of small values take seconds.
+    return await asyncio.to_thread(parse_body, data, settings)
 
 
 async def read_bytes(request: Request, limit: int, code: str) -> bytes:
@@ -143,5 +150,14 @@ def parse_body(data: bytes, settings: Settings) -> Body:
 
 
 def _levels(value: dict[str, Any] | list[Any]) -> int:
-    items = value.values() if isinstance(value, dict) else value
-    return 1 + max((_levels(item) for item in items if isinstance(item, dict | list)), default=0)
+    """Count the levels of lists and objects; stop above the limit."""
+    levels, level = 0, [value]
+    while level and levels <= _MAX_LEVELS:
+        levels += 1
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+    return levels

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from noukai_sdk.backend import bodies
 from noukai_sdk.backend.errors import RequestError
 from noukai_sdk.backend.queue_limit import QueueLimit
+from noukai_sdk.backend.settings import Settings
 from noukai_sdk.local.engine.sizes import SizeLimits
 
 from .backends import MESSAGE, Backend, answered, code_of, parse, resume_body, serving
@@ -118,3 +121,22 @@ async def test_queue_limit_counts_the_jobs_that_it_let_in_since_it_counted() -> 
         await limit.admit("acme")
     await limit.admit("other")
     assert counts == ["acme", None, "other"]
+
+
+def test_large_body_is_parsed_beside_the_event_loop(
+    fresh: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    parse_body = bodies.parse_body
+
+    def noted(data: bytes, settings: Settings) -> bodies.Body:
+        threads.append(threading.current_thread().name)
+        return parse_body(data, settings)
+
+    monkeypatch.setattr(bodies, "parse_body", noted)
+    for items in (1, 100_000):
+        body = {**MESSAGE, "parameters": {"items": [[]] * items}}
+        assert fresh.post("samples/hello-world/execute", body).status_code == 200
+    at_once, beside = threads
+    assert not at_once.startswith("asyncio_")
+    assert beside.startswith("asyncio_")
