@@ -6,20 +6,19 @@ import json
 import re
 import shlex
 from importlib.metadata import entry_points
-from itertools import pairwise
 from typing import Any
 
 import click
+import pytest
 import yaml
 
 from noukai_sdk.cli.commands import noukai
-from noukai_sdk.client import BASE_URLS
 from tests.support.servers import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-BACKEND = SERVICES["backend"]
-APPS = {name: service for name, service in SERVICES.items() if name != "backend"}
+APPS = ("fastapi_grader", "flask_grader")
+SERVES, WORKERS = ("serve-1", "serve-2"), ("worker-1", "worker-2")
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()
 
@@ -29,55 +28,62 @@ def instructions(word: str) -> list[str]:
     return re.findall(rf"^{word}\s+(.*)$", joined, re.MULTILINE)
 
 
-def port_in(service: dict[str, Any]) -> int:
-    options = dict(pairwise(service["command"]))
-    return int(options.get("--port") or options["--bind"].rpartition(":")[2])
+def words_of(name: str) -> list[str]:
+    """The command of a service, as the program that runs last and its arguments."""
+    command: list[str] = SERVICES[name]["command"]
+    if command[:2] != ["sh", "-c"]:
+        return command
+    words = shlex.split(command[2].replace("$$", "$").rpartition("||")[2])
+    return words[words.index("exec") + 1 :] if "exec" in words else words[: words.index(">")]
 
 
-def test_services_are_backend_and_every_example_app() -> None:
+def test_services_are_two_of_each_postgres_and_every_example_app() -> None:
     folders = {path.parent.name for path in ROOT.glob("example_apps/*/main.py")}
     assert set(APPS) == folders
-    assert len(folders) == 2
-    assert (ROOT / BACKEND["build"] / "Dockerfile").is_file()
-    assert {service["image"] for service in SERVICES.values()} == {BACKEND["image"]}
+    assert set(SERVICES) == {"postgres", "key", *SERVES, *WORKERS, *APPS}
+    assert (ROOT / SERVICES["serve-1"]["build"] / "Dockerfile").is_file()
+    ours = {service["image"] for name, service in SERVICES.items() if name != "postgres"}
+    assert ours == {"noukai"}
 
 
-def test_service_commands_exist() -> None:
+@pytest.mark.parametrize("name", [*SERVES, *WORKERS, "key", *APPS])
+def test_service_command_exists(name: str) -> None:
+    program, *arguments = words_of(name)
     scripts = {script.name for script in entry_points(group="console_scripts")}
-    if 'noukai = "noukai_sdk.cli:main"' in PROJECT:
-        scripts.add("noukai")
-    for service in SERVICES.values():
-        program, *arguments = service["command"]
-        assert program in scripts
-        for target in [word for word in arguments if re.fullmatch(r"[\w.]+:[a-z]\w*", word)]:
-            path = ROOT / (target.partition(":")[0].replace(".", "/") + ".py")
-            assert path.is_file(), target
-
-    program, name, *arguments = BACKEND["command"]
-    context = click.Context(noukai)
-    command = noukai.get_command(context, name)
-    assert program == "noukai"
-    assert command is not None
-    command.make_context(name, arguments)
-    assert json.loads(instructions("CMD")[0]) == BACKEND["command"]
+    assert program in {*scripts, "noukai"}
+    for target in [word for word in arguments if re.fullmatch(r"[\w.]+:[a-z]\w*", word)]:
+        path = ROOT / (target.partition(":")[0].replace(".", "/") + ".py")
+        assert path.is_file(), target
+    if program == "noukai":
+        environment = SERVICES[name]["environment"]
+        command: click.Command = noukai
+        context = click.Context(noukai)
+        while isinstance(command, click.Group):
+            found = command.get_command(context, arguments.pop(0))
+            assert found is not None
+            command = found
+        options = ["--db", environment["NOUKAI_DB"], *arguments]
+        command.make_context(name, options)
 
 
-def test_apps_reach_backend_at_dev_address() -> None:
-    assert BASE_URLS["dev"].startswith(f"http://localhost:{port_in(BACKEND)}/")
-    for app in APPS.values():
-        assert app["network_mode"] == "service:backend"
-        assert app["depends_on"] == {"backend": {"condition": "service_healthy"}}
-        assert app["environment"]["NOUKAI_ENV"] == "dev"
-        assert app["environment"]["NOUKAI_API_KEY"] == BACKEND["environment"]["NOUKAI_DEV_KEYS"]
+def test_apps_share_one_key_and_reach_different_processes() -> None:
+    urls = [SERVICES[app]["environment"]["NOUKAI_BASE_URL"] for app in APPS]
+    assert urls == [f"http://{serve}:8080/api/v1" for serve in SERVES]
+    (written,) = re.findall(r"> (\S+)", SERVICES["key"]["command"][2])
+    for app in APPS:
+        assert f"NOUKAI_API_KEY=$$(cat {written})" in SERVICES[app]["command"][2]
+        assert SERVICES[app]["depends_on"] == {
+            "key": {"condition": "service_completed_successfully"}
+        }
 
 
 def test_ports_are_distinct_exposed_and_published_on_loopback() -> None:
-    published = [entry.split(":") for entry in BACKEND["ports"]]
-    ports = {port_in(service) for service in SERVICES.values()}
-    assert len(ports) == len(SERVICES) == len(published)
-    assert ports == {int(inside) for _, _, inside in published}
-    for host, outside, inside in published:
-        assert (host, outside) == ("127.0.0.1", inside)
+    published = [
+        entry.split(":") for service in SERVICES.values() for entry in service.get("ports", ())
+    ]
+    assert len({outside for _, outside, _ in published}) == len(published) == 4
+    for host, _, inside in published:
+        assert host == "127.0.0.1"
         assert inside in instructions("EXPOSE")[0].split()
 
 
@@ -89,14 +95,15 @@ def test_image_copies_and_installs_what_exists() -> None:
     assert all(f"\n{extra} = [" in PROJECT for extra in extras.split(","))
     (version,) = re.findall(r"^FROM python:(3\.\d+)-slim$", DOCKERFILE, re.MULTILINE)
     assert f"Programming Language :: Python :: {version}" in PROJECT
-    for volume, path in (entry.split(":") for entry in BACKEND["volumes"]):
-        assert volume in COMPOSE["volumes"]
-        assert f"install -d -o noukai {path}" in DOCKERFILE
-        assert any(word.startswith(f"{path}/") for word in BACKEND["command"])
+    assert json.loads(instructions("CMD")[0]) == words_of("serve-1")
+    for service in SERVICES.values():
+        for volume, path, *_ in (entry.split(":") for entry in service.get("volumes", ())):
+            assert volume in COMPOSE["volumes"]
+            assert path.startswith("/var/lib/postgresql") or path in DOCKERFILE
 
 
 def test_health_check_is_valid_python() -> None:
-    kind, program, option, code = BACKEND["healthcheck"]["test"]
+    kind, program, option, code = SERVICES["serve-1"]["healthcheck"]["test"]
     assert (kind, program, option) == ("CMD", "python", "-c")
     compile(code, "healthcheck", "exec")
-    assert f"localhost:{port_in(BACKEND)}/healthz" in code
+    assert "localhost:8080/readyz" in code
