@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from noukai_sdk.backend.encoding import Clock
 from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.database import StoreUnavailableError, open_beside
 from noukai_sdk.backend.store.limits import LimitStore
+from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import organisations
+from noukai_sdk.backend.store.writer import Changes, StaleOwnerError
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.local.llm.chat import ChatDelta
 from noukai_sdk.models.events import TokenBreakdown
@@ -116,8 +119,56 @@ def test_runs_at_once_are_charged_once_each(database: str, tmp_path: Path) -> No
         calls = [threads.submit(backend.post, "tests/paid/execute", MESSAGE) for _ in range(10)]
         assert {call.result().status_code for call in calls} == {200}
         assert {backend.finished("tests/paid", job)["status"] for job in jobs} == {"completed"}
-        # A row that is written again, as after a commit whose answer was lost, costs nothing.
         assert left(database) == "0.900000"
+
+
+@dataclass
+class Costly:
+    """A run that has cost something, as its owner of an epoch writes it."""
+
+    id: str
+    cost: int
+    epoch: int = 1
+    org: str = "acme"
+
+    def changes(self) -> Changes:
+        names = ["version", "session_id", "completed_at", "error_at_step", "request"]
+        row: dict[str, Any] = dict.fromkeys([*names, "tool_rounds", "result", "error", "state"])
+        row |= {"id": self.id, "org": self.org, "project": "p", "slug": "s", "flow_id": "f"}
+        row |= {"block_count": 1, "trigger": "job", "status": "running", "capture_mode": "full"}
+        row |= {"started_at": 1, "updated_at": 1, "epoch": self.epoch, "cost_micros": self.cost}
+        return Changes([row])
+
+
+@pytest.mark.anyio
+async def test_charge_is_drawn_once_and_only_by_the_owner(database: str) -> None:
+    store = await Store.open(Settings(database).database_url, Costly.changes)
+
+    async def left_of(org: str) -> int | None:
+        return (await store.limits.read(org)).credit_micros
+
+    for org in ("acme", "other"):
+        await store.limits.set(org, {"credit_micros": 1000})
+    # One batch, with runs of several organisations; one of them has no limits.
+    for run in (
+        Costly("a", 100),
+        Costly("b", 10),
+        Costly("c", 1, org="other"),
+        Costly("d", 5, 1, "x"),
+    ):
+        store.save(run)
+    await store.flush()
+    assert (await left_of("acme"), await left_of("other")) == (890, 999)
+    # A row that is written again, as after a commit whose answer was lost, costs nothing more.
+    await store.save(Costly("a", 100)).committed()
+    assert await left_of("acme") == 890
+    await store.save(Costly("a", 250)).committed()
+    assert await left_of("acme") == 740
+    for stale in (Costly("a", 900, epoch=0), Costly("a", 900, epoch=2)):
+        with pytest.raises(StaleOwnerError):
+            await store.save(stale).committed()
+    assert await left_of("acme") == 740
+    await store.aclose()
 
 
 def test_job_that_another_process_continues_is_charged_once(database: str, tmp_path: Path) -> None:
