@@ -230,6 +230,7 @@ def test_serve_logs_json_and_shows_metrics_to_their_token_alone(
         refused = httpx.post(server.url + HELLO, json={"message": "hi"}, headers=headers)
         assert refused.status_code == 401
         assert httpx.get(f"{server.url}/metrics").status_code == 401
+        assert httpx.get(f"{server.url}/dev/stats").status_code == 404
         token = {"Authorization": "Bearer s3cret"}
         found = samples(httpx.get(f"{server.url}/metrics", headers=token).text)
         assert found["noukai_database_up"] == 1

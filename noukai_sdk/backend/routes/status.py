@@ -55,5 +55,8 @@ async def metrics(request: Request) -> Response:
 @router.get("/dev/stats")
 async def stats(request: Request) -> Response:
     """Return counters since the start: a replay leaves ``modelCalls`` unchanged."""
-    counters = service_of(request).stats
+    service = service_of(request)
+    if service.settings.role != "dev":
+        raise RequestError(404, "ROUTE_NOT_FOUND", "GET /dev/stats: only noukai dev has it")
+    counters = service.stats
     return json_response({"modelCalls": counters.model_calls, "executions": counters.executions})
