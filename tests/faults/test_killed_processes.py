@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.servers import wait_until
 
-from .cluster import JOBS, Cluster
+from .cluster import JOBS, Cluster, long
 
 
 def completed(polls: dict[str, dict[str, object]]) -> None:
@@ -37,6 +37,7 @@ def test_worker_and_replica_killed_completes_all_jobs(service: Cluster) -> None:
     service.check_marks(jobs)
 
 
+@long
 def test_poison_job_fails_after_three_workers_with_a_reason(service: Cluster) -> None:
     server = service.start_replica()
     [poison] = service.submit(server, 1, "poison").values()

@@ -12,13 +12,14 @@ import httpx
 from tests.support.postgres import PostgresServer
 from tests.support.servers import Server, wait_until
 
-from .cluster import FULL, JOBS, Cluster
+from .cluster import FULL, JOBS, Cluster, long
 
 
 def statuses(polls: dict[str, dict[str, Any]]) -> set[str]:
     return {body["status"] for body in polls.values()}
 
 
+@long
 def test_postgres_restarted_under_load_repeats_nothing(
     service: Cluster, postgres: PostgresServer
 ) -> None:
@@ -50,6 +51,7 @@ def reached(server: Server, service: Cluster) -> bool:
     return service.client(server).get("/chain/jobs/none").status_code == 404
 
 
+@long
 def test_processes_stopped_under_load_lose_and_repeat_nothing(service: Cluster) -> None:
     first, second = service.start_replica(), service.start_replica()
     stopped = service.start_worker()
@@ -85,6 +87,7 @@ def test_processes_stopped_under_load_lose_and_repeat_nothing(service: Cluster) 
     assert len(service.lines()) <= 5 * (len(jobs) + len(accepted)) + 8
 
 
+@long
 def test_dev_stopped_under_load_completes_its_jobs_at_the_next_start(laptop: Cluster) -> None:
     server = laptop.start_dev()
     jobs = laptop.submit(server)

@@ -11,7 +11,7 @@ import httpx
 from tests.backend.backends import ASKS_WEATHER, MESSAGE, lines, parse, resume_body, types
 from tests.support.servers import Server, wait_until
 
-from .cluster import FULL, STEPS, Cluster
+from .cluster import FULL, STEPS, Cluster, long
 
 
 def call(service: Cluster, server: Server, path: str, body: Any) -> httpx.Response:
@@ -51,6 +51,7 @@ def test_runs_continue_on_any_replica(service: Cluster) -> None:
     assert [step["status"] for step in trace["steps"]] == ["completed"] * len(STEPS)
 
 
+@long
 def test_step_run_of_a_killed_replica_goes_on_at_its_last_finished_step(service: Cluster) -> None:
     doomed, other = service.start_replica(), service.start_replica()
     events = parse(call(service, doomed, "acme/faults/chain/step", MESSAGE).text)
