@@ -184,8 +184,12 @@ class Runs:
         if epoch is None:
             return False
         run.status, run.owner, run.epoch = "running", self._process_id, epoch
-        self._active[run.id] = _Driven(run)
+        self.adopt(run)
         return True
+
+    def adopt(self, run: Run) -> None:
+        """Begin to drive a run that this process owns."""
+        self._active[run.id] = _Driven(run)
 
     async def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
         """Execute the run, and yield its events until it ends or pauses.
@@ -248,7 +252,7 @@ class Runs:
             del self._active[run.id]
         elif isinstance(event, StepCompleted):
             run.strikes = 0
-            if run.trigger == "job":
+            if run.trigger == "job" and run.state.step_index < len(run.flow.plan.nodes):
                 # The next step begins when this one is on disk: no finished step runs twice.
                 await self._commit(run)
             else:

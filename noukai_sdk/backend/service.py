@@ -166,7 +166,7 @@ async def open_service(
     flows = Flows(catalog, store.published, clock)
     jobs = Jobs(
         store,
-        JobRunner(store, runs, flows, clock),
+        JobRunner(store, runs, flows, clock, process_id),
         clock,
         database=settings.database_url,
         role=settings.role,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import nullcontext
 
 from ...errors import NoukaiError
 from ...local.engine.runner import check_run
 from ..encoding import Clock
 from ..errors import RequestError
 from ..published import Flows
-from ..rows import ended_changes, run_from, step_ids
-from ..run import ENDED
+from ..rows import ended_changes, interrupted_changes, run_from, step_ids
 from ..runs import Runs
 from ..store.database import StoreUnavailableError
 from ..store.store import Row, Store
@@ -32,32 +30,86 @@ class JobRunner:
     The row of a job says all that is needed to run it: another worker may have begun it.
     """
 
-    def __init__(self, store: Store, runs: Runs, flows: Flows, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, runs: Runs, flows: Flows, clock: Clock, process_id: str
+    ) -> None:
         self._store = store
         self._runs = runs
         self._flows = flows
         self._clock = clock
+        self._process_id = process_id
         self._last_chance = asyncio.Lock()
+        self._waiting: dict[str, asyncio.Future[Row | None]] = {}
+        self._taking: asyncio.Task[None] | None = None
 
     async def run(self, execution_id: str) -> None:
         """Run a job to its end. Do nothing if it has ended, or if another process runs it."""
         while True:
             try:
-                return await self._run(execution_id)
+                row = await self._take(execution_id)
+                if row is not None:
+                    await self._drive(row)
+                else:
+                    await self._run_alone(execution_id)
+                return
             except StoreUnavailableError:  # noqa: PERF203 - it tries again
                 await asyncio.sleep(_RETRY_INTERVAL)
 
-    async def _run(self, execution_id: str) -> None:
+    async def _take(self, execution_id: str) -> Row | None:
+        """Take a job, together with those that other calls wait for; return None if it does not wait."""
+        if execution_id in self._waiting:
+            return None
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[execution_id] = future
+        if self._taking is None:
+            self._taking = asyncio.create_task(self._take_waiting())
+        row: Row | None = await future
+        return row
+
+    async def _take_waiting(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            try:
+                taken = await self._store.take_jobs(
+                    list(waiting), self._process_id, self._clock.now(), MAX_STRIKES - 1
+                )
+            except Exception as error:  # noqa: BLE001 - those that wait raise it
+                for future in waiting.values():
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            rows = {str(row["id"]): row for row in taken}
+            for execution_id, future in waiting.items():
+                row = rows.get(execution_id)
+                if not future.done():
+                    future.set_result(row)
+                elif row is not None:  # the worker stops
+                    await self._give_back(row)
+        self._taking = None
+
+    async def _give_back(self, row: Row) -> None:
+        error, now = {"code": "INTERNAL_ERROR", "message": "the worker stopped"}, self._clock.now()
+        await self._store.change(
+            [row],
+            lambda row: interrupted_changes(row, "pending", error, now, strikes=row["strikes"]),
+        )
+
+    async def _run_alone(self, execution_id: str) -> None:
+        """Run a job that is about to fail.
+
+        Several jobs were in progress when a worker died, and only one of them may have killed it. So those
+        with a last chance run one at a time.
+        """
         row = await self._store.execution(execution_id)
-        if row is None or row["status"] in ENDED:
+        if row is None or row["status"] != "pending":
             return
-        # Several jobs were in progress when the worker died, and only one of them may have killed it.
-        # So those that are about to fail run one at a time.
-        is_last_chance = row["strikes"] >= MAX_STRIKES - 1
-        async with self._last_chance if is_last_chance else nullcontext():
-            await self._drive(row)
+        async with self._last_chance:
+            epoch = await self._store.take(row, self._process_id, self._clock.now())
+            if epoch is not None:
+                await self._drive({**row, "status": "running", "epoch": epoch})
 
     async def _drive(self, row: Row) -> None:
+        """Run a job that this process owns."""
         try:
             flow = await self._flows.get(row["org"], row["project"], row["slug"], row["version"])
             if step_ids(row) != [step.id for step in flow.steps]:
@@ -68,8 +120,7 @@ class JobRunner:
         except (NoukaiError, RequestError) as error:
             await self._fail(row, error.code or "INTERNAL_ERROR", error.message)
             return
-        if row["status"] != "pending" or not await self._runs.take(run, row):
-            return
+        self._runs.adopt(run)
         try:
             async for _ in self._runs.advance(run):
                 pass

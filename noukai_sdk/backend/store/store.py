@@ -209,6 +209,30 @@ class Store:
             async with self._writer.lock, self._engine.begin() as connection:
                 return await _take(connection, row, values)
 
+    async def take_jobs(
+        self, execution_ids: Sequence[str], owner: str, now: int, below_strikes: int
+    ) -> list[Row]:
+        """Make ``owner`` the owner of those of these jobs that wait, in one statement; return their rows.
+
+        Args:
+            execution_ids: The ids of the jobs.
+            owner: The id of the process.
+            now: Microseconds since 1970.
+            below_strikes: Only jobs with fewer strikes.
+        """
+        waiting = and_(
+            executions.c.id.in_(execution_ids),
+            executions.c.status == "pending",
+            executions.c.trigger == "job",
+            executions.c.strikes < below_strikes,
+        )
+        values = {"owner": owner, "status": "running", "updated_at": now}
+        statement = update(executions).where(waiting).values(epoch=executions.c.epoch + 1, **values)
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                taken = await connection.execute(statement.returning(*executions.c))
+                return [dict(row) for row in taken.mappings()]
+
     async def change(self, rows: Sequence[Row], changes: Callable[[Row], Changes]) -> list[str]:
         """Take runs and change them from outside: their drivers' writes are refused from then on.
 
