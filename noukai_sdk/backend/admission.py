@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,11 +68,14 @@ class Admission:
         org: The organisation whose limits apply; None if there are none.
         key: The call's idempotency key.
         now: Microseconds since 1970.
+        turn: Held during the transaction. The calls of an organisation with limits wait for each other
+            here, or they would wait in the database, with a connection each.
     """
 
     org: str | None
     key: IdempotencyKey | None
     now: int
+    turn: AbstractAsyncContextManager[object]
 
     async def check(self, connection: AsyncConnection, insert: Any, execution_id: str) -> None:
         """Raise if the run must not begin. Until the commit, nobody else begins one in its place.
@@ -124,6 +128,15 @@ class Limiter:
         self._clock = clock
         self._limits: dict[str, tuple[float, Limits]] = {}
         self._requests: dict[str, _Requests] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def admission(
+        self, org: str, limits: Limits, key: IdempotencyKey | None, now: int
+    ) -> Admission | None:
+        """Return what is checked before a run of an organisation begins; None if nothing is."""
+        if limits.max_running is not None or limits.may_run_out:
+            return Admission(org, key, now, self._turns.setdefault(org, asyncio.Lock()))
+        return None if key is None else Admission(None, key, now, nullcontext())
 
     async def take_request(self, access: Access) -> None:
         """Count a request; raise RequestError (429) if the organisation has sent too many."""

@@ -150,7 +150,8 @@ class Runs:
 
     async def _insert(self, run: Run, admission: Admission) -> None:
         try:
-            await self._store.insert_checked(run, admission.check)
+            async with admission.turn:
+                await self._store.insert_checked(run, admission.check)
         except StoreUnavailableError as error:
             # The commit may have succeeded all the same. Then a job waits for its turn, but nobody drives
             # another run.

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from ...local.flow_files.catalog import unknown_flow
 from ...local.workflow.plan import Flow
 from ..access import Access
-from ..admission import Admission, idempotency_key
+from ..admission import idempotency_key
 from ..bodies import Body, read_body
 from ..errors import RequestError
 from ..run import Run, Trigger
@@ -85,11 +85,8 @@ class IncomingCall:
             if limits.may_run_out:
                 await self.service.limiter.check_credits(self.flow.org)
             return await runs.resume(self.flow, self.version, self.body, trigger)
-        is_limited = limits.max_running is not None or limits.may_run_out
-        admission = None
-        if is_limited or (self.key is not None and trigger != "step"):
-            org = self.flow.org if is_limited else None
-            admission = Admission(org, self.key, self.started_at)
+        key = None if trigger == "step" else self.key
+        admission = self.service.limiter.admission(self.flow.org, limits, key, self.started_at)
         return await runs.begin(
             self.flow,
             self.version,
