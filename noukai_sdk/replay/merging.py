@@ -73,6 +73,8 @@ def _on_clock_of_caller(
         and (began := times_of.get(run.execution_id or "", (None, None))[0]) is not None
     ]
     offset = offsets[0] if offsets else 0.0
+    # The request that was fastest tells best how far the clocks differ: for what came within a run.
+    clock = max(offsets, default=0.0)
     result: list[Recording] = []
     for run in recordings:
         began, ended = times_of.get(run.execution_id or "", (None, None))
@@ -80,7 +82,14 @@ def _on_clock_of_caller(
             offset = began - run.started_at
         start = run.started_at and run.started_at + offset
         end = run.completed_at and (ended or run.completed_at + offset)
-        result.append(replace(run, started_at=start, completed_at=end))
+        result.append(
+            replace(
+                run,
+                started_at=start,
+                completed_at=end,
+                chunks=tuple((round(at + clock - offset, 6), count) for at, count in run.chunks),
+            )
+        )
     if all(run.started_at is not None for run in result):
         result.sort(key=lambda run: run.started_at or 0.0)
     return result

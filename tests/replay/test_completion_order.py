@@ -354,15 +354,11 @@ def test_changed_call_of_a_pool_takes_no_recording_of_another_call(
     assert len(scope.report.drift) == 1
 
 
-@LOOPS
-async def test_calls_complete_in_the_order_that_their_caller_saw(
-    service: SessionService, async_side: AsyncSide
-) -> None:
-    service.record(*(execution(n, name, began=n, took=5.5 - n) for n, name in enumerate("abc")))
-    seen = {"exec-1": (0.0, 2.0), "exec-0": (0.1, 4.0), "exec-2": (0.2, 3.0)}
-    service.sessions["s-1"]["outcomes"] = [
+def told_times(seen: dict[str, tuple[float, float]], kind: str = "execute") -> list[dict[str, Any]]:
+    """The outcomes of runs that began and ended at these seconds for their caller."""
+    return [
         {
-            "kind": "execute",
+            "kind": kind,
             "position": position,
             "executionId": run,
             "call": {},
@@ -372,6 +368,15 @@ async def test_calls_complete_in_the_order_that_their_caller_saw(
         }
         for position, (run, (began, ended)) in enumerate(seen.items())
     ]
+
+
+@LOOPS
+async def test_calls_complete_in_the_order_that_their_caller_saw(
+    service: SessionService, async_side: AsyncSide
+) -> None:
+    service.record(*(execution(n, name, began=n, took=5.5 - n) for n, name in enumerate("abc")))
+    seen = {"exec-1": (0.0, 2.0), "exec-0": (0.1, 4.0), "exec-2": (0.2, 3.0)}
+    service.sessions["s-1"]["outcomes"] = told_times(seen)
     async with async_side.scope() as scope:
         assert await completion_order(async_side, *"abc") == ["b", "c", "a"]
     assert scope.report.clean
@@ -492,8 +497,9 @@ async def test_chunks_of_two_streams_come_in_recorded_order(
 
 
 @LOOPS
+@pytest.mark.parametrize("told", [False, True])
 async def test_steps_of_streams_of_a_session_come_in_recorded_order(
-    service: SessionService, async_side: AsyncSide
+    service: SessionService, async_side: AsyncSide, *, told: bool
 ) -> None:
     def streamed(number: int, message: str, *ends: float) -> dict[str, Any]:
         starts = (number / 1000, *ends)
@@ -505,6 +511,10 @@ async def test_steps_of_streams_of_a_session_come_in_recorded_order(
         return execution(number, message, triggerType="step", steps=steps, **times)
 
     service.record(streamed(0, "a", 3, 7, 8), streamed(1, "b", 1, 2, 9), streamed(2, "c", 5, 6))
+    if told:
+        # The request of b took long to reach the service, whose clock is 100 seconds behind.
+        times = {"exec-0": (0.0, 8.0), "exec-1": (-1.5, 9.0), "exec-2": (0.002, 6.0)}
+        service.sessions["s-1"]["outcomes"] = told_times(times, kind="step")
     order: list[str] = []
 
     async def read(message: str) -> None:
