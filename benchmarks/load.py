@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from typing_extensions import Self
+
 
 def requests_a_second(address: str, request: bytes, *, at_once: int, count: int) -> float:
     """Return the rate of ``count`` requests; each must be answered by status 200 or 202."""
@@ -23,22 +25,38 @@ def post(address: str, path: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+class Connection:
+    """A kept-alive connection, for one request after the other."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def __aenter__(self) -> Self:
+        host, _, port = self._address.rpartition(":")
+        self._reader, self._writer = await asyncio.open_connection(host, int(port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def send(self, request: bytes) -> int:
+        """Send a request and read the response; return its status."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+        await self._reader.readexactly(int(length))
+        return int(head.split(b" ", 2)[1])
+
+
 async def _seconds(address: str, request: bytes, at_once: int, count: int) -> float:
-    host, _, port = address.rpartition(":")
     left = iter(range(count))
 
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        try:
+    async def client() -> None:
+        async with Connection(address) as connection:
             for _ in left:
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                assert head.split(b" ", 2)[1] in (b"200", b"202"), head
-                length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-                await reader.readexactly(int(length))
-        finally:
-            writer.close()
+                status = await connection.send(request)
+                assert status in (200, 202), status
 
     start = time.perf_counter()
-    await asyncio.gather(*(connection() for _ in range(at_once)))
+    await asyncio.gather(*(client() for _ in range(at_once)))
     return time.perf_counter() - start
