@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, create_engine, func, make_url, select
+from sqlalchemy import URL, Engine, create_engine, func, make_url, select, text
 
 from benchmarks.bench_dev import BODY, served
 from benchmarks.load import post, requests_a_second
@@ -30,6 +30,10 @@ WAITING = "steps: [{id: wait, function: 'waits:wait'}]"
 FUNCTION = "import time\n\n\ndef wait(message):\n    time.sleep(0.05)\n    return message\n"
 AT_ONCE = 4  # in each worker
 ROUNDS = 3
+RUNS = 1_000
+
+COMPLETED = select(func.count()).where(executions.c.status == "completed")
+STORED = text("SELECT pg_database_size(current_database()), pg_current_wal_lsn() - '0/0'::pg_lsn")
 
 
 def run() -> list[Row]:
@@ -63,6 +67,34 @@ def run() -> list[Row]:
         rows.append(
             Row("two workers / one, steps of 50 ms", rates[2] / rates[1], 1.7, "times", True)
         )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = new_database().render_as_string(hide_password=False)
+        rows += what_runs_store(folder, url)
+    return rows
+
+
+def what_runs_store(folder: Path, database: str) -> list[Row]:
+    """Return what a run of one step with short texts takes in Postgres."""
+    rows = []
+    engine = create_engine(sync_url(database))
+    with serving(folder, database, workers=1) as (address, key):
+        for kind in ("execute", "jobs"):
+            path = f"/api/v1/seq/acme/bench/hello/{kind}"
+            call = post(address, path, BODY.encode(), f"Authorization: Bearer {key}")
+            with engine.connect() as connection:
+                before = connection.execute(STORED).one()
+                done = connection.execute(COMPLETED).scalar_one()
+            requests_a_second(address, call, at_once=16, count=RUNS)
+            wait_for(engine, done + RUNS)
+            with engine.connect() as connection:
+                after = connection.execute(STORED).one()
+            size, written = (new - old for new, old in zip(after, before, strict=True))
+            name = kind.removesuffix("s")
+            rows += [
+                Row(f"a run by {name}: tables and indexes", float(size) / RUNS / 1000, None, "kB"),
+                Row(f"a run by {name}: write-ahead log", float(written) / RUNS / 1000, None, "kB"),
+            ]
+    engine.dispose()
     return rows
 
 
@@ -119,11 +151,10 @@ def jobs_a_second(address: str, key: str, database: str, flow: str, count: int) 
 
 def wait_for(engine: Engine, count: int) -> None:
     """Wait until so many jobs have completed."""
-    completed = select(func.count()).where(executions.c.status == "completed")
     until = time.monotonic() + 120
     while time.monotonic() < until:
         with engine.connect() as connection:
-            if connection.execute(completed).scalar_one() >= count:
+            if connection.execute(COMPLETED).scalar_one() >= count:
                 return
         time.sleep(0.02)
     raise AssertionError("the jobs have not completed")
