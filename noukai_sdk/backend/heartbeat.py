@@ -65,7 +65,7 @@ class Heartbeat:
         process_id: The id of this process.
         kind: Its role.
         recover: Goes on with the runs of a process that has died.
-        repair: Called with the processes that are alive, after each look.
+        repair: Called after each look, when the runs of dead processes can go on.
         is_alone: No other process can use the database.
     """
 
@@ -77,7 +77,7 @@ class Heartbeat:
         process_id: str,
         kind: str,
         recover: Callable[[str], Awaitable[None]],
-        repair: Callable[[set[str]], Awaitable[None]],
+        repair: Callable[[], Awaitable[None]],
         is_alone: bool,
     ) -> None:
         self._store = store
@@ -110,18 +110,20 @@ class Heartbeat:
         """Store that this process is alive, and go on with the runs of dead ones."""
         me = self._process_id
         await self._store.beat(me, self._kind, process_name(), self._clock.now())
+        # First: a process beats before it owns a run.
+        owners = await self._store.owners()
         heartbeats = await self._store.heartbeats()
         dead = self._watch.look(heartbeats, time.monotonic())
         if self._is_alone:
             dead = set(heartbeats)
         # A process that was taken for dead may have gone on for a moment.
-        dead |= await self._store.owners() - set(heartbeats)
+        dead |= owners - set(heartbeats)
         dead.discard(me)
         for process_id in dead:
             logger.warning("process %s has stopped: going on with its runs", process_id)
             await self._recover(process_id)
             await self._store.remove(process_id)
-        await self._repair((set(heartbeats) | {me}) - dead)
+        await self._repair()
 
     async def stop(self) -> None:
         """Stop beating: the process is about to end, and drives no run any more."""

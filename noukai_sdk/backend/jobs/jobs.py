@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -141,18 +140,16 @@ class Jobs:
                 await asyncio.to_thread(self._worker.start)
             return queue
 
-    async def repair(self, alive: Collection[str]) -> None:
-        """Give the jobs of processes that have died back to the queue, and put lost ones in again.
-
-        Args:
-            alive: The ids of the processes that are alive.
-        """
+    async def repair(self) -> None:
+        """Give the jobs of processes that have died back to the queue, and put lost ones in again."""
         if self._worker is None or self._queue is None:
             return
-        stranded = await asyncio.to_thread(self._queue.stranded_executors, alive)
+        executors: set[str] = await asyncio.to_thread(self._queue.executors)
+        # Read later: a process beats before it takes a job.
+        stranded = executors - set(await self._store.processes.heartbeats())
         if stranded:
-            logger.warning("taking over the jobs of %d stopped processes", len(stranded))
-            await asyncio.to_thread(self._worker.recover, stranded)
+            logger.info("taking over the jobs of %d stopped processes", len(stranded))
+            await asyncio.to_thread(self._worker.recover, sorted(stranded))
         now = time.monotonic()
         if stranded or now > self._next_repair:
             self._next_repair = now + _REPAIR_INTERVAL
@@ -168,7 +165,7 @@ class Jobs:
             jobs: list[tuple[str, int]] = [(row["id"], row["epoch"]) for row in rows]
             found = await asyncio.to_thread(queue.put_again, jobs) if jobs else 0
             if found:
-                logger.info("jobs that were not in the queue are in it again")
+                logger.debug("jobs that were not in the queue are in it again")
 
     async def aclose(self, seconds: float) -> None:
         """Stop. Jobs that do not end in time stay at their last finished step, for another process."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -129,12 +129,12 @@ class JobQueue:
             self.put(missing)
         return len(missing)
 
-    def stranded_executors(self, alive: Collection[str]) -> list[str]:
-        """Return the processes that have begun entries, and are not among those alive."""
+    def executors(self) -> set[str]:
+        """Return the processes that have begun entries which are not done."""
         entries = self._client.list_workflows(
             status="PENDING", load_input=False, load_output=False, queue_name=QUEUE
         )
-        return sorted({e.executor_id for e in entries if e.executor_id} - set(alive))
+        return {entry.executor_id for entry in entries if entry.executor_id}
 
     def forget(self, before: float) -> None:
         """Delete some of the entries that were done before this time, in seconds since 1970."""

@@ -22,6 +22,7 @@ from .queue import APPLICATION, VERSION, WORKFLOW, engine_of
 _lock = threading.Lock()
 _current: Worker | None = None
 _TURN_SECONDS = 30.0
+_CONNECTIONS = 8
 
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=1_000_000)
@@ -75,7 +76,7 @@ class Worker:
                 _destroy(0)
             _current = self
             try:
-                self._engine = engine_of(self._database, 20)
+                self._engine = engine_of(self._database, _CONNECTIONS)
                 DBOS(
                     config={
                         "name": APPLICATION,
