@@ -1,0 +1,145 @@
+"""Owners of runs: what a former owner writes is refused; heartbeats say who has died."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from noukai_sdk.backend.encoding import Clock
+from noukai_sdk.backend.heartbeat import DEAD_AFTER, INTERVAL, DeathWatch, Heartbeat
+from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.store.store import Store
+from noukai_sdk.backend.store.writer import Changes, StaleOwnerError
+
+from .test_store import Item, changes, status_of
+
+pytestmark = pytest.mark.anyio
+
+
+class Owned(Item):
+    """A run with an epoch."""
+
+    epoch = 1
+    strikes = 0
+    trigger = "execute"
+    completed_at: int | None = None
+
+
+def owned_changes(item: Owned) -> Changes:
+    written = changes(item)
+    written.executions[0] |= {
+        "epoch": item.epoch,
+        "completed_at": item.completed_at,
+        "trigger": item.trigger,
+        "strikes": item.strikes,
+    }
+    return written
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    opened = await Store.open(Settings(database).database_url, owned_changes)
+    yield opened
+    await opened.aclose()
+
+
+async def test_former_owner_is_refused_with_all_its_rows(store: Store) -> None:
+    run, other = Owned("a"), Owned("b")
+    await store.save(run).committed()
+    row: Any = await store.execution("a")
+    assert await store.take(row, "second", 5) == 2
+    # Of two that have read the same row, one takes it.
+    assert await store.take(row, "third", 6) is None
+    run.events = 7
+    late, good = store.save(run), store.save(other)
+    with pytest.raises(StaleOwnerError):
+        await late.committed()
+    await good.committed()
+    assert [chunk["first"] for chunk in (await store.events(["a"]))["a"]] == [0]
+    row = await store.execution("a")
+    assert (row["owner"], row["epoch"], row["status"]) == ("second", 2, "running")
+    run.epoch = 2
+    await store.save(run).committed()
+
+
+async def test_final_state_never_changes(store: Store) -> None:
+    run = Owned("a")
+    run.status, run.completed_at = "completed", 9
+    await store.save(run).committed()
+    # A commit whose response was lost is tried again.
+    await store.save(run).committed()
+    for run.status, run.completed_at in [("failed", 9), ("running", None), ("completed", 10)]:
+        with pytest.raises(StaleOwnerError):
+            await store.save(run).committed()
+    row: Any = await store.execution("a")
+    assert await store.take(row, "second", 5) is None
+    assert await store.change([row], lambda row: Changes([{**row, "status": "failed"}])) == []
+    assert await status_of(store, "a") == "completed"
+
+
+async def test_jobs_of_a_moment_are_taken_once_each(store: Store) -> None:
+    for name, trigger in [("a", "job"), ("b", "job"), ("c", "execute"), ("struck", "job")]:
+        run = Owned(name, "pending")
+        run.trigger, run.strikes = trigger, 2 if name == "struck" else 0
+        await store.save(run).committed()
+    names = ["a", "b", "c", "struck", "unknown"]
+    taken = await store.take_jobs(names, "me", 5, 2)
+    assert {row["id"]: (row["owner"], row["epoch"]) for row in taken} == {
+        "a": ("me", 2),
+        "b": ("me", 2),
+    }
+    assert await store.take_jobs(names, "another", 6, 2) == []
+
+
+def test_death_watch_finds_a_heart_that_stands_still() -> None:
+    watch, now = DeathWatch(), 1000.0
+    beats = {"alive": 0, "set back": 10**9, "dead": 5}
+    for look in range(int(DEAD_AFTER / INTERVAL)):
+        assert watch.look(beats, now) == set()
+        # Clocks can be set back: a heartbeat that changes is alive.
+        beats = {**beats, "alive": look + 1, "set back": beats["set back"] - 10**6}
+        now += INTERVAL
+    assert watch.look(beats, now) == {"dead"}
+
+
+def test_death_watch_outage_of_a_minute_kills_nobody() -> None:
+    watch = DeathWatch()
+    assert watch.look({"other": 5}, 1000.0) == set()
+    # Nobody could look, and nobody could beat.
+    assert watch.look({"other": 5}, 1060.0) == set()
+    assert watch.look({"other": 6}, 1062.0) == set()
+    assert watch.look({}, 1064.0) == set()
+
+
+async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None:
+    run = Owned("a")
+    await store.save(run).committed()
+    row: Any = await store.execution("a")
+    await store.take(row, "gone", 5)
+    recovered: list[str] = []
+
+    async def recover(process_id: str) -> None:
+        recovered.append(process_id)
+        current: Any = await store.execution("a")
+        await store.take(current, None, 6, status="pending")
+
+    async def repair() -> None:
+        pass
+
+    heart = Heartbeat(
+        store.processes,
+        Clock(),
+        process_id="me",
+        kind="worker",
+        recover=recover,
+        repair=repair,
+        is_alone=False,
+    )
+    await heart.beat()
+    await heart.beat()
+    assert recovered == ["gone"]
+    assert list(await store.processes.heartbeats()) == ["me"]
+    await heart.stop()
+    assert await status_of(store, "a") == "pending"
