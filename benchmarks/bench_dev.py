@@ -93,13 +93,17 @@ def served(command: Sequence[str]) -> Iterator[str]:
 
 
 def many(
-    connection: HTTPConnection, method: str, path: str, body: str | None = None
+    connection: HTTPConnection,
+    method: str,
+    path: str,
+    body: str | None = None,
+    requests: int = REQUESTS,
 ) -> Callable[[], None]:
-    def requests() -> None:
-        for _ in range(REQUESTS):
+    def send() -> None:
+        for _ in range(requests):
             connection.request(method, path, body, HEADERS)
             response = connection.getresponse()
             response.read()
             assert response.status == 200
 
-    return requests
+    return send
