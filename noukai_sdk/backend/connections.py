@@ -77,6 +77,7 @@ class Connections:
     Attributes:
         limits: Their limits.
         cap: How many may be open, with room for the other files of the process.
+        accept_batch: How many to accept at once.
         open: How many are open.
         dropped: How many were closed for a new one.
         refused: How many new ones were refused, because every other had a request in progress.
@@ -90,18 +91,17 @@ class Connections:
     def __post_init__(self) -> None:
         self.cap = self.limits.max_connections
         files = raise_file_limit()
+        others = _OTHER_FILES if files is None else min(_OTHER_FILES, files // 2)
         if files is not None:
-            self.cap = max(1, min(self.cap, files - min(_OTHER_FILES, files // 2)))
+            self.cap = max(1, min(self.cap, files - others))
+        # asyncio accepts connections some steps before we are asked, and closes some steps after we have
+        # said so. If it meets the limit for files, it accepts none for a second.
+        self.accept_batch = max(1, others // 8)
         # Connections that wait for their client, the longest-waiting first: for a whole request, and for
         # the next request.
         self._receiving: dict[GuardedProtocol, None] = {}
         self._idle: dict[GuardedProtocol, None] = {}
         self._addresses: Counter[str] = Counter()
-
-    @property
-    def accept_batch(self) -> int:
-        """How many connections to accept at once: asyncio opens them before we can close others."""
-        return max(1, min(64, self.cap // 8))
 
     def add(self, connection: GuardedProtocol, address: str) -> bool:
         """Count a new connection; return False if there is no room for it."""
