@@ -117,7 +117,13 @@ async def _to_response(request: Request, error: Exception) -> Response:
             error.status_code or 500, error.code or "INTERNAL_ERROR", error.message
         )
     if isinstance(error, StoreUnavailableError):
-        return error_response(503, "STORE_UNAVAILABLE", str(error), execution_id=error.execution_id)
+        return error_response(
+            503,
+            "STORE_UNAVAILABLE",
+            str(error),
+            execution_id=error.execution_id,
+            headers={"Retry-After": "1"},
+        )
     if isinstance(error, StaleOwnerError):
         return error_response(409, "RUN_STOPPED", str(error), execution_id=error.execution_id)
     if isinstance(error, RequestValidationError):

@@ -91,6 +91,7 @@ class Runs:
         self._process_id = process_id
         self._active: dict[str, _Driven] = {}
         self.is_shared = False
+        self._returns: set[asyncio.Task[None]] = set()
 
     async def begin(
         self,
@@ -155,9 +156,11 @@ class Runs:
         except StoreUnavailableError as error:
             # The commit may have succeeded all the same. Then a job waits for its turn, but nobody drives
             # another run.
+            error.outcome = "the job may have been accepted: look whether it exists"
             if run.trigger != "job":
                 run.stop("failed", "the database failed as the run began", self._clock.now())
                 self._store.save(run)
+                error.outcome = "the run did not begin"
             error.execution_id = run.id
             raise
 
@@ -181,7 +184,16 @@ class Runs:
 
     async def take(self, run: Run, row: Row, **values: Any) -> bool:
         """Become the owner of a run that was read from ``row``; return False if it has changed since."""
-        epoch = await self._store.take(row, self._process_id, self._clock.now(), **values)
+        try:
+            epoch = await self._store.take(row, self._process_id, self._clock.now(), **values)
+        except StoreUnavailableError as error:
+            # The commit may have succeeded all the same, and nobody would drive the run.
+            task = asyncio.create_task(self._give_back(row))
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+            error.execution_id = run.id
+            error.outcome = f"the run is still {row['status']}: call again later"
+            raise
         if epoch is None:
             return False
         run.status, run.owner, run.epoch = "running", self._process_id, epoch
@@ -191,6 +203,13 @@ class Runs:
     def adopt(self, run: Run) -> None:
         """Begin to drive a run that this process owns."""
         self._active[run.id] = _Driven(run)
+
+    async def _give_back(self, row: Row) -> None:
+        while True:
+            try:
+                return await self._store.give_back(row, self._process_id)
+            except StoreUnavailableError:  # noqa: PERF203 - it tries again
+                await asyncio.sleep(_RETRY_INTERVAL)
 
     async def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
         """Execute the run, and yield its events until it ends or pauses.
@@ -235,6 +254,9 @@ class Runs:
             if sys.version_info >= (3, 11) and driven.task is not None:
                 driven.task.uncancel()
             raise StaleOwnerError(run.id) from None
+        except StoreUnavailableError:
+            self._stop(driven, "failed", "the database could not be used")
+            raise
         except Exception:
             logger.exception("run %s failed", run.id)
             self._stop(driven, "failed", "the backend failed; its log says why")
@@ -269,8 +291,12 @@ class Runs:
         while True:
             try:
                 return await self._store.save(run).committed()
-            except StoreUnavailableError:  # noqa: PERF203 - it tries again
+            except StoreUnavailableError as error:  # noqa: PERF203 - it tries again
                 if run.trigger != "job":
+                    error.outcome = (
+                        f"the run is {run.status}, and is stored as soon as the database can be used: "
+                        "do not repeat the call, read the run's trace"
+                    )
                     raise
                 await asyncio.sleep(_RETRY_INTERVAL)
 
@@ -316,6 +342,8 @@ class Runs:
         """Stop every run in progress."""
         for run in self.all_active():
             self.release(run)
+        for task in self._returns:
+            task.cancel()
 
     def active(self, execution_id: str) -> Run | None:
         """Return the run if this process drives it."""

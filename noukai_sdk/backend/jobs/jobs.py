@@ -77,10 +77,12 @@ class Jobs:
         """Put a job into the queue. Returns when it is on disk."""
         try:
             await self._store.save(run).committed()
-        except BaseException:
+        except BaseException as error:
             # The caller is told that the job was not accepted, so it must not run later.
             run.stop("failed", "the job was not accepted", self._clock.now())
             self._store.save(run)
+            if isinstance(error, StoreUnavailableError):
+                error.outcome = "the job was not accepted, and will not run"
             raise
         self._new.append(run.id)
         self._wake.set()

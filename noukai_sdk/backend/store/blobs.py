@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .tables import deleted_blobs, executions
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .writer import Changes, Writer
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class Blobs:
         for row, column, key in places:
             row[column] = texts[key]
 
-    async def delete_marked(self, engine: AsyncEngine) -> None:
+    async def delete_marked(self, engine: Engine) -> None:
         """Delete the objects of the runs in ``deleted_blobs``.
 
         A run is marked in the transaction that deletes its rows, so that no object is forgotten when the

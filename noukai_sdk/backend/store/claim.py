@@ -14,9 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..private_files import create_private_file
+from .engine import Engine
 
 Release = Callable[[], Awaitable[None]]
 """Gives up a claim."""
@@ -34,7 +34,7 @@ class DatabaseInUseError(OSError):
         )
 
 
-async def claim(engine: AsyncEngine) -> Release:
+async def claim(engine: Engine) -> Release:
     """Claim the SQLite file of ``engine``, until the returned function is called or the process ends.
 
     Raises:

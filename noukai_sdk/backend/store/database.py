@@ -9,16 +9,18 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, false, text
+from sqlalchemy import URL, Connection, delete, event, false, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from ..private_files import create_private_file
 from .blobs import BlobsUnavailableError
 from .claim import Release, claim
+from .engine import POSTGRES_OPTIONS, Engine
 from .tables import executions
 from .text_search import contains
 
@@ -27,8 +29,11 @@ T = TypeVar("T")
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 # How long SQLite waits for another process that writes, such as a shell that was left open.
-_BUSY_MS = 5000
+_BUSY_MS = 2000
+# A WAL that grew while another process read for long shrinks again.
+_WAL_BYTES = 64 * 1024 * 1024
 # Held until the transaction ends.
+_WAIT = text("SET LOCAL lock_timeout = 0")
 _LOCK_TABLES = text("SELECT pg_advisory_xact_lock(1852798827)")
 _POSTGRES = "a Postgres database needs asyncpg: pip install asyncpg"
 # Postgres' classes of errors in the request: data, constraints, statements.
@@ -46,6 +51,7 @@ class StoreUnavailableError(Exception):
 
     Attributes:
         execution_id: The run that could not be stored; None if the error is not about a run.
+        outcome: What became of the call; empty if nothing was to be stored.
     """
 
     def __init__(self, error: Exception, execution_id: str | None = None) -> None:
@@ -56,6 +62,11 @@ class StoreUnavailableError(Exception):
         )
         super().__init__(f"{place}{getattr(error, 'orig', error)}")
         self.execution_id = execution_id
+        self.outcome = ""
+
+    def __str__(self) -> str:
+        """Return what is wrong, and what became of the call."""
+        return "; ".join(filter(None, [super().__str__(), self.outcome]))
 
 
 class Database:
@@ -66,7 +77,7 @@ class Database:
         dialect: ``"sqlite"`` or ``"postgresql"``.
     """
 
-    def __init__(self, engine: AsyncEngine, release: Release) -> None:
+    def __init__(self, engine: Engine, release: Release) -> None:
         self.engine = engine
         self.dialect = engine.dialect.name
         self._release = release
@@ -94,7 +105,7 @@ class _WriterThread:
     """
 
     def __init__(self, url: URL) -> None:
-        self._engine: Engine = create_engine(url.set(drivername="sqlite"))
+        self._engine = sqlalchemy.create_engine(url.set(drivername="sqlite"))
         event.listen(self._engine, "connect", _set_up_sqlite)
         self._thread = ThreadPoolExecutor(1, "noukai-writer")
 
@@ -128,6 +139,8 @@ async def open_database(url: URL) -> Database:
     engine = _create_engine(url)
     try:
         release: Release = _no_release
+        if url.get_backend_name() == "postgresql":
+            engine.watch()
         if url.get_backend_name() == "sqlite":
             release = await claim(engine)
     except BaseException:
@@ -146,7 +159,7 @@ async def open_database(url: URL) -> Database:
 
 
 @asynccontextmanager
-async def open_beside(url: URL) -> AsyncIterator[AsyncEngine]:
+async def open_beside(url: URL) -> AsyncIterator[Engine]:
     """Open the database for a command, beside the backends that use it. Raises as open_database does."""
     engine = _create_engine(url)
     try:
@@ -157,21 +170,26 @@ async def open_beside(url: URL) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-def _create_engine(url: URL) -> AsyncEngine:
+def _create_engine(url: URL) -> Engine:
     is_postgres = url.get_backend_name() == "postgresql"
     if not is_postgres and not str(url.database).startswith("file:"):
         create_private_file(Path(str(url.database)))
     try:
         # Without a timeout, a burst of readers waits its turn; with one, load would become errors.
         # Postgres can restart while we run, and then the connections in the pool are dead.
-        engine = create_async_engine(url, pool_timeout=None, pool_pre_ping=is_postgres)
+        engine = create_async_engine(
+            url,
+            pool_timeout=None,
+            pool_pre_ping=is_postgres,
+            connect_args=POSTGRES_OPTIONS if is_postgres else {},
+        )
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
         raise ModuleNotFoundError(_POSTGRES, name=error.name) from error
     if not is_postgres:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    return engine
+    return Engine(engine)
 
 
 async def _no_release() -> None:
@@ -188,6 +206,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=NORMAL",
         f"busy_timeout={_BUSY_MS}",
+        f"journal_size_limit={_WAL_BYTES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -198,7 +217,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to ``revision``; do nothing if they are there already."""
     if connection.dialect.name == "postgresql":
-        # Several processes may start at once.
+        # Several processes may start at once, and one of them may need long.
+        connection.execute(_WAIT)
         connection.execute(_LOCK_TABLES)
     try:
         command.upgrade(configuration(connection), revision)

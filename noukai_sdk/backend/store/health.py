@@ -9,8 +9,9 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .engine import Engine
 from .tables import executions
 
 _SECONDS = 2.0
@@ -29,7 +30,7 @@ class Health:
         seconds: How long to wait for it.
     """
 
-    def __init__(self, engine: AsyncEngine, seconds: float = _SECONDS) -> None:
+    def __init__(self, engine: Engine, seconds: float = _SECONDS) -> None:
         self._engine = engine
         self._seconds = seconds
         self._head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()

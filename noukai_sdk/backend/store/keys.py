@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .database import outages
+from .engine import Engine
 from .limits import LIMIT_COLUMNS, Limits
 from .tables import api_keys, organisations
 
@@ -34,7 +34,7 @@ def hash_of(key: str) -> str:
 class KeyStore:
     """The stored keys. A key itself is never stored."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def create(self, org: str, name: str, now: int) -> tuple[str, str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Float, and_, case, cast, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import outages
+from .engine import Engine
 from .tables import executions, organisations
 
 LIMIT_COLUMNS = (
@@ -52,7 +53,7 @@ UNLIMITED = Limits()
 class LimitStore:
     """The stored limits."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_postgres = engine.dialect.name == "postgresql"
 

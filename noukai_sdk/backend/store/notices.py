@@ -15,7 +15,9 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .engine import Engine
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -27,7 +29,7 @@ _RETRY_INTERVAL = 1.0
 class Notices:
     """Sends and receives notices, over one connection."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
         self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -73,27 +75,27 @@ class Notices:
     async def _listen(self) -> None:
         while True:
             try:
-                connection = await self._engine.connect()
-            except (SQLAlchemyError, OSError):
-                await asyncio.sleep(_RETRY_INTERVAL)
-                continue
-            try:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None  # it is checked out of the pool
-                is_closed = asyncio.Event()
-                driver.add_termination_listener(lambda _: is_closed.set())  # noqa: B023 - set in this turn
-                await driver.add_listener(_CHANNEL, self._receive)
-                self._connection = connection
-                await is_closed.wait()
+                async with self._engine.connect() as connection:
+                    await self._listen_on(connection)
             except (SQLAlchemyError, OSError) as error:
                 logger.info("notices are interrupted: %s", error)
-            finally:
-                self._connection = None
-                # A connection that is returned to its pool would go on listening.
-                with suppress(SQLAlchemyError, OSError):
-                    await connection.invalidate()
-                await connection.close()
+                await asyncio.sleep(_RETRY_INTERVAL)
+
+    async def _listen_on(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None  # it is checked out of the pool
+            is_closed = asyncio.Event()
+            driver.add_termination_listener(lambda _: is_closed.set())
+            await driver.add_listener(_CHANNEL, self._receive)
+            self._connection = connection
+            await is_closed.wait()
+        finally:
+            self._connection = None
+            # A connection that is returned to its pool would go on listening.
+            with suppress(SQLAlchemyError, OSError):
+                await connection.invalidate()
 
     def _receive(self, _driver: Any, _process: int, _channel: str, payload: str) -> None:
         verb, _, execution_id = payload.partition(" ")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .database import outages
+from .engine import Engine
 from .tables import executions, processes
 from .writer import Writer
 
@@ -13,7 +13,7 @@ from .writer import Writer
 class ProcessStore:
     """The stored processes."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 

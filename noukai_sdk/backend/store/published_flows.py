@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import and_, func, select, true, tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .database import outages
+from .engine import Engine
 from .tables import published_flows as table
 from .writer import Writer
 
@@ -26,7 +26,7 @@ _ATTEMPTS = 20
 class PublishedStore:
     """The table of published versions. It belongs to a :class:`~.store.Store`."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .blobs import mark_deleted
+from .engine import Engine
 from .idempotency import LIFE
 from .sessions import is_kept
 from .tables import (
@@ -44,7 +45,7 @@ Batch = Callable[[AsyncConnection, int], Awaitable[int]]
 class Retention:
     """Deletes data that is not kept any longer. Writers go on between two batches."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 

@@ -26,10 +26,11 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .blobs import mark_deleted
 from .database import outages
+from .engine import Engine
 from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
 from .writer import Writer
 
@@ -68,7 +69,7 @@ def is_kept(session_id: ColumnElement[Any], org: ColumnElement[Any]) -> ColumnEl
 class SessionStore:
     """The stored sessions. It belongs to a :class:`~noukai_sdk.backend.store.store.Store`."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 

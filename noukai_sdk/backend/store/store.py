@@ -233,6 +233,19 @@ class Store:
                 taken = await connection.execute(statement.returning(*executions.c))
                 return [dict(row) for row in taken.mappings()]
 
+    async def give_back(self, row: Row, owner: str) -> None:
+        """Undo a :meth:`take` that failed, because its commit may have succeeded all the same."""
+        taken = and_(
+            executions.c.id == row["id"],
+            executions.c.epoch == row["epoch"] + 1,
+            executions.c.status == "running",
+            executions.c.owner == owner,
+        )
+        before = {"status": row["status"], "owner": row["owner"]}
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                await connection.execute(update(executions).where(taken).values(before))
+
     async def change(self, rows: Sequence[Row], changes: Callable[[Row], Changes]) -> list[str]:
         """Take runs and change them from outside: their drivers' writes are refused from then on.
 

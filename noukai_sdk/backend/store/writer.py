@@ -159,9 +159,15 @@ class Writer:
         await batch.done.wait()
 
     def raise_if_unavailable(self) -> None:
-        """Raise StoreUnavailableError if the last batch met an outage and is not written yet."""
-        if self._outage is not None:
-            raise StoreUnavailableError(self._outage) from self._outage
+        """Raise StoreUnavailableError if a new run could not be written at this moment."""
+        try:
+            self._database.engine.raise_if_hanging()
+            if self._outage is not None:
+                raise self._outage
+        except Exception as error:
+            unavailable = StoreUnavailableError(error)
+            unavailable.outcome = "nothing was begun"
+            raise unavailable from error
 
     async def flush(self) -> None:
         """Wait until every saved item is on disk or has failed."""
