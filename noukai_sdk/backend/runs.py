@@ -20,10 +20,11 @@ from ..local.engine.sizes import SizeLimits
 from ..local.engine.state import RunState
 from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
-from .admission import Admission
+from .admission import Admission, RepeatedCallError
 from .bodies import Body
 from .capture import Event
 from .encoding import Clock
+from .errors import RequestError
 from .live_trace import Channels, NumberedEvent
 from .model_usage import CountedModels, Stats
 from .preconditions import check_first_call
@@ -140,28 +141,35 @@ class Runs:
             epoch=0 if trigger == "job" else 1,
         )
         check_run(flow, run.state)
-        if admission is not None:
+        if admission is not None or trigger == "step":
             await self._insert(run, admission)
         self._stats.executions += 1
         if trigger != "job":
             self._active[run.id] = _Driven(run)
-        if admission is None:
+        if admission is None and trigger != "step":
             self._store.save(run)
         return run
 
-    async def _insert(self, run: Run, admission: Admission) -> None:
+    async def _insert(self, run: Run, admission: Admission | None) -> None:
+        """Write a new run at once: if it is refused, no stream may have begun."""
         try:
-            async with admission.turn:
-                await self._store.insert_checked(run, admission.check)
-        except StoreUnavailableError as error:
+            if admission is not None:
+                async with admission.turn:
+                    await self._store.insert_checked(run, admission.check)
+            else:
+                await self._store.save(run).committed()
+        except (RequestError, RepeatedCallError):
+            raise
+        except BaseException as error:
             # The commit may have succeeded all the same. Then a job waits for its turn, but nobody drives
             # another run.
-            error.outcome = "the job may have been accepted: look whether it exists"
+            outcome = "the job may have been accepted: look whether it exists"
             if run.trigger != "job":
-                run.stop("failed", "the database failed as the run began", self._clock.now())
+                run.stop("failed", "the run was stopped as it began", self._clock.now())
                 self._store.save(run)
-                error.outcome = "the run did not begin"
-            error.execution_id = run.id
+                outcome = "the run did not begin"
+            if isinstance(error, StoreUnavailableError):
+                error.execution_id, error.outcome = run.id, outcome
             raise
 
     async def resume(self, flow: Flow, version: int | None, body: Body, trigger: Trigger) -> Run:

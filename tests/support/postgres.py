@@ -36,6 +36,23 @@ class PostgresServer:
         """Start it again, with its databases."""
         self.server.start()
 
+    @contextmanager
+    def hangs(self) -> Iterator[None]:
+        """Suspend its processes (SIGSTOP) until the end of the block."""
+        import psutil
+
+        # The first starts the others.
+        first = psutil.Process(self.server.get_pid())
+        first.suspend()
+        others = first.children(recursive=True)
+        try:
+            for process in others:
+                process.suspend()
+            yield
+        finally:
+            for process in (first, *others):
+                process.resume()
+
 
 @contextmanager
 def postgres() -> Iterator[Callable[[], URL]]:
