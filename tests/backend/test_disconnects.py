@@ -97,7 +97,8 @@ def test_step_stream_never_started_cancels_run(fresh: Backend) -> None:
         response = await step(Request(scope, receive))
         await response(scope, gone, gone)
 
-    asyncio.run(call())
+    loop = fresh.service.store._writer._task.get_loop()
+    asyncio.run_coroutine_threadsafe(call(), loop).result(20)
     execution = ended(fresh, "never")
     assert execution["status"] == "cancelled"
     assert fresh.service.runs.active(execution["executionId"]) is None
