@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.postgres import PostgresServer
 from tests.support.servers import Server, wait_until
@@ -122,6 +123,7 @@ def test_hanging_postgres_is_503_on_every_route_until_it_goes_on(
     assert service.lines().count(["refused", "one"]) <= 1
 
 
+@pytest.mark.skipif(not FULL, reason="test_outages_and_stops.py has a short one")
 def test_postgres_restarted_under_load_loses_and_doubles_nothing(
     service: Cluster, postgres: PostgresServer
 ) -> None:
@@ -133,12 +135,11 @@ def test_postgres_restarted_under_load_loses_and_doubles_nothing(
     service.wait_for_marks(40)
     postgres.stop()
     try:
-        if FULL:
-            wait_until(lambda: code_of(caller.send("GET", "/seq/sessions").result()) == UNAVAILABLE)
-            for _ in range(10):
-                response = caller.send("POST", f"{FLOW}/execute", {"message": "refused"}).result()
-                assert code_of(response) == UNAVAILABLE
-                assert "executionId" not in response.json()["detail"]
+        wait_until(lambda: code_of(caller.send("GET", "/seq/sessions").result()) == UNAVAILABLE)
+        for _ in range(10):
+            response = caller.send("POST", f"{FLOW}/execute", {"message": "refused"}).result()
+            assert code_of(response) == UNAVAILABLE
+            assert "executionId" not in response.json()["detail"]
     finally:
         postgres.start()
     wait_until(lambda: httpx.get(f"{web.url}/readyz").status_code == 200)
