@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Seconds for calls and jobs in progress to end after the server is told to stop.
 _GRACE = 2
+# Seconds after which the queue of jobs is opened, if no job has come.
+_PREPARE_AFTER = 2.0
 
 
 @click.command()
@@ -92,8 +95,9 @@ def dev(
             logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
 
             def prepare_jobs() -> None:
-                # Importing DBOS takes a second. The first job must not wait for it.
-                app.state.service.jobs.prepare()
+                # Importing DBOS takes a second: not now, when calls are waiting, but before the first job.
+                later = asyncio.get_running_loop().call_later
+                later(_PREPARE_AFTER, app.state.service.jobs.prepare)
 
             serve_app(app, settings, listener, logged, grace=_GRACE, after_startup=prepare_jobs)
 
