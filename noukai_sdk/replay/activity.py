@@ -375,6 +375,8 @@ class AsyncioTasks(LoopTasks):
 
         super().__init__(post, activity)
         self._ready = getattr(loop, "_ready", None)
+        # What a loop does when another thread wakes it, in the context in which the loop was made.
+        self._wake_up = getattr(type(loop), "_read_from_self", None)
         self.shows = self._ready is not None
         self.looking = 0
 
@@ -385,6 +387,8 @@ class AsyncioTasks(LoopTasks):
         if activity is None:
             return Motion.NOTHING
         for handle in [*(self._ready or ())]:  # a copy: other threads add to it
+            if self._wake_up and getattr(handle._callback, "__func__", None) is self._wake_up:
+                continue
             whose = activity.whose(handle._context)
             own += whose is True
             others += whose is None

@@ -273,6 +273,29 @@ async def test_event_loops_of_threads_replay_at_once(
     assert await asyncio.gather(*(request() for _ in range(6))) == [["b", "c", "a"]] * 6
 
 
+def test_event_loop_that_is_made_in_the_scope_replays_with_its_threads(
+    service: SessionService, sync_side: SyncSide
+) -> None:
+    service.record(*overlapping({"a": 3, "b": 1, "c": 2}))
+    order: list[str] = []
+
+    def execute(message: str) -> None:
+        sync_side.flow().execute(message=message)
+        order.append(message)
+
+    async def program() -> None:
+        await asyncio.gather(*(asyncio.to_thread(execute, message) for message in "abc"))
+
+    carry_threads()
+    try:
+        with trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope:
+            asyncio.run(program())
+    finally:
+        carry_threads(False)
+    assert scope.report.clean, scope.report.summary()
+    assert order == ["b", "c", "a"]
+
+
 def test_no_garbage_is_collected_while_the_frames_of_threads_are_read(
     service: SessionService, sync_side: SyncSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
