@@ -8,6 +8,9 @@ import trio
 
 from .activity import Activity, LoopTasks, Motion
 
+# What trio does when another thread wakes it, in the context in which the run began.
+_WAKE_UP = "<TrioToken.run_sync_soon task>"
+
 
 class TrioTasks(LoopTasks, trio.abc.Instrument):
     """The tasks of one replay that were scheduled since the last look.
@@ -27,7 +30,9 @@ class TrioTasks(LoopTasks, trio.abc.Instrument):
         activity = self._activity()
         if activity is None:
             trio.lowlevel.remove_instrument(self)
-        elif task is not self.looking and self._motion is not Motion.OWN:
+        elif task.name == _WAKE_UP or task is self.looking:
+            return
+        elif self._motion is not Motion.OWN:
             whose = activity.whose(task.context)
             if whose is not False:
                 self._motion = Motion.OWN if whose else Motion.OTHERS

@@ -273,27 +273,29 @@ async def test_event_loops_of_threads_replay_at_once(
     assert await asyncio.gather(*(request() for _ in range(6))) == [["b", "c", "a"]] * 6
 
 
+@LOOPS
 def test_event_loop_that_is_made_in_the_scope_replays_with_its_threads(
-    service: SessionService, sync_side: SyncSide
+    service: SessionService, async_side: AsyncSide, sync_side: SyncSide, anyio_backend: str
 ) -> None:
-    service.record(*overlapping({"a": 3, "b": 1, "c": 2}))
+    service.record(*overlapping({"a": 4, "b": 1, "c": 3, "d": 2}))
     order: list[str] = []
 
-    def execute(message: str) -> None:
-        sync_side.flow().execute(message=message)
+    async def work(message: str) -> None:
+        if message in "ab":
+            await async_side.execute(message)
+        else:
+            await anyio.to_thread.run_sync(partial(sync_side.flow().execute, message=message))
         order.append(message)
 
     async def program() -> None:
-        await asyncio.gather(*(asyncio.to_thread(execute, message) for message in "abc"))
+        async with anyio.create_task_group() as group:
+            for message in "abcd":
+                group.start_soon(work, message)
 
-    carry_threads()
-    try:
-        with trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope:
-            asyncio.run(program())
-    finally:
-        carry_threads(False)
+    with trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope:
+        anyio.run(program, backend=anyio_backend)
     assert scope.report.clean, scope.report.summary()
-    assert order == ["b", "c", "a"]
+    assert order == ["b", "d", "c", "a"]
 
 
 def test_no_garbage_is_collected_while_the_frames_of_threads_are_read(
