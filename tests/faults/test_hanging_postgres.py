@@ -6,12 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from tests.support.postgres import PostgresServer
 from tests.support.servers import Server, wait_until
 
-from .cluster import FULL, STEPS, Cluster
+from .cluster import FULL, STEPS, Cluster, long
 
 # On a busy machine, the short form leaves more time.
 DEADLINE = 5.0 if FULL else 10.0
@@ -123,7 +124,7 @@ def test_hanging_postgres_is_503_on_every_route_until_it_goes_on(
     assert service.lines().count(["refused", "one"]) <= 1
 
 
-@pytest.mark.skipif(not FULL, reason="test_outages_and_stops.py has a short one")
+@long
 def test_postgres_restarted_under_load_loses_and_doubles_nothing(
     service: Cluster, postgres: PostgresServer
 ) -> None:
@@ -156,3 +157,40 @@ def test_postgres_restarted_under_load_loses_and_doubles_nothing(
         status = caller.ended(detail["executionId"], "chain")
         assert response.status_code == 503 or status == "completed", (name, response.text)
     service.check_marks({name: "" for name, r in told.items() if r.status_code == 200})
+
+
+@long
+def test_locked_table_and_connection_limit_are_503_or_work(
+    service: Cluster, postgres: PostgresServer
+) -> None:
+    web = service.start_replica()
+    caller = Caller(service, web)
+    done = caller.execute("chain", "done").result().json()["executionId"]
+    url = service.database.replace("+asyncpg", "+psycopg")
+    engine = create_engine(url, pool_size=200)
+    with engine.begin() as other:
+        other.execute(text("LOCK TABLE executions"))
+        late = caller.send("POST", f"{FLOW}/execute", {"message": "late"})
+        sent = [
+            caller.send("GET", f"{FLOW}/runs/{done}/trace"),
+            caller.send("GET", "/seq/sessions/s"),
+        ]
+        for request in (late, *sent):
+            assert code_of(request.result()) == UNAVAILABLE
+        assert httpx.get(f"{web.url}/healthz", timeout=DEADLINE).status_code == 200
+    assert caller.ended(late.result().json()["detail"]["executionId"], "chain") == "completed"
+    taken = []
+    try:
+        while True:
+            taken.append(engine.connect())
+    except OperationalError:
+        pass
+    sent = [caller.send("GET", f"{FLOW}/runs/{done}/trace") for _ in range(40)]
+    assert {request.result().status_code for request in sent} <= {200, 503}
+    for connection in taken:
+        connection.close()
+    engine.dispose()
+    wait_until(lambda: caller.send("GET", "/seq/sessions").result().status_code == 200)
+    sent = [caller.send("GET", f"{FLOW}/runs/{done}/trace") for _ in range(40)]
+    assert {request.result().status_code for request in sent} == {200}
+    assert caller.execute("chain", "after").result().status_code == 200

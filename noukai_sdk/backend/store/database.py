@@ -198,14 +198,16 @@ async def _no_release() -> None:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    # It has an effect only before the first page is written, and it would wait for other writers.
+    cursor.execute("PRAGMA page_count")
+    if cursor.fetchone()[0] == 0:
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     # Readers never wait for the writer, and a commit is one append. A power cut may lose the last
     # commits, but never corrupts the file.
-    # auto_vacuum has an effect only before the first table is made.
     for pragma in (
-        "auto_vacuum=INCREMENTAL",
+        f"busy_timeout={_BUSY_MS}",
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        f"busy_timeout={_BUSY_MS}",
         f"journal_size_limit={_WAL_BYTES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")

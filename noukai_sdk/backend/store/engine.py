@@ -32,8 +32,8 @@ POSTGRES_OPTIONS: dict[str, Any] = {
     # Seconds to connect.
     "timeout": 10,
     "server_settings": {
-        # A row that another transaction locks: our own lock rows for milliseconds.
-        "lock_timeout": "4s",
+        # A row or table that another transaction locks: our own lock rows for milliseconds.
+        "lock_timeout": "2s",
         # A process that is stopped in a transaction must not keep its locks.
         "idle_in_transaction_session_timeout": "15s",
     },
