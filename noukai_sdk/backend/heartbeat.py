@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -64,7 +64,8 @@ class Heartbeat:
     Args:
         process_id: The id of this process.
         kind: Its role.
-        recover: Goes on with the runs of a process that has died.
+        recover: Goes on with the runs of a process that has died; of this one, with the given runs.
+        driven: Returns the ids of the runs that this process drives.
         repair: Called after each look, when the runs of dead processes can go on.
         is_alone: No other process can use the database.
     """
@@ -76,7 +77,8 @@ class Heartbeat:
         *,
         process_id: str,
         kind: str,
-        recover: Callable[[str], Awaitable[None]],
+        recover: Callable[[str, Collection[str] | None], Awaitable[None]],
+        driven: Callable[[], set[str]],
         repair: Callable[[], Awaitable[None]],
         is_alone: bool,
     ) -> None:
@@ -85,6 +87,8 @@ class Heartbeat:
         self._process_id = process_id
         self._kind = kind
         self._recover = recover
+        self._driven = driven
+        self._abandoned: set[str] = set()
         self._repair = repair
         self._is_alone = is_alone
         self._watch = DeathWatch()
@@ -121,9 +125,21 @@ class Heartbeat:
         dead.discard(me)
         for process_id in dead:
             logger.warning("process %s has stopped: going on with its runs", process_id)
-            await self._recover(process_id)
+            await self._recover(process_id, None)
             await self._store.remove(process_id)
+        await self._find_abandoned()
         await self._repair()
+
+    async def _find_abandoned(self) -> None:
+        """Go on with runs that this process owns and does not drive.
+
+        It took them, but the connection broke before the database said so.
+        """
+        abandoned = await self._store.owned(self._process_id) - self._driven()
+        lasting = abandoned & self._abandoned
+        self._abandoned = abandoned
+        if lasting:
+            await self._recover(self._process_id, lasting)
 
     async def stop(self) -> None:
         """Stop beating: the process is about to end, and drives no run any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,14 +104,20 @@ class Service:
             await self.store.retention.keep_size(self.settings.retention_bytes)
         await self.store.delete_blobs()
 
-    async def recover(self, dead: str) -> None:
-        """Go on with the runs of a process that has died, at their last finished step."""
+    async def recover(self, owner: str, chosen: Collection[str] | None = None) -> None:
+        """Go on with the runs of a process that does not drive them, at their last finished step.
+
+        Args:
+            owner: The id of the process.
+            chosen: The ids of the runs; None for all of a process that has died, with a strike for each.
+        """
         now = self.clock.now()
 
         def changes(row: Row) -> Changes:
             error = {"code": "INTERNAL_ERROR", "message": INTERRUPTED}
-            if row["trigger"] == "job" and row["strikes"] + 1 < MAX_STRIKES:
-                return interrupted_changes(row, "pending", error, now, strikes=row["strikes"] + 1)
+            strikes = row["strikes"] + (chosen is None)
+            if row["trigger"] == "job" and strikes < MAX_STRIKES:
+                return interrupted_changes(row, "pending", error, now, strikes=strikes)
             if row["trigger"] == "job":
                 error["message"] = (
                     f"{MAX_STRIKES} processes have died while they ran this step of the job"
@@ -120,7 +126,7 @@ class Service:
                 return interrupted_changes(row, "paused", error, now)
             return ended_changes(row, "failed", error, now)
 
-        while rows := await self.store.runs_in(["running"], owner=dead):
+        while rows := await self.store.runs_in(["running"], owner=owner, among=chosen):
             for execution_id in await self.store.change(rows, changes):
                 self.channels.end(execution_id)
 
@@ -202,6 +208,7 @@ async def open_service(
         process_id=process_id,
         kind=settings.role,
         recover=service.recover,
+        driven=lambda: {run.id for run in runs.all_active()},
         repair=jobs.repair,
         is_alone=settings.database_url.get_backend_name() == "sqlite",
     )

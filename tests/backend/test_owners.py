@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -120,8 +120,8 @@ async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None
     await store.take(row, "gone", 5)
     recovered: list[str] = []
 
-    async def recover(process_id: str) -> None:
-        recovered.append(process_id)
+    async def recover(process_id: str, chosen: Collection[str] | None) -> None:
+        recovered.append(process_id if chosen is None else f"{process_id}: {sorted(chosen)}")
         current: Any = await store.execution("a")
         await store.take(current, None, 6, status="pending")
 
@@ -134,12 +134,22 @@ async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None
         process_id="me",
         kind="worker",
         recover=recover,
+        driven=lambda: {"b"},
         repair=repair,
         is_alone=False,
     )
     await heart.beat()
     await heart.beat()
     assert recovered == ["gone"]
+    # The database has committed that this process took the run, but the response was lost.
+    await store.save(Owned("b")).committed()
+    for name in ("a", "b"):
+        row = await store.execution(name)
+        await store.take(row, "me", 7)
+    await heart.beat()
+    assert recovered == ["gone"]
+    await heart.beat()
+    assert recovered == ["gone", "me: ['a']"]
     assert list(await store.processes.heartbeats()) == ["me"]
     await heart.stop()
     assert await status_of(store, "a") == "pending"

@@ -6,6 +6,7 @@ file, so the file shows what was run, and how often, whatever the database says.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -77,8 +78,7 @@ class Cluster:
     database: str
     stack: ExitStack
     key: str = "nk_dev"
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    replicas: list[Server] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         flows = self.folder / "flows/acme/faults"
@@ -104,7 +104,7 @@ class Cluster:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker, and wait until it takes jobs."""
-        log = self.folder / f"worker{len(self.workers)}.txt"
+        log = self.folder / f"worker{next(self._numbers)}.txt"
         with log.open("wb") as output:
             worker = subprocess.Popen(
                 self.command("worker", "--flows", "flows", "--grace", "1", "--jobs", "8"),
@@ -116,7 +116,6 @@ class Cluster:
         self.stack.callback(worker.wait, 30)
         self.stack.callback(worker.kill)
         wait_until(lambda: "takes jobs" in log.read_text(), what=log.read_text(), deadline=40)
-        self.workers.append(worker)
         return worker
 
     def start_replica(self) -> Server:
@@ -130,9 +129,7 @@ class Cluster:
     def _serve(self, name: str) -> Server:
         command = self.command(name, "--port", "{port}", "--flows", "flows")
         running = serve_command(command, cwd=self.folder, env=self.env, ready="/healthz")
-        server = self.stack.enter_context(running)
-        self.replicas.append(server)
-        return server
+        return self.stack.enter_context(running)
 
     def create_key(self) -> None:
         """Create the API key of the organisation."""

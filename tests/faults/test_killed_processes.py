@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from tests.support.servers import wait_until
 
 from .cluster import JOBS, Cluster, long
@@ -25,9 +27,12 @@ def test_dev_killed_twice_completes_all_jobs(laptop: Cluster) -> None:
 
 
 def test_worker_and_replica_killed_completes_all_jobs(service: Cluster) -> None:
-    first, second = service.start_replica(), service.start_replica()
-    doomed = service.start_worker()
-    service.start_worker()
+    # All at once: each finds tables to create, or waits for another that does.
+    with ThreadPoolExecutor() as pool:
+        replicas = [pool.submit(service.start_replica) for _ in range(2)]
+        workers = [pool.submit(service.start_worker) for _ in range(2)]
+    first, second = (replica.result() for replica in replicas)
+    doomed = workers[0].result()
     jobs = service.submit(first)
     service.wait_for_marks(JOBS)
     doomed.kill()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from ...errors import NoukaiError
 from ...local.engine.runner import check_run
@@ -14,7 +16,9 @@ from ..rows import ended_changes, interrupted_changes, run_from, step_ids
 from ..runs import Runs
 from ..store.database import StoreUnavailableError
 from ..store.store import Row, Store
-from ..store.writer import StaleOwnerError
+from ..store.writer import Changes, StaleOwnerError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -44,16 +48,11 @@ class JobRunner:
 
     async def run(self, execution_id: str) -> None:
         """Run a job to its end. Do nothing if it has ended, or if another process runs it."""
-        while True:
-            try:
-                row = await self._take(execution_id)
-                if row is not None:
-                    await self._drive(row)
-                else:
-                    await self._run_alone(execution_id)
-                return
-            except StoreUnavailableError:  # noqa: PERF203 - it tries again
-                await asyncio.sleep(_RETRY_INTERVAL)
+        row = await _when_available(lambda: self._take(execution_id))
+        if row is not None:
+            await self._drive(row)
+        else:
+            await self._run_alone(execution_id)
 
     async def _take(self, execution_id: str) -> Row | None:
         """Take a job, together with those that other calls wait for; return None if it does not wait."""
@@ -100,18 +99,20 @@ class JobRunner:
         Several jobs were in progress when a worker died, and only one of them may have killed it. So those
         with a last chance run one at a time.
         """
-        row = await self._store.execution(execution_id)
+        row = await _when_available(lambda: self._store.execution(execution_id))
         if row is None or row["status"] != "pending":
             return
         async with self._last_chance:
-            epoch = await self._store.take(row, self._process_id, self._clock.now())
+            me, now = self._process_id, self._clock.now()
+            epoch = await _when_available(lambda: self._store.take(row, me, now))
             if epoch is not None:
-                await self._drive({**row, "status": "running", "epoch": epoch})
+                await self._drive({**row, "status": "running", "owner": me, "epoch": epoch})
 
     async def _drive(self, row: Row) -> None:
         """Run a job that this process owns."""
         try:
-            flow = await self._flows.get(row["org"], row["project"], row["slug"], row["version"])
+            address = (row["org"], row["project"], row["slug"], row["version"])
+            flow = await _when_available(lambda: self._flows.get(*address))
             if step_ids(row) != [step.id for step in flow.steps]:
                 await self._fail(row, "STALE_TREE", "the flow has changed since this job began")
                 return
@@ -119,6 +120,10 @@ class JobRunner:
             check_run(flow, run.state)
         except (NoukaiError, RequestError) as error:
             await self._fail(row, error.code or "INTERNAL_ERROR", error.message)
+            return
+        except Exception:
+            logger.exception("job %s cannot be run", row["id"])
+            await self._fail(row, "INTERNAL_ERROR", "the worker failed; its log says why")
             return
         self._runs.adopt(run)
         try:
@@ -132,4 +137,17 @@ class JobRunner:
 
     async def _fail(self, row: Row, code: str, message: str) -> None:
         error, now = {"code": code, "message": message}, self._clock.now()
-        await self._store.change([row], lambda row: ended_changes(row, "failed", error, now))
+
+        def ended(row: Row) -> Changes:
+            return ended_changes(row, "failed", error, now)
+
+        await _when_available(lambda: self._store.change([row], ended))
+
+
+async def _when_available(do: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``do`` returns; in an outage of the database, try again until it is over."""
+    while True:
+        try:
+            return await do()
+        except StoreUnavailableError:  # noqa: PERF203 - it tries again
+            await asyncio.sleep(_RETRY_INTERVAL)

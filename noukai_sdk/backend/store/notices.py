@@ -24,6 +24,7 @@ logger = logging.getLogger("noukai_sdk.backend")
 _CHANNEL = "noukai"
 _SEND = text("SELECT pg_notify(:channel, :payload)")
 _RETRY_INTERVAL = 1.0
+_SEND_TIMEOUT = 5.0
 
 
 class Notices:
@@ -67,10 +68,11 @@ class Notices:
         if self._connection is None:
             return
         # Without the connection, followers look at the rows at intervals.
-        with suppress(SQLAlchemyError, OSError):
+        with suppress(SQLAlchemyError, OSError, asyncio.TimeoutError):
             async with self._lock:
                 values = {"channel": _CHANNEL, "payload": payload}
-                await self._connection.execute(_SEND, values)
+                sent = self._connection.execute(_SEND, values)
+                await asyncio.wait_for(sent, _SEND_TIMEOUT)
 
     async def _listen(self) -> None:
         while True:

@@ -45,6 +45,15 @@ class ProcessStore:
             async with self._engine.connect() as connection:
                 return set((await connection.execute(owners.distinct())).scalars())
 
+    async def owned(self, process_id: str) -> set[str]:
+        """Return the ids of the runs in progress that a process owns."""
+        chosen = select(executions.c.id).where(
+            executions.c.owner == process_id, executions.c.status == "running"
+        )
+        with outages():
+            async with self._engine.connect() as connection:
+                return set((await connection.execute(chosen)).scalars())
+
     async def remove(self, process_id: str) -> None:
         """Delete a process."""
         with outages():

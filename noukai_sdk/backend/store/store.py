@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +292,7 @@ class Store:
         before: int | None = None,
         owner: str | None = None,
         trigger: str | None = None,
+        among: Collection[str] | None = None,
         limit: int = 100,
     ) -> list[Row]:
         """Return rows of runs in one of ``statuses``, those first that were not written for longest.
@@ -301,6 +302,7 @@ class Store:
             before: Only runs that were last written before this time.
             owner: Only runs of this process.
             trigger: Only runs that were started in this way.
+            among: Only runs with these ids.
             limit: The number of rows.
         """
         chosen = select(executions).where(executions.c.status.in_(statuses))
@@ -310,6 +312,8 @@ class Store:
             chosen = chosen.where(executions.c.owner == owner)
         if trigger is not None:
             chosen = chosen.where(executions.c.trigger == trigger)
+        if among is not None:
+            chosen = chosen.where(executions.c.id.in_(list(among)[:limit]))
         return await self._all(chosen.order_by(executions.c.updated_at).limit(limit))
 
 
