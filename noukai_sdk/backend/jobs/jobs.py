@@ -110,7 +110,7 @@ class Jobs:
                 new = list(self._new)
                 if not is_open:
                     is_open = True
-                    await self._put_lost_jobs(queue, settled=False)
+                    await self.repair(settled=False)
                 if new:
                     entries: list[tuple[str, str]] = [(job, job) for job in new]
                     await asyncio.to_thread(queue.put, entries)
@@ -142,8 +142,12 @@ class Jobs:
                 await asyncio.to_thread(self._worker.start)
             return queue
 
-    async def repair(self) -> None:
-        """Give the jobs of processes that have died back to the queue, and put lost ones in again."""
+    async def repair(self, *, settled: bool = True) -> None:
+        """Give the jobs of processes that have died back to the queue, and put lost ones in again.
+
+        Args:
+            settled: Leave jobs of the last seconds alone, which may be on their way into the queue.
+        """
         if self._worker is None or self._queue is None:
             return
         executors: set[str] = await asyncio.to_thread(self._queue.executors)
@@ -155,10 +159,10 @@ class Jobs:
         now = time.monotonic()
         if stranded or now > self._next_repair:
             self._next_repair = now + _REPAIR_INTERVAL
-            await self._put_lost_jobs(self._queue)
+            await self._put_lost_jobs(self._queue, settled=settled)
             await asyncio.to_thread(self._queue.forget, time.time() - _KEEP_SECONDS)
 
-    async def _put_lost_jobs(self, queue: JobQueue, *, settled: bool = True) -> None:
+    async def _put_lost_jobs(self, queue: JobQueue, *, settled: bool) -> None:
         before = self._clock.now() - (_SETTLED_MICROS if settled else 0)
         with suppress(StoreUnavailableError):
             rows = await self._store.runs_in(
