@@ -178,6 +178,8 @@ class Activity:
         silent: set[int] = set()
         for tasks in loops:
             answer = tasks.ask()
+            if tasks.has_ended:
+                continue
             if answer is not None:
                 motion = max(motion, answer)
                 answered.add(tasks.thread)
@@ -194,7 +196,8 @@ class Activity:
             else:
                 threads.add(thread)
         own = {thread.ident or 0 for thread in threads} | silent
-        own -= waiting_threads | {threading.get_ident()}
+        # The question wakes the thread of a loop, whose answer says all.
+        own -= answered | waiting_threads | {threading.get_ident()}
         states = thread_states(own)
         moves = states != look.states or not _all_sleep(states)
         look.states = states
@@ -321,12 +324,14 @@ class LoopTasks:
 
     Attributes:
         thread: The thread of the loop.
+        has_ended: The loop runs no more.
     """
 
     def __init__(self, post: Callable[[Callable[[], None]], Any], activity: Activity) -> None:
         self.thread = threading.get_ident()
         self._post = post
         self._activity = weakref.ref(activity)
+        self.has_ended = False
         self._asked_at = 0.0  # not asked
         self._answer: Motion | None = None
 
@@ -346,8 +351,8 @@ class LoopTasks:
             self._asked_at = time.monotonic()
             try:
                 self._post(self._respond)
-            except RuntimeError:  # the loop has ended
-                return Motion.NOTHING
+            except RuntimeError:
+                self.has_ended = True
         return answer
 
     def _respond(self) -> None:

@@ -70,7 +70,8 @@ class CompletionOrder:
         self._patience = _PATIENCE
         self._last_look = 0.0
         self._was_disturbed = False  # other replays went on while a call was given up
-        self._latest = float("-inf")  # the time of the turn that came last
+        self._latest = float("-inf")  # the time of the turn that came last, and where it waited
+        self._latest_loop: object = None
 
     def pace(self, recording: Recording, doubt: Callable[[], None] = lambda: None) -> Pace:
         """Return the pace of a recording: in its turn if it overlaps others, else at once.
@@ -178,13 +179,15 @@ class CompletionOrder:
             has_come = self._first() is turn
             if has_come and turn.recording is not None:
                 turn.is_certain &= turn.time >= self._latest or not self._was_disturbed
-                self._latest = turn.time
+                self._latest, self._latest_loop = turn.time, turn.loop
             return has_come
 
     def comes_along(self, turn: Turn) -> bool:
         """Return whether the first turn goes on with the one before it, in the same pass of the loop."""
         with self._lock:
-            together = 0.0 <= turn.time - self._latest < _ONE_PASS
+            together = (
+                turn.loop is self._latest_loop and 0.0 <= turn.time - self._latest < _ONE_PASS
+            )
             return together and not turn.group.is_missing(turn.time, 0.0, 1.0)
 
     def _is_missing(self, turn: Turn, now: float, *, alone: bool) -> bool:

@@ -292,10 +292,20 @@ def test_event_loop_that_is_made_in_the_scope_replays_with_its_threads(
             for message in "abcd":
                 group.start_soon(work, message)
 
-    with trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope:
-        anyio.run(program, backend=anyio_backend)
-    assert scope.report.clean, scope.report.summary()
-    assert order == ["b", "d", "c", "a"]
+    run = partial(anyio.run, program, backend=anyio_backend)
+    carry_threads()
+    try:
+        for call in (run, lambda: pool.submit(run).result()):
+            order.clear()
+            with (
+                trace_scope_sync(client=sync_side.client, replay_session_id="s-1") as scope,
+                ThreadPoolExecutor(1) as pool,
+            ):
+                call()
+            assert scope.report.clean, scope.report.summary()
+            assert order == ["b", "d", "c", "a"]
+    finally:
+        carry_threads(False)
 
 
 def test_no_garbage_is_collected_while_the_frames_of_threads_are_read(
