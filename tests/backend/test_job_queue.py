@@ -38,6 +38,7 @@ def test_queue_that_loses_or_forgets_jobs_gets_them_again(
 ) -> None:
     monkeypatch.setattr(jobs_module, "_REPAIR_INTERVAL", 0.0)
     monkeypatch.setattr(jobs_module, "_SETTLED_MICROS", 0)
+    monkeypatch.setattr(jobs_module, "_KEEP_SECONDS", 0.0)
     monkeypatch.setattr("noukai_sdk.backend.heartbeat.INTERVAL", 0.05)
     assert fresh.finished(FLOW, fresh.submit(FLOW))["status"] == "completed"
     # The process dies before it has put the job in.
@@ -60,6 +61,9 @@ def test_queue_that_loses_or_forgets_jobs_gets_them_again(
     again = fresh.submit(FLOW)
     assert fresh.finished(FLOW, again)["status"] == "completed"
     assert skipped.count(again) == 2
+    # What is done is deleted from the queue.
+    queue = fresh.service.jobs._queue
+    wait_until(lambda: not queue._client.list_workflows(), what="the queue is empty")
 
 
 def test_backends_in_one_process_take_turns(

@@ -33,7 +33,7 @@ _REPAIR_INTERVAL = 10.0
 # A job that was just submitted is on its way into the queue.
 _SETTLED_MICROS = 5_000_000
 _BATCH = 1000
-_KEEP_SECONDS = 24 * 3600.0
+_KEEP_SECONDS = 3600.0
 
 
 class Jobs:

@@ -29,7 +29,8 @@ VERSION = "1"
 # Entries that DBOS will run, or runs.
 _WAITING = ("ENQUEUED", "DELAYED", "PENDING")
 _POLL_SECONDS = 0.05
-_FORGET = 500
+_FORGET_AT_ONCE = 1000
+_FORGET_BATCHES = 10
 
 # Our own log says that the database is away; DBOS would say so twenty times a second.
 logging.getLogger("dbos").setLevel(logging.CRITICAL)
@@ -137,17 +138,21 @@ class JobQueue:
         return {entry.executor_id for entry in entries if entry.executor_id}
 
     def forget(self, before: float) -> None:
-        """Delete some of the entries that were done before this time, in seconds since 1970."""
-        done = self._client.list_workflows(
-            status=["SUCCESS", "ERROR", "CANCELLED"],
-            queue_name=QUEUE,
-            completed_before=datetime.fromtimestamp(before, timezone.utc).isoformat(),
-            limit=_FORGET,
-            load_input=False,
-            load_output=False,
-        )
-        if done:
-            self._client.delete_workflows([entry.workflow_id for entry in done])
+        """Delete entries that were done before this time, in seconds since 1970, up to some number."""
+        time = datetime.fromtimestamp(before, timezone.utc).isoformat()
+        for _ in range(_FORGET_BATCHES):
+            done = self._client.list_workflows(
+                status=["SUCCESS", "ERROR", "CANCELLED"],
+                queue_name=QUEUE,
+                completed_before=time,
+                limit=_FORGET_AT_ONCE,
+                load_input=False,
+                load_output=False,
+            )
+            if done:
+                self._client.delete_workflows([entry.workflow_id for entry in done])
+            if len(done) < _FORGET_AT_ONCE:
+                break
 
     def close(self) -> None:
         """Close the connections."""
