@@ -68,7 +68,7 @@ def run() -> list[Row]:
         Row(
             "execute of hello-world on offline, beyond the bare app",
             ms["execute"] - ms["bare execute"],
-            5.0,
+            3.0,
             "ms",
         ),
     ]
