@@ -18,6 +18,7 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
+import psutil
 from sqlalchemy import URL
 
 from benchmarks.bench_dev import ADDRESS, BODY, HEADERS, many, served
@@ -82,17 +83,25 @@ def at_once_on(name: str, database: str, one_row_database: str) -> list[Row]:
     with served(command) as address, served(uvicorn) as bare:
         call = post(address, CALL, BODY.encode(), "Authorization: Bearer nk_dev")
         one_row = post(bare, "/execute", BODY.encode())
-        times = alternating(
-            {
-                "ours": lambda: requests_a_second(address, call, at_once=AT_ONCE, count=LOAD),
-                "one row": lambda: requests_a_second(bare, one_row, at_once=AT_ONCE, count=LOAD),
-            },
-            5,
-        )
+        children = psutil.Process().children()
+        [ours] = [child for child in children if "noukai_sdk.cli" in child.cmdline()]
+        [other] = [child for child in children if "benchmarks.one_row_app:app" in child.cmdline()]
+        rates, times = [0.0, 0.0], [0.0, 0.0]
+        for _ in range(5):
+            for n, (to, request, process) in enumerate(
+                ((address, call, ours), (bare, one_row, other))
+            ):
+                start = sum(process.cpu_times()[:2])
+                rate = requests_a_second(to, request, at_once=AT_ONCE, count=LOAD)
+                rates[n] = max(rates[n], rate)
+                times[n] += sum(process.cpu_times()[:2]) - start
     return [
-        Row(f"execute, {AT_ONCE} at once, {name}", LOAD / times["ours"], None, "calls/s"),
-        Row(f"an app that commits one row, {name}", LOAD / times["one row"], None, "calls/s"),
-        Row(f"execute / one row, {name}", times["one row"] / times["ours"], 0.6, "times", True),
+        Row(f"execute, {AT_ONCE} at once, {name}", rates[0], None, "calls/s"),
+        Row(f"an app that commits one row, {name}", rates[1], None, "calls/s"),
+        # Of the processor's time, which a busy machine changes little: one process has one processor.
+        Row(
+            f"execute / one row for each processor, {name}", times[1] / times[0], 0.6, "times", True
+        ),
     ]
 
 

@@ -208,7 +208,8 @@ async def open_service(
         process_id=process_id,
         kind=settings.role,
         recover=service.recover,
-        driven=lambda: {run.id for run in runs.all_active()},
+        # A run that has ended is not driven, but its end may still wait to be stored.
+        driven=lambda: {run.id for run in runs.all_active()} | store.unwritten(),
         repair=jobs.repair,
         is_alone=settings.database_url.get_backend_name() == "sqlite",
     )

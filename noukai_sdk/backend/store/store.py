@@ -88,6 +88,10 @@ class Store:
         """Write a new item at once, in one transaction with ``check``, which may raise an error."""
         await self._writer.insert_checked(item, check)
 
+    def unwritten(self) -> set[str]:
+        """Return the ids of the runs that are saved, but not on disk yet."""
+        return self._writer.unwritten()
+
     async def flush(self) -> None:
         """Wait until every saved item is on disk or has failed."""
         await self._writer.flush()

@@ -169,6 +169,11 @@ class Writer:
             unavailable.outcome = "nothing was begun"
             raise unavailable from error
 
+    def unwritten(self) -> set[str]:
+        """Return the ids of the items that are not on disk yet."""
+        current = () if self._current is None else self._current.items
+        return {*self._unwritten, *self._next.items, *current}
+
     async def flush(self) -> None:
         """Wait until every saved item is on disk or has failed."""
         batch = self._next if self._next.items else self._current
