@@ -75,15 +75,21 @@ class Changes:
 
 
 class Batch:
-    """The items of one transaction."""
+    """The items of one transaction.
+
+    Attributes:
+        wanted: The ids of the items that do not wait for a further save.
+    """
 
     def __init__(self) -> None:
         self.items: dict[str, Savable] = {}
+        self.savings: dict[str, Saving] = {}
+        self.wanted: set[str] = set()
         self.errors: dict[str, Exception] = {}
         self.done = asyncio.Event()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saving:
     """One item on its way to the disk."""
 
@@ -103,7 +109,7 @@ class Saving:
             StaleOwnerError: The run has another owner now, or has ended.
             StoreUnavailableError: The database cannot be used; the item will be written later.
         """
-        await self.writer.written(self.batch)
+        await self.writer.written(self)
         error = self.batch.errors.get(self.item_id)
         if error is not None:
             raise StoreUnavailableError(error, self.item_id) if is_outage(error) else error
@@ -147,16 +153,30 @@ class Writer:
 
     def save(self, item: Savable) -> Saving:
         """Put ``item`` into the next batch; the returned object can be waited for."""
-        if not self._next.items:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._wake.set)
-        self._next.items[item.id] = item
-        return Saving(self._next, item.id, self)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._hurry)
+        batch = self._next
+        batch.items[item.id] = item
+        return batch.savings.setdefault(item.id, Saving(batch, item.id, self))
 
-    async def written(self, batch: Batch) -> None:
-        """Wait until a batch is on disk or has failed. It does not wait for further saves any more."""
+    async def written(self, saving: Saving) -> None:
+        """Wait until an item is on disk or has failed. It does not wait for further saves any more."""
+        batch = saving.batch
         if batch is self._next:
+            batch.wanted.add(saving.item_id)
             self._wake.set()
         await batch.done.wait()
+
+    def _hurry(self) -> None:
+        """Let no item wait for further saves."""
+        self._next.wanted.update(self._next.items)
+        self._wake.set()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def raise_if_unavailable(self) -> None:
         """Raise StoreUnavailableError if a new run could not be written at this moment."""
@@ -178,7 +198,8 @@ class Writer:
         """Wait until every saved item is on disk or has failed."""
         batch = self._next if self._next.items else self._current
         if batch is not None:
-            await self.written(batch)
+            self._hurry()
+            await batch.done.wait()
 
     async def aclose(self) -> None:
         """Write unwritten items, and stop."""
@@ -194,11 +215,22 @@ class Writer:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), timeout)
             self._wake.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-            self._current, self._next = self._next, Batch()
+            if self._closing:
+                self._hurry()
+            self._current, self._next = self._next, self._split_off_waiting()
             await self._commit(self._current)
             self._current = None
+
+    def _split_off_waiting(self) -> Batch:
+        """Take the items that wait for a further save out of the next batch, into the one after it."""
+        batch, later = self._next, Batch()
+        for item_id in batch.items.keys() - batch.wanted:
+            later.items[item_id] = batch.items.pop(item_id)
+            later.savings[item_id] = saving = batch.savings.pop(item_id)
+            saving.batch = later
+        if not later.items:
+            self._stop_timer()
+        return later
 
     async def _commit(self, batch: Batch) -> None:
         for item in batch.items.values():
