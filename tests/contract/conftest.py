@@ -51,7 +51,8 @@ def length(value):
 }
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its jobs run in threads that use the module random, which hypothesis does not allow.
+@pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     folder = tmp_path_factory.mktemp("contract")
     flows = folder / "flows/acme/contract"
