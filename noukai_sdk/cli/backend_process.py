@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from ..backend.settings import Settings
+
+# Seconds to store what is left, and to close.
+_CLEAN_UP = 20.0
 
 _MODULES = (
     "fastapi",
@@ -102,6 +107,22 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}{BASE}" if ":" in host else f"http://{host}:{port}{BASE}"
 
 
+def end_after(seconds: float) -> threading.Timer:
+    """Return a timer that ends the process; start it when the process is told to stop.
+
+    A thread that waits for a database that hangs cannot be stopped, and Python would wait for it.
+    """
+
+    def end() -> None:
+        # What is not finished is what kill -9 leaves, too: other processes go on with it.
+        os.write(2, b"Error: the database does not respond: the process ends without it\n")
+        os._exit(1)
+
+    timer = threading.Timer(seconds + _CLEAN_UP, end)
+    timer.daemon = True
+    return timer
+
+
 def serve_app(
     app: FastAPI,
     settings: Settings,
@@ -127,7 +148,10 @@ def serve_app(
     limits = ConnectionLimits(max_connections=settings.max_connections)
     app.state.metrics.connections = Connections(limits)
 
+    deadline = end_after(grace + settings.drain_seconds)
+
     def drain() -> None:
+        deadline.start()
         app.state.is_draining = True
         # The live trace of a paused run never ends by itself, and the server would wait for it.
         app.state.channels.close()
@@ -139,5 +163,8 @@ def serve_app(
         after_startup=after_startup,
         before_shutdown=drain,
     )
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        deadline.cancel()

@@ -16,6 +16,7 @@ from .backend_process import (
     base_url,
     check_blobs,
     check_database,
+    end_after,
     listen_on,
     require_backend,
     serve_app,
@@ -199,6 +200,8 @@ async def _work(settings: Settings, listener: socket.socket | None, log: str) ->
         serving = loop.create_task(server.serve(sockets)) if sockets else None
         click.echo("Noukai: the worker takes jobs", err=True)
         await stop.wait()
+        # Not cancelled: threads of the queue may outlast the event loop.
+        end_after(settings.drain_seconds).start()
         status.state.is_draining = True
     if serving is not None:
         server.should_exit = True
