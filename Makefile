@@ -48,7 +48,7 @@ replays: $(VENV)/.replays
 	ALL_REPLAYS=$(TIMES) $(BIN)/python -m pytest -n 2 --dist=loadgroup tests/suite
 
 faults: $(VENV)/.faults
-	ALL_FAULTS=1 $(BIN)/python -m pytest --timeout 600 tests/faults tests/backend/test_blobs.py
+	FAULTS=$(JOBS) $(BIN)/python -m pytest -n 2 --dist=load --timeout 600 tests/faults tests/backend/test_blobs.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

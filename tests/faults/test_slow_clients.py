@@ -40,7 +40,7 @@ def attack(address: tuple[str, int], stopped: threading.Event) -> None:
         connection.close()
 
 
-@pytest.mark.skipif(not os.environ.get("ALL_FAULTS"), reason="runs in `make faults`")
+@pytest.mark.skipif(not os.environ.get("FAULTS"), reason="runs in `make faults`")
 def test_dev_under_connections_without_end_answers_every_good_call(tmp_path: Path) -> None:
     dev = f"exec {sys.executable} -m noukai_sdk.cli dev --port {{port}} --db {tmp_path}/a.db"
     calls, stopped = 300, threading.Event()
