@@ -2,7 +2,7 @@
 
 The organisations' traffic has Zipf's distribution. It is sent at fixed times, so that a slow response does
 not make the load smaller. Then the same traffic is sent again beside a noisy organisation. Its limits must
-keep the 99th percentile of the others nearly where it was.
+keep the 99th percentile of the others nearly where it was. A step takes 100 ms, less than a model's call.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ SECONDS = 12.0
 RATE, NOISY_RATE = 40, 200
 CONNECTIONS = 32
 NOISY = "org0"
+FUNCTION = """
+import asyncio
+
+async def wait(message):
+    await asyncio.sleep(0.1)
+    return message
+"""
 ROUNDS = 3
 
 
@@ -62,10 +69,11 @@ def run() -> list[Row]:
 
 
 def write_flows(folder: Path) -> None:
+    (folder / "waits.py").write_text(FUNCTION)
     for number in range(ORGANISATIONS):
         path = folder / f"org{number}" / "p" / "hello.yaml"
         path.parent.mkdir(parents=True)
-        path.write_text("steps: [{id: hello}]")
+        path.write_text("steps: [{id: hello, function: 'waits:wait'}]")
 
 
 def put_organisations(url: str) -> None:

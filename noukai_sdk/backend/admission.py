@@ -7,8 +7,10 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +28,8 @@ _MAX_KEY = 255
 # Seconds for which what is known of an organisation is used again, without asking the database.
 _CACHE_LIFE = 2.0
 _LONGEST_BLOCK = 1.0
+# Seconds for which an organisation that had too many runs in progress is believed to have them.
+_FULL_SECONDS = 0.05
 
 
 class RepeatedCallError(Exception):
@@ -70,12 +74,14 @@ class Admission:
         now: Microseconds since 1970.
         turn: Held during the transaction. The calls of an organisation with limits wait for each other
             here, or they would wait in the database, with a connection each.
+        note_full: Called if the organisation has too many runs in progress.
     """
 
     org: str | None
     key: IdempotencyKey | None
     now: int
     turn: AbstractAsyncContextManager[object]
+    note_full: Callable[[], None] = lambda: None
 
     async def check(self, connection: AsyncConnection, insert: Any, execution_id: str) -> None:
         """Raise if the run must not begin. Until the commit, nobody else begins one in its place.
@@ -99,8 +105,13 @@ class Admission:
             raise RequestError(402, "INSUFFICIENT_CREDITS", f"{self.org} has no credits left")
         most = limits.max_running
         if most is not None and await count_in_progress(connection, self.org, most) >= most:
-            message = f"{self.org} has {most} runs in progress, its limit: try again later"
-            raise RequestError(429, "TOO_MANY_RUNS", message, headers={"Retry-After": "1"})
+            self.note_full()
+            raise _too_many_runs(self.org, most)
+
+
+def _too_many_runs(org: str, most: int) -> RequestError:
+    message = f"{org} has {most} runs in progress, its limit: try again later"
+    return RequestError(429, "TOO_MANY_RUNS", message, headers={"Retry-After": "1"})
 
 
 @dataclass
@@ -129,14 +140,27 @@ class Limiter:
         self._limits: dict[str, tuple[float, Limits]] = {}
         self._requests: dict[str, _Requests] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._full_until: dict[str, float] = {}
 
     def admission(
         self, org: str, limits: Limits, key: IdempotencyKey | None, now: int
     ) -> Admission | None:
-        """Return what is checked before a run of an organisation begins; None if nothing is."""
-        if limits.max_running is not None or limits.may_run_out:
-            return Admission(org, key, now, self._turns.setdefault(org, asyncio.Lock()))
-        return None if key is None else Admission(None, key, now, nullcontext())
+        """Return what is checked before a run of an organisation begins; None if nothing is.
+
+        Raises:
+            RequestError: The organisation had too many runs in progress a moment ago (429).
+        """
+        most = limits.max_running
+        if most is None and not limits.may_run_out:
+            return None if key is None else Admission(None, key, now, nullcontext())
+        # Counting them for each refusal would let one organisation keep the database busy.
+        if most is not None and key is None and time.monotonic() < self._full_until.get(org, 0.0):
+            raise _too_many_runs(org, most)
+        turn = self._turns.setdefault(org, asyncio.Lock())
+        return Admission(org, key, now, turn, partial(self._note_full, org))
+
+    def _note_full(self, org: str) -> None:
+        self._full_until[org] = time.monotonic() + _FULL_SECONDS
 
     async def take_request(self, access: Access) -> None:
         """Count a request; raise RequestError (429) if the organisation has sent too many."""
