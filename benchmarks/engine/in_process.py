@@ -50,7 +50,7 @@ def _chain(count: int, refer_to_first: bool = False) -> Workflow:
 def _validating(workflow: Workflow) -> Run:
     async def validate() -> None:
         # Each workflow is parsed again, in both cases.
-        templates.parse.cache_clear()
+        templates._parse_cached.cache_clear()
         workflow._plan = None
         workflow.validate()
 
