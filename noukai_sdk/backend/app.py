@@ -10,13 +10,13 @@ from fastapi import Depends, FastAPI
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.chat import ChatModel
 from . import errors
+from .assembly import open_service
 from .live_trace import Channels
 from .metrics import Metrics
 from .model_usage import Stats
 from .request_observer import RequestObserver
 from .routes import flow_list, flows, runs, session_query, sessions, status
 from .routes.incoming import authenticate
-from .service import open_service
 from .settings import Settings
 from .trusted_hosts import TrustedHosts
 

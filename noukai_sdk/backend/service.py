@@ -1,30 +1,24 @@
-"""Open the parts of one running backend, and close them."""
+"""One running backend: its parts, and what it does by itself: sweeps, and runs of processes that died."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from ..local.flow_files.catalog import FlowCatalog
-from ..local.llm.chat import ChatModel
-from ..local.llm.pool import ModelPool
-from ..local.runtime.worker_threads import limited_worker_threads
-from .access import Doorkeeper, FixedKeys, StoredKeys
+from .access import Doorkeeper
 from .admission import Limiter
 from .encoding import Clock
-from .heartbeat import Heartbeat
-from .jobs.job_runner import MAX_STRIKES, JobRunner
+from .jobs.job_runner import MAX_STRIKES
 from .jobs.jobs import Jobs
 from .live_trace import Channels
-from .model_usage import CountedModels, Stats
+from .model_usage import Stats
 from .published import Flows
 from .queue_limit import QueueLimit
-from .rows import can_continue, changes_of, ended_changes, interrupted_changes
+from .rows import can_continue, ended_changes, interrupted_changes
 from .runs import Runs
 from .settings import Settings
 from .store.database import StoreUnavailableError
@@ -148,90 +142,3 @@ class Service:
             except Exception:
                 logger.exception("the sweep failed")
             await asyncio.sleep(_SWEEP_INTERVAL)
-
-
-@asynccontextmanager
-async def open_service(
-    settings: Settings,
-    catalog: FlowCatalog,
-    channels: Channels,
-    stats: Stats,
-    open_model: Callable[[str], ChatModel] | None = None,
-) -> AsyncIterator[Service]:
-    """Open the database, end the runs of a backend that died, and sweep until the block ends."""
-    clock = Clock()
-    store = await Store.open(
-        settings.database_url, lambda run: stats.count(changes_of(run, clock.now())), settings.blobs
-    )
-    limiter = Limiter(store, clock)
-    # Organisations have limits in services whose keys are in the database.
-    check = limiter.check_credits if settings.keys is None else None
-    models = CountedModels(ModelPool(open_model), stats, check)
-    process_id = uuid.uuid4().hex
-    runs = Runs(store, models, channels, clock, stats, process_id, settings.sizes)
-    flows = Flows(catalog, store.published, clock)
-    jobs = Jobs(
-        store,
-        JobRunner(store, runs, flows, clock, process_id),
-        clock,
-        database=settings.database_url,
-        role=settings.role,
-        process_id=process_id,
-        max_running=settings.max_running_jobs,
-    )
-    holders = StoredKeys(store.keys) if settings.keys is None else FixedKeys(settings.keys)
-    doorkeeper = Doorkeeper(holders, settings.wrong_keys_per_minute)
-    notices = store.notices()
-    queue_limit = QueueLimit(
-        store.pending_jobs,
-        of_org=settings.max_pending_jobs,
-        in_all=settings.max_pending_jobs_in_all,
-    )
-    service = Service(
-        settings,
-        catalog,
-        flows,
-        store,
-        runs,
-        jobs,
-        channels,
-        notices,
-        clock,
-        stats,
-        doorkeeper,
-        limiter,
-        queue_limit,
-    )
-    heartbeat = Heartbeat(
-        store.processes,
-        clock,
-        process_id=process_id,
-        kind=settings.role,
-        recover=service.recover,
-        # A run that has ended is not driven, but its end may still wait to be stored.
-        driven=lambda: {run.id for run in runs.all_active()} | store.unwritten(),
-        repair=jobs.repair,
-        is_alone=settings.database_url.get_backend_name() == "sqlite",
-    )
-    loops: list[asyncio.Task[None]] = []
-    try:
-        if notices is not None:
-            runs.is_shared = True
-            notices.start(runs.store_progress)
-        await heartbeat.start()
-        await jobs.start()
-        loops += map(asyncio.create_task, (service.sweep_forever(), service.watch_forever()))
-        with limited_worker_threads(settings.function_threads, settings.threads_of_one_function):
-            yield service
-    finally:
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
-        channels.close()
-        await jobs.aclose(settings.drain_seconds)
-        await runs.aclose()
-        await heartbeat.stop()
-        if notices is not None:
-            await notices.aclose()
-        await models.aclose()
-        await store.aclose()
