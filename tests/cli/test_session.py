@@ -20,9 +20,8 @@ from noukai_sdk.models.sessions import RecordedError
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.diff import differences
 from noukai_sdk.replay.recording import Recording, recording_adapter
-from noukai_sdk.transport.background import flush
 from tests.cli.commands import run, run_json
-from tests.support.servers import Server, serve_app, serve_backend
+from tests.support.servers import Server, serve_app, serve_backend, wait_until
 
 URL = "http://localhost:8000/x"
 
@@ -145,12 +144,14 @@ def test_show_prints_refused_calls_and_parent_of_fork(dev: Server, replay_enable
             flow.execute(message="one")
             with pytest.raises(FlowNotFoundError):
                 client.flow("acme/samples/none").execute(message="x")
-        assert flush()
+        session_id = str(scope.session_id)
+        wait_until(lambda: len(run_json("show", session_id)["calls"]) == 2, what="the refusal")
         options = {"client": client, "replay_session_id": scope.session_id, "live_from": 1}
         with trace_scope_sync(**options) as fork:
             flow.execute(message="one")
             flow.execute(message="two")
-        assert flush()
+        fork_id = str(fork.session_id)
+        wait_until(lambda: run_json("show", fork_id).get("parent"), what="the parent")
     refused = run_json("show", str(scope.session_id))["calls"][1]
     assert refused["slug"] == "none"
     assert "FLOW_NOT_FOUND" in refused["error"]

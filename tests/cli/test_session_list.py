@@ -12,9 +12,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from noukai_sdk import FlowNotFoundError, Noukai, trace_scope_sync
-from noukai_sdk.transport.background import flush
 from tests.cli.commands import run, run_json
-from tests.support.servers import serve_app, serve_backend
+from tests.support.servers import serve_app, serve_backend, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +57,12 @@ def test_list_shows_sessions_of_backend_newest_first(
             ids.append(scope.session_id)
         with trace_scope_sync(client=client) as scope, pytest.raises(FlowNotFoundError):
             client.flow("acme/samples/no-such-flow").execute(message="plums")
-        flush()
         ids.append(scope.session_id)
 
         def listed(*words: str) -> list[str]:
             return [each["sessionId"] for each in run_json("list", *words)["sessions"]]
+
+        wait_until(lambda: len(listed()) == 3, what="the refusal, which is sent in the background")
 
         assert listed() == ids[::-1]
         assert listed("--failed") == ids[2:]
