@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -77,6 +78,9 @@ def create_server(
         backlog=guard.accept_batch,
         timeout_graceful_shutdown=round(grace),
         timeout_keep_alive=round(guard.limits.idle_seconds),
+        # uvicorn trusts every client on loopback by default: one that guesses keys could name another
+        # address with each request.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
     # uvicorn has set its loggers up by now. asyncio's reports that no file can be opened.
     limit_logs("uvicorn.error", "asyncio", "noukai_sdk.backend.connections")

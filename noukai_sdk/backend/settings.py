@@ -101,9 +101,11 @@ class Settings:
             return URL.create(_DRIVERS["sqlite"], database=str(Path(database).absolute()))
         try:
             url = make_url(database)
-        except ArgumentError:
-            # SQLAlchemy's message has the whole URL, which may contain a password.
+        except (ArgumentError, ValueError):
+            # These messages have the URL or parts of it, which may contain a password.
             raise ValueError("the database URL is not valid") from None
+        if "@" in (url.host or ""):
+            raise ValueError("the database URL is not valid: write @ in its password as %40")
         driver = _DRIVERS.get(url.drivername.partition("+")[0])
         if driver is None or (driver == _DRIVERS["sqlite"] and url.database in _NOT_A_FILE):
             raise ValueError(f"the database {self.database_name} is neither a file nor in Postgres")

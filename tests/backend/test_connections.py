@@ -79,6 +79,20 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     return None
 
 
+def test_address_in_header_of_unknown_proxy_is_not_believed() -> None:
+    clients: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            clients.append(scope["client"][0])
+        await hello(scope, receive, send)
+
+    with guarded(app, Connections()) as (host, port):
+        headers = {"X-Forwarded-For": "192.0.2.1"}
+        assert httpx.get(f"http://{host}:{port}", headers=headers).text == "hello"
+    assert clients == ["127.0.0.1"]
+
+
 def test_connection_without_whole_header_is_closed() -> None:
     limits = ConnectionLimits(header_seconds=0.1)
     connections = Connections(limits)

@@ -66,6 +66,8 @@ def test_settings_invalid_database_is_an_error_without_its_password() -> None:
         "sqlite:///:memory:",
         "mysql://me:secret@h/d",
         "my sql://me:secret@h/d",
+        "postgresql://me:my@secret@h/d",
+        "postgresql://me:my@very:secret@h/d",
     ):
         with pytest.raises(ValueError, match="database") as caught:
             _ = Settings(database).database_url
