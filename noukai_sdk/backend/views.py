@@ -33,7 +33,7 @@ def run_trace(row: Row, steps: Sequence[Row]) -> Json:
         "flowRun": {
             "id": row["id"],
             "flowId": row["flow_id"],
-            "status": _wire_status(row),
+            "status": wire_status(row),
             "triggerType": row["trigger"],
             "startedAt": iso(row["started_at"]),
             "completedAt": iso(row["completed_at"]),
@@ -47,7 +47,8 @@ def run_trace(row: Row, steps: Sequence[Row]) -> Json:
     }
 
 
-def _wire_status(row: Row) -> str:
+def wire_status(row: Row) -> str:
+    """Return the status of a run as the contract names it."""
     # The contract has no paused status: a paused run is running.
     return "running" if row["status"] == "paused" else str(row["status"])
 
@@ -98,7 +99,7 @@ def session_execution(
         "flowId": row["flow_id"],
         "slug": None if is_deleted else row["slug"],
         "triggerType": row["trigger"],
-        "status": _wire_status(row),
+        "status": wire_status(row),
         "startedAt": iso(row["started_at"]),
         "completedAt": iso(row["completed_at"]),
         "traceCaptureMode": mode,

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from .base import DecimalText, WireModel
+from .sessions import ForkParent, Outcome, RecordedError
 
 
 class StoredReport(WireModel):
@@ -81,3 +82,59 @@ class SessionPage(WireModel):
 
     sessions: tuple[SessionSummary, ...] = ()
     next_cursor: str | None = None
+
+
+class CallSummary(WireModel):
+    """One row of ``GET /seq/sessions/{id}/calls``: a run without its inputs and outputs.
+
+    Attributes:
+        steps: The number of steps that have begun; ``block_count`` is that of the flow.
+        models: The models that its steps have called.
+        tokens, cost_usd: The sums over its steps, None if no step has any.
+        input, output: The beginning of the message and of the result, as a line; None if not captured.
+    """
+
+    execution_id: str
+    flow_id: str | None = None
+    org: str | None = None
+    project: str | None = None
+    slug: str | None = None
+    version: int | None = None
+    trigger_type: str | None = None
+    status: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    trace_capture_mode: str | None = None
+    snapshots_available: bool = True
+    error_at_step: str | None = None
+    error: RecordedError | None = None
+    steps: int = 0
+    block_count: int | None = None
+    models: tuple[str, ...] = ()
+    tokens: int | None = None
+    cost_usd: DecimalText | None = None
+    input: str | None = None
+    output: str | None = None
+
+
+class SessionCalls(WireModel):
+    """The body of ``GET /seq/sessions/{id}/calls``: some of the calls, and sums over all of them.
+
+    Attributes:
+        pinned: The session is kept beyond the retention.
+        counts: The number of runs with each status.
+        calls: In the order in which they began.
+    """
+
+    session_id: str
+    pinned: bool = False
+    started_at: str | None = None
+    completed_at: str | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
+    tokens: int | None = None
+    cost_usd: DecimalText | None = None
+    calls: tuple[CallSummary, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    parent: ForkParent | None = None
+    total_calls: int | None = None
+    client_left: bool = False

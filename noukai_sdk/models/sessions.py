@@ -62,6 +62,10 @@ class StepSnapshot(TypedDict, total=False):
     outputSnapshot: Any
     errorSnapshot: Any
     truncated: bool
+    # Additions of our local backend to a single call (docs/wire.md, "Calls"):
+    modelUsed: str | None
+    tokens: dict[str, int] | None
+    costUsd: str | None
 
 
 class SessionExecution(TypedDict, total=False):

@@ -38,8 +38,8 @@ async def list_sessions(request: Request) -> Response:
     given = request.query_params
     for name, value in given.items():
         if "\0" in value:
-            raise _invalid(name, "must not have null characters")
-    limit = _limit(given.get("limit"))
+            raise invalid_query(name, "must not have null characters")
+    limit = read_number(given, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     query = SessionQuery(
         org=access.org,
         limit=limit,
@@ -59,23 +59,27 @@ async def list_sessions(request: Request) -> Response:
     return json_response(body)
 
 
-def _invalid(name: str, message: str) -> RequestError:
+def invalid_query(name: str, message: str) -> RequestError:
+    """Return the error for a parameter that is not valid."""
     return RequestError(400, "INVALID_REQUEST", f"{name}: {message}")
 
 
-def _limit(text: str | None) -> int:
+def read_number(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """Return a whole number among the parameters; raise RequestError (400) if it is not in the range."""
+    text = given.get(name)
     if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}, not {text[:50]!r}")
-    return limit
+        return default
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
+    if not least <= number <= most:
+        message = f"must be a number from {least} to {most}, not {text[:50]!r}"
+        raise invalid_query(name, message)
+    return number
 
 
 def _status(given: Mapping[str, str]) -> str | None:
     status = given.get("status")
     if status is not None and status not in _STATUSES:
-        raise _invalid("status", f"must be one of {', '.join(_STATUSES)}, not {status[:50]!r}")
+        raise invalid_query("status", f"must be one of {', '.join(_STATUSES)}, not {status[:50]!r}")
     return status
 
 
@@ -84,13 +88,13 @@ def _flow(text: str | None) -> tuple[str | None, str | None, str] | None:
         return None
     parts = text.split("/")
     if not all(parts) or len(parts) not in (1, 3):
-        raise _invalid("flow", f"must be 'slug' or 'org/project/slug', not {text[:100]!r}")
+        raise invalid_query("flow", f"must be 'slug' or 'org/project/slug', not {text[:100]!r}")
     return (None, None, parts[0]) if len(parts) == 1 else (parts[0], parts[1], parts[2])
 
 
 def _text(text: str | None) -> str | None:
     if text is not None and len(text) > _MAX_TEXT:
-        raise _invalid("q", f"must not be longer than {_MAX_TEXT} characters")
+        raise invalid_query("q", f"must not be longer than {_MAX_TEXT} characters")
     return text or None
 
 
@@ -115,7 +119,7 @@ def _since(text: str | None, now: int) -> int:
             "must be an ISO 8601 time, such as 2026-11-20T09:00:00Z, or a duration, such as 7d, 12h "
             f"or 30m, not {text[:50]!r}"
         )
-        raise _invalid("since", message) from error
+        raise invalid_query("since", message) from error
 
 
 def _cursor(session: ListedSession) -> str:
@@ -136,7 +140,7 @@ def _position(cursor: str | None) -> tuple[int, str] | None:
             return int(match[1]), check_session_id(match[2])
     except (binascii.Error, ValueError, RequestError):
         pass
-    raise _invalid("cursor", "must be the nextCursor of another page")
+    raise invalid_query("cursor", "must be the nextCursor of another page")
 
 
 def _summary(session: ListedSession) -> dict[str, Any]:

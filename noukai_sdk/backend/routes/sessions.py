@@ -24,7 +24,7 @@ from .responses import json_response
 router = APIRouter()
 
 
-_SESSION = "/seq/sessions/{session_id}"
+SESSION_PATH = "/seq/sessions/{session_id}"
 
 Address = tuple[str, str, str, int | None]
 """A flow: organisation, project, slug, version."""
@@ -49,7 +49,7 @@ class SessionAccess:
         )
 
 
-async def _session_of(
+async def session_of(
     request: Request, *, may_be_new: bool = False, may_be_expired: bool = False
 ) -> SessionAccess:
     """Return the session in the path; raise RequestError if it is unknown or has expired.
@@ -71,10 +71,10 @@ async def _session_of(
     return found
 
 
-@router.get(_SESSION)
+@router.get(SESSION_PATH)
 async def session(request: Request) -> Response:
     """Return every run of a session in the order in which they began, and what its client added."""
-    found = await _session_of(request)
+    found = await session_of(request)
     service, session_id, org = found.service, found.session_id, found.access.org
     all_rows = await service.store.in_session(session_id)
     active = [row["id"] for row in all_rows if service.runs.active(row["id"]) is not None]
@@ -87,14 +87,14 @@ async def session(request: Request) -> Response:
     execution_ids = [row["id"] for row in rows]
     steps = await service.store.steps(execution_ids)
     events = await service.store.events(execution_ids)
-    addresses = {_address(row) for row in rows}
-    deleted = {address for address in addresses if await _is_deleted(service.flows, address)}
+    addresses = {address_of(row) for row in rows}
+    deleted = {address for address in addresses if await is_deleted_flow(service.flows, address)}
     executions = [
         session_execution(
             row,
             all_steps(row, steps[row["id"]]),
             events[row["id"]],
-            is_deleted=_address(row) in deleted,
+            is_deleted=address_of(row) in deleted,
         )
         for row in rows
     ]
@@ -108,10 +108,10 @@ async def session(request: Request) -> Response:
     return Response(body, media_type="application/json")
 
 
-@router.get(f"{_SESSION}/exchange")
+@router.get(f"{SESSION_PATH}/exchange")
 async def exchange(request: Request) -> Response:
     """Return the HTTP request that the session belongs to, and its response."""
-    found = await _session_of(request)
+    found = await session_of(request)
     body = await found.service.store.sessions.exchange(found.session_id, found.access.org)
     if body is None:
         message = (
@@ -122,10 +122,10 @@ async def exchange(request: Request) -> Response:
     return Response(body, media_type="application/json")
 
 
-@router.put(f"{_SESSION}/exchange")
+@router.put(f"{SESSION_PATH}/exchange")
 async def put_exchange(request: Request) -> Response:
     """Store the HTTP request that the session belongs to, and its response; once."""
-    found = await _session_of(request, may_be_new=True)
+    found = await session_of(request, may_be_new=True)
     values = await read_exchange(request)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_exchange
@@ -135,10 +135,10 @@ async def put_exchange(request: Request) -> Response:
     return json_response({"sessionId": found.session_id})
 
 
-@router.put(f"{_SESSION}/outcomes")
+@router.put(f"{SESSION_PATH}/outcomes")
 async def put_outcomes(request: Request) -> Response:
     """Store what only the caller knows of the session's calls; replace what was stored before."""
-    found = await _session_of(request, may_be_new=True)
+    found = await session_of(request, may_be_new=True)
     values = await read_outcomes(request, found.service.flows)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_outcomes
@@ -146,18 +146,18 @@ async def put_outcomes(request: Request) -> Response:
     return json_response({"sessionId": found.session_id})
 
 
-@router.get(f"{_SESSION}/replays")
+@router.get(f"{SESSION_PATH}/replays")
 async def replays(request: Request) -> Response:
     """Return the reports of the session's replays, newest first."""
-    found = await _session_of(request)
+    found = await session_of(request)
     bodies = await found.service.store.sessions.replays(found.session_id, found.access.org)
     return Response(f'{{"replays":[{",".join(bodies)}]}}', media_type="application/json")
 
 
-@router.post(f"{_SESSION}/replays")
+@router.post(f"{SESSION_PATH}/replays")
 async def post_replay(request: Request) -> Response:
     """Store the report of a replay; it replaces an earlier one of the same id."""
-    found = await _session_of(request, may_be_new=True)
+    found = await session_of(request, may_be_new=True)
     replay_id, body = await read_report(request, found.session_id)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_replay
@@ -165,10 +165,10 @@ async def post_replay(request: Request) -> Response:
     return json_response({"sessionId": found.session_id, "replayId": replay_id})
 
 
-@router.delete(_SESSION)
+@router.delete(SESSION_PATH)
 async def forget(request: Request) -> Response:
     """Delete the runs of a session, and everything else that is stored of it."""
-    found = await _session_of(request, may_be_expired=True)
+    found = await session_of(request, may_be_expired=True)
     service, session_id = found.service, found.session_id
     running = await service.store.sessions.delete(session_id, found.access.org)
     if running is not None:
@@ -180,31 +180,33 @@ async def forget(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@router.put(f"{_SESSION}/pin")
+@router.put(f"{SESSION_PATH}/pin")
 async def pin(request: Request) -> Response:
     """Keep the session beyond the retention."""
     return await _set_pin(request, True)
 
 
-@router.delete(f"{_SESSION}/pin")
+@router.delete(f"{SESSION_PATH}/pin")
 async def unpin(request: Request) -> Response:
     """Let the session expire."""
     return await _set_pin(request, False)
 
 
 async def _set_pin(request: Request, pinned: bool) -> Response:
-    found = await _session_of(request)
+    found = await session_of(request)
     if found.state.last_start is None:
         raise found.unknown()
     await found.service.store.sessions.pin(found.session_id, found.access.org, pinned)
     return json_response({"sessionId": found.session_id, "pinned": pinned})
 
 
-def _address(row: Row) -> Address:
+def address_of(row: Row) -> Address:
+    """Return the flow of a run."""
     return row["org"], row["project"], row["slug"], row["version"]
 
 
-async def _is_deleted(flows: Flows, address: Address) -> bool:
+async def is_deleted_flow(flows: Flows, address: Address) -> bool:
+    """Return whether a flow does not exist any more."""
     try:
         await flows.get(*address)
     except FlowNotFoundError:

@@ -11,6 +11,7 @@ from sqlalchemy import URL, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .blobs import COLUMNS, Blobs, restore
+from .call_rows import SessionCalls, read_calls
 from .database import Database, open_database, outages
 from .health import Health
 from .keys import KeyStore
@@ -122,6 +123,23 @@ class Store:
             .where(executions.c.session_id == session_id)
             .order_by(executions.c.started_at)
         )
+
+    async def session_calls(
+        self,
+        session_id: str,
+        org: str | None,
+        *,
+        statuses: tuple[str, ...] | None,
+        offset: int,
+        limit: int,
+    ) -> SessionCalls:
+        """Return calls of a session without their payloads, in the order in which they began."""
+        await self._writer.flush()
+        with outages():
+            async with self._engine.connect() as connection:
+                return await read_calls(
+                    connection, session_id, org, statuses=statuses, offset=offset, limit=limit
+                )
 
     async def session_page(self, query: SessionQuery) -> list[ListedSession]:
         """Return the sessions of a page of the list, and one more if there is a next page."""
