@@ -64,6 +64,11 @@ def idempotency_key(header: str, org: str, path: str, body: Body) -> Idempotency
     return IdempotencyKey(org, path, header, hashlib.sha256(text.encode()).hexdigest())
 
 
+def retry_key(org: str, path: str, execution_id: str) -> IdempotencyKey:
+    """Return the key of a job's retry: of two calls that retry a job at once, one begins a run."""
+    return IdempotencyKey(org, path, execution_id, hashlib.sha256(b"").hexdigest())
+
+
 @dataclass(frozen=True)
 class Admission:
     """What is checked in the transaction that stores a new run.

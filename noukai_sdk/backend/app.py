@@ -15,7 +15,7 @@ from .live_trace import Channels
 from .metrics import Metrics
 from .model_usage import Stats
 from .request_observer import RequestObserver
-from .routes import flow_list, flows, runs, session_calls, session_query, sessions, status
+from .routes import flow_list, flows, job_list, runs, session_calls, session_query, sessions, status
 from .routes.incoming import authenticate
 from .settings import Settings
 from .trusted_hosts import TrustedHosts
@@ -68,7 +68,7 @@ def create_app(
         app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
     errors.install(app)
     app.add_middleware(RequestObserver, report=metrics.observe)
-    for routes in (flows, flow_list, runs, session_query, session_calls, sessions):
+    for routes in (flows, flow_list, job_list, runs, session_query, session_calls, sessions):
         app.include_router(routes.router, prefix=BASE, dependencies=[Depends(authenticate)])
     app.include_router(status.router)
     return app

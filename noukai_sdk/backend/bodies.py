@@ -68,7 +68,13 @@ class Body:
 
 async def read_body(request: Request, settings: Settings) -> Body:
     """Read and check the body of a call."""
-    data = await read_bytes(request, settings.max_body_bytes, "MESSAGES_TOO_LARGE")
+    return await parse_in_time(
+        await read_bytes(request, settings.max_body_bytes, "MESSAGES_TOO_LARGE"), settings
+    )
+
+
+async def parse_in_time(data: bytes, settings: Settings) -> Body:
+    """Check a body as :func:`parse_body` does; a large one in a thread."""
     if len(data) <= _PARSED_AT_ONCE:
         return parse_body(data, settings)
     # Millions of small values take seconds. Not on asyncio's executor, which resolves names.

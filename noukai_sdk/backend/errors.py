@@ -9,7 +9,7 @@ Codes in addition to those of the wire contract::
     405  METHOD_NOT_ALLOWED
     408  REQUEST_TIMEOUT
     409  EXCHANGE_EXISTS, SESSION_IN_PROGRESS, VERSIONS_ARE_FILES, IDEMPOTENCY_KEY_IN_USE,
-         RUN_STOPPED (another process ended the run or took it over)
+         JOB_NOT_RETRYABLE, INPUT_NOT_KEPT, RUN_STOPPED (another process ended the run or took it over)
     410  SESSION_EXPIRED
     413  BODY_TOO_LARGE
     422  PROMPT_TOO_LARGE, OUTPUT_TOO_LARGE, RUN_TOO_LARGE, FLOW_NOT_FREEZABLE,

@@ -121,19 +121,44 @@ class Flows:
             raise unknown_flow(*address)
         return _listed(entry or CatalogEntry(address), published)
 
-    async def page(self, org: str | None, after: Address | None, limit: int) -> list[ListedFlow]:
+    async def page(
+        self,
+        org: str | None,
+        after: Address | None,
+        limit: int,
+        *,
+        text: str = "",
+        only_problems: bool = False,
+    ) -> list[ListedFlow]:
         """Return flows with their versions and problems, by address.
 
         Args:
             org: Only flows of this organization.
             after: Only flows with a later address.
             limit: Their number at most.
+            text: Only flows with this text in ``org/project/slug``.
+            only_problems: Only flows whose files have problems.
         """
         found = {e.address: e for e in await asyncio.to_thread(self._catalog.entries, org)}
         addresses = sorted({*found, *await self._store.addresses(org)})
-        chosen = [a for a in addresses if after is None or a > after][:limit]
+        chosen = [
+            address
+            for address in addresses
+            if (after is None or address > after) and text in "/".join(address)
+        ]
+        if only_problems:
+            # Versions in files can be hidden by published ones, which is a problem too.
+            entries = {address: found.get(address) for address in chosen}
+            chosen = [
+                a for a, entry in entries.items() if entry and (entry.problems or entry.versions)
+            ]
+        else:
+            chosen = chosen[:limit]
         published = await self._store.versions(chosen)
-        return [_listed(found.get(a) or CatalogEntry(a), published[a]) for a in chosen]
+        listed = [_listed(found.get(a) or CatalogEntry(a), published[a]) for a in chosen]
+        if only_problems:
+            listed = [flow for flow in listed if flow.entry.problems]
+        return listed[:limit]
 
 
 @contextmanager

@@ -42,9 +42,21 @@ def run_trace(row: Row, steps: Sequence[Row]) -> Json:
             # Additions of ours.
             "version": row["version"],
             "contentHash": row["content_hash"],
+            "sessionId": row["session_id"],
+            "error": _error(row),
         },
         "steps": [step_trace(step) for step in latest.values()],
     }
+
+
+def _error(row: Row) -> Json | None:
+    # As what it is read from: the poll of a job has it in every capture mode, a session has not.
+    if row["error"] is None or not (
+        row["trigger"] == "job" or keeps_snapshots(row["capture_mode"])
+    ):
+        return None
+    error: Json = from_column(row["error"])
+    return error
 
 
 def wire_status(row: Row) -> str:

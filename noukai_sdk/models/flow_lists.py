@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from .base import WireModel
 
 
@@ -21,13 +23,79 @@ class PublishedVersion(FlowVersion):
     is_new: bool = True
 
 
-class FlowDescription(WireModel):
-    """A flow as ``GET /flows/{org}/{project}/{slug}`` returns it."""
+class FlowProblem(WireModel):
+    """One thing that is wrong with a file of a flow. ``line`` counts from 1."""
+
+    file: str
+    line: int | None = None
+    field: str | None = None
+    message: str
+
+
+class FlowSummary(WireModel):
+    """A flow as ``GET /flows`` lists it.
+
+    Attributes:
+        flow_id, description, block_count, trace_capture_mode, content_hash: Of the working copy; None if
+            there is none that was valid once.
+        versions: The published versions, and those in files, by number.
+        problems: What is wrong with its files now.
+    """
 
     org: str
     project: str
     slug: str
+    flow_id: str | None = None
     description: str | None = None
+    block_count: int | None = None
+    trace_capture_mode: str | None = None
     content_hash: str | None = None
     versions: tuple[FlowVersion, ...] = ()
-    problems: tuple[dict[str, Any], ...] = ()
+    problems: tuple[FlowProblem, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """``org/project/slug``."""
+        return f"{self.org}/{self.project}/{self.slug}"
+
+
+class FlowPage(WireModel):
+    """The body of ``GET /flows``. ``next_cursor`` is None on the last page."""
+
+    flows: tuple[FlowSummary, ...] = ()
+    next_cursor: str | None = None
+
+
+class FlowStep(WireModel):
+    """One step of a flow.
+
+    Attributes:
+        kind: ``agent``, ``function``, ``condition`` or ``transform``.
+        model, prompt, system: Of an agent.
+        needs: The steps that must be done before.
+        unless: The conditions among them that must be false.
+        for_each: A reference to a list: the step runs for each item.
+        tools: True if the step may ask for the tools of the call.
+        functions: The names of Python functions that it may call as tools.
+        code: The expression, the transformation or the function's name of another step.
+    """
+
+    id: str
+    name: str
+    kind: str
+    model: str | None = None
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    for_each: str | None = None
+    prompt: str | None = None
+    system: str | None = None
+    tools: bool = False
+    functions: tuple[str, ...] = ()
+    code: str | None = None
+
+
+class FlowDescription(FlowSummary):
+    """A flow as ``GET /flows/{org}/{project}/{slug}`` returns it."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    steps: tuple[FlowStep, ...] = ()

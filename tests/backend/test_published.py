@@ -177,3 +177,43 @@ def test_flow_list_pages_through_the_flows_of_the_key(stored: Backend) -> None:
     assert hidden.status_code in (403, 404)
     for query in ({"limit": "0"}, {"limit": "201"}, {"cursor": "!"}, {"cursor": "YQ"}):
         assert code_of(stored.client.get("/flows", params=query)) == (400, "INVALID_REQUEST")
+
+
+def test_flow_list_finds_names_and_problems(fresh: Backend) -> None:
+    def names(**query: str) -> list[str]:
+        flows = fresh.client.get("/flows", params=query).json()["flows"]
+        return [f"{flow['project']}/{flow['slug']}" for flow in flows]
+
+    assert names(problems="true") == ["tests/bad"]
+    assert names(q="sts/thr") == ["tests/three"]
+    assert publish(fresh, "three")[0] == 201
+    fresh.write_flow("three.v1", "steps: [{id: hidden}]")
+    assert names(problems="true", limit="2") == ["tests/bad", "tests/three"]
+    assert names(problems="true", q="three") == ["tests/three"]
+    assert code_of(fresh.client.get("/flows?problems=maybe")) == (400, "INVALID_REQUEST")
+
+
+def test_flow_is_described_with_all_that_its_picture_shows(fresh: Backend) -> None:
+    def steps(flow: str, **query: str) -> dict[str, dict[str, Any]]:
+        response = fresh.client.get(f"/flows/acme/tests/{flow}", params=query)
+        assert response.status_code == 200, response.text
+        return {step["id"]: step for step in response.json()["steps"]}
+
+    fan = steps("fan")
+    assert (fan["sure"]["kind"], fan["sure"]["code"]) == ("condition", "message == 'never'")
+    assert (fan["no_"]["needs"], fan["no_"]["unless"]) == (["sure"], ["sure"])
+    assert (fan["each"]["forEach"], fan["each"]["needs"]) == (
+        "{{parameters.words}}",
+        ["left", "right"],
+    )
+    assert steps("asks")["ask"]["tools"] is True
+    fresh.write_flow("three", "steps: [{id: loud, transform: uppercase}]")
+    assert publish(fresh, "three")[0] == 201
+    fresh.write_flow("three", "{parameters: {a: 1}, steps: [{id: new, system: S, prompt: P}]}")
+    assert steps("three", version="1")["loud"]["code"] == "uppercase"
+    new = steps("three")["new"]
+    assert (new["system"], new["prompt"], new["model"]) == ("S", "P", "offline")
+    assert flow_of(fresh, "three")["parameters"] == {"a": 1}
+    for version, expected in (("2", (404, "FLOW_NOT_FOUND")), ("x", (400, "INVALID_REQUEST"))):
+        response = fresh.client.get("/flows/acme/tests/three", params={"version": version})
+        assert code_of(response) == expected

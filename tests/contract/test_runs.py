@@ -290,6 +290,24 @@ def test_flows_and_published_versions_fit_the_contract(client: StrictClient) -> 
     assert error.detail.code == "FLOW_NOT_FOUND"
 
 
+def test_jobs_and_workers_fit_the_contract(client: StrictClient) -> None:
+    flow = "acme/tests/broken"
+    failed = client.run_job(flow, CAT)
+    path = f"/seq/{flow}/jobs/{failed.execution_id}/retry"
+    again = client.read(wire.Submitted, "POST", path, None, 202)
+    page = client.read(wire.JobPage, "GET", "/seq/jobs?flow=broken&limit=2")
+    assert [job.execution_id for job in page.jobs] == [again.execution_id, failed.execution_id]
+    assert (page.jobs[0].retry_of, page.jobs[1].retried_as) == (
+        failed.execution_id,
+        again.execution_id,
+    )
+    trace = client.trace(flow, failed.execution_id)
+    assert trace.flow_run.session_id == client.session_id
+    assert trace.flow_run.error == failed.error == page.jobs[1].error
+    [worker] = client.read(wire.WorkerList, "GET", "/workers").workers
+    assert worker.role == "dev"
+
+
 def test_cancelled_job_polls_as_failed(client: StrictClient) -> None:
     submitted = client.read(wire.Submitted, "POST", f"/seq/{TWO_STEP}/jobs", CAT, 202)
     path = f"/seq/{TWO_STEP}/jobs/{submitted.execution_id}"

@@ -214,6 +214,8 @@ class FlowRun(Wire):
     # Additions of ours.
     version: int | None
     content_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    session_id: str | None
+    error: Failure | None
 
 
 class Attempt(Wire):
@@ -426,10 +428,65 @@ class FlowStep(Wire):
     name: str
     kind: Literal["agent", "function", "condition", "transform"]
     model: str | None
+    needs: list[str]
+    unless: list[str]
+    for_each: str | None
+    prompt: str | None
+    system: str | None
+    tools: bool
+    functions: list[str]
+    code: str | None
 
 
 class FlowDescription(FlowSummary):
+    parameters: Json
     steps: list[FlowStep]
+
+
+# Jobs and workers.
+
+
+class JobSummary(Wire):
+    execution_id: str
+    org: str
+    project: str
+    slug: str
+    version: int | None
+    session_id: str | None
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    submitted_at: Time
+    completed_at: Time | None
+    block_count: int
+    steps_done: int | None
+    error_at_step: str | None
+    error: Failure | None
+    worker_id: str | None
+    retry_of: str | None
+    retried_as: str | None
+
+
+class InProgress(Wire):
+    pending: int
+    running: int
+
+
+class JobPage(Wire):
+    jobs: list[JobSummary]
+    in_progress: InProgress
+    next_cursor: str | None
+
+
+class Worker(Wire):
+    id: str
+    role: Literal["dev", "serve", "worker"]
+    name: str | None
+    started_at: Time
+    heartbeat_at: Time
+    running_jobs: int
+
+
+class WorkerList(Wire):
+    workers: list[Worker]
 
 
 class CapturedBody(Wire):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
+from ...local.workflow.node import Agent, Condition, Node, Transform, Work
+from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
-from ..errors import RequestError
 from ..published import ListedFlow
 from ..store.published_flows import Address, Row
 from .incoming import access_of, service_of
+from .queries import choice_of, cursor_of, encode_cursor, invalid_query, limit_of, unknown_cursor
 from .responses import json_response
 
 router = APIRouter()
-
-MAX_LIMIT = 200
-DEFAULT_LIMIT = 50
 
 _FLOW = "/flows/{org}/{project}/{slug}"
 
@@ -28,26 +25,36 @@ _FLOW = "/flows/{org}/{project}/{slug}"
 async def list_flows(request: Request) -> Response:
     """Return one page of the flows that the key may call, by address."""
     access, service = access_of(request), service_of(request)
-    limit = _limit(request.query_params.get("limit"))
-    after = _position(request.query_params.get("cursor"))
-    flows = await service.flows.page(access.org, after, limit + 1)
+    limit, after = limit_of(request), _position(cursor_of(request))
+    flows = await service.flows.page(
+        access.org,
+        after,
+        limit + 1,
+        text=request.query_params.get("q", ""),
+        only_problems=choice_of(request, "problems", ("true",)) is not None,
+    )
     page, rest = flows[:limit], flows[limit:]
     body = {
         "flows": [_summary(flow) for flow in page],
-        "nextCursor": _cursor(page[-1].entry.address) if rest else None,
+        "nextCursor": encode_cursor("/".join(page[-1].entry.address)) if rest else None,
     }
     return json_response(body)
 
 
 @router.get(_FLOW)
 async def show_flow(request: Request) -> Response:
-    """Return a flow with its steps."""
-    flow = await service_of(request).flows.find(_address(request))
-    steps = flow.entry.flow.steps if flow.entry.flow is not None else []
-    shown = [
-        {"id": step.id, "name": step.name, "kind": step.kind, "model": step.model} for step in steps
-    ]
-    return json_response({**_summary(flow), "steps": shown})
+    """Return a flow with its steps: of the working copy, or of a version."""
+    address, flows = _address(request), service_of(request).flows
+    listed = await flows.find(address)
+    flow = listed.entry.flow
+    version = request.query_params.get("version")
+    if version is not None:
+        flow = await flows.get(*address, _version_number(version))
+    details = {
+        "parameters": {} if flow is None else flow.parameters,
+        "steps": [] if flow is None else [_step(step) for step in flow.steps],
+    }
+    return json_response({**_summary(listed), **details})
 
 
 @router.post(f"{_FLOW}/publish")
@@ -91,6 +98,43 @@ def _summary(listed: ListedFlow) -> dict[str, Any]:
     }
 
 
+def _step(node: Node) -> dict[str, Any]:
+    work = node.work
+    agent = work if isinstance(work, Agent) else None
+    functions = agent.tools if agent is not None and not isinstance(agent.tools, bool) else ()
+    return {
+        "id": node.id,
+        "name": node.name,
+        "kind": node.kind,
+        "model": node.model,
+        "needs": list(node.needs),
+        "unless": [need for need in node.needs if need in node.unless],
+        "forEach": node.for_each,
+        "prompt": None if agent is None else agent.prompt,
+        "system": None if agent is None else agent.system,
+        "tools": node.tools,
+        "functions": [name_of(function) for function in functions],
+        "code": _code(work),
+    }
+
+
+def _code(work: Work) -> str | None:
+    """Return what a step does that asks no model: an expression, a transformation, or a function's name."""
+    if isinstance(work, Transform):
+        return work.transformation
+    if isinstance(work, Agent):
+        return None
+    code = work.test if isinstance(work, Condition) else work.call
+    return code if isinstance(code, str) else name_of(code)
+
+
+def _version_number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise invalid_query("version", f"must be the number of a version, not {text[:50]!r}")
+    return number
+
+
 def _version(row: Row) -> dict[str, Any]:
     return {
         "version": row["version"],
@@ -99,29 +143,11 @@ def _version(row: Row) -> dict[str, Any]:
     }
 
 
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        message = f"limit: must be a number from 1 to {MAX_LIMIT}, not {text[:50]!r}"
-        raise RequestError(400, "INVALID_REQUEST", message)
-    return limit
-
-
-def _cursor(address: Address) -> str:
-    return base64.urlsafe_b64encode("/".join(address).encode()).decode().rstrip("=")
-
-
-def _position(cursor: str | None) -> Address | None:
+def _position(text: str | None) -> Address | None:
     """Return the address of the flow that a cursor stands for."""
-    if cursor is None:
+    if text is None:
         return None
-    try:
-        padding = "=" * (-len(cursor) % 4)
-        text = base64.b64decode(cursor + padding, altchars=b"-_", validate=True).decode()
-        org, project, slug = text.split("/")
-    except (binascii.Error, ValueError) as error:
-        message = "cursor: must be the nextCursor of another page"
-        raise RequestError(400, "INVALID_REQUEST", message) from error
-    return org, project, slug
+    names = text.split("/")
+    if len(names) != 3:
+        raise unknown_cursor()
+    return names[0], names[1], names[2]

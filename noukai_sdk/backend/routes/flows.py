@@ -11,7 +11,7 @@ from ..encoding import from_column
 from ..errors import RequestError, step_status
 from ..run import ENDED
 from ..store.store import Row
-from .incoming import find_run, read_call, service_of
+from .incoming import IncomingCall, find_run, read_call, service_of
 from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
 
@@ -67,6 +67,11 @@ async def submit(request: Request) -> Response:
     call = await read_call(request)
     if call.body.call.execution_id is not None:
         raise RequestError(400, "EXECUTION_ID_INVALID", "a job cannot continue another run")
+    return await submit_call(call)
+
+
+async def submit_call(call: IncomingCall) -> Response:
+    """Start the run of a call in the background."""
     await call.service.queue_limit.admit(call.flow.org)
     try:
         run = await call.run("job")
@@ -85,25 +90,26 @@ async def submit(request: Request) -> Response:
 @router.get(f"{_FLOW}/jobs/{{execution_id}}")
 async def poll(request: Request) -> Response:
     """Return the status of a job, and its result or error when it has ended."""
-    return _job_response(await _find_job(request))
+    return _job_response(await find_job(request))
 
 
 @router.delete(f"{_FLOW}/jobs/{{execution_id}}")
 async def cancel(request: Request) -> Response:
     """Cancel a job, whichever process runs it; return its status. A job that has ended stays as it is."""
     service = service_of(request)
-    row = await _find_job(request)
+    row = await find_job(request)
     # If this process runs the job, its trace then has the step in progress.
     await service.runs.flush(row["id"])
-    row = await _find_job(request)
+    row = await find_job(request)
     while row["status"] not in ENDED:
         error = {"code": "CANCELLED", "message": "the job was cancelled by a caller"}
         await service.end_run(row, "cancelled", error)
-        row = await _find_job(request)
+        row = await find_job(request)
     return _job_response(row)
 
 
-async def _find_job(request: Request) -> Row:
+async def find_job(request: Request) -> Row:
+    """Return the row of the job in the path, as :func:`find_run` does."""
     row = await find_run(request)
     if row["trigger"] != "job":
         raise RequestError(404, "RUN_NOT_FOUND", f"the run {row['id']!r} is not a job")

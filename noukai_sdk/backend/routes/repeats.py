@@ -39,7 +39,12 @@ async def repeated_execute(call: IncomingCall, repeated: RepeatedCallError) -> R
 
 async def repeated_submit(call: IncomingCall, repeated: RepeatedCallError) -> Response:
     """Return the response of the first call."""
-    return _replayed({"status": "pending"}, await _run_of(call, repeated), 202)
+    return submitted_again(await _run_of(call, repeated))
+
+
+def submitted_again(row: Row) -> Response:
+    """Return the response of the call that submitted this job."""
+    return _replayed({"status": "pending"}, row, 202)
 
 
 async def _run_of(call: IncomingCall, repeated: RepeatedCallError) -> Row:

@@ -12,7 +12,7 @@ from ..errors import RequestError
 from ..store.call_rows import SessionCalls, Usage
 from ..views import all_steps, session_additions, session_execution, wire_status
 from .incoming import access_of
-from .session_query import invalid_query, read_number
+from .queries import choice_of, read_number
 from .sessions import SESSION_PATH, address_of, is_deleted_flow, session_of
 
 router = APIRouter()
@@ -36,16 +36,13 @@ async def session_calls(request: Request) -> Response:
     """Return a row for each run of a session, sums over all of them, and what its client added."""
     found = await session_of(request)
     service, session_id, org = found.service, found.session_id, found.access.org
-    given = request.query_params
-    status = given.get("status")
-    if status is not None and status not in _STATUSES:
-        raise invalid_query("status", f"must be one of {', '.join(_STATUSES)}, not {status[:50]!r}")
+    status = choice_of(request, "status", tuple(_STATUSES))
     calls = await service.store.session_calls(
         session_id,
         org,
         statuses=None if status is None else _STATUSES[status],
-        offset=read_number(given, "offset", 0, 0, 10**9),
-        limit=read_number(given, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
+        offset=read_number(request, "offset", 0, 0, 10**9),
+        limit=read_number(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
     )
     outcomes = await service.store.sessions.outcomes(session_id, org)
     exchange = await service.store.sessions.exchange(session_id, org)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,12 +12,20 @@ from ..encoding import iso
 from ..errors import RequestError
 from ..store.session_pages import ListedSession, SessionQuery
 from .incoming import access_of, check_session_id, service_of
+from .queries import (
+    choice_of,
+    cursor_of,
+    encode_cursor,
+    flow_of,
+    invalid_query,
+    limit_of,
+    refuse_null_characters,
+    unknown_cursor,
+)
 from .responses import json_response
 
 router = APIRouter()
 
-MAX_LIMIT = 200
-DEFAULT_LIMIT = 50
 # SQLite rejects longer patterns, and a longer text is not one that someone looks for.
 _MAX_TEXT = 1000
 
@@ -36,18 +41,16 @@ async def list_sessions(request: Request) -> Response:
     """Return one page of the sessions that the key may read, newest first."""
     access, service = access_of(request), service_of(request)
     given = request.query_params
-    for name, value in given.items():
-        if "\0" in value:
-            raise invalid_query(name, "must not have null characters")
-    limit = read_number(given, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    refuse_null_characters(request)
+    limit = limit_of(request)
     query = SessionQuery(
         org=access.org,
         limit=limit,
-        after=_position(given.get("cursor")),
+        after=_position(cursor_of(request)),
         since=_since(given.get("since"), service.clock.now()),
         expiry=service.expiry(),
-        flow=_flow(given.get("flow")),
-        status=_status(given),
+        flow=flow_of(request),
+        status=choice_of(request, "status", _STATUSES),
         text=_text(given.get("q")),
     )
     sessions = await service.store.session_page(query)
@@ -57,39 +60,6 @@ async def list_sessions(request: Request) -> Response:
         "nextCursor": _cursor(page[-1]) if rest else None,
     }
     return json_response(body)
-
-
-def invalid_query(name: str, message: str) -> RequestError:
-    """Return the error for a parameter that is not valid."""
-    return RequestError(400, "INVALID_REQUEST", f"{name}: {message}")
-
-
-def read_number(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    """Return a whole number among the parameters; raise RequestError (400) if it is not in the range."""
-    text = given.get(name)
-    if text is None:
-        return default
-    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
-    if not least <= number <= most:
-        message = f"must be a number from {least} to {most}, not {text[:50]!r}"
-        raise invalid_query(name, message)
-    return number
-
-
-def _status(given: Mapping[str, str]) -> str | None:
-    status = given.get("status")
-    if status is not None and status not in _STATUSES:
-        raise invalid_query("status", f"must be one of {', '.join(_STATUSES)}, not {status[:50]!r}")
-    return status
-
-
-def _flow(text: str | None) -> tuple[str | None, str | None, str] | None:
-    if text is None:
-        return None
-    parts = text.split("/")
-    if not all(parts) or len(parts) not in (1, 3):
-        raise invalid_query("flow", f"must be 'slug' or 'org/project/slug', not {text[:100]!r}")
-    return (None, None, parts[0]) if len(parts) == 1 else (parts[0], parts[1], parts[2])
 
 
 def _text(text: str | None) -> str | None:
@@ -123,24 +93,20 @@ def _since(text: str | None, now: int) -> int:
 
 
 def _cursor(session: ListedSession) -> str:
-    position = f"{session.started_at}.{session.session_id}"
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+    return encode_cursor(f"{session.started_at}.{session.session_id}")
 
 
-def _position(cursor: str | None) -> tuple[int, str] | None:
+def _position(text: str | None) -> tuple[int, str] | None:
     """Return the start and the id of the session that a cursor stands for."""
-    if cursor is None:
+    if text is None:
         return None
+    match = _CURSOR.match(text)
+    if match is None:
+        raise unknown_cursor()
     try:
-        # Python ignores characters outside of the alphabet.
-        padding = "=" * (-len(cursor) % 4)
-        text = base64.b64decode(cursor + padding, altchars=b"-_", validate=True).decode()
-        match = _CURSOR.match(text)
-        if match is not None:
-            return int(match[1]), check_session_id(match[2])
-    except (binascii.Error, ValueError, RequestError):
-        pass
-    raise invalid_query("cursor", "must be the nextCursor of another page")
+        return int(match[1]), check_session_id(match[2])
+    except RequestError as error:
+        raise unknown_cursor() from error
 
 
 def _summary(session: ListedSession) -> dict[str, Any]:

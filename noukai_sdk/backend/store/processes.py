@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, update
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
 
 from .database import outages
 from .engine import Engine
-from .tables import executions, processes
+from .tables import IS_LISTED_JOB, executions, processes
 from .writer import Writer
 
 
@@ -35,6 +37,26 @@ class ProcessStore:
         with outages():
             async with self._engine.connect() as connection:
                 return {row.id: row.heartbeat_at for row in await connection.execute(chosen)}
+
+    async def listed(self, org: str | None) -> list[dict[str, Any]]:
+        """Return the rows of all processes, the oldest first, each with ``running_jobs``.
+
+        Args:
+            org: Count only jobs of this organisation.
+        """
+        running = (
+            select(executions.c.owner, func.count().label("jobs"))
+            .where(executions.c.status == "running", IS_LISTED_JOB)
+            .group_by(executions.c.owner)
+        )
+        if org is not None:
+            running = running.where(executions.c.org == org)
+        ordered = select(processes).order_by(processes.c.started_at, processes.c.id)
+        with outages():
+            async with self._engine.connect() as connection:
+                jobs = {row.owner: row.jobs for row in await connection.execute(running)}
+                rows = (await connection.execute(ordered)).mappings()
+                return [{**row, "running_jobs": jobs.get(row["id"], 0)} for row in rows]
 
     async def owners(self) -> set[str]:
         """Return the owners of runs in progress."""

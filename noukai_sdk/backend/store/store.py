@@ -14,6 +14,7 @@ from .blobs import COLUMNS, Blobs, restore
 from .call_rows import SessionCalls, read_calls
 from .database import Database, open_database, outages
 from .health import Health
+from .job_pages import JobQuery, ListedJobs, read_jobs
 from .keys import KeyStore
 from .limits import LimitStore
 from .notices import Notices
@@ -147,6 +148,13 @@ class Store:
         with outages():
             async with self._engine.connect() as connection:
                 return await read_page(connection, query)
+
+    async def job_page(self, query: JobQuery) -> ListedJobs:
+        """Return a page of the list of jobs, with one job more if there is a next page."""
+        await self._writer.flush()
+        with outages():
+            async with self._engine.connect() as connection:
+                return await read_jobs(connection, query)
 
     async def steps(self, execution_ids: Sequence[str]) -> dict[str, list[Row]]:
         """Return the rows of these runs' steps, by run, in the order in which they began."""

@@ -24,6 +24,9 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
+    literal_column,
+    text,
     true,
 )
 
@@ -85,6 +88,21 @@ executions = Table(
     Index("ix_executions_org_status", "org", "status"),
     Index("ix_executions_owner", "owner"),
     Index("ix_executions_has_data_started_at", "has_data", "started_at"),
+)
+
+# Without bound values: an index of a part of the rows is used only if the statement names the same part.
+IS_LISTED_JOB = and_(
+    executions.c.trigger == literal_column("'job'"), literal_column("executions.has_data")
+)
+"""The run is a job, and its data was not deleted after the retention."""
+
+Index(
+    "ix_executions_jobs",
+    executions.c.org,
+    executions.c.started_at,
+    executions.c.id,
+    sqlite_where=text("trigger = 'job' AND has_data"),
+    postgresql_where=text("trigger = 'job' AND has_data"),
 )
 
 steps = Table(
