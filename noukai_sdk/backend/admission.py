@@ -98,11 +98,7 @@ class Admission:
         """
         if self.key is not None:
             earlier = await claim_key(connection, insert, self.key, execution_id, self.now)
-            if earlier is not None and earlier[1] == self.key.request_hash:
-                raise RepeatedCallError(earlier[0])
-            if earlier is not None:
-                message = "the Idempotency-Key was used with another body: choose another key"
-                raise RequestError(422, "IDEMPOTENCY_KEY_REUSED", message, execution_id=earlier[0])
+            _raise_if_used(self.key, earlier)
         if self.org is None:
             return
         limits = await limits_of(connection, self.org, lock=True)
@@ -112,6 +108,14 @@ class Admission:
         if most is not None and await count_in_progress(connection, self.org, most) >= most:
             self.note_full()
             raise _too_many_runs(self.org, most)
+
+
+def _raise_if_used(key: IdempotencyKey, earlier: tuple[str, str] | None) -> None:
+    if earlier is not None and earlier[1] == key.request_hash:
+        raise RepeatedCallError(earlier[0])
+    if earlier is not None:
+        message = "the Idempotency-Key was used with another body: choose another key"
+        raise RequestError(422, "IDEMPOTENCY_KEY_REUSED", message, execution_id=earlier[0])
 
 
 def _too_many_runs(org: str, most: int) -> RequestError:
@@ -163,6 +167,11 @@ class Limiter:
             raise _too_many_runs(org, most)
         turn = self._turns.setdefault(org, asyncio.Lock())
         return Admission(org, key, now, turn, partial(self._note_full, org))
+
+    async def check_key(self, key: IdempotencyKey | None) -> None:
+        """Raise as :meth:`Admission.check` if an idempotency key has begun a run before."""
+        if key is not None:
+            _raise_if_used(key, await self._store.find_key(key, self._clock.now()))
 
     def _note_full(self, org: str) -> None:
         self._full_until[org] = time.monotonic() + _FULL_SECONDS

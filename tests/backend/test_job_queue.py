@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 from noukai_sdk.backend.jobs import jobs as jobs_module
 from noukai_sdk.backend.jobs.job_runner import JobRunner
@@ -80,6 +82,30 @@ def test_backends_in_one_process_take_turns(
         assert one.finished("tests/gated", held)["status"] == "completed"
         assert two.finished(FLOW, waiting)["status"] == "completed"
         assert one.finished(FLOW, one.submit(FLOW))["status"] == "completed"
+
+
+def test_worker_runs_as_many_jobs_as_its_own_limit(
+    new_database: Callable[[], URL], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = new_database().render_as_string(hide_password=False)
+    run, running, most = JobRunner.run, 0, 0
+
+    async def count(self: JobRunner, execution_id: str) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await run(self, execution_id)
+        running -= 1
+
+    monkeypatch.setattr(JobRunner, "run", count)
+    with (
+        serving(tmp_path / "one", database=database, role="worker", max_running_jobs=2) as worker,
+        serving(tmp_path / "two", database=database, role="serve") as web,
+    ):
+        worker.fakes.opened.set()
+        jobs = [web.submit("tests/gated") for _ in range(8)]
+        assert {web.finished("tests/gated", job)["status"] for job in jobs} == {"completed"}
+    assert most <= 2
 
 
 def test_job_of_a_flow_that_has_changed_fails_with_a_reason(

@@ -96,7 +96,19 @@ def test_run_size_counts_tool_pauses(tmp_path: Path) -> None:
         assert code_of(response) == (422, "RUN_TOO_LARGE")
 
 
-def test_job_beyond_queue_limit_is_refused(tmp_path: Path) -> None:
+def test_job_beyond_queue_limit_is_refused_unless_it_is_there_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path) as backend:
+        key = {"Idempotency-Key": "k"}
+        first = backend.post("tests/three/jobs", MESSAGE, **key)
+        monkeypatch.setattr(backend.service.queue_limit, "_of_org", 0)
+        again = backend.post("tests/three/jobs", MESSAGE, **key)
+        assert (again.status_code, again.json()) == (202, first.json())
+        other = backend.post("tests/three/jobs", {"message": "other"}, **key)
+        assert code_of(other) == (422, "IDEMPOTENCY_KEY_REUSED")
+        new = backend.post("tests/three/jobs", MESSAGE, **{"Idempotency-Key": "new"})
+        assert code_of(new) == (429, "QUEUE_FULL")
     with serving(tmp_path, max_pending_jobs=0) as backend:
         response = backend.post("tests/gated/jobs", MESSAGE)
         assert code_of(response) == (429, "QUEUE_FULL")

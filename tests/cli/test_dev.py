@@ -386,7 +386,10 @@ def test_dev_started_again_completes_jobs_and_ends_calls(
         response = outcomes["execute"]
         assert isinstance(response, httpx.Response)
         assert response.status_code == 503
-        assert response.json()["detail"]["code"] == "STOPPED"
+        detail = response.json()["detail"]
+        assert detail["code"] == "STOPPED"
+        assert detail["executionId"]
+        assert "the run is cancelled" in detail["message"]
         assert response.headers["x-request-id"].startswith("req_")
     job = outcomes["jobs"]
     assert isinstance(job, httpx.Response)

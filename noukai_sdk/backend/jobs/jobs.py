@@ -128,16 +128,14 @@ class Jobs:
             if queue is None:
                 # Importing DBOS takes a second.
                 module = await asyncio.to_thread(import_module, f"{__package__}.queue")
-                opened: JobQueue = await asyncio.to_thread(
-                    module.JobQueue, self._database, self._max_running
-                )
+                opened: JobQueue = await asyncio.to_thread(module.JobQueue, self._database)
                 self._queue = queue = opened
             if self._role != "serve":
                 if self._worker is None:
                     module = await asyncio.to_thread(import_module, f"{__package__}.worker")
                     loop = asyncio.get_running_loop()
                     self._worker = module.Worker(
-                        self._database, self._process_id, self._runner.run, loop
+                        self._database, self._process_id, self._runner.run, loop, self._max_running
                     )
                 await asyncio.to_thread(self._worker.start)
             return queue

@@ -28,7 +28,6 @@ VERSION = "1"
 
 # Entries that DBOS will run, or runs.
 _WAITING = ("ENQUEUED", "DELAYED", "PENDING")
-_POLL_SECONDS = 0.05
 _FORGET_AT_ONCE = 1000
 _FORGET_BATCHES = 10
 
@@ -70,7 +69,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 class JobQueue:
     """The queue, for processes that put jobs into it. All methods block: call them in threads."""
 
-    def __init__(self, database: URL, max_running: int) -> None:
+    def __init__(self, database: URL) -> None:
         self._engine = engine_of(database, 2)
         try:
             self._client = DBOSClient(
@@ -78,12 +77,6 @@ class JobQueue:
             )
             # A web process may be the first that opens the database. DBOS has no public method for this.
             self._client._sys_db.run_migrations()
-            self._client.register_queue(
-                QUEUE,
-                worker_concurrency=max_running,
-                polling_interval_sec=_POLL_SECONDS,
-                on_conflict="always_update",
-            )
         except BaseException:
             self._engine.dispose()
             raise

@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from dbos import DBOS
 from sqlalchemy import URL, Engine
 
-from .queue import APPLICATION, VERSION, WORKFLOW, engine_of
+from .queue import APPLICATION, QUEUE, VERSION, WORKFLOW, engine_of
 
 # DBOS is one per process. Several backends in one process, as tests have them, take turns.
 _lock = threading.Lock()
 _current: Worker | None = None
 _TURN_SECONDS = 30.0
 _CONNECTIONS = 8
+_POLL_SECONDS = 0.05
 
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=1_000_000)
@@ -42,6 +43,7 @@ class Worker:
         process_id: Says in the queue which process runs an entry.
         run: Runs a job.
         loop: The backend's event loop.
+        max_running: How many jobs run here at once.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Worker:
         process_id: str,
         run: Callable[[str], Awaitable[None]],
         loop: asyncio.AbstractEventLoop,
+        max_running: int,
     ) -> None:
+        self._max_running = max_running
         self._database = database
         self._process_id = process_id
         self._run = run
@@ -77,7 +81,7 @@ class Worker:
             _current = self
             try:
                 self._engine = engine_of(self._database, _CONNECTIONS)
-                DBOS(
+                dbos = DBOS(
                     config={
                         "name": APPLICATION,
                         "system_database_engine": self._engine,
@@ -86,6 +90,13 @@ class Worker:
                         "log_level": "CRITICAL",
                         "use_listen_notify": False,
                     }
+                )
+                # A queue that is registered in the database has one limit for all workers.
+                dbos._registry.internal_queue_map.pop(QUEUE, None)
+                dbos._registry._register_internal_queue(
+                    QUEUE,
+                    worker_concurrency=self._max_running,
+                    polling_interval_sec=_POLL_SECONDS,
                 )
                 DBOS.launch()
             except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -30,8 +31,13 @@ async def execute(request: Request) -> Response:
         run = await call.run("execute")
     except RepeatedCallError as repeated:
         return await repeated_execute(call, repeated)
-    async for _ in call.service.runs.advance(run):
-        pass
+    try:
+        async for _ in call.service.runs.advance(run):
+            pass
+    except asyncio.CancelledError:
+        # The server stops and waits no longer.
+        message = f"the backend was stopped before the call had ended: the run is {run.status}"
+        raise RequestError(503, "STOPPED", message, execution_id=run.id) from None
     if run.status == "paused":
         return json_response(run.paused_body())
     if run.error is not None:
@@ -72,8 +78,13 @@ async def submit(request: Request) -> Response:
 
 async def submit_call(call: IncomingCall) -> Response:
     """Start the run of a call in the background."""
-    await call.service.queue_limit.admit(call.flow.org)
     try:
+        try:
+            await call.service.queue_limit.admit(call.flow.org)
+        except RequestError:
+            # The job of a repeated call waits already.
+            await call.service.limiter.check_key(call.key)
+            raise
         run = await call.run("job")
     except RepeatedCallError as repeated:
         return await repeated_submit(call, repeated)

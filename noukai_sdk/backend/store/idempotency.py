@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import ColumnElement, and_, delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .tables import executions, idempotency_keys
@@ -49,19 +49,33 @@ async def claim_key(
         None, or the id of the run that the key has begun before, with the hash of its request.
     """
     table = idempotency_keys
+    same = _same(key)
     row = {**vars(key), "execution_id": execution_id, "created_at": now}
     new = insert(table).values(row)
     claimed = new.on_conflict_do_nothing().returning(table.c.execution_id)
-    same = (table.c.org == key.org, table.c.path == key.path, table.c.key == key.key)
-    is_stored = exists().where(executions.c.id == table.c.execution_id)
-    earlier = select(table.c.execution_id, table.c.request_hash).where(
-        *same, table.c.created_at >= now - LIFE, is_stored
-    )
     while (await connection.execute(claimed)).first() is None:
         # A statement of its own, because it must see what the other transaction has committed.
-        found = (await connection.execute(earlier)).first()
+        found = await find_key(connection, key, now)
         if found is not None:
-            return found.execution_id, found.request_hash
+            return found
         # The key is too old, or its run was deleted with its session.
-        await connection.execute(delete(table).where(*same))
+        await connection.execute(delete(table).where(same))
     return None
+
+
+async def find_key(
+    connection: AsyncConnection, key: IdempotencyKey, now: int
+) -> tuple[str, str] | None:
+    """Return the id of the run that ``key`` has begun, with the hash of its request, or None."""
+    table = idempotency_keys
+    is_stored = exists().where(executions.c.id == table.c.execution_id)
+    earlier = select(table.c.execution_id, table.c.request_hash).where(
+        _same(key), table.c.created_at >= now - LIFE, is_stored
+    )
+    found = (await connection.execute(earlier)).first()
+    return None if found is None else (found.execution_id, found.request_hash)
+
+
+def _same(key: IdempotencyKey) -> ColumnElement[bool]:
+    table = idempotency_keys
+    return and_(table.c.org == key.org, table.c.path == key.path, table.c.key == key.key)

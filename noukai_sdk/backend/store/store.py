@@ -14,6 +14,7 @@ from .blobs import COLUMNS, Blobs, restore
 from .call_rows import SessionCalls, read_calls
 from .database import Database, open_database, outages
 from .health import Health
+from .idempotency import IdempotencyKey, find_key
 from .job_pages import JobQuery, ListedJobs, read_jobs
 from .keys import KeyStore
 from .limits import LimitStore
@@ -89,6 +90,12 @@ class Store:
     async def insert_checked(self, item: Savable, check: Check) -> None:
         """Write a new item at once, in one transaction with ``check``, which may raise an error."""
         await self._writer.insert_checked(item, check)
+
+    async def find_key(self, key: IdempotencyKey, now: int) -> tuple[str, str] | None:
+        """Return the id of the run that an idempotency key has begun, with its request's hash, or None."""
+        with outages():
+            async with self._engine.connect() as connection:
+                return await find_key(connection, key, now)
 
     def unwritten(self) -> set[str]:
         """Return the ids of the runs that are saved, but not on disk yet."""
