@@ -12,8 +12,9 @@ import click
 
 from .._version import __version__
 from ..errors import FlowExecutionError, NoukaiError
+from ..replaying.controls import clean_lines
 from . import packages_to_install
-from .shared_options import EXIT_CODES, CommandError, clean_lines
+from .shared_options import EXIT_CODES, CommandError
 
 # name: (module:function, help text). A command whose module is not installed is left out.
 COMMANDS = {

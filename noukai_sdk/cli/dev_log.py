@@ -17,7 +17,7 @@ from ..backend.json_logs import FLOODING
 from ..backend.log_limits import LineLimiter
 from ..backend.request_observer import FinishedRequest, RequestObserver
 from ..local.flow_files.catalog import FlowCatalog
-from .shared_options import CONTROLS
+from ..replaying.controls import CONTROLS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

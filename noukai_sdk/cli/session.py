@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,19 @@ from ..replay.cassette_file import write_cassette
 from ..replay.diff import differences
 from ..replay.redaction import Redactor
 from ..replay.response_diff import ReceivedResponse
-from .app_request import AppRequest, CommandLine, build_request, check_server, replay_header
+from ..replaying.app_request import (
+    AppRequest,
+    RequestEdits,
+    build_request,
+    refuse_websocket,
+    replay_header,
+)
+from ..replaying.controls import clean_lines
+from ..replaying.curl import curl_line
+from ..replaying.outcome import Outcome
+from ..replaying.sending import RequestSender
+from .app_server import check_server, server_of
 from .session_list import list_command
-from .session_replay import Outcome, replay_request
 from .session_source import (
     Env,
     base_url_option,
@@ -50,7 +62,6 @@ from .session_views import (
 from .shared_options import (
     EXIT_CODES,
     CommandError,
-    clean_lines,
     count,
     data_option,
     header_option,
@@ -228,7 +239,7 @@ def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) 
     Without URL it is the captured request: the app must capture its requests (capture_requests=True).
     """
     request, _ = _prepare(context, source, options, compares=False)
-    line = request.curl()
+    line = curl_line(request)
     if request.masked:
         click.echo(f"note: {_masked_note(request)}", err=True)
     print_json({"command": line, "masked": request.masked}) if as_json else click.echo(line)
@@ -283,7 +294,7 @@ def replay(
         headers = tuple(each for each in received.headers if each[0].lower() == "content-type")
         return CapturedResponse(status=status, headers=headers, body=CapturedBody(text=text))
 
-    def stored_reports() -> Sequence[StoredReport]:
+    def read_reports() -> Sequence[StoredReport]:
         if session_id is None:
             return ()
         try:
@@ -293,10 +304,12 @@ def replay(
         except NoukaiError:
             return ()
 
+    async def stored_reports() -> Sequence[StoredReport]:
+        return await asyncio.to_thread(read_reports)
+
+    sender = RequestSender(request, stored_reports=stored_reports)
     try:
-        outcome = replay_request(
-            request, session_id, expected, ignore=ignore, wait=wait, stored_reports=stored_reports
-        )
+        outcome = asyncio.run(sender.replay(session_id, expected, ignore=ignore, wait=wait))
     except APIConnectionError as error:
         if options["url"] is not None or options["against"] is not None:
             raise
@@ -324,18 +337,30 @@ def _prepare(
         if context.get_parameter_source("against") is ParameterSource.COMMANDLINE:
             raise click.UsageError("URL and --against exclude each other: URL is the whole address")
         against = None
-    line = CommandLine(url, against, options["method"], options["data"], options["headers"])
+    data = options["data"]
+    is_file_name = data is not None and data[:1] == "@"
+    edits = RequestEdits(
+        url=url,
+        server=against,
+        method=options["method"],
+        content=None if data is None or is_file_name else data.encode(),
+        file=data[1:] if is_file_name else None,
+        headers=options["headers"],
+    )
     names = ("live_from", "on_miss", "strict", "pacing", "lost")
     header = replay_header(replay_name(source), **{name: options[name] for name in names})
     exchange = None
-    if compares or not line.is_complete:
+    if compares or not edits.is_complete:
         exchange = find_exchange(source, options["env"], options["base_url"], required=url is None)
     if exchange is None and url is None:
         raise CommandError(
             f"{source} was captured without its request: give URL, and --data if it had a body. To "
             "capture requests, pass capture_requests=True to the adapter"
         )
-    return build_request(line, header, exchange), exchange
+    if url is None and against is None and exchange is not None:
+        refuse_websocket(exchange)
+        edits = replace(edits, server=server_of(exchange))
+    return build_request(edits, header, exchange), exchange
 
 
 def _masked_note(request: AppRequest) -> str:

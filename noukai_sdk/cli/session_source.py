@@ -20,8 +20,9 @@ from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.sources import load_session
+from ..replaying.controls import clean_lines
 from ..session.options import find_cassette
-from .shared_options import CommandError, clean_lines
+from .shared_options import CommandError
 
 Env = Literal["production", "dev"]
 

@@ -17,9 +17,10 @@ from ..pytest_plugin.folders import cassette_path
 from ..replay.cassette_file import CassetteFile, write_cassette
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
+from ..replaying.app_request import refuse_websocket
+from ..replaying.controls import clean_lines
 from ..testing import AppError, send_captured_request
 from ..testing.apps import interface_of, load_app
-from .app_request import refuse_websocket
 from .session_source import (
     Env,
     base_url_option,
@@ -31,7 +32,6 @@ from .session_source import (
 from .session_views import print_json
 from .shared_options import (
     CommandError,
-    clean_lines,
     count,
     data_option,
     header_option,

@@ -20,7 +20,8 @@ from ..models.sessions import ForkParent
 from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
 from ..replay.recording import Recording
-from .shared_options import CONTROLS, clean_lines, count
+from ..replaying.controls import CONTROLS, clean_lines
+from .shared_options import count
 
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("#", "right"),

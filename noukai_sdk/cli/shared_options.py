@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,11 +24,6 @@ Exit codes:
   2  not done: wrong arguments, something is not found, the service
      cannot be reached, a file cannot be read or already exists
 """
-
-# Characters by which a recorded text could control the terminal, or show other text than it holds.
-_DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
-CONTROLS = re.compile(rf"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}]")
-CONTROLS_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}]")
 
 FLOWS_FOLDER = Path("flows")
 
@@ -122,8 +116,3 @@ def count(number: int, noun: str) -> str:
         ('1 problem', '2 problems')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def clean_lines(text: str) -> str:
-    """Return a text of several lines that cannot control the terminal."""
-    return CONTROLS_IN_LINES.sub(" ", text)

@@ -1,0 +1,144 @@
+"""What came of a replayed request: its response, the report of its calls, and the verdict on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..models.session_lists import StoredReport
+from ..replay.response_diff import ResponseDifference
+
+_PROBLEMS = ("misses", "drift", "leftovers", "lost", "unread")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a replayed request.
+
+    Attributes:
+        session_id: The session that the response names.
+        summary_line: The summary in the response's report header, None without one.
+        replay_id: The id of the replay, None if the app names none.
+        verdict: The final report, None if it is not known.
+        error: The body of an error response of the replay.
+        differences: Between the captured response and this one; None if the captured one is not known.
+        notes: What else to say.
+    """
+
+    status: int
+    body: str
+    session_id: str | None
+    summary_line: str | None
+    replayed: bool
+    replay_id: str | None = None
+    verdict: StoredReport | None = None
+    error: Mapping[str, Any] | None = None
+    differences: Sequence[ResponseDifference] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str | None:
+        """The summary of the calls: that of the final report, if it is known."""
+        return self.verdict.summary if self.verdict is not None else self.summary_line
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The report with all its calls; empty if the app sent none."""
+        if self.verdict is not None:
+            return self.verdict.report
+        report = (self.error or {}).get("report")
+        return report if isinstance(report, dict) else {}
+
+    @property
+    def result(self) -> str:
+        """The result: ``clean``, ``differs``, ``failed``, ``unknown`` or ``not replayed``."""
+        if not self.replayed:
+            return "not replayed"
+        if self.verdict is not None and self.verdict.state == "finished":
+            return self.verdict.verdict or "unknown"
+        if self.replay_id is not None:
+            return "unknown"
+        # An app with an earlier version: all it says is in the header and in the error's body.
+        if self.error is not None or (self.differences is None and self.status >= 500):
+            return "failed"
+        counts = dict(
+            part.strip().split("=", 1) for part in (self.summary or "").split(";") if "=" in part
+        )
+        return "clean" if all(counts.get(name, "0") == "0" for name in _PROBLEMS) else "differs"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code: 0 if nothing differs, 1 if something does, 2 if that is not known."""
+        if self.result in ("not replayed", "unknown"):
+            return 2
+        is_same = not self.differences if self.differences is not None else self.status < 500
+        return 0 if self.result == "clean" and is_same else 1
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one line."""
+        if not self.replayed:
+            if self.error is not None:
+                return "not replayed: the app refused it"
+            return "not replayed: is NOUKAI_REPLAY_ENABLED set in the app's environment?"
+        if self.result == "unknown":
+            state = "the replay is still running" if self.verdict else "its report was not found"
+            return f"replayed, with an unknown result: {state} (--wait SECONDS waits longer)"
+        if self.result == "failed":
+            return "the replay failed"
+        if self.differences:
+            return "the response differs from the captured one"
+        return "replayed as recorded" if self.exit_code == 0 else "replayed, with differences"
+
+    @property
+    def problems(self) -> list[str]:
+        """The lines that say what is wrong with the calls."""
+        error: Mapping[str, Any] | None = self.error
+        if self.verdict is not None and self.verdict.error is not None:
+            error = self.verdict.error
+        message = str((error or {}).get("message") or "")
+        lines = [message] if message else []
+        # A message may hold the findings already.
+        for finding in self.details.get("findings") or ():
+            text = str(finding.get("text"))
+            if text not in message:
+                lines.append(f"probably: {text}")
+        return [*lines, *_problem_lines(self.details), *self.notes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome as plain JSON values."""
+        differences = None
+        if self.differences is not None:
+            differences = [difference.as_dict() for difference in self.differences]
+        return {
+            "status": self.status,
+            "sessionId": self.session_id,
+            "replayId": self.replay_id,
+            "replayed": self.replayed,
+            "result": self.result,
+            "report": self.summary,
+            "calls": self.details or None,
+            "problems": self.problems,
+            "differences": differences,
+            "bodyDiffers": bool(self.differences),
+            "body": self.body,
+            "exitCode": self.exit_code,
+        }
+
+
+def _problem_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the calls of a report that did not replay as recorded."""
+    for name in _PROBLEMS:
+        for entry in report.get(name) or ():
+            if entry.get("kind") is None and entry.get("slug") is None:
+                yield f"{name}: {entry.get('detail')}"  # of a client that the replay does not know
+                continue
+            flow = f"{entry.get('slug')} [{entry.get('kind')}]"
+            detail = str(entry.get("detail")).removeprefix(f"{flow} ")
+            line = f"{name}: {flow} call {entry.get('position', 0) + 1}: {detail}"
+            yield f"{line} {entry.get('callSite') or ''}".rstrip()
+            for change in entry.get("changes") or ():
+                yield f"  {change.get('path')}"
+                for text in str(change.get("diff")).splitlines():
+                    yield f"    {text}"
