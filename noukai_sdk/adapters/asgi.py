@@ -184,18 +184,17 @@ class NoukaiTraceMiddleware:
 
     async def _replay(self, header: str, scope: Message, receive: Receive, send: Send) -> bool:
         """Serve a request that asks for a replay; return False if replay is disabled."""
-        session_id = None
+        requested = None
         request_line = f"{scope.get('method', 'GET')} {scope['path']}"
         try:
             requested = requested_replay(header)
             if requested is None:
                 return False
-            session_id = requested.session_id
             session = await open_replay(requested, self.client, request_line)
         except NoukaiError as error:
             if scope["type"] == "websocket":
                 await receive()  # a handshake must be received before it may be answered
-            await _send_response(refuse_replay(error, session_id, request_line), scope, send)
+            await _send_response(refuse_replay(error, requested, request_line), scope, send)
             return True
 
         import anyio

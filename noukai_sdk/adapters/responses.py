@@ -21,6 +21,7 @@ from ..session.scope import note_client
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
+    from ..session.options import ReplayRequest
     from ..session.scope import Scope
 
 HEADER_REPLAY = "X-Noukai-Replay"
@@ -109,18 +110,23 @@ def session_headers(scope: Scope) -> list[tuple[str, str]]:
     return headers
 
 
-def refuse_replay(error: NoukaiError, session_id: str | None, request_line: str) -> Response:
+def refuse_replay(
+    error: NoukaiError, requested: ReplayRequest | None, request_line: str
+) -> Response:
     """Log why a replay could not start and return the error response.
 
     Args:
         error: The reason.
-        session_id: The session in the request's header, None if the header is malformed.
+        requested: What the request's header asks for, None if the header is malformed.
         request_line: For the report, such as ``POST /grade``.
     """
     from ..replay.verdicts import Verdict
 
+    session_id = replay_id = None
+    if requested is not None:
+        session_id, replay_id = requested.session_id, requested.replay_id
     logger.warning("replay of session %s refused: %s", session_id, error)
-    verdict = Verdict(session_id, request_line=request_line)
+    verdict = Verdict(session_id, request_line=request_line, replay_id=replay_id)
     headers = [(HEADER_RESPONSE_SESSION, session_id)] if session_id is not None else []
     headers.append((HEADER_REPLAY_ID, verdict.replay_id))
     response = error_response(error, headers=headers)

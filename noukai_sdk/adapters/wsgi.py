@@ -158,16 +158,15 @@ class NoukaiTraceMiddleware:
         header = environ.get(_REPLAY)
         if header is None and replay_enabled():
             return _send_response(report_response(environ[_REPORT]), environ, start_response)
-        session_id = None
+        requested = None
         request_line = f"{environ['REQUEST_METHOD']} {_path(environ)}"
         try:
             requested = requested_replay(header)
             if requested is None:
                 return None
-            session_id = requested.session_id
             session = open_replay_sync(requested, self.client, request_line)
         except NoukaiError as error:
-            refusal = refuse_replay(error, session_id, request_line)
+            refusal = refuse_replay(error, requested, request_line)
             return _send_response(refusal, environ, start_response)
 
         environ[_SCOPE_KEY] = session

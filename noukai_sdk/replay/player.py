@@ -70,6 +70,7 @@ class ReplayOptions:
         pace: When the parts of a response come; None: at once, but overlapping calls in recorded order.
         on_miss: ``"live"`` sends a call that has no recording to the service.
         live_from: Serve this many calls and let the rest go live.
+        edit: Fields of the first live call's request, in place of those of the application.
         redactor: Makes calls comparable with a redacted cassette or session.
         writer: Records the calls that go live.
     """
@@ -80,6 +81,7 @@ class ReplayOptions:
     pace: PaceOf | None = None
     on_miss: Literal["raise", "live"] = "raise"
     live_from: int | None = None
+    edit: Mapping[str, Any] | None = None
     redactor: Redactor | None = None
     writer: CassetteWriter | None = None
 
@@ -213,10 +215,10 @@ class Player:
         if claim.index is not None:
             self.made.append(claim)
 
-    def skip(self, call: FlowCall) -> None:
+    def skip(self, call: FlowCall, detail: str = "") -> None:
         """Report a call that goes live without using a recording up."""
         lane, position = self.cassette.skip(call)
-        self.report.live.append(ReportEntry(lane.slug, lane.kind, position, "", call_site()))
+        self.report.live.append(ReportEntry(lane.slug, lane.kind, position, detail, call_site()))
 
     def missed(self, call: FlowCall, claim: Claim, reason: str | None = None) -> ReplayError:
         """Report a call that has no recording; return its error."""

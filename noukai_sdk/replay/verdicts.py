@@ -66,6 +66,7 @@ class Verdict:
         report: The report of the replay, which grows while it runs.
         request_line: Such as ``POST /grade``; None outside of a request.
         allow_leftovers: The replay may leave recordings unplayed.
+        replay_id: The id that was asked for. A new one is taken in its place if it is in use.
 
     Attributes:
         replay_id: The id in ``X-Noukai-Replay-Id``.
@@ -80,8 +81,9 @@ class Verdict:
         *,
         request_line: str | None = None,
         allow_leftovers: bool = False,
+        replay_id: str | None = None,
     ) -> None:
-        self.replay_id = str(uuid.uuid4())
+        self.replay_id = replay_id or str(uuid.uuid4())
         self.session_id = session_id
         self.error: dict[str, str] | None = None
         self.status: int | None = None
@@ -94,6 +96,8 @@ class Verdict:
         self._verdict: str | None = None
         self._summary = ""
         with _lock:
+            if self.replay_id in _kept:
+                self.replay_id = str(uuid.uuid4())
             _kept[self.replay_id] = self
             _forget_oldest()
 

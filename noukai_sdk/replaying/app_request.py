@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..adapters.responses import HEADER_REPLAY
 from ..errors import CapturedRequestError
 from ..models.exchanges import Exchange, Header
 from ..replay.resending import sent_again
+from ..session.options import encode_edit
 
 _NOT_SENT_AGAIN = frozenset({HEADER_REPLAY.lower(), "accept-encoding"})
 
@@ -74,10 +76,6 @@ class AppRequest:
         """
         return self.content if self.file is None else Path(self.file).read_bytes()
 
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, None if it is not there."""
-        return next((value for each, value in self.headers if each.lower() == name.lower()), None)
-
 
 def replay_header(
     session_id: str,
@@ -87,6 +85,8 @@ def replay_header(
     strict: bool = False,
     pacing: str | None = None,
     lost: str | None = None,
+    edit: Mapping[str, Any] | None = None,
+    replay_id: str | None = None,
 ) -> Header:
     """Return the header that asks an app to replay a session.
 
@@ -94,7 +94,14 @@ def replay_header(
         >>> replay_header("s-1", live_from=2, strict=True)
         ('X-Noukai-Replay', 's-1; live-from=2; strict')
     """
-    options = {"live-from": live_from, "on-miss": on_miss, "pacing": pacing, "lost": lost}
+    options = {
+        "live-from": live_from,
+        "on-miss": on_miss,
+        "pacing": pacing,
+        "lost": lost,
+        "edit": None if edit is None else encode_edit(edit),
+        "id": replay_id,
+    }
     parts = [
         session_id,
         *(f"{name}={value}" for name, value in options.items() if value is not None),

@@ -67,8 +67,8 @@ class RequestSender:
         transport: Makes the connections to the app; None for the usual way.
         limits: The limits for its response.
         stored_reports: Returns the reports that the service has of replays of this session.
-        on_report: Called with each new report while the replay runs. The app must be told the id of
-            the replay for it, by the header ``X-Noukai-Replay-Id`` of the request.
+        replay_id: The id that the request asks for, by which reports are asked for while it runs.
+        on_report: Called with each new report of the replay.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class RequestSender:
         stored_reports: StoredReports,
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
         limits: Limits = Limits(),
+        replay_id: str | None = None,
         on_report: Callable[[StoredReport], Awaitable[None]] | None = None,
     ) -> None:
         self._request = request
         self._transport = transport
         self._limits = limits
         self._stored_reports = stored_reports
+        self._replay_id = replay_id
         self._on_report = on_report
         self._latest: StoredReport | None = None
 
@@ -192,11 +194,10 @@ class RequestSender:
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
         """Ask for reports while the request is under way, if somebody wants to see them."""
-        replay_id = self._request.header(HEADER_REPLAY_ID)
-        if self._on_report is None or replay_id is None:
+        if self._on_report is None or self._replay_id is None:
             yield
             return
-        watcher = asyncio.create_task(self._watch(replay_id))
+        watcher = asyncio.create_task(self._watch(self._replay_id))
         try:
             yield
         finally:
@@ -219,16 +220,17 @@ class RequestSender:
         """Return the final report of a replay; the unfinished one, or None, if there is none in time."""
         deadline = time.monotonic() + seconds
         pause = _FIRST_PAUSE
-        self._latest = None
+        latest: StoredReport | None = None
         while True:
             report = await self._report_of_app(replay_id)
             if report is None:  # another process of the server may have it
                 reports = await self._stored_reports() if pause >= _LONGEST_PAUSE / 4 else ()
                 report = next((each for each in reports if each.replay_id == replay_id), None)
             await self._note(report)
+            latest = report or latest
             left = deadline - time.monotonic()
-            if (self._latest is not None and self._latest.state == "finished") or left <= 0:
-                return self._latest
+            if (latest is not None and latest.state == "finished") or left <= 0:
+                return latest
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -260,7 +262,6 @@ class RequestSender:
 _NOT_ASKED_WITH = frozenset(
     {
         HEADER_REPLAY.lower(),
-        HEADER_REPLAY_ID.lower(),
         "content-type",
         "content-encoding",
         "accept",

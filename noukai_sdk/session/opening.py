@@ -260,7 +260,7 @@ def _replay_options(options: Mapping[str, Any]) -> ReplayOptions:
     from ..replay.pacing import PACES
     from ..replay.player import ReplayOptions
 
-    names = ("strict_inputs", "on_miss", "live_from")
+    names = ("strict_inputs", "on_miss", "live_from", "edit")
     return ReplayOptions(
         lost=options.get("lost") or ("refuse" if options.get("strict") else "live"),
         pace=PACES[options.get("pacing", "instant")],
@@ -421,6 +421,7 @@ def _begin_verdict(
         scope.report,
         request_line=request_line,
         allow_leftovers=options.get("on_miss") == "live" or options.get("live_from") is not None,
+        replay_id=options.get("replay_id"),
     )
     if post:
         scope.send_at_end(send_verdict, verdict, size=20_000, for_replays=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import os
 import pathlib
@@ -27,8 +29,10 @@ _SEGMENT = r"[A-Za-z0-9 ._@+=,-]+"
 _LONGEST_NAME = 255
 _OPTIONS_HELP = (
     "write '<session id>' or 'file:<name>', then any of '; live-from=N', '; on-miss=live', "
-    "'; strict', '; pacing=recorded', '; lost=live'"
+    "'; strict', '; pacing=recorded', '; lost=live', '; edit=<base64>', '; id=<uuid>'"
 )
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_EDITABLE = {"message": str, "messages": list, "parameters": dict}
 
 logger = logging.getLogger("noukai_sdk")
 _logged: set[str] = set()  # values of the gate that are not understood
@@ -151,6 +155,8 @@ class ReplayRequest:
         on_miss: What happens to calls that have no recording.
         pacing: Whether the timing of the live calls is kept.
         strict_inputs: An input that differs from the recorded one is a miss.
+        edit: Fields of the first live call's request, in place of those of the application.
+        replay_id: The id that the replay gets; None for a new one.
     """
 
     session_id: str
@@ -159,6 +165,8 @@ class ReplayRequest:
     on_miss: Literal["raise", "live"] = "raise"
     pacing: Literal["instant", "recorded"] = "instant"
     strict_inputs: bool = False
+    edit: Mapping[str, Any] | None = None
+    replay_id: str | None = None
 
     @property
     def file(self) -> str | None:
@@ -169,15 +177,15 @@ class ReplayRequest:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the scope, by the names of :class:`ScopeOptions`."""
-        names = ("live_from", "lost", "on_miss", "pacing", "strict_inputs")
+        names = ("live_from", "lost", "on_miss", "pacing", "strict_inputs", "edit", "replay_id")
         return {name: getattr(self, name) for name in names}
 
 
 def requested_replay(header: str | None) -> ReplayRequest | None:
     """Parse the ``X-Noukai-Replay`` header: a session id or ``file:<name>``, then options.
 
-    The options are ``live-from=N``, ``on-miss=live``, ``strict``, ``pacing=recorded`` and ``lost=live``,
-    in any order, each after a semicolon.
+    The options are ``live-from=N``, ``on-miss=live``, ``strict``, ``pacing=recorded``, ``lost=live``,
+    ``edit=<base64>`` and ``id=<uuid>``, in any order, each after a semicolon.
 
     Returns:
         None if there is no header or replay is not enabled: then the request is captured.
@@ -194,19 +202,54 @@ def requested_replay(header: str | None) -> ReplayRequest | None:
         session_id = require_session_id(session_id)
     options: dict[str, Any] = {}
     for part in parts:
-        name, equals, value = (word.strip() for word in part.lower().partition("="))
+        name, equals, given = (word.strip() for word in part.partition("="))
+        name, value = name.lower(), given.lower()
         field = name.replace("-", "_")
         chosen: Any = value
         if name == "strict" and not equals:
             field, chosen = "strict_inputs", True
         elif name == "live-from" and value.isascii() and value.isdigit():
             chosen = int(value[:9])
+        elif name == "edit":
+            chosen = _edited_input(given)
+        elif name == "id" and _UUID.fullmatch(value):
+            field = "replay_id"
         elif name not in ("on-miss", "pacing", "lost") or value not in _CHOICES[field]:
             raise ReplayInvalidSessionError(f"bad option {part[:50]!r}: {_OPTIONS_HELP}")
         if field in options:
             raise ReplayInvalidSessionError(f"option {name!r} is given twice: {_OPTIONS_HELP}")
         options[field] = chosen
+    if "edit" in options and "live_from" not in options:
+        raise ReplayInvalidSessionError("edit= changes the first live call: it needs live-from=N")
     return ReplayRequest(session_id, **options)
+
+
+def _edited_input(encoded: str) -> dict[str, Any]:
+    """Return the fields in the option ``edit``: a JSON object in URL-safe base64."""
+    try:
+        # Python ignores characters outside of the alphabet.
+        padding = "=" * (-len(encoded) % 4)
+        fields = json.loads(base64.b64decode(encoded + padding, altchars=b"-_", validate=True))
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or not fields:
+        raise ReplayInvalidSessionError("edit= must be a JSON object in URL-safe base64")
+    for name, value in fields.items():
+        if not isinstance(value, _EDITABLE.get(name, ())):
+            raise ReplayInvalidSessionError(
+                "edit= may have a message (a text), messages (a list) and parameters (an object)"
+            )
+    return fields
+
+
+def encode_edit(fields: Mapping[str, Any]) -> str:
+    """Return the value of the option ``edit``.
+
+    Example:
+        >>> encode_edit({"message": "The cat."})
+        'eyJtZXNzYWdlIjogIlRoZSBjYXQuIn0'
+    """
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
 
 
 def _require_file_name(name: str) -> None:

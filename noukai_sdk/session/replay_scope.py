@@ -64,8 +64,14 @@ class ReplayScope(Scope):
         live_from = options.live_from
         # After the end of the scope every call is refused, whatever was allowed in it.
         if live_from is not None and not self._ended and order >= live_from:
-            self._player.skip(call)
-            return self._go_live(call)
+            if options.edit is None or order > live_from:
+                self._player.skip(call)
+                return self._go_live(call)
+            self._player.skip(call, f"with another {' and '.join(options.edit)}")
+            # The service takes a message or messages.
+            replaced = {"message", "messages"} if options.edit.keys() - {"parameters"} else set()
+            kept = {name: part for name, part in call.request.items() if name not in replaced}
+            return self._go_live(call._replace(request={**kept, **options.edit}))
         if options.redactor is not None:
             options.redactor.add_secrets(api_keys(call))
         parts = self.parts

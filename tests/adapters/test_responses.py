@@ -35,6 +35,7 @@ from noukai_sdk.adapters.responses import (
     session_headers,
 )
 from noukai_sdk.models.reports import ReportEntry
+from noukai_sdk.session.options import ReplayRequest
 from noukai_sdk.session.scope import Scope, capture_scope
 
 
@@ -124,7 +125,9 @@ def test_error_response_does_not_repeat_message_of_the_service(
 
 
 def test_refused_replay_names_and_logs_requested_session(log: pytest.LogCaptureFixture) -> None:
-    response = refuse_replay(ReplaySessionNotFoundError("no such"), "abc-123", "GET /")
+    response = refuse_replay(
+        ReplaySessionNotFoundError("no such"), ReplayRequest("abc-123"), "GET /"
+    )
     assert ("X-Noukai-Session", "abc-123") in response.headers
     assert "abc-123" in log.text
     malformed = refuse_replay(ReplayInvalidSessionError("bad"), None, "GET /")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from noukai_sdk import (
 )
 from noukai_sdk.adapters.responses import refuse_replay
 from noukai_sdk.protocol.jobs import LiveJob
-from noukai_sdk.session.options import ReplayRequest, requested_replay
+from noukai_sdk.session.options import ReplayRequest, encode_edit, requested_replay
 from noukai_sdk.transport import background
 from tests.support.replays import AsyncSide, SessionService, SyncSide, outcome
 from tests.support.servers import Server, serve_app, serve_wsgi
@@ -215,6 +216,22 @@ def test_header_with_live_from_forks_a_request(app: str, backend: Server) -> Non
         assert ("live" in report) == (number < 3)
 
 
+def test_header_with_edit_replaces_the_input_of_the_first_live_call(
+    app: str, backend: Server
+) -> None:
+    session = get(app).headers["x-noukai-session"]
+    edit, replay_id = encode_edit({"message": "The sow; sät."}), str(uuid.uuid4())
+    header = f"{session}; live-from=1; edit={edit}; id={replay_id}"
+    fork = get(app, {"X-Noukai-Replay": header})
+    assert messages_of(backend, fork.headers["x-noukai-session"]) == ["The sow; sät.", MESSAGES[2]]
+    assert fork.headers["x-noukai-replay-id"] == replay_id
+    report = get(app, {"X-Noukai-Replay-Report": replay_id}).json()
+    details = [entry["detail"] for entry in report["report"]["live"]]
+    assert details == ["with another message", ""]
+    # The id is taken: the report that it names stays.
+    assert get(app, {"X-Noukai-Replay": header}).headers["x-noukai-replay-id"] != replay_id
+
+
 def test_header_is_ignored_while_replay_is_off_and_refused_if_malformed(
     app: str, backend: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,5 +355,5 @@ async def test_fork_without_its_parent_is_an_error_that_names_it(
             pass
     if kind is not ReplayInvalidSessionError:
         assert caught.value.parent_session_id in sessions
-        response = refuse_replay(caught.value, "s-1", "GET /")
+        response = refuse_replay(caught.value, ReplayRequest("s-1"), "GET /")
         assert str(caught.value.parent_session_id) in response.body.decode()

@@ -45,6 +45,18 @@ HOSTILE = ["", "..", "a/b", "../x", "a b", "a\n", "é", "x" * 129, "a%2Fb", "a?b
 BAD_OPTIONS = [
     *("s;live-from=x", "s;live-from=", "s;live-from=-1", "s;live-from=²", "s;other=1", "s;"),
     *("s;live-from=1;x", "s;live-from=1;live-from=2", "s;strict;strict", "s;strict=1", "s;strict="),
+    *(
+        "s;id=1",
+        "s;id=",
+        "s;live-from=1;edit=e",
+        "s;live-from=1;edit=e30",
+        "s;edit=eyJtZXNzYWdlIjoiYSJ9",
+    ),
+    *(
+        "s;live-from=1;edit=eyJtZXNzYWdlIjoxfQ",
+        "s;live-from=1;edit=eyJ0b29scyI6W119",
+        "s;live-from=1;edit",
+    ),
     *("s;on-miss=later", "s;on-miss", "s;pacing=fast", "s;lost=", "s;record_mode=all", "s;=1"),
 ]
 BAD_FILES = [
