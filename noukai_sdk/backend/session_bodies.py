@@ -217,8 +217,8 @@ def _captured(outcome: Outcome, mode: str) -> Outcome:
     return outcome.model_copy(update={"call": call, "error": error})
 
 
-async def read_report(request: Request, session_id: str) -> tuple[str, str]:
-    """Read the report of a replay; return its id and its JSON."""
+async def read_report(request: Request, session_id: str) -> StoredReport:
+    """Read the report of a replay."""
     report = _parsed(await read_bytes(request, MAX_BYTES, "BODY_TOO_LARGE"), StoredReport)
     if not is_valid_id(report.replay_id):
         message = "must be 1 to 128 letters, digits, '-', '_' and '.'"
@@ -227,4 +227,23 @@ async def read_report(request: Request, session_id: str) -> tuple[str, str]:
         raise _invalid("state", f"must be one of {', '.join(_STATES)}")
     if report.session_id is None:
         report = report.model_copy(update={"session_id": session_id})
-    return report.replay_id, to_column(report.model_dump(by_alias=True)) or ""
+    if report.sent is not None and report.sent.differences:
+        masked = await asyncio.to_thread(_masker.value, report.sent.differences)
+        sent = report.sent.model_copy(update={"differences": tuple(masked)})
+        report = report.model_copy(update={"sent": sent})
+    return report
+
+
+def merge_reports(stored: str | None, report: StoredReport) -> str:
+    """Return the JSON of a report that replaces a stored one of the same id.
+
+    The application and the sender of the request both report, in any order. So what the sender says is
+    kept, and a finished report does not become a running one.
+    """
+    if stored is not None:
+        before = StoredReport.model_validate_json(stored)
+        sent = report.sent or before.sent
+        if before.state == "finished" and report.state == "running":
+            report = before
+        report = report.model_copy(update={"sent": sent})
+    return to_column(report.model_dump(by_alias=True)) or ""

@@ -13,6 +13,32 @@ from .base import DecimalText, WireModel
 from .sessions import ForkParent, Outcome, RecordedError
 
 
+class SentReplay(WireModel):
+    """What only the sender of a replayed request knows: the response beside the captured one.
+
+    Attributes:
+        target: Where the request was sent, such as ``http://localhost:8000``.
+        edits: What was changed in the captured request, such as ``body``. Never the values.
+        live_from: The number of calls that were replayed in a fork, None if it was none.
+        session_id: The session that the response names: of a fork, the new one.
+        result: ``clean``, ``differs``, ``failed``, ``unknown``, ``not replayed`` or ``not sent``; None
+            while it is not known.
+        headline: The outcome in one line.
+        notes: What else to say.
+        differences: Between the captured response and this one, as in ``noukai session replay --json``;
+            None if they were not compared.
+    """
+
+    target: str
+    edits: tuple[str, ...] = ()
+    live_from: int | None = None
+    session_id: str | None = None
+    result: str | None = None
+    headline: str = ""
+    notes: tuple[str, ...] = ()
+    differences: tuple[dict[str, Any], ...] | None = None
+
+
 class StoredReport(WireModel):
     """The report of one replay, by its id.
 
@@ -28,6 +54,7 @@ class StoredReport(WireModel):
         status: The status of the response, None if none was sent.
         request_line: Such as ``POST /grade``.
         started_at, completed_at: ISO 8601, in UTC.
+        sent: What the sender of the request says, None if it said nothing.
     """
 
     replay_id: str
@@ -41,6 +68,7 @@ class StoredReport(WireModel):
     request_line: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
+    sent: SentReplay | None = None
 
 
 class ReplayList(WireModel):

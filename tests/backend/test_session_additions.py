@@ -16,7 +16,7 @@ from sqlalchemy import URL, create_engine, update
 
 from noukai_sdk.backend.store.tables import executions, replays, sessions
 from noukai_sdk.models.exchanges import Exchange
-from noukai_sdk.models.session_lists import ReplayList
+from noukai_sdk.models.session_lists import ReplayList, StoredReport
 from noukai_sdk.models.sessions import Session
 
 from .backends import MESSAGE, Backend, code_of, serving
@@ -97,6 +97,28 @@ def test_session_additions_are_read_back_without_a_run(stored: Backend) -> None:
     expected = [50, *(n for n in range(101, 1, -1) if n != 50)]
     assert [r.replay_id for r in kept] == [f"r{number}" for number in expected]
     assert (kept[0].session_id, kept[0].summary) == ("no-calls", "hits=50")
+
+
+def test_report_of_the_app_and_of_the_sender_are_merged_in_any_order(stored: Backend) -> None:
+    sent = {"target": "http://localhost:8000", "headline": "replayed as recorded"}
+    secret = {"where": "$.token", "captured": "a", "received": "Bearer abcdef123456"}
+    running = report(1, state="running", verdict=None, sent=sent)
+    finished = report(1, summary="hits=1")
+    complete = {**running, "sent": {**sent, "differences": [secret]}}
+    for session, posted in {
+        "app-first": [running, finished, complete],
+        "app-last": [running, complete, finished],
+    }.items():
+        for body in posted:
+            assert put(stored, session, "replays", {**body, "replayId": session}).status_code == 200
+        merged = StoredReport.model_validate(stored.get(f"/seq/replays/{session}").json())
+        assert (merged.state, merged.summary, merged.session_id) == ("finished", "hits=1", session)
+        assert merged.sent is not None
+        assert merged.sent.headline == "replayed as recorded"
+        assert merged.sent.differences is not None
+        assert "abcdef" not in str(merged.sent.differences)
+    assert code_of(stored.get("/seq/replays/app-last", **OTHER)) == (404, "REPLAY_NOT_FOUND")
+    assert code_of(stored.get("/seq/replays/%20"))[0] == 404
 
 
 def test_session_additions_of_a_session_with_runs_are_those_of_its_organisations(

@@ -57,6 +57,9 @@ def test_session_list_rows_summarise_runs_exchange_and_outcomes(stored: Backend)
         response_status=200,
     )
     assert rows["plain"].tokens
+    # Forks are found by their parent.
+    assert rows["refused"].parent == "origin"
+    assert (ids(stored, parent="origin"), ids(stored, parent="plain")) == (["refused"], [])
     assert (rows["mixed"].calls, rows["mixed"].status) == (2, "failed")
     assert rows["mixed"].flows == ("acme/tests/three", "acme/tests/broken")
     assert (rows["paused"].status, rows["paused"].completed_at) == ("running", None)

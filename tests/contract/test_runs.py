@@ -265,7 +265,11 @@ def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient)
     assert len(stored.executions) == 1
     assert client.read(wire.Exchange, "GET", f"{session}/exchange").response.status == 500
     [kept] = client.read(wire.ReplayList, "GET", f"{session}/replays").replays
+    assert kept == client.read(wire.StoredReport, "GET", "/seq/replays/an-id")
     assert kept.summary == report["summary"]
+    assert kept.sent is not None
+    unknown = client.read(wire.ErrorBody, "GET", "/seq/replays/other-id", status=404)
+    assert unknown.detail.code == "REPLAY_NOT_FOUND"
     page = client.read(wire.SessionPage, "GET", f"/seq/sessions?limit=1&q={client.session_id}")
     assert [(row.request, row.status, row.parent) for row in page.sessions] == [
         ("GET /", "failed", "an-id")

@@ -521,6 +521,17 @@ class Exchange(Wire):
     client_left: bool
 
 
+class SentReplay(Wire):
+    target: str
+    edits: list[str]
+    live_from: int | None
+    session_id: str | None
+    result: str | None
+    headline: str
+    notes: list[str]
+    differences: list[Json] | None
+
+
 class StoredReport(Wire):
     replay_id: str
     session_id: str
@@ -533,6 +544,7 @@ class StoredReport(Wire):
     request_line: str | None
     started_at: str | None
     completed_at: str | None
+    sent: SentReplay | None
 
 
 class ReplayList(Wire):

@@ -51,6 +51,7 @@ async def list_sessions(request: Request) -> Response:
         expiry=service.expiry(),
         flow=flow_of(request),
         status=choice_of(request, "status", _STATUSES),
+        parent=_parent(given.get("parent")),
         text=_text(given.get("q")),
     )
     sessions = await service.store.session_page(query)
@@ -60,6 +61,10 @@ async def list_sessions(request: Request) -> Response:
         "nextCursor": _cursor(page[-1]) if rest else None,
     }
     return json_response(body)
+
+
+def _parent(text: str | None) -> str | None:
+    return None if text is None else check_session_id(text)
 
 
 def _text(text: str | None) -> str | None:

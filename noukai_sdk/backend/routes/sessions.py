@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,7 +14,13 @@ from ..encoding import encode_spliced
 from ..errors import RequestError
 from ..published import Flows
 from ..service import Service
-from ..session_bodies import read_exchange, read_outcomes, read_report
+from ..session_bodies import (
+    is_valid_id,
+    merge_reports,
+    read_exchange,
+    read_outcomes,
+    read_report,
+)
 from ..store.database import StoreUnavailableError
 from ..store.sessions import SessionState
 from ..store.store import Row
@@ -56,8 +63,16 @@ async def session_of(
 
     A session of another organisation is unknown, and its id is free: each organisation has its own.
     """
-    access, service = access_of(request), service_of(request)
     session_id = check_session_id(request.path_params["session_id"])
+    return await _accessed(
+        request, session_id, may_be_new=may_be_new, may_be_expired=may_be_expired
+    )
+
+
+async def _accessed(
+    request: Request, session_id: str, *, may_be_new: bool = False, may_be_expired: bool = False
+) -> SessionAccess:
+    access, service = access_of(request), service_of(request)
     state = await service.store.sessions.state(session_id, access.org)
     found = SessionAccess(service, access, session_id, state)
     if not state.is_known and not may_be_new:
@@ -158,11 +173,26 @@ async def replays(request: Request) -> Response:
 async def post_replay(request: Request) -> Response:
     """Store the report of a replay; it replaces an earlier one of the same id."""
     found = await session_of(request, may_be_new=True)
-    replay_id, body = await read_report(request, found.session_id)
+    report = await read_report(request, found.session_id)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_replay
-    await put(found.session_id, found.access.org, replay_id, body, now)
-    return json_response({"sessionId": found.session_id, "replayId": replay_id})
+    merge = partial(merge_reports, report=report)
+    await put(found.session_id, found.access.org, report.replay_id, merge, now)
+    return json_response({"sessionId": found.session_id, "replayId": report.replay_id})
+
+
+@router.get("/seq/replays/{replay_id}")
+async def replay(request: Request) -> Response:
+    """Return the report of one replay."""
+    replay_id, org = request.path_params["replay_id"], access_of(request).org
+    found = None
+    if is_valid_id(replay_id):
+        found = await service_of(request).store.sessions.replay(replay_id, org)
+    if found is None:
+        raise RequestError(404, "REPLAY_NOT_FOUND", f"there is no report of a replay {replay_id!r}")
+    session_id, body = found
+    await _accessed(request, session_id)
+    return Response(body, media_type="application/json")
 
 
 @router.delete(SESSION_PATH)

@@ -47,6 +47,7 @@ class SessionQuery:
         expiry: Only sessions that are not older, or pinned.
         flow: The flow's organisation, project and slug; a slug alone stands for all flows of its name.
         status: ``completed``, ``failed`` or ``running``.
+        parent: Only forks of this session.
         text: A text in inputs, outputs, errors, the request line or the session id, in any case.
     """
 
@@ -57,6 +58,7 @@ class SessionQuery:
     expiry: int | None = None
     flow: tuple[str | None, str | None, str] | None = None
     status: str | None = None
+    parent: str | None = None
     text: str | None = None
 
 
@@ -173,6 +175,9 @@ def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
         # A search that is exact in both databases.
         is_refused = func.replace(outcomes.c.flows, refused, "") != outcomes.c.flows
         filters.append(or_(has(executions, *named), has(outcomes, is_refused)))
+    if query.parent is not None:
+        forked = select(outcomes.c.session_id).where(outcomes.c.parent_id == query.parent)
+        filters.append(sessions.c.session_id.in_(forked.where(_of_key(outcomes, query.org))))
     if query.status is not None:
         failed = or_(
             has(executions, executions.c.status == "failed"),

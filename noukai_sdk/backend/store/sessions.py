@@ -7,7 +7,7 @@ to the organisations of the session's runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -166,14 +166,38 @@ class SessionStore:
         newest = {row["replay_id"]: row["body"] for row in rows}
         return list(newest.values())[: -MAX_REPLAYS - 1 : -1]
 
+    async def replay(self, replay_id: str, org: str | None) -> tuple[str, str] | None:
+        """Return the session and the report of a replay, as JSON; None if the id is unknown."""
+        mine = and_(replays.c.replay_id == replay_id, _of_org(replays, org))
+        newest = select(replays).where(mine).order_by(replays.c.stored_at.desc()).limit(1)
+        async with self._reading() as connection:
+            row = (await connection.execute(newest)).first()
+        return None if row is None else (row.session_id, row.body)
+
     async def put_replay(
-        self, session_id: str, org: str | None, replay_id: str, body: str, now: int
+        self,
+        session_id: str,
+        org: str | None,
+        replay_id: str,
+        merge: Callable[[str | None], str],
+        now: int,
     ) -> None:
-        """Store the report of a replay; delete the oldest ones beyond ``MAX_REPLAYS``."""
+        """Store the report of a replay; delete the oldest ones beyond ``MAX_REPLAYS``.
+
+        Args:
+            session_id: The session that was replayed.
+            org: The organisation of the key.
+            replay_id: The id of the report.
+            merge: Returns what to store, from what is stored.
+            now: The time, in microseconds since 1970.
+        """
         async with self._writing(session_id) as connection:
             same = and_(_mine(replays, session_id, org), replays.c.replay_id == replay_id)
+            stored = (
+                (await connection.execute(select(replays.c.body).where(same))).scalars().first()
+            )
             await connection.execute(delete(replays).where(same))
-            row = {"replay_id": replay_id, "body": body, "stored_at": now}
+            row = {"replay_id": replay_id, "body": merge(stored), "stored_at": now}
             # Reports alone make no session: they can be about one of another service.
             for owner in await self._insert(
                 connection, replays, session_id, org, row, in_list=False
@@ -256,7 +280,11 @@ def _of(chosen: Table | Column[Any], session_id: str, org: str | None) -> Any:
 
 def _mine(table: Table, session_id: str, org: str | None) -> ColumnElement[bool]:
     """Return the condition that a row is of a session, and that the key may use it."""
-    return and_(table.c.session_id == session_id, true() if org is None else table.c.org == org)
+    return and_(table.c.session_id == session_id, _of_org(table, org))
+
+
+def _of_org(table: Table, org: str | None) -> ColumnElement[bool]:
+    return true() if org is None else table.c.org == org
 
 
 async def _delete_empty(connection: AsyncConnection, session_id: str) -> None:

@@ -175,6 +175,7 @@ outcomes = Table(
     Column("body", Text, nullable=False),
     Column("parent", Text),
     Column("total_calls", Integer),
+    Index("ix_outcomes_parent_id", "parent_id"),
 )
 
 replays = Table(
@@ -186,6 +187,7 @@ replays = Table(
     Column("stored_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
     Index("ix_replays_stored_at", "stored_at"),
+    Index("ix_replays_replay_id", "replay_id"),
 )
 
 processes = Table(
