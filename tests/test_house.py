@@ -37,16 +37,17 @@ OPTIONAL = set(THIRD_PARTY.split())
 
 # Module names that stand more than once in the package: the same idea at two levels.
 REPEATED = {
+    "app": "the backend; the dashboard beside it",
     "client": "of the service; of a model",
     "errors": "of the SDK; of the backend's responses; of the model providers",
     "flows": "the CLI's commands; the backend's routes",
     "jobs": "in the protocol; in a replay",
-    "options": "of a call; of a scope",
+    "options": "of a call; of a scope; of the dashboard",
     "requests": "their models; the HTTP requests that the protocol builds",
     "responses": "of the adapters; of the backend's routes",
     "run": "of the client; of the backend",
     "runs": "the backend's engine; its routes",
-    "sessions": "their models; the backend's routes",
+    "sessions": "their models; the backend's routes; the page",
     "stats": "of an executor's runs; of a model client's calls",
 }
 

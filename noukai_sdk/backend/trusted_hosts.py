@@ -40,17 +40,19 @@ class TrustedHosts:
         """Call the app if the host is trusted."""
         if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
             header = next((value for name, value in scope["headers"] if name == b"host"), b"")
-            host = _name_of(header.decode("latin-1"))
-            if not self._is_trusted(host):
+            host = header.decode("latin-1")
+            if not self.trusts(host):
                 message = (
-                    f"this service does not answer for the host {host[:100]!r}: use an address of "
-                    "this machine, or start it with --trusted-host"
+                    f"this service does not answer for the host {_name_of(host)[:100]!r}: use an "
+                    "address of this machine, or start it with --trusted-host"
                 )
                 await error_response(421, "HOST_NOT_ALLOWED", message)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _is_trusted(self, host: str) -> bool:
+    def trusts(self, header: str) -> bool:
+        """Return whether a Host header has one of the names."""
+        host = _name_of(header)
         if host in self._hosts:
             return True
         try:

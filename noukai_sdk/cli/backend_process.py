@@ -36,9 +36,9 @@ _MODULES = (
 )
 
 
-def require_backend(command: str) -> None:
-    """Raise CommandError, with the packages to install, if the backend cannot be imported."""
-    missing = missing_modules(*_MODULES)
+def require_backend(command: str, *, ui: bool = False) -> None:
+    """Raise CommandError, with the packages to install, if the backend, or its page, cannot be imported."""
+    missing = missing_modules(*_MODULES, *(["jinja2"] if ui else []))
     if missing:
         packages = packages_to_install(*missing)
         raise CommandError(f"{command} needs {', '.join(missing)}: pip install {packages}")
@@ -100,11 +100,16 @@ def listen_on(host: str, port: int) -> socket.socket:
         raise CommandError(message) from error
 
 
+def page_url(host: str, port: int) -> str:
+    """Return the address of the page of a backend that listens on this address."""
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
 def base_url(host: str, port: int) -> str:
     """Return the base URL of a backend that listens on this address."""
     from ..backend.app import BASE
 
-    return f"http://[{host}]:{port}{BASE}" if ":" in host else f"http://{host}:{port}{BASE}"
+    return page_url(host, port).removesuffix("/") + BASE
 
 
 def end_after(seconds: float) -> threading.Timer:
@@ -131,6 +136,7 @@ def serve_app(
     *,
     grace: float,
     after_startup: Callable[[], None] = lambda: None,
+    before_shutdown: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until a signal.
 
@@ -141,6 +147,7 @@ def serve_app(
         logged: The middleware around the backend that logs requests.
         grace: Seconds for calls in progress to end.
         after_startup: Called on the event loop when the server listens.
+        before_shutdown: Called on the event loop when the server is told to stop.
     """
     from ..backend.connections import ConnectionLimits, Connections
     from ..backend.server import create_server
@@ -155,6 +162,7 @@ def serve_app(
         app.state.is_draining = True
         # The live trace of a paused run never ends by itself, and the server would wait for it.
         app.state.channels.close()
+        before_shutdown()
 
     server = create_server(
         logged,

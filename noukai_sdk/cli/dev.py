@@ -6,17 +6,22 @@ import asyncio
 import ipaddress
 import os
 import socket
+import threading
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..dashboard.app import Dashboard
+from ..dashboard.options import DashboardOptions
 from .backend_process import (
     base_url,
     check_blobs,
     check_database,
     listen_on,
+    page_url,
     require_backend,
     serve_app,
 )
@@ -28,6 +33,7 @@ from .shared_options import (
     flows_option,
     let_flows_import,
     model_option,
+    no_ui_option,
     trusted_host_option,
 )
 
@@ -61,6 +67,8 @@ _PREPARE_AFTER = 2.0
 @blobs_option
 @model_option
 @trusted_host_option
+@click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
+@no_ui_option
 def dev(
     host: str,
     port: int,
@@ -69,6 +77,8 @@ def dev(
     blobs: str | None,
     model: str,
     trusted_hosts: tuple[str, ...],
+    opens_page: bool,
+    no_ui: bool,
 ) -> None:
     """Serve flows on this machine, as the hosted service does.
 
@@ -76,9 +86,12 @@ def dev(
     than those of loopback, nk_dev is not accepted: without NOUKAI_DEV_KEYS, a new key is printed. To let
     sessions expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
-    require_backend("noukai dev")
+    if opens_page and no_ui:
+        raise click.UsageError("--open and --no-ui exclude each other")
+    require_backend("noukai dev", ui=not no_ui)
     from ..backend.app import BASE, create_app
-    from ..backend.trusted_hosts import loopback_hosts
+    from ..backend.settings import DEV_KEY
+    from ..backend.trusted_hosts import TrustedHosts, loopback_hosts
 
     settings = _read_settings(directory, db, blobs, model)
     let_flows_import(settings.flows)
@@ -90,16 +103,43 @@ def dev(
         settings = replace(settings, trusted_hosts=hosts)
         app = create_app(settings)
         terminal = Terminal()
-        _print_summary(terminal, app, settings, key, listener)
+        page = None if no_ui else page_url(*_reached_at(listener))
+        _print_summary(terminal, app, settings, key, listener, page)
         with FlowWatcher(app.state.catalog, terminal):
             logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
+            dashboard = Dashboard(
+                logged,
+                DashboardOptions(
+                    api_path=BASE,
+                    open_key=key if key == DEV_KEY else None,
+                    trusts_host=TrustedHosts(app, hosts).trusts,
+                ),
+                api=app,
+            )
 
-            def prepare_jobs() -> None:
+            def after_startup() -> None:
                 # Importing DBOS takes a second: not now, when calls are waiting, but before the first job.
                 later = asyncio.get_running_loop().call_later
                 later(_PREPARE_AFTER, app.state.service.jobs.prepare)
+                if opens_page and page is not None:
+                    # A browser in the terminal keeps its caller waiting.
+                    threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
 
-            serve_app(app, settings, listener, logged, grace=_GRACE, after_startup=prepare_jobs)
+            serve_app(
+                app,
+                settings,
+                listener,
+                logged if no_ui else dashboard,
+                grace=_GRACE,
+                after_startup=after_startup,
+                before_shutdown=dashboard.close,
+            )
+
+
+def _reached_at(listener: socket.socket) -> tuple[str, int]:
+    """Return the address by which this machine reaches a server that may listen on all addresses."""
+    host, port = listener.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104  # only compared
 
 
 def _read_settings(directory: Path | None, db: str, blobs: str | None, model: str) -> Settings:
@@ -159,10 +199,17 @@ def _add_key(settings: Settings, listener: socket.socket) -> tuple[Settings, str
 
 
 def _print_summary(
-    terminal: Terminal, app: FastAPI, settings: Settings, key: str | None, listener: socket.socket
+    terminal: Terminal,
+    app: FastAPI,
+    settings: Settings,
+    key: str | None,
+    listener: socket.socket,
+    page: str | None,
 ) -> None:
     host, port = listener.getsockname()[:2]
     terminal.print(("Noukai, local: ", None), (base_url(host, port), "bold"))
+    if page is not None:
+        terminal.print(("Page: ", None), (page, "bold"))
     other_keys = len(settings.keys or {}) - (key is not None)
     if key is None:
         terminal.print((f"API keys: {other_keys} from NOUKAI_DEV_KEYS", None))
@@ -175,8 +222,7 @@ def _print_summary(
         version = f" v{flow.version}" if flow.version else ""
         terminal.print((f"  {flow}{version}", None))
     terminal.print(("Clients in other terminals need:", None))
-    # A server that listens on all addresses is reached on this one.
-    reached_at = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # only compared
-    variables = f"NOUKAI_BASE_URL={base_url(reached_at, port)} NOUKAI_API_KEY={key or 'nk_...'}"
+    reached_at = base_url(*_reached_at(listener))
+    variables = f"NOUKAI_BASE_URL={reached_at} NOUKAI_API_KEY={key or 'nk_...'}"
     terminal.print((f"  export {variables}", "bold"))
     terminal.print(("Stop with Ctrl+C.", None))

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ..dashboard.app import Dashboard
+from ..dashboard.options import DashboardOptions
 from .backend_process import (
     base_url,
     check_blobs,
     check_database,
     end_after,
     listen_on,
+    page_url,
     require_backend,
     serve_app,
 )
@@ -27,12 +30,16 @@ from .shared_options import (
     flows_option,
     let_flows_import,
     model_option,
+    no_ui_option,
     trusted_host_option,
 )
 
 if TYPE_CHECKING:
     from ..backend.request_observer import RequestObserver
     from ..backend.settings import Settings
+
+# Each look of a live page at the service counts as a request of its organisation.
+_LOOK_SECONDS = 5.0
 
 database_option = click.option(
     "--db",
@@ -80,6 +87,7 @@ retention_option = click.option(
 @retention_option
 @grace_option
 @log_option
+@no_ui_option
 def serve(
     db: str,
     host: str,
@@ -91,18 +99,21 @@ def serve(
     retention_days: float | None,
     grace: float,
     log: str,
+    no_ui: bool,
 ) -> None:
     """Answer the requests of a service, beside any number of others.
 
-    Jobs wait in the queue until a noukai worker takes them. Create API keys with noukai keys create. To
-    let Prometheus read /metrics, set NOUKAI_METRICS_TOKEN.
+    Jobs wait in the queue until a noukai worker takes them. Create API keys with noukai keys create. The
+    page with sessions, flows and jobs asks for one of them. To let Prometheus read /metrics, set
+    NOUKAI_METRICS_TOKEN.
     """
-    require_backend("noukai serve")
+    require_backend("noukai serve", ui=not no_ui)
     from ..backend.app import BASE, create_app
     from ..backend.json_logs import JsonRequestLog
-    from ..backend.trusted_hosts import loopback_hosts
+    from ..backend.trusted_hosts import TrustedHosts, loopback_hosts
     from .dev_log import RequestLog, Terminal
 
+    hosts = (*loopback_hosts(host), *trusted_hosts) if trusted_hosts else None
     settings = _settings(
         "serve",
         db,
@@ -111,14 +122,23 @@ def serve(
         model,
         retention_days=retention_days,
         # A service has keys that no page of a browser knows: it answers for any name if none is given.
-        trusted_hosts=(*loopback_hosts(host), *trusted_hosts) if trusted_hosts else None,
+        trusted_hosts=hosts,
     )
     with listen_on(host, port) as listener:
         app = create_app(settings)
         click.echo(f"Noukai: {base_url(*listener.getsockname()[:2])}", err=True)
-        logged: RequestObserver = JsonRequestLog(app)
+        if not no_ui:
+            click.echo(f"Page: {page_url(*listener.getsockname()[:2])}", err=True)
+        options = DashboardOptions(
+            api_path=BASE,
+            trusts_host=None if hosts is None else TrustedHosts(app, hosts).trusts,
+            look_seconds=_LOOK_SECONDS,
+        )
+        dashboard = Dashboard(app, options)
+        served = app if no_ui else dashboard
+        logged: RequestObserver = JsonRequestLog(served)
         if log == "text":
-            logged = RequestLog(app, Terminal(), prefix=f"{BASE}/seq/")
+            logged = RequestLog(served, Terminal(), prefix=f"{BASE}/seq/")
         serve_app(
             app,
             settings,
@@ -126,6 +146,7 @@ def serve(
             logged,
             grace=grace,
             after_startup=lambda: _set_up_logs(log),
+            before_shutdown=dashboard.close,
         )
 
 

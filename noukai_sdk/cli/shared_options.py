@@ -51,6 +51,10 @@ trusted_host_option = click.option(
     help="Accept requests to this name too, in the Host header; repeatable.",
 )
 
+no_ui_option = click.option(
+    "--no-ui", is_flag=True, help="Do not serve the page with sessions, flows and jobs."
+)
+
 
 blobs_option = click.option(
     "--blobs",

@@ -1,0 +1,140 @@
+"""The service as the pages use it: its own HTTP API, called in this process with the visitor's key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from ..models.base import WireModel
+from ..models.flow_lists import FlowPage
+from ..models.session_lists import ReplayList, SessionPage
+from ..models.sessions import Session
+
+M = TypeVar("M", bound=WireModel)
+
+# Without a limit for the time: the API has limits of its own, and runs of flows may take long.
+_TIMEOUT = httpx.Timeout(None)
+
+
+class ApiError(Exception):
+    """The API responded with an error.
+
+    Attributes:
+        status: The HTTP status.
+        code: Such as ``SESSION_NOT_FOUND``; empty if the response has none.
+        message: What was wrong and what to do, for the visitor.
+        retry_after: Seconds after which the API may be asked again, None if it does not say.
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API with one visitor's key. Every method raises ApiError if the API refuses.
+
+    Attributes:
+        client: Sends requests to the API of this process.
+        headers: The visitor's key, and the name by which the visitor calls the service.
+        address: The visitor's address and port: the API slows down who guesses keys.
+    """
+
+    client: httpx.AsyncClient
+    headers: Mapping[str, str]
+    address: tuple[str, int] | None
+
+    async def sessions(self, query: Mapping[str, Any]) -> SessionPage:
+        """Return a page of the list of sessions; ``query`` has the parameters of docs/wire.md."""
+        return await self.read(SessionPage, "/seq/sessions", query)
+
+    async def session(self, session_id: str) -> Session:
+        """Return a session."""
+        return await self.read(Session, f"/seq/sessions/{quote(session_id, safe='')}")
+
+    async def replays(self, session_id: str) -> ReplayList:
+        """Return the reports of a session's replays, newest first."""
+        return await self.read(ReplayList, f"/seq/sessions/{quote(session_id, safe='')}/replays")
+
+    async def pin(self, session_id: str, pinned: bool) -> None:
+        """Keep a session beyond the retention, or do so no longer."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/pin"
+        await self.request("PUT" if pinned else "DELETE", path)
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete a session."""
+        await self.request("DELETE", f"/seq/sessions/{quote(session_id, safe='')}")
+
+    async def flows(self, *, limit: int = 200, cursor: str | None = None) -> FlowPage:
+        """Return a page of the list of flows."""
+        return await self.read(FlowPage, "/flows", {"limit": limit, "cursor": cursor})
+
+    async def read(self, model: type[M], path: str, query: Mapping[str, Any] | None = None) -> M:
+        """GET a path under the base URL, as a model."""
+        response = await self.request("GET", path, query=query)
+        return model.model_validate_json(response.content)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request to a path under the base URL; return the response when it is complete."""
+        async with self.stream(method, path, query=query, json=json, headers=headers) as response:
+            await response.aread()
+            return response
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request; yield the response while its body is produced."""
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        request = self.client.build_request(
+            method,
+            path.removeprefix("/"),
+            params=given,
+            json=json,
+            headers={**self.headers, **(headers or {})},
+            timeout=_TIMEOUT,
+            extensions={"client": self.address},
+        )
+        response = await self.client.send(request, stream=True)
+        try:
+            if response.is_error:
+                await response.aread()
+                raise _to_error(response)
+            yield response
+        finally:
+            await response.aclose()
+
+
+def _to_error(response: httpx.Response) -> ApiError:
+    code, message = "", f"the service responded with status {response.status_code}"
+    try:
+        detail = response.json()["detail"]
+        code, message = str(detail["code"]), str(detail["message"])
+    except (ValueError, LookupError, TypeError):
+        pass
+    after = response.headers.get("retry-after", "")
+    retry_after = float(after) if after.isdecimal() else None
+    return ApiError(response.status_code, code, message, retry_after)

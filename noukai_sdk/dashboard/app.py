@@ -1,0 +1,56 @@
+"""The ASGI app that serves the pages beside the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .options import DashboardOptions, LiveStreams
+
+if TYPE_CHECKING:
+    # The commands import this module before they check if starlette is installed.
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+# The first part of the paths of pages. All other paths are the API's.
+_PAGES = frozenset(
+    ("", "sessions", "flows", "jobs", "workers", "replays", "live", "login", "logout", "static")
+)
+
+
+class Dashboard:
+    """ASGI app: serve the pages, and pass all other requests to the API.
+
+    Nothing of the pages is imported before the first request to one.
+
+    Args:
+        app: Responds to the requests of clients: the API, perhaps with a log of requests around it.
+        options: What the pages know of the service.
+        api: What the pages ask; by default ``app``.
+    """
+
+    def __init__(
+        self, app: ASGIApp, options: DashboardOptions | None = None, *, api: ASGIApp | None = None
+    ) -> None:
+        self._app = app
+        self._api = api or app
+        self._options = options or DashboardOptions()
+        self._streams = LiveStreams()
+        self._site: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or _first_part(scope["path"]) not in _PAGES:
+            await self._app(scope, receive, send)
+            return
+        if self._site is None:
+            from .pages import create_site
+
+            self._site = create_site(self._api, self._options, self._streams)
+        await self._site(scope, receive, send)
+
+    def close(self) -> None:
+        """End the streams of live pages, and those of later requests. Call it on the event loop."""
+        self._streams.closing.set()
+
+
+def _first_part(path: str) -> str:
+    return path.partition("/")[2].partition("/")[0]

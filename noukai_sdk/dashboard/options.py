@@ -1,0 +1,36 @@
+"""What the pages know of the service that they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DashboardOptions:
+    """What the pages know of the service.
+
+    Attributes:
+        api_path: The path of the API.
+        open_key: A key that everybody knows, for visitors without one: ``nk_dev`` on loopback. None lets
+            nobody in without a key.
+        trusts_host: Whether a Host header has a name of this service; None accepts any. Without a login,
+            it is all that keeps pages of other sites out (DNS rebinding).
+        look_seconds: The time between two looks at what a live page shows.
+        max_streams: How many live pages may be open at once.
+    """
+
+    api_path: str = "/api/v1"
+    open_key: str | None = None
+    trusts_host: Callable[[str], bool] | None = None
+    look_seconds: float = 1.0
+    max_streams: int = 32
+
+
+@dataclass
+class LiveStreams:
+    """The streams of live pages: how many are open, and whether they are to end."""
+
+    open: int = 0
+    closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,36 @@
+"""The pages. Each module registers its own with ``@page`` and ``@action`` when it is imported."""
+
+from __future__ import annotations
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
+
+from ..in_process import InProcessTransport
+from ..options import DashboardOptions, LiveStreams
+from ..rendering import render
+from ..security import HEADERS
+from . import login, sessions, static_files  # noqa: F401  # they register their routes
+from .visit import ROUTES, Site
+
+
+def create_site(api: ASGIApp, options: DashboardOptions, streams: LiveStreams) -> ASGIApp:
+    """Return the ASGI app of all pages."""
+    client = httpx.AsyncClient(
+        transport=InProcessTransport(api),
+        base_url=f"http://dashboard{options.api_path}/",
+        trust_env=False,
+    )
+    site = Starlette(routes=ROUTES, exception_handlers={HTTPException: _no_page})
+    site.state.site = Site(client, options, streams)
+    return site
+
+
+async def _no_page(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "it handles no other"
+    message = "There is no such page." if error.status_code == 404 else f"{error.detail}."
+    text = render("error.html", visit=None, message=message, code="")
+    return HTMLResponse(text, error.status_code, {**HEADERS, **(error.headers or {})})
