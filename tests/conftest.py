@@ -7,12 +7,23 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.servers import settings_of
 
 # Sentry imports eventlet, whose own DNS imports whatever an installed HTTP/2 (hypercorn's) makes it find:
 # trio among them, which cannot be imported while eventlet patches sockets.
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
+# No test depends on the speed of the machine. In CI (the variable CI) hypothesis repeats the same examples.
+settings.register_profile(
+    "noukai",
+    parent=settings.default,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("noukai")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .backends import WEATHER, Backend
@@ -51,9 +51,7 @@ CALLS = st.tuples(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(CALLS, BODIES)
 def test_call_arbitrary_body_is_never_an_internal_error(
     backend: Backend, call: tuple[str, str], body: Any

@@ -90,7 +90,7 @@ def replay(count: int, made: list[dict[str, Any]]) -> tuple[ReplayScope, list[An
     return scope, results
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(EDITS), max_size=10))
 def test_findings_are_the_edits_of_the_program(edits: list[str]) -> None:
     count, made, expected = edited(edits)

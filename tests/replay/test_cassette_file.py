@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import noukai_sdk
@@ -28,11 +28,7 @@ from noukai_sdk.replay.cassette_file import CassetteFile, read_cassette, write_c
 from noukai_sdk.replay.recording import Recording
 from noukai_sdk.replay.redaction import Redactor
 
-fuzz = settings(
-    max_examples=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+fuzz = settings(max_examples=50)
 
 # What a secret looks like is the business of test_redaction.
 names = st.text("abcxyzü _", max_size=8)

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noukai_sdk import (
@@ -639,9 +639,7 @@ def chains(draw: st.DrawFn) -> Chains:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(tasks=chains(), data=st.data())
 def test_tasks_of_any_interleaving_complete_in_recorded_order(
     service: SessionService, backend: str, tasks: Chains, data: st.DataObject

@@ -163,7 +163,7 @@ def replay(body: bytes) -> None:
     json.dumps(scope.report.as_dict())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(payload=payloads)
 def test_session_of_any_json_opens_or_raises_a_replay_error(payload: Any) -> None:
     with (
@@ -176,7 +176,7 @@ def test_session_of_any_json_opens_or_raises_a_replay_error(payload: Any) -> Non
             replay(json.dumps(payload).encode())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(body=st.binary())
 def test_session_of_any_bytes_opens_or_raises_a_replay_error(body: bytes) -> None:
     with patch.dict(os.environ, NOUKAI_REPLAY_ENABLED="1"), suppress(ReplayError):

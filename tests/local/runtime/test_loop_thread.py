@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -113,11 +114,16 @@ def test_loop_that_is_held_up_does_not_respond(loop: LoopThread) -> None:
 
 def test_limit_lets_further_calls_wait_but_not_nested_ones(loop: LoopThread) -> None:
     running, most = 0, 0
+    two_run = asyncio.Event()
 
     async def work() -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 2:
+            two_run.set()
+        with anyio.fail_after(30):
+            await two_run.wait()
         for _ in range(5):
             await anyio.lowlevel.checkpoint()
         running -= 1
