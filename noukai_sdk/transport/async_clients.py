@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
+from contextvars import Context
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -86,6 +89,8 @@ class AsyncClients:
         self.closed = False
         self._own = None if own is None else Lease(own)
         self._by_loop: WeakKeyDictionary[Any, _LoopClients] = WeakKeyDictionary()
+        # For clients that are dropped without aclose(): Python and aiohttp warn of what is then open.
+        weakref.finalize(self, _close_dropped, self._by_loop).atexit = False
 
     async def take(self) -> Lease:
         """Lend a client of this event loop, to be given back after the request."""
@@ -209,6 +214,28 @@ class _LoopClients:
             # Both know the loop, and would keep it alive.
             self._shared = None
             del self._guard
+
+
+def _close_dropped(by_loop: WeakKeyDictionary[Any, _LoopClients]) -> None:
+    """Let each event loop close its clients. Those of a loop that has ended are closed, or cannot be."""
+    for loop, clients in list(by_loop.items()):
+        with suppress(RuntimeError):
+            if isinstance(loop, asyncio.AbstractEventLoop):
+                loop.call_soon_threadsafe(_start_closing, loop, clients, context=Context())
+            else:
+                import trio
+
+                loop.run_sync_soon(trio.lowlevel.spawn_system_task, clients.aclose)
+
+
+def _start_closing(loop: asyncio.AbstractEventLoop, clients: _LoopClients) -> None:
+    task = loop.create_task(clients.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+# Event loops hold their tasks weakly.
+_closing: set[asyncio.Task[None]] = set()
 
 
 def _running_loop() -> Any:
