@@ -165,6 +165,8 @@ def _checked_outcomes(data: bytes) -> Outcomes:
             raise _invalid(f"{where}.kind", f"must be one of {', '.join(_KINDS)}")
         if outcome.position < 0:
             raise _invalid(f"{where}.position", "must be 0 or more")
+        if any(at < 0 or count < 1 for at, count in outcome.chunks):
+            raise _invalid(f"{where}.chunks", "must be pairs of seconds from 0 and a count from 1")
     parent = body.parent
     if parent is not None and not is_valid_id(parent.session_id):
         raise _invalid("parent.sessionId", "must be a session id")

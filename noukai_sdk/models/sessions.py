@@ -111,6 +111,8 @@ class Outcome(WireModel):
         completed: The service knows how the call ended, but not when its caller had the response.
         seen: How many events of a stream, or pauses of ``execute``, the caller had received.
         calls: How many calls of this kind to this flow the session had, as far as the client knows.
+        chunks: Of a stream: the seconds from ``started_at`` at which events arrived, and how many arrived
+            together. Events that have none came later.
     """
 
     kind: str
@@ -123,6 +125,7 @@ class Outcome(WireModel):
     abandoned: bool = False
     completed: bool = False
     seen: int | None = None
+    chunks: tuple[tuple[float, int], ...] = ()
     error: RecordedError | None = None
 
 

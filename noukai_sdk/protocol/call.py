@@ -99,6 +99,10 @@ class FailureLog(Protocol):
         """Note that the caller has the call's response."""
         ...
 
+    def note_events(self, watch: Watch, count: int) -> None:
+        """Note that so many events of a stream have arrived together."""
+        ...
+
 
 class Watch(NamedTuple):
     """Which call of a captured session this is, and where its failure is noted.
@@ -106,11 +110,13 @@ class Watch(NamedTuple):
     Attributes:
         position: The number of the call among those of its kind to its flow.
         made_at: When the method was called, in seconds since 1970.
+        arrivals: Of a stream: the seconds since then at which events arrived, and how many together.
     """
 
     log: FailureLog
     position: int
     made_at: float
+    arrivals: list[tuple[float, int]]
 
 
 class FlowCall(NamedTuple):

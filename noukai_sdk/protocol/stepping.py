@@ -175,6 +175,8 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
     decoder = SSEDecoder()
     pause: Pause | None = None
     while (events := decoder.read_events((yield READ_CHUNK))) is not None:
+        if events and call.watch is not None:
+            call.watch.log.note_events(call.watch, len(events))
         cursor.at_reader = True  # whenever it leaves in the loop below
         for event in events:
             if type(event) in _PASSING:

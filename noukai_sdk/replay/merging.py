@@ -25,6 +25,7 @@ _MAYBE_BEGUN = frozenset({408, 500, 502, 503, 504})
 _OVERLAP = 1e-5
 
 _Lane = tuple[str | None, str | None, str | None, str | None]
+_Chunks = tuple[tuple[float, int], ...]
 
 
 def with_outcomes(recordings: Sequence[Recording], outcomes: Iterable[Outcome]) -> list[Recording]:
@@ -58,7 +59,7 @@ def _on_clock_of_caller(
     Calls that overlapped reach the service in another order than they were made in, and the responses
     come in another order than the runs end in, if they are close together.
     """
-    if not any(outcome.completed for outcome in outcomes):
+    if not any(outcome.completed or outcome.chunks for outcome in outcomes):
         return list(recordings)
     told = {each.execution_id: each for each in outcomes if each.execution_id is not None}
     times_of = {
@@ -82,17 +83,53 @@ def _on_clock_of_caller(
             offset = began - run.started_at
         start = run.started_at and run.started_at + offset
         end = run.completed_at and (ended or run.completed_at + offset)
-        result.append(
-            replace(
-                run,
-                started_at=start,
-                completed_at=end,
-                chunks=tuple((round(at + clock - offset, 6), count) for at, count in run.chunks),
-            )
-        )
+        chunks = tuple((round(at + clock - offset, 6), count) for at, count in run.chunks)
+        outcome = told.get(run.execution_id or "")
+        if outcome is not None:
+            chunks = _as_they_arrived(run, outcome, chunks)
+        result.append(replace(run, started_at=start, completed_at=end, chunks=chunks))
     if all(run.started_at is not None for run in result):
         result.sort(key=lambda run: run.started_at or 0.0)
     return result
+
+
+def _as_they_arrived(run: Recording, outcome: Outcome, chunks: _Chunks) -> _Chunks:
+    """Return the times of a stream's events as the caller told them.
+
+    What arrived after its reader had left has the times of the service, which are in ``chunks``.
+    """
+    known = sum(event.get("eventType") in EVENT_CLASSES for event in run.events)
+    arrived = sum(count for _, count in outcome.chunks)
+    if not outcome.chunks or arrived > known:
+        return chunks
+    later = _without_first(chunks, arrived)
+    result: list[tuple[float, int]] = []
+    latest = 0.0
+    for at, count in (*outcome.chunks, *later):
+        latest = max(latest, at)  # a clock can be set back
+        result.append((latest, count))
+    return tuple(result)
+
+
+def _without_first(chunks: _Chunks, count: int) -> _Chunks:
+    """Return the chunks without their first ``count`` events."""
+    left: list[tuple[float, int]] = []
+    for at, events in chunks:
+        if events > count:
+            left.append((at, events - count))
+        count = max(0, count - events)
+    return tuple(left)
+
+
+def _only_first(chunks: _Chunks, count: int) -> _Chunks:
+    """Return the chunks with their first ``count`` events."""
+    first: list[tuple[float, int]] = []
+    for at, events in chunks:
+        if count <= 0:
+            break
+        first.append((at, min(events, count)))
+        count -= events
+    return tuple(first)
 
 
 def has_masked_calls(outcomes: Iterable[Outcome]) -> bool:
@@ -246,7 +283,7 @@ def _ended(run: Recording, outcome: Outcome) -> Recording:
         changes["completed_at"] = run.started_at + max(0.0, ended - began)
     if outcome.seen is not None and run.kind == "step":
         changes["events"] = _first_events(run.events, outcome.seen)
-        changes["chunks"] = run.chunks[: outcome.seen]
+        changes["chunks"] = _only_first(run.chunks, outcome.seen)
     elif outcome.seen is not None:
         changes["rounds"] = run.rounds[: outcome.seen]
     return replace(run, **changes)

@@ -17,7 +17,7 @@ from ..errors import NoukaiError, ReplayError, ToolCallLimitError, ToolHandlerRe
 
 if TYPE_CHECKING:
     from ..models.sessions import ForkParent, Outcome, Outcomes
-    from ..protocol.call import FlowCall, Service
+    from ..protocol.call import FlowCall, Service, Watch
     from ..protocol.program import Program
     from ..replay.recording import Recording
 
@@ -51,8 +51,7 @@ class OutcomeLog:
 
     Args:
         calls: How many calls of each lane the session had so far; it still grows.
-        ends: The calls that have ended, if calls overlapped: client, kind, position, run, and the times of
-            the call and of its end. It grows, too.
+        ends: The calls that have ended, if calls overlapped: client, kind, watch, run, time. It grows, too.
 
     Attributes:
         parent: The session that this one is a fork of.
@@ -151,10 +150,10 @@ class OutcomeLog:
             _, outcomes = by_key.setdefault(client.key, (client, []))
             outcomes.append(_outcome(failure, self._calls))
         reported = {failure.run for failure in failures}
-        for client, kind, position, run, made_at, ended_at in ends:
+        for client, kind, watch, run, ended_at in ends:
             _, outcomes = by_key.setdefault(client.key, (client, []))
             if run is not None and run not in reported:
-                outcomes.append(_end(kind, position, run, made_at, ended_at))
+                outcomes.append(_end(kind, watch, run, ended_at))
         for client in self._told:
             by_key.setdefault(client.key, (client, []))
         told = {client.key for client in self._told}
@@ -222,21 +221,23 @@ def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
         completed_at=_iso(failure.ended_at),
         abandoned=failure.abandoned,
         seen=failure.seen,
+        chunks=tuple(call.watch.arrivals) if call.watch.log.has_overlap else (),
         error=None if error is None else RecordedError.model_validate(clean["error"]),
     )
 
 
-def _end(kind: str, position: int, run: str, made_at: float, ended_at: float) -> Outcome:
+def _end(kind: str, watch: Watch, run: str, ended_at: float) -> Outcome:
     from ..models.sessions import Outcome, RecordedCall
 
     return Outcome(
         kind=kind,
-        position=position,
+        position=watch.position,
         execution_id=run,
         call=RecordedCall(),
-        started_at=_iso(made_at),
+        started_at=_iso(watch.made_at),
         completed_at=_iso(ended_at),
         completed=True,
+        chunks=tuple(watch.arrivals),
     )
 
 

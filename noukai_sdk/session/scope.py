@@ -34,8 +34,7 @@ Mode = Literal["normal", "capture", "replay"]
 T = TypeVar("T")
 _Key = tuple[str, str | None]
 
-_MOST_ENDS = 1_000
-
+_MOST_ENDS, _MOST_ARRIVALS = 1_000, 100_000
 _current: ContextVar[Scope | None] = ContextVar("noukai_scope", default=None)
 
 
@@ -87,6 +86,7 @@ class Scope:
         self._made = self.ended = 0
         self.has_overlap = False
         self._ends: list[tuple[Any, ...]] = []
+        self._arrivals = 0
 
     @cached_property
     def report(self) -> ReplayReport:
@@ -117,7 +117,7 @@ class Scope:
             self._made += 1
             if call.service is not self._service:
                 self._count_other(call.service)
-            return call.live(self.session_id, Watch(self, position, time.time()))
+            return call.live(self.session_id, Watch(self, position, time.time(), []))
         # Whatever outlives a request may work for others by now (a worker that the first request
         # started), so a late call belongs to no session but its own.
         own = new_session_id()
@@ -186,9 +186,14 @@ class Scope:
         watch = call.watch
         assert watch is not None  # only watched calls are noted
         if len(self._ends) < _MOST_ENDS:
-            end = (call.service, call.kind, watch.position, run, watch.made_at, time.time())
-            self._ends.append(end)
+            self._ends.append((call.service, call.kind, watch, run, time.time()))
             self._report_at_end(self._outcomes.note_end())
+
+    def note_events(self, watch: Watch, count: int) -> None:
+        """Note when events of a stream arrived: a replay interleaves overlapping streams by it."""
+        self._arrivals += 1
+        if self._arrivals <= _MOST_ARRIVALS:
+            watch.arrivals.append((round(time.time() - watch.made_at, 6), count))
 
     @cached_property
     def _outcomes(self) -> OutcomeLog:

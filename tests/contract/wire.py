@@ -336,6 +336,7 @@ class Outcome(Wire):
     abandoned: bool
     completed: bool
     seen: int | None
+    chunks: list[tuple[float, int]]
     error: OutcomeError | None
 
 
