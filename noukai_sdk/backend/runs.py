@@ -10,14 +10,14 @@ import asyncio
 import logging
 import sys
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..local.engine.runner import check_run, run_steps
+from ..local.engine.runner import check_run, run_flow
 from ..local.engine.sizes import SizeLimits
 from ..local.engine.state import RunState
+from ..local.engine.stream import producer_stream
 from ..local.workflow.plan import Flow
 from ..models.events import RunStarted, StepCompleted, StepPaused, StreamEvent
 from .admission import Admission, RepeatedCallError
@@ -48,12 +48,14 @@ class _Driven:
         task: The task that waits for its next event; None before the first.
         saving: Its last save that nobody waited for.
         is_lost: It has another owner now, or has been ended from outside.
+        recording: Held while an event is recorded.
     """
 
     run: Run
     task: asyncio.Task[Any] | None = None
     saving: Saving | None = None
     is_lost: bool = False
+    recording: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def raise_if_lost(self) -> None:
         if self.is_lost or (self.saving is not None and self.saving.is_refused):
@@ -219,15 +221,36 @@ class Runs:
             except StoreUnavailableError:  # noqa: PERF203 - it tries again
                 await asyncio.sleep(_RETRY_INTERVAL)
 
-    async def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
-        """Execute the run, and yield its events until it ends or pauses.
+    def advance(self, run: Run, max_steps: int | None = None) -> AsyncGenerator[Event, None]:
+        """Drive the run, and yield its events. It does not run ahead of who reads them."""
+        return producer_stream(lambda send: self.drive(run, max_steps, send))
+
+    async def drive(
+        self,
+        run: Run,
+        max_steps: int | None = None,
+        emit: Callable[[Event], Awaitable[None]] | None = None,
+    ) -> None:
+        """Execute the run until it ends or pauses.
 
         Args:
             run: From :meth:`begin` or :meth:`resume`.
             max_steps: Pause after this number of completed steps.
+            emit: Receives the events, if somebody wants them.
         """
         driven = self._active[run.id]
         driven.task = asyncio.current_task()
+        last: StreamEvent | None = None
+
+        async def record(event: StreamEvent) -> None:
+            nonlocal last
+            last = event
+            # Steps that run at once wait for each other here: events are published in their order.
+            async with driven.recording:
+                wire_event = await self._record(driven, event)
+                if emit is not None:
+                    await emit(wire_event)
+
         try:
             if run.log.next_event == 0:
                 started = RunStarted(
@@ -236,23 +259,20 @@ class Runs:
                     flow_id=run.flow_id,
                     step_count=len(run.flow.steps),
                 )
-                yield await self._record(driven, started)
-            last: StreamEvent | None = None
-            steps = run_steps(
+                await record(started)
+            await run_flow(
                 run.flow,
                 run.state,
                 models=self._models.of(run.flow.org),
+                emit=record,
                 max_steps=max_steps,
                 sizes=self._sizes,
             )
-            async with aclosing(steps) as events:
-                async for last in events:
-                    yield await self._record(driven, last)
             if isinstance(last, StepCompleted):
                 paused = StepPaused(
                     step_id=last.step_id, step_index=last.step_index, execution_id=run.id
                 )
-                yield await self._record(driven, paused)
+                await record(paused)
         except StaleOwnerError:
             driven.is_lost = True
             raise

@@ -312,11 +312,10 @@ def test_backend_bug_is_a_500_without_its_text(
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    async def fail_in_run(*_: Any, **__: Any) -> Any:
+    async def fail_in_run(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
-        yield
 
-    monkeypatch.setattr("noukai_sdk.backend.runs.run_steps", fail_in_run)
+    monkeypatch.setattr("noukai_sdk.backend.runs.run_flow", fail_in_run)
     assert code_of(fresh.post(HELLO, MESSAGE, "bug")) == (500, "INTERNAL_ERROR")
     [execution] = fresh.session("bug")
     assert execution["status"] == "failed"

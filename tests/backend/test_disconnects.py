@@ -14,6 +14,7 @@ from starlette.requests import Request
 from noukai_sdk.backend.access import Access
 from noukai_sdk.backend.bodies import parse_body
 from noukai_sdk.backend.routes.flows import step
+from noukai_sdk.local.engine.step_context import Emit
 from noukai_sdk.models.events import StepStarted
 from tests.support.servers import wait_until
 
@@ -107,11 +108,11 @@ def test_step_stream_never_started_cancels_run(fresh: Backend) -> None:
 def test_step_stream_backend_bug_cuts_it_off(
     fresh: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: Any, **__: Any) -> Any:
-        yield StepStarted(step_id="one")
+    async def fail(*_: Any, emit: Emit, **__: Any) -> None:
+        await emit(StepStarted(step_id="one"))
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("noukai_sdk.backend.runs.run_steps", fail)
+    monkeypatch.setattr("noukai_sdk.backend.runs.run_flow", fail)
     with pytest.raises(httpx.TransportError):
         fresh.post("tests/three/step", MESSAGE, "broke")
     execution = ended(fresh, "broke")

@@ -7,10 +7,14 @@ from typing import Any
 
 import anyio
 
+from noukai_sdk.local.engine.runner import run_flow
+from noukai_sdk.local.engine.state import RunState
+from noukai_sdk.local.engine.stream import producer_stream
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest
 from noukai_sdk.local.workflow.node import Node
+from noukai_sdk.local.workflow.plan import Flow
 from noukai_sdk.local.workflow.workflow import Workflow
-from noukai_sdk.models.events import TokenBreakdown
+from noukai_sdk.models.events import StreamEvent, TokenBreakdown
 
 GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
 
@@ -24,6 +28,11 @@ def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
         source, target = edge.replace("!", ">").split(">")
         workflow.connect(source, target, when="!" not in edge)
     return workflow
+
+
+def run_steps(flow: Flow, state: RunState, **settings: Any) -> AsyncGenerator[StreamEvent, None]:
+    """Run a flow as services do, and yield its events."""
+    return producer_stream(lambda send: run_flow(flow, state, emit=send, **settings))
 
 
 def last_text(request: ChatRequest) -> str:

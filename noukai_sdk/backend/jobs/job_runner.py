@@ -127,11 +127,10 @@ class JobRunner:
             return
         self._runs.adopt(run)
         try:
-            async for _ in self._runs.advance(run):
-                pass
+            await self._runs.drive(run)
         except StaleOwnerError:
             logger.warning("job %s was ended or taken over by another process", run.id)
-        # The run has failed, and the log of advance() says why.
+        # The run has failed, and the log of drive() says why.
         except Exception:  # noqa: BLE001, S110
             pass
 

@@ -32,8 +32,7 @@ async def execute(request: Request) -> Response:
     except RepeatedCallError as repeated:
         return await repeated_execute(call, repeated)
     try:
-        async for _ in call.service.runs.advance(run):
-            pass
+        await call.service.runs.drive(run)
     except asyncio.CancelledError:
         # The server stops and waits no longer.
         message = f"the backend was stopped before the call had ended: the run is {run.status}"

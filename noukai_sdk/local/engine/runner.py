@@ -1,12 +1,13 @@
-"""Run flows for a service: check a stored state, apply its overrides, and yield typed events."""
+"""Run flows for a service: check a stored state, apply its overrides, and emit typed events."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import anyio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -18,10 +19,9 @@ from .inputs import Inputs
 from .scheduler import Scheduler, Settings
 from .sizes import SizeLimits
 from .state import RunState
-from .step_context import Models
-from .stream import Send, producer_stream
+from .step_context import Emit, Models
 
-__all__ = ["RunState", "check_plan", "check_run", "check_tool_steps", "run_steps"]
+__all__ = ["RunState", "check_plan", "check_run", "check_tool_steps", "run_flow"]
 
 logger = logging.getLogger("noukai_sdk.local")
 
@@ -29,51 +29,62 @@ logger = logging.getLogger("noukai_sdk.local")
 _OPTIONAL = {"system", "temperature", "max_tokens", "timeout"}
 
 
-def run_steps(
+async def run_flow(
     flow: Flow,
     state: RunState,
     *,
     models: Models,
+    emit: Emit,
     max_steps: int | None = None,
     sizes: SizeLimits | None = None,
-) -> AsyncGenerator[StreamEvent, None]:
+) -> None:
     """Run ``flow`` from ``state`` on, and update ``state`` as the run proceeds.
 
-    A step that is retried emits a second StepStarted. Steps that do not need each other run at once,
-    and their events mix. To resume after a tool pause, call this again with ``state.tool_messages``
-    set to the messages of the pause and the tool results.
+    The last event is FlowCompleted, StepFailed or ToolCallsRequired; with ``max_steps`` it may be
+    StepCompleted. A step that is retried emits a second StepStarted. Steps that do not need each other
+    run at once, and their events mix. To resume after a tool pause, call this again with
+    ``state.tool_messages`` set to the messages of the pause and the tool results.
 
     Args:
         flow: The flow to run.
         state: The state of the run.
         models: The source of models.
-        max_steps: Run at most this many steps, one after the other. If steps are left then, the
-            stream ends without FlowCompleted.
+        emit: Receives the events. A step goes on when it returns. If it raises, the run stops.
+        max_steps: Run at most this many steps, one after the other.
         sizes: Limits for inputs and outputs, None for no limits.
-
-    Returns:
-        The events, until FlowCompleted, StepFailed, ToolCallsRequired or ``max_steps``.
 
     Raises:
         FlowExecutionError: The run cannot start, see :func:`check_run`; raised before any event.
+        Exception: What ``emit`` has raised.
     """
+    plan = check_run(flow, state)
+    error: Exception | None = None
 
-    async def produce(send: Send[StreamEvent]) -> None:
-        plan = check_run(flow, state)
+    async def emit_or_stop(event: StreamEvent) -> None:
+        nonlocal error
+        try:
+            await emit(event)
+        except Exception as raised:  # noqa: BLE001 - raised below: in the step, it would be its failure
+            error = error or raised
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
         settings = Settings(json_outputs=True, sizes=sizes)
-        scheduler = Scheduler(plan, state, models=models, settings=settings, emit=send)
+        scheduler = Scheduler(plan, state, models=models, settings=settings, emit=emit_or_stop)
         if state.step_index < len(plan.nodes):
             await (scheduler.run_all() if max_steps is None else scheduler.run_some(max_steps))
         if not scheduler.is_over and state.step_index == len(plan.nodes):
-            await send(FlowCompleted(execution_id=state.execution_id, result=scheduler.result))
-
-    return producer_stream(produce)
+            end = FlowCompleted(execution_id=state.execution_id, result=scheduler.result)
+            await emit_or_stop(end)
+    if error is not None:
+        raise error
 
 
 def check_run(flow: Flow, state: RunState) -> Plan:
     """Check that a run can start, and return its plan with the overrides applied.
 
-    :func:`run_steps` calls this first; a service calls it before it starts its response.
+    :func:`run_flow` calls this first; a service calls it before it starts its response.
 
     Raises:
         FlowExecutionError: With status 400 and code ``INVALID_STEP_INDEX``,

@@ -1,4 +1,4 @@
-"""``run_steps``, as a service uses it: between calls the state goes through JSON, as in a database."""
+"""``run_flow``, as a service uses it: between calls the state goes through JSON, as in a database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from noukai_sdk.errors import FlowExecutionError
-from noukai_sdk.local.engine.runner import RunState, check_run, run_steps
+from noukai_sdk.local.engine.runner import RunState, check_run, run_flow
 from noukai_sdk.local.llm.chat import ChatDelta
 from noukai_sdk.local.workflow.node import Node
 from noukai_sdk.local.workflow.plan import Flow
@@ -23,6 +23,7 @@ from tests.support.engine import (
     FakeModel,
     FakeModels,
     last_text,
+    run_steps,
     tool_call,
     workflow_of,
 )
@@ -389,6 +390,22 @@ async def test_slow_listener_does_not_use_up_timeout() -> None:
             if event.type == "step_input":
                 await anyio.sleep(0.2)
     assert types(events)[-1] == "flow_completed"
+
+
+async def test_emit_raises_stops_the_run_and_is_no_failure_of_the_step() -> None:
+    model, types = FakeModel(), []
+
+    async def emit(event: StreamEvent) -> None:
+        types.append(event.type)
+        if event.type == "step_output":
+            raise OSError("nobody can take it")
+
+    flow = flow_of(Node.agent("a", retry=3), Node.agent("b", retry=3))
+    state = RunState("e", message="x")
+    with pytest.raises(OSError, match="nobody can take it"):
+        await run_flow(flow, state, models=FakeModels(model), emit=emit)
+    assert (types.count("step_output"), types.count("step_failed")) == (1, 0)
+    assert state.outputs == {}
 
 
 async def test_stream_left_early_stops_model_and_starts_no_step() -> None:

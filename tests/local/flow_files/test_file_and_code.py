@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from noukai_sdk.local import Executor, Flow, Node, Workflow
-from noukai_sdk.local.engine.runner import RunState, run_steps
+from noukai_sdk.local.engine.runner import RunState
 from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.pool import ModelPool
-from tests.support.engine import GET_WEATHER, workflow_of
+from tests.support.engine import GET_WEATHER, run_steps, workflow_of
 
 pytestmark = pytest.mark.anyio
 

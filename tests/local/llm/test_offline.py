@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.local.engine.runner import RunState, run_steps
+from noukai_sdk.local.engine.runner import RunState
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.llm.chat import ChatDelta, ChatRequest, collect
 from noukai_sdk.local.llm.pool import ModelPool
 from noukai_sdk.local.llm.providers import open_model
 from noukai_sdk.local.llm.providers.offline import cities_in
 from tests.local.llm.calls import request_of
+from tests.support.engine import run_steps
 
 pytestmark = pytest.mark.anyio
 
