@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 
+import httpx
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 
 from tests.support.servers import settings_of
@@ -24,6 +26,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("noukai")
+
+
+# What httpx uses where a test names no timeout: its 5 seconds are too short for a machine that is busy.
+vars(DEFAULT_TIMEOUT_CONFIG).update(httpx.Timeout(60).as_dict())
 
 
 @pytest.fixture(autouse=True)

@@ -119,7 +119,7 @@ async def test_object_store_that_hangs_is_given_up(
 ) -> None:
     monkeypatch.setattr(blobs, "_TIMEOUT", 0.0)
     store, answers = blobs.Blobs(tmp_path), threading.Event()
-    monkeypatch.setattr(store._fs, "pipe_file", lambda *_: answers.wait(10))
+    monkeypatch.setattr(store._fs, "pipe_file", lambda *_: answers.wait(30))
     row = {"id": "run", "org": "acme", "request": "x" * 100_000}
     with pytest.raises(blobs.BlobsUnavailableError, match="has not responded"):
         await store.offload([Changes([row])])

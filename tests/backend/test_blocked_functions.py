@@ -117,17 +117,19 @@ async def test_threads_alive_are_limited_after_their_calls_were_cancelled(
 
 
 def test_event_loop_that_has_ended_lets_blocked_thread_end() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def function() -> None:
+        begun.set()
         released.wait(60)
         ended.set()
 
     async def main() -> None:
         threads = WorkerThreads(ThreadCounts(1, of_one_function=1))
-        with anyio.move_on_after(0.01):
-            await threads.call(function, "f")
+        call = asyncio.create_task(threads.call(function, "f"))
+        assert await asyncio.to_thread(begun.wait, 30)
+        call.cancel()
 
     asyncio.run(main())
     released.set()
-    assert ended.wait(20)
+    assert ended.wait(30)

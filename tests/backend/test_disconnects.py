@@ -58,7 +58,7 @@ def test_step_stream_abandoned_cancels_run_and_model(fresh: Backend) -> None:
     assert execution["errorAtStep"] == "held"
     assert execution["events"] == seen
     assert [s["status"] for s in execution["steps"]] == ["completed", "failed"]
-    assert fresh.fakes.left.wait(10)
+    assert fresh.fakes.left.wait(30)
     assert fresh.service.runs.active(execution["executionId"]) is None
     response = fresh.post("tests/gated/step", {"executionId": execution["executionId"]})
     assert response.status_code == 409
@@ -146,7 +146,7 @@ def test_backend_stopped_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None:
         options: Any = {"trigger": "job", "session_id": "stopped", "started_at": 1}
         begun = backend.service.runs.begin(flow, None, body, **options)
         loop = backend.service.jobs._pump.get_loop()
-        early = asyncio.run_coroutine_threadsafe(begun, loop).result(10).id
+        early = asyncio.run_coroutine_threadsafe(begun, loop).result(30).id
     with serving(tmp_path) as backend:
         backend.fakes.opened.set()
         assert backend.finished("tests/three", early)["status"] == "completed"

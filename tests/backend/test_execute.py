@@ -126,7 +126,7 @@ def test_execute_failed_step_cancels_parallel_steps(fresh: Backend) -> None:
     steps = {s["stepId"]: s for s in execution["steps"]}
     assert {s["status"] for s in steps.values()} == {"failed"}
     assert steps["held"]["errorSnapshot"]["code"] == "CANCELLED"
-    assert fresh.fakes.left.wait(10)
+    assert fresh.fakes.left.wait(30)
 
 
 def test_execute_resumes_after_each_tool_pause(backend: Backend) -> None:

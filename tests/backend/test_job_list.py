@@ -41,7 +41,7 @@ def test_job_list_pages_filters_counts_and_keeps_organisations_apart(stored: Bac
     hello = f"/seq/otherorg/things/hello/jobs/{theirs.json()['executionId']}"
     wait_until(lambda: stored.get(hello).json()["status"] == "completed")
     held = stored.submit("tests/gated")
-    assert stored.fakes.reached.wait(10)
+    assert stored.fakes.reached.wait(30)
 
     newest_first = [held, theirs.json()["executionId"], *done[::-1], failed]
     listed: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ def test_retry_is_refused_without_a_failed_job_whose_input_was_kept(fresh: Backe
     for flow, job in (("tests/masked", masked), ("tests/three", done)):
         fresh.finished(flow, job)
     held = fresh.submit("tests/gated")
-    assert fresh.fakes.reached.wait(10)
+    assert fresh.fakes.reached.wait(30)
     for flow, job, expected in (
         ("tests/masked", masked, (409, "INPUT_NOT_KEPT")),
         ("tests/three", done, (409, "JOB_NOT_RETRYABLE")),

@@ -159,7 +159,10 @@ async def status_of(store: Store, item_id: str) -> str | None:
     return None if row is None else row["status"]
 
 
-async def test_save_twice_before_a_commit_writes_the_last_state_once(url: URL) -> None:
+async def test_save_twice_before_a_commit_writes_the_last_state_once(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.backend.store.writer._LINGER", 60)
     written: list[Item] = []
 
     def counted(item: Item) -> Changes:

@@ -248,7 +248,7 @@ def test_dev_on_terminal_fits_line_to_its_width(tmp_path: Path, variables: dict[
         read_until(session_id)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
         os.close(terminal)
         os.close(output)
     [line] = [line for line in printed.splitlines() if session_id in line]

@@ -113,7 +113,7 @@ async def test_custom_async_client_is_used_in_its_loop(anyio_backend: str) -> No
     client = client_of("async", http_client=http_client)
     async with trace_scope(client=client) as scope:
         scope.send_at_end(put_outcomes, OUTCOMES)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await sent.wait()
     assert threads == [threading.current_thread().name]
 

@@ -355,10 +355,15 @@ async def test_call_cancelled_before_sending_gives_its_client_back(
     async_side: Side, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancelled request gives its client back."""
-    for waits in ("_dismiss", "_notice_closed"):
-        monkeypatch.setattr(pools._LoopClients, waits, lambda self: anyio.sleep(3600))
-    async with async_side.client() as client:
-        with anyio.move_on_after(0.05):
+    async with anyio.create_task_group() as tasks, async_side.client() as client:
+
+        async def wait(_: Any) -> None:
+            tasks.cancel_scope.cancel()
+            await anyio.sleep(3600)
+
+        for waits in ("_dismiss", "_notice_closed"):
+            monkeypatch.setattr(pools._LoopClients, waits, wait)
+        with pytest.raises(anyio.get_cancelled_exc_class()):
             await client.flow("grade-3").execute(message="hi")
         (clients,) = client._transport.clients._by_loop.values()
         assert not clients._lent

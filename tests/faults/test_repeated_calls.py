@@ -54,4 +54,4 @@ def test_replica_killed_while_jobs_are_submitted_begins_each_job_once(service: C
     assert clients[1].get("/chain/jobs/none").status_code == 404
     key_id = next(word for word in service.keys("list").split() if word.startswith("key_"))
     service.keys("revoke", key_id)
-    wait_until(lambda: clients[1].get("/chain/jobs/none").status_code == 401, deadline=10)
+    wait_until(lambda: clients[1].get("/chain/jobs/none").status_code == 401, deadline=30)

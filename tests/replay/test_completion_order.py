@@ -576,17 +576,18 @@ async def test_steps_of_streams_of_a_session_come_in_recorded_order(
 
 
 async def test_stream_that_is_left_early_holds_no_other_call_up(
-    async_side: AsyncSide, tmp_path: Path
+    async_side: AsyncSide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("_MISSING", "_MISSING_AT_MOST", "_PATIENCE"):
+        monkeypatch.setattr(f"noukai_sdk.replay.completion_order.{name}", 60.0)
     recordings = [stream("a", 0, 1, 2, 3), stream("grade-3", 0.5, 8, 9)]
     write_cassette(tmp_path / "c.jsonl", "s", recordings)
     async with trace_scope(cassette=tmp_path / "c.jsonl"):
         events = async_side.flow("acme/spelling/a").events(message="m0")
         assert (await anext(events)).output_data == 1
         await events.aclose()
-        began = time.monotonic()
-        assert len(await async_side.events("m0")) == 2
-        assert time.monotonic() - began < 0.09
+        with anyio.fail_after(30):
+            assert len(await async_side.events("m0")) == 2
 
 
 async def test_sync_call_on_the_event_loop_does_not_wait_for_its_tasks(
@@ -609,7 +610,7 @@ async def test_thread_does_not_wait_for_a_loop_that_waits_for_the_thread(
             await anyio.sleep(0)
             await anyio.sleep(0)
             execute = partial(sync_side.flow().execute, message="b")
-            assert pool.submit(execute).result(10).result == "answer to b"
+            assert pool.submit(execute).result(30).result == "answer to b"
 
 
 def test_capture_keeps_the_true_times_of_concurrent_calls(

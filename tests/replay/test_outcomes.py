@@ -190,7 +190,7 @@ async def test_abandoned_call_that_is_waited_for_is_a_miss(async_live: AsyncSide
     async with async_live.scope() as scope:
         with anyio.move_on_after(0.05):
             await async_live.execute(LONG, slug=SLOW)
-    with pytest.raises(ReplayMissError, match=r"gave up after 0\.\d+ s"):
+    with pytest.raises(ReplayMissError, match=r"gave up after \d"):
         async with async_live.scope(scope.session_id):
             await async_live.execute(LONG, slug=SLOW)
 

@@ -143,7 +143,7 @@ async def test_thread_carries_the_scope_and_never_goes_live_after_it(
     flow = sync_side.flow()
 
     def background() -> str:
-        assert ended.wait(10)
+        assert ended.wait(30)
         with pytest.raises(ReplayMissError, match="ended already"):
             flow.execute(message="late")
         return "refused"

@@ -289,7 +289,7 @@ async def test_replay_with_a_sync_client_does_not_block_the_event_loop() -> None
     released = threading.Event()
 
     def respond(request: httpx.Request) -> httpx.Response:
-        assert released.wait(10)
+        assert released.wait(30)
         return httpx.Response(200, json={"sessionId": "s-1", "executions": []})
 
     http = httpx.Client(transport=httpx.MockTransport(respond))

@@ -34,7 +34,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_until(condition: Callable[[], T], *, deadline: float = 20.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, deadline: float = 30.0, what: str = "") -> T:
     """Poll ``condition`` until it is true and give its value; fail after ``deadline`` seconds."""
     end = time.monotonic() + deadline
     while True:
@@ -88,7 +88,7 @@ class Server:
     def kill(self) -> None:
         """End the process at once (SIGKILL), as a crash does."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self) -> None:
         """End the process as a user does (SIGTERM), and by force where that takes too long."""
@@ -106,7 +106,7 @@ def serve_command(
     env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     ready: str = "/",
-    deadline: float = 30.0,
+    deadline: float = 90.0,
 ) -> Iterator[Server]:
     """Run a command line that serves HTTP, and wait until it answers.
 

@@ -35,7 +35,7 @@ def serve_sockets(handle: Callable[[socket.socket], None]) -> Iterator[tuple[str
         # accept() does not wake by close() alone.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(30)
 
 
 def read_request(connection: socket.socket) -> bytes:

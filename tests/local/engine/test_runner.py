@@ -381,14 +381,14 @@ async def test_outputs_become_json_or_fail_step() -> None:
 
 
 async def test_slow_listener_does_not_use_up_timeout() -> None:
-    flow = flow_of(Node.agent("a", timeout=0.1))
+    flow = flow_of(Node.agent("a", timeout=0.5))
     state = RunState("e", message="x")
     events = []
     async with aclosing(run_steps(flow, state, models=FakeModels(FakeModel()))) as stream:
         async for event in stream:
             events.append(event)
             if event.type == "step_input":
-                await anyio.sleep(0.2)
+                await anyio.sleep(0.6)
     assert types(events)[-1] == "flow_completed"
 
 

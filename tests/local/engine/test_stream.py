@@ -87,7 +87,7 @@ async def test_producer_stream_can_be_read_and_closed_by_other_tasks() -> None:
     received: list[int] = []
 
     async def read() -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             received.append(await anext(items))
 
     for step in (read, read, read, items.aclose):
@@ -121,7 +121,7 @@ async def test_producer_cancelled_before_its_first_step_ends_stream() -> None:
     await asyncio.sleep(0)
     for task in asyncio.all_tasks() - known:
         task.cancel()
-    with anyio.fail_after(10), pytest.raises((asyncio.CancelledError, StopAsyncIteration)):
+    with anyio.fail_after(30), pytest.raises((asyncio.CancelledError, StopAsyncIteration)):
         await reading
     assert producer.sent == []
 
@@ -150,7 +150,7 @@ async def test_event_stream_dropped_stops_its_run() -> None:
 
     await leave_early()
     gc.collect()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await work.stopped.wait()
 
 

@@ -270,7 +270,7 @@ async def test_cancelled_task_cancels_the_request(how: str) -> None:
 
 def test_interrupted_sync_call_cancels_the_request() -> None:
     def interrupt() -> None:
-        assert server.waiting.wait(10)
+        assert server.waiting.wait(30)
         assert threading.main_thread().ident
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
@@ -280,7 +280,7 @@ def test_interrupted_sync_call_cancels_the_request() -> None:
         with pytest.raises(KeyboardInterrupt):
             client.complete("Hello")
         thread.join()
-        assert server.hung_up.wait(10)
+        assert server.hung_up.wait(30)
 
 
 @pytest.mark.usefixtures("http_library")

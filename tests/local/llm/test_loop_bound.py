@@ -171,10 +171,10 @@ def test_shutdown_ends_a_call_in_progress() -> None:
     bound = LoopBound(lambda: resource)
     with ThreadPoolExecutor() as threads:
         call = threads.submit(bound.run, Resource.wait_forever)
-        assert resource.begun.wait(10)
+        assert resource.begun.wait(30)
         shutdown()
         with pytest.raises(LlmClosedError, match="the runtime was shut down"):
-            call.result(10)
+            call.result(30)
 
 
 def test_dropped_owner_closes_the_resource() -> None:

@@ -91,7 +91,7 @@ def test_stop_cancels_calls_and_streams(loop: LoopThread) -> None:
         loop.call(anyio.lowlevel.checkpoint)
         loop.stop()
         with pytest.raises(CancelledError):
-            waiting.result(10)
+            waiting.result(30)
     with pytest.raises(CancelledError, match="the runtime was shut down"):
         next(items)
 
@@ -109,7 +109,7 @@ def test_loop_that_is_held_up_does_not_respond(loop: LoopThread) -> None:
             assert wait_until(lambda: loop.responds(0.05) is False)
         finally:
             release.set()
-        blocked.result(10)
+        blocked.result(30)
 
 
 def test_limit_lets_further_calls_wait_but_not_nested_ones(loop: LoopThread) -> None:
@@ -134,7 +134,7 @@ def test_limit_lets_further_calls_wait_but_not_nested_ones(loop: LoopThread) -> 
     assert (loop.max_calls, most) == (2, 2)
 
     async def outer() -> int:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             return await anyio.to_thread.run_sync(
                 partial(loop.call, thread_id), abandon_on_cancel=True
             )

@@ -101,7 +101,7 @@ async def test_function_of_cancelled_task_is_cancelled() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(call_function, wait, is_async=True))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await started.wait()
         tasks.cancel_scope.cancel()
     assert tasks.cancel_scope.cancelled_caught
