@@ -90,7 +90,6 @@ def _assemble(
     jobs = Jobs(
         store,
         JobRunner(store, runs, flows, clock, process_id),
-        clock,
         database=settings.database_url,
         role=settings.role,
         process_id=process_id,

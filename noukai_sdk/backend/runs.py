@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from .preconditions import check_first_call
 from .resuming import already_running, resumed_run
 from .run import Run, Trigger
 from .store.database import StoreUnavailableError
+from .store.idempotency import IdempotencyKey
 from .store.store import Row, Store
 from .store.writer import Saving, StaleOwnerError
 
@@ -143,17 +144,17 @@ class Runs:
             epoch=0 if trigger == "job" else 1,
         )
         check_run(flow, run.state)
-        if admission is not None or trigger == "step":
+        if admission is not None or trigger != "execute":
             await self._insert(run, admission)
         self._stats.executions += 1
         if trigger != "job":
             self._active[run.id] = _Driven(run)
-        if admission is None and trigger != "step":
+        if admission is None and trigger == "execute":
             self._store.save(run)
         return run
 
     async def _insert(self, run: Run, admission: Admission | None) -> None:
-        """Write a new run at once: if it is refused, no stream may have begun."""
+        """Write a new run at once: a job is on disk before its caller is told, and no stream has begun."""
         try:
             if admission is not None:
                 async with admission.turn:
@@ -163,16 +164,37 @@ class Runs:
         except (RequestError, RepeatedCallError):
             raise
         except BaseException as error:
-            # The commit may have succeeded all the same. Then a job waits for its turn, but nobody drives
-            # another run.
+            # The commit may have succeeded all the same. A job with a key then waits for its turn, and the
+            # same call finds it. Any other run is ended, because nobody drives it or knows of it.
+            key = None if admission is None else admission.key
             outcome = "the job may have been accepted: look whether it exists"
-            if run.trigger != "job":
+            if run.trigger != "job" or key is None:
                 run.stop("failed", "the run was stopped as it began", self._clock.now())
-                self._store.save(run)
                 outcome = "the run did not begin"
+                if run.trigger == "job":
+                    outcome = "the job was not accepted, and will not run"
+                if key is None:
+                    self._store.save(run)
+                else:
+                    self._in_background(self._free_key(key, run))
             if isinstance(error, StoreUnavailableError):
                 error.execution_id, error.outcome = run.id, outcome
             raise
+
+    async def _free_key(self, key: IdempotencyKey, run: Run) -> None:
+        """Let the call of a run that did not begin be repeated, and store that it has ended."""
+        while True:
+            try:
+                await self._store.free_key(key, run.id)
+                break
+            except StoreUnavailableError:
+                await asyncio.sleep(_RETRY_INTERVAL)
+        self._store.save(run)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
 
     async def resume(self, flow: Flow, version: int | None, body: Body, trigger: Trigger) -> Run:
         """Resume a paused run.
@@ -198,9 +220,7 @@ class Runs:
             epoch = await self._store.take(row, self._process_id, self._clock.now(), **values)
         except StoreUnavailableError as error:
             # The commit may have succeeded all the same, and nobody would drive the run.
-            task = asyncio.create_task(self._give_back(row))
-            self._returns.add(task)
-            task.add_done_callback(self._returns.discard)
+            self._in_background(self._give_back(row))
             error.execution_id = run.id
             error.outcome = f"the run is still {row['status']}: call again later"
             raise
@@ -370,6 +390,8 @@ class Runs:
         """Stop every run in progress."""
         for run in self.all_active():
             self.release(run)
+        if self._returns:
+            await asyncio.wait(self._returns, timeout=_RETRY_INTERVAL)
         for task in self._returns:
             task.cancel()
 

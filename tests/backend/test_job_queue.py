@@ -39,7 +39,6 @@ def test_queue_that_loses_or_forgets_jobs_gets_them_again(
     fresh: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_module, "_REPAIR_INTERVAL", 0.0)
-    monkeypatch.setattr(jobs_module, "_SETTLED_MICROS", 0)
     monkeypatch.setattr(jobs_module, "_KEEP_SECONDS", 0.0)
     monkeypatch.setattr("noukai_sdk.backend.heartbeat.INTERVAL", 0.05)
     assert fresh.finished(FLOW, fresh.submit(FLOW))["status"] == "completed"
@@ -49,6 +48,18 @@ def test_queue_that_loses_or_forgets_jobs_gets_them_again(
         lost = fresh.submit(FLOW)
         wait_until(lambda: not fresh.service.jobs._new, what="the job is lost")
     assert fresh.finished(FLOW, lost)["status"] == "completed"
+    # The process has taken the job, and does not know of it: the connection broke at that moment.
+    taken: list[Any] = []
+
+    def forget(*entry: Any) -> None:
+        taken.append(entry)
+        raise OSError("the connection is closed")
+
+    with monkeypatch.context() as forgetful:
+        forgetful.setattr("dbos._queue.execute_dequeued_workflow", forget)
+        forgotten = fresh.submit(FLOW)
+        wait_until(lambda: taken, what="the job is taken")
+    assert fresh.finished(FLOW, forgotten)["status"] == "completed"
     # The queue takes a job for done that is not.
     run, skipped = JobRunner.run, []
 

@@ -10,12 +10,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from noukai_sdk.backend.store.database import outages
+from noukai_sdk.backend.store.database import StoreUnavailableError, outages
+from noukai_sdk.backend.store.store import Store
 from noukai_sdk.cli.commands import noukai
 from tests.support.servers import wait_until
 
@@ -73,6 +75,35 @@ def test_outage_at_the_end_of_a_run_stores_it_later(
     assert [s["status"] for s in run["steps"]] == ["completed"]
     wait_until(lambda: "the database can be written again" in caplog.text)
     assert impatient.post(f"{HELLO}/execute", MESSAGE).status_code == 200
+
+
+def test_repeated_call_after_a_lost_commit_begins_or_finds_the_run(
+    fresh: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = Store.insert_checked
+    key = {"Idempotency-Key": "k"}
+
+    async def insert_and_break(self: Store, item: Any, check: Any) -> None:
+        await insert(self, item, check)
+        raise StoreUnavailableError(OSError("the connection is closed"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "insert_checked", insert_and_break)
+        refused = fresh.post(f"{HELLO}/execute", MESSAGE, **key)
+        unsure = fresh.post(f"{HELLO}/jobs", MESSAGE, **key)
+    assert code_of(refused) == code_of(unsure) == UNAVAILABLE
+    assert "the run did not begin" in refused.text
+    assert "look whether it exists" in unsure.text
+
+    def executed() -> httpx.Response | None:
+        response = fresh.post(f"{HELLO}/execute", MESSAGE, **key)
+        assert response.status_code in (200, 409), response.text
+        return response if response.status_code == 200 else None
+
+    run = wait_until(executed, what="the run") or refused
+    assert run.json()["executionId"] != refused.json()["detail"]["executionId"]
+    job = fresh.post(f"{HELLO}/jobs", MESSAGE, **key).json()["executionId"]
+    assert job == unsure.json()["detail"]["executionId"]
 
 
 def test_outage_at_a_resume_leaves_the_run_paused(impatient: Backend) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
 
-from ..encoding import Clock
 from ..run import Run
 from ..settings import Role
 from ..store.database import StoreUnavailableError
@@ -30,8 +29,6 @@ logger = logging.getLogger("noukai_sdk.backend")
 
 _RETRY_INTERVAL = 1.0
 _REPAIR_INTERVAL = 10.0
-# A job that was just submitted is on its way into the queue.
-_SETTLED_MICROS = 5_000_000
 _BATCH = 1000
 _KEEP_SECONDS = 3600.0
 
@@ -50,7 +47,6 @@ class Jobs:
         self,
         store: Store,
         runner: JobRunner,
-        clock: Clock,
         *,
         database: URL,
         role: Role,
@@ -59,7 +55,6 @@ class Jobs:
     ) -> None:
         self._store = store
         self._runner = runner
-        self._clock = clock
         self._database = database
         self._role = role
         self._process_id = process_id
@@ -72,18 +67,10 @@ class Jobs:
         self._pump: asyncio.Task[None] | None = None
         self._is_closing = False
         self._next_repair = 0.0
+        self._lost: set[str] = set()
 
-    async def submit(self, run: Run) -> None:
-        """Put a job into the queue. Returns when it is on disk."""
-        try:
-            await self._store.save(run).committed()
-        except BaseException as error:
-            # The caller is told that the job was not accepted, so it must not run later.
-            run.stop("failed", "the job was not accepted", self._clock.now())
-            self._store.save(run)
-            if isinstance(error, StoreUnavailableError):
-                error.outcome = "the job was not accepted, and will not run"
-            raise
+    def submit(self, run: Run) -> None:
+        """Put a job into the queue, in the background. It is on disk already."""
         self._new.append(run.id)
         self._wake.set()
 
@@ -110,7 +97,7 @@ class Jobs:
                 new = list(self._new)
                 if not is_open:
                     is_open = True
-                    await self.repair(settled=False)
+                    await self.repair(at_once=True)
                 if new:
                     entries: list[tuple[str, str]] = [(job, job) for job in new]
                     await asyncio.to_thread(queue.put, entries)
@@ -140,11 +127,13 @@ class Jobs:
                 await asyncio.to_thread(self._worker.start)
             return queue
 
-    async def repair(self, *, settled: bool = True) -> None:
+    async def repair(self, *, at_once: bool = False) -> None:
         """Give the jobs of processes that have died back to the queue, and put lost ones in again.
 
         Args:
-            settled: Leave jobs of the last seconds alone, which may be on their way into the queue.
+            at_once: Put jobs in that are not in the queue now. Otherwise, they must have been lost for a
+                while: they may be on their way into the queue, or their caller was told that they were not
+                accepted, and the database could not be used to end them.
         """
         if self._worker is None or self._queue is None:
             return
@@ -155,21 +144,21 @@ class Jobs:
             logger.info("taking over the jobs of %d stopped processes", len(stranded))
             await asyncio.to_thread(self._worker.recover, sorted(stranded))
         now = time.monotonic()
-        if stranded or now > self._next_repair:
+        if at_once or now > self._next_repair:
             self._next_repair = now + _REPAIR_INTERVAL
-            await self._put_lost_jobs(self._queue, settled=settled)
+            await self._put_lost_jobs(self._queue, self._worker, at_once=at_once)
             await asyncio.to_thread(self._queue.forget, time.time() - _KEEP_SECONDS)
 
-    async def _put_lost_jobs(self, queue: JobQueue, *, settled: bool) -> None:
-        before = self._clock.now() - (_SETTLED_MICROS if settled else 0)
+    async def _put_lost_jobs(self, queue: JobQueue, worker: Worker, *, at_once: bool) -> None:
         with suppress(StoreUnavailableError):
-            rows = await self._store.runs_in(
-                ["pending"], trigger="job", before=before, limit=_BATCH
-            )
-            jobs: list[tuple[str, int]] = [(row["id"], row["epoch"]) for row in rows]
-            found = await asyncio.to_thread(queue.put_again, jobs) if jobs else 0
-            if found:
-                logger.debug("jobs that were not in the queue are in it again")
+            jobs = await self._store.waiting_jobs(_BATCH)
+            me = self._process_id
+            lost = await asyncio.to_thread(queue.lost, jobs, me, worker.running()) if jobs else {}
+            before, self._lost = self._lost, set(lost)
+            again = {run: entry for run, entry in lost.items() if at_once or run in before}
+            if again:
+                await asyncio.to_thread(queue.put_again, again, me)
+                logger.info("%d jobs that were not in the queue are in it again", len(again))
 
     async def aclose(self, seconds: float) -> None:
         """Stop. Jobs that do not end in time stay at their last finished step, for another process."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -100,28 +100,48 @@ class JobQueue:
                     execution_id,
                 )
 
-    def put_again(self, jobs: Sequence[tuple[str, int]]) -> int:
-        """Put those jobs into the queue that nothing waits for; return their number.
+    def lost(
+        self, jobs: Sequence[tuple[str, int]], process_id: str, running: Collection[str]
+    ) -> dict[str, tuple[str, bool]]:
+        """Find those jobs that nothing waits for.
 
         Args:
-            jobs: The id of each run, and its epoch.
+            jobs: The id of each run that waits, and its epoch.
+            process_id: This process.
+            running: The runs of the entries that are in progress in this process.
+
+        Returns:
+            By run, the id of the entry to put in, and whether it exists: this process has taken it, and
+            does not know of it, because the connection broke at that moment.
         """
         ids = {run_id: (run_id, f"{run_id}:{epoch}") for run_id, epoch in jobs}
         names = [name for pair in ids.values() for name in pair]
         entries = self._client.list_workflows(
             workflow_ids=names, load_input=False, load_output=False
         )
-        states = {entry.workflow_id: entry.status for entry in entries}
-        missing: list[tuple[str, str]] = []
+        found = {entry.workflow_id: entry for entry in entries}
+        lost: dict[str, tuple[str, bool]] = {}
         for run_id, pair in ids.items():
-            if not any(states.get(name) in _WAITING for name in pair):
-                # An entry that is done stays done: the job gets another one.
-                new = next((name for name in pair if name not in states), None)
-                if new is not None:
-                    missing.append((new, run_id))
-        if missing:
-            self.put(missing)
-        return len(missing)
+            waiting = [found[name] for name in pair if name in found]
+            waiting = [entry for entry in waiting if entry.status in _WAITING]
+            forgotten = [
+                entry.workflow_id
+                for entry in waiting
+                if entry.status == "PENDING" and entry.executor_id == process_id
+            ]
+            # An entry that is done stays done: the job gets another one.
+            new = next((name for name in pair if name not in found), None)
+            if waiting and len(waiting) == len(forgotten) and run_id not in running:
+                lost[run_id] = (forgotten[0], True)
+            elif not waiting and new is not None:
+                lost[run_id] = (new, False)
+        return lost
+
+    def put_again(self, lost: Mapping[str, tuple[str, bool]], process_id: str) -> None:
+        """Put jobs into the queue that :meth:`lost` has found."""
+        for entry_id in [entry_id for entry_id, exists in lost.values() if exists]:
+            self._client._sys_db.reenqueue_for_recovery(entry_id, [process_id], QUEUE)
+        self.put([(entry_id, run_id) for run_id, (entry_id, exists) in lost.items() if not exists])
 
     def executors(self) -> set[str]:
         """Return the processes that have begun entries which are not done."""

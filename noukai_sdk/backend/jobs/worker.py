@@ -59,7 +59,7 @@ class Worker:
         self._process_id = process_id
         self._run = run
         self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
         self._engine: Engine | None = None
 
     def start(self) -> None:
@@ -109,6 +109,10 @@ class Worker:
             if _current is self:
                 DBOS._recover_pending_workflows(list(executors))
 
+    def running(self) -> set[str]:
+        """Return the ids of the jobs whose entries are in progress."""
+        return set(self._tasks.values())
+
     def submit(self, execution_id: str) -> Future[None]:
         """Run a job on the backend's loop, from another thread."""
         return asyncio.run_coroutine_threadsafe(self._track(execution_id), self._loop)
@@ -116,11 +120,11 @@ class Worker:
     async def _track(self, execution_id: str) -> None:
         task = asyncio.current_task()
         assert task is not None  # it is a coroutine of a loop
-        self._tasks.add(task)
+        self._tasks[task] = execution_id
         try:
             await self._run(execution_id)
         finally:
-            self._tasks.discard(task)
+            del self._tasks[task]
 
     async def stop(self, seconds: float) -> None:
         """Take no more jobs; wait for those in progress, and then leave them at their last finished step.

@@ -87,7 +87,7 @@ async def submit_call(call: IncomingCall) -> Response:
         run = await call.run("job")
     except RepeatedCallError as repeated:
         return await repeated_submit(call, repeated)
-    await call.service.jobs.submit(run)
+    call.service.jobs.submit(run)
     body = {
         "executionId": run.id,
         "status": "pending",

@@ -76,6 +76,12 @@ async def find_key(
     return None if found is None else (found.execution_id, found.request_hash)
 
 
+async def free_key(connection: AsyncConnection, key: IdempotencyKey, execution_id: str) -> None:
+    """Forget that ``key`` has begun this run."""
+    is_its = idempotency_keys.c.execution_id == execution_id
+    await connection.execute(delete(idempotency_keys).where(_same(key), is_its))
+
+
 def _same(key: IdempotencyKey) -> ColumnElement[bool]:
     table = idempotency_keys
     return and_(table.c.org == key.org, table.c.path == key.path, table.c.key == key.key)

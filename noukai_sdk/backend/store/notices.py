@@ -79,7 +79,8 @@ class Notices:
             try:
                 async with self._engine.connect() as connection:
                     await self._listen_on(connection)
-            except (SQLAlchemyError, OSError) as error:  # noqa: PERF203 - it tries again
+            # The driver has errors of its own.
+            except Exception as error:  # noqa: BLE001, PERF203 - it tries again
                 logger.info("notices are interrupted: %s", error)
                 await asyncio.sleep(_RETRY_INTERVAL)
 

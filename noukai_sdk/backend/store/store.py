@@ -14,7 +14,7 @@ from .blobs import COLUMNS, Blobs, restore
 from .call_rows import SessionCalls, read_calls
 from .database import Database, open_database, outages
 from .health import Health
-from .idempotency import IdempotencyKey, find_key
+from .idempotency import IdempotencyKey, find_key, free_key
 from .job_pages import JobQuery, ListedJobs, read_jobs
 from .keys import KeyStore
 from .limits import LimitStore
@@ -96,6 +96,20 @@ class Store:
         with outages():
             async with self._engine.connect() as connection:
                 return await find_key(connection, key, now)
+
+    async def free_key(self, key: IdempotencyKey, execution_id: str) -> None:
+        """Forget that an idempotency key has begun this run."""
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                await free_key(connection, key, execution_id)
+
+    async def waiting_jobs(self, at_most: int) -> list[tuple[str, int]]:
+        """Return the ids and epochs of jobs that wait, those first that were not written for longest."""
+        waiting = select(executions.c.id, executions.c.epoch).where(
+            executions.c.status == "pending", executions.c.trigger == "job"
+        )
+        rows = await self._all(waiting.order_by(executions.c.updated_at).limit(at_most))
+        return [(row["id"], row["epoch"]) for row in rows]
 
     def unwritten(self) -> set[str]:
         """Return the ids of the runs that are saved, but not on disk yet."""
