@@ -236,8 +236,8 @@ async def read_report(request: Request, session_id: str) -> StoredReport:
     return report
 
 
-def merge_reports(stored: str | None, report: StoredReport) -> str:
-    """Return the JSON of a report that replaces a stored one of the same id.
+def merge_reports(stored: str | None, report: StoredReport) -> dict[str, Any]:
+    """Return the columns of a report that replaces a stored one of the same id.
 
     The application and the sender of the request both report, in any order. So what the sender says is
     kept, and a finished report does not become a running one.
@@ -248,4 +248,5 @@ def merge_reports(stored: str | None, report: StoredReport) -> str:
         if before.state == "finished" and report.state == "running":
             report = before
         report = report.model_copy(update={"sent": sent})
-    return to_column(report.model_dump(by_alias=True)) or ""
+    verdict = report.verdict if report.state == "finished" else "running"
+    return {"body": to_column(report.model_dump(by_alias=True)), "verdict": verdict}

@@ -90,6 +90,9 @@ class SessionSummary(WireModel):
         request: The request line, such as ``POST /grade``, if the request was captured.
         response_status: The status of the captured response.
         parent: The session that this one was forked from.
+        pinned: The session is kept beyond the retention.
+        replays: How many reports of replays are stored, and ``last_verdict``, that of the newest:
+            ``clean``, ``differs``, ``failed``, or ``running`` until it is finished.
     """
 
     session_id: str
@@ -103,6 +106,9 @@ class SessionSummary(WireModel):
     request: str | None = None
     response_status: int | None = None
     parent: str | None = None
+    pinned: bool = False
+    replays: int = 0
+    last_verdict: str | None = None
 
 
 class SessionPage(WireModel):

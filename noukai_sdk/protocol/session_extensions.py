@@ -28,7 +28,8 @@ def list_sessions(service: Service, **query: Any) -> Program[SessionPage]:
 
     Args:
         service: The service.
-        **query: ``limit``, ``cursor``, ``flow``, ``status``, ``since``, ``q``; None leaves one out.
+        **query: ``limit``, ``cursor``, ``flow``, ``status``, ``since``, ``parent``, ``replay``,
+            ``error``, ``q``; None leaves one out.
     """
     given = {name: value for name, value in query.items() if value is not None}
     path = f"/seq/sessions?{urlencode(given)}" if given else "/seq/sessions"

@@ -40,6 +40,15 @@ def test_session_list_rows_summarise_runs_exchange_and_outcomes(stored: Backend)
     put(stored, "captured", "exchange", {**EXCHANGE, "response": {"status": 500}})
     put(stored, "refused", "outcomes", OUTCOMES)
     put(stored, "only-replayed", "replays", {"replayId": "r1"})
+    put(stored, "mixed", "replays", {"replayId": "r1"})
+    for replay, session, verdict in [
+        ("r2", "plain", "failed"),
+        ("r3", "plain", "differs"),
+        ("r4", "refused", "clean"),
+    ]:
+        report = {"replayId": replay, "state": "finished", "verdict": verdict}
+        put(stored, session, "replays", report)
+    stored.client.put("/seq/sessions/plain/pin")
 
     rows = {row.session_id: row for row in page(stored).sessions}
     assert list(rows) == ["refused", "captured", "paused", "mixed", "plain"]
@@ -55,7 +64,13 @@ def test_session_list_rows_summarise_runs_exchange_and_outcomes(stored: Backend)
         cost_usd="0",
         request="POST /grade?class=3",
         response_status=200,
+        pinned=True,
+        replays=2,
+        last_verdict="differs",
     )
+    assert (rows["mixed"].replays, rows["mixed"].last_verdict) == (1, "running")
+    assert (rows["paused"].replays, rows["paused"].last_verdict) == (0, None)
+    assert [row.session_id for row in rows.values() if row.pinned] == ["plain"]
     assert rows["plain"].tokens
     # Forks are found by their parent.
     assert rows["refused"].parent == "origin"
@@ -67,6 +82,14 @@ def test_session_list_rows_summarise_runs_exchange_and_outcomes(stored: Backend)
     assert (rows["refused"].status, rows["refused"].parent) == ("failed", "origin")
     assert rows["refused"].flows == ("acme/tests/none",)
 
+    assert ids(stored, replay="differs") == ["plain"]
+    assert ids(stored, replay="running") == ["mixed"]
+    assert ids(stored, replay="failed") == []
+    assert ids(stored, replay="any") == ["refused", "mixed", "plain"]
+    assert ids(stored, replay="never") == ["captured", "paused"]
+    assert ids(stored, error="HUNG up") == ["mixed"]
+    assert ids(stored, error="no such FLOW") == ["refused"]
+    assert ids(stored, error="heron") == []
     assert ids(stored, status="failed") == ["refused", "captured", "mixed"]
     assert ids(stored, status="running") == ["paused"]
     assert ids(stored, status="completed") == ["plain"]
@@ -159,6 +182,8 @@ BAD_QUERIES = {
     "status": ["", "Failed", "paused", "\0"],
     "since": ["", "yesterday", "7", "7y", "-1d", "1e3d", "2026-13-01", "9" * 400 + "d"],
     "q": ["\0", "x" * 1001],
+    "error": ["\0", "x" * 1001],
+    "replay": ["", "drift", "\0"],
 }
 
 

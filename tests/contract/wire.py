@@ -376,6 +376,9 @@ class SessionSummary(Wire):
     request: str | None
     response_status: int | None
     parent: str | None
+    pinned: bool
+    replays: int
+    last_verdict: str | None
 
 
 class SessionPage(Wire):

@@ -30,6 +30,7 @@ router = APIRouter()
 _MAX_TEXT = 1000
 
 _STATUSES = ("completed", "failed", "running")
+_REPLAYS = ("clean", "differs", "failed", "running", "any", "never")
 _CURSOR = re.compile(r"([0-9]{1,18})\.(.+)\Z", re.DOTALL)
 _DURATION = re.compile(r"([0-9]{1,6})([smhdw])\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -52,7 +53,9 @@ async def list_sessions(request: Request) -> Response:
         flow=flow_of(request),
         status=choice_of(request, "status", _STATUSES),
         parent=_parent(given.get("parent")),
-        text=_text(given.get("q")),
+        replay=choice_of(request, "replay", _REPLAYS),
+        error=_text("error", given.get("error")),
+        text=_text("q", given.get("q")),
     )
     sessions = await service.store.session_page(query)
     page, rest = sessions[:limit], sessions[limit:]
@@ -67,9 +70,9 @@ def _parent(text: str | None) -> str | None:
     return None if text is None else check_session_id(text)
 
 
-def _text(text: str | None) -> str | None:
+def _text(name: str, text: str | None) -> str | None:
     if text is not None and len(text) > _MAX_TEXT:
-        raise invalid_query("q", f"must not be longer than {_MAX_TEXT} characters")
+        raise invalid_query(name, f"must not be longer than {_MAX_TEXT} characters")
     return text or None
 
 
@@ -129,4 +132,7 @@ def _summary(session: ListedSession) -> dict[str, Any]:
         "request": None if exchange is None else exchange["request_line"],
         "responseStatus": None if exchange is None else exchange["response_status"],
         "parent": next((r["parent_id"] for r in session.outcomes if r["parent_id"]), None),
+        "pinned": session.is_pinned,
+        "replays": len(session.replays),
+        "lastVerdict": session.last_verdict,
     }

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..encoding import from_column
 from .sessions import is_kept
-from .tables import ALL, exchanges, executions, outcomes, sessions, steps
+from .tables import ALL, exchanges, executions, outcomes, replays, sessions, steps
 from .text_search import Search
 
 Row = Mapping[str, Any]
@@ -48,6 +48,8 @@ class SessionQuery:
         flow: The flow's organisation, project and slug; a slug alone stands for all flows of its name.
         status: ``completed``, ``failed`` or ``running``.
         parent: Only forks of this session.
+        replay: The verdict of the last replay; ``any`` and ``never`` stand for replays at all, and none.
+        error: A text in the error of a run, or in an outcome with an error, in any case.
         text: A text in inputs, outputs, errors, the request line or the session id, in any case.
     """
 
@@ -59,6 +61,8 @@ class SessionQuery:
     flow: tuple[str | None, str | None, str] | None = None
     status: str | None = None
     parent: str | None = None
+    replay: str | None = None
+    error: str | None = None
     text: str | None = None
 
 
@@ -73,6 +77,14 @@ class ListedSession:
     outcomes: list[Row] = field(default_factory=list)
     tokens: int | None = None
     cost: Decimal | None = None
+    is_pinned: bool = False
+    replays: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def last_verdict(self) -> str | None:
+        """Return the verdict of the last replay, ``running`` while there is none yet."""
+        last = max(self.replays.values(), key=lambda row: row["stored_at"], default=None)
+        return None if last is None else last["verdict"]
 
     @property
     def status(self) -> str:
@@ -137,6 +149,14 @@ async def _fill(
         session.exchange = session.exchange or row
     for row in await read(outcomes, "failed", "parent_id", "flows"):
         page[row["session_id"]].outcomes.append(row)
+    # A key for all organisations may have stored one report for each of several.
+    for row in await read(replays, "replay_id", "stored_at", "verdict"):
+        page[row["session_id"]].replays[row["replay_id"]] = row
+    pins = select(sessions.c.session_id).where(sessions.c.session_id.in_(names), sessions.c.pinned)
+    if org is not None:
+        pins = pins.where(sessions.c.org.in_((org, ALL)))
+    for name in (await connection.execute(pins)).scalars():
+        page[name].is_pinned = True
     usage = (
         select(executions.c.session_id, steps.c.tokens, steps.c.cost_usd)
         .join(steps, steps.c.execution_id == executions.c.id)
@@ -178,6 +198,8 @@ def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
     if query.parent is not None:
         forked = select(outcomes.c.session_id).where(outcomes.c.parent_id == query.parent)
         filters.append(sessions.c.session_id.in_(forked.where(_of_key(outcomes, query.org))))
+    if query.replay is not None:
+        filters.append(_replay_filter(query.replay, query.org))
     if query.status is not None:
         failed = or_(
             has(executions, executions.c.status == "failed"),
@@ -190,19 +212,39 @@ def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
             "running": [~failed, running],
             "completed": [~failed, ~running],
         }[query.status]
+    if query.error is not None:
+        sought = Search(query.error, dialect)
+        in_outcome = and_(outcomes.c.failed, sought.in_json(outcomes.c.body))
+        in_run = has(executions, _shown(), sought.in_json(executions.c.error))
+        filters.append(or_(in_run, has(outcomes, in_outcome)))
     if query.text is not None:
         found = Search(query.text, dialect)
-        # The stored result of a job is what its poll returns, in every capture mode. What a session
-        # does not show must not be found in it.
-        mode = executions.c.capture_mode
-        shown = or_(mode == "full", and_(mode == "redacted", executions.c.trigger != "job"))
         output = or_(found.in_json(executions.c.result), found.in_json(executions.c.error))
         filters.append(
             or_(
                 found.in_text(sessions.c.session_id),
                 has(exchanges, found.in_text(exchanges.c.request_line)),
-                has(executions, or_(found.in_json(executions.c.request), and_(shown, output))),
+                has(executions, or_(found.in_json(executions.c.request), and_(_shown(), output))),
                 has(outcomes, found.in_json(outcomes.c.body)),
             )
         )
     return filters
+
+
+def _shown() -> ColumnElement[bool]:
+    """Return the condition that a session shows the output of a run.
+
+    The stored result of a job is what its poll returns, in every capture mode. What a session does not show
+    must not be found in it.
+    """
+    mode = executions.c.capture_mode
+    return or_(mode == "full", and_(mode == "redacted", executions.c.trigger != "job"))
+
+
+def _replay_filter(wanted: str, org: str | None) -> ColumnElement[bool]:
+    mine = and_(replays.c.session_id == sessions.c.session_id, _of_key(replays, org))
+    if wanted in ("any", "never"):
+        replayed = exists().where(mine)
+        return replayed if wanted == "any" else ~replayed
+    newest = select(replays.c.verdict).where(mine).order_by(replays.c.stored_at.desc()).limit(1)
+    return newest.scalar_subquery() == wanted

@@ -179,7 +179,7 @@ class SessionStore:
         session_id: str,
         org: str | None,
         replay_id: str,
-        merge: Callable[[str | None], str],
+        merge: Callable[[str | None], dict[str, Any]],
         now: int,
     ) -> None:
         """Store the report of a replay; delete the oldest ones beyond ``MAX_REPLAYS``.
@@ -188,7 +188,7 @@ class SessionStore:
             session_id: The session that was replayed.
             org: The organisation of the key.
             replay_id: The id of the report.
-            merge: Returns what to store, from what is stored.
+            merge: Returns the columns to store, from the body that is stored.
             now: The time, in microseconds since 1970.
         """
         async with self._writing(session_id) as connection:
@@ -197,7 +197,7 @@ class SessionStore:
                 (await connection.execute(select(replays.c.body).where(same))).scalars().first()
             )
             await connection.execute(delete(replays).where(same))
-            row = {"replay_id": replay_id, "body": merge(stored), "stored_at": now}
+            row = {"replay_id": replay_id, "stored_at": now, **merge(stored)}
             # Reports alone make no session: they can be about one of another service.
             for owner in await self._insert(
                 connection, replays, session_id, org, row, in_list=False

@@ -186,8 +186,18 @@ replays = Table(
     Column("replay_id", String(128), primary_key=True),
     Column("stored_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+    # "running" until the report is finished.
+    Column("verdict", Text),
     Index("ix_replays_stored_at", "stored_at"),
     Index("ix_replays_replay_id", "replay_id"),
+    Index(
+        "ix_replays_session_id_stored_at_replay_id_org_verdict",
+        "session_id",
+        "stored_at",
+        "replay_id",
+        "org",
+        "verdict",
+    ),
 )
 
 processes = Table(
