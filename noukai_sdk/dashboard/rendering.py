@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .security import TOKEN_FIELD
-from .views import texts, times
+from .views import numbers, texts, times
 
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -73,5 +73,10 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.globals.update(static=_static_url, csrf_field=_csrf_field)
 _ENVIRONMENT.filters.update(
-    ago=times.ago, iso=times.iso, duration=times.duration, count=texts.count
+    ago=times.ago,
+    iso=times.iso,
+    duration=times.duration,
+    count=texts.count,
+    thousands=numbers.thousands,
+    dollars=numbers.dollars,
 )

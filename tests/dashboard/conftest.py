@@ -23,15 +23,19 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support.servers import serve_backend
 
 FLOWS = {
     "acme/tests/shout.yaml": "steps: [{id: only, prompt: 'Shout {{message}}'}]",
-    "acme/tests/picky.yaml": "steps: [{id: only, prompt: 'Use {{parameters.style}}'}]",
+    # Fails for a message that is not JSON.
+    "own_json.py": "import json\n\ndef parse(text): return json.loads(text)\n",
+    "acme/tests/parse.yaml": "steps: [{id: only, function: 'own_json:parse'}]",
     "otherorg/things/hello.yaml": "steps: [{id: hello}]",
 }
+# Longer than playwright's own: the machine may be busy.
+expect.set_options(timeout=20_000)
 # Serious for people who cannot see, cannot use a mouse, or see little.
 _SERIOUS = ("serious", "critical")
 _FLAGS = [

@@ -24,9 +24,18 @@ def create_site(api: ASGIApp, options: DashboardOptions, streams: LiveStreams) -
         base_url=f"http://dashboard{options.api_path}/",
         trust_env=False,
     )
-    site = Starlette(routes=ROUTES, exception_handlers={HTTPException: _no_page})
+    site = Starlette(
+        routes=ROUTES, exception_handlers={HTTPException: _no_page, Exception: _failed}
+    )
     site.state.site = Site(client, options, streams)
     return site
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    # The server logs the error.
+    message = "This page failed. The log of the service says why."
+    text = render("error.html", visit=None, message=message, code="")
+    return HTMLResponse(text, 500, HEADERS)
 
 
 async def _no_page(_request: Request, error: Exception) -> Response:

@@ -87,6 +87,12 @@ class Visit:
         return f"{url.scheme}://{url.netloc}{self.site.options.api_path}"
 
     @property
+    def sessions_url(self) -> str:
+        """Return the list of sessions that the visitor has come from, with its filters."""
+        url = self.query.get("from", "")
+        return url if url.startswith("/?") and url.isprintable() else "/"
+
+    @property
     def token(self) -> str:
         """Return the token that each form must send."""
         return token_for(self.key, self.site.options.open_key)

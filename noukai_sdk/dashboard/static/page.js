@@ -4,6 +4,8 @@
 //   data-opens="id"          opens this dialog      data-search        gets the focus by "/"
 //   data-row                 j and k move between these; Enter opens the first link in it
 //   data-key="r"             this key clicks the element
+//   data-submits             a change of the field sends its form
+//   data-live                says whether the live parts of the page are connected
 (() => {
   "use strict";
 
@@ -64,19 +66,80 @@
     event.preventDefault();
   });
 
-  // A live part is replaced while somebody reads it: keep what is open, and the focus.
+  // A live part is replaced while somebody reads it. What is open or selected stays until it is not any longer;
+  // the focus stays on its row.
+  const inRow = "a, button, summary";
+  let waiting = null;
+
+  function isInUse(part) {
+    const selection = getSelection();
+    const isSelected = !selection.isCollapsed && part.contains(selection.anchorNode);
+    return isSelected || part.querySelector("details.menu[open]") !== null;
+  }
+
+  function replace(part, html) {
+    const active = part.contains(document.activeElement) ? document.activeElement : null;
+    const row = active?.closest("[data-row][id]");
+    const place = row && [...row.querySelectorAll(inRow)].indexOf(active);
+    htmx.swap(part, html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 0 });
+    if (row) document.getElementById(row.id)?.querySelectorAll(inRow)[place]?.focus();
+    showAges();
+  }
+
   document.addEventListener("htmx:sseBeforeMessage", (event) => {
-    if (event.target.querySelector("details[open], :popover-open")) event.preventDefault();
+    event.preventDefault();
+    if (isInUse(event.target)) waiting = { part: event.target, html: event.detail.data };
+    else replace(event.target, event.detail.data);
   });
-  let focused = null;
-  document.addEventListener("htmx:beforeSwap", () => { focused = null; });
-  document.addEventListener("htmx:sseBeforeMessage", (event) => {
-    const row = event.target.contains(document.activeElement) ? document.activeElement.closest("[data-row][id]") : null;
-    focused = row && { id: row.id, index: [...row.querySelectorAll("a, button, summary")].indexOf(document.activeElement) };
+
+  function catchUp() {
+    if (waiting === null || isInUse(waiting.part)) return;
+    const { part, html } = waiting;
+    waiting = null;
+    replace(part, html);
+  }
+  document.addEventListener("toggle", catchUp, true);
+  document.addEventListener("selectionchange", catchUp);
+
+  document.addEventListener("htmx:sseOpen", () => showLive("Live"));
+  document.addEventListener("htmx:sseError", () => showLive("Not live"));
+  function showLive(text) {
+    for (const part of document.querySelectorAll("[data-live]")) {
+      part.textContent = text;
+      part.classList.toggle("on", text === "Live");
+    }
+  }
+
+  // As views/times.py does it.
+  function showAges() {
+    for (const time of document.querySelectorAll("time[data-ago]")) {
+      const seconds = Math.max(0, (Date.now() - new Date(time.dateTime)) / 1000);
+      const [unit, length] = [["d", 86400], ["h", 3600], ["m", 60]].find(([, size]) => seconds >= size) ?? ["s", 1];
+      time.textContent = `${Math.floor(seconds / length)}${unit} ago`;
+    }
+  }
+  setInterval(showAges, 5000);
+
+  // A menu closes when something else is clicked, and by Escape.
+  const closeMenus = (but) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(but)) menu.open = false;
+  };
+  document.addEventListener("click", (event) => closeMenus(event.target));
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" ? event.target.closest?.("details.menu[open]") : null;
+    if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
   });
-  document.addEventListener("htmx:sseMessage", () => {
-    const row = focused && document.getElementById(focused.id);
-    row?.querySelectorAll("a, button, summary")[focused.index]?.focus();
+
+  // Filters: a choice is applied at once, and what is empty stays out of the URL.
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
+  });
+  const empty = (form) => [...form.elements].filter((field) => field.name && !field.value);
+  document.addEventListener("submit", (event) => {
+    if (event.target.method === "get") for (const field of empty(event.target)) field.disabled = true;
+  });
+  addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("form.filters :disabled")) field.disabled = false;
   });
 
   // Browsers open six connections to a server: tabs that nobody looks at must not hold them.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +13,27 @@ from urllib.parse import quote, urlencode
 from ...models.session_lists import SessionPage, SessionSummary
 from .times import milliseconds_between
 
-FILTERS = ("q", "flow", "status", "since")
+FILTERS = ("q", "flow", "status", "since", "replay", "error")
+STATUSES = (("", "All"), ("failed", "Failed"), ("running", "Running"), ("completed", "Completed"))
+REPLAYS = (
+    ("", "any or none"),
+    ("clean", "equal"),
+    ("differs", "with drift"),
+    ("failed", "failed"),
+    ("running", "running"),
+    ("any", "any"),
+    ("never", "none"),
+)
+TIMES = (
+    ("", "any time"),
+    ("15m", "15 minutes"),
+    ("1h", "hour"),
+    ("24h", "day"),
+    ("7d", "7 days"),
+    ("30d", "30 days"),
+)
+# What the verdict of a replay means, in a word.
+VERDICTS = {"clean": "equal", "differs": "drift", "failed": "failed", "running": "running"}
 
 
 @dataclass(frozen=True)
@@ -23,11 +46,11 @@ class SessionRow:
     @property
     def title(self) -> str:
         """Return what names the session best: its request, else its flows."""
-        return self.session.request or ", ".join(self.session.flows) or "a session without calls"
+        return self.session.request or ", ".join(self.session.flows) or "no calls"
 
     @property
     def flows(self) -> str:
-        """Return the flows, if the title has none."""
+        """Return the flows, if the title does not have them."""
         return ", ".join(self.session.flows) if self.session.request else ""
 
     @property
@@ -35,12 +58,21 @@ class SessionRow:
         """Return the time from the first start of a run to the last end."""
         return milliseconds_between(self.session.started_at, self.session.completed_at)
 
+    @property
+    def verdict(self) -> str:
+        """Return the verdict of the last replay, in a word."""
+        return VERDICTS.get(self.session.last_verdict or "", "")
+
 
 class SessionList:
     """A page of the list.
 
     Args:
         query: The query of the URL.
+
+    Attributes:
+        problem: What is wrong with the filters, for the visitor; empty if nothing is.
+        version: Another text if the page has changed.
     """
 
     def __init__(self, query: Mapping[str, str]) -> None:
@@ -48,6 +80,8 @@ class SessionList:
         self.cursor = query.get("cursor")
         self.rows: list[SessionRow] = []
         self.older_url: str | None = None
+        self.problem = ""
+        self.version = ""
 
     @property
     def api_query(self) -> dict[str, Any]:
@@ -62,13 +96,43 @@ class SessionList:
     @property
     def newest_url(self) -> str:
         """Return the URL of the first page, with the same filters."""
-        return self._url(self.filters)
+        return _url(self.filters)
 
     @property
     def url(self) -> str:
         """Return the URL of this page."""
         cursor = {} if self.cursor is None else {"cursor": self.cursor}
-        return self._url({**self.filters, **cursor})
+        return _url({**self.filters, **cursor})
+
+    @property
+    def live_url(self) -> str:
+        """Return the URL of the changes of this page."""
+        return f"/live/sessions?{urlencode({**self.filters, 'seen': self.version})}"
+
+    @property
+    def statuses(self) -> list[tuple[str, str, bool]]:
+        """Return a link for each status: URL, name, and whether it is chosen."""
+        others = {name: value for name, value in self.filters.items() if name != "status"}
+        return [
+            (
+                _url({**others, "status": value} if value else others),
+                name,
+                self.filters.get("status", "") == value,
+            )
+            for value, name in STATUSES
+        ]
+
+    def options(self, name: str) -> list[tuple[str, str, bool]]:
+        """Return the choices of a filter: value, name, and whether it is chosen."""
+        choices = {"replay": REPLAYS, "since": TIMES}[name]
+        chosen = self.filters.get(name, "")
+        given = [] if chosen in dict(choices) else [(chosen, chosen, True)]
+        return [*((value, text, value == chosen) for value, text in choices), *given]
+
+    @property
+    def flow_names(self) -> list[str]:
+        """Return the flows of the sessions on this page."""
+        return sorted({flow for row in self.rows for flow in row.session.flows})
 
     def show(self, page: SessionPage) -> None:
         """Fill the page."""
@@ -78,8 +142,26 @@ class SessionList:
             for each in page.sessions
         ]
         if page.next_cursor is not None:
-            self.older_url = self._url({**self.filters, "cursor": page.next_cursor})
+            self.older_url = _url({**self.filters, "cursor": page.next_cursor})
+        self.version = hashlib.sha256(page.model_dump_json().encode()).hexdigest()[:16]
 
-    @staticmethod
-    def _url(query: Mapping[str, str]) -> str:
-        return f"/?{urlencode(query)}" if query else "/"
+
+def first_call(base_url: str, flow: str, key: str) -> str:
+    r"""Return a command for a shell that runs a flow in a session.
+
+    Example:
+        >>> print(first_call("http://127.0.0.1:8080/api/v1", "acme/samples/hello-world", "nk_dev"))
+        curl -s http://127.0.0.1:8080/api/v1/seq/acme/samples/hello-world/execute \
+          -H "Authorization: Bearer nk_dev" -H 'X-Session-Id: my-first-session' \
+          -H 'Content-Type: application/json' -d '{"message": "Hello"}'
+    """
+    body = json.dumps({"message": "Hello"})
+    return (
+        f"curl -s {shlex.quote(f'{base_url}/seq/{flow}/execute')} \\\n"
+        f"  -H \"Authorization: Bearer {key}\" -H 'X-Session-Id: my-first-session' \\\n"
+        f"  -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    )
+
+
+def _url(query: Mapping[str, str]) -> str:
+    return f"/?{urlencode(query)}" if query else "/"
