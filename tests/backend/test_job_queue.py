@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,25 @@ def test_queue_that_loses_or_forgets_jobs_gets_them_again(
     # What is done is deleted from the queue.
     queue = fresh.service.jobs._queue
     wait_until(lambda: not queue._client.list_workflows(), what="the queue is empty")
+
+
+def test_jobs_with_a_last_chance_wait_for_a_step_and_not_for_a_whole_job(
+    fresh: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as held:
+        held.setattr(JobQueue, "put", lambda self, jobs: None)
+        jobs = [fresh.submit("tests/gated") for _ in range(2)]
+        wait_until(lambda: not fresh.service.jobs._new, what="the jobs wait")
+    with closing(sqlite3.connect(str(fresh.settings.database))) as database:
+        database.execute("UPDATE executions SET strikes = 2 WHERE trigger = 'job'")
+        database.commit()
+    fresh.service.jobs._new += jobs
+    fresh.service.jobs._pump.get_loop().call_soon_threadsafe(fresh.service.jobs.prepare)
+    for job in jobs:  # the second step of this flow waits
+        path = f"/seq/acme/tests/gated/jobs/{job}"
+        wait_until(lambda path=path: fresh.get(path).json()["status"] == "running", what=path)
+    fresh.fakes.opened.set()
+    assert {fresh.finished("tests/gated", job)["status"] for job in jobs} == {"completed"}
 
 
 def test_backends_in_one_process_take_turns(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from ...errors import NoukaiError
 from ...local.engine.runner import check_run
+from ..capture import Event
 from ..encoding import Clock
 from ..errors import RequestError
 from ..published import Flows
@@ -97,19 +99,33 @@ class JobRunner:
         """Run a job that is about to fail.
 
         Several jobs were in progress when a worker died, and only one of them may have killed it. So those
-        with a last chance run one at a time.
+        with a last chance run one at a time, until their step is done.
         """
         row = await _when_available(lambda: self._store.execution(execution_id))
         if row is None or row["status"] != "pending":
             return
-        async with self._last_chance:
+        async with AsyncExitStack() as alone:
+            await alone.enter_async_context(self._last_chance)
             me, now = self._process_id, self._clock.now()
             epoch = await _when_available(lambda: self._store.take(row, me, now))
             if epoch is not None:
-                await self._drive({**row, "status": "running", "owner": me, "epoch": epoch})
+                taken = {**row, "status": "running", "owner": me, "epoch": epoch}
+                await self._drive(taken, alone.aclose)
 
-    async def _drive(self, row: Row) -> None:
-        """Run a job that this process owns."""
+    async def _drive(
+        self, row: Row, step_done: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Run a job that this process owns.
+
+        Args:
+            row: Its row.
+            step_done: Called when a step is on disk.
+        """
+
+        async def look(event: Event) -> None:
+            if step_done is not None and event["eventType"] == "step_completed":
+                await step_done()
+
         try:
             address = (row["org"], row["project"], row["slug"], row["version"])
             flow = await _when_available(lambda: self._flows.get(*address))
@@ -127,7 +143,7 @@ class JobRunner:
             return
         self._runs.adopt(run)
         try:
-            await self._runs.drive(run)
+            await self._runs.drive(run, emit=look)
         except StaleOwnerError:
             logger.warning("job %s was ended or taken over by another process", run.id)
         # The run has failed, and the log of drive() says why.
