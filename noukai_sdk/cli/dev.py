@@ -34,6 +34,7 @@ from .shared_options import (
     let_flows_import,
     model_option,
     no_ui_option,
+    replay_to_option,
     trusted_host_option,
 )
 
@@ -69,6 +70,7 @@ _PREPARE_AFTER = 2.0
 @trusted_host_option
 @click.option("--open", "opens_page", is_flag=True, help="Open the page in a browser.")
 @no_ui_option
+@replay_to_option
 def dev(
     host: str,
     port: int,
@@ -79,6 +81,7 @@ def dev(
     trusted_hosts: tuple[str, ...],
     opens_page: bool,
     no_ui: bool,
+    replay_to: tuple[str, ...],
 ) -> None:
     """Serve flows on this machine, as the hosted service does.
 
@@ -113,6 +116,7 @@ def dev(
                     api_path=BASE,
                     open_key=key if key == DEV_KEY else None,
                     trusts_host=TrustedHosts(app, hosts).trusts,
+                    replay_to=replay_to,
                 ),
                 api=app,
             )

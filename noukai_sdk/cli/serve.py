@@ -31,6 +31,7 @@ from .shared_options import (
     let_flows_import,
     model_option,
     no_ui_option,
+    replay_to_option,
     trusted_host_option,
 )
 
@@ -88,6 +89,7 @@ retention_option = click.option(
 @grace_option
 @log_option
 @no_ui_option
+@replay_to_option
 def serve(
     db: str,
     host: str,
@@ -100,6 +102,7 @@ def serve(
     grace: float,
     log: str,
     no_ui: bool,
+    replay_to: tuple[str, ...],
 ) -> None:
     """Answer the requests of a service, beside any number of others.
 
@@ -133,6 +136,8 @@ def serve(
             api_path=BASE,
             trusts_host=None if hosts is None else TrustedHosts(app, hosts).trusts,
             look_seconds=_LOOK_SECONDS,
+            replay_to=replay_to,
+            replay_to_loopback=False,  # other programs of the machine are not for all who have a key
         )
         dashboard = Dashboard(app, options)
         served = app if no_ui else dashboard

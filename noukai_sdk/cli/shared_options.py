@@ -56,6 +56,27 @@ no_ui_option = click.option(
 )
 
 
+def _check_origins(_context: Any, _option: Any, urls: tuple[str, ...]) -> tuple[str, ...]:
+    if urls:
+        from ..replaying.targets import Origin, TargetError
+
+        try:
+            return tuple(str(Origin.parse(url)) for url in urls)
+        except TargetError as error:
+            raise click.BadParameter(str(error)) from error
+    return urls
+
+
+replay_to_option = click.option(
+    "--replay-to",
+    multiple=True,
+    metavar="URL",
+    envvar="NOUKAI_REPLAY_TO",
+    show_envvar=True,
+    callback=_check_origins,
+    help="Let the page replay requests at this server, such as http://app:8000; repeatable.",
+)
+
 blobs_option = click.option(
     "--blobs",
     metavar="FOLDER|URL",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
+from pydantic import ValidationError
 
 from ..models.base import WireModel
+from ..models.exchanges import Exchange
 from ..models.flow_lists import FlowPage
-from ..models.session_lists import ReplayList, SessionPage
+from ..models.session_lists import ReplayList, SessionCalls, SessionPage, StoredReport
 from ..models.sessions import Session
 
 M = TypeVar("M", bound=WireModel)
@@ -59,11 +62,42 @@ class Api:
 
     async def session(self, session_id: str) -> Session:
         """Return a session."""
-        return await self.read(Session, f"/seq/sessions/{quote(session_id, safe='')}")
+        response = await self.request("GET", f"/seq/sessions/{quote(session_id, safe='')}")
+        return read_session(response.content)
+
+    async def calls(self, session_id: str, query: Mapping[str, Any]) -> SessionCalls:
+        """Return calls of a session without their payloads, and the sums over all of them."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/calls"
+        return await self.read(SessionCalls, path, query)
+
+    async def call(self, session_id: str, execution_id: str) -> Session:
+        """Return a session with one of its calls alone."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/calls/{quote(execution_id, safe='')}"
+        response = await self.request("GET", path)
+        return read_session(b'{"sessionId":"","executions":[%b]}' % response.content)
+
+    async def exchange(self, session_id: str) -> Exchange | None:
+        """Return the request of a session and its response, None if they were not captured."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/exchange"
+        try:
+            return await self.read(Exchange, path)
+        except ApiError as error:
+            if error.code != "EXCHANGE_NOT_FOUND":
+                raise
+            return None
 
     async def replays(self, session_id: str) -> ReplayList:
         """Return the reports of a session's replays, newest first."""
         return await self.read(ReplayList, f"/seq/sessions/{quote(session_id, safe='')}/replays")
+
+    async def replay(self, replay_id: str) -> StoredReport:
+        """Return the report of a replay."""
+        return await self.read(StoredReport, f"/seq/replays/{quote(replay_id, safe='')}")
+
+    async def post_replay(self, session_id: str, report: StoredReport) -> None:
+        """Store the report of a replay of a session."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/replays"
+        await self.request("POST", path, json=report.model_dump(mode="json", by_alias=True))
 
     async def pin(self, session_id: str, pinned: bool) -> None:
         """Keep a session beyond the retention, or do so no longer."""
@@ -126,6 +160,18 @@ class Api:
             yield response
         finally:
             await response.aclose()
+
+
+def read_session(content: bytes) -> Session:
+    """Return a session from JSON, also if an output in it is nested deep."""
+    try:
+        return Session.model_validate_json(content)
+    except ValidationError:
+        try:
+            return Session.model_validate(json.loads(content))
+        except RecursionError:
+            message = "This session cannot be shown: a value in it is nested too deep."
+            raise ApiError(500, "", message) from None
 
 
 def _to_error(response: httpx.Response) -> ApiError:

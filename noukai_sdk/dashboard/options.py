@@ -19,6 +19,8 @@ class DashboardOptions:
             it is all that keeps pages of other sites out (DNS rebinding).
         look_seconds: The time between two looks at what a live page shows.
         max_streams: How many live pages may be open at once.
+        replay_to: Servers that the page may send captured requests to, such as ``http://app:8000``.
+        replay_to_loopback: Whether it may send them to all ports of this machine as well.
     """
 
     api_path: str = "/api/v1"
@@ -26,6 +28,8 @@ class DashboardOptions:
     trusts_host: Callable[[str], bool] | None = None
     look_seconds: float = 1.0
     max_streams: int = 32
+    replay_to: tuple[str, ...] = ()
+    replay_to_loopback: bool = True
 
 
 @dataclass

@@ -36,6 +36,26 @@ class Difference:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class AlignedCall:
+    """A call of two cassettes, or of one of them.
+
+    Attributes:
+        slug, kind: The flow and how it is called.
+        index, at: The position in each cassette, from 0; None if it does not have the call.
+        a, b: The recordings.
+        parts: The parts that differ, with both values; ``order`` if the number of the call does.
+    """
+
+    slug: str | None
+    kind: str | None
+    index: int | None
+    at: int | None
+    a: Recording | None
+    b: Recording | None
+    parts: tuple[tuple[str, Any, Any], ...] = ()
+
+
 def differences(a: Sequence[Recording], b: Sequence[Recording]) -> list[Difference]:
     """Compare two cassettes call by call: those with the same input, or in the same place.
 
@@ -43,29 +63,41 @@ def differences(a: Sequence[Recording], b: Sequence[Recording]) -> list[Differen
         The differences of each flow and kind, in the order of the calls. Ids, times and durations differ
         between any two runs, so they do not count; nor does the order of calls that overlapped.
     """
-    left, right = _lanes(a), _lanes(b)
     changes = []
+    for call in align_calls(a, b):
+        position = (call.at if call.index is None else call.index) or 0
+        if call.a is None or call.b is None:
+            names = (
+                None if call.a is None else str(call.a),
+                None if call.b is None else str(call.b),
+            )
+            changes.append(Difference(call.slug, call.kind, position, "call", *names))
+        changes += [Difference(call.slug, call.kind, position, *part) for part in call.parts]
+    return changes
+
+
+def align_calls(a: Sequence[Recording], b: Sequence[Recording]) -> list[AlignedCall]:
+    """Pair the calls of two cassettes: those with the same input, or in the same place.
+
+    Returns:
+        All calls of each flow and kind, in their order, with the parts in which they differ.
+    """
+    left, right = _lanes(a), _lanes(b)
+    aligned = []
     for slug, kind in {**left, **right}:
         ones, others = left.get((slug, kind), []), right.get((slug, kind), [])
         ordered = not any(Lane(slug, kind, calls).unordered for calls in (ones, others))
         pairs, moved = _pairs(ones, others)
         for index, at in pairs:
-            if index is None or at is None:
-                names = (
-                    None if index is None else str(ones[index]),
-                    None if at is None else str(others[at]),
-                )
-                position = at if index is None else index
-                changes.append(Difference(slug, kind, position or 0, "call", *names))
-                continue
-            if ordered and index in moved:
-                changes.append(Difference(slug, kind, index, "order", index + 1, at + 1))
-            changes += [
-                Difference(slug, kind, index, part, value, other_value)
-                for part, value, other_value in _parts(ones[index], others[at])
-                if value != other_value
-            ]
-    return changes
+            one = None if index is None else ones[index]
+            other = None if at is None else others[at]
+            parts: list[tuple[str, Any, Any]] = []
+            if one is not None and other is not None and index is not None and at is not None:
+                if ordered and index in moved:
+                    parts.append(("order", index + 1, at + 1))
+                parts += [part for part in _parts(one, other) if part[1] != part[2]]
+            aligned.append(AlignedCall(slug, kind, index, at, one, other, tuple(parts)))
+    return aligned
 
 
 def _pairs(a: Sequence[Recording], b: Sequence[Recording]) -> tuple[list[Pair], set[int]]:

@@ -31,7 +31,7 @@ _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
 # The caller of a run with another status saw neither its result nor its error.
 _ENDED = ("completed", "failed")
 # A fork of a fork of a fork ... has at most so many ancestors.
-_MOST_ANCESTORS = 20
+MOST_ANCESTORS = 20
 
 
 class LoadedSession(NamedTuple):
@@ -96,7 +96,7 @@ def load_session(
     ids = {session_id, sessions[0].session_id}
     while (parent := sessions[-1].parent) is not None and parent.served:
         fork, ancestor = sessions[-1].session_id, parent.session_id
-        if ancestor in ids or len(sessions) > _MOST_ANCESTORS:
+        if ancestor in ids or len(sessions) > MOST_ANCESTORS:
             problem = "one of its own forks" if ancestor in ids else "too far from it to follow"
             raise ReplayInvalidSessionError(
                 f"session {fork} is a fork of session {ancestor}, which is {problem}"
@@ -115,10 +115,7 @@ def load_session(
             named.parent_session_id = ancestor
             raise named from error.__cause__
     redacts = any(map(_is_redacted, sessions))
-    recordings: list[Recording] = []
-    for session in reversed(sessions):
-        own = recordings_of(session)
-        recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
+    recordings = recordings_of_fork(sessions)
     redactor = ServiceRedactor() if redacts else None
     first = sessions[0]
     return LoadedSession(
@@ -129,6 +126,15 @@ def load_session(
         first.client_left,
         first.total_calls,
     )
+
+
+def recordings_of_fork(sessions: Sequence[Session]) -> list[Recording]:
+    """Return the recordings of the first session, with those that its parents, which follow, served."""
+    recordings: list[Recording] = []
+    for session in reversed(sessions):
+        own = recordings_of(session)
+        recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
+    return recordings
 
 
 def recordings_of(session: Session) -> list[Recording]:

@@ -152,18 +152,22 @@ class Verdict:
 
 
 def send_verdict(service: Service, _session_id: str, verdict: Verdict) -> Program[bool]:
-    """Post the report to the session that was replayed, which a fork's own session is not.
-
-    Of a report that is too long, the first entries of each list are posted. Its summary has the counts.
-    """
+    """Post the report to the session that was replayed, which a fork's own session is not."""
     assert verdict.session_id is not None  # only replays of sessions are posted
-    stored = verdict.stored()
+    return post_report(service, verdict.session_id, within_limit(verdict.stored()))
+
+
+def within_limit(stored: StoredReport) -> StoredReport:
+    """Return a report that is short enough to be posted.
+
+    Of one that is too long, the first entries of each list are kept. Its summary has the counts.
+    """
     for most in (500, 50, 5):
         if len(stored.model_dump_json(by_alias=True)) <= MOST_BYTES:
             break
         lists = {name: entries[:most] for name, entries in stored.report.items()}
         stored = stored.model_copy(update={"report": lists})
-    return post_report(service, verdict.session_id, stored)
+    return stored
 
 
 def _forget_oldest() -> None:

@@ -1,8 +1,8 @@
 """Which servers the page may send requests to, and connections to no other address than was checked.
 
 The captured origin is what a client wrote into its Host header, so it may name anything: a machine inside
-the network, or the address at which clouds serve a machine's keys. Only addresses of this machine are allowed,
-and servers that the operator names.
+the network, or the address at which clouds serve a machine's keys. Only addresses of this machine are
+allowed, and servers that the operator names.
 """
 
 from __future__ import annotations

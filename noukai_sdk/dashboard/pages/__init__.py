@@ -9,11 +9,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
+from ...replaying.targets import AllowedTargets, Origin
 from ..in_process import InProcessTransport
 from ..options import DashboardOptions, LiveStreams
 from ..rendering import render
+from ..replay_runs import ReplayRuns
 from ..security import HEADERS
-from . import login, sessions, static_files  # noqa: F401  # they register their routes
+from . import compare, login, replays, sessions, static_files  # noqa: F401  # they register their routes
 from .visit import ROUTES, Site
 
 
@@ -27,7 +29,9 @@ def create_site(api: ASGIApp, options: DashboardOptions, streams: LiveStreams) -
     site = Starlette(
         routes=ROUTES, exception_handlers={HTTPException: _no_page, Exception: _failed}
     )
-    site.state.site = Site(client, options, streams)
+    origins = [Origin.parse(url) for url in options.replay_to]
+    targets = AllowedTargets(origins, loopback=options.replay_to_loopback)
+    site.state.site = Site(client, options, streams, targets, ReplayRuns(streams.closing))
     return site
 
 

@@ -13,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ...replaying.targets import AllowedTargets
 from ..api import Api, ApiError
 from ..options import DashboardOptions, LiveStreams
 from ..rendering import render
+from ..replay_runs import ReplayRuns
 from ..security import HEADERS, TOKEN_FIELD, forget_key, key_of, refusal, token_for
 
 ROUTES: list[Route] = []
@@ -32,6 +34,8 @@ class Site:
     client: httpx.AsyncClient
     options: DashboardOptions
     streams: LiveStreams
+    targets: AllowedTargets
+    replays: ReplayRuns
 
 
 class PageError(Exception):

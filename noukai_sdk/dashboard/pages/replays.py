@@ -1,0 +1,125 @@
+"""``/sessions/{id}/replay``: send the request again, or fork it. ``/replays/{id}``: what came of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from starlette.responses import Response
+
+from ...errors import CapturedRequestError
+from ...models.exchanges import Exchange
+from ...models.session_lists import StoredReport
+from ...replaying.app_request import RequestEdits, build_request, replay_header
+from ...replaying.targets import TargetError
+from ..replay_runs import LONGEST, Replay, TooManyReplaysError
+from ..views.replay import ReplayHistory, history_view, replay_view
+from ..views.replay_form import (
+    HEADER_FIELD,
+    ForkPoint,
+    FormError,
+    ReplayForm,
+    Sending,
+    read_form,
+    replay_form,
+)
+from .visit import Visit, action, page
+
+_MOST_FORKS = 20
+
+
+@page("/sessions/{session_id}/replay")
+async def replay_page(visit: Visit) -> Response:
+    """Show the captured request, to send it again with changes. ``?from_call=N`` forks from call N."""
+    session_id = visit.path["session_id"]
+    exchange = await visit.api.exchange(session_id)
+    form = replay_form(session_id, exchange, await _fork_point(visit, visit.query.get("from_call")))
+    return visit.render(
+        "replay_form.html", form=form, history=await replay_history(visit, session_id)
+    )
+
+
+@action("/sessions/{session_id}/replays")
+async def start_replay(visit: Visit) -> Response:
+    """Send the captured request with the changes of the form."""
+    session_id = visit.path["session_id"]
+    exchange = await visit.api.exchange(session_id)
+    form = replay_form(session_id, exchange)
+    if exchange is None or form.why_not:
+        return await _show_again(visit, form, form.why_not)
+    try:
+        replay = await _replay(visit, session_id, exchange, read_form(visit.form, exchange))
+        await visit.site.replays.start(visit.api, replay)
+    except (FormError, TargetError, CapturedRequestError) as error:
+        return await _show_again(visit, form, f"{error}.".replace("..", "."))
+    except TooManyReplaysError:
+        problem = "Too many replays are running: wait until one has ended."
+        return await _show_again(visit, form, problem, 429)
+    return visit.to(f"/replays/{replay.replay_id}")
+
+
+@page("/replays/{replay_id}")
+async def replay(visit: Visit) -> Response:
+    """Show a replay, also while it runs."""
+    report = await visit.api.replay(visit.path["replay_id"])
+    view = replay_view(report, longest=LONGEST)
+    if visit.is_fragment:
+        return visit.render("replay_result.html", replay=view)
+    return visit.render("replay.html", replay=view)
+
+
+async def replay_history(
+    visit: Visit, session_id: str, reports: Sequence[StoredReport] | None = None
+) -> ReplayHistory:
+    """Return the replays and the forks of a session, for ``replay_history.html``."""
+    if reports is None:
+        reports = (await visit.api.replays(session_id)).replays
+    forks = await visit.api.sessions({"parent": session_id, "limit": _MOST_FORKS})
+    return history_view(session_id, reports, forks.sessions, longest=LONGEST)
+
+
+async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Sending) -> Replay:
+    target = await visit.site.targets.check(sending.target)
+    replay_id = str(uuid.uuid4())
+    header = replay_header(session_id, replay_id=replay_id, **sending.options)
+    path, _, query = sending.path.partition("?")
+    captured = exchange.request.model_copy(update={"path": path, "query": query})
+    # An app that compresses its responses could send more than fits in memory.
+    headers = (*sending.headers, ("Accept-Encoding", "identity"))
+    edits = RequestEdits(server=str(target.origin), content=sending.content, headers=headers)
+    changes = list(sending.edits)
+    if str(target.origin) != exchange.request.origin:
+        changes.append("server")
+    request = build_request(edits, header, exchange.model_copy(update={"request": captured}))
+    live_from = sending.options.get("live_from")
+    return Replay(replay_id, session_id, target, request, exchange, tuple(changes), live_from)
+
+
+async def _show_again(visit: Visit, form: ReplayForm, problem: str, status: int = 400) -> Response:
+    """Show the form with what was entered. Values of headers may be secrets: they are not shown."""
+    form.error = problem
+    form.values = {
+        name: value
+        for name, value in visit.form.items()
+        if name != "headers" and not name.startswith(HEADER_FIELD)
+    }
+    form.fork = await _fork_point(visit, form.values.get("from_call"))
+    history = await replay_history(visit, form.session_id)
+    return visit.render("replay_form.html", status, form=form, history=history)
+
+
+async def _fork_point(visit: Visit, number: str | None) -> ForkPoint | None:
+    """Return the call from which a fork goes live, with its message as far as it is known."""
+    if number is None or not number.isascii() or not number.isdecimal() or len(number) > 6:
+        return None
+    at = max(1, int(number))
+    page = await visit.api.calls(visit.path["session_id"], {"offset": at - 1, "limit": 1})
+    total = sum(page.counts.values())
+    if not page.calls:
+        return ForkPoint(at, total=total)
+    call = page.calls[0]
+    whole = await visit.api.call(visit.path["session_id"], call.execution_id)
+    recorded = whole.executions[0].get("call")
+    message = recorded.request.get("message") if recorded is not None else None
+    flow = call.slug or "(deleted flow)"
+    return ForkPoint(at, flow, message if isinstance(message, str) else None, total)

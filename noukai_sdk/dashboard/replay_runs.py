@@ -1,0 +1,238 @@
+"""Replays that the page has started: each sends a captured request to the app, and reports as it goes.
+
+The report is stored by the API from the beginning on, so every replica shows it, and nobody needs to wait
+for it in a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import NoukaiError
+from ..models.exchanges import Exchange
+from ..models.session_lists import SentReplay, StoredReport
+from ..replay.response_diff import ResponseDifference
+from ..replay.verdicts import within_limit
+from ..replaying.app_request import AppRequest
+from ..replaying.outcome import Outcome
+from ..replaying.sending import Limits, RequestSender
+from ..replaying.targets import Target
+from .api import Api, ApiError
+
+logger = logging.getLogger("noukai_sdk.dashboard")
+
+LIMITS = Limits(seconds=300.0, size=10_000_000)
+WAIT = 30.0
+"""Seconds to wait for the final report, after the response."""
+LONGEST = (LIMITS.seconds or 0) + WAIT + 60
+"""Seconds after which a replay that is not finished never will be: its process has ended."""
+MOST_AT_ONCE = 4
+
+_MOST_DIFFERENCES = 200
+_LONGEST_VALUE = 20_000
+
+
+class TooManyReplaysError(Exception):
+    """This process has as many replays under way as it may have."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A replay to start.
+
+    Attributes:
+        target: The server, checked.
+        request: The request, with the header that asks for the replay under ``replay_id``.
+        exchange: The captured request and response.
+        edits: What differs from the captured request, in words; no values.
+        live_from: The number of calls that are replayed in a fork.
+    """
+
+    replay_id: str
+    session_id: str
+    target: Target
+    request: AppRequest
+    exchange: Exchange
+    edits: tuple[str, ...] = ()
+    live_from: int | None = None
+
+
+@dataclass
+class ReplayRuns:
+    """The replays of this process. ``closing`` ends them."""
+
+    closing: asyncio.Event
+    most: int = MOST_AT_ONCE
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def start(self, api: Api, replay: Replay) -> None:
+        """Store the report of a replay that begins, and run it in a task of its own.
+
+        Raises:
+            TooManyReplaysError: Others must end first.
+            ApiError: The API refuses the report.
+        """
+        if len(self._tasks) >= self.most:
+            raise TooManyReplaysError
+        run = _Run(api, replay)
+        task = asyncio.create_task(self._run(run))
+        # Counted before anything is awaited, so that no more begin meanwhile.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await run.begun
+
+    async def _run(self, run: _Run) -> None:
+        if not await run.begin():
+            return
+        work = asyncio.create_task(run.run())
+        closing = asyncio.create_task(self.closing.wait())
+        try:
+            await asyncio.wait([work, closing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped = not work.done()
+            for task in (work, closing):
+                task.cancel()
+            await asyncio.wait([work, closing])
+        if stopped:
+            await run.fail("stopped", "the service was stopped before the replay had ended")
+
+
+class _Run:
+    """One replay: what is known of it so far, and where it is stored."""
+
+    def __init__(self, api: Api, replay: Replay) -> None:
+        self._api = api
+        self._replay = replay
+        request = replay.exchange.request
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sent = SentReplay(
+            target=str(replay.target.origin), edits=replay.edits, live_from=replay.live_from
+        )
+        self._report = StoredReport(
+            replay_id=replay.replay_id,
+            session_id=replay.session_id,
+            request_line=f"{request.method} {request.path}",
+            started_at=_now(),
+            sent=self._sent,
+        )
+
+    async def begin(self) -> bool:
+        """Store the report for the first time; return whether it was stored."""
+        try:
+            await self._api.post_replay(self._replay.session_id, self._report)
+        except Exception as error:  # noqa: BLE001  # of the API, for who has started it
+            self.begun.set_exception(error)
+            return False
+        self.begun.set_result(None)
+        return True
+
+    async def run(self) -> None:
+        """Send the request, and store what comes of it."""
+        replay = self._replay
+        sender = RequestSender(
+            replay.request,
+            transport=replay.target.transport,
+            limits=LIMITS,
+            stored_reports=self._stored_reports,
+            replay_id=replay.replay_id,
+            on_report=self._note,
+        )
+        try:
+            outcome = await sender.replay(
+                replay.session_id, lambda _: replay.exchange.response, wait=WAIT
+            )
+        except NoukaiError as error:
+            await self.fail("not sent", f"the app could not be reached: {error.message}")
+        except Exception:
+            logger.exception("the replay %s failed", replay.replay_id)
+            await self.fail("not sent", "the replay failed: see the log of the service")
+        else:
+            await self._finish(outcome)
+
+    async def fail(self, result: str, message: str) -> None:
+        """Store why there is no outcome."""
+        sent = self._sent.model_copy(update={"result": result, "headline": message})
+        error = {"error": "replay_not_sent", "message": message}
+        update = {"sent": sent, "error": error, "verdict": "failed"}
+        await self._store(self._report.model_copy(update=update), is_final=True)
+
+    async def _finish(self, outcome: Outcome) -> None:
+        differences = None
+        if outcome.differences is not None:
+            shown = outcome.differences[:_MOST_DIFFERENCES]
+            differences = tuple(map(_difference, shown))
+        notes = list(outcome.notes)
+        more = len(outcome.differences or ()) - _MOST_DIFFERENCES
+        if more > 0:
+            notes.append(f"and {more} more differences in the response")
+        if outcome.error is not None and outcome.verdict is None:
+            notes.append(str(outcome.error.get("message")))
+        is_equal = outcome.result != "clean" or outcome.exit_code == 0
+        sent = self._sent.model_copy(
+            update={
+                "session_id": outcome.session_id,
+                "result": outcome.result if is_equal else "differs",
+                "headline": outcome.headline,
+                "notes": tuple(notes),
+                "differences": differences,
+            }
+        )
+        report = outcome.verdict or self._report.model_copy(
+            update={"error": outcome.error, "status": outcome.status}
+        )
+        update = {"sent": sent, "status": report.status or outcome.status}
+        await self._store(report.model_copy(update=update), is_final=True)
+
+    async def _note(self, report: StoredReport) -> None:
+        """Store a report of the app while the replay runs; the hits only as a number."""
+        if report.state == "running":
+            lists = {name: list(rows) for name, rows in report.report.items() if name != "hits"}
+            await self._store(report.model_copy(update={"report": lists}), is_final=False)
+
+    async def _store(self, report: StoredReport, *, is_final: bool) -> None:
+        replay = self._replay
+        update: dict[str, Any] = {
+            "replay_id": replay.replay_id,  # an app with an earlier version names another
+            "session_id": replay.session_id,
+            "started_at": self._report.started_at,
+            "sent": report.sent or self._sent,
+        }
+        if is_final:
+            update |= {"state": "finished", "completed_at": report.completed_at or _now()}
+        try:
+            stored = within_limit(report.model_copy(update=update))
+            await self._api.post_replay(replay.session_id, stored)
+        except ApiError as error:
+            logger.warning("the replay %s cannot be stored: %s", replay.replay_id, error)
+
+    async def _stored_reports(self) -> Sequence[StoredReport]:
+        try:
+            return [await self._api.replay(self._replay.replay_id)]
+        except ApiError:
+            return ()
+
+
+def _difference(found: ResponseDifference) -> dict[str, Any]:
+    """Return a difference with values that a page can show."""
+    values: Mapping[str, Any] = found.as_dict()
+    return {name: _cut(value) for name, value in values.items()}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        more = len(value) - _LONGEST_VALUE
+        return value if more <= 0 else f"{value[:_LONGEST_VALUE]}… {more:,} more characters"
+    if isinstance(value, (dict, list)):
+        size = len(json.dumps(value))
+        return value if size <= _LONGEST_VALUE else f"a value of {size:,} characters"
+    return value
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,213 @@
+"""Test replays, forks and comparisons on a real ``noukai dev``, with a real app whose code changes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Header
+from playwright.sync_api import Page, expect
+
+from noukai_sdk import AsyncNoukai
+from noukai_sdk.adapters.fastapi import instrument
+from tests.support.servers import serve_app, wait_until
+
+from .conftest import Dev, check_accessible
+
+
+class GradingApp:
+    """An app, and what of its code has been edited."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.suffix = ""
+        self.scale = 10
+        self.fails = False
+        self.keys: list[str | None] = []
+
+    def app(self) -> FastAPI:
+        client = AsyncNoukai(org="acme", project="tests")
+        app = instrument(FastAPI(), client=client, capture_requests=True)
+        flow = client.flow("shout")
+
+        @app.post("/grade")
+        async def grade(texts: list[str], authorization: str | None = Header(None)) -> Any:
+            self.keys.append(authorization)
+            results = [(await flow.execute(message=text + self.suffix)).result for text in texts]
+            if self.fails:
+                raise RuntimeError("a bug")
+            return {"scale": self.scale, "results": results}
+
+        return app
+
+    def capture(self, dev: Dev, texts: list[str]) -> str:
+        """Send a request, and return its session when all of it is stored."""
+        headers = {"Authorization": "Bearer of-the-user"}
+        response = httpx.post(f"{self.url}/grade", json=texts, headers=headers)
+        session_id = response.headers["X-Noukai-Session"]
+        stored = f"/seq/sessions/{session_id}/exchange"
+        wait_until(lambda: dev.client.get(stored).status_code == 200)
+        return session_id
+
+
+@pytest.fixture
+def grading(
+    dev: Dev, use_service: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GradingApp]:
+    use_service(f"{dev.url}/api/v1")
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
+    grading = GradingApp()
+    with serve_app(grading.app()) as grading.url:
+        yield grading
+
+
+class Visitor:
+    """A browser without scripts."""
+
+    def __init__(self, dev: Dev) -> None:
+        self.client = httpx.Client(base_url=dev.url, headers={"Origin": dev.url}, timeout=30)
+
+    def get(self, path: str) -> str:
+        response = self.client.get(path)
+        assert response.status_code == 200, response.text
+        return unescape(response.text)
+
+    def send(self, url: str, **fields: str) -> httpx.Response:
+        """Send a form with the token of a page."""
+        page = self.client.get(url.removesuffix("s")).text
+        [token, *_] = re.findall('name="csrf" value="([^"]+)"', page) or [""]
+        return self.client.post(url, data={"csrf": token, **fields})
+
+    def replay(self, session_id: str, **fields: str) -> str:
+        """Replay a session; return the page when the replay has ended."""
+        response = self.send(f"/sessions/{session_id}/replays", **fields)
+        assert response.status_code == 303, unescape(response.text)
+        path = response.headers["location"]
+        assert re.fullmatch(r"/replays/[0-9a-f-]{36}", path)
+        wait_until(lambda: "hx-trigger" not in self.get(path))
+        return self.get(path)
+
+
+@pytest.fixture
+def visitor(dev: Dev) -> Iterator[Visitor]:
+    visitor = Visitor(dev)
+    yield visitor
+    visitor.client.close()
+
+
+def test_replay_page_tells_what_the_edited_app_does_otherwise(
+    grading: GradingApp, dev: Dev, visitor: Visitor
+) -> None:
+    session_id = grading.capture(dev, ["one", "two"])
+    page = visitor.replay(session_id, **{"header:authorization": "Bearer given"})
+    assert "Replayed as recorded" in page
+    assert "The response is as captured." in page
+    assert grading.keys[-1] == "Bearer given"
+    assert "given" not in page.replace("Changed: header authorization", "")
+
+    grading.scale = 20
+    page = visitor.replay(session_id)
+    assert "Equal but for $.scale" in page
+    assert '<span class="removed">- 10' in page
+    assert '<span class="added">+ 20' in page
+
+    grading.suffix = "!"
+    page = visitor.replay(session_id)
+    assert "message of call 1 changed" in page
+    assert '<span class="added">+ one!' in page
+    assert "test_replay_pages.py:" in page
+
+    grading.suffix, grading.scale = "", 10
+    page = visitor.replay(session_id, body='["one"]')
+    assert "The replay failed" in page
+    assert "the recorded call 2 ('two') was removed" in page
+    assert "Changed: body." in page
+    history = visitor.get(f"/sessions/{session_id}/replay")
+    for headline in ("Replayed as recorded", "Equal but for $.scale", "The replay failed"):
+        assert headline in history
+    assert "Bearer" not in history
+
+
+def test_fork_runs_with_another_message_and_is_linked_and_compared(
+    grading: GradingApp, dev: Dev, visitor: Visitor
+) -> None:
+    session_id = grading.capture(dev, ["one", "two", "three"])
+    form = visitor.get(f"/sessions/{session_id}/replay?from_call=2")
+    assert "Message of call 2" in form
+    fields = {"fork": "1", "from_call": "2", "recorded_message": "two"}
+    page = visitor.replay(session_id, message="zwei <b>", **fields)
+    assert "Forked: 1 call replayed, the rest live" in page
+    assert "Changed: message of call 2." in page
+    [child] = set(re.findall(r'href="/sessions/([^"/]+)"', page)) - {session_id}
+    wait_until(lambda: child in visitor.get(f"/sessions/{session_id}/replay"))
+    compared = visitor.client.get(f"/sessions/{session_id}/compare", params={"with": child})
+    page = visitor.get(compared.headers["location"])
+    assert "2 calls same" in page
+    assert "- two" in page
+    assert "+ zwei <b>" in page
+    assert "zwei <b>" not in visitor.client.get(compared.headers["location"]).text
+    swapped = visitor.get(f"/sessions/{child}/compare/{session_id}")
+    assert "+ two" in swapped
+    assert "The sessions are equal" in visitor.get(f"/sessions/{child}/compare/{child}")
+
+
+def test_requests_are_sent_to_this_machine_alone_and_by_our_forms_alone(
+    grading: GradingApp, dev: Dev, visitor: Visitor
+) -> None:
+    session_id = grading.capture(dev, ["one"])
+    before = len(grading.keys)
+    path = f"/sessions/{session_id}/replays"
+    for target in ("http://169.254.169.254", "http://10.0.0.1:8000", "http://a:b@localhost"):
+        response = visitor.send(path, target=target, **{"header:authorization": "s3cret-key"})
+        assert response.status_code == 400
+        assert target in unescape(response.text)
+        assert "s3cret-key" not in response.text
+    for fields in (
+        {"path": "//evil\nHost: a"},
+        {"path": "grade"},
+        {"headers": "Host: other"},
+        {"headers": "X-Noukai-Replay: s"},
+        {"headers": "no colon"},
+        {"fork": "1", "from_call": "0"},
+        {"fork": "1", "from_call": "1", "message": "x" * 9_000},
+    ):
+        assert visitor.send(path, **fields).status_code == 400
+    # CSRF: no token, or from another site.
+    assert visitor.client.post(path).status_code == 403
+    elsewhere = visitor.client.post(path, headers={"Origin": "http://evil.example"})
+    assert elsewhere.status_code == 403
+    assert len(grading.keys) == before
+
+    # Nobody listens there.
+    page = visitor.replay(session_id, target="http://127.0.0.1:1")
+    assert "the app could not be reached" in page.lower()
+    assert "localhost:1" not in page
+
+
+def test_replay_in_a_browser_shows_what_differs_and_takes_another_body(
+    page: Page, grading: GradingApp, dev: Dev
+) -> None:
+    grading.fails = True
+    session_id = grading.capture(dev, ["Teh cat <img src=x onerror=alert(1)>"])
+    grading.fails = False  # the fix
+    page.goto(f"{dev.url}/sessions/{session_id}/replay")
+    check_accessible(page)
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Equal but for")).to_be_visible()
+    expect(page.locator("pre.diff .added").first).to_contain_text("200")
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        check_accessible(page)
+
+    page.get_by_role("link", name="Edit and replay").click()
+    page.get_by_label("Body").fill('["The cat"]')
+    page.get_by_label("authorization").fill("Bearer mine")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("+ The cat", exact=True).first).to_be_visible()
+    assert grading.keys[-1] == "Bearer mine"
+    page.keyboard.press("r")
+    expect(page.get_by_text("Equal but for")).to_be_visible()
