@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import httpx
 import pytest
@@ -30,6 +32,9 @@ settings.load_profile("noukai")
 
 # What httpx uses where a test names no timeout: its 5 seconds are too short for a machine that is busy.
 vars(DEFAULT_TIMEOUT_CONFIG).update(httpx.Timeout(60).as_dict())
+
+# Loading the certificates takes 30 ms for each HTTP client, and the tests make thousands.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 
 @pytest.fixture(autouse=True)

@@ -80,8 +80,10 @@ class Server:
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended by itself:\n{self.output()}")
         try:
+            # First alone, because a server that is starting is asked very often.
+            socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), 5).close()
             httpx.get(self.url + path, timeout=5, trust_env=False)
-        except httpx.TransportError:
+        except (OSError, httpx.TransportError):
             return False
         return True
 
