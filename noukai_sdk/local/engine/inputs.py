@@ -9,9 +9,8 @@ from typing import Any
 from ...errors import FlowExecutionError
 from ..workflow import templates
 from ..workflow.node import Condition, Node
-from ..workflow.plan import Plan
+from ..workflow.plan import OpenReference, Plan
 from ..workflow.templates import Reference, UnresolvedReferenceError
-from ..workflow.validation import bad_reference, references_of
 from .state import RunState
 
 NOTHING: Any = object()
@@ -39,20 +38,15 @@ class Inputs:
             self.message = content
         self._state = state
 
-    def missing(self, node: Node) -> str | None:
-        """Return why a reference of ``node`` cannot be resolved, as far as known before the run."""
-        view = View(self, node)
-        for field, reference in references_of(node):
-            problem = bad_reference(reference, node, field, self.plan.names)
-            is_first_input = reference.root == "input" and not node.needs and node.for_each is None
-            if problem is None and (is_first_input or reference.root in ("parameters", "message")):
-                try:
-                    view.resolve(reference)
-                except UnresolvedReferenceError as error:
-                    problem = str(error)
-            if problem:
-                return f"{field}: {problem}"
-        return None
+    def missing(self, open_reference: OpenReference) -> str | None:
+        """Return why a reference cannot be resolved, as far as known before the run."""
+        problem = open_reference.problem
+        if problem is None:
+            try:
+                View(self, open_reference.node).resolve(open_reference.reference)
+            except UnresolvedReferenceError as error:
+                problem = str(error)
+        return f"{open_reference.field}: {problem}" if problem else None
 
     def input_of(self, node: Node) -> Any:
         """Return the node's input.

@@ -116,10 +116,11 @@ def check_plan(plan: Plan, state: RunState) -> Plan:
         ]
         plan = Plan(nodes, plan.parameters)
     inputs = Inputs(plan, state)
-    for node in plan.nodes[state.step_index :]:
-        missing = inputs.missing(node)
+    for reference in plan.open_references:
+        missing = inputs.missing(reference) if reference.place >= state.step_index else None
         if missing is not None:
-            raise _bad_request("TEMPLATE_UNRESOLVED", f"step {node.id!r}: {missing}")
+            message = f"step {reference.node.id!r}: {missing}"
+            raise _bad_request("TEMPLATE_UNRESOLVED", message)
     return plan
 
 

@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from ...models.events import StepFailed, StepFailure, StepStarted, ToolCallsRequired
 from ..llm.config import LlmConfig
-from ..workflow.node import Condition, Node
+from ..workflow.node import Agent, Condition, Node
 from ..workflow.plan import Plan
 from .failures import NodeError, StepTimeoutError, delay_before, is_worth_retrying, node_error
 from .inputs import Inputs, View
@@ -153,9 +153,13 @@ class Scheduler:
                 self._group.start_soon(self._follow, other)
 
     async def _run(self, node: Node) -> None:
-        # Nodes that never wait must still let other tasks run, and be cancelled.
-        await checkpoint()
-        if self._is_skipped(node):
+        if self.is_over:  # since this task was started
+            return
+        is_skipped = self._is_skipped(node)
+        # Nodes that never wait must still let other tasks run, and be cancelled. Agents wait for a model.
+        if is_skipped or not isinstance(node.work, Agent):
+            await checkpoint()
+        if is_skipped:
             self._inputs.skipped.add(node.id)
             await self._complete(node, None, Usage(), started=None)
             return

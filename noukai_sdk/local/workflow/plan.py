@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .node import Condition, Node
+from .templates import Reference
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
 
@@ -73,6 +74,24 @@ class Names:
         return ancestors
 
 
+class OpenReference(NamedTuple):
+    """A reference that may have no value in a run, depending on the call.
+
+    Attributes:
+        place: The node's place in the plan.
+        node: The node.
+        field: The setting of the node that has the reference.
+        reference: The reference.
+        problem: Why it has no value in any run; None if it depends on the call.
+    """
+
+    place: int
+    node: Node
+    field: str
+    reference: Reference
+    problem: str | None
+
+
 class Plan:
     """Nodes in an order in which they can run one after the other.
 
@@ -97,6 +116,21 @@ class Plan:
         """The nodes that no other node needs. Their outputs are the result."""
         needed = {need for node in self.nodes for need in node.needs}
         return [node for node in self.nodes if node.id not in needed]
+
+    @cached_property
+    def open_references(self) -> list[OpenReference]:
+        """The references to check before a run, in the order of the nodes. There are often none."""
+        from .validation import bad_reference, references_of  # imports this module
+
+        found: list[OpenReference] = []
+        for place, node in enumerate(self.nodes):
+            is_first = not node.needs and node.for_each is None
+            roots = ("input", "parameters", "message") if is_first else ("parameters", "message")
+            for field_name, reference in references_of(node):
+                problem = bad_reference(reference, node, field_name, self.names)
+                if problem is not None or reference.root in roots:
+                    found.append(OpenReference(place, node, field_name, reference, problem))
+        return found
 
     def sorter(self) -> TopologicalSorter[str]:
         """Return a new sorter, which says which nodes are ready as others get done."""
