@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,9 +14,12 @@ from pydantic import ValidationError
 
 from ..models.base import WireModel
 from ..models.exchanges import Exchange
-from ..models.flow_lists import FlowPage
+from ..models.flow_lists import FlowDescription, FlowPage, PublishedVersion
+from ..models.job_lists import JobPage, WorkerList
+from ..models.results import JobStatus
 from ..models.session_lists import ReplayList, SessionCalls, SessionPage, StoredReport
 from ..models.sessions import Session
+from ..models.traces import Trace
 
 M = TypeVar("M", bound=WireModel)
 
@@ -108,9 +111,57 @@ class Api:
         """Delete a session."""
         await self.request("DELETE", f"/seq/sessions/{quote(session_id, safe='')}")
 
-    async def flows(self, *, limit: int = 200, cursor: str | None = None) -> FlowPage:
-        """Return a page of the list of flows."""
-        return await self.read(FlowPage, "/flows", {"limit": limit, "cursor": cursor})
+    async def flows(
+        self,
+        *,
+        limit: int = 200,
+        cursor: str | None = None,
+        q: str | None = None,
+        problems: str | None = None,
+    ) -> FlowPage:
+        """Return a page of the list of flows; docs/wire.md has the parameters."""
+        query = {"limit": limit, "cursor": cursor, "q": q, "problems": problems}
+        return await self.read(FlowPage, "/flows", query)
+
+    async def flow(self, address: str, version: int | None = None) -> FlowDescription:
+        """Return a flow with the steps of its working copy, or of a version."""
+        return await self.read(FlowDescription, f"/flows/{quote(address)}", {"version": version})
+
+    async def publish(self, address: str) -> PublishedVersion:
+        """Freeze the working copy of a flow as its next version."""
+        response = await self.request("POST", f"/flows/{quote(address)}/publish")
+        return PublishedVersion.model_validate_json(response.content)
+
+    async def trace(self, address: str, execution_id: str) -> Trace:
+        """Return the trace of a run."""
+        return await self.read(Trace, f"{_run(address, execution_id)}/trace")
+
+    def events(
+        self, address: str, execution_id: str
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """Yield the stream of a run's events, of the past and those to come."""
+        return self.stream("GET", f"{_run(address, execution_id)}/trace/stream")
+
+    async def jobs(self, query: Mapping[str, Any]) -> JobPage:
+        """Return a page of the list of jobs; ``query`` has the parameters of docs/wire.md."""
+        return await self.read(JobPage, "/seq/jobs", query)
+
+    async def job(self, address: str, execution_id: str) -> JobStatus:
+        """Return the status of a job, and its result or error if it has ended."""
+        return await self.read(JobStatus, _job(address, execution_id))
+
+    async def cancel_job(self, address: str, execution_id: str) -> None:
+        """Cancel a job."""
+        await self.request("DELETE", _job(address, execution_id))
+
+    async def retry_job(self, address: str, execution_id: str) -> str:
+        """Submit a job that failed again; return the id of the new run."""
+        response = await self.request("POST", f"{_job(address, execution_id)}/retry")
+        return str(response.json()["executionId"])
+
+    async def workers(self) -> WorkerList:
+        """Return the processes of the service that are alive."""
+        return await self.read(WorkerList, "/workers")
 
     async def read(self, model: type[M], path: str, query: Mapping[str, Any] | None = None) -> M:
         """GET a path under the base URL, as a model."""
@@ -172,6 +223,14 @@ def read_session(content: bytes) -> Session:
         except RecursionError:
             message = "This session cannot be shown: a value in it is nested too deep."
             raise ApiError(500, "", message) from None
+
+
+def _run(address: str, execution_id: str) -> str:
+    return f"/seq/{quote(address)}/runs/{quote(execution_id, safe='')}"
+
+
+def _job(address: str, execution_id: str) -> str:
+    return f"/seq/{quote(address)}/jobs/{quote(execution_id, safe='')}"
 
 
 def _to_error(response: httpx.Response) -> ApiError:

@@ -7,13 +7,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import DecimalText, WireModel
-from .events import TokenBreakdown
+from .events import StepFailure, TokenBreakdown
 
 StepStatus = Literal["running", "completed", "failed", "skipped"]
 
 
 class RunSummary(WireModel):
-    """The run as a whole. Times are ISO 8601 strings, durations milliseconds."""
+    """The run as a whole. Times are ISO 8601 strings, durations milliseconds.
+
+    Our backend alone sends ``version``, ``session_id`` and ``error``.
+    """
 
     id: str
     flow_id: str | None = None
@@ -23,6 +26,9 @@ class RunSummary(WireModel):
     completed_at: str | None = None
     duration_ms: int | float | None = None
     step_count: int | None = None
+    version: int | None = None
+    session_id: str | None = None
+    error: StepFailure | None = None
 
 
 class StepTrace(WireModel):

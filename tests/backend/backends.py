@@ -198,11 +198,16 @@ class Backend:
 
 @contextmanager
 def serving(
-    folder: Path, *, write: bool = True, database: str | None = None, **settings: Any
+    folder: Path,
+    *,
+    write: bool = True,
+    database: str | None = None,
+    wrap: Callable[[Any], Any] = lambda app: app,
+    **settings: Any,
 ) -> Iterator[Backend]:
     """Serve a backend whose flows are in ``folder``; ``write`` puts the flow files there first.
 
-    Its database is in the folder too, unless ``database`` names one.
+    Its database is in the folder too, unless ``database`` names one. ``wrap`` adds what is served around it.
     """
     fakes = Fakes()
     flows = folder / "flows"
@@ -214,7 +219,7 @@ def serving(
     chosen = Settings(database or folder / "noukai.db", flows=(flows,), **settings)
     app = create_app(chosen, open_model=fakes.open_model)
     with ExitStack() as stack:
-        url = stack.enter_context(serve_app(app))
+        url = stack.enter_context(serve_app(wrap(app)))
         client = stack.enter_context(
             httpx.Client(
                 base_url=f"{url}/api/v1", headers={"Authorization": "Bearer nk_dev"}, timeout=30

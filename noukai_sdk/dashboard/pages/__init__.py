@@ -15,7 +15,16 @@ from ..options import DashboardOptions, LiveStreams
 from ..rendering import render
 from ..replay_runs import ReplayRuns
 from ..security import HEADERS
-from . import compare, login, replays, sessions, static_files  # noqa: F401  # they register their routes
+from . import (  # noqa: F401  # they register their routes
+    compare,
+    flows,
+    jobs,
+    login,
+    replays,
+    runs,
+    sessions,
+    static_files,
+)
 from .visit import ROUTES, Site
 
 

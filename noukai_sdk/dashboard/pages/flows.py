@@ -1,0 +1,128 @@
+"""``/flows``: the flows and the problems of their files. ``/flows/{org}/{project}/{slug}``: one flow."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import Response
+
+from ...models.session_lists import SessionSummary
+from ..api import ApiError
+from ..rendering import render
+from ..views.flow_details import FlowDetails, FormError, RunForm
+from ..views.flow_rows import FlowList
+from .live import Look, stream_changes
+from .running import begin_run
+from .visit import PageError, Visit, action, page
+
+FLOW = "/flows/{org}/{project}/{slug}"
+
+_PAGE_SIZE = 100
+_SESSIONS = 10
+
+
+@page("/flows")
+async def flows(visit: Visit) -> Response:
+    """Show the flows that the filters in the URL choose, and the problems of all flow files."""
+    return visit.render("flows.html", list=await _read(visit))
+
+
+@page("/live/flows")
+async def live_flows(visit: Visit) -> Response:
+    """Send the list of flows whenever a file has changed."""
+
+    async def look() -> Look:
+        listed = await _read(visit)
+        return Look(listed.version, lambda: render("flow_list.html", list=listed))
+
+    return stream_changes(visit, look)
+
+
+@page(FLOW)
+async def flow(visit: Visit) -> Response:
+    """Show one flow."""
+    version = _version(visit.query.get("version"))
+    details = await _details(visit, version)
+    return await _render(visit, details, RunForm.empty(details.flow, version))
+
+
+@action(f"{FLOW}/publish")
+async def publish(visit: Visit) -> Response:
+    """Freeze the working copy as the next version."""
+    published = await visit.api.publish(address_of(visit))
+    same = "" if published.is_new else "same"
+    query = f"published={published.version}" + (f"&content={same}" if same else "")
+    return visit.to(f"/flows/{address_of(visit)}?{query}")
+
+
+@action(f"{FLOW}/run")
+async def run(visit: Visit) -> Response:
+    """Run the flow with the values of the form; show the run, or what is wrong with the form."""
+    form = RunForm.of(visit.form)
+    try:
+        version = form.version_number()
+        execution_id = await begin_run(visit, address_of(visit), version, form.body())
+    except FormError as error:
+        form.error, form.field = str(error), error.field
+    except ApiError as error:
+        if error.status in (401, 403, 404) or error.status >= 500:
+            raise
+        form.error = error.message
+    else:
+        return visit.to(f"/flows/{address_of(visit)}/runs/{execution_id}")
+    # A form that is shown again is no error to the browser, which would write one into its console.
+    return await _render(visit, await _details(visit, None), form)
+
+
+def address_of(visit: Visit) -> str:
+    """Return the address of the flow in the path."""
+    return "/".join(visit.path[name] for name in ("org", "project", "slug"))
+
+
+async def _read(visit: Visit) -> FlowList:
+    query = visit.query
+    chosen = {name: query[name] for name in ("q", "problems", "cursor") if name in query}
+    shown, with_problems = await asyncio.gather(
+        visit.api.flows(limit=_PAGE_SIZE, **chosen), visit.api.flows(problems="true")
+    )
+    return FlowList(chosen, shown, with_problems)
+
+
+async def _details(visit: Visit, version: int | None) -> FlowDetails:
+    described = await visit.api.flow(address_of(visit), version)
+    if version is None and described.flow_id is None and described.versions:
+        # There is no working copy: show what can be run.
+        version = described.versions[-1].version
+        described = await visit.api.flow(address_of(visit), version)
+    return FlowDetails(described, version)
+
+
+async def _render(visit: Visit, details: FlowDetails, form: RunForm) -> Response:
+    return visit.render(
+        "flow.html",
+        shown=details,
+        form=form,
+        notice=_notice(visit),
+        sessions=await _recent(visit, details.flow.address),
+    )
+
+
+async def _recent(visit: Visit, address: str) -> tuple[SessionSummary, ...]:
+    return (await visit.api.sessions({"flow": address, "limit": _SESSIONS})).sessions
+
+
+def _notice(visit: Visit) -> str:
+    published = visit.query.get("published", "")
+    if not published.isdecimal():
+        return ""
+    if visit.query.get("content") == "same":
+        return f"Version {published} has the content of the working copy already."
+    return f"The working copy is published as version {published}."
+
+
+def _version(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise PageError(400, "A version is a number, such as 1.")
+    return int(text)
