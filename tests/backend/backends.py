@@ -207,7 +207,7 @@ def serving(
 ) -> Iterator[Backend]:
     """Serve a backend whose flows are in ``folder``; ``write`` puts the flow files there first.
 
-    Its database is in the folder too, unless ``database`` names one. ``wrap`` adds what is served around it.
+    Its database is in the folder too, unless ``database`` names one. ``wrap`` returns the app to serve.
     """
     fakes = Fakes()
     flows = folder / "flows"
