@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from noukai_sdk.backend.encoding import Clock
 from noukai_sdk.backend.heartbeat import DEAD_AFTER, INTERVAL, DeathWatch, Heartbeat
 from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.store.database import StoreUnavailableError
 from noukai_sdk.backend.store.store import Store
+from noukai_sdk.backend.store.turns import Turns
 from noukai_sdk.backend.store.writer import Changes, StaleOwnerError
 
 from .test_store import Item, changes, status_of
@@ -153,3 +157,27 @@ async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None
     assert list(await store.processes.heartbeats()) == ["me"]
     await heart.stop()
     assert await status_of(store, "a") == "pending"
+
+
+async def test_those_that_wait_for_a_write_that_fails_fail_with_it() -> None:
+    turns, written = Turns(), 0
+
+    async def write() -> None:
+        nonlocal written
+        async with turns:
+            written += 1
+
+    async def fail(error: Exception) -> list[BaseException | None]:
+        with suppress(type(error)):
+            async with turns:
+                waiting = [asyncio.ensure_future(write()) for _ in range(3)]
+                await asyncio.sleep(0)
+                raise error
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    errors = await fail(OSError("the database is locked"))
+    assert {type(error) for error in errors} == {StoreUnavailableError}
+    assert written == 0
+    # Only an outage is everybody's.
+    assert await fail(ValueError("a bad value")) == [None, None, None]
+    assert written == 3

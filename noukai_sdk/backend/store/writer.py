@@ -26,6 +26,7 @@ from .blobs import Blobs
 from .database import Database, StoreUnavailableError, is_outage, outages
 from .limits import charge, charges_of
 from .tables import ALL, ENDED, events, executions, sessions, steps
+from .turns import Turns
 
 logger = logging.getLogger("noukai_sdk.backend")
 
@@ -148,7 +149,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self.lock = asyncio.Lock()
+        self.lock = Turns()
         self._task = asyncio.create_task(self._run())
 
     def save(self, item: Savable) -> Saving:
@@ -245,7 +246,10 @@ class Writer:
         errors = await self._offload()
         held = {item_id: self._unwritten.pop(item_id) for item_id in errors}
         batch.errors.update(errors)
-        async with self.lock:
+        async with self.lock.last() as outage:
+            # On Postgres, it may have been due to the rows of others.
+            if outage is not None and self._database.dialect == "sqlite" and not self._closing:
+                self._set_outage(outage)
             batch.errors.update(await self._write_all())
             batch.errors.update({item_id: StaleOwnerError(item_id) for item_id in self._refused})
             self._refused.clear()
@@ -298,9 +302,12 @@ class Writer:
         return None
 
     def _set_outage(self, outage: Exception | None) -> None:
+        if outage is not None:
+            self.lock.note(outage)
         if outage is not None and self._outage is None:
             self.outages += 1
-            logger.error("the database cannot be written; trying again", exc_info=outage)
+            reason = getattr(outage, "orig", outage)
+            logger.error("the database cannot be written; trying again: %s", reason)
         if outage is None and self._outage is not None:
             logger.warning("the database can be written again")
         self._outage = outage
