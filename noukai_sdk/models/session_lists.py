@@ -122,12 +122,14 @@ class CallSummary(WireModel):
     """One row of ``GET /seq/sessions/{id}/calls``: a run without its inputs and outputs.
 
     Attributes:
+        number: The number of the run in the session, from 1.
         steps: The number of steps that have begun; ``block_count`` is that of the flow.
         models: The models that its steps have called.
         tokens, cost_usd: The sums over its steps, None if no step has any.
         input, output: The beginning of the message and of the result, as a line; None if not captured.
     """
 
+    number: int | None = None
     execution_id: str
     flow_id: str | None = None
     org: str | None = None

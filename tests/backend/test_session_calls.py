@@ -43,7 +43,7 @@ def test_session_calls_pages_have_previews_and_sums_of_all_calls(stored: Backend
     assert [call["executionId"] for call in page["calls"]] == [broken.execution_id]
     assert page["counts"] == calls.counts
     running = stored.client.get(path, params={"status": "running"}).json()["calls"]
-    assert [call["executionId"] for call in running] == [paused.execution_id]
+    assert [(call["executionId"], call["number"]) for call in running] == [(paused.execution_id, 5)]
     for query in ({"limit": "0"}, {"offset": "-1"}, {"status": "odd"}):
         assert code_of(stored.client.get(path, params=query)) == (400, "INVALID_REQUEST")
 

@@ -95,6 +95,7 @@ async def session_call(request: Request) -> Response:
 def _call(row: dict[str, Any], usage: Usage) -> dict[str, Any]:
     mode = row["capture_mode"]
     return {
+        "number": row["number"],
         "executionId": row["id"],
         "flowId": row["flow_id"],
         "org": row["org"],

@@ -96,13 +96,17 @@ async def read_calls(
     mode = executions.c.capture_mode
     # The stored result of a job is what its poll returns, in every capture mode.
     shown = or_(mode == "full", and_(mode == "redacted", executions.c.trigger != "job"))
+    number = func.row_number().over(order_by=executions.c.started_at).label("number")
+    numbered = select(executions.c.id, number).where(mine).subquery()
     chosen = (
         select(
+            numbered.c.number,
             *(executions.c[name] for name in _COLUMNS),
             func.substr(executions.c.request, 1, _READ).label("request"),
             func.substr(executions.c.result, 1, _READ).label("result"),
             shown.label("is_result_shown"),
         )
+        .join(numbered, numbered.c.id == executions.c.id)
         .where(mine, true() if statuses is None else executions.c.status.in_(statuses))
         .order_by(executions.c.started_at)
         .offset(offset)

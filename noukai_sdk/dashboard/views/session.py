@@ -1,0 +1,166 @@
+"""The head of a session's page: what it was, how it ended, and how it belongs to others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from decimal import Decimal
+
+from ...models.exchanges import Exchange
+from ...models.session_lists import SessionCalls, StoredReport
+from ...models.sessions import ForkParent
+from ...replay.cassette_file import CassetteFile
+from .calls import CallRows, rows_of_recordings, rows_of_summaries
+from .exchange import ExchangeView, exchange_view
+from .texts import count
+from .times import read_time
+
+_STATUSES = ("completed", "failed", "running", "pending", "cancelled", "abandoned")
+
+
+@dataclass
+class SessionView:
+    """A session.
+
+    Attributes:
+        session_id: None for a cassette without one.
+        source: The name of the cassette file; empty for a session of the service.
+        status: As in the list of sessions: ``failed``, ``running`` or ``completed``.
+        counts: The number of calls with each status.
+        started_at: ISO 8601.
+        milliseconds: From the start of the first call to the end of the last, None while one is running.
+        notes: What else the reader must know.
+    """
+
+    session_id: str | None
+    calls: CallRows
+    exchange: ExchangeView | None
+    source: str = ""
+    status: str = "completed"
+    counts: dict[str, int] = field(default_factory=dict)
+    total: int = 0
+    tokens: int | None = None
+    cost: str | None = None
+    started_at: str | None = None
+    milliseconds: float | None = None
+    parent: ForkParent | None = None
+    is_pinned: bool = False
+    replays: Sequence[StoredReport] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Return the request line, else the flows of the calls that are shown."""
+        if self.exchange is not None:
+            return self.exchange.line
+        rows = [*self.calls.rows, *self.calls.refused]
+        flows = list(dict.fromkeys(row.flow for row in rows))
+        more = f" and {len(flows) - 3} more" if len(flows) > 3 else ""
+        return ", ".join(flows[:3]) + more if flows else "a session without calls"
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Return whether a call has not ended."""
+        return any(self.counts.get(each) for each in ("running", "pending"))
+
+
+def service_session(
+    calls: SessionCalls,
+    exchange: Exchange | None,
+    replays: Sequence[StoredReport],
+    *,
+    limit: int,
+    now: datetime | None = None,
+) -> SessionView:
+    """Return a session of the service.
+
+    Args:
+        calls: Some of its calls, and the sums over all.
+        exchange: Its request, if that was captured.
+        replays: The reports of its replays, the newest first.
+        limit: Characters of a body that are shown.
+        now: The time until which calls in progress are drawn.
+    """
+    rows = rows_of_summaries(calls.calls, calls.outcomes, calls.started_at)
+    shown = None if exchange is None else exchange_view(exchange, limit)
+    view = SessionView(calls.session_id, rows, shown)
+    view.counts = {name: calls.counts[name] for name in _STATUSES if calls.counts.get(name)}
+    view.total = sum(view.counts.values())
+    view.tokens, view.cost = calls.tokens, calls.cost_usd
+    view.started_at = calls.started_at or (None if exchange is None else exchange.started_at)
+    view.parent, view.is_pinned, view.replays = calls.parent, calls.pinned, replays
+    start, end = read_time(calls.started_at), read_time(calls.completed_at)
+    if start is not None and end is not None and not view.is_in_progress:
+        view.milliseconds = (end - start).total_seconds() * 1000
+    elapsed = None
+    if start is not None:
+        elapsed = ((now or datetime.now(timezone.utc)) - start).total_seconds() * 1000
+    rows.draw(elapsed)
+    _judge(view, any(each.error is not None for each in calls.outcomes))
+    _note_missing(view, (calls.total_calls or 0) - view.total - len(rows.refused))
+    _note_client(view, calls.client_left)
+    return view
+
+
+def file_session(file: CassetteFile, source: str, *, limit: int | None) -> SessionView:
+    """Return the session in a cassette file."""
+    rows = rows_of_recordings(file.recordings)
+    rows.draw()
+    shown = None if file.exchange is None else exchange_view(file.exchange, limit)
+    view = SessionView(file.session_id, rows, shown, source)
+    for row in rows.rows:
+        view.counts[row.status] = view.counts.get(row.status, 0) + 1
+    view.total = len(rows.rows)
+    with_tokens = [row.tokens for row in rows.rows if row.tokens is not None]
+    view.tokens = sum(with_tokens) if with_tokens else None
+    costs = [Decimal(row.cost) for row in rows.rows if row.cost is not None]
+    view.cost = f"{sum(costs, Decimal(0)):f}" if costs else None
+    starts = [each.started_at for each in file.recordings if each.started_at is not None]
+    if starts and min(starts) > 1e9:  # recorders count from an arbitrary moment
+        view.started_at = datetime.fromtimestamp(min(starts), timezone.utc).isoformat()
+    elif file.exchange is not None:
+        view.started_at = file.exchange.started_at
+    view.milliseconds = max((row.end for row in rows.rows if row.end is not None), default=None)
+    _judge(view, False)
+    _note_missing(view, file.missing_calls)
+    _note_client(view, file.exchange is not None and file.exchange.client_left)
+    if file.redacted or file.redacted_pii:
+        what = ", ".join([*file.redacted, *(["personal data"] if file.redacted_pii else [])])
+        view.notes.append(f"Removed from the file: {what}.")
+    return view
+
+
+def pages_of(total: int, size: int, offset: int) -> list[tuple[str, int, bool]]:
+    """Return the pages of a long list: label, offset, and whether it is the one that is shown.
+
+    Example:
+        >>> pages_of(1200, 500, 500)
+        [('1–500', 0, False), ('501–1000', 500, True), ('1001–1200', 1000, False)]
+    """
+    starts = range(0, total, size)
+    return [(f"{at + 1}–{min(at + size, total)}", at, at == offset) for at in starts]
+
+
+def _judge(view: SessionView, has_failed_outcome: bool) -> None:
+    """Set the status as the list of sessions does."""
+    response = None if view.exchange is None else view.exchange.status
+    if view.counts.get("failed") or has_failed_outcome or (response is not None and response >= 500):
+        view.status = "failed"
+    elif view.is_in_progress:
+        view.status = "running"
+
+
+def _note_missing(view: SessionView, missing: int) -> None:
+    if missing > 0:
+        verb = "was" if missing == 1 else "were"
+        view.notes.append(
+            f"{count(missing, 'call')} {verb} made with other API keys, and cannot be seen here."
+        )
+
+
+def _note_client(view: SessionView, client_left: bool) -> None:
+    if client_left:
+        view.notes.append("The client of the request left before the end of the response.")
+
+
