@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import click
 
 from ..errors import CapturedRequestError, CassetteError, ReplayError
 from ..models.exchanges import Exchange, Header
 from ..pytest_plugin.folders import cassette_path
-from ..replay.cassette_file import CassetteFile, write_cassette
+from ..replay.cassette_file import write_cassette
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..replaying.app_request import refuse_websocket
 from ..replaying.controls import clean_lines
 from ..testing import AppError, send_captured_request
 from ..testing.apps import interface_of, load_app
+from ..testing.written_tests import call_source, name_of_test, source_of_test
 from .session_source import (
     Env,
     base_url_option,
@@ -38,27 +37,6 @@ from .shared_options import (
     ignore_option,
     json_option,
 )
-
-_LONGEST_NAME = 60
-# The line length at which ruff and black break lines, unless they are told otherwise.
-_LINE = 88
-
-_TEMPLATE = '''\
-"""{line} responds as it did{when}.
-
-Written by `noukai session test` from {session}.
-Its flow calls are served from the cassette: no model is called.
-"""
-
-import pytest
-from noukai_sdk.testing import send_captured_request
-
-
-@pytest.mark.noukai_cassette{options}
-def {name}() -> None:
-    replayed = {call}
-    replayed.assert_unchanged()
-'''
 
 
 @click.command("test")
@@ -108,7 +86,7 @@ def test_command(
     file = load(source, env, base_url)
     body = _read_body(data)
     captured = _require_request(file.exchange, name_of(file, source), body)
-    name = _name_of_test(captured)
+    name = name_of_test(captured)
     cassette = cassette_path(path, name)
     for target in (path, cassette):
         if target.exists() and not force:
@@ -122,9 +100,10 @@ def test_command(
     missing = file.missing_calls
     write_cassette(cassette, file.session_id, file.recordings, redactor, captured, missing)
     path.parent.mkdir(parents=True, exist_ok=True)
-    call = _call(app_name, headers, body, ignore)
+    call = call_source(app_name, headers, body, ignore)
     problems, drift = _try(app_name, cassette, headers, body, ignore)
-    path.write_text(_source(captured, file, name, call, allow_drift=bool(drift)), "utf-8")
+    text = source_of_test(captured, file.session_id, name, call, allow_drift=bool(drift))
+    path.write_text(text, "utf-8")
 
     masked = [each for each in captured.request.redacted if not _is_given(each, headers)]
     if problems and masked:
@@ -177,61 +156,6 @@ def _read_body(data: str | None) -> str | None:
         return Path(data[1:]).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise CommandError(f"{data[1:]} is not text in UTF-8") from error
-
-
-def _name_of_test(exchange: Exchange) -> str:
-    """Return a name for the test function.
-
-    Example:
-        >>> from noukai_sdk.models.exchanges import CapturedRequest, CapturedResponse
-        >>> request = CapturedRequest(method="POST", origin="http://a", path="/Users/7/grade-all/")
-        >>> _name_of_test(Exchange(request=request, response=CapturedResponse()))
-        'test_post_users_7_grade_all'
-    """
-    words = f"{exchange.request.method} {unquote(exchange.request.path)}".lower()
-    name = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
-    return f"test_{name[:_LONGEST_NAME].rstrip('_')}"
-
-
-def _source(
-    exchange: Exchange, file: CassetteFile, name: str, call: str, *, allow_drift: bool
-) -> str:
-    request = exchange.request
-    # The path and the id come from a request, so they must not end the docstring.
-    method, path = (re.sub(r"[^\w/.~%:+-]", "?", text) for text in (request.method, request.path))
-    line = f"{method} {path}"
-    date = re.match(r"\d{4}-\d{2}-\d{2}", exchange.started_at or "")
-    session = re.sub(r"[^\w.-]", "?", file.session_id or "") or "a cassette"
-    return _TEMPLATE.format(
-        line=line if len(line) <= _LONGEST_NAME else f"{line[:_LONGEST_NAME]}...",
-        when=f" on {date[0]}" if date else "",
-        session=f"session {session}" if file.session_id else session,
-        options="" if allow_drift else '(drift="error")',
-        name=name,
-        call=call,
-    )
-
-
-def _call(app_name: str, headers: Sequence[Header], body: str | None, ignore: Sequence[str]) -> str:
-    arguments = [_literal(app_name)]
-    if headers:
-        items = ", ".join(f"{_literal(name)}: {_literal(value)}" for name, value in headers)
-        arguments.append(f"headers={{{items}}}")
-    if body is not None:
-        arguments.append(f"body={_literal(body)}")
-    if ignore:
-        arguments.append(f"ignore=[{', '.join(map(_literal, ignore))}]")
-    call = f"send_captured_request({', '.join(arguments)})"
-    if len(f"    replayed = {call}") <= _LINE:
-        return call
-    lines = "".join(f"        {argument},\n" for argument in arguments)
-    return f"send_captured_request(\n{lines}    )"
-
-
-def _literal(text: str) -> str:
-    """Return a text as Python source, in double quotes if that is as easy to read."""
-    source = repr(text)
-    return source if '"' in text else f'"{source[1:-1]}"'
 
 
 def _is_given(masked: str, headers: Sequence[Header]) -> bool:

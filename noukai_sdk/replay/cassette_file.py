@@ -186,11 +186,25 @@ def write_cassette(
     Raises:
         CassetteError: The file cannot be written, or a redacted recording is not valid any more.
     """
-    redactor = redactor or Redactor()
-    clean = [redacted(recording, redactor, path) for recording in recordings]
-    kept = None if exchange is None else redacted_exchange(exchange, redactor)
-    file = CassetteFile(session_id, clean, redactor.paths, redactor.pii, kept, missing_calls)
-    write_redacted(path, file)
+    file = CassetteFile(
+        session_id, list(recordings), exchange=exchange, missing_calls=missing_calls
+    )
+    write_redacted(path, redacted_file(file, redactor or Redactor(), path))
+
+
+def redacted_file(
+    file: CassetteFile, redactor: Redactor, path: str | os.PathLike[str]
+) -> CassetteFile:
+    """Return the contents as they may be written to ``path``.
+
+    Raises:
+        CassetteError: A redacted recording is not valid any more.
+    """
+    clean = [redacted(recording, redactor, path) for recording in file.recordings]
+    kept = None if file.exchange is None else redacted_exchange(file.exchange, redactor)
+    return CassetteFile(
+        file.session_id, clean, redactor.paths, redactor.pii, kept, file.missing_calls
+    )
 
 
 def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[str]) -> Recording:
@@ -215,6 +229,26 @@ def redacted_exchange(exchange: Exchange, redactor: Redactor) -> Exchange:
 
 def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
     """Write a file as it is, without redaction."""
+    data = encode_cassette(file)
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _error(os.fspath(path), None, f"the file cannot be written: {error}") from error
+
+
+def encode_cassette(file: CassetteFile) -> bytes:
+    """Return the content of a file as it is, without redaction."""
     header: dict[str, Any] = {
         _MARK: FORMAT_VERSION,
         "session_id": file.session_id,
@@ -240,23 +274,7 @@ def write_redacted(path: str | os.PathLike[str], file: CassetteFile) -> None:
         lines.append(line + "\n")
     lines[0] = json.dumps(header, ensure_ascii=False) + "\n"
     # Half a surrogate pair cannot be encoded; no service could have sent or read it.
-    data = "".join(lines).encode("utf-8", "replace")
-
-    target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{token_hex(4)}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _error(os.fspath(path), None, f"the file cannot be written: {error}") from error
+    return "".join(lines).encode("utf-8", "replace")
 
 
 def as_json(recording: Recording) -> dict[str, Any]:

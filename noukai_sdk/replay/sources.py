@@ -114,6 +114,11 @@ def load_session(
             )
             named.parent_session_id = ancestor
             raise named from error.__cause__
+    return with_ancestors(sessions)
+
+
+def with_ancestors(sessions: Sequence[Session]) -> LoadedSession:
+    """Return the first session, with the calls that the others served: its parent, and so on."""
     redacts = any(map(_is_redacted, sessions))
     recordings = recordings_of_fork(sessions)
     redactor = ServiceRedactor() if redacts else None

@@ -129,7 +129,9 @@ def _note(recording: Recording) -> str:
     if recording.unavailable:
         return f"Inputs and outputs are missing: {recording.unavailable}."
     if recording.abandoned:
-        return "Its caller stopped waiting: a timeout, a cancelled task, or a client that went away."
+        return (
+            "Its caller stopped waiting: a timeout, a cancelled task, or a client that went away."
+        )
     if recording.truncated:
         return "The service has cut some of the inputs or outputs."
     return ""

@@ -46,6 +46,16 @@ class CallRow:
     bar: Bar | None = None
 
     @property
+    def name(self) -> str:
+        """Return the flow without its folder: the end of an address tells the most."""
+        return self.flow.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """Return organisation and project of the flow."""
+        return self.flow.rpartition("/")[0]
+
+    @property
     def is_in_progress(self) -> bool:
         """Return whether the call has not ended."""
         return self.status in _IN_PROGRESS

@@ -18,6 +18,9 @@ from .times import read_time
 
 _STATUSES = ("completed", "failed", "running", "pending", "cancelled", "abandoned")
 
+# Seconds after the last end of a call in which more calls are expected.
+_LIVE_FOR = 60
+
 
 @dataclass
 class SessionView:
@@ -25,10 +28,12 @@ class SessionView:
 
     Attributes:
         session_id: None for a cassette without one.
+        exchange, captured: The request and its response, as shown and as captured.
         source: The name of the cassette file; empty for a session of the service.
         status: As in the list of sessions: ``failed``, ``running`` or ``completed``.
         counts: The number of calls with each status.
         started_at: ISO 8601.
+        is_live: It is in progress, or was a moment ago: more calls may come.
         milliseconds: From the start of the first call to the end of the last, None while one is running.
         notes: What else the reader must know.
     """
@@ -36,6 +41,7 @@ class SessionView:
     session_id: str | None
     calls: CallRows
     exchange: ExchangeView | None
+    captured: Exchange | None = None
     source: str = ""
     status: str = "completed"
     counts: dict[str, int] = field(default_factory=dict)
@@ -45,6 +51,7 @@ class SessionView:
     started_at: str | None = None
     milliseconds: float | None = None
     parent: ForkParent | None = None
+    is_live: bool = False
     is_pinned: bool = False
     replays: Sequence[StoredReport] = ()
     notes: list[str] = field(default_factory=list)
@@ -84,7 +91,7 @@ def service_session(
     """
     rows = rows_of_summaries(calls.calls, calls.outcomes, calls.started_at)
     shown = None if exchange is None else exchange_view(exchange, limit)
-    view = SessionView(calls.session_id, rows, shown)
+    view = SessionView(calls.session_id, rows, shown, exchange)
     view.counts = {name: calls.counts[name] for name in _STATUSES if calls.counts.get(name)}
     view.total = sum(view.counts.values())
     view.tokens, view.cost = calls.tokens, calls.cost_usd
@@ -93,10 +100,11 @@ def service_session(
     start, end = read_time(calls.started_at), read_time(calls.completed_at)
     if start is not None and end is not None and not view.is_in_progress:
         view.milliseconds = (end - start).total_seconds() * 1000
-    elapsed = None
-    if start is not None:
-        elapsed = ((now or datetime.now(timezone.utc)) - start).total_seconds() * 1000
-    rows.draw(elapsed)
+    now = now or datetime.now(timezone.utc)
+    rows.draw(None if start is None else (now - start).total_seconds() * 1000)
+    latest = end or start
+    is_recent = latest is not None and (now - latest).total_seconds() < _LIVE_FOR
+    view.is_live = view.is_in_progress or is_recent
     _judge(view, any(each.error is not None for each in calls.outcomes))
     _note_missing(view, (calls.total_calls or 0) - view.total - len(rows.refused))
     _note_client(view, calls.client_left)
@@ -108,7 +116,7 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
     rows = rows_of_recordings(file.recordings)
     rows.draw()
     shown = None if file.exchange is None else exchange_view(file.exchange, limit)
-    view = SessionView(file.session_id, rows, shown, source)
+    view = SessionView(file.session_id, rows, shown, file.exchange, source)
     for row in rows.rows:
         view.counts[row.status] = view.counts.get(row.status, 0) + 1
     view.total = len(rows.rows)
@@ -136,16 +144,20 @@ def pages_of(total: int, size: int, offset: int) -> list[tuple[str, int, bool]]:
 
     Example:
         >>> pages_of(1200, 500, 500)
-        [('1–500', 0, False), ('501–1000', 500, True), ('1001–1200', 1000, False)]
+        [('1-500', 0, False), ('501-1000', 500, True), ('1001-1200', 1000, False)]
     """
     starts = range(0, total, size)
-    return [(f"{at + 1}–{min(at + size, total)}", at, at == offset) for at in starts]
+    return [(f"{at + 1}-{min(at + size, total)}", at, at == offset) for at in starts]
 
 
 def _judge(view: SessionView, has_failed_outcome: bool) -> None:
     """Set the status as the list of sessions does."""
     response = None if view.exchange is None else view.exchange.status
-    if view.counts.get("failed") or has_failed_outcome or (response is not None and response >= 500):
+    if (
+        view.counts.get("failed")
+        or has_failed_outcome
+        or (response is not None and response >= 500)
+    ):
         view.status = "failed"
     elif view.is_in_progress:
         view.status = "running"
@@ -162,5 +174,3 @@ def _note_missing(view: SessionView, missing: int) -> None:
 def _note_client(view: SessionView, client_left: bool) -> None:
     if client_left:
         view.notes.append("The client of the request left before the end of the response.")
-
-

@@ -50,8 +50,8 @@ class Axis:
             ['0 s', '0.5 s', '1 s', '1.5 s']
         """
         length = self.end - self.start
-        step = 10 ** math.floor(math.log10(length / 3))
-        step *= next(factor for factor in (5, 2, 1) if length / (step * factor) >= 3)
+        step = 10 ** math.floor(math.log10(length / 2))
+        step *= next(factor for factor in (5, 2, 1) if length / (step * factor) >= 2)
         first = math.ceil(self.start / step)
         times = [number * step for number in range(first, first + 8) if number * step <= self.end]
         unit, divisor = ("ms", 1) if step < 100 and self.end < 1000 else ("s", 1000)

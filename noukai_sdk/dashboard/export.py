@@ -1,0 +1,45 @@
+"""A session as one HTML file that opens without a server and without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from markupsafe import Markup
+
+from ..replay.cassette_file import CassetteFile
+from .rendering import STATIC, render
+from .views.call import call_view
+from .views.session import file_session
+from .views.values import MOST_CHARACTERS
+
+
+def session_html(file: CassetteFile, source: str = "") -> str:
+    """Return a page with a session and all of its calls.
+
+    Args:
+        file: The recordings. What the page must not show has been removed from them.
+        source: The name of the file that they come from.
+    """
+    style = _text("style.css", "session.css")
+    script = _text("page.js", "session.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return render(
+        "export.html",
+        view=file_session(file, source, limit=MOST_CHARACTERS),
+        calls=[call_view(each, limit=MOST_CHARACTERS) for each in file.recordings],
+        style=Markup(style),  # noqa: S704  # files of this package
+        script=Markup(script),  # noqa: S704
+        policy=policy,
+    )
+
+
+def _text(*names: str) -> str:
+    return "".join(STATIC[name].content.decode() for name in names)
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
