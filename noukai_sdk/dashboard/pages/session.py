@@ -21,7 +21,8 @@ from ..views.call import CallView, call_view
 from ..views.calls import CallRow, rows_of_summaries
 from ..views.session import SessionView, pages_of, service_session
 from ..views.values import MOST_CHARACTERS
-from .visit import PageError, Visit, is_local, page
+from .replays import replay_history
+from .visit import PageError, Visit, page
 
 PAGE_SIZE = 500
 _STATES = ("failed", "running")
@@ -38,14 +39,15 @@ class SessionLinks:
         execution_id: A call: texts are of it, not of the session's request.
     """
 
-    def __init__(self, session_id: str, back: str = "", execution_id: str | None = None) -> None:
+    def __init__(self, session_id: str, back: str = "/", execution_id: str | None = None) -> None:
         self.base = f"/sessions/{quote(session_id, safe='')}"
-        self._back = {"from": back} if back else {}
+        self._back = {"from": back} if back != "/" else {}
         self._of = self.base if execution_id is None else self._call(execution_id)
 
     def call(self, row: CallRow) -> str:
         """Return the page of a call."""
-        return self._call(row.execution_id or "")
+        number = "" if row.number is None else f"?number={row.number}"
+        return f"{self._call(row.execution_id or '')}{number}"
 
     def text(self, part: str) -> str:
         """Return the URL of a whole text."""
@@ -66,17 +68,18 @@ async def session(visit: Visit) -> Response:
     """Show a session and a page of its calls."""
     session_id, offset, status = visit.path["session_id"], _offset(visit), _status(visit)
     view = await _read(visit, offset, status)
-    back = visit.query.get("from", "")
-    shown = len(view.counts) and (view.counts.get(status, 0) if status else view.total)
+    curl = curl_of(session_id, view.captured)
+    shown = view.counts.get(status, 0) if status else view.total
     return visit.render(
         "session.html",
         view=view,
-        links=SessionLinks(session_id, back if is_local(back) else ""),
-        back=back if is_local(back) else "/",
+        links=SessionLinks(session_id, visit.sessions_url),
+        history=await replay_history(visit, session_id, view.replays),
+        can_replay=bool(curl),
         states=[(name, name) for name in _STATES if view.counts.get(name) or name == status],
         chosen=status,
         pages=pages_of(shown, PAGE_SIZE, offset),
-        curl=curl_of(session_id, view.captured),
+        curl=curl,
         **_live(visit, view, offset, status),
     )
 
@@ -105,6 +108,7 @@ async def call(visit: Visit) -> Response:
     session_id, execution_id = visit.path["session_id"], visit.path["execution_id"]
     found = await visit.api.call(session_id, execution_id)
     row, shown = _call(found)
+    row.number = _number(visit, "number") or None
     return visit.render(
         "call_fragment.html" if visit.is_fragment else "call.html",
         call=shown,
