@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from ..replay.cassette_file import CassetteFile
 from .rendering import STATIC, render
-from .views.call import call_view
-from .views.session import file_session
-from .views.values import MOST_CHARACTERS
+from .views.call_view import call_view
+from .views.recorded_values import MOST_CHARACTERS
+from .views.session_view import file_session
 
 
 def session_html(file: CassetteFile, source: str = "") -> str:

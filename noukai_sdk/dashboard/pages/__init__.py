@@ -22,8 +22,8 @@ from . import (  # noqa: F401  # they register their routes
     login,
     replays,
     runs,
-    session,
     session_downloads,
+    session_page,
     sessions,
     static_files,
 )

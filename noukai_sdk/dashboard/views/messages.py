@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .values import Parts, Value
+from .recorded_values import Parts, Value
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 

@@ -12,7 +12,7 @@ from ...models.session_lists import SessionCalls, StoredReport
 from ...models.sessions import ForkParent
 from ...replay.cassette_file import CassetteFile
 from .calls import CallRows, rows_of_recordings, rows_of_summaries
-from .exchange import ExchangeView, exchange_view
+from .exchange_view import ExchangeView, exchange_view
 from .texts import count
 from .times import read_time
 

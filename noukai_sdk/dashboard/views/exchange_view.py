@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...models.exchanges import CapturedBody, Exchange, Header
-from .values import Parts, Value
+from .recorded_values import Parts, Value
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from ...models.sessions import Session
 from ...replay.sources import recordings_of
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.curl import curl_line
-from ..views.call import CallView, call_view
+from ..views.call_view import CallView, call_view
 from ..views.calls import CallRow, rows_of_summaries
-from ..views.session import SessionView, pages_of, service_session
-from ..views.values import MOST_CHARACTERS
+from ..views.recorded_values import MOST_CHARACTERS
+from ..views.session_view import SessionView, pages_of, service_session
 from .replays import replay_history
 from .visit import PageError, Visit, page
 

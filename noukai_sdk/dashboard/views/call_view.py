@@ -11,8 +11,8 @@ from ...models.sessions import RecordedError, StepSnapshot
 from ...replay.recording import INPUT_FIELDS, Recording
 from ...replay.sources import RENDERED_PROMPT
 from .messages import ToolCall, Turn, results_by_id, tool_calls, turns
+from .recorded_values import Parts, Value
 from .times import milliseconds_between
-from .values import Parts, Value
 
 Event = Mapping[str, Any]
 
