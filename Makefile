@@ -15,7 +15,7 @@ JOBS ?= 100
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo replays faults bench clean
+.PHONY: help test lint format demo replays faults bench screenshots clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults  processes of the service that are killed, in the long form"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
+	@echo "make screenshots  the pictures of the docs, in Chromium"
 	@echo "make lint    the checks of make test without the tests"
 	@echo "make format  format the code and fix what can be fixed"
 	@echo "make clean   remove .venv and the files of the tools"
@@ -52,6 +53,10 @@ faults: $(VENV)/.faults
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group screenshots
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf $(VENV) .coverage .coverage.* htmlcov build dist

@@ -44,12 +44,15 @@ def run() -> list[Row]:
     """Return the milliseconds for each request, and what ``noukai dev`` takes beyond the bare app."""
     uvicorn = ["uvicorn", "benchmarks.bench_dev:bare", "--port", "0", "--no-access-log"]
     with tempfile.TemporaryDirectory() as folder, served(uvicorn) as bare_address:
-        dev = ["noukai_sdk.cli", "dev", "--port", "0", "--db", f"{folder}/noukai.db"]
+        dev = ["noukai_sdk.cli", "dev", "--port", "0", "--db"]
         with (
-            served(dev) as dev_address,
+            served([*dev, f"{folder}/noukai.db"]) as dev_address,
+            served([*dev, f"{folder}/no_ui.db", "--no-ui"]) as no_ui_address,
             closing(HTTPConnection(bare_address)) as to_bare,
             closing(HTTPConnection(dev_address)) as to_dev,
+            closing(HTTPConnection(no_ui_address)) as to_no_ui,
         ):
+            many(to_dev, "GET", "/")()  # imports the page
             call = "/api/v1/seq/acme/samples/hello-world/execute"
             best = best_of_each(
                 {
@@ -57,6 +60,7 @@ def run() -> list[Row]:
                     "healthz": many(to_dev, "GET", "/healthz"),
                     "bare execute": many(to_bare, "POST", "/execute", BODY),
                     "execute": many(to_dev, "POST", call, BODY),
+                    "execute --no-ui": many(to_no_ui, "POST", call, BODY),
                 },
                 ROUNDS,
             )
@@ -69,6 +73,12 @@ def run() -> list[Row]:
             "execute of hello-world on offline, beyond the bare app",
             ms["execute"] - ms["bare execute"],
             3.0,
+            "ms",
+        ),
+        Row(
+            "execute beside the page, beyond --no-ui",
+            ms["execute"] - ms["execute --no-ui"],
+            0.1,
             "ms",
         ),
     ]
