@@ -169,7 +169,8 @@ def test_paths_links_and_sections_in_texts_exist() -> None:
         ):
             path = page.parent / target
             anchors = {
-                re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in sections(path)
+                re.sub(r"[^\w -]", "", name).lower().replace(" ", "-")
+                for name in (sections(path) if anchor else ())
             }
             if not path.exists() or (anchor and anchor not in anchors):
                 missing.append(f"{page.name}: {target}#{anchor}")
