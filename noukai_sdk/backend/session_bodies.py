@@ -248,5 +248,9 @@ def merge_reports(stored: str | None, report: StoredReport) -> dict[str, Any]:
         if before.state == "finished" and report.state == "running":
             report = before
         report = report.model_copy(update={"sent": sent})
+    sent = report.sent
+    if report.verdict == "clean" and sent is not None and sent.result == "differs":
+        # The calls are as recorded, but the response is not.
+        report = report.model_copy(update={"verdict": "differs"})
     verdict = report.verdict if report.state == "finished" else "running"
     return {"body": to_column(report.model_dump(by_alias=True)), "verdict": verdict}

@@ -173,7 +173,9 @@ class _Run:
             notes.append(f"and {more} more differences in the response")
         if outcome.error is not None and outcome.verdict is None:
             notes.append(str(outcome.error.get("message")))
-        is_equal = outcome.result != "clean" or outcome.exit_code == 0
+        # Another response is what a fork is for.
+        is_fork = self._replay.live_from is not None
+        is_equal = outcome.result != "clean" or outcome.exit_code == 0 or is_fork
         sent = self._sent.model_copy(
             update={
                 "session_id": outcome.session_id,

@@ -146,7 +146,7 @@ def test_fork_runs_with_another_message_and_is_linked_and_compared(
     wait_until(lambda: child in visitor.get(f"/sessions/{session_id}/replay"))
     compared = visitor.client.get(f"/sessions/{session_id}/compare", params={"with": child})
     page = visitor.get(compared.headers["location"])
-    assert "2 calls same" in page
+    assert "2 calls unchanged" in page
     assert "- two" in page
     assert "+ zwei <b>" in page
     assert "zwei <b>" not in visitor.client.get(compared.headers["location"]).text

@@ -25,6 +25,7 @@ _LONGEST_SHOWN = 2_000
 # Lines around a change.
 _CONTEXT = 2
 
+_STATES = {"added": "added", "removed": "removed", "changed": "changed", "same": "unchanged"}
 _WORDS = {
     "error": "error",
     "events": "events of the stream",
@@ -104,8 +105,8 @@ class Comparison:
     def summary(self) -> str:
         """Return the outcome in one line."""
         words = [
-            f"{count(self.counts[state], 'call')} {state}"
-            for state in ("added", "removed", "changed", "same")
+            f"{count(self.counts[state], 'call')} {word}"
+            for state, word in _STATES.items()
             if self.counts.get(state)
         ]
         return ", ".join(words) or "no calls"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from ...models.session_lists import SessionSummary, StoredReport
 from .texts import count
-from .times import milliseconds_between, read_time
+from .times import duration, milliseconds_between, read_time
 
 # More rows help nobody.
 _MOST_ENTRIES = 100
@@ -96,7 +96,7 @@ class ReplayView:
     """A replay.
 
     Attributes:
-        state: ``running``, ``clean``, ``differs``, ``failed`` or ``unknown``.
+        state: ``running``, ``clean``, ``forked``, ``differs``, ``failed`` or ``unknown``.
         findings: What probably happened to the calls.
         problems: The calls that did not replay as recorded.
         live: The calls of a fork that went to the service.
@@ -141,9 +141,11 @@ class ReplayView:
         return self.state == "running"
 
     @property
-    def milliseconds(self) -> float | None:
-        """Return how long it took."""
-        return milliseconds_between(self.report.started_at, self.report.completed_at)
+    def facts(self) -> list[str]:
+        """Return the status of the response, and how long the replay took."""
+        status = self.report.status
+        took = duration(milliseconds_between(self.report.started_at, self.report.completed_at))
+        return [*([] if status is None else [f"HTTP {status}"]), *([took] if took else [])]
 
 
 def replay_view(report: StoredReport, *, longest: float, now: datetime | None = None) -> ReplayView:
@@ -155,8 +157,11 @@ def replay_view(report: StoredReport, *, longest: float, now: datetime | None = 
         now: The time.
     """
     lists = report.report
-    problems = [_entry(kind, each) for kind in _PROBLEMS for each in _dicts(lists.get(kind))]
     sent = report.sent
+    # The recordings after the first live call are of no use in a fork.
+    is_fork = sent is not None and sent.live_from is not None
+    kinds = [kind for kind in _PROBLEMS if not (is_fork and kind == "leftovers")]
+    problems = [_entry(kind, each) for kind in kinds for each in _dicts(lists.get(kind))]
     differences = None
     if sent is not None and sent.differences is not None:
         differences = [response_part(each) for each in sent.differences]
@@ -168,7 +173,7 @@ def replay_view(report: StoredReport, *, longest: float, now: datetime | None = 
         report,
         state,
         "",
-        _counts(report.summary),
+        _counts(report.summary, kinds),
         # A message may hold the findings already, but a list is easier to read.
         findings,
         problems[:_MOST_ENTRIES],
@@ -194,6 +199,8 @@ def _state(report: StoredReport, longest: float, now: datetime | None) -> str:
         if age <= longest:
             return "running"
     result = report.verdict if sent is None else sent.result or report.verdict
+    if sent is not None and sent.live_from is not None and report.verdict == "clean":
+        return "forked"  # that the response differs is what a fork is for
     if result in ("clean", "differs", "failed"):
         return result
     return "unknown" if result in (None, "unknown") else "failed"
@@ -204,11 +211,10 @@ def _headline(view: ReplayView) -> str:
     if state == "running":
         return "The replay is running"
     differences = view.differences or []
-    calls_are_equal = view.report.verdict == "clean"
-    if calls_are_equal and sent is not None and sent.live_from is not None:
-        # That the response differs is what a fork is for.
-        return f"Forked: {count(sent.live_from, 'call')} replayed, the rest live"
-    if calls_are_equal and differences:
+    calls_are_equal = view.counts and not any(each.is_problem for each in view.counts)
+    if state == "forked" and sent is not None:
+        return f"Forked: {count(sent.live_from or 0, 'call')} replayed, the rest live"
+    if calls_are_equal and differences and not view.message:
         names = [each.name for each in differences[:3]]
         more = len(differences) - len(names)
         listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
@@ -222,18 +228,18 @@ def _headline(view: ReplayView) -> str:
     }.get(state, "It is not known how the replay ended: the service that ran it has stopped")
 
 
-def _counts(summary: str) -> list[Count]:
+def _counts(summary: str, problems: Sequence[str]) -> list[Count]:
     """Read the summary line.
 
     Example:
-        >>> [(each.name, each.number, each.is_problem) for each in _counts("hits=3; misses=1; drift=0")]
-        [('hits', 3, False), ('misses', 1, True), ('drift', 0, False)]
+        >>> [(each.name, each.number, each.is_problem) for each in _counts("hits=3; drift=1", ["drift"])]
+        [('hits', 3, False), ('drift', 1, True)]
     """
     found = []
     for part in summary.split(";"):
         name, _, number = part.strip().partition("=")
         if number.isdecimal():
-            is_problem = name in _PROBLEMS and int(number) > 0
+            is_problem = name in problems and int(number) > 0
             found.append(Count(name, int(number), is_problem))
     return found
 
