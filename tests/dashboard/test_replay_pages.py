@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
@@ -28,6 +30,8 @@ class GradingApp:
         self.scale = 10
         self.fails = False
         self.keys: list[str | None] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
 
     def app(self) -> FastAPI:
         client = AsyncNoukai(org="acme", project="tests")
@@ -38,6 +42,7 @@ class GradingApp:
         async def grade(texts: list[str], authorization: str | None = Header(None)) -> Any:
             self.keys.append(authorization)
             results = [(await flow.execute(message=text + self.suffix)).result for text in texts]
+            await asyncio.to_thread(self.may_end.wait, 60)
             if self.fails:
                 raise RuntimeError("a bug")
             return {"scale": self.scale, "results": results}
@@ -63,6 +68,7 @@ def grading(
     grading = GradingApp()
     with serve_app(grading.app()) as grading.url:
         yield grading
+        grading.may_end.set()
 
 
 class Visitor:
@@ -132,6 +138,26 @@ def test_replay_page_tells_what_the_edited_app_does_otherwise(
     assert "Bearer" not in history
 
 
+def test_replay_shows_calls_while_it_runs_and_no_more_than_four_run_at_once(
+    grading: GradingApp, dev: Dev, visitor: Visitor
+) -> None:
+    session_id = grading.capture(dev, ["one", "two"])
+    grading.may_end.clear()
+    path = f"/sessions/{session_id}/replays"
+    started = [visitor.send(path).headers["location"] for _ in range(4)]
+    for url in started:
+        wait_until(lambda url=url: "<b>2</b> hits" in visitor.get(url))
+        fragment = visitor.client.get(url, headers={"HX-Request": "true"}).text
+        assert fragment.startswith('<div id="replay" hx-get=')
+        assert "The replay is running" in fragment
+    refused = visitor.send(path)
+    assert refused.status_code == 429
+    assert "Too many replays are running" in refused.text
+    grading.may_end.set()
+    for url in started:
+        wait_until(lambda url=url: "Replayed as recorded" in visitor.get(url))
+
+
 def test_fork_runs_with_another_message_and_is_linked_and_compared(
     grading: GradingApp, dev: Dev, visitor: Visitor
 ) -> None:
@@ -150,6 +176,11 @@ def test_fork_runs_with_another_message_and_is_linked_and_compared(
     assert "- two" in page
     assert "+ zwei <b>" in page
     assert "zwei <b>" not in visitor.client.get(compared.headers["location"]).text
+    # Of two that are chosen in the list, which has the newest first.
+    both = visitor.client.get("/sessions/-/compare", params={"s": [child, session_id]})
+    assert both.headers["location"] == compared.headers["location"]
+    assert visitor.client.get("/sessions/-/compare", params={"s": child}).status_code == 400
+    assert f'name="s" value="{child}"' in visitor.get("/")
     swapped = visitor.get(f"/sessions/{child}/compare/{session_id}")
     assert "+ two" in swapped
     assert "The sessions are equal" in visitor.get(f"/sessions/{child}/compare/{child}")

@@ -74,7 +74,7 @@
   function isInUse(part) {
     const selection = getSelection();
     const isSelected = !selection.isCollapsed && part.contains(selection.anchorNode);
-    return isSelected || part.querySelector("details.menu[open]") !== null;
+    return isSelected || part.querySelector("details.menu[open], input:checked") !== null;
   }
 
   function replace(part, html) {
@@ -99,6 +99,7 @@
     replace(part, html);
   }
   document.addEventListener("toggle", catchUp, true);
+  document.addEventListener("change", catchUp);
   document.addEventListener("selectionchange", catchUp);
 
   document.addEventListener("htmx:sseOpen", () => showLive("Live"));

@@ -291,7 +291,7 @@ def response_part(difference: Mapping[str, Any]) -> ChangedPart:
         tuple(
             DiffLine(kind, f"{sign} {value_text(difference[side])}")
             for kind, sign, side in sides
-            if difference.get(side) != "(missing)"
+            if difference.get(side, "(missing)") != "(missing)"
         ),
     )
 
