@@ -376,10 +376,10 @@ def _opening(
 
 
 def _transports_beside(first: Any, *, given: bool = False) -> list[Any]:
-    from ..transport.drivers import transports
+    from ..transport.drivers import open_transports
 
     keys = keys_beside(first.service, given=given)
-    by_key = {each.service.key: each for each in list(transports) if keys and not each.closed}
+    by_key = {each.service.key: each for each in open_transports()} if keys else {}
     return [transport for key, transport in by_key.items() if key in keys]
 
 

@@ -45,11 +45,18 @@ T = TypeVar("T")
 LONGEST_CLOSE = 5.0  # seconds that the end of a stream may take
 MOST_LEFT = 10_000  # chunks that can be left in the buffers of a closed connection
 
-transports: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The transports of the clients that are alive."""
-
+_transports: weakref.WeakSet[Any] = weakref.WeakSet()
 # The transports with an http_client of the user's, by the identity of their service.
 _custom: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def open_transports() -> list[Any]:
+    """Return the transports of the clients that are alive and open."""
+    while True:
+        try:
+            return [each for each in list(_transports) if not each.closed]
+        except RuntimeError:  # another thread has made a client meanwhile
+            continue
 
 
 def custom_transport(service: Service) -> Any:
@@ -67,7 +74,7 @@ class SyncTransport:
         self.client: Any = http_client
         self._owned = http_client is None
         self._closed = False
-        transports.add(self)
+        _transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
         if self._owned:
@@ -236,7 +243,7 @@ class AsyncTransport:
         self.service = service
         self.client: Any = http_client
         self.clients: AsyncClients = AsyncClients(http_client)
-        transports.add(self)
+        _transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakSet
@@ -17,9 +18,10 @@ import anyio
 import httpx
 import pytest
 
-from noukai_sdk import AsyncNoukai, ClientClosedError
+from noukai_sdk import AsyncNoukai, ClientClosedError, Noukai
 from noukai_sdk.transport import after_fork as forks
 from noukai_sdk.transport import async_clients as pools
+from noukai_sdk.transport import drivers
 from tests.support.servers import wait_until
 from tests.support.service import DONE, PAUSED, STARTED, Reply, Service, stream
 from tests.support.sides import SYNC, Side
@@ -236,6 +238,25 @@ def test_sync_client_in_many_threads_serves_each(service: Service) -> None:
         results = list(pool.map(lambda n: flow.execute(message=str(n)).result, range(64)))
     assert results == [{"grade": 3}] * 64
     assert sorted(int(request.body["message"]) for request in service.requests) == list(range(64))
+
+
+def test_clients_are_listed_while_another_thread_makes_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a replay does, which looks for the other clients of its process."""
+    made: list[Noukai] = []
+
+    class Growing(WeakSet[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for each in super().__iter__():
+                if len(made) < 3:
+                    made.append(Noukai(api_key="nk_late"))
+                yield each
+
+    monkeypatch.setattr(drivers, "_transports", Growing())
+    first = Noukai(api_key="nk_1")
+    transports = drivers.open_transports()
+    assert {each._transport for each in (first, *made)} == set(transports)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
