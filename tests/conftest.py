@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import httpx
 import pytest
@@ -35,6 +36,16 @@ vars(DEFAULT_TIMEOUT_CONFIG).update(httpx.Timeout(60).as_dict())
 
 # Loading the certificates takes 30 ms for each HTTP client, and the tests make thousands.
 ssl.create_default_context = cache(ssl.create_default_context)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Do not rewrite the asserts of the package, which pytest does for packages with a plugin.
+
+    It takes seconds, and two threads that import modules of it make Python before 3.11.8 fail ("AST
+    constructor recursion depth mismatch").
+    """
+    rewritten: Any = config.pluginmanager.rewrite_hook
+    rewritten._must_rewrite.discard("noukai_sdk")
 
 
 @pytest.fixture(autouse=True)

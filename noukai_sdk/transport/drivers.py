@@ -55,7 +55,7 @@ def open_transports() -> list[Any]:
     while True:
         try:
             return [each for each in list(_transports) if not each.closed]
-        except RuntimeError:  # another thread has made a client meanwhile
+        except RuntimeError:  # noqa: PERF203 - another thread has made a client meanwhile
             continue
 
 
