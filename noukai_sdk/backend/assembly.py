@@ -13,6 +13,7 @@ from ..local.llm.pool import ModelPool
 from ..local.runtime.worker_threads import limited_worker_threads
 from .access import Doorkeeper, FixedKeys, StoredKeys
 from .admission import Limiter
+from .bodies import BodyReceiver
 from .encoding import Clock
 from .heartbeat import Heartbeat
 from .jobs.job_runner import JobRunner
@@ -113,6 +114,7 @@ def _assemble(
             of_org=settings.max_pending_jobs,
             in_all=settings.max_pending_jobs_in_all,
         ),
+        bodies=BodyReceiver(settings.body_seconds),
     )
 
 

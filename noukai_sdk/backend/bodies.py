@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -15,12 +20,17 @@ from .encoding import encode
 from .errors import RequestError
 from .settings import Settings
 
+T = TypeVar("T")
+
 # Bytes beyond the limit that are read and discarded, so that a client that is still sending sees the
 # response and not a broken connection.
 _MAX_DISCARDED = 64 * 1024 * 1024
 
-# Bytes that are parsed on the event loop.
-_PARSED_AT_ONCE = 256 * 1024
+# A body of more bytes is large: it is not parsed on the event loop.
+_LARGE = 256 * 1024
+
+# Bytes of all bodies that are being received or parsed. Small ones are received beyond that, too.
+_MAX_HELD = 256 * 1024 * 1024
 
 # A body must arrive at this rate, after the seconds that Settings.body_seconds allows.
 _BYTES_PER_SECOND = 16 * 1024
@@ -28,6 +38,9 @@ _BYTES_PER_SECOND = 16 * 1024
 # Levels of lists and objects. Storing and sending a body adds a few levels, and the fastest JSON parsers,
 # ours and our client's among them, accept 200.
 _MAX_LEVELS = 128
+
+# Lists and objects in a body: each takes some hundred bytes of memory, for two bytes of the body.
+_MAX_CONTAINERS = 250_000
 
 _CODES = {
     "executionId": "EXECUTION_ID_INVALID",
@@ -66,49 +79,81 @@ class Body:
         return {k: v for k, v in self.raw.items() if v is not None and k not in _CURSOR}
 
 
-async def read_body(request: Request, settings: Settings) -> Body:
-    """Read and check the body of a call."""
-    return await parse_in_time(
-        await read_bytes(request, settings.max_body_bytes, "MESSAGES_TOO_LARGE"), settings
-    )
+class BodyReceiver:
+    """Receives the bodies of a process's requests, and parses the large ones one after the other.
 
-
-async def parse_in_time(data: bytes, settings: Settings) -> Body:
-    """Check a body as :func:`parse_body` does; a large one in a thread."""
-    if len(data) <= _PARSED_AT_ONCE:
-        return parse_body(data, settings)
-    # Millions of small values take seconds. Not on asyncio's executor, which resolves names.
-    return await anyio.to_thread.run_sync(parse_body, data, settings)
-
-
-async def read_bytes(request: Request, limit: int, code: str) -> bytes:
-    """Read the body of a request.
-
-    Raises:
-        RequestError: It exceeds the limit (413 with ``code``), or arrives too slowly (408).
+    Args:
+        seconds: How long a body of few bytes may take to arrive; large ones may take longer.
     """
-    settings: Settings = request.app.state.service.settings
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    chunks: list[bytes] = []
-    if size <= limit + _MAX_DISCARDED:
-        size = 0
-        with anyio.move_on_after(settings.body_seconds) as scope:
-            start = scope.deadline
-            async for chunk in request.stream():
-                size += len(chunk)
-                scope.deadline = start + size / _BYTES_PER_SECOND
-                if size <= limit:
-                    chunks.append(chunk)
-                elif size > limit + _MAX_DISCARDED:
-                    break
-        if scope.cancelled_caught:
-            message = f"the body did not arrive in time: {size} bytes came"
-            headers = {"Connection": "close"}
-            raise RequestError(408, "REQUEST_TIMEOUT", message, headers=headers)
-    if size > limit:
-        raise RequestError(413, code, f"the request has more than {limit} bytes")
-    return b"".join(chunks)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._held = 0
+        self._parsing = anyio.Lock()
+
+    @asynccontextmanager
+    async def received(self, request: Request, limit: int, code: str) -> AsyncIterator[bytes]:
+        """Read the body of a request. Its memory counts as used until the block ends.
+
+        Raises:
+            RequestError: It exceeds the limit (413 with ``code``), arrives too slowly (408), or is a large
+                one too many (503).
+        """
+        declared = request.headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        chunks: list[bytes] = []
+        held = 0
+        try:
+            if size <= limit + _MAX_DISCARDED:
+                size = 0
+                with anyio.move_on_after(self._seconds) as scope:
+                    start = scope.deadline
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        scope.deadline = start + size / _BYTES_PER_SECOND
+                        if size > limit + _MAX_DISCARDED:
+                            break
+                        if size <= limit:
+                            chunks.append(chunk)
+                            held += len(chunk)
+                            self._held += len(chunk)
+                            if self._held > _MAX_HELD and size > _LARGE:
+                                raise _too_many_large_bodies()
+                if scope.cancelled_caught:
+                    message = f"the body did not arrive in time: {size} bytes came"
+                    headers = {"Connection": "close"}
+                    raise RequestError(408, "REQUEST_TIMEOUT", message, headers=headers)
+            if size > limit:
+                raise RequestError(413, code, f"the request has more than {limit} bytes")
+            yield b"".join(chunks)
+        finally:
+            self._held -= held
+
+    async def parse(self, parse: Callable[[bytes], T], data: bytes) -> T:
+        """Return what ``parse`` returns; it runs in a thread if there is much to parse."""
+        if len(data) <= _LARGE:
+            return parse(data)
+        async with self._parsing:
+            start = time.monotonic()
+            # Millions of small values take seconds. Not on asyncio's executor, which resolves names.
+            parsed = await anyio.to_thread.run_sync(parse, data)
+            if self._parsing.statistics().tasks_waiting:
+                # Threads stop while JSON is parsed. As long again, so that others get half of the time.
+                await anyio.sleep(time.monotonic() - start)
+        return parsed
+
+
+def _too_many_large_bodies() -> RequestError:
+    message = "this process receives too many large bodies at the moment: try again in a second"
+    headers = {"Retry-After": "1", "Connection": "close"}
+    return RequestError(503, "OVERLOADED", message, headers=headers)
+
+
+async def read_body(request: Request, settings: Settings, receiver: BodyReceiver) -> Body:
+    """Read and check the body of a call."""
+    limit = settings.max_body_bytes
+    async with receiver.received(request, limit, "MESSAGES_TOO_LARGE") as data:
+        return await receiver.parse(partial(parse_body, settings=settings), data)
 
 
 def from_json_object(data: bytes) -> dict[str, Any]:
@@ -120,9 +165,8 @@ def from_json_object(data: bytes) -> dict[str, Any]:
         raise RequestError(400, "INVALID_REQUEST", message) from error
     if not isinstance(raw, dict):
         raise RequestError(400, "INVALID_REQUEST", "the body must be a JSON object")
-    if _levels(raw) > _MAX_LEVELS:
-        message = f"the body is nested more than {_MAX_LEVELS} levels deep"
-        raise RequestError(400, "INVALID_REQUEST", message)
+    if data.count(b"{") + data.count(b"[") > _MAX_LEVELS:
+        _check_shape(raw)
     return raw
 
 
@@ -154,15 +198,23 @@ def parse_body(data: bytes, settings: Settings) -> Body:
     return Body(raw, call)
 
 
-def _levels(value: dict[str, Any] | list[Any]) -> int:
-    """Count the levels of lists and objects; stop above the limit."""
-    levels, level = 0, [value]
-    while level and levels <= _MAX_LEVELS:
+def _check_shape(value: dict[str, Any]) -> None:
+    """Raise RequestError (400) if a body has too many levels, or too many lists and objects."""
+    kinds = (dict, list)
+    levels = count = 0
+    level: list[Any] = [value]
+    while level:
         levels += 1
+        count += len(level)
+        if levels > _MAX_LEVELS:
+            message = f"the body is nested more than {_MAX_LEVELS} levels deep"
+            raise RequestError(400, "INVALID_REQUEST", message)
+        if count > _MAX_CONTAINERS:
+            message = f"the body has more than {_MAX_CONTAINERS} lists and objects"
+            raise RequestError(400, "INVALID_REQUEST", message)
         level = [
             item
             for outer in level
             for item in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(item, dict | list)
+            if isinstance(item, kinds)
         ]
-    return levels

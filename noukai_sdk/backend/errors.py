@@ -16,7 +16,8 @@ Codes in addition to those of the wire contract::
          IDEMPOTENCY_KEY_REUSED
     421  HOST_NOT_ALLOWED
     429  TOO_MANY_WRONG_KEYS, TOO_MANY_REQUESTS, TOO_MANY_RUNS, QUEUE_FULL
-    503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED, NOT_READY
+    503  STORE_UNAVAILABLE (the database is full, locked or gone), STOPPED, NOT_READY,
+         OVERLOADED
 
 The log also has CLIENT_LEFT.
 """
@@ -43,6 +44,7 @@ from .store.writer import StaleOwnerError
 
 logger = logging.getLogger("noukai_sdk.backend")
 
+_LENGTHS = {b"content-length", b"transfer-encoding"}
 _HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 _STEP_STATUS = {
     "NOT_A_LIST": 422,
@@ -171,6 +173,7 @@ class ErrorMiddleware:
             return
         request_id = f"req_{uuid.uuid4().hex}"
         has_started = False
+        header_names = {name for name, _ in scope["headers"]}
 
         async def send_with_id(message: Message) -> None:
             nonlocal has_started
@@ -180,6 +183,14 @@ class ErrorMiddleware:
             await send(message)
 
         try:
+            if header_names >= _LENGTHS:
+                # A proxy may find another end of this request than we do, and take what follows for
+                # the request of another client.
+                message = "a request has a Content-Length or a Transfer-Encoding, not both"
+                headers = {"Connection": "close"}
+                response = error_response(400, "INVALID_REQUEST", message, headers=headers)
+                await response(scope, receive, send_with_id)
+                return
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # The server stops and waits no longer. If we raised, it would send a plain 500 and log a

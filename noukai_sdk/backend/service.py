@@ -11,6 +11,7 @@ from typing import Any
 from ..local.flow_files.catalog import FlowCatalog
 from .access import Doorkeeper
 from .admission import Limiter
+from .bodies import BodyReceiver
 from .encoding import Clock
 from .jobs.job_runner import MAX_STRIKES
 from .jobs.jobs import Jobs
@@ -52,6 +53,7 @@ class Service:
     doorkeeper: Doorkeeper
     limiter: Limiter
     queue_limit: QueueLimit
+    bodies: BodyReceiver
 
     def expiry(self) -> int | None:
         """Return the time before which sessions are expired; None if sessions never expire.

@@ -19,7 +19,7 @@ from ..models.base import WireModel
 from ..models.exchanges import CapturedBody, CapturedRequest, Exchange, Header
 from ..models.session_lists import StoredReport
 from ..models.sessions import Outcome, Outcomes, RecordedCall
-from .bodies import from_json_object, read_bytes
+from .bodies import BodyReceiver, from_json_object
 from .capture import captured, keeps_snapshots
 from .encoding import to_column
 from .errors import RequestError
@@ -64,11 +64,10 @@ def is_valid_id(text: str) -> bool:
     return _ID.match(text) is not None
 
 
-async def read_exchange(request: Request) -> dict[str, Any]:
+async def read_exchange(request: Request, receiver: BodyReceiver) -> dict[str, Any]:
     """Read an exchange; return the columns of its row. Secrets that the client left in are masked."""
-    data = await read_bytes(request, MAX_BYTES, "BODY_TOO_LARGE")
-    # To mask a large body takes seconds.
-    return await asyncio.to_thread(_exchange_row, data)
+    async with receiver.received(request, MAX_BYTES, "BODY_TOO_LARGE") as data:
+        return await receiver.parse(_exchange_row, data)
 
 
 def _exchange_row(data: bytes) -> dict[str, Any]:
@@ -134,13 +133,15 @@ def _masked_body(
     return body.model_copy(update={"text": base64.b64encode(masked.encode()).decode()})
 
 
-async def read_outcomes(request: Request, flows: Flows) -> dict[str, Any] | None:
+async def read_outcomes(
+    request: Request, receiver: BodyReceiver, flows: Flows
+) -> dict[str, Any] | None:
     """Read the outcomes of a session; return the columns of their row that change, None if there are none.
 
     What a flow's capture mode does not keep of a run is not kept of an outcome either.
     """
-    data = await read_bytes(request, MAX_OUTCOMES_BYTES, "BODY_TOO_LARGE")
-    body = await asyncio.to_thread(_checked_outcomes, data)
+    async with receiver.received(request, MAX_OUTCOMES_BYTES, "BODY_TOO_LARGE") as data:
+        body = await receiver.parse(_checked_outcomes, data)
     if body.outcomes is None:
         return {"total_calls": body.total_calls}
     if not body.outcomes and body.parent is None and body.total_calls is None:
@@ -219,9 +220,14 @@ def _captured(outcome: Outcome, mode: str) -> Outcome:
     return outcome.model_copy(update={"call": call, "error": error})
 
 
-async def read_report(request: Request, session_id: str) -> StoredReport:
+async def read_report(request: Request, receiver: BodyReceiver, session_id: str) -> StoredReport:
     """Read the report of a replay."""
-    report = _parsed(await read_bytes(request, MAX_BYTES, "BODY_TOO_LARGE"), StoredReport)
+    async with receiver.received(request, MAX_BYTES, "BODY_TOO_LARGE") as data:
+        return await receiver.parse(lambda data: _checked_report(data, session_id), data)
+
+
+def _checked_report(data: bytes, session_id: str) -> StoredReport:
+    report = _parsed(data, StoredReport)
     if not is_valid_id(report.replay_id):
         message = "must be 1 to 128 letters, digits, '-', '_' and '.'"
         raise _invalid("replayId", message)
@@ -230,7 +236,7 @@ async def read_report(request: Request, session_id: str) -> StoredReport:
     if report.session_id is None:
         report = report.model_copy(update={"session_id": session_id})
     if report.sent is not None and report.sent.differences:
-        masked = await asyncio.to_thread(_masker.value, report.sent.differences)
+        masked = _masker.value(report.sent.differences)
         sent = report.sent.model_copy(update={"differences": tuple(masked)})
         report = report.model_copy(update={"sent": sent})
     return report

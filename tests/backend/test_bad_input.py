@@ -165,6 +165,45 @@ def test_call_endless_body_is_413_before_its_end(
     assert code_of(endless) == (413, "MESSAGES_TOO_LARGE")
 
 
+def test_call_with_two_lengths_is_rejected_and_what_follows_is_not_read(backend: Backend) -> None:
+    host, port = backend.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            f"POST /api/v1/seq/acme/{HELLO} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert response.count(b"HTTP/1.1 ") == 1
+
+
+def test_call_body_with_too_many_lists_is_rejected(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.backend.bodies._MAX_CONTAINERS", 200)
+    lists = {**MESSAGE, "parameters": {"x": [[]] * 197}}
+    assert backend.post(HELLO, lists).status_code == 200
+    lists["parameters"]["x"].append([])
+    response = backend.post(HELLO, lists)
+    assert code_of(response) == (400, "INVALID_REQUEST")
+    assert "200 lists and objects" in response.text
+
+
+def test_call_large_body_beyond_memory_for_bodies_is_503(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noukai_sdk.backend.bodies._MAX_HELD", 1000)
+    large = {**MESSAGE, "parameters": {"x": "y" * 300_000}}
+    for _ in range(2):
+        response = backend.post(HELLO, large)
+        assert code_of(response) == (503, "OVERLOADED")
+        assert response.headers["retry-after"] == "1"
+        small = {**MESSAGE, "parameters": {"x": "y" * 10_000}}
+        assert backend.post(HELLO, small).status_code == 200
+    monkeypatch.undo()
+    assert backend.post(HELLO, large).status_code == 200
+
+
 def test_request_without_a_valid_key_is_401(backend: Backend) -> None:
     flow = "/seq/acme/samples/hello-world"
     with httpx.Client(base_url=f"{backend.url}/api/v1") as client:

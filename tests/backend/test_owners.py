@@ -117,6 +117,13 @@ def test_death_watch_outage_of_a_minute_kills_nobody() -> None:
     assert watch.look({}, 1064.0) == set()
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_heartbeat_on_postgres_does_not_wait_for_a_batch(store: Store) -> None:
+    async with store._writer.lock:
+        await store.processes.beat("me", "serve", "name", 5)
+    assert await store.processes.heartbeats() == {"me": 5}
+
+
 async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None:
     run = Owned("a")
     await store.save(run).committed()

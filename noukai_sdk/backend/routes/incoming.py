@@ -115,7 +115,7 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
             message = f"{segment!r} is not a published version, such as v1"
             raise RequestError(400, "INVALID_VERSION", message)
         version = int(match[1]) or None
-    body = await read_body(request, service.settings)
+    body = await read_body(request, service.settings, service.bodies)
     address = (names["org"], names["project"], names["slug"])
     access = access_of(request)
     if not access.allows(names["org"]):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from ..access import Access
 from ..admission import retry_key
-from ..bodies import parse_in_time
+from ..bodies import parse_body
 from ..capture import keeps_steps
 from ..encoding import from_column, iso
 from ..errors import RequestError
@@ -80,11 +81,12 @@ async def retry(request: Request) -> Response:
     if row["capture_mode"] != "full" or row["request"] is None:
         message = "the input of this job was not kept: submit it again, with its input"
         raise RequestError(409, "INPUT_NOT_KEPT", message, execution_id=row["id"])
+    parse = partial(parse_body, settings=service.settings)
     call = IncomingCall(
         service=service,
         flow=await service.flows.get(org, project, slug, version),
         version=version,
-        body=await parse_in_time(row["request"].encode(), service.settings),
+        body=await service.bodies.parse(parse, row["request"].encode()),
         session_id=session_id,
         started_at=started_at,
         access=access_of(request),

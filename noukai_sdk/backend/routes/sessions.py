@@ -141,7 +141,7 @@ async def exchange(request: Request) -> Response:
 async def put_exchange(request: Request) -> Response:
     """Store the HTTP request that the session belongs to, and its response; once."""
     found = await session_of(request, may_be_new=True)
-    values = await read_exchange(request)
+    values = await read_exchange(request, found.service.bodies)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_exchange
     if not await put(found.session_id, found.access.org, values, now):
@@ -154,7 +154,7 @@ async def put_exchange(request: Request) -> Response:
 async def put_outcomes(request: Request) -> Response:
     """Store what only the caller knows of the session's calls; replace what was stored before."""
     found = await session_of(request, may_be_new=True)
-    values = await read_outcomes(request, found.service.flows)
+    values = await read_outcomes(request, found.service.bodies, found.service.flows)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_outcomes
     await put(found.session_id, found.access.org, values, now)
@@ -173,7 +173,7 @@ async def replays(request: Request) -> Response:
 async def post_replay(request: Request) -> Response:
     """Store the report of a replay; it replaces an earlier one of the same id."""
     found = await session_of(request, may_be_new=True)
-    report = await read_report(request, found.session_id)
+    report = await read_report(request, found.service.bodies, found.session_id)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_replay
     merge = partial(merge_reports, report=report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -24,8 +25,11 @@ class ProcessStore:
         alive = update(processes).where(processes.c.id == process_id).values(heartbeat_at=now)
         values = {"id": process_id, "kind": kind, "name": name}
         new = self._writer.insert(processes).values(**values, started_at=now, heartbeat_at=now)
+        # On Postgres it does not wait for a batch: one of large runs takes long.
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        lock = self._writer.lock if is_sqlite else nullcontext()
         with outages():
-            async with self._writer.lock, self._engine.begin() as connection:
+            async with lock, self._engine.begin() as connection:
                 if (await connection.execute(alive)).rowcount:
                     return True
                 await connection.execute(new.on_conflict_do_nothing())

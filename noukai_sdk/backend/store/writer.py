@@ -401,7 +401,8 @@ def _upsert_runs(insert: Any) -> Any:
     )
     return statement.on_conflict_do_update(
         index_elements=["id"],
-        set_={column.name: new[column.name] for column in executions.c if column.name != "id"},
+        # The request never changes, and can be large.
+        set_={c.name: new[c.name] for c in executions.c if c.name not in ("id", "request")},
         where=and_(executions.c.epoch == new.epoch, is_open),
     ).returning(executions.c.id)
 
