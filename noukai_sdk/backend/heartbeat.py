@@ -101,7 +101,17 @@ class Heartbeat:
 
     async def _run(self) -> None:
         while True:
+            slept_at = time.monotonic()
             await asyncio.sleep(INTERVAL)
+            late = time.monotonic() - slept_at - INTERVAL
+            if late > DEAD_AFTER / 2:
+                logger.error(
+                    "this process did not respond for %.0f seconds: it was suspended, or an async "
+                    "function of a step blocks it (use def, or await). After %.0f seconds, other "
+                    "processes go on with its runs",
+                    late,
+                    DEAD_AFTER,
+                )
             try:
                 await self.beat()
             except StoreUnavailableError:
@@ -124,7 +134,9 @@ class Heartbeat:
         dead |= owners - set(heartbeats)
         dead.discard(me)
         for process_id in dead:
-            logger.warning("process %s has stopped: going on with its runs", process_id)
+            logger.warning(
+                "process %s has died or does not respond: going on with its runs", process_id
+            )
             await self._recover(process_id, None)
             await self._store.remove(process_id)
         await self._find_abandoned()

@@ -116,7 +116,7 @@ class Service:
                 return interrupted_changes(row, "pending", error, now, strikes=strikes)
             if row["trigger"] == "job":
                 error["message"] = (
-                    f"{MAX_STRIKES} processes have died while they ran this step of the job"
+                    f"{MAX_STRIKES} processes have died or did not respond while they ran this step"
                 )
             elif row["trigger"] == "step" and can_continue(row):
                 return interrupted_changes(row, "paused", error, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Any
@@ -124,7 +125,9 @@ async def test_heartbeat_on_postgres_does_not_wait_for_a_batch(store: Store) -> 
     assert await store.processes.heartbeats() == {"me": 5}
 
 
-async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None:
+async def test_process_whose_row_is_gone_is_recovered_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Owned("a")
     await store.save(run).committed()
     row: Any = await store.execution("a")
@@ -162,8 +165,16 @@ async def test_process_whose_row_is_gone_is_recovered_once(store: Store) -> None
     await heart.beat()
     assert recovered == ["gone", "me: ['a']"]
     assert list(await store.processes.heartbeats()) == ["me"]
-    await heart.stop()
     assert await status_of(store, "a") == "pending"
+    # An async function blocks the process.
+    monkeypatch.setattr("noukai_sdk.backend.heartbeat.INTERVAL", 0.01)
+    monkeypatch.setattr("noukai_sdk.backend.heartbeat.DEAD_AFTER", 0.2)
+    await heart.start()
+    await asyncio.sleep(0)
+    time.sleep(0.3)
+    while "did not respond for" not in caplog.text:
+        await asyncio.sleep(0.01)
+    await heart.stop()
 
 
 async def test_those_that_wait_for_a_write_that_fails_fail_with_it() -> None:
