@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import NoukaiError
+from ..masking.values import Masker
 from ..models.exchanges import Exchange
 from ..models.session_lists import SentReplay, StoredReport
 from ..replay.response_diff import ResponseDifference
@@ -34,6 +36,9 @@ LONGEST = (LIMITS.seconds or 0) + WAIT + 60
 """Seconds after which a replay that is not finished never will be: its process has ended."""
 MOST_AT_ONCE = 4
 
+# Seconds between two reports of a replay that runs: each counts as a request of the visitor's organisation.
+_PAUSE = 1.0
+_ATTEMPTS, _LONGEST_PAUSE = 5, 10.0
 _MOST_DIFFERENCES = 200
 _LONGEST_VALUE = 20_000
 
@@ -51,6 +56,7 @@ class Replay:
         request: The request, with the header that asks for the replay under ``replay_id``.
         exchange: The captured request and response.
         edits: What differs from the captured request, in words; no values.
+        secrets: Values that the visitor has given: they are masked if the app repeats them.
         live_from: The number of calls that are replayed in a fork.
     """
 
@@ -61,6 +67,7 @@ class Replay:
     exchange: Exchange
     edits: tuple[str, ...] = ()
     live_from: int | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass
@@ -110,6 +117,7 @@ class _Run:
         self._api = api
         self._replay = replay
         request = replay.exchange.request
+        self._next_note = 0.0
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent = SentReplay(
             target=str(replay.target.origin), edits=replay.edits, live_from=replay.live_from
@@ -148,7 +156,9 @@ class _Run:
                 replay.session_id, lambda _: replay.exchange.response, wait=WAIT
             )
         except NoukaiError as error:
-            await self.fail("not sent", f"the app could not be reached: {error.message}")
+            # Without the query, which may hold what was masked at capture.
+            reason = error.message.replace(replay.request.url, str(replay.target.origin))
+            await self.fail("not sent", f"the app could not be reached: {reason}")
         except Exception:
             logger.exception("the replay %s failed", replay.replay_id)
             await self.fail("not sent", "the replay failed: see the log of the service")
@@ -165,8 +175,9 @@ class _Run:
     async def _finish(self, outcome: Outcome) -> None:
         differences = None
         if outcome.differences is not None:
+            masker = Masker(secrets=sorted(self._replay.secrets, key=len, reverse=True))
             shown = outcome.differences[:_MOST_DIFFERENCES]
-            differences = tuple(map(_difference, shown))
+            differences = tuple(masker.value(_difference(each)) for each in shown)
         notes = list(outcome.notes)
         more = len(outcome.differences or ()) - _MOST_DIFFERENCES
         if more > 0:
@@ -193,7 +204,8 @@ class _Run:
 
     async def _note(self, report: StoredReport) -> None:
         """Store a report of the app while the replay runs; the hits only as a number."""
-        if report.state == "running":
+        if report.state == "running" and time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + _PAUSE
             lists = {name: list(rows) for name, rows in report.report.items() if name != "hits"}
             await self._store(report.model_copy(update={"report": lists}), is_final=False)
 
@@ -207,11 +219,17 @@ class _Run:
         }
         if is_final:
             update |= {"state": "finished", "completed_at": report.completed_at or _now()}
-        try:
-            stored = within_limit(report.model_copy(update=update))
-            await self._api.post_replay(replay.session_id, stored)
-        except ApiError as error:
-            logger.warning("the replay %s cannot be stored: %s", replay.replay_id, error)
+        stored = within_limit(report.model_copy(update=update))
+        for _ in range(_ATTEMPTS if is_final else 1):
+            try:
+                await self._api.post_replay(replay.session_id, stored)
+            except ApiError as error:  # noqa: PERF203 - each attempt is a request
+                logger.warning("the replay %s cannot be stored: %s", replay.replay_id, error)
+                if error.status not in (429, 503):
+                    return
+                await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_PAUSE))
+            else:
+                return
 
     async def _stored_reports(self) -> Sequence[StoredReport]:
         try:

@@ -29,6 +29,7 @@ class GradingApp:
         self.suffix = ""
         self.scale = 10
         self.fails = False
+        self.repeats_key = False
         self.keys: list[str | None] = []
         self.may_end = threading.Event()
         self.may_end.set()
@@ -45,7 +46,8 @@ class GradingApp:
             await asyncio.to_thread(self.may_end.wait, 60)
             if self.fails:
                 raise RuntimeError("a bug")
-            return {"scale": self.scale, "results": results}
+            said = authorization if self.repeats_key else "nothing"
+            return {"scale": self.scale, "results": results, "said": said}
 
         return app
 
@@ -115,7 +117,12 @@ def test_replay_page_tells_what_the_edited_app_does_otherwise(
     assert grading.keys[-1] == "Bearer given"
     assert "given" not in page.replace("Changed: header authorization", "")
 
-    grading.scale = 20
+    grading.repeats_key = True
+    page = visitor.replay(session_id, **{"header:authorization": "Bearer given-by-me"})
+    assert "Equal but for $.said" in page
+    assert "given-by-me" not in page
+
+    grading.repeats_key, grading.scale = False, 20
     page = visitor.replay(session_id)
     assert "Equal but for $.scale" in page
     assert '<span class="removed">- 10' in page
@@ -214,9 +221,9 @@ def test_requests_are_sent_to_this_machine_alone_and_by_our_forms_alone(
     assert len(grading.keys) == before
 
     # Nobody listens there.
-    page = visitor.replay(session_id, target="http://127.0.0.1:1")
-    assert "the app could not be reached" in page.lower()
-    assert "localhost:1" not in page
+    page = visitor.replay(session_id, target="http://127.0.0.1:1", path="/grade?key=k-12345678")
+    assert "The app could not be reached: http://127.0.0.1:1: " in page
+    assert "k-12345678" not in page
 
 
 def test_replay_in_a_browser_shows_what_differs_and_takes_another_body(

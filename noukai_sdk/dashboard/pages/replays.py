@@ -26,6 +26,8 @@ from ..views.replay_form import (
 from .visit import Visit, action, page
 
 _MOST_FORKS = 20
+# A shorter value of a header would be masked in texts that have nothing to do with it.
+_SHORTEST_SECRET = 6
 
 
 @page("/sessions/{session_id}/replay")
@@ -92,7 +94,17 @@ async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Se
         changes.append("server")
     request = build_request(edits, header, exchange.model_copy(update={"request": captured}))
     live_from = sending.options.get("live_from")
-    return Replay(replay_id, session_id, target, request, exchange, tuple(changes), live_from)
+    secrets = [value.split(" ")[-1] for _, value in sending.headers]
+    return Replay(
+        replay_id,
+        session_id,
+        target,
+        request,
+        exchange,
+        tuple(changes),
+        live_from,
+        tuple(each for each in secrets if len(each) >= _SHORTEST_SECRET),
+    )
 
 
 async def _show_again(visit: Visit, form: ReplayForm, problem: str, status: int = 400) -> Response:
