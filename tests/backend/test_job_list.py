@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import event
 
 from noukai_sdk.backend.settings import Settings
-from noukai_sdk.backend.store.database import migrate
-from noukai_sdk.backend.store.tables import IS_LISTED_JOB, executions
+from noukai_sdk.backend.store.job_pages import JobQuery
+from noukai_sdk.backend.store.store import Store
+from noukai_sdk.backend.store.writer import Changes
 from tests.support.servers import wait_until
 
 from .backends import MESSAGE, Backend, code_of
@@ -138,27 +141,27 @@ def test_retry_is_refused_without_a_failed_job_whose_input_was_kept(fresh: Backe
 
 
 @pytest.mark.anyio
-async def test_job_list_reads_the_index_of_jobs_alone(database: str) -> None:
-    """A page costs the same however many runs there are."""
-    url: URL = Settings(database).database_url
-    page = select(executions.c.id).where(IS_LISTED_JOB, executions.c.org == "acme")
-    page = page.order_by(executions.c.started_at.desc(), executions.c.id.desc()).limit(5)
+async def test_page_of_jobs_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+    store = await Store.open(Settings(tmp_path / "noukai.db").database_url, lambda _: Changes())
+    statements: list[tuple[str, Any]] = []
 
-    def plan(connection: Connection) -> str:
-        migrate(connection)
-        if connection.dialect.name == "sqlite":
-            prefix = "EXPLAIN QUERY PLAN "
-        else:
-            prefix = "EXPLAIN "
-            connection.execute(text("SET enable_seqscan = off"))
-            connection.execute(text("SET enable_bitmapscan = off"))
-        compiled = page.compile(connection, compile_kwargs={"literal_binds": True})
-        return "\n".join(str(row) for row in connection.exec_driver_sql(f"{prefix}{compiled}"))
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        statements.append((statement, values))
 
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        found = await connection.run_sync(plan)
-    await engine.dispose()
-    assert "ix_executions_jobs" in found
-    assert "Sort" not in found
-    assert "TEMP B-TREE" not in found
+    event.listen(store._engine.sync_engine, "before_cursor_execute", note)
+    for org in ("acme", None):
+        await store.job_page(JobQuery(org, 50))
+    await store.aclose()
+    database = sqlite3.connect(tmp_path / "noukai.db")
+    plans = [
+        " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+        for statement, values in statements
+    ]
+    database.close()
+    ordered, *others = plans[:5]
+    assert "ix_executions_jobs" in ordered
+    assert "TEMP B-TREE" not in ordered
+    assert not [
+        plan for plan in others if "ix_executions_jobs" in plan or "SCAN executions" in plan
+    ]
+    assert not [plan for plan in plans if re.search("SCAN executions(?! USING)", plan)]

@@ -67,16 +67,10 @@ class ListedJobs:
 
 async def read_jobs(connection: AsyncConnection, query: JobQuery) -> ListedJobs:
     """Return a page of jobs."""
-    of_key = [IS_LISTED_JOB]
-    if query.org is not None:
-        of_key.append(executions.c.org == query.org)
-    chosen = (
-        select(*(executions.c[name] for name in _COLUMNS))
-        .where(*of_key, *_filters(query))
-        .order_by(executions.c.started_at.desc(), executions.c.id.desc())
-        .limit(query.limit + 1)
-    )
-    rows = [dict(row) for row in (await connection.execute(chosen)).mappings()]
+    # The other statements do not name IS_LISTED_JOB: the database would read all jobs for them.
+    is_job = executions.c.trigger == "job"
+    of_key = [] if query.org is None else [executions.c.org == query.org]
+    rows = await _read_rows(connection, query)
     ids = [row["id"] for row in rows]
     is_done = and_(steps.c.loop_index.is_(None), steps.c.status.in_(("completed", "skipped")))
     done = (
@@ -84,26 +78,49 @@ async def read_jobs(connection: AsyncConnection, query: JobQuery) -> ListedJobs:
         .where(steps.c.execution_id.in_(ids), is_done)
         .group_by(steps.c.execution_id)
     )
-    retried = select(executions.c.session_id, executions.c.id).where(
-        executions.c.session_id.in_([f"{RETRY_PREFIX}{id_}" for id_ in ids]), *of_key
+    # By session alone: SQLite would rather read all runs of the organisation.
+    retried = select(executions.c.session_id, executions.c.id, executions.c.org).where(
+        executions.c.session_id.in_([f"{RETRY_PREFIX}{id_}" for id_ in ids]), is_job
     )
     retries = {
         row.session_id.removeprefix(RETRY_PREFIX): row.id
         for row in await connection.execute(retried)
+        if query.org in (None, row.org)
     }
     steps_done = {row.execution_id: row.done for row in await connection.execute(done)}
-    in_progress = {
-        status: await _count(connection, status, of_key) for status in ("pending", "running")
-    }
+    in_progress = {}
+    for status in ("pending", "running"):
+        in_status = select(executions.c.id).where(executions.c.status == status, is_job, *of_key)
+        counted = select(func.count()).select_from(in_status.limit(COUNTED).subquery())
+        in_progress[status] = int((await connection.execute(counted)).scalar_one())
     return ListedJobs(rows, steps_done, retries, in_progress)
 
 
-async def _count(
-    connection: AsyncConnection, status: str, of_key: Sequence[ColumnElement[bool]]
-) -> int:
-    in_status = select(executions.c.id).where(executions.c.status == status, *of_key)
-    counted = select(func.count()).select_from(in_status.limit(COUNTED).subquery())
-    return int((await connection.execute(counted)).scalar_one())
+async def _read_rows(connection: AsyncConnection, query: JobQuery) -> list[Row]:
+    orgs = await _organisations(connection) if query.org is None else [query.org]
+    chosen = (
+        select(*(executions.c[name] for name in _COLUMNS))
+        .where(IS_LISTED_JOB, *_filters(query))
+        .order_by(executions.c.started_at.desc(), executions.c.id.desc())
+        .limit(query.limit + 1)
+    )
+    rows: list[Row] = []
+    for org in orgs:
+        found = await connection.execute(chosen.where(executions.c.org == org))
+        rows += [dict(row) for row in found.mappings()]
+    rows.sort(key=lambda row: (row["started_at"], row["id"]), reverse=True)
+    return rows[: query.limit + 1]
+
+
+async def _organisations(connection: AsyncConnection) -> list[str]:
+    """Return the organisations that have jobs, with one look into the index of jobs for each."""
+    orgs: list[str] = []
+    first = select(func.min(executions.c.org)).where(IS_LISTED_JOB)
+    after = first
+    while (org := (await connection.execute(after)).scalar_one()) is not None:
+        orgs.append(org)
+        after = first.where(executions.c.org > org)
+    return orgs
 
 
 def _filters(query: JobQuery) -> list[ColumnElement[bool]]:

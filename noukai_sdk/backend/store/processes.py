@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 
 from .database import outages
 from .engine import Engine
-from .tables import IS_LISTED_JOB, executions, processes
+from .tables import executions, processes
 from .writer import Writer
 
 
@@ -50,7 +50,7 @@ class ProcessStore:
         """
         running = (
             select(executions.c.owner, func.count().label("jobs"))
-            .where(executions.c.status == "running", IS_LISTED_JOB)
+            .where(executions.c.status == "running", executions.c.trigger == "job")
             .group_by(executions.c.owner)
         )
         if org is not None:
