@@ -23,6 +23,7 @@ from .backend_process import (
     page_url,
     require_backend,
     serve_app,
+    spare_collector,
 )
 from .shared_options import (
     blobs_option,
@@ -224,6 +225,7 @@ async def _work(settings: Settings, listener: socket.socket | None, log: str) ->
         _set_up_logs(log)  # uvicorn has set up its own
         sockets = [] if listener is None else [listener]
         serving = loop.create_task(server.serve(sockets)) if sockets else None
+        spare_collector()
         click.echo("Noukai: the worker takes jobs", err=True)
         await stop.wait()
         # Not cancelled: threads of the queue may outlast the event loop.

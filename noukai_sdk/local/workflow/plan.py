@@ -181,7 +181,7 @@ class Flow:
     def __str__(self) -> str:
         return f"{self.org}/{self.project}/{self.slug}"
 
-    @property
+    @cached_property
     def flow_id(self) -> str:
         """A UUID made from the address: equal for all versions and in all processes."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"noukai:{self}"))
