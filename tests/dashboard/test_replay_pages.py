@@ -226,26 +226,46 @@ def test_requests_are_sent_to_this_machine_alone_and_by_our_forms_alone(
     assert "k-12345678" not in page
 
 
-def test_replay_in_a_browser_shows_what_differs_and_takes_another_body(
+def test_failed_request_is_replayed_with_the_fix_in_two_clicks_and_forked_in_five(
     page: Page, grading: GradingApp, dev: Dev
 ) -> None:
     grading.fails = True
-    session_id = grading.capture(dev, ["Teh cat <img src=x onerror=alert(1)>"])
+    session_id = grading.capture(dev, ["Teh cat <img src=x onerror=alert(1)>", "two"])
+    page.goto(dev.url)
     grading.fails = False  # the fix
-    page.goto(f"{dev.url}/sessions/{session_id}/replay")
-    check_accessible(page)
-    page.get_by_role("button", name="Send").click()
+    row = page.get_by_role("row").filter(has_text=session_id)
+    row.get_by_role("link", name="POST /grade").click()
+    page.get_by_role("button", name="Replay", exact=True).click()
     expect(page.get_by_text("Equal but for")).to_be_visible()
     expect(page.locator("pre.diff .added").first).to_contain_text("200")
     for width in (1280, 360):
         page.set_viewport_size({"width": width, "height": 800})
         check_accessible(page)
 
+    # Another body, and what was removed at capture.
     page.get_by_role("link", name="Edit and replay").click()
-    page.get_by_label("Body").fill('["The cat"]')
+    check_accessible(page)
+    page.get_by_label("Body").fill('["The cat", "two"]')
     page.get_by_label("authorization").fill("Bearer mine")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("+ The cat", exact=True).first).to_be_visible()
     assert grading.keys[-1] == "Bearer mine"
     page.keyboard.press("r")
     expect(page.get_by_text("Equal but for")).to_be_visible()
+
+    page.get_by_role("link", name="The session").click()
+    page.locator("#calls summary").nth(1).click()
+    page.get_by_role("link", name="Fork from call 2").click()
+    page.get_by_label("Message of call 2").fill("zwei")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Forked: 1 call replayed, the rest live")).to_be_visible()
+    page.get_by_role("link", name="Compare it with its parent").click()
+    expect(page.get_by_text("+ zwei", exact=True)).to_be_visible()
+    check_accessible(page)
+
+    page.goto(dev.url)
+    for each in page.get_by_role("checkbox").all()[:2]:
+        each.check()
+    page.get_by_role("button", name="Compare the two chosen").click()
+    expect(page.get_by_role("heading", name="Compare sessions")).to_be_visible()
+    expect(page.get_by_text("+ zwei", exact=True)).to_be_visible()
