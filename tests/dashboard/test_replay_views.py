@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from noukai_sdk.dashboard.rendering import render
 from noukai_sdk.dashboard.views.comparison import ComparedSession, compare_sessions, value_diff
 from noukai_sdk.dashboard.views.replay import ReplayView, history_view, replay_view
-from noukai_sdk.dashboard.views.replay_form import FormError, read_form, replay_form
+from noukai_sdk.dashboard.views.replay_form import FormError, fork_inputs, read_form, replay_form
 from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.models.session_lists import StoredReport
 from noukai_sdk.replay.recording import Recording
@@ -144,6 +144,15 @@ def test_form_without_changes_sends_the_request_as_captured() -> None:
     edited = read_form({**fork, "message": "c"}, captured)
     assert edited.options == {"live_from": 2, "edit": {"message": "c"}}
     assert edited.edits == ("message of call 3",)
+    inputs = fork_inputs({"message": "a\nb", "parameters": {"level": 3}, "tools": []})
+    assert [name for name, _ in inputs] == ["message", "parameters"]
+    fields = {f"{start}{name}": text for name, text in inputs for start in ("", "recorded_")}
+    as_recorded = {"fork": "1", "from_call": "1", **fields}
+    assert read_form(as_recorded, captured).options == {"live_from": 0}
+    harder = read_form({**as_recorded, "parameters": '{"level": 4}'}, captured)
+    assert harder.options == {"live_from": 0, "edit": {"parameters": {"level": 4}}}
+    with pytest.raises(FormError, match="parameters of the call must be JSON"):
+        read_form({**as_recorded, "parameters": "[4]"}, captured)
 
 
 def test_form_offers_only_bodies_that_a_browser_can_edit() -> None:

@@ -20,6 +20,7 @@ from ..views.replay_form import (
     FormError,
     ReplayForm,
     Sending,
+    fork_inputs,
     read_form,
     replay_form,
 )
@@ -121,7 +122,7 @@ async def _show_again(visit: Visit, form: ReplayForm, problem: str, status: int 
 
 
 async def _fork_point(visit: Visit, number: str | None) -> ForkPoint | None:
-    """Return the call from which a fork goes live, with its message as far as it is known."""
+    """Return the call from which a fork goes live, with its input as far as it is known."""
     if number is None or not number.isascii() or not number.isdecimal() or len(number) > 6:
         return None
     at = max(1, int(number))
@@ -132,6 +133,5 @@ async def _fork_point(visit: Visit, number: str | None) -> ForkPoint | None:
     call = page.calls[0]
     whole = await visit.api.call(visit.path["session_id"], call.execution_id)
     recorded = whole.executions[0].get("call")
-    message = recorded.request.get("message") if recorded is not None else None
-    flow = call.slug or "(deleted flow)"
-    return ForkPoint(at, flow, message if isinstance(message, str) else None, total)
+    inputs = fork_inputs(recorded.request) if recorded is not None else ()
+    return ForkPoint(at, call.slug or "(deleted flow)", total, inputs)

@@ -23,6 +23,7 @@ _TARGET = re.compile(r"/[!-\"$-~]*\Z")
 _OWN_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te"}
 )
+_INPUTS: dict[str, type] = {"message": str, "messages": list, "parameters": dict}
 HEADER_FIELD = "header:"
 
 
@@ -37,14 +38,26 @@ class ForkPoint:
     Attributes:
         number: The number of the call, from 1.
         flow: Its flow, empty if it is not known.
-        message: Its message as it was recorded; None if it has none that can be edited.
         total: The number of recorded calls.
+        inputs: The parts of its input that can be changed: name, and the text as it was recorded.
     """
 
     number: int
     flow: str = ""
-    message: str | None = None
     total: int = 0
+    inputs: tuple[tuple[str, str], ...] = ()
+
+
+def fork_inputs(request: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the parts of a call's input that a fork can change, as texts; all but the message are JSON."""
+    found = []
+    for name, kind in _INPUTS.items():
+        value = request.get(name)
+        if isinstance(value, str) and kind is str:
+            found.append((name, value))
+        elif isinstance(value, kind):
+            found.append((name, json.dumps(value, ensure_ascii=False, indent=2)))
+    return tuple(found)
 
 
 @dataclass
@@ -209,14 +222,31 @@ def _options(form: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     if not re.fullmatch("[1-9][0-9]{0,5}", number):
         raise FormError("Enter the number of the first call that goes live, from 1.")
     options["live_from"] = int(number) - 1
-    message = form.get("message", "").replace("\r\n", "\n")
-    recorded = form.get("recorded_message", "").replace("\r\n", "\n")
-    if "message" in form and message != recorded:
-        if len(json.dumps({"message": message})) > _LONGEST_EDIT:
+    edit = {}
+    for name, kind in _INPUTS.items():
+        if name not in form:
+            continue
+        value, recorded = (_input(name, form.get(each, "")) for each in (name, f"recorded_{name}"))
+        if not isinstance(value, kind):
+            raise FormError(f"The {name} of the call must be JSON of the same kind as it was.")
+        if value != recorded:
+            edit[name] = value
+    if edit:
+        if len(json.dumps(edit)) > _LONGEST_EDIT:
             raise FormError(
-                "The message is too long: it goes to the app in a header, which has room for about "
+                "The input is too long: it goes to the app in a header, which has room for about "
                 f"{_LONGEST_EDIT:,} characters. Change the body of the request instead."
             )
-        options["edit"] = {"message": message}
-        changed.append(f"message of call {number}")
+        options["edit"] = edit
+        changed += [f"{name} of call {number}" for name in edit]
     return options, changed
+
+
+def _input(name: str, text: str) -> Any:
+    """Return the value of a field; None if it should be JSON and is not."""
+    if name == "message":
+        return text.replace("\r\n", "\n")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
