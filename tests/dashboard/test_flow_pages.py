@@ -71,6 +71,11 @@ def frames(text: str) -> dict[str, str]:
     return {name: html.unescape(re.sub("(?m)^data: ", "", data)) for name, data in found}
 
 
+def part_with(text: str, parts: Iterator[str]) -> str:
+    """Return the first part with this text: a file may be read while it is half written."""
+    return next(part for part in map(html.unescape, parts) if text in part)
+
+
 def test_list_shows_problems_wherever_they_are_and_nothing_new_while_files_stay(site: Site) -> None:
     page = site.get("/flows?q=three")
     assert "acme/tests/bad.yaml:1" in page
@@ -81,13 +86,21 @@ def test_list_shows_problems_wherever_they_are_and_nothing_new_while_files_stay(
         parts = response.iter_text()
         assert next(parts) == ": live\n\n"
         site.backend.write_flow("three", "steps: [{id: one, promt: oops}]")
-        changed = html.unescape(next(parts))
+        changed = part_with("promt", parts)
     assert "acme/tests/three.yaml:1" in changed
     assert "did you mean `prompt`?" in changed
     assert "<html" not in changed
     page = site.get("/flows/acme/tests/three")
     assert "did you mean" in page
     assert "The last valid version is served." in page
+    live = re.search(r'sse-connect="(/live/flows/acme[^"]+)"', page)
+    assert live is not None
+    with site.client.stream("GET", live[1]) as response:
+        parts = response.iter_text()
+        assert next(parts) == ": live\n\n"
+        site.backend.write_flow("three", "steps: [{id: mended}]")
+        changed = part_with("mended: agent, offline", parts)
+    assert "did you mean" not in changed
 
 
 def test_flow_is_published_by_the_page_and_shown_as_it_was(site: Site) -> None:
@@ -146,6 +159,9 @@ def test_run_goes_on_without_its_visitor_and_its_page_follows_it(site: Site) -> 
     assert "waiting done" in page
     session = re.search(r'href="/sessions/([0-9a-f-]+)"', page)
     assert session is not None
+    again = re.search(r'href="([^"]+again=[^"]+)"', page)
+    assert again is not None
+    assert "The cat sat.</textarea>" in site.get(again[1])
     [executed] = site.backend.session(session[1])
     assert (executed["status"], executed["triggerType"]) == ("completed", "step")
 

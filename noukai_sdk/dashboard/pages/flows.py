@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.responses import Response
 
 from ...models.session_lists import SessionSummary
@@ -40,10 +38,25 @@ async def live_flows(visit: Visit) -> Response:
 
 @page(FLOW)
 async def flow(visit: Visit) -> Response:
-    """Show one flow."""
+    """Show one flow. ``again`` fills the form as for an earlier run."""
     version = _version(visit.query.get("version"))
     details = await _details(visit, version)
-    return await _render(visit, details, RunForm.empty(details.flow, version))
+    form = RunForm.empty(details.flow, version)
+    earlier = visit.query.get("again")
+    if earlier is not None:
+        form = await _form_of(visit, earlier) or form
+    return await _render(visit, details, form)
+
+
+@page(f"/live{FLOW}")
+async def live_flow(visit: Visit) -> Response:
+    """Send what changes with the file of a flow."""
+
+    async def look() -> Look:
+        shown = await _details(visit, None)
+        return Look(shown.seen, lambda: render("flow_content.html", shown=shown))
+
+    return stream_changes(visit, look)
 
 
 @action(f"{FLOW}/publish")
@@ -82,10 +95,9 @@ def address_of(visit: Visit) -> str:
 async def _read(visit: Visit) -> FlowList:
     query = visit.query
     chosen = {name: query[name] for name in ("q", "problems", "cursor") if name in query}
-    shown, with_problems = await asyncio.gather(
-        visit.api.flows(limit=_PAGE_SIZE, **chosen), visit.api.flows(problems="true")
-    )
-    return FlowList(chosen, shown, with_problems)
+    shown = await visit.api.flows(limit=_PAGE_SIZE, **chosen)
+    is_all = not chosen and shown.next_cursor is None
+    return FlowList(chosen, shown, shown if is_all else await visit.api.flows(problems="true"))
 
 
 async def _details(visit: Visit, version: int | None) -> FlowDetails:
@@ -105,6 +117,16 @@ async def _render(visit: Visit, details: FlowDetails, form: RunForm) -> Response
         notice=_notice(visit),
         sessions=await _recent(visit, details.flow.address),
     )
+
+
+async def _form_of(visit: Visit, execution_id: str) -> RunForm | None:
+    """Return the form as for an earlier run, None if its input was not kept."""
+    session_id = (await visit.api.trace(address_of(visit), execution_id)).flow_run.session_id
+    if session_id is None:
+        return None
+    [execution] = (await visit.api.call(session_id, execution_id)).executions
+    call = execution.get("call")
+    return None if call is None else RunForm.again(call)
 
 
 async def _recent(visit: Visit, address: str) -> tuple[SessionSummary, ...]:

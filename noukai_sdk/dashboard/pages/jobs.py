@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 from starlette.responses import Response
 
+from ...models.job_lists import WorkerList
 from ..rendering import render
 from ..views.job_rows import JobList
 from ..views.versions import version_of
@@ -15,20 +16,26 @@ from .visit import Visit, action, page
 
 _JOB = "/jobs/{org}/{project}/{slug}/{execution_id}"
 _PAGE_SIZE = 50
+# Seconds for which a live list shows the same processes: they count as requests of the organisation, too.
+_WORKERS_SECONDS = 5.0
 
 
 @page("/jobs")
 async def jobs(visit: Visit) -> Response:
     """Show the newest jobs, or those that the filters in the URL choose."""
-    return visit.render("jobs.html", list=await _read(visit))
+    return visit.render("jobs.html", list=await _read(visit, await visit.api.workers()))
 
 
 @page("/live/jobs")
 async def live_jobs(visit: Visit) -> Response:
     """Send the list of jobs whenever it has changed."""
+    alive, asked_at = await visit.api.workers(), time.monotonic()
 
     async def look() -> Look:
-        listed = await _read(visit)
+        nonlocal alive, asked_at
+        if time.monotonic() - asked_at > _WORKERS_SECONDS:
+            alive, asked_at = await visit.api.workers(), time.monotonic()
+        listed = await _read(visit, alive)
         return Look(listed.version, lambda: render("job_list.html", visit=visit, list=listed))
 
     return stream_changes(visit, look)
@@ -70,10 +77,8 @@ async def retry(visit: Visit) -> Response:
     return visit.back(f"/flows/{address}/runs/{execution_id}")
 
 
-async def _read(visit: Visit) -> JobList:
+async def _read(visit: Visit, alive: WorkerList) -> JobList:
     query = visit.query
     chosen = {name: query[name] for name in ("status", "flow", "cursor") if name in query}
-    shown, alive = await asyncio.gather(
-        visit.api.jobs({**chosen, "limit": _PAGE_SIZE}), visit.api.workers()
-    )
+    shown = await visit.api.jobs({**chosen, "limit": _PAGE_SIZE})
     return JobList(chosen, shown, alive, visit.base_url)

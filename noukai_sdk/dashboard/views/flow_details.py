@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...models.flow_lists import FlowDescription
+from ...models.sessions import RecordedCall
 from .flow_picture import describe, draw
 from .flow_rows import ShownProblem
+from .run_progress import as_text
+from .versions import version_of
 
 WORKING_COPY = "draft"
 """The choice that stands for no version."""
@@ -68,6 +71,17 @@ class RunForm:
             version=WORKING_COPY if version is None else str(version),
         )
 
+    @classmethod
+    def again(cls, call: RecordedCall) -> RunForm:
+        """Return the form with the values of an earlier run."""
+        request = call.request
+        return cls(
+            message=as_text(request.get("message") or ""),
+            parameters=as_text(request.get("parameters") or {}),
+            tools=as_text(request["tools"]) if request.get("tools") else "",
+            version=WORKING_COPY if call.version is None else str(call.version),
+        )
+
     def body(self) -> dict[str, Any]:
         """Return the body of the call.
 
@@ -102,18 +116,25 @@ class FlowDetails:
     Args:
         flow: The flow, with the steps of ``version``.
         version: The version that the page is about, None for the working copy.
+
+    Attributes:
+        seen: Another text if the flow has changed.
+        live_url: Streams what changes with the file, whenever it is not as in ``seen``.
     """
 
     def __init__(self, flow: FlowDescription, version: int | None) -> None:
         self.flow = flow
         self.version = version
         self.url = f"/flows/{flow.address}"
+        self.seen = version_of(flow)
+        self.live_url = f"/live{self.url}?seen={self.seen}"
         self.problems = [ShownProblem.of(problem) for problem in flow.problems]
         self.picture = draw(flow.steps)
         by_id = {step.id: step for step in flow.steps}
         self.described = [describe(step, by_id).partition(": ")[2] for step in flow.steps]
         self.takes_tools = any(step.tools for step in flow.steps)
-        working_copy = [(WORKING_COPY, "the working copy")] if flow.flow_id else []
+        has_file = flow.flow_id is not None or flow.problems
+        working_copy = [(WORKING_COPY, "the working copy")] if has_file else []
         numbers = sorted((version.version for version in flow.versions), reverse=True)
         self.choices = working_copy + [(str(number), f"version {number}") for number in numbers]
 
