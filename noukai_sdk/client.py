@@ -74,7 +74,7 @@ class _BaseClient(ABC, Generic[TransportT]):
         if has_key:
             headers["Authorization"] = f"Bearer {_require_key(key)}"
         service = Service(
-            base_url=_resolve_base_url(base_url, env),
+            base_url=resolve_base_url(base_url, env),
             headers=headers,
             timeout=require_seconds("timeout", TIMEOUT if timeout is None else timeout),
             max_retries=require_count(
@@ -256,7 +256,8 @@ class AsyncNoukai(_BaseClient[AsyncTransport]):
         await self.aclose()
 
 
-def _resolve_base_url(base_url: str | None, env: str | None) -> str:
+def resolve_base_url(base_url: str | None, env: str | None) -> str:
+    """Return the address of the service: that which is given, or of the environment, or of ``env``."""
     if base_url is not None:
         return require_base_url("base_url", base_url)
     if variable := os.environ.get("NOUKAI_BASE_URL"):

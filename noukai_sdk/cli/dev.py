@@ -109,7 +109,7 @@ def dev(
         page = None if no_ui else page_url(*_reached_at(listener))
         _print_summary(terminal, app, settings, key, listener, page)
         with FlowWatcher(app.state.catalog, terminal):
-            logged = RequestLog(app, terminal, prefix=f"{BASE}/seq/")
+            logged = RequestLog(app, terminal, f"{BASE}/seq/", page)
             dashboard = Dashboard(
                 logged,
                 DashboardOptions(

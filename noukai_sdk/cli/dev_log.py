@@ -18,6 +18,7 @@ from ..backend.log_limits import LineLimiter
 from ..backend.request_observer import FinishedRequest, RequestObserver
 from ..local.flow_files.catalog import FlowCatalog
 from ..replaying.controls import CONTROLS
+from .page_links import hyperlink, session_url
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -51,7 +52,11 @@ class Terminal:
         return self._console.width if self._console.is_terminal else None
 
     def print(self, *parts: tuple[str, str | None]) -> None:
-        """Print one line. Each part is a text and its style: a color, ``"dim"``, ``"bold"`` or None."""
+        """Print one line.
+
+        Args:
+            *parts: A text and its style each: a color, ``"dim"``, ``"bold"``, None, or the URL of a link.
+        """
         line = "".join(self._styled(CONTROLS.sub(" ", text), style) for text, style in parts)
         with self._lock:
             try:
@@ -63,6 +68,8 @@ class Terminal:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _styled(self, text: str, style: str | None) -> str:
+        if style is not None and "://" in style:
+            return hyperlink(text, style) if text and self._console.is_terminal else text
         if style is None or not self._has_color:
             return text
         return click.style(text, **({style: True} if style in ("dim", "bold") else {"fg": style}))
@@ -75,10 +82,14 @@ class RequestLog(RequestObserver):
         app: The app that responds.
         terminal: Prints the lines.
         prefix: Left out of the paths, so that those of calls start with the flow's address.
+        page: The address of the page, to which the ids of sessions link; None without one.
     """
 
-    def __init__(self, app: ASGIApp, terminal: Terminal, prefix: str) -> None:
+    def __init__(
+        self, app: ASGIApp, terminal: Terminal, prefix: str, page: str | None = None
+    ) -> None:
         super().__init__(app, self._print)
+        self._page = page
         self._terminal = terminal
         self._prefix = prefix
         self._width = 0
@@ -91,14 +102,14 @@ class RequestLog(RequestObserver):
         # The raw path is percent-encoded: what a client sends cannot control the terminal.
         address = request.raw_path.removeprefix(self._prefix)
         outcome = f"{request.status or '---'} {request.code}".rstrip()
-        rest = f"  {request.seconds * 1000:.0f} ms  {request.session_id}".rstrip()
-        if held_back:
-            rest += f"  (and {held_back} more)"
+        rest = f"  {request.seconds * 1000:.0f} ms"
+        session = f"  {request.session_id}".rstrip()
+        more = f"  (and {held_back} more)" if held_back else ""
         columns = self._terminal.columns
         method = f"{request.method:4} "
         if columns is not None:
             # The session's id stays whole, to be copied. The end of an address tells the most.
-            room = columns - len(f"{method}  {outcome}{rest}")
+            room = columns - len(f"{method}  {outcome}{rest}{session}{more}")
             most = max(room, _SHORTEST_ADDRESS)
             if len(address) > most:
                 address = f"...{address[len(address) - most + 3 :]}"
@@ -106,7 +117,15 @@ class RequestLog(RequestObserver):
             address = address.ljust(min(self._width, room))
         status = request.status
         color = "green" if 0 < status < 400 else "yellow" if 0 < status < 500 else "red"
-        self._terminal.print((f"{method}{address}  ", None), (outcome, color), (rest, None))
+        url = None if self._page is None else session_url(self._page, request.session_id)
+        self._terminal.print(
+            (f"{method}{address}  ", None),
+            (outcome, color),
+            (rest, None),
+            (session[:2], None),
+            (session[2:], url),
+            (more, None),
+        )
 
 
 class FlowWatcher:

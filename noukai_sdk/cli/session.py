@@ -33,7 +33,9 @@ from ..replaying.curl import curl_line
 from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
+from .page_links import linked, page_of_service
 from .session_list import list_command
+from .session_open import html_command, open_command
 from .session_source import (
     Env,
     base_url_option,
@@ -133,6 +135,8 @@ def session() -> None:
 
 
 session.add_command(list_command)
+session.add_command(open_command)
+session.add_command(html_command)
 session.add_command(test_command)
 
 
@@ -167,13 +171,15 @@ def show(
         }
         print_json({"sessionId": file.session_id, **known, "calls": chosen})
         return
-    lines = [] if number is not None else request_lines(file, parent)
+    page = None if is_file(source) else page_of_service(env, base_url)
+    lines = [] if number is not None else request_lines(file, parent, page)
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
         views = [*lines, *([""] if lines else []), *call_details(chosen)]
         open_console().print(*views, sep="\n", soft_wrap=True)
     else:
-        title = "\n".join([escape(name_of(file, source)), *lines])
+        name = linked(escape(name_of(file, source)), page, file.session_id)
+        title = "\n".join([name, *lines])
         open_console().print(*call_views(title, chosen), sep="\n")
 
 
@@ -209,7 +215,10 @@ def pull(
     if as_json:
         print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
     else:
-        click.echo(f"{path}: {count(number, 'call')} of {name_of(file, source)}")
+        page = None if is_file(source) else page_of_service(env, base_url)
+        name = linked(escape(name_of(file, source)), page, file.session_id)
+        line = f"{escape(clean_lines(str(path)))}: {count(number, 'call')} of {name}"
+        open_console().print(line, soft_wrap=True)
 
 
 @session.command()

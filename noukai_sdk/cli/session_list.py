@@ -14,6 +14,7 @@ from rich.table import Table
 from ..errors import FlowExecutionError, NotFoundError
 from ..models.session_lists import SessionPage, SessionSummary
 from ..protocol.session_extensions import list_sessions
+from .page_links import linked, page_of_service
 from .session_source import Env, base_url_option, env_option, open_client
 from .session_views import open_console, print_json, short
 from .shared_options import CommandError, json_option
@@ -94,7 +95,8 @@ def list_command(
     else:
         console = open_console(without_terminal=_WITHOUT_TERMINAL)
         now = datetime.now(timezone.utc)
-        table = session_table(page.sessions, now, wide=console.width >= _WIDE)
+        links = page_of_service(env, base_url)
+        table = session_table(page.sessions, now, links, wide=console.width >= _WIDE)
         table.expand = console.width < _WITHOUT_TERMINAL
         console.print(table)
         if page.next_cursor is not None:
@@ -128,8 +130,10 @@ def _read_pages(
             cursor = page.next_cursor
 
 
-def session_table(sessions: Sequence[SessionSummary], now: datetime, *, wide: bool) -> Table:
-    """Return the sessions as a table, one line each."""
+def session_table(
+    sessions: Sequence[SessionSummary], now: datetime, page: str | None, *, wide: bool
+) -> Table:
+    """Return the sessions as a table, one line each, with links to ``page`` if there is one."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     # Whole ids, because they are copied.
     table.add_column("session", no_wrap=True)
@@ -146,7 +150,7 @@ def session_table(sessions: Sequence[SessionSummary], now: datetime, *, wide: bo
             status = f"{status} {each.response_status}"
         color = _COLORS.get(each.status)
         cells = [
-            escape(short(each.session_id, 128)),
+            linked(escape(short(each.session_id, 128)), page, each.session_id),
             _age(each.started_at, now),
             escape(short(each.request or ", ".join(each.flows))),
             str(each.calls),

@@ -21,6 +21,7 @@ from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
 from ..replay.recording import Recording
 from ..replaying.controls import CONTROLS, clean_lines
+from .page_links import linked
 from .shared_options import count
 
 _COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
@@ -56,12 +57,20 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def request_lines(file: CassetteFile, parent: ForkParent | None) -> list[str]:
-    """Return the lines on the request and the origin of a session, as rich markup; there may be none."""
-    lines = []
+def request_lines(
+    file: CassetteFile, parent: ForkParent | None, page: str | None = None
+) -> list[str]:
+    """Return the lines on the request and the origin of a session, as rich markup; there may be none.
+
+    Args:
+        file: The session.
+        parent: The session that it was forked from.
+        page: The address of the service's page, for links.
+    """
+    lines, first = [], []
     if parent is not None:
-        served = count(len(parent.served), "call")
-        lines.append(f"fork of session {parent.session_id}, which served {served}")
+        name = linked(f"session {escape(short(parent.session_id, 128))}", page, parent.session_id)
+        first.append(f"fork of {name}, which served {count(len(parent.served), 'call')}")
     if file.exchange is not None:
         request, response = file.exchange.request, file.exchange.response
         status = "no response" if response.status is None else str(response.status)
@@ -70,7 +79,7 @@ def request_lines(file: CassetteFile, parent: ForkParent | None) -> list[str]:
         lines.append(f"{request.method} {request.target} -> {status}{end}")
         if request.redacted:
             lines.append(f"removed or masked at capture: {', '.join(request.redacted)}")
-    return [escape(short(line, 2_000)) for line in lines]
+    return [*first, *(escape(short(line, 2_000)) for line in lines)]
 
 
 def call_rows(recordings: Sequence[Recording]) -> list[dict[str, Any]]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
-from starlette.responses import Response
+if TYPE_CHECKING:
+    # An exported session is made without starlette.
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 COOKIE = "noukai_key"
 TOKEN_FIELD = "csrf"  # noqa: S105  # the name of a form field

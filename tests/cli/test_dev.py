@@ -253,7 +253,9 @@ def test_dev_on_terminal_fits_line_to_its_width(tmp_path: Path, variables: dict[
         os.close(output)
     [line] = [line for line in printed.splitlines() if session_id in line]
     assert ("\x1b[32m200" in line) == (not variables)
-    text = re.sub(r"\x1b\[\d*m", "", line)
+    page = match[0].removesuffix("/api/v1")
+    assert f"\x1b]8;;{page}/sessions/{session_id}\x1b\\{session_id}\x1b]8;;\x1b\\" in line
+    text = re.sub(r"\x1b\[\d*m|\x1b\]8;;[^\x1b]*\x1b\\", "", line)
     assert "hello-world/execute" in text
     assert len(text) <= 80
 

@@ -65,8 +65,10 @@ def axis(times: Sequence[tuple[float | None, float | None]], now: float | None =
     """Return the axis for calls with these starts and ends; calls in progress go on until ``now``."""
     starts = [start for start, _ in times if start is not None]
     ends = [end for _, end in times if end is not None]
-    if now is not None:
-        ends.append(now)
     first = min(starts, default=0.0)
+    if now is not None:
+        # A run may wait for days: the others must stay large enough to be seen.
+        last = max([*starts, *ends], default=first)
+        ends.append(min(now, last + max(last - first, 1000.0)))
     # An axis of no length has no place for a bar.
     return Axis(first, max([*ends, *starts, first + 1.0]))
