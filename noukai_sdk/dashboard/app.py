@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 # The first part of the paths of pages. All other paths are the API's.
 _PAGES = frozenset(
-    ("", "sessions", "flows", "jobs", "workers", "replays", "live", "login", "logout", "static")
+    (
+        *("", "sessions", "flows", "jobs", "workers", "replays", "live"),
+        *("login", "logout", "static", "favicon.ico"),
+    )
 )
 
 

@@ -23,7 +23,14 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.support.servers import serve_backend
 
@@ -126,7 +133,12 @@ def page(context: BrowserContext, console_errors: list[str]) -> Iterator[Page]:
 
 def watch(page: Page, errors: list[str]) -> None:
     """Add the errors of a page to ``errors``: of scripts, of the network, of the security policy."""
-    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+
+    def note(line: ConsoleMessage) -> None:
+        if line.type == "error":
+            errors.append(f"{line.text} {line.location['url']}")
+
+    page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))
 
 

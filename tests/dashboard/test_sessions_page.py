@@ -160,7 +160,6 @@ def test_keyboard_moves_opens_and_helps(page: Page, dev: Dev, console_errors: li
     page.keyboard.press("Escape")
     with page.expect_navigation(url="**/sessions/keys-2**"):
         page.keyboard.press("Enter")
-    console_errors.clear()
 
 
 @pytest.fixture
@@ -183,3 +182,32 @@ def test_list_works_without_scripts(plain_page: Page, dev: Dev) -> None:
     page.get_by_text("Delete…").click()
     page.get_by_role("button", name="Delete the session").click()
     expect(page.get_by_text("No session matches.")).to_be_visible()
+
+
+def test_hidden_page_holds_no_connection_and_catches_up(page: Page, dev: Dev) -> None:
+    capture(dev, "hidden-1", "/hidden")
+    page.goto(f"{dev.url}/?q=/hidden")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    # What a browser does when another tab is chosen, which a headless one cannot do.
+    page.evaluate("""() => {
+        window.sources = [];
+        const create = htmx.createEventSource;
+        htmx.createEventSource = (url) => { sources.push(create(url)); return sources.at(-1); };
+        document.addEventListener("htmx:sseMessage", () => sources.push("message"));
+        window.show = (hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        };
+        show(true);
+    }""")
+    capture(dev, "hidden-2", "/hidden")
+    page.evaluate("show(false)")
+    expect(row(page, "hidden-2")).to_be_visible()
+    assert page.evaluate("sources.length") == 1
+    capture(dev, "hidden-3", "/hidden")
+    expect(row(page, "hidden-3")).to_be_visible()
+    # The next time, it is the new connection that is closed.
+    page.evaluate("show(true)")
+    assert page.evaluate("sources[0].readyState") == 2
+    page.evaluate("show(false)")
+    assert page.evaluate("sources.length") == 2

@@ -12,6 +12,7 @@ from .visit import ROUTES
 
 # Pages name each file with the hash of its content, so that a browser keeps it.
 _FOREVER = "public, max-age=31536000, immutable"
+_DAY = "public, max-age=86400"
 
 
 async def static_file(request: Request) -> Response:
@@ -24,4 +25,11 @@ async def static_file(request: Request) -> Response:
     return Response(file.content, 200, headers, file.media_type)
 
 
+async def icon(_request: Request) -> Response:
+    """Return the icon, which browsers ask for if what they show names none, such as a text."""
+    file = STATIC["icon.svg"]
+    return Response(file.content, 200, {**HEADERS, "Cache-Control": _DAY}, file.media_type)
+
+
 ROUTES.append(Route("/static/{name}", static_file, methods=["GET"]))
+ROUTES.append(Route("/favicon.ico", icon, methods=["GET"]))

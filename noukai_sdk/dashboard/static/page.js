@@ -77,13 +77,17 @@
     return isSelected || part.querySelector("details.menu[open], input:checked") !== null;
   }
 
-  function replace(part, html) {
+  function keepFocus(part, change) {
     const active = part.contains(document.activeElement) ? document.activeElement : null;
     const row = active?.closest("[data-row][id]");
     const place = row && [...row.querySelectorAll(inRow)].indexOf(active);
-    htmx.swap(part, html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 0 });
+    change();
     if (row) document.getElementById(row.id)?.querySelectorAll(inRow)[place]?.focus();
     showAges();
+  }
+
+  function replace(part, html) {
+    keepFocus(part, () => htmx.swap(part, html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 0 }));
   }
 
   document.addEventListener("htmx:sseBeforeMessage", (event) => {
@@ -144,13 +148,18 @@
   });
 
   // Browsers open six connections to a server: tabs that nobody looks at must not hold them.
-  const sources = new Set();
-  document.addEventListener("htmx:sseOpen", (event) => { sources.add(event.detail.source); });
+  const sources = new Map();
+  document.addEventListener("htmx:sseOpen", (event) => { sources.set(event.target, event.detail.source); });
+  document.addEventListener("htmx:sseClose", (event) => { sources.delete(event.target); });
   document.addEventListener("visibilitychange", () => {
-    for (const source of sources) {
+    for (const [part, source] of [...sources]) {
       if (document.hidden) source.close();
-      // The extension opens a closed source again after an error.
-      else if (source.readyState === EventSource.CLOSED) { sources.delete(source); source.onerror?.(new Event("error")); }
+      else if (source.readyState === EventSource.CLOSED) {
+        sources.delete(part);
+        // The extension connects new elements alone.
+        const fresh = part.cloneNode(true);
+        keepFocus(part, () => { part.replaceWith(fresh); htmx.process(fresh); });
+      }
     }
   });
 })();

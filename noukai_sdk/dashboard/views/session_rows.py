@@ -143,7 +143,7 @@ class SessionList:
         ]
         if page.next_cursor is not None:
             self.older_url = _url({**self.filters, "cursor": page.next_cursor})
-        self.version = hashlib.sha256(page.model_dump_json().encode()).hexdigest()[:16]
+        self.version = hashlib.sha256(repr(page).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def first_call(base_url: str, flow: str, key: str) -> str:
