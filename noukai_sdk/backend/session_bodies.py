@@ -242,6 +242,17 @@ def _checked_report(data: bytes, session_id: str) -> StoredReport:
     return report
 
 
+def without_details(body: str) -> str:
+    """Return the JSON of a report without its entries, and without the values of its differences."""
+    report = StoredReport.model_validate_json(body)
+    sent = report.sent
+    if sent is not None and sent.differences is not None:
+        places = tuple({"where": each.get("where")} for each in sent.differences)
+        sent = sent.model_copy(update={"differences": places})
+    brief = report.model_copy(update={"report": {}, "sent": sent})
+    return to_column(brief.model_dump(by_alias=True)) or ""
+
+
 def merge_reports(stored: str | None, report: StoredReport) -> dict[str, Any]:
     """Return the columns of a report that replaces a stored one of the same id.
 

@@ -89,9 +89,10 @@ class Api:
                 raise
             return None
 
-    async def replays(self, session_id: str) -> ReplayList:
-        """Return the reports of a session's replays, newest first."""
-        return await self.read(ReplayList, f"/seq/sessions/{quote(session_id, safe='')}/replays")
+    async def replays(self, session_id: str, limit: int = 20) -> ReplayList:
+        """Return the last replays of a session, newest first, without the entries of their reports."""
+        path = f"/seq/sessions/{quote(session_id, safe='')}/replays"
+        return await self.read(ReplayList, path, {"limit": limit, "details": "false"})
 
     async def replay(self, replay_id: str) -> StoredReport:
         """Return the report of a replay."""

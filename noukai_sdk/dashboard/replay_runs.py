@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -41,6 +41,7 @@ _PAUSE = 1.0
 _ATTEMPTS, _LONGEST_PAUSE = 5, 10.0
 _MOST_DIFFERENCES = 200
 _LONGEST_VALUE = 20_000
+_MOST_CHARACTERS = 400_000
 
 
 class TooManyReplaysError(Exception):
@@ -177,9 +178,9 @@ class _Run:
         if outcome.differences is not None:
             masker = Masker(secrets=sorted(self._replay.secrets, key=len, reverse=True))
             shown = outcome.differences[:_MOST_DIFFERENCES]
-            differences = tuple(masker.value(_difference(each)) for each in shown)
+            differences = tuple(_within(masker.value(_difference(each)) for each in shown))
         notes = list(outcome.notes)
-        more = len(outcome.differences or ()) - _MOST_DIFFERENCES
+        more = len(outcome.differences or ()) - len(differences or ())
         if more > 0:
             notes.append(f"and {more} more differences in the response")
         if outcome.error is not None and outcome.verdict is None:
@@ -242,6 +243,16 @@ def _difference(found: ResponseDifference) -> dict[str, Any]:
     """Return a difference with values that a page can show."""
     values: Mapping[str, Any] = found.as_dict()
     return {name: _cut(value) for name, value in values.items()}
+
+
+def _within(differences: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the first differences that are short enough together: a report has a limit."""
+    left = _MOST_CHARACTERS
+    for each in differences:
+        left -= len(json.dumps(each))
+        if left < 0:
+            return
+        yield each
 
 
 def _cut(value: Any) -> Any:

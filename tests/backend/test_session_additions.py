@@ -117,6 +117,10 @@ def test_report_of_the_app_and_of_the_sender_are_merged_in_any_order(stored: Bac
         assert merged.sent.headline == "replayed as recorded"
         assert merged.sent.differences is not None
         assert "abcdef" not in str(merged.sent.differences)
+        [brief] = stored.get(f"/seq/sessions/{session}/replays?details=false&limit=1").json()[
+            "replays"
+        ]
+        assert (brief["report"], brief["sent"]["differences"]) == ({}, [{"where": "$.token"}])
     assert code_of(stored.get("/seq/replays/app-last", **OTHER)) == (404, "REPLAY_NOT_FOUND")
     assert code_of(stored.get("/seq/replays/%20"))[0] == 404
 

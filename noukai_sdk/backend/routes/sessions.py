@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,14 @@ from ..session_bodies import (
     read_exchange,
     read_outcomes,
     read_report,
+    without_details,
 )
 from ..store.database import StoreUnavailableError
-from ..store.sessions import SessionState
+from ..store.sessions import MAX_REPLAYS, SessionState
 from ..store.store import Row
 from ..views import all_steps, session_additions, session_execution
 from .incoming import access_of, check_session_id, service_of
+from .queries import choice_of, read_number
 from .responses import json_response
 
 router = APIRouter()
@@ -165,7 +168,11 @@ async def put_outcomes(request: Request) -> Response:
 async def replays(request: Request) -> Response:
     """Return the reports of the session's replays, newest first."""
     found = await session_of(request)
-    bodies = await found.service.store.sessions.replays(found.session_id, found.access.org)
+    limit = read_number(request, "limit", MAX_REPLAYS, 1, MAX_REPLAYS)
+    is_brief = choice_of(request, "details", ("true", "false")) == "false"
+    bodies = await found.service.store.sessions.replays(found.session_id, found.access.org, limit)
+    if is_brief:
+        bodies = await asyncio.to_thread(lambda: [without_details(body) for body in bodies])
     return Response(f'{{"replays":[{",".join(bodies)}]}}', media_type="application/json")
 
 

@@ -159,12 +159,22 @@ class SessionStore:
             else:
                 await _delete_empty(connection, session_id)
 
-    async def replays(self, session_id: str, org: str | None) -> list[str]:
+    async def replays(
+        self, session_id: str, org: str | None, limit: int = MAX_REPLAYS
+    ) -> list[str]:
         """Return the reports of a session's replays as JSON, newest first."""
-        rows = await self._read(replays, session_id, org)
+        mine = _mine(replays, session_id, org)
         # A key for all organisations may have stored one report for each of several.
-        newest = {row["replay_id"]: row["body"] for row in rows}
-        return list(newest.values())[: -MAX_REPLAYS - 1 : -1]
+        newest = func.max(replays.c.stored_at)
+        ids = select(replays.c.replay_id).where(mine).group_by(replays.c.replay_id)
+        shown = ids.order_by(newest.desc(), replays.c.replay_id.desc()).limit(limit)
+        async with self._reading() as connection:
+            order = list((await connection.execute(shown)).scalars())
+            bodies = select(replays.c.replay_id, replays.c.body).where(
+                mine, replays.c.replay_id.in_(order)
+            )
+            found = {row.replay_id: row.body for row in await connection.execute(bodies)}
+        return [found[each] for each in order if each in found]
 
     async def replay(self, replay_id: str, org: str | None) -> tuple[str, str] | None:
         """Return the session and the report of a replay, as JSON; None if the id is unknown."""
