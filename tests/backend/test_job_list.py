@@ -17,7 +17,7 @@ from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.writer import Changes
 from tests.support.servers import wait_until
 
-from .backends import MESSAGE, Backend, code_of
+from .backends import MESSAGE, Backend, code_of, serving
 
 OTHER = {"Authorization": "Bearer nk_other"}
 
@@ -138,6 +138,15 @@ def test_retry_is_refused_without_a_failed_job_whose_input_was_kept(fresh: Backe
     fresh.fakes.opened.set()
     new = retry(fresh, "tests/gated", held).json()["executionId"]
     assert fresh.finished("tests/gated", new)["status"] == "completed"
+
+
+def test_job_past_the_retention_is_not_listed_nor_retried(tmp_path: Path) -> None:
+    with serving(tmp_path) as before:
+        job = before.submit("tests/broken")
+        before.finished("tests/broken", job)
+    with serving(tmp_path, retention_days=1e-9) as backend:
+        wait_until(lambda: not jobs(backend)["jobs"], what="the sweep")
+        assert code_of(retry(backend, "tests/broken", job)) == (409, "INPUT_NOT_KEPT")
 
 
 @pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 
 from noukai_sdk.dashboard.app import Dashboard
 from noukai_sdk.dashboard.options import DashboardOptions
-from tests.backend.backends import MESSAGE, WEATHER, Backend, serving
+from tests.backend.backends import ASKS_WEATHER, MESSAGE, WEATHER, Backend, serving
 from tests.support.servers import wait_until
 
 
@@ -186,6 +186,7 @@ def test_tool_results_that_do_not_fit_are_refused_and_can_be_sent_again(site: Si
             seen += text
             if "The model asks for" in seen:
                 break
+    assert "get_weather" in site.get(path)
     form = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', frames(seen)["state"]))
     wrong = {"step_index": form["step_index"], "call-1": "nobody", "result-1": "sunny"}
     assert "waits for one result" in site.post(f"{path}/results", 400, **wrong).text
@@ -194,6 +195,13 @@ def test_tool_results_that_do_not_fit_are_refused_and_can_be_sent_again(site: Si
     live = frames(site.get(f"{path}/events"))
     assert "sunny" in live["step-2"]
     assert "Open the session" in live["state"]
+
+
+def test_run_of_another_caller_shows_its_tool_calls_without_a_form(site: Site) -> None:
+    paused = site.backend.post("tests/asks/execute", ASKS_WEATHER, "theirs").json()
+    page = site.get(f"/flows/acme/tests/asks/runs/{paused['executionId']}")
+    assert "The model asks for 1 tool call" in page
+    assert "Send the results" not in page
 
 
 def test_jobs_page_lists_filters_and_names_reasons(site: Site) -> None:

@@ -64,12 +64,19 @@ def test_broken_flow_file_shows_its_problem_at_once_and_none_when_mended(
     expect(page.get_by_text("did you mean `prompt`?")).to_be_visible()
     expect(page.get_by_text("acme/tests/mended.yaml:3")).to_be_visible()
     check_accessible(page)
-    file.write_text("steps:\n  - id: one\n    prompt: Hello\n")
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    file.write_text(
+        f"description: {hostile}\nsteps:\n  - id: one\n    name: {hostile}\n    prompt: {hostile}\n"
+    )
     expect(page.get_by_text("did you mean `prompt`?")).to_be_hidden()
     page.get_by_role("link", name="acme/tests/mended").click()
     page.get_by_role("button", name="Publish the working copy").click()
     expect(page.get_by_text("published as version 1")).to_be_visible()
     expect(page.get_by_role("link", name="version 1")).to_be_visible()
+    expect(page.locator("ol.steps pre")).to_have_text(hostile)
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.emulate_media(color_scheme="dark")
+    check_accessible(page)
 
 
 def test_job_is_followed_cancelled_and_retried(page: Page, dev: Dev) -> None:

@@ -32,6 +32,9 @@ async def run(visit: Visit) -> Response:
     view = await _read(visit)
     if view.progress.has_ended:
         await _read_result(visit, view)
+    elif view.session_id is not None and not view.is_job:
+        [call] = (await visit.api.call(view.session_id, view.execution_id)).executions
+        view.progress.read_rounds(call.get("toolRounds") or ())
     return visit.render("run.html", run=view)
 
 

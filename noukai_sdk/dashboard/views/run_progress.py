@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...models.flow_lists import FlowDescription, FlowStep
+from ...models.sessions import ToolRound
 from ...models.traces import Trace
 from .texts import count
 from .times import duration
@@ -159,6 +160,15 @@ class RunProgress:
         if trace.flow_run.error is not None:
             self.error = _message(vars(trace.flow_run.error))
 
+    def read_rounds(self, rounds: Sequence[ToolRound]) -> None:
+        """Take over what the run waits for, of its rounds of tool calls."""
+        if not rounds or rounds[-1].tool_results is not None:
+            return
+        paused = rounds[-1].paused
+        step = self._step(str(paused.get("pausedAtStep")))
+        calls = [_tool_call(call) for call in paused.get("toolCalls") or ()]
+        self.pause = ToolPause(step.number - 1, calls)
+
     def update(self, event: Event) -> None:
         """Apply an event in wire form."""
         kind = event.get("eventType")
@@ -223,7 +233,7 @@ class RunView:
     session_id: str | None = None
     version: int | None = None
     started_at: str | None = None
-    is_job: bool = False
+    trigger: str | None = None
 
     @classmethod
     def of(cls, address: str, trace: Trace, flow: FlowDescription | None) -> RunView:
@@ -239,8 +249,18 @@ class RunView:
             session_id=run.session_id,
             version=run.version,
             started_at=run.started_at,
-            is_job=run.trigger_type == "job",
+            trigger=run.trigger_type,
         )
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it runs in the background."""
+        return self.trigger == "job"
+
+    @property
+    def takes_results(self) -> bool:
+        """Whether the page can continue it; a caller of ``execute`` waits for the response itself."""
+        return self.trigger == "step"
 
     @property
     def keeps_events(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from ...models.session_lists import SessionPage, SessionSummary
 from .times import milliseconds_between
+from .versions import version_of
 
 FILTERS = ("q", "flow", "status", "since", "replay", "error")
 STATUSES = (("", "All"), ("failed", "Failed"), ("running", "Running"), ("completed", "Completed"))
@@ -143,7 +143,7 @@ class SessionList:
         ]
         if page.next_cursor is not None:
             self.older_url = _url({**self.filters, "cursor": page.next_cursor})
-        self.version = hashlib.sha256(repr(page).encode("utf-8", "replace")).hexdigest()[:16]
+        self.version = version_of(page)
 
 
 def first_call(base_url: str, flow: str, key: str) -> str:
