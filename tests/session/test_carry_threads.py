@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 import threading
@@ -131,8 +132,8 @@ def test_carry_threads_false_undoes_it_and_adapters_do_not_bring_it_back() -> No
         assert in_pool(current_session_id) is None
 
 
-ORDER = """
-import sys, threading
+ORDERS = """
+import json, os, sys, threading, traceback
 from concurrent.futures import ThreadPoolExecutor
 import opentelemetry.context as otel, sentry_sdk
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
@@ -162,19 +163,35 @@ steps = {
     "not ours": lambda: carry_threads(False),
     "not otel": ThreadingInstrumentor().uninstrument,
 }
-on = set()
-for name in sys.argv[1:]:
-    steps[name]()
-    on = on - {name.removeprefix("not ")} if name.startswith("not ") else on | {name}
-    otel.attach(otel.set_value("key", "span"))
-    with sentry_sdk.isolation_scope() as isolation, trace_scope_sync() as scope:
-        isolation.set_tag("tag", "set")
-        thread, timer, pool = look()
-        assert {thread[0], timer[0], pool[0]} == {scope.session_id if "ours" in on else None}, name
-        # Sentry and OpenTelemetry lose each other's context, with or without our patch.
-        for _, span, tag in (thread, timer, pool):
-            assert span == "span" or "otel" not in on or "sentry" in on, (name, span)
-            assert tag == "set" or "sentry" not in on or "otel" in sys.argv, (name, tag)
+def check(order):
+    on = set()
+    for name in order:
+        steps[name]()
+        on = on - {name.removeprefix("not ")} if name.startswith("not ") else on | {name}
+        otel.attach(otel.set_value("key", "span"))
+        with sentry_sdk.isolation_scope() as isolation, trace_scope_sync() as scope:
+            isolation.set_tag("tag", "set")
+            thread, timer, pool = look()
+            expected = scope.session_id if "ours" in on else None
+            assert {thread[0], timer[0], pool[0]} == {expected}, name
+            # Sentry and OpenTelemetry lose each other's context, with or without our patch.
+            for _, span, tag in (thread, timer, pool):
+                assert span == "span" or "otel" not in on or "sentry" in on, (name, span)
+                assert tag == "set" or "sentry" not in on or "otel" in order, (name, tag)
+
+failed = False
+for order in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        try:
+            check(order)
+        except BaseException:
+            print(order, file=sys.stderr)
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    failed |= os.waitpid(child, 0)[1] != 0
+sys.exit(failed)
 """
 
 
@@ -191,11 +208,10 @@ def test_patches_of_sentry_and_opentelemetry_work_beside_ours_in_any_order() -> 
         ["otel", "ours", "not otel", "not ours", "ours"],
         ["otel", "ours", "not ours", "not otel", "ours", "otel"],
     ]
-    for order in orders:
-        done = subprocess.run(
-            [sys.executable, "-c", ORDER, *order], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, (order, done.stderr)
+    # Each in a process of its own, which is forked when all is imported.
+    command = [sys.executable, "-c", ORDERS, json.dumps(orders)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 # The end of a scope
