@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.servers import ROOT, Server, serve_command, wait_until
+from tests.support.servers import ROOT, Process, Server, serve_command, start_process, wait_until
 
 JOBS = int(os.environ.get("FAULTS", "12"))
 """How many jobs are in progress when a process is killed. ``make faults`` sets it; else few tests run."""
@@ -102,17 +102,11 @@ class Cluster:
         start = ["-m", "noukai_sdk.cli"] if FULL else ["-c", FAST]
         return [sys.executable, *start, *words, "--db", self.database]
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> Process:
         """Start a worker, and wait until it takes jobs."""
         log = self.folder / f"worker{next(self._numbers)}.txt"
-        with log.open("wb") as output:
-            worker = subprocess.Popen(
-                self.command("worker", "--flows", "flows", "--grace", "1", "--jobs", "8"),
-                cwd=self.folder,
-                env=self.env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        command = self.command("worker", "--flows", "flows", "--grace", "1", "--jobs", "8")
+        worker = start_process(command, env=self.env, cwd=self.folder, log=log)
         self.stack.callback(worker.wait, 30)
         self.stack.callback(worker.kill)
         wait_until(lambda: "takes jobs" in log.read_text(), what=log.read_text(), deadline=40)

@@ -24,12 +24,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import httpx
 import uvicorn
 
+from . import warm
+from .warm import WarmProcess
+
 T = TypeVar("T")
+
+Process: TypeAlias = "subprocess.Popen[bytes] | WarmProcess"
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +68,7 @@ class Server:
     """A server process."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     @property
@@ -101,6 +106,22 @@ class Server:
             self.kill()
 
 
+def start_process(words: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Process:
+    """Start a process whose output goes to a file."""
+    log.touch()
+    if warm.is_possible(words):
+        return WarmProcess(words, cwd=cwd, env=env, log=log)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**env, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
 @contextmanager
 def serve_command(
     command: Sequence[str],
@@ -124,15 +145,7 @@ def serve_command(
         words[0] = sys.executable
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "output.txt"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                words,
-                cwd=cwd,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        process = start_process(words, env={**os.environ, **(env or {})}, cwd=cwd, log=log)
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
             wait_until(lambda: server.answers(ready), deadline=deadline, what=" ".join(words))
