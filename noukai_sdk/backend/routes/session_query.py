@@ -118,13 +118,12 @@ def _position(text: str | None) -> tuple[int, str] | None:
 
 
 def _summary(session: ListedSession) -> dict[str, Any]:
-    ends = [run["completed_at"] for run in session.runs]
     exchange = session.exchange
     return {
         "sessionId": session.session_id,
         "startedAt": iso(session.started_at),
-        "completedAt": iso(max(ends)) if ends and None not in ends else None,
-        "calls": len(session.runs),
+        "completedAt": iso(session.completed_at),
+        "calls": session.calls,
         "flows": session.flows,
         "status": session.status,
         "tokens": session.tokens,

@@ -1,7 +1,8 @@
 """Pages of the list of sessions, newest first.
 
 A page costs the same however many sessions there are: it starts in the index, at the last row of the page
-before, and reads no events, inputs or outputs. Only filters that find little look at more sessions.
+before, and reads no events, inputs or outputs. Only filters that find little look at more sessions. The runs
+of a session are counted by the database: a session may have thousands.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Table,
     and_,
+    cast,
     exists,
     func,
     literal,
@@ -23,9 +26,9 @@ from sqlalchemy import (
     true,
     tuple_,
 )
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..encoding import from_column
 from .sessions import is_kept
 from .tables import ALL, exchanges, executions, outcomes, replays, sessions, steps
 from .text_search import Search
@@ -72,6 +75,7 @@ class ListedSession:
 
     session_id: str
     started_at: int
+    # For each flow and status: the first start, the last end, how many there are and how many have ended.
     runs: list[Row] = field(default_factory=list)
     exchange: Row | None = None
     outcomes: list[Row] = field(default_factory=list)
@@ -79,6 +83,18 @@ class ListedSession:
     cost: Decimal | None = None
     is_pinned: bool = False
     replays: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        """Return the number of runs."""
+        return sum(run["calls"] for run in self.runs)
+
+    @property
+    def completed_at(self) -> int | None:
+        """Return when the last run ended; None if there are no runs, or if one has not ended."""
+        if any(run["ended"] < run["calls"] for run in self.runs):
+            return None
+        return max((run["completed_at"] for run in self.runs), default=None)
 
     @property
     def last_verdict(self) -> str | None:
@@ -140,9 +156,22 @@ async def _fill(
         of_page = and_(table.c.session_id.in_(names), _of_key(table, org))
         return [dict(row) for row in (await connection.execute(chosen.where(of_page))).mappings()]
 
-    run_columns = ("org", "project", "slug", "status", "started_at", "completed_at")
-    for row in sorted(await read(executions, *run_columns), key=lambda row: row["started_at"]):
-        page[row["session_id"]].runs.append(row)
+    of_page = and_(executions.c.session_id.in_(names), _of_key(executions, org))
+    group = [executions.c[name] for name in ("session_id", "org", "project", "slug", "status")]
+    runs = (
+        select(
+            *group,
+            func.min(executions.c.started_at).label("started_at"),
+            func.max(executions.c.completed_at).label("completed_at"),
+            func.count().label("calls"),
+            func.count(executions.c.completed_at).label("ended"),
+        )
+        .where(of_page)
+        .group_by(*group)
+    )
+    counted = [dict(row) for row in (await connection.execute(runs)).mappings()]
+    for group_row in sorted(counted, key=lambda row: row["started_at"]):
+        page[group_row["session_id"]].runs.append(group_row)
     exchange_columns = ("request_line", "response_status", "stored_at")
     for row in sorted(await read(exchanges, *exchange_columns), key=lambda row: row["stored_at"]):
         session = page[row["session_id"]]
@@ -157,18 +186,28 @@ async def _fill(
         pins = pins.where(sessions.c.org.in_((org, ALL)))
     for name in (await connection.execute(pins)).scalars():
         page[name].is_pinned = True
+    tokens = _total_tokens(connection.dialect.name)
+    # Costs are decimal texts, which the database cannot add up without a loss: equal ones are counted.
     usage = (
-        select(executions.c.session_id, steps.c.tokens, steps.c.cost_usd)
+        select(
+            executions.c.session_id, steps.c.cost_usd, func.count().label("steps"), func.sum(tokens)
+        )
         .join(steps, steps.c.execution_id == executions.c.id)
-        .where(executions.c.session_id.in_(names), _of_key(executions, org))
-        .where(or_(steps.c.tokens.is_not(None), steps.c.cost_usd.is_not(None)))
+        .where(of_page, or_(steps.c.tokens.is_not(None), steps.c.cost_usd.is_not(None)))
+        .group_by(executions.c.session_id, steps.c.cost_usd)
     )
-    for step in await connection.execute(usage):
-        session = page[step.session_id]
-        if step.tokens is not None:
-            session.tokens = (session.tokens or 0) + from_column(step.tokens).get("total", 0)
-        if step.cost_usd is not None:
-            session.cost = (session.cost or Decimal(0)) + Decimal(step.cost_usd)
+    for name, cost, count, total in await connection.execute(usage):
+        session = page[name]
+        if total is not None:
+            session.tokens = (session.tokens or 0) + int(total)
+        if cost is not None:
+            session.cost = (session.cost or Decimal(0)) + Decimal(cost) * count
+
+
+def _total_tokens(dialect: str) -> ColumnElement[int]:
+    if dialect == "sqlite":
+        return cast(func.json_extract(steps.c.tokens, "$.total"), BigInteger)
+    return cast(cast(steps.c.tokens, JSON)["total"].astext, BigInteger)
 
 
 def _of_key(table: Table, org: str | None) -> ColumnElement[bool]:
