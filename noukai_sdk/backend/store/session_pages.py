@@ -1,8 +1,8 @@
 """Pages of the list of sessions, newest first.
 
 A page costs the same however many sessions there are: it starts in the index, at the last row of the page
-before, and reads no events, inputs or outputs. Only filters that find little look at more sessions. The runs
-of a session are counted by the database: a session may have thousands.
+before, and reads no events, inputs or outputs. Only filters that find little look at more sessions. The
+database counts the runs of a session, because there may be thousands.
 """
 
 from __future__ import annotations
