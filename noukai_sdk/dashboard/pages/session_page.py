@@ -24,7 +24,8 @@ from ..views.session_view import SessionView, pages_of, service_session
 from .replays import replay_history
 from .visit import PageError, Visit, page
 
-PAGE_SIZE = 500
+# In Chromium on a busy machine, 4,000 lines take 4 s, 500 take 0.9 s and these 0.5 s.
+PAGE_SIZE = 200
 _STATES = ("failed", "running")
 _PATH = "/sessions/{session_id}"
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z")

@@ -34,6 +34,7 @@ class StepView:
         settings: What else was sent to the model.
         input: The input of a step that calls no model.
         streamed: The number of parts in which the output came; 0 if it was not streamed.
+        is_result: The output is the result of the call, which is not shown again.
     """
 
     id: str
@@ -50,6 +51,7 @@ class StepView:
     input: Value | None = None
     output: Value | None = None
     streamed: int = 0
+    is_result: bool = False
     error: str = ""
 
 
@@ -113,6 +115,9 @@ def call_view(
     ]
     if recording.output is not None:
         view.result = parts.add("result", recording.output)
+        last = view.steps[-1] if view.steps else None
+        if last is not None and last.output is not None and last.output.whole == view.result.whole:
+            last.is_result, view.result = True, None
     if recording.error is not None:
         view.error = error_text(recording.error)
     view.note = _note(recording)

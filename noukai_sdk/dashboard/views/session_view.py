@@ -140,13 +140,18 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
 
 
 def pages_of(total: int, size: int, offset: int) -> list[tuple[str, int, bool]]:
-    """Return the pages of a long list: label, offset, and whether it is the one that is shown.
+    """Return links to pages of a long list: label, offset, and whether it is the one that is shown.
+
+    These are the first page, the last one, and those around the one that is shown.
 
     Example:
         >>> pages_of(1200, 500, 500)
         [('1-500', 0, False), ('501-1000', 500, True), ('1001-1200', 1000, False)]
+        >>> [label for label, _, _ in pages_of(90, 10, 40)]
+        ['1-10', '31-40', '41-50', '51-60', '81-90']
     """
-    starts = range(0, total, size)
+    last = max(0, (total - 1) // size * size)
+    starts = sorted({0, offset - size, offset, offset + size, last} & set(range(0, total, size)))
     return [(f"{at + 1}-{min(at + size, total)}", at, at == offset) for at in starts]
 
 
