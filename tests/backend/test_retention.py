@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, func, insert, select, update
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.store import retention
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.tables import executions, sessions, steps
 
@@ -74,6 +75,35 @@ async def test_retention_deletes_old_data_in_batches_between_writers(url: URL) -
         row = await store.execution("e200")
         assert row is not None
         assert (row["status"], row["result"]) == ("completed", None)
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_retention_on_busy_postgres_takes_few_batches_without_reading_all_sessions(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[str] = []
+
+    async def note_deleted(connection: AsyncConnection, *_: object) -> None:
+        plan = await connection.exec_driver_sql(
+            "EXPLAIN SELECT 1 FROM executions e WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE"
+            " s.session_id = e.session_id AND s.pinned) ORDER BY started_at LIMIT 50"
+        )
+        plans.append("\n".join(plan.scalars()))
+
+    monkeypatch.setattr(retention, "mark_deleted", note_deleted)
+    # Every batch takes long.
+    monkeypatch.setattr(retention, "_LONG", 0.0)
+    monkeypatch.setattr(retention, "_SHORT", 0.0)
+    async with opened(url) as store:
+        await put_runs(url, 2000, size=1)
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("ANALYZE")
+        await engine.dispose()
+        await store.retention.delete_data(501)
+        assert await steps_left(url) == 1500
+    assert len(plans) <= 500 // 50 + 1
+    assert "Seq Scan on sessions" not in plans[0]
 
 
 async def test_retention_keeps_the_data_of_runs_that_have_not_ended(url: URL) -> None:

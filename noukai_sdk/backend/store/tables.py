@@ -147,6 +147,14 @@ sessions = Table(
     Column("started_at", BigInteger),
     Column("pinned", Boolean, nullable=False),
     Index("ix_sessions_org_started_at", "org", "started_at", "session_id"),
+    # For the sweep: without them, each of its batches would read all sessions.
+    Index("ix_sessions_started_at", "started_at"),
+    Index(
+        "ix_sessions_pinned",
+        "session_id",
+        sqlite_where=text("pinned"),
+        postgresql_where=text("pinned"),
+    ),
 )
 
 exchanges = Table(
