@@ -66,7 +66,7 @@ class Api:
     async def session(self, session_id: str) -> Session:
         """Return a session."""
         response = await self.request("GET", f"/seq/sessions/{quote(session_id, safe='')}")
-        return read_session(response.content)
+        return read_model(Session, response.content)
 
     async def calls(self, session_id: str, query: Mapping[str, Any]) -> SessionCalls:
         """Return calls of a session without their payloads, and the sums over all of them."""
@@ -77,7 +77,7 @@ class Api:
         """Return a session with one of its calls alone."""
         path = f"/seq/sessions/{quote(session_id, safe='')}/calls/{quote(execution_id, safe='')}"
         response = await self.request("GET", path)
-        return read_session(b'{"sessionId":"","executions":[%b]}' % response.content)
+        return read_model(Session, b'{"sessionId":"","executions":[%b]}' % response.content)
 
     async def exchange(self, session_id: str) -> Exchange | None:
         """Return the request of a session and its response, None if they were not captured."""
@@ -167,7 +167,7 @@ class Api:
     async def read(self, model: type[M], path: str, query: Mapping[str, Any] | None = None) -> M:
         """GET a path under the base URL, as a model."""
         response = await self.request("GET", path, query=query)
-        return model.model_validate_json(response.content)
+        return read_model(model, response.content)
 
     async def request(
         self,
@@ -214,15 +214,19 @@ class Api:
             await response.aclose()
 
 
-def read_session(content: bytes) -> Session:
-    """Return a session from JSON, also if an output in it is nested deep."""
+def read_model(model: type[M], content: bytes) -> M:
+    """Return a model from JSON, also if a value in it is nested deep.
+
+    Raises:
+        ApiError: A value is nested too deep.
+    """
     try:
-        return Session.model_validate_json(content)
+        return model.model_validate_json(content)
     except ValidationError:
         try:
-            return Session.model_validate(json.loads(content))
+            return model.model_validate(json.loads(content))
         except RecursionError:
-            message = "This session cannot be shown: a value in it is nested too deep."
+            message = "This cannot be shown: a value in it is nested too deep."
             raise ApiError(500, "", message) from None
 
 

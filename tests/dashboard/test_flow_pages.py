@@ -178,6 +178,22 @@ def test_run_that_keeps_nothing_says_so_and_a_failed_one_says_why(site: Site) ->
     site.get("/flows/acme/tests/three/runs/unknown", 404)
 
 
+def test_output_that_is_nested_deep_or_no_valid_text_is_shown(site: Site) -> None:
+    folder = site.backend.settings.flows[0] / "acme/tests"
+    deep = "def deep(text):\n    for _ in range(230): text = [text]\n    return text\n"
+    (folder / "_odd.py").write_text(deep + "def half(text): return '\\ud800 \\u202e'\n")
+    for name, shown in (("deep", "[" + "\n  ["), ("half", "? ⟨U+202E⟩")):
+        site.backend.write_flow(name, f"steps: [{{id: one, function: '_odd.py:{name}'}}]")
+        path = run(site, name)
+        assert shown in frames(site.get(f"{path}/events"))["state"]
+        assert shown in site.get(path)
+    gone = re.search(r'href="/sessions/([0-9a-f-]+)"', site.get(path))
+    assert gone is not None
+    assert site.backend.client.delete(f"/seq/sessions/{gone[1]}").status_code == 204
+    site.get(path, 404)
+    site.get(f"{path}/events", 404)
+
+
 def test_tool_results_that_do_not_fit_are_refused_and_can_be_sent_again(site: Site) -> None:
     path = run(site, "asks", message="Paris?", tools=json.dumps(WEATHER))
     seen = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import uuid
 from collections.abc import AsyncIterator
@@ -12,7 +13,6 @@ import httpx
 from pydantic_core import from_json
 
 from ...protocol.sse import SSEDecoder
-from ..api import ApiError
 from .visit import PageError, Visit
 
 logger = logging.getLogger("noukai_sdk.dashboard")
@@ -28,7 +28,12 @@ async def read_events(response: httpx.Response) -> AsyncIterator[Event]:
     decoder = SSEDecoder()
     async for chunk in response.aiter_raw():
         for _, data in decoder.feed(chunk):
-            yield from_json(data)
+            try:
+                event = from_json(data)
+            except ValueError:
+                # The fast parser refuses what is nested deep.
+                event = json.loads(data)
+            yield event
 
 
 async def begin_run(visit: Visit, address: str, version: int | None, body: dict[str, Any]) -> str:
@@ -70,9 +75,11 @@ async def _drive(
                 async for event in read_events(response):
                     if not first.done():
                         first.set_result(event)
-        except (ApiError, httpx.HTTPError) as error:
+        except Exception as error:
             if not first.done():
                 first.set_exception(error)
+            else:
+                logger.exception("a run that was begun on a page was cut off")
         if not first.done():
             first.set_exception(PageError(502, "The run has ended before it began."))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -99,8 +100,10 @@ async def _counted(visit: Visit, view: RunView) -> AsyncIterator[str]:
     streams = visit.site.streams
     streams.open += 1
     try:
-        async for frame in _frames(visit, view):
-            yield frame
+        # The browser asks again, and then hears of an error that lasts.
+        with suppress(ApiError):
+            async for frame in _frames(visit, view):
+                yield frame
     finally:
         streams.open -= 1
 
