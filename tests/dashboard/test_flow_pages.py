@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -45,13 +44,15 @@ class Site:
         return response
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One service for all tests: each has flows of its own."""
+
     def wrap(app: Any) -> Dashboard:
         return Dashboard(app, DashboardOptions(open_key="nk_dev"))
 
     with (
-        serving(tmp_path, wrap=wrap) as backend,
+        serving(tmp_path_factory.mktemp("site"), wrap=wrap) as backend,
         httpx.Client(base_url=backend.url, follow_redirects=True, timeout=30) as client,
     ):
         yield Site(backend, client)
@@ -77,7 +78,8 @@ def part_with(text: str, parts: Iterator[str]) -> str:
 
 
 def test_list_shows_problems_wherever_they_are_and_nothing_new_while_files_stay(site: Site) -> None:
-    page = site.get("/flows?q=three")
+    site.backend.write_flow("watched", "steps: [{id: one}]")
+    page = site.get("/flows?q=watched")
     assert "acme/tests/bad.yaml:1" in page
     assert "acme/tests/gated" not in page
     live = re.search(r'sse-connect="(/live/flows[^"]+)"', page)
@@ -85,12 +87,12 @@ def test_list_shows_problems_wherever_they_are_and_nothing_new_while_files_stay(
     with site.client.stream("GET", live[1]) as response:
         parts = response.iter_text()
         assert next(parts) == ": live\n\n"
-        site.backend.write_flow("three", "steps: [{id: one, promt: oops}]")
+        site.backend.write_flow("watched", "steps: [{id: one, promt: oops}]")
         changed = part_with("promt", parts)
-    assert "acme/tests/three.yaml:1" in changed
+    assert "acme/tests/watched.yaml:1" in changed
     assert "did you mean `prompt`?" in changed
     assert "<html" not in changed
-    page = site.get("/flows/acme/tests/three")
+    page = site.get("/flows/acme/tests/watched")
     assert "did you mean" in page
     assert "The last valid version is served." in page
     live = re.search(r'sse-connect="(/live/flows/acme[^"]+)"', page)
@@ -98,48 +100,50 @@ def test_list_shows_problems_wherever_they_are_and_nothing_new_while_files_stay(
     with site.client.stream("GET", live[1]) as response:
         parts = response.iter_text()
         assert next(parts) == ": live\n\n"
-        site.backend.write_flow("three", "steps: [{id: mended}]")
+        site.backend.write_flow("watched", "steps: [{id: mended}]")
         changed = part_with("mended: agent, offline", parts)
     assert "did you mean" not in changed
 
 
 def test_flow_is_published_by_the_page_and_shown_as_it_was(site: Site) -> None:
-    page = site.post("/flows/acme/tests/three/publish").text
+    site.backend.write_flow("released", "steps: [{id: one}]")
+    page = site.post("/flows/acme/tests/released/publish").text
     assert "published as version 1" in page
     assert "as the working copy" in page
-    assert "has the content" in site.post("/flows/acme/tests/three/publish").text
-    site.backend.write_flow("three", "steps: [{id: other, prompt: 'New {{message}}'}]")
-    assert "New {{message}}" in site.get("/flows/acme/tests/three")
-    old = site.get("/flows/acme/tests/three?version=1")
+    assert "has the content" in site.post("/flows/acme/tests/released/publish").text
+    site.backend.write_flow("released", "steps: [{id: other, prompt: 'New {{message}}'}]")
+    assert "New {{message}}" in site.get("/flows/acme/tests/released")
+    old = site.get("/flows/acme/tests/released?version=1")
     assert "New {{message}}" not in old
     assert 'value="1" selected' in old
-    site.get("/flows/acme/tests/three?version=x", 400)
-    site.get("/flows/acme/tests/three?version=7", 404)
+    site.get("/flows/acme/tests/released?version=x", 400)
+    site.get("/flows/acme/tests/released?version=7", 404)
     site.get("/flows/acme/tests/unknown", 404)
     response = site.client.post(
-        "/flows/acme/tests/three/publish", headers={"Origin": site.backend.url}
+        "/flows/acme/tests/released/publish", headers={"Origin": site.backend.url}
     )
     assert response.status_code == 403
-    shown = site.get(run(site, "three", version="1"))
+    shown = site.get(run(site, "released", version="1"))
     assert "version 1" in shown
 
 
 def test_run_form_keeps_what_was_typed_and_says_what_is_wrong(site: Site) -> None:
+    site.backend.write_flow("formed", "steps: [{id: ask, tools: true}]")
     sent = {"message": "Keep <this>", "version": "draft"}
-    page = site.post("/flows/acme/tests/asks/run", **sent, parameters="{'a': 1}").text
+    page = site.post("/flows/acme/tests/formed/run", **sent, parameters="{'a': 1}").text
     assert "not valid JSON in line 1, column 2" in page
     assert "Keep &lt;this&gt;" in page
     assert "{&#39;a&#39;: 1}" in page
     # What only the API knows.
-    page = site.post("/flows/acme/tests/asks/run", **sent, tools='[{"type": "x"}]').text
+    page = site.post("/flows/acme/tests/formed/run", **sent, tools='[{"type": "x"}]').text
     assert "tools[0] must be" in html.unescape(page)
     site.post("/flows/acme/tests/unknown/run", 404, **sent)
-    assert site.backend.get("/seq/sessions").json()["sessions"] == []
+    assert site.backend.get("/seq/sessions?flow=formed").json()["sessions"] == []
 
 
 def test_run_goes_on_without_its_visitor_and_its_page_follows_it(site: Site) -> None:
     path = run(site, "gated")
-    assert site.backend.fakes.reached.wait(10)
+    assert site.backend.fakes.reached.wait(60)
     page = site.get(path)
     assert "1 of 3 steps done" in page
     assert f'sse-connect="{path}/events"' in page
@@ -221,7 +225,6 @@ def test_run_of_another_caller_shows_its_tool_calls_without_a_form(site: Site) -
 
 
 def test_jobs_page_lists_filters_and_names_reasons(site: Site) -> None:
-    assert "There are no jobs" in site.get("/jobs")
     job = site.backend.submit("tests/broken")
     site.backend.finished("tests/broken", job)
     page = site.get("/jobs?status=failed&flow=broken")
@@ -242,10 +245,11 @@ def test_jobs_page_lists_filters_and_names_reasons(site: Site) -> None:
 
 def test_pages_show_one_organisation_its_own(site: Site) -> None:
     job = site.backend.submit("tests/three", MESSAGE)
-    site.client.cookies.set("noukai_key", "nk_other")
-    assert "acme/" not in site.get("/flows")
-    assert job not in site.get("/jobs")
-    assert "process" not in site.get("/workers").partition("<table")[2]
-    site.get("/flows/acme/tests/three", 404)
-    site.get(f"/flows/acme/tests/three/runs/{job}", 404)
-    site.get(f"/flows/acme/tests/three/runs/{job}/events", 404)
+    with httpx.Client(base_url=site.backend.url, cookies={"noukai_key": "nk_other"}) as client:
+        other = Site(site.backend, client)
+        assert "acme/" not in other.get("/flows")
+        assert "There are no jobs" in other.get("/jobs")
+        assert "process" not in other.get("/workers").partition("<table")[2]
+        other.get("/flows/acme/tests/three", 404)
+        other.get(f"/flows/acme/tests/three/runs/{job}", 404)
+        other.get(f"/flows/acme/tests/three/runs/{job}/events", 404)
