@@ -64,7 +64,7 @@ def test_row_shows_what_is_known_of_session_and_escapes_it(page: Page, dev: Dev)
     # Nothing of a recording becomes an element.
     expect(shown.get_by_role("link").first).to_have_text(f"POST {HOSTILE}")
     assert page.evaluate("window.hacked") is None
-    for width in (1280, 360):
+    for width in (1280, 900, 360):
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
