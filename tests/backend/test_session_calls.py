@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from noukai_sdk.models.session_lists import SessionCalls
+from tests.support.servers import wait_until
 
 from .backends import ASKS_WEATHER, MESSAGE, Backend, code_of
 from .test_session_additions import HELLO, OTHER, OUTCOMES, put
@@ -64,3 +65,21 @@ def test_session_call_is_that_of_the_session_with_usage_of_its_steps(backend: Ba
     response = backend.get(f"{path}/{expected['executionId']}", **OTHER)
     assert code_of(response) == (404, "SESSION_NOT_FOUND")
     assert code_of(backend.get(path, **OTHER)) == (404, "SESSION_NOT_FOUND")
+
+
+def test_session_call_in_progress_has_the_output_so_far(fresh: Backend) -> None:
+    job = fresh.submit("tests/gated", session="gated")
+    assert fresh.fakes.reached.wait(30)
+    path = f"/seq/sessions/gated/calls/{job}"
+
+    def output_so_far() -> list[str]:
+        events = fresh.get(path).json()["events"]
+        held = [each for each in events if each.get("stepId") == "held"]
+        return [each["outputData"] for each in held if each["eventType"] == "step_output"]
+
+    assert wait_until(output_so_far, what="the first part of the output") == ["waiting "]
+    call = fresh.get(path).json()
+    assert call["status"] == "running"
+    assert [step["status"] for step in call["steps"]] == ["completed", "running"]
+    fresh.fakes.opened.set()
+    assert fresh.finished("tests/gated", job)["status"] == "completed"

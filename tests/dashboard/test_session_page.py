@@ -103,7 +103,12 @@ def test_session_page_shows_calls_request_and_downloads_and_is_live(page: Page, 
     expect(page.get_by_text("CREDITS_EXHAUSTED: no credits")).to_be_visible()
     expect(rows.nth(2)).to_contain_text("running")
 
-    expect(open_call(page, 1).locator(".turn.user").first).to_contain_text("The cat")
+    first = open_call(page, 1)
+    expect(first.locator(".turn.user").first).to_contain_text("The cat")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    first.get_by_role("button", name="Copy message").click()
+    expect(page.locator("#announce")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "The cat"
     expect(open_call(page, 2).locator(".problem").first).to_contain_text("Expecting value")
     waiting = open_call(page, 3)
     waiting.get_by_text("Raw", exact=True).first.click()

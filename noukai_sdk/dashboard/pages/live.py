@@ -14,7 +14,7 @@ from ..api import ApiError
 from .visit import PageError, Visit
 
 # A look that takes long, such as a search, must not keep the database busy: at most this part of the time.
-_LARGEST_SHARE = 1 / 20
+LARGEST_SHARE = 1 / 20
 # Seconds after which something is sent, so that a client that has gone away is noticed.
 _HEARTBEAT = 15.0
 # What the API may respond for a while.
@@ -60,7 +60,7 @@ async def _frames(visit: Visit, look: Callable[[], Awaitable[Look]]) -> AsyncGen
             started_at = time.monotonic()
             try:
                 found = await look()
-                pause = max(seconds, (time.monotonic() - started_at) / _LARGEST_SHARE)
+                pause = max(seconds, (time.monotonic() - started_at) / LARGEST_SHARE)
             except ApiError as error:
                 if error.status not in _PASSING:
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,12 +22,15 @@ from ..views.call_view import CallView, call_view
 from ..views.calls import CallRow, rows_of_summaries
 from ..views.recorded_values import MOST_CHARACTERS
 from ..views.session_view import SessionView, pages_of, service_session
+from .live import LARGEST_SHARE
 from .replays import replay_history
 from .visit import PageError, Visit, page
 
 # In Chromium on a busy machine, 4,000 lines take 4 s, 500 take 0.9 s and these 0.5 s.
 PAGE_SIZE = 200
 _STATES = ("failed", "running")
+# Milliseconds between two looks at a session in progress, at most.
+_LONGEST_LOOK = 5000
 _PATH = "/sessions/{session_id}"
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z")
 
@@ -68,7 +72,9 @@ class SessionLinks:
 async def session(visit: Visit) -> Response:
     """Show a session and a page of its calls."""
     session_id, offset, status = visit.path["session_id"], _offset(visit), _status(visit)
+    started_at = time.monotonic()
     view = await _read(visit, offset, status)
+    elapsed = time.monotonic() - started_at
     curl = curl_of(session_id, view.captured)
     shown = view.counts.get(status, 0) if status else view.total
     return visit.render(
@@ -81,7 +87,7 @@ async def session(visit: Visit) -> Response:
         chosen=status,
         pages=pages_of(shown, PAGE_SIZE, offset),
         curl=curl,
-        **_live(visit, view, offset, status),
+        **_live(visit, view, offset, status, elapsed),
     )
 
 
@@ -89,8 +95,9 @@ async def session(visit: Visit) -> Response:
 async def changes(visit: Visit) -> Response:
     """Return the lines that differ from those that the browser has; 204 if there are none."""
     offset, status = _offset(visit), _status(visit)
+    started_at = time.monotonic()
     view = await _read(visit, offset, status)
-    live = _live(visit, view, offset, status)
+    live = _live(visit, view, offset, status, time.monotonic() - started_at)
     if visit.query.get("mark") == live["mark"] and view.is_live:
         return Response(status_code=204)
     return visit.render(
@@ -163,8 +170,10 @@ def _call(session: Session) -> tuple[CallRow, CallView]:
     return row, view
 
 
-def _live(visit: Visit, view: SessionView, offset: int, status: str) -> dict[str, Any]:
-    """Return what a template needs to look for changes."""
+def _live(
+    visit: Visit, view: SessionView, offset: int, status: str, elapsed: float
+) -> dict[str, Any]:
+    """Return what a template needs to look for changes; ``elapsed`` is how long a look takes."""
     rows: Sequence[CallRow] = view.calls.rows
     state = [(row.execution_id, row.status, row.tokens, row.problem) for row in rows]
     seen = (state, view.counts, view.tokens, view.exchange is not None, len(view.replays))
@@ -177,7 +186,8 @@ def _live(visit: Visit, view: SessionView, offset: int, status: str) -> dict[str
         "exchange": int(view.exchange is not None),
     }
     url = f"{SessionLinks(visit.path['session_id']).base}/changes?{urlencode(query)}"
-    return {"mark": mark, "live_url": url, "look": _look(visit)}
+    look = max(_look(visit), min(_LONGEST_LOOK, round(elapsed / LARGEST_SHARE * 1000)))
+    return {"mark": mark, "live_url": url, "look": look}
 
 
 def _look(visit: Visit) -> int:
