@@ -20,6 +20,10 @@ from tests.support.servers import settings_of
 # trio among them, which cannot be imported while eventlet patches sockets.
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
+LONG = {
+    "faults", "dashboard", "test_docs.py", "example_apps", "integration", "cli", "pytest_plugin", "backend",
+}  # fmt: skip
+
 # No test depends on the speed of the machine. In CI (the variable CI) hypothesis repeats the same examples.
 settings.register_profile(
     "noukai",
@@ -46,6 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     rewritten: Any = config.pluginmanager.rewrite_hook
     rewritten._must_rewrite.discard("noukai_sdk")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with long tests first, so that no worker of pytest-xdist begins one when the others end."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(autouse=True)
