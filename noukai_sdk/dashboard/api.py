@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -66,7 +67,8 @@ class Api:
     async def session(self, session_id: str) -> Session:
         """Return a session."""
         response = await self.request("GET", f"/seq/sessions/{quote(session_id, safe='')}")
-        return read_model(Session, response.content)
+        # One of thousands of calls takes half a second.
+        return await asyncio.to_thread(read_model, Session, response.content)
 
     async def calls(self, session_id: str, query: Mapping[str, Any]) -> SessionCalls:
         """Return calls of a session without their payloads, and the sums over all of them."""
