@@ -138,6 +138,8 @@ def test_replay_page_tells_what_the_edited_app_does_otherwise(
     page = visitor.replay(session_id, body='["one"]')
     assert "The replay failed" in page
     assert "the recorded call 2 ('two') was removed" in page
+    [leftover] = re.findall('href="([^"]+/calls/[^"]+)">The recorded call', page)
+    assert "two" in visitor.get(leftover)
     assert "Changed: body." in page
     history = visitor.get(f"/sessions/{session_id}/replay")
     for headline in ("Replayed as recorded", "Equal but for $.scale", "The replay failed"):
@@ -183,6 +185,10 @@ def test_fork_runs_with_another_message_and_is_linked_and_compared(
     assert "- two" in page
     assert "+ zwei <b>" in page
     assert "zwei <b>" not in visitor.client.get(compared.headers["location"]).text
+    # A fork of the fork: its first own call comes after the one that its parent served.
+    assert "Message of call 1" in visitor.get(f"/sessions/{child}/replay?from_call=1")
+    fields = {"fork": "1", "from_call": "1", "recorded_message": "zwei <b>", "message": "deux"}
+    assert "Forked: 1 call replayed, the rest live" in visitor.replay(child, **fields)
     # Of two that are chosen in the list, which has the newest first.
     both = visitor.client.get("/sessions/-/compare", params={"s": [child, session_id]})
     assert both.headers["location"] == compared.headers["location"]

@@ -16,7 +16,7 @@ from .visit import PageError, Visit, page
 @page("/sessions/{a}/compare/{b}")
 async def compare(visit: Visit) -> Response:
     """Show what differs between two sessions."""
-    loaded = [await _load(visit, visit.path[name]) for name in ("a", "b")]
+    loaded = [await load_session(visit, visit.path[name]) for name in ("a", "b")]
     exchanges = [await visit.api.exchange(visit.path[name]) for name in ("a", "b")]
 
     def compared() -> Comparison:
@@ -43,7 +43,7 @@ async def choose(visit: Visit) -> Response:
     return visit.to(f"/sessions/{quote(a, safe='')}/compare/{quote(b, safe='')}")
 
 
-async def _load(visit: Visit, session_id: str) -> list[Session]:
+async def load_session(visit: Visit, session_id: str) -> list[Session]:
     """Return a session and, of a fork, the sessions that served its first calls."""
     sessions = [await visit.api.session(session_id)]
     while (parent := sessions[-1].parent) is not None and parent.served:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from ...errors import CapturedRequestError
 from ...models.exchanges import Exchange
 from ...models.session_lists import StoredReport
+from ...replay.sources import recordings_of_fork
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.targets import TargetError
 from ..replay_runs import LONGEST, Replay, TooManyReplaysError
@@ -24,6 +26,7 @@ from ..views.replay_form import (
     read_form,
     replay_form,
 )
+from .compare import load_session
 from .visit import Visit, action, page
 
 _MOST_FORKS = 20
@@ -84,7 +87,11 @@ async def replay_history(
 async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Sending) -> Replay:
     target = await visit.site.targets.check(sending.target)
     replay_id = str(uuid.uuid4())
-    header = replay_header(session_id, replay_id=replay_id, **sending.options)
+    options = dict(sending.options)
+    if "live_from" in options:
+        fork = await _fork_point(visit, visit.form.get("from_call", "").strip())
+        options["live_from"] = fork.served if fork is not None else options["live_from"]
+    header = replay_header(session_id, replay_id=replay_id, **options)
     path, _, query = sending.path.partition("?")
     captured = exchange.request.model_copy(update={"path": path, "query": query})
     # An app that compresses its responses could send more than fits in memory.
@@ -94,7 +101,6 @@ async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Se
     if str(target.origin) != exchange.request.origin:
         changes.append("server")
     request = build_request(edits, header, exchange.model_copy(update={"request": captured}))
-    live_from = sending.options.get("live_from")
     secrets = [value.split(" ")[-1] for _, value in sending.headers]
     return Replay(
         replay_id,
@@ -103,7 +109,7 @@ async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Se
         request,
         exchange,
         tuple(changes),
-        live_from,
+        options.get("live_from"),
         tuple(each for each in secrets if len(each) >= _SHORTEST_SECRET),
     )
 
@@ -126,12 +132,19 @@ async def _fork_point(visit: Visit, number: str | None) -> ForkPoint | None:
     if number is None or not number.isascii() or not number.isdecimal() or len(number) > 6:
         return None
     at = max(1, int(number))
-    page = await visit.api.calls(visit.path["session_id"], {"offset": at - 1, "limit": 1})
+    session_id = visit.path["session_id"]
+    page = await visit.api.calls(session_id, {"offset": at - 1, "limit": 1})
     total = sum(page.counts.values())
     if not page.calls:
-        return ForkPoint(at, total=total)
+        return ForkPoint(at, at - 1, total=total)
     call = page.calls[0]
-    whole = await visit.api.call(visit.path["session_id"], call.execution_id)
+    served = at - 1
+    if page.parent is not None or page.outcomes:
+        sessions = await load_session(visit, session_id)
+        recordings = await asyncio.to_thread(recordings_of_fork, sessions)
+        ids = [each.execution_id for each in recordings]
+        served = ids.index(call.execution_id) if call.execution_id in ids else served
+    whole = await visit.api.call(session_id, call.execution_id)
     recorded = whole.executions[0].get("call")
     inputs = fork_inputs(recorded.request) if recorded is not None else ()
-    return ForkPoint(at, call.slug or "(deleted flow)", total, inputs)
+    return ForkPoint(at, served, call.slug or "(deleted flow)", total, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ _MOST_ENTRIES = 100
 _MOST_HITS = 500
 _LONGEST = 2_000
 
+_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
 _WORDS = {
     "misses": "Miss",
     "drift": "Drift",
@@ -63,6 +65,7 @@ class Entry:
     Attributes:
         kind: ``misses``, ``drift``, ...
         call_site: The line of code, such as ``app/main.py:14 in grade``.
+        recorded: The run that was recorded, of a leftover; empty if it is not known.
     """
 
     kind: str
@@ -70,6 +73,7 @@ class Entry:
     detail: str
     call_site: str
     changes: tuple[ChangedPart, ...]
+    recorded: str = ""
 
     @property
     def word(self) -> str:
@@ -174,8 +178,8 @@ def replay_view(report: StoredReport, *, longest: float, now: datetime | None = 
         state,
         "",
         _counts(report.summary, kinds),
-        # A message may hold the findings already, but a list is easier to read.
-        findings,
+        # A message may hold the findings already.
+        [text for text in findings if text not in message],
         problems[:_MOST_ENTRIES],
         [_entry("live", each) for each in _dicts(lists.get("live"))][:_MOST_ENTRIES],
         [_entry("hits", each) for each in _dicts(lists.get("hits"))][:_MOST_HITS],
@@ -253,6 +257,9 @@ def _entry(kind: str, entry: Mapping[str, Any]) -> Entry:
     number = position + 1 if isinstance(position, int) else "?"
     flow = f"{slug} [{method}]"
     detail = str(entry.get("detail") or "").removeprefix(f"{flow} ")
+    recorded = ""
+    if kind == "leftovers" and _ID.fullmatch(detail):
+        recorded, detail = detail, ""
     changes = tuple(
         ChangedPart(str(each.get("path")), diff_lines(str(each.get("diff") or "")))
         for each in _dicts(entry.get("changes"))
@@ -263,6 +270,7 @@ def _entry(kind: str, entry: Mapping[str, Any]) -> Entry:
         "" if changes else detail,
         str(entry.get("callSite") or ""),
         changes,
+        recorded,
     )
 
 
@@ -321,7 +329,7 @@ class HistoryRow:
         sent = self.view.report.sent
         if sent is None:
             return ""
-        fork = [] if sent.live_from is None else [f"live from call {sent.live_from + 1}"]
+        fork = [] if sent.live_from is None else [f"live after {count(sent.live_from, 'call')}"]
         return ", ".join([*sent.edits, *fork])
 
 

@@ -36,13 +36,16 @@ class ForkPoint:
     """The first call that goes live.
 
     Attributes:
-        number: The number of the call, from 1.
+        number: The number of the call on the page of the session, from 1.
+        served: How many calls are replayed before it: also those that the page does not count, which were
+            refused, or served from the session that this one was forked from.
         flow: Its flow, empty if it is not known.
         total: The number of recorded calls.
         inputs: The parts of its input that can be changed: name, and the text as it was recorded.
     """
 
     number: int
+    served: int
     flow: str = ""
     total: int = 0
     inputs: tuple[tuple[str, str], ...] = ()
