@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from noukai_sdk.models.session_lists import SessionPage, SessionSummary
 
-from .backends import ASKS_WEATHER, MESSAGE, Backend, code_of, serving
+from .backends import ASKS_WEATHER, KEYS, MESSAGE, Backend, code_of, serving
 from .test_session_additions import EXCHANGE, OTHER, OUTCOMES, age, put
 
 HELLO = "samples/hello-world/execute"
@@ -231,6 +231,17 @@ def test_session_list_plain_page_reads_an_index_and_no_data(tmp_path: Path) -> N
                 assert "SCAN" not in text
                 # The runs of the page are grouped; the sessions are in the order of the index.
                 assert "TEMP B-TREE FOR ORDER BY" not in text
+            plain, filtered = (
+                len(statements),
+                {"flow": "acme/samples/hello-world", "status": "failed"},
+            )
+            for key in KEYS:
+                page(backend, {"Authorization": f"Bearer {key}"}, **filtered)
+            for sql, parameters in statements[plain:]:
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+                # All runs of an organisation would be read for each session.
+                assert "ix_executions_org" not in " ".join(row[-1] for row in plan), sql
+            del statements[plain:]
         assert len(statements) >= 10
         whole = " ".join(sql for sql, _ in statements)
         for column in ("events", "executions.request", "executions.result", "steps.output", "body"):

@@ -12,7 +12,7 @@ from sqlalchemy import and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..encoding import from_column
-from .tables import executions, steps
+from .tables import belongs_to, executions, steps
 
 Row = dict[str, Any]
 
@@ -90,9 +90,7 @@ async def read_calls(
     limit: int,
 ) -> SessionCalls:
     """Return the runs of a session in the order in which they began, from number ``offset`` on."""
-    mine = and_(
-        executions.c.session_id == session_id, true() if org is None else executions.c.org == org
-    )
+    mine = and_(executions.c.session_id == session_id, belongs_to(executions, org))
     mode = executions.c.capture_mode
     # The stored result of a job is what its poll returns, in every capture mode.
     shown = or_(mode == "full", and_(mode == "redacted", executions.c.trigger != "job"))

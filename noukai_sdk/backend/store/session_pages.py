@@ -23,14 +23,13 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .sessions import is_kept
-from .tables import ALL, exchanges, executions, outcomes, replays, sessions, steps
+from .tables import ALL, belongs_to, exchanges, executions, outcomes, replays, sessions, steps
 from .text_search import Search
 
 Row = Mapping[str, Any]
@@ -153,10 +152,10 @@ async def _fill(
 
     async def read(table: Table, *columns: str) -> Sequence[Row]:
         chosen = select(*(table.c[name] for name in ("session_id", *columns)))
-        of_page = and_(table.c.session_id.in_(names), _of_key(table, org))
+        of_page = and_(table.c.session_id.in_(names), belongs_to(table, org))
         return [dict(row) for row in (await connection.execute(chosen.where(of_page))).mappings()]
 
-    of_page = and_(executions.c.session_id.in_(names), _of_key(executions, org))
+    of_page = and_(executions.c.session_id.in_(names), belongs_to(executions, org))
     group = [executions.c[name] for name in ("session_id", "org", "project", "slug", "status")]
     runs = (
         select(
@@ -210,14 +209,10 @@ def _total_tokens(dialect: str) -> ColumnElement[int]:
     return cast(cast(steps.c.tokens, JSON)["total"].astext, BigInteger)
 
 
-def _of_key(table: Table, org: str | None) -> ColumnElement[bool]:
-    return true() if org is None else table.c.org == org
-
-
 def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
     def has(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
         of_session = table.c.session_id == sessions.c.session_id
-        return exists().where(of_session, _of_key(table, query.org), *conditions)
+        return exists().where(of_session, belongs_to(table, query.org), *conditions)
 
     filters: list[ColumnElement[bool]] = []
     if query.expiry is not None:
@@ -229,14 +224,14 @@ def _filters(query: SessionQuery, dialect: str) -> list[ColumnElement[bool]]:
         named = [executions.c.slug == slug]
         refused = f"/{slug}\n"
         if place[0] is not None:
-            named += [executions.c.org == place[0], executions.c.project == place[1]]
+            named += [belongs_to(executions, place[0]), executions.c.project == place[1]]
             refused = f"\n{place[0]}/{place[1]}/{slug}\n"
         # A search that is exact in both databases.
         is_refused = func.replace(outcomes.c.flows, refused, "") != outcomes.c.flows
         filters.append(or_(has(executions, *named), has(outcomes, is_refused)))
     if query.parent is not None:
         forked = select(outcomes.c.session_id).where(outcomes.c.parent_id == query.parent)
-        filters.append(sessions.c.session_id.in_(forked.where(_of_key(outcomes, query.org))))
+        filters.append(sessions.c.session_id.in_(forked.where(belongs_to(outcomes, query.org))))
     if query.replay is not None:
         filters.append(_replay_filter(query.replay, query.org))
     if query.status is not None:
@@ -281,7 +276,7 @@ def _shown() -> ColumnElement[bool]:
 
 
 def _replay_filter(wanted: str, org: str | None) -> ColumnElement[bool]:
-    mine = and_(replays.c.session_id == sessions.c.session_id, _of_key(replays, org))
+    mine = and_(replays.c.session_id == sessions.c.session_id, belongs_to(replays, org))
     if wanted in ("any", "never"):
         replayed = exists().where(mine)
         return replayed if wanted == "any" else ~replayed

@@ -23,7 +23,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,7 +30,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .blobs import mark_deleted
 from .database import outages
 from .engine import Engine
-from .tables import ALL, events, exchanges, executions, outcomes, replays, sessions, steps
+from .tables import (
+    ALL,
+    belongs_to,
+    events,
+    exchanges,
+    executions,
+    outcomes,
+    replays,
+    sessions,
+    steps,
+)
 from .writer import Writer
 
 # Postgres keeps the lock until the transaction ends.
@@ -178,7 +187,7 @@ class SessionStore:
 
     async def replay(self, replay_id: str, org: str | None) -> tuple[str, str] | None:
         """Return the session and the report of a replay, as JSON; None if the id is unknown."""
-        mine = and_(replays.c.replay_id == replay_id, _of_org(replays, org))
+        mine = and_(replays.c.replay_id == replay_id, belongs_to(replays, org))
         newest = select(replays).where(mine).order_by(replays.c.stored_at.desc()).limit(1)
         async with self._reading() as connection:
             row = (await connection.execute(newest)).first()
@@ -290,11 +299,7 @@ def _of(chosen: Table | Column[Any], session_id: str, org: str | None) -> Any:
 
 def _mine(table: Table, session_id: str, org: str | None) -> ColumnElement[bool]:
     """Return the condition that a row is of a session, and that the key may use it."""
-    return and_(table.c.session_id == session_id, _of_org(table, org))
-
-
-def _of_org(table: Table, org: str | None) -> ColumnElement[bool]:
-    return true() if org is None else table.c.org == org
+    return and_(table.c.session_id == session_id, belongs_to(table, org))
 
 
 async def _delete_empty(connection: AsyncConnection, session_id: str) -> None:

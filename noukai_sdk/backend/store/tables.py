@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -279,3 +280,12 @@ deleted_blobs = Table(
     # "org/id" of a deleted run, whose objects are still to be deleted (store/blobs.py).
     Column("run", Text, primary_key=True),
 )
+
+
+def belongs_to(table: Table, org: str | None) -> ColumnElement[bool]:
+    """Return the condition that rows of a session belong to an organisation; None for all of them.
+
+    The database is to find the rows by the session. SQLite, which has no statistics, would otherwise take
+    an index that begins with the organisation, and read all of its runs for each session.
+    """
+    return true() if org is None else table.c.org.concat("") == org
