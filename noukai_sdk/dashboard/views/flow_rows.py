@@ -84,7 +84,7 @@ def _row(flow: FlowSummary) -> FlowRow:
         url=f"/flows/{flow.address}",
         address=flow.address,
         description=flow.description or "",
-        steps="" if flow.block_count is None else str(flow.block_count),
+        steps="" if flow.block_count is None else count(flow.block_count, "step"),
         versions="" if last is None else f"{count(len(flow.versions), 'version')}, last {last}",
         state=state,
         tone=tone,
