@@ -119,6 +119,7 @@ def test_import_loads_only_what_it_needs() -> None:
         ("import noukai_sdk.adapters.starlette", ", starlette"),
         ("import noukai_sdk.adapters.fastapi", ", fastapi, starlette"),
         ("import noukai_sdk.adapters.flask", ", flask, werkzeug, click"),
+        ("import noukai_sdk.dashboard.export", ", jinja2"),
     ]:
         loaded = loaded_by(statement)
         allowed = packages(loaded_by(f"import {base}{frameworks}"))

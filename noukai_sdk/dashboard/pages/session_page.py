@@ -94,10 +94,9 @@ async def session(visit: Visit) -> Response:
 @page(f"{_PATH}/changes")
 async def changes(visit: Visit) -> Response:
     """Return the lines that differ from those that the browser has; 204 if there are none."""
-    offset, status = _offset(visit), _status(visit)
-    started_at = time.monotonic()
-    view = await _read(visit, offset, status)
-    live = _live(visit, view, offset, status, time.monotonic() - started_at)
+    offset, started_at = _offset(visit), time.monotonic()
+    view = await _read(visit, offset, "")
+    live = _live(visit, view, offset, "", time.monotonic() - started_at)
     if visit.query.get("mark") == live["mark"] and view.is_live:
         return Response(status_code=204)
     return visit.render(
@@ -182,12 +181,12 @@ def _live(
         "mark": mark,
         "known": max((row.number or 0 for row in rows), default=offset),
         "offset": offset,
-        "status": status,
         "exchange": int(view.exchange is not None),
     }
     url = f"{SessionLinks(visit.path['session_id']).base}/changes?{urlencode(query)}"
     look = max(_look(visit), min(_LONGEST_LOOK, round(elapsed / LARGEST_SHARE * 1000)))
-    return {"mark": mark, "live_url": url, "look": look}
+    # A filtered list keeps the calls that it was opened with.
+    return {"mark": mark, "live_url": "" if status else url, "look": look}
 
 
 def _look(visit: Visit) -> int:
