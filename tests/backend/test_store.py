@@ -59,16 +59,24 @@ async def test_migrations_up_and_down_match_the_tables(url: URL) -> None:
     await engine.dispose()
 
 
-async def test_migration_of_an_old_database_lists_its_sessions(url: URL) -> None:
+async def test_migration_of_an_old_database_lists_sessions_and_ends_runs(url: URL) -> None:
     runs = [("a", "x", "one", 5), ("b", "x", "one", 3), ("c", "y", "one", 4), ("d", "y", None, 1)]
 
     def upgrade(connection: Connection) -> list[Any]:
         migrate(connection, "0001")
         for run, org, session, started_at in runs:
-            row = changes(Item(run)).executions[0]
+            row = changes(Item(run, "paused" if run == "c" else "running")).executions[0]
             row |= {"org": org, "session_id": session, "started_at": started_at}
             connection.execute(insert(executions).values(row))
         migrate(connection)
+        # Nobody owns a run of then, so nobody would go on with it.
+        states = connection.execute(select(executions.c.id, executions.c.status))
+        assert dict(states.tuples().all()) == {
+            "a": "failed",
+            "b": "failed",
+            "c": "paused",
+            "d": "failed",
+        }
         rows = connection.execute(select(sessions).order_by(sessions.c.org))
         return [tuple(row) for row in rows]
 

@@ -15,6 +15,12 @@ _INDEXES = {
     "ix_executions_owner": ["owner"],
     "ix_executions_has_data_started_at": ["has_data", "started_at"],
 }
+# They have no owner, so that nobody would go on with them, and their finished steps were not stored.
+_FAIL_RUNS_IN_PROGRESS = """
+UPDATE executions SET status = 'failed', completed_at = updated_at, state = NULL,
+    error = '{"code": "INTERNAL_ERROR", "message": "the process that ran this step has stopped"}'
+WHERE status IN ('pending', 'running')
+"""
 
 
 def upgrade() -> None:
@@ -28,6 +34,7 @@ def upgrade() -> None:
         sa.Column("has_data", sa.Boolean(), nullable=False, server_default=sa.true()),
     ):
         op.add_column("executions", column)
+    op.execute(_FAIL_RUNS_IN_PROGRESS)
     for name, columns in _INDEXES.items():
         op.create_index(name, "executions", columns)
     op.create_index("ix_replays_stored_at", "replays", ["stored_at"])
