@@ -18,7 +18,8 @@ from noukai_sdk.backend.settings import Settings
 from noukai_sdk.cli import dev as dev_command
 from noukai_sdk.cli import serve as serve_command
 from noukai_sdk.cli.commands import noukai
-from tests.support.servers import ROOT, serve_app, serve_backend
+from tests.support.servers import ROOT, serve_app, wait_until
+from tests.support.servers import serve_command as serve_command_line
 
 from .conftest import Dev
 
@@ -203,8 +204,6 @@ def test_every_response_of_the_pages_lets_no_foreign_script_run(dev: Dev) -> Non
 def test_dev_needs_no_login_on_loopback_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(dev_command.webbrowser, "open", opened.append)
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
     def served(*arguments: str) -> dict[str, Any]:
@@ -229,8 +228,18 @@ def test_dev_needs_no_login_on_loopback_alone(
 
 
 def test_live_pages_are_limited_and_end_with_the_service(tmp_path: Path) -> None:
+    # Also the only test that lets `--open` open something.
+    browser = tmp_path / "browser"
+    opened = tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part\nmv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    command = ["python", "-m", "noukai_sdk.cli", "dev", "--port", "{port}", "--open"]
+    command += ["--db", str(tmp_path / "a.db")]
     with ExitStack() as stack:
-        server = stack.enter_context(serve_backend(tmp_path))
+        env = {"BROWSER": f"{browser} %s"}
+        server = stack.enter_context(serve_command_line(command, env=env, ready="/healthz"))
+        wait_until(opened.is_file, what="the page is opened")
+        assert opened.read_text() == f"{server.url}/\n"
         client = stack.enter_context(httpx.Client(base_url=server.url, timeout=30))
         streams = []
         for _ in range(32):
