@@ -71,7 +71,7 @@ async def test_migration_of_an_old_database_lists_sessions_and_ends_runs(url: UR
         migrate(connection)
         # Nobody owns a run of then, so nobody would go on with it.
         states = connection.execute(select(executions.c.id, executions.c.status))
-        assert dict(states.tuples().all()) == {
+        assert {row.id: row.status for row in states} == {
             "a": "failed",
             "b": "failed",
             "c": "paused",
