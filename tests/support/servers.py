@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -167,6 +168,15 @@ def serve_backend(
         yield server
 
 
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        # Python would warn, in a later test, of connections that did not end in time.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def serve_app(app: Any, **config: Any) -> Iterator[str]:
     """Serve an ASGI app by uvicorn in a thread; gives its root URL. ``config`` goes to uvicorn."""
@@ -175,7 +185,7 @@ def serve_app(app: Any, **config: Any) -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
     # A client must not send on a connection that uvicorn has just found idle for too long.
     options = {"log_level": "warning", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 60}
-    server = uvicorn.Server(uvicorn.Config(app, **{**options, **config}))
+    server = _Server(uvicorn.Config(app, **{**options, **config}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
