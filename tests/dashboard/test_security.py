@@ -289,3 +289,25 @@ def test_nothing_of_the_pages_is_imported_before_the_first(tmp_path: Path) -> No
     before, after = done.stdout.split("\n")[:2]
     assert before == "", done.stderr
     assert "jinja2" in after
+
+
+def test_service_sends_captured_requests_only_where_it_is_told(service: str) -> None:
+    request = {"method": "GET", "origin": "http://127.0.0.1:9", "path": "/"}
+    exchange = {"request": request, "response": {"status": 200}}
+    stored = f"{service}/api/v1/seq/sessions/acmes-own/exchange"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert httpx.put(stored, json=exchange, headers=headers).status_code == 200
+    for key, status, message in (
+        (KEY, 400, "nowhere. Start it with --replay-to http://127.0.0.1:9"),
+        (OTHER_KEY, 404, "there is no session"),
+    ):
+        with visitor(service) as client:
+            log_in(client, key)
+            form = {"csrf": token_of(client.get("/"))}
+            refused = client.post("/sessions/acmes-own/replays", data=form)
+            assert refused.status_code == status
+            assert message in refused.text
+    for url in ("http://a:b@localhost", "localhost:8000", "http://localhost/app"):
+        result = CliRunner().invoke(noukai, ["dev", "--replay-to", url])
+        assert result.exit_code == 2
+        assert "is not the address of a server" in result.output
