@@ -136,9 +136,11 @@ class _Run:
         try:
             await self._api.post_replay(self._replay.session_id, self._report)
         except Exception as error:  # noqa: BLE001  # of the API, for who has started it
-            self.begun.set_exception(error)
+            if not self.begun.done():  # that one may have gone
+                self.begun.set_exception(error)
             return False
-        self.begun.set_result(None)
+        if not self.begun.done():
+            self.begun.set_result(None)
         return True
 
     async def run(self) -> None:

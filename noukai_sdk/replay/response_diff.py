@@ -23,6 +23,8 @@ from ..models.exchanges import CapturedResponse, Header
 from ..protocol.sse import SSEDecoder
 
 _MISSING = "(missing)"
+# Longer texts are not compared line by line: that could take minutes.
+_MOST_LINES = 10_000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _LINES_OF_JSON = (
     "application/x-ndjson",
@@ -215,9 +217,11 @@ def _values_or_texts(
 def _texts(where: str, captured: str, received: str, is_part: bool) -> Iterator[ResponseDifference]:
     if _matches(captured, received, is_part):
         return
-    lines = unified_diff(
-        captured.splitlines(), received.splitlines(), "captured", "received", lineterm="", n=1
-    )
+    before, after = captured.splitlines(), received.splitlines()
+    if len(before) + len(after) > _MOST_LINES:
+        yield ResponseDifference(where, captured, received)
+        return
+    lines = unified_diff(before, after, "captured", "received", lineterm="", n=1)
     yield ResponseDifference(where, captured, received, "\n".join(lines))
 
 

@@ -117,7 +117,7 @@ def test_replay_page_shows_hostile_reports_as_text(
     view = view_of(
         state="finished", report=report, summary=hostile, sent=sent, error={"message": hostile}
     )
-    page = render("replay_result.html", visit=None, replay=view)
+    page = render("replay_result.html", visit=None, replay=view, look=1000, is_first=True)
     assert "<script" not in page
     history = history_view("s", [view.report], [], longest=300)
     assert "<script" not in render("replay_history.html", visit=None, history=history)
@@ -241,5 +241,7 @@ def test_value_diff_of_large_values_is_cut() -> None:
     lines = value_diff("a" * 5_000_000, "b" * 5_000_000)
     assert [line.kind for line in lines] == ["removed", "added"]
     assert sum(len(line.text) for line in lines) < 5_000
+    lines = value_diff("\n" * 20_000, "\n" * 20_001)
+    assert [line.kind for line in lines] == ["removed", "added"]
     lines = value_diff([str(number) for number in range(1000)], [])
     assert len(lines) == 401

@@ -166,6 +166,12 @@ def test_texts_differ_as_a_diff() -> None:
     assert "-two" in str(difference)
 
 
+def test_texts_of_many_lines_differ_without_a_diff() -> None:
+    text = "\n".join("ab"[number % 2] for number in range(200_000))
+    [found] = compare_responses(captured(text, "text/plain"), received(f"c\n{text}", "text/plain"))
+    assert (found.where, found.diff) == ("body", "")
+
+
 def test_binary_bodies_are_compared_by_bytes() -> None:
     a, b = b"\xff\x00abc", b"\xff\x00abd"
     assert places(captured(a, "image/png"), received(a, "image/png")) == []

@@ -69,9 +69,10 @@ async def replay(visit: Visit) -> Response:
     """Show a replay, also while it runs."""
     report = await visit.api.replay(visit.path["replay_id"])
     view = replay_view(report, longest=LONGEST)
-    if visit.is_fragment:
-        return visit.render("replay_result.html", replay=view)
-    return visit.render("replay.html", replay=view)
+    # A short replay is shown at once, a long one from time to time.
+    name = "replay_result.html" if visit.is_fragment else "replay.html"
+    look = round(visit.site.options.look_seconds * 1000)
+    return visit.render(name, replay=view, look=look, is_first=not visit.is_fragment)
 
 
 async def replay_history(

@@ -19,7 +19,7 @@ from .texts import count
 _MOST_CALLS = 300
 _MOST_SAME = 1_000
 # Longer values are not compared line by line: that takes seconds.
-_LONGEST_DIFF = 50_000
+_LONGEST_DIFF, _MOST_DIFF_LINES = 50_000, 2_000
 _MOST_LINES = 400
 _LONGEST_SHOWN = 2_000
 # Lines around a change.
@@ -220,13 +220,14 @@ def value_diff(a: Any, b: Any) -> tuple[DiffLine, ...]:
         ['  one', '- two', '+ 2']
     """
     left, right = _lines(a), _lines(b)
-    if sum(map(len, left)) + sum(map(len, right)) > _LONGEST_DIFF:
+    characters = sum(map(len, left)) + sum(map(len, right))
+    if characters > _LONGEST_DIFF or len(left) + len(right) > _MOST_DIFF_LINES:
         return tuple(
             DiffLine(kind, f"{sign} {_shortened(lines)}")
             for kind, sign, lines in (("removed", "-", left), ("added", "+", right))
         )
     found: list[DiffLine] = []
-    for group in SequenceMatcher(None, left, right, autojunk=False).get_grouped_opcodes(_CONTEXT):
+    for group in SequenceMatcher(None, left, right).get_grouped_opcodes(_CONTEXT):
         if found:
             found.append(DiffLine("place", "…"))
         for tag, start, stop, first, last in group:
