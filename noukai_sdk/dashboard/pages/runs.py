@@ -43,10 +43,11 @@ async def run(visit: Visit) -> Response:
 async def run_events(visit: Visit) -> Response:
     """Stream the parts of the page that change."""
     streams = visit.site.streams
-    if streams.open >= visit.site.options.max_streams:
-        raise PageError(503, "Too many live pages are open: close some, and reload this one.")
+    if streams.open >= visit.site.options.max_streams or streams.closing.is_set():
+        raise PageError(503, "Too many live pages are open. Reload this page to see what is new.")
     view = await _read(visit)
-    return StreamingResponse(_counted(visit, view), media_type="text/event-stream")
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_counted(visit, view), 200, headers, "text/event-stream")
 
 
 @action(f"{_RUN}/results")
