@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FLOODING = {"CLIENT_LEFT", "REQUEST_TIMEOUT", "HOST_NOT_ALLOWED", "QUEUE_FULL", "STOPPED"}
 """Errors of which a hostile client can cause many: at most a line a second of each is logged."""
 
+_MOST_CHARACTERS = 20_000
+
 # Asked every few seconds. Only their failures are logged.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 
@@ -31,10 +33,10 @@ class JsonFormatter(logging.Formatter):
             "time": _iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = _cut(self.formatException(record.exc_info))
         return _line(fields)
 
 
@@ -85,6 +87,14 @@ def log_as_json() -> None:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _cut(text: str) -> str:
+    # The message of an error can have the whole input of a step.
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    half = _MOST_CHARACTERS // 2
+    return f"{text[:half]} ... ({len(text)} characters) ... {text[-half:]}"
 
 
 def _line(fields: dict[str, Any]) -> str:

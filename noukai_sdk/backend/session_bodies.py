@@ -30,6 +30,8 @@ MAX_BYTES = 4 * 1024 * 1024
 
 MAX_OUTCOMES_BYTES = 8 * 1024 * 1024
 MAX_TOTAL_CALLS = 1_000_000
+# Each flow is looked up.
+MAX_FLOWS = 1000
 
 _masker = Masker()
 
@@ -147,6 +149,8 @@ async def read_outcomes(
     if not body.outcomes and body.parent is None and body.total_calls is None:
         return None
     called = {_flow_of(outcome.call) for outcome in body.outcomes}
+    if len(called) > MAX_FLOWS:
+        raise _invalid("outcomes", f"must not name more than {MAX_FLOWS} flows")
     modes = {address: await _capture_mode(flows, address) for address in called}
     return await asyncio.to_thread(_outcomes_row, body, body.outcomes, modes)
 

@@ -59,6 +59,7 @@ def test_large_payloads_are_files_and_are_deleted_with_the_session(
         job = check_round_trip(backend)
         backend.post("tests/same/execute", MESSAGE, "small")
         assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in files_in(folder)} == {0o600}
         assert {path.parts[-3] for path in files_in(folder)} == {"acme"}
         assert job in {path.parts[-2] for path in files_in(folder)}
         assert len({path.parts[-2] for path in files_in(folder)}) == 2

@@ -217,6 +217,12 @@ def test_json_log_has_line_for_each_request_and_record() -> None:
     }  # fmt: skip
     record = logging.LogRecord("a.b", logging.ERROR, "f", 1, "bad\n%s", ("\ud800",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == "bad\n\ud800"
+    try:
+        raise ValueError("x" * 1_000_000)
+    except ValueError as error:
+        failed = logging.LogRecord("a", logging.ERROR, "f", 1, "failed", (), None)
+        failed.exc_info = (ValueError, error, error.__traceback__)
+    assert len(JsonFormatter().format(failed)) < 25_000
 
 
 def test_serve_logs_json_and_shows_metrics_to_their_token_alone(

@@ -255,6 +255,7 @@ BAD_OUTCOMES: list[dict[str, Any]] = [
     {"outcomes": None, "totalCalls": -1},
     {"outcomes": [{**REFUSED, "position": "0"}]},
     {"outcomes": [{**REFUSED, "call": None}]},
+    {"outcomes": [{**REFUSED, "call": {"slug": f"s{n}", "request": {}}} for n in range(1001)]},
     {"parent": {"sessionId": "a\0b"}},
 ]
 BAD_REPORTS: list[dict[str, Any]] = [

@@ -65,7 +65,7 @@ class Blobs:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # it has no types
 
         text = str(url)
-        is_folder = "://" not in text or text.startswith("file://")
+        is_folder = self._is_folder = "://" not in text or text.startswith("file://")
         self._fs, root = url_to_fs(text, **({"auto_mkdir": True} if is_folder else {}))
         self._root = str(root).rstrip("/")
         if is_folder:
@@ -169,6 +169,8 @@ class Blobs:
             if self._fs.size(path) == len(data):
                 return
         self._fs.pipe_file(path, data)
+        if self._is_folder:
+            Path(path).chmod(0o600)
 
     def _get(self, key: str) -> str:
         try:
