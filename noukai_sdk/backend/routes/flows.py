@@ -12,11 +12,11 @@ from ..encoding import from_column
 from ..errors import RequestError, step_status
 from ..run import ENDED
 from ..store.store import Row
-from .incoming import IncomingCall, find_run, read_call, service_of
+from .incoming import CallRoute, IncomingCall, find_run, read_call, service_of
 from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
 
-router = APIRouter()
+router = APIRouter(route_class=CallRoute)
 
 _FLOW = "/seq/{org}/{project}/{slug}"
 _VERSIONED = _FLOW + "/{version}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
 
 from ...local.flow_files.catalog import unknown_flow
 from ...local.workflow.plan import Flow
@@ -40,6 +44,24 @@ async def authenticate(request: Request) -> None:
     access = await doorkeeper.admit(request.headers.get("authorization", ""), address)
     await service_of(request).limiter.take_request(access)
     request.state.access = access
+
+
+class CallRoute(APIRoute):
+    """A route that checks the key and calls its endpoint, which takes the request alone.
+
+    Resolving dependencies and parameters, as FastAPI does, takes a twentieth of a short call.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what responds to a request."""
+        endpoint = self.endpoint
+
+        async def respond(request: Request) -> Response:
+            await authenticate(request)
+            response: Response = await endpoint(request)
+            return response
+
+        return respond
 
 
 def access_of(request: Request) -> Access:

@@ -155,16 +155,17 @@ class Scheduler:
     async def _run(self, node: Node) -> None:
         if self.is_over:  # since this task was started
             return
-        is_skipped = self._is_skipped(node)
-        # Nodes that never wait must still let other tasks run, and be cancelled. Agents wait for a model.
-        if is_skipped or not isinstance(node.work, Agent):
-            await checkpoint()
-        if is_skipped:
+        if self._is_skipped(node):
             self._inputs.skipped.add(node.id)
             await self._complete(node, None, Usage(), started=None)
-            return
-        async with self._limiter:
-            await self._attempt(node)
+        else:
+            async with self._limiter:
+                await self._attempt(node)
+            if isinstance(node.work, Agent):  # it has waited for its model
+                return
+        if len(self._done) < len(self.plan.nodes):
+            # Nodes that never wait must still let other tasks run, and be cancelled.
+            await checkpoint()
 
     def _is_skipped(self, node: Node) -> bool:
         """Return whether a condition decided against the node, or all its parents were skipped."""
