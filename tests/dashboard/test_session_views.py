@@ -112,12 +112,16 @@ def test_call_view_pairs_steps_with_attempts_items_and_streamed_parts() -> None:
         "stepId": "draft",
         "attempt": 1,
         "status": "failed",
+        "startedAt": "2026-11-20T09:00:00Z",
+        "completedAt": "2026-11-20T09:00:01Z",
         "errorSnapshot": {"code": "LLM_ERROR", "message": "hung up"},
     }
     second: StepSnapshot = {
         "stepId": "draft",
         "attempt": 2,
         "status": "completed",
+        "startedAt": "2026-11-20T09:00:01Z",
+        "completedAt": "2026-11-20T09:00:04Z",
         "inputSnapshot": {
             "model": "m",
             "messages": [{"role": "user", "content": "Hi"}],
@@ -152,6 +156,10 @@ def test_call_view_pairs_steps_with_attempts_items_and_streamed_parts() -> None:
     assert [setting.name for setting in done.settings] == ["tools"]
     assert running.output is not None
     assert (running.loop_index, running.output.text) == (1, "so far")
+    assert [(step.bar.x, step.bar.width) for step in (failed, done) if step.bar] == [
+        (0, 250),
+        (250, 750),
+    ]
     assert end.prompt[0].contents[0].text == "Be brief."
     assert end.output is not None
     assert end.output.whole == '{\n  "grade": 7\n}'

@@ -12,7 +12,8 @@ from ...replay.recording import INPUT_FIELDS, Recording
 from ...replay.sources import RENDERED_PROMPT
 from .messages import ToolCall, Turn, results_by_id, tool_calls, turns
 from .recorded_values import Parts, Value
-from .times import milliseconds_between
+from .times import milliseconds_between, read_time
+from .waterfall import Bar, axis
 
 Event = Mapping[str, Any]
 
@@ -34,6 +35,7 @@ class StepView:
         settings: What else was sent to the model.
         input: The input of a step that calls no model.
         streamed: The number of parts in which the output came; 0 if it was not streamed.
+        bar: When it ran, on the time axis of the call; None if that is not known.
         is_result: The output is the result of the call, which is not shown again.
     """
 
@@ -51,6 +53,7 @@ class StepView:
     input: Value | None = None
     output: Value | None = None
     streamed: int = 0
+    bar: Bar | None = None
     is_result: bool = False
     error: str = ""
 
@@ -115,9 +118,10 @@ def call_view(
     ]
     if recording.output is not None:
         view.result = parts.add("result", recording.output)
-        last = view.steps[-1] if view.steps else None
-        if last is not None and last.output is not None and last.output.whole == view.result.whole:
-            last.is_result, view.result = True, None
+        for step in reversed(view.steps):
+            if step.output is not None and step.output.whole == view.result.whole:
+                step.is_result, view.result = True, None
+                break
     if recording.error is not None:
         view.error = error_text(recording.error)
     view.note = _note(recording)
@@ -197,7 +201,24 @@ def _steps(
         attempt = snapshot.get("attempt", 1)
         event = of_step[min(attempt, len(of_step)) - 1] if of_step else None
         steps.append(_step(snapshot, event, parts, f"steps.{at}"))
+    _draw(steps, snapshots)
     return steps
+
+
+def _draw(steps: Sequence[StepView], snapshots: Sequence[StepSnapshot]) -> None:
+    """Put the steps on a time axis, if there are several."""
+    starts = [read_time(each.get("startedAt")) for each in snapshots]
+    ends = [read_time(each.get("completedAt")) for each in snapshots]
+    first = min((start for start in starts if start is not None), default=None)
+    if first is None or len(steps) < 2:
+        return
+    since = [
+        tuple(None if time is None else (time - first).total_seconds() * 1000 for time in pair)
+        for pair in zip(starts, ends, strict=True)
+    ]
+    drawn = axis([(start, end) for start, end in since])
+    for step, (start, end) in zip(steps, since, strict=True):
+        step.bar = drawn.bar(start, end)
 
 
 def _step(
