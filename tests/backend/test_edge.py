@@ -74,9 +74,9 @@ def test_trusted_hosts_of_all_addresses_are_addresses_but_no_names() -> None:
 
     for host in ("0.0.0.0", "::"):
         hosts = TrustedHosts(app, loopback_hosts(host))
-        assert hosts._is_trusted("192.168.1.5")
-        assert hosts._is_trusted("fe80::1")
-        assert not hosts._is_trusted("rebound.example")
+        assert hosts.trusts("192.168.1.5")
+        assert hosts.trusts("fe80::1")
+        assert not hosts.trusts("rebound.example")
 
 
 def samples(page: str) -> dict[str, float]:

@@ -54,6 +54,8 @@ def test_run_trace_has_the_run_and_its_steps(backend: Backend) -> None:
         "stepCount",
         "version",
         "contentHash",
+        "sessionId",
+        "error",
     }
     assert trace["flowRun"]["id"] == run
     assert trace["flowRun"]["durationMs"] > 0
