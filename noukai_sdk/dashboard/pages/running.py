@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydantic_core import from_json
@@ -62,9 +63,11 @@ async def _drive(
 ) -> Event:
     """Send a step call, and read its events to the end; return the first one when it comes."""
     first: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    # A visitor who has left does not hear of an error, which is no error for the log.
+    first.add_done_callback(lambda first: first.cancelled() or first.exception())
 
     async def read() -> None:
-        path = address if version is None else f"{address}/v{version}"
+        path = quote(address if version is None else f"{address}/v{version}")
         headers = {} if session_id is None else {"X-Session-Id": session_id}
         sent = {**body, "runRemaining": True}
         try:
