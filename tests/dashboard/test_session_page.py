@@ -10,7 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 from playwright.sync_api import Browser, Locator, Page, expect
+
+from noukai_sdk.replay.cassette_file import read_cassette
 
 from .conftest import Dev, check_accessible
 
@@ -216,3 +219,34 @@ def test_session_page_of_hostile_recordings_executes_nothing(page: Page, dev: De
     page.keyboard.press("Enter")
     expect(page.locator("#calls > li").first.locator(".call")).to_contain_text("⟨U+202E⟩evil")
     assert page.evaluate("window.hacked") is None
+
+
+def test_session_downloads_are_those_of_the_command_line_or_say_why_not(
+    dev: Dev, tmp_path: Path
+) -> None:
+    secret = "sk-proj-1234567890abcdefghijklmnopqrstuv"
+    assert dev.run("tests/shout", secret, session="downloads").status_code == 200
+    url = f"{dev.url}/sessions/downloads"
+    cassette = httpx.get(f"{url}/cassette.jsonl")
+    assert "attachment" in cassette.headers["content-disposition"]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(cassette.content)
+    (recording,) = read_cassette(path).recordings
+    assert recording.slug == "shout"
+    assert secret not in cassette.text
+    assert secret not in httpx.get(f"{url}/session.html").text
+
+    def refused(query: str) -> tuple[int, str]:
+        response = httpx.get(f"{url}/{query}")
+        return response.status_code, response.text
+
+    assert refused("test.zip?app=rm -rf")[0] == 400
+    status, text = refused("test.zip?app=main:app")
+    assert (status, "capture_requests=True" in text) == (404, True)
+    cut = {**EXCHANGE["request"], "body": {"text": "half", "size": 9_000, "truncated": True}}
+    put(dev, "downloads", "exchange", {**EXCHANGE, "request": cut})
+    status, text = refused("test.zip?app=main:app")
+    assert (status, "No test can send this request" in text) == (409, True)
+    assert "Replay it with curl" not in httpx.get(url).text
+    assert refused("text?part=nothing")[0] == 404
+    assert httpx.get(f"{url}/text?part=response.body").text == HOSTILE
