@@ -17,6 +17,7 @@ from .times import duration, milliseconds_between, read_time
 # More rows help nobody.
 _MOST_ENTRIES = 100
 _MOST_HITS = 500
+_MOST_DIFFERENCES = 200
 _LONGEST = 2_000
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
@@ -168,7 +169,7 @@ def replay_view(report: StoredReport, *, longest: float, now: datetime | None = 
     problems = [_entry(kind, each) for kind in kinds for each in _dicts(lists.get(kind))]
     differences = None
     if sent is not None and sent.differences is not None:
-        differences = [response_part(each) for each in sent.differences]
+        differences = [response_part(each) for each in sent.differences[:_MOST_DIFFERENCES]]
     state = _state(report, longest, now)
     error = report.error or {}
     findings = [str(each.get("text")) for each in _dicts(lists.get("findings"))]
@@ -179,7 +180,7 @@ def replay_view(report: StoredReport, *, longest: float, now: datetime | None = 
         "",
         _counts(report.summary, kinds),
         # A message may hold the findings already.
-        [text for text in findings if text not in message],
+        [text for text in findings[:_MOST_ENTRIES] if text not in message],
         problems[:_MOST_ENTRIES],
         [_entry("live", each) for each in _dicts(lists.get("live"))][:_MOST_ENTRIES],
         [_entry("hits", each) for each in _dicts(lists.get("hits"))][:_MOST_HITS],
