@@ -1,28 +1,29 @@
 """Make the screenshots of the docs: ``make screenshots``.
 
-It serves the flows of the package by ``noukai dev``, makes sessions, and takes the pictures of ``SHOTS`` in
-Chromium. To add one, add a :class:`Shot`; ``prepare`` may click. All files together stay under 200 kB.
+It serves the flows of the package by ``noukai dev``, sends requests to an app with a bug, mends the bug,
+and replays the request that failed. All files together stay under 200 kB.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.servers import serve_backend  # noqa: E402  # after the path
+from tests.support.servers import serve_app, serve_backend  # noqa: E402  # after the path
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 200_000
@@ -30,50 +31,85 @@ LARGEST = 200_000
 _COLOURS = 160
 
 
-@dataclass(frozen=True)
-class Shot:
-    """One picture.
-
-    Attributes:
-        name: The file's name, without ``.png``.
-        path: The page.
-        prepare: Waits for what the picture shows.
-        size: Of the window.
-    """
-
-    name: str
-    path: str
-    prepare: Callable[[Page], Any]
-    size: tuple[int, int] = (1120, 460)
-
-
-SHOTS = [
-    Shot(
-        "sessions", "/", lambda page: expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    ),
-]
+# What the middleware of the app reads when it is made; set before it is imported.
+ENVIRONMENT = {"NOUKAI_API_KEY": "nk_dev", "NOUKAI_REPLAY_ENABLED": "true"}
+ESSAY = "Teh cat sat on teh mat."
 
 
 def main() -> None:
     """Take the pictures."""
     with tempfile.TemporaryDirectory() as folder, serve_backend(Path(folder)) as server:
-        headers = {"Authorization": "Bearer nk_dev"}
-        with httpx.Client(base_url=server.api, headers=headers, timeout=30) as client:
-            make_sessions(client)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-            )
-            for shot in SHOTS:
-                width, height = shot.size
-                page = browser.new_page(viewport={"width": width, "height": height})
-                page.goto(server.url + shot.path)
-                shot.prepare(page)
-                save(shot.name, page.screenshot())
-            browser.close()
+        os.environ.update(ENVIRONMENT, NOUKAI_BASE_URL=server.api)
+        app = essay_app()
+        # uvicorn closes the connection of a request that failed.
+        new_ones = httpx.Limits(max_keepalive_connections=0)
+        with (
+            serve_app(app) as url,
+            httpx.Client(base_url=url, timeout=30, limits=new_ones) as client,
+        ):
+            failed = make_sessions(client, app)
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+                )
+                page = browser.new_page(viewport={"width": 1120, "height": 560})
+                page.goto(f"{server.url}/sessions/{failed}")
+                page.get_by_role("button", name="Replay", exact=True).click()
+                expect(page.get_by_text("Equal but for")).to_be_visible(timeout=30_000)
+                save("replay", page.screenshot())
+                page.goto(f"{server.url}/sessions/{failed}")
+                page.locator("summary[data-row]").first.click()
+                expect(page.get_by_role("button", name="Copy message")).to_be_visible()
+                save("session", page.screenshot())
+                page.goto(server.url)
+                expect(page.get_by_text("Live", exact=True)).to_be_visible()
+                save("sessions", page.screenshot())
+                browser.close()
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
     print(f"{total:,} bytes")
     assert total < LARGEST, f"more than {LARGEST:,} bytes: take fewer or smaller pictures"
+
+
+def essay_app() -> FastAPI:
+    """Return an app with a bug: it fails if ``app.state.is_fixed`` is not set."""
+    from noukai_sdk import AsyncNoukai
+    from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
+
+    noukai = AsyncNoukai()
+    app = FastAPI()
+    app.state.is_fixed = False
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai, capture_requests=True)
+
+    @app.post("/essays")
+    async def grade(essay: dict[str, str]) -> dict[str, Any]:
+        spelling, story = await asyncio.gather(
+            noukai.flow("acme/spelling/grade-3").execute(message=essay["text"]),
+            noukai.flow("acme/samples/two-step").execute(message=essay["text"]),
+        )
+        title = await noukai.flow("acme/samples/hello-world").execute(message=essay["title"])
+        found = str(spelling.result).count("instead of")
+        points = 10 - found if app.state.is_fixed else 10 // (2 - found)
+        return {"points": points, "story": story.result, "title": title.result}
+
+    @app.post("/titles")
+    async def title(essay: dict[str, str]) -> dict[str, Any]:
+        result = await noukai.flow("acme/samples/hello-world").execute(message=essay["title"])
+        return {"title": result.result}
+
+    return app
+
+
+def make_sessions(client: httpx.Client, app: FastAPI) -> str:
+    """Make sessions as a day's work leaves them; return the id of one that failed, with the bug mended."""
+    essay = {"title": "The cat", "text": "The cat sat on the mat."}
+    client.post("/titles", json=essay)
+    client.post("/essays", json=essay)
+    failed = client.post("/essays", json={**essay, "text": ESSAY})
+    assert failed.status_code == 500, failed.text
+    client.post("/titles", json={"title": "A dog"})
+    app.state.is_fixed = True
+    client.post("/essays", json={"title": "A dog", "text": "A dog sleeps."})
+    return failed.headers["X-Noukai-Session"]
 
 
 def save(name: str, png: bytes) -> None:
@@ -83,35 +119,6 @@ def save(name: str, png: bytes) -> None:
     )
     picture.save(IMAGES / f"{name}.png", optimize=True)
     print(IMAGES / f"{name}.png")
-
-
-def make_sessions(client: httpx.Client) -> None:
-    """Make sessions as a day's work leaves them. The newest is the last."""
-    requests = [
-        ("5f0c9c0e-1b7c-4b43-9a55-0f5e1f3f6f0a", "/chat", ["samples/two-step"] * 2, 200, None),
-        ("0d7e6c1e-7c43-4c58-8f7d-64b8f7f4a0c2", "/grade", ["spelling/grade-3"] * 3, 200, "clean"),
-        ("e2f1b0a4-52a0-4a47-9a0c-8f4f1b7d2c11", "/grade", ["spelling/grade-3"], 500, "differs"),
-        ("9b1d5f66-3f0e-4f1e-8a21-2f6f0f9e7d35", "/chat", ["samples/two-step"] * 4, 200, None),
-        ("c4a8e3d7-6b52-4e0b-b0a5-7d9f1c2e8b90", None, ["samples/hello-world"], 200, None),
-        ("71f3a9b2-0c8d-4d6a-9e47-3b5c6d7e8f01", "/grade", ["spelling/grade-3"] * 2, 200, "failed"),
-    ]
-    for session, path, flows, status, verdict in requests:
-        for flow in flows:
-            client.post(
-                f"/seq/acme/{flow}/execute",
-                json={"message": "The cat sat on the mat."},
-                headers={"X-Session-Id": session},
-            ).raise_for_status()
-        if path is not None:
-            request = {"method": "POST", "origin": "http://localhost:8000", "path": path}
-            body = {
-                "request": {**request, "query": "", "headers": [], "body": None, "redacted": []},
-                "response": {"status": status, "headers": [], "body": None},
-            }
-            client.put(f"/seq/sessions/{session}/exchange", json=body).raise_for_status()
-        if verdict is not None:
-            report = {"replayId": f"replay-{session}", "state": "finished", "verdict": verdict}
-            client.post(f"/seq/sessions/{session}/replays", json=report).raise_for_status()
 
 
 if __name__ == "__main__":
