@@ -33,7 +33,7 @@ _COLOURS = 160
 
 # What the middleware of the app reads when it is made; set before it is imported.
 ENVIRONMENT = {"NOUKAI_API_KEY": "nk_dev", "NOUKAI_REPLAY_ENABLED": "true"}
-ESSAY = "Teh cat sat on teh mat."
+ONE_MISTAKE, TWO_MISTAKES = "Teh cat sat on the mat.", "Teh cat sat on teh mat."
 
 
 def main() -> None:
@@ -47,20 +47,22 @@ def main() -> None:
             serve_app(app) as url,
             httpx.Client(base_url=url, timeout=30, limits=new_ones) as client,
         ):
-            failed = make_sessions(client, app)
+            wrong, failed = make_sessions(client, app)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(
                     executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
                 )
-                page = browser.new_page(viewport={"width": 1120, "height": 560})
-                page.goto(f"{server.url}/sessions/{failed}")
+                page = browser.new_page(viewport={"width": 1120, "height": 460})
+                page.goto(f"{server.url}/sessions/{wrong}")
                 page.get_by_role("button", name="Replay", exact=True).click()
-                expect(page.get_by_text("Equal but for")).to_be_visible(timeout=30_000)
+                expect(page.get_by_text("Equal but for $.points")).to_be_visible(timeout=30_000)
                 save("replay", page.screenshot())
+                page.set_viewport_size({"width": 1120, "height": 900})
                 page.goto(f"{server.url}/sessions/{failed}")
                 page.locator("summary[data-row]").first.click()
                 expect(page.get_by_role("button", name="Copy message")).to_be_visible()
                 save("session", page.screenshot())
+                page.set_viewport_size({"width": 1120, "height": 460})
                 page.goto(server.url)
                 expect(page.get_by_text("Live", exact=True)).to_be_visible()
                 save("sessions", page.screenshot())
@@ -99,17 +101,21 @@ def essay_app() -> FastAPI:
     return app
 
 
-def make_sessions(client: httpx.Client, app: FastAPI) -> str:
-    """Make sessions as a day's work leaves them; return the id of one that failed, with the bug mended."""
+def make_sessions(client: httpx.Client, app: FastAPI) -> tuple[str, str]:
+    """Make sessions as a day's work leaves them, and mend the bug.
+
+    Returns:
+        The ids of a session with a wrong response, and of one that failed.
+    """
     essay = {"title": "The cat", "text": "The cat sat on the mat."}
     client.post("/titles", json=essay)
     client.post("/essays", json=essay)
-    failed = client.post("/essays", json={**essay, "text": ESSAY})
+    wrong = client.post("/essays", json={**essay, "text": ONE_MISTAKE})
+    failed = client.post("/essays", json={**essay, "text": TWO_MISTAKES})
     assert failed.status_code == 500, failed.text
     client.post("/titles", json={"title": "A dog"})
     app.state.is_fixed = True
-    client.post("/essays", json={"title": "A dog", "text": "A dog sleeps."})
-    return failed.headers["X-Noukai-Session"]
+    return wrong.headers["X-Noukai-Session"], failed.headers["X-Noukai-Session"]
 
 
 def save(name: str, png: bytes) -> None:

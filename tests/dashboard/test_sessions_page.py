@@ -58,7 +58,7 @@ def test_row_shows_what_is_known_of_session_and_escapes_it(page: Page, dev: Dev)
     dev.client.post("/seq/sessions/known/replays", json=report)
     page.goto(dev.url)
     shown = row(page, "known")
-    for text in ("acme/tests/shout", "failed 500", "$0", "ago", "drift"):
+    for text in ("acme/tests/shout", "failed 500", "$0", "ago", "differs"):
         expect(shown).to_contain_text(text)
     expect(shown.locator(".number").first).to_have_text("2")
     # Nothing of a recording becomes an element.
@@ -84,7 +84,7 @@ def test_filters_are_in_the_url_and_survive_opening_a_session(page: Page, dev: D
     expect(row(page, "filter-good")).to_be_visible()
     expect(row(page, "filter-bad")).to_have_count(0)
     # A choice is applied at once, and the others stay.
-    page.get_by_label("Last replay").select_option("with drift")
+    page.get_by_label("Last replay").select_option("with differences")
     page.wait_for_url("**/?q=HERON&replay=differs")
     page.get_by_label("Since").select_option("hour")
     page.wait_for_url("**/?q=HERON&replay=differs&since=1h")

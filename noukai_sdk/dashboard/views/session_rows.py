@@ -18,7 +18,7 @@ STATUSES = (("", "All"), ("failed", "Failed"), ("running", "Running"), ("complet
 REPLAYS = (
     ("", "any or none"),
     ("clean", "equal"),
-    ("differs", "with drift"),
+    ("differs", "with differences"),
     ("failed", "failed"),
     ("running", "running"),
     ("any", "any"),
@@ -33,7 +33,7 @@ TIMES = (
     ("30d", "30 days"),
 )
 # What the verdict of a replay means, in a word.
-VERDICTS = {"clean": "equal", "differs": "drift", "failed": "failed", "running": "running"}
+VERDICTS = {"clean": "equal", "differs": "differs", "failed": "failed", "running": "running"}
 
 
 @dataclass(frozen=True)

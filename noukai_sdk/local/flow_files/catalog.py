@@ -169,7 +169,8 @@ class FlowCatalog:
         if all(map(_NAME.fullmatch, (org, project, slug))):
             for directory in self._directories:
                 for suffix in ("yaml", "py"):
-                    loaded = self._load(directory, Path(org, project, f"{stem}.{suffix}"))
+                    file = Path(org, project, f"{stem}.{suffix}")
+                    loaded = None if _has_functions(file) else self._load(directory, file)
                     if loaded is not None:
                         return loaded.flow, loaded.problems
         raise unknown_flow(org, project, slug, version)
@@ -254,7 +255,7 @@ class FlowCatalog:
         for directory in self._directories:
             for suffix in ("yaml", "yml", "py"):  # a .yml file is a problem to report
                 for path in sorted(directory.glob(f"{folders}/*.{suffix}")):
-                    if suffix == "py" and path.name.startswith("_"):
+                    if _has_functions(path):
                         continue
                     loaded = self._load(directory, path.relative_to(directory))
                     if loaded is not None:
@@ -306,6 +307,11 @@ class FlowCatalog:
             default_model=self._default_model,
             check_model=self._check_model,
         ).read()
+
+
+def _has_functions(path: Path) -> bool:
+    """Return whether the file holds functions for flows, and is no flow itself."""
+    return path.suffix == ".py" and path.name.startswith("_")
 
 
 def _invalid(problems: Sequence[FlowProblem]) -> FlowExecutionError:

@@ -195,6 +195,8 @@ def test_python_file_with_workflow_is_a_flow(tmp_path: Path, catalog: FlowCatalo
     assert flow.parameters == {"tone": "dry"}
     assert addresses(catalog) == ["a/b/c"]
     assert problems(catalog) == []
+    with pytest.raises(FlowNotFoundError):
+        catalog.get("a", "b", "_shared")
 
 
 @pytest.mark.parametrize(
