@@ -69,6 +69,7 @@ from .shared_options import (
     header_option,
     ignore_option,
     json_option,
+    output_option,
 )
 
 _REQUEST_OPTIONS = (
@@ -185,14 +186,7 @@ def show(
 
 @session.command()
 @source_argument
-@click.option(
-    "--output",
-    "-o",
-    "path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Cassette file to write.",
-)
+@output_option("Cassette file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @env_option
 @base_url_option

@@ -24,7 +24,7 @@ from .session_source import (
     source_argument,
 )
 from .session_views import print_json
-from .shared_options import CommandError, count, json_option
+from .shared_options import CommandError, count, json_option, output_option
 
 _TIMEOUT = 10.0
 
@@ -53,14 +53,7 @@ def open_command(
 
 @click.command("html")
 @source_argument
-@click.option(
-    "--output",
-    "-o",
-    "path",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="HTML file to write.",
-)
+@output_option("HTML file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @env_option
 @base_url_option

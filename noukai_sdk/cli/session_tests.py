@@ -36,6 +36,7 @@ from .shared_options import (
     header_option,
     ignore_option,
     json_option,
+    output_option,
 )
 
 
@@ -48,14 +49,7 @@ from .shared_options import (
     metavar="MODULE:APP",
     help="The ASGI or WSGI app, such as main:app or main:create_app().",
 )
-@click.option(
-    "--output",
-    "-o",
-    "path",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Test file to write, such as tests/test_grade.py.",
-)
+@output_option("Test file to write, such as tests/test_grade.py.")
 @click.option("--force", is_flag=True, help="Replace the test and its cassette if they exist.")
 @header_option
 @data_option

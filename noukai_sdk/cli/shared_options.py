@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CommandError(click.ClickException):
@@ -114,6 +116,14 @@ ignore_option = click.option(
     metavar="PATH",
     help="What may differ in the response, such as '$.id' or '$.items[*].at'; repeatable.",
 )
+
+
+def output_option(help_text: str) -> Callable[[F], F]:
+    """Return the option ``--output``, the file that a command writes: its argument ``path``."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--output", "-o", "path", required=True, type=file, help=help_text)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
