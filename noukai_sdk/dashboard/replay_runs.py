@@ -158,6 +158,7 @@ class _Run:
             outcome = await sender.replay(
                 replay.session_id, lambda _: replay.exchange.response, wait=WAIT
             )
+            await self._finish(outcome)
         except NoukaiError as error:
             # Without the query, which may hold what was masked at capture.
             reason = error.message.replace(replay.request.url, str(replay.target.origin))
@@ -165,8 +166,6 @@ class _Run:
         except Exception:
             logger.exception("the replay %s failed", replay.replay_id)
             await self.fail("not sent", "the replay failed: see the log of the service")
-        else:
-            await self._finish(outcome)
 
     async def fail(self, result: str, message: str) -> None:
         """Store why there is no outcome."""
@@ -203,7 +202,8 @@ class _Run:
             update={"error": outcome.error, "status": outcome.status}
         )
         update = {"sent": sent, "status": report.status or outcome.status}
-        await self._store(report.model_copy(update=update), is_final=True)
+        if not await self._store(report.model_copy(update=update), is_final=True):
+            await self.fail("unknown", "the report of the replay cannot be stored: see the log")
 
     async def _note(self, report: StoredReport) -> None:
         """Store a report of the app while the replay runs; the hits only as a number."""
@@ -212,7 +212,8 @@ class _Run:
             lists = {name: list(rows) for name, rows in report.report.items() if name != "hits"}
             await self._store(report.model_copy(update={"report": lists}), is_final=False)
 
-    async def _store(self, report: StoredReport, *, is_final: bool) -> None:
+    async def _store(self, report: StoredReport, *, is_final: bool) -> bool:
+        """Store a report; return False if the API does not take it."""
         replay = self._replay
         update: dict[str, Any] = {
             "replay_id": replay.replay_id,  # an app with an earlier version names another
@@ -229,10 +230,11 @@ class _Run:
             except ApiError as error:  # noqa: PERF203 - each attempt is a request
                 logger.warning("the replay %s cannot be stored: %s", replay.replay_id, error)
                 if error.status not in (429, 503):
-                    return
+                    return False
                 await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_PAUSE))
             else:
-                return
+                return True
+        return False
 
     async def _stored_reports(self) -> Sequence[StoredReport]:
         try:
@@ -259,12 +261,26 @@ def _within(differences: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _cut(value: Any) -> Any:
     if isinstance(value, str):
+        value = value.encode("utf-8", "replace").decode()  # JSON can name halves of characters
         more = len(value) - _LONGEST_VALUE
         return value if more <= 0 else f"{value[:_LONGEST_VALUE]}… {more:,} more characters"
-    if isinstance(value, (dict, list)):
-        size = len(json.dumps(value))
-        return value if size <= _LONGEST_VALUE else f"a value of {size:,} characters"
-    return value
+    text = json.dumps(value)
+    if len(text) > _LONGEST_VALUE:
+        return f"a value of {len(text):,} characters"
+    try:
+        # Apps send NaN, which JSON does not have, and values that are nested deeper than the API takes.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        return text if _is_deep(value) else value
+    except ValueError:
+        return text
+
+
+def _is_deep(value: Any, levels: int = 100) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deep(each, levels - 1) for each in value)
 
 
 def _now() -> str:

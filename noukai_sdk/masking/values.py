@@ -108,9 +108,9 @@ class Masker:
             return text
         try:
             value = json.loads(text)
+            clean = self.value(value)
         except (ValueError, RecursionError):
             return text
-        clean = self.value(value)
         return text if clean == value else json.dumps(clean, ensure_ascii=False)
 
     def _plain(self, text: str) -> str:

@@ -88,6 +88,7 @@ class RequestSender:
         self._replay_id = replay_id
         self._on_report = on_report
         self._latest: StoredReport | None = None
+        self._may_watch = True
 
     async def replay(
         self,
@@ -136,7 +137,7 @@ class RequestSender:
                 differences = [each for each in differences if each.where == "status"]
         return Outcome(
             status=response.status_code,
-            body=content.decode(response.encoding or "utf-8", "replace"),
+            body=_text(content, response.encoding or "utf-8"),
             session_id=named,
             summary_line=summary,
             replayed=replayed,
@@ -181,6 +182,8 @@ class RequestSender:
                                     f"only the first {received:,} bytes of the response were read"
                                 )
                                 break
+        except httpx.DecodingError as error:
+            note = f"the body of the response cannot be read: {error}"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
         if deadline.cancelled_caught:
@@ -205,9 +208,10 @@ class RequestSender:
             await asyncio.wait([watcher])
 
     async def _watch(self, replay_id: str) -> None:
-        while True:
+        while self._may_watch:
             await asyncio.sleep(_LONGEST_PAUSE)
-            await self._note(await self._report_of_app(replay_id))
+            # An app that does not replay takes it for a request of its own: it must change nothing.
+            await self._note(await self._report_of_app(replay_id, method="OPTIONS"))
 
     async def _note(self, report: StoredReport | None) -> None:
         if report is None or report == self._latest:
@@ -234,7 +238,7 @@ class RequestSender:
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    async def _report_of_app(self, replay_id: str) -> StoredReport | None:
+    async def _report_of_app(self, replay_id: str, method: str = "GET") -> StoredReport | None:
         """Ask the app for a report; None if it has none, or if another of its processes was asked."""
         headers = [
             *(each for each in self._request.headers if each[0].lower() not in _NOT_ASKED_WITH),
@@ -244,8 +248,10 @@ class RequestSender:
             # On a new connection, which may reach another process.
             async with (
                 self._client(_REPORT_TIMEOUT) as client,
-                client.stream("GET", self._request.url, headers=_raw(headers)) as response,
+                client.stream(method, self._request.url, headers=_raw(headers)) as response,
             ):
+                # 404 is also the response of another process of the app, which has no such report.
+                self._may_watch = response.status_code in (200, 404)
                 if response.status_code != 200:
                     return None
                 content = b""
@@ -254,7 +260,10 @@ class RequestSender:
                     if len(content) > (self._limits.size or len(content)):
                         return None
             report = StoredReport.model_validate_json(content)
-        except (httpx.HTTPError, ValidationError):
+        except ValidationError:
+            self._may_watch = False
+            return None
+        except httpx.HTTPError:
             return None
         return report if report.replay_id == replay_id else None
 
@@ -281,11 +290,18 @@ def _raw(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers]
 
 
+def _text(content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding, "replace")
+    except (LookupError, ValueError):  # Python has "encodings" that are none of text, such as "hex"
+        return content.decode("utf-8", "replace")
+
+
 def _replay_error(body: bytes) -> dict[str, Any] | None:
     """Return the body of a response by which an adapter reports an error of the replay."""
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_ours = isinstance(content, dict) and str(content.get("error", "")).startswith("replay_")
     return content if is_ours else None

@@ -93,6 +93,8 @@ def test_picture_says_what_each_step_is_and_which_way_conditions_go() -> None:
     [
         ({"parameters": '{"a": 1'}, "parameters", "line 1, column 8"),
         ({"parameters": '{"a":\n NaN}'}, "parameters", "NaN is not valid JSON"),
+        ({"parameters": '{"a": 1e999}'}, "parameters", "Out of range"),
+        ({"parameters": '{"a": "\\ud800"}'}, "parameters", "surrogate"),
         ({"parameters": "[]"}, "parameters", "must be a JSON object"),
         ({"parameters": "[" * 100_000}, "parameters", "nested too deep"),
         ({"tools": "{}"}, "tools", "must be a JSON list"),

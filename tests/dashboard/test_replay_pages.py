@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Response
 from playwright.sync_api import Page, expect
 
 from noukai_sdk import AsyncNoukai
@@ -30,6 +30,7 @@ class GradingApp:
         self.scale = 10
         self.fails = False
         self.repeats_key = False
+        self.raw = ""
         self.keys: list[str | None] = []
         self.may_end = threading.Event()
         self.may_end.set()
@@ -46,6 +47,8 @@ class GradingApp:
             await asyncio.to_thread(self.may_end.wait, 60)
             if self.fails:
                 raise RuntimeError("a bug")
+            if self.raw:
+                return Response(self.raw, media_type="application/json")
             said = authorization if self.repeats_key else "nothing"
             return {"scale": self.scale, "results": results, "said": said}
 
@@ -128,7 +131,12 @@ def test_replay_page_tells_what_the_edited_app_does_otherwise(
     assert '<span class="removed">- 10' in page
     assert '<span class="added">+ 20' in page
 
-    grading.suffix = "!"
+    # No page could store these as they are.
+    deep = '{"a":' * 800 + "1" + "}" * 800
+    grading.raw = f'{{"scale": NaN, "results": "\\ud800", "said": {deep}, "\\ud800": ["\\ud800"]}}'
+    assert "Equal but for $.scale, $.results, $.said and 1 more" in visitor.replay(session_id)
+
+    grading.raw, grading.suffix = "", "!"
     page = visitor.replay(session_id)
     assert "message of call 1 changed" in page
     assert '<span class="added">+ one!' in page

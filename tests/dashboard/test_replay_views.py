@@ -68,6 +68,12 @@ def test_replay_state_follows_report_and_sender() -> None:
         assert (view.state, view.headline.startswith(headline)) == (expected, True), view.headline
 
 
+def test_count_of_thousands_of_digits_is_left_out() -> None:
+    assert [each.name for each in view_of(summary=f"hits={'9' * 5_000}; drift=1").counts] == [
+        "drift"
+    ]
+
+
 def test_leftovers_of_a_fork_are_no_problem() -> None:
     fields: dict[str, Any] = {
         "state": "finished",

@@ -143,7 +143,12 @@ def _json(field: str, text: str, default: Any) -> Any:
     if not text.strip():
         return default
     try:
-        return json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
+        # Not all that JSON can name can be sent: half a character, or 1e999.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise FormError(field, "has a half of a surrogate pair, which is no character") from error
     except RecursionError as error:
         raise FormError(field, "is nested too deep") from error
     except json.JSONDecodeError as error:

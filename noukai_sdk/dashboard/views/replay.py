@@ -19,6 +19,7 @@ _MOST_ENTRIES = 100
 _MOST_HITS = 500
 _MOST_DIFFERENCES = 200
 _LONGEST = 2_000
+_MOST_DIGITS = 9
 
 _ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
 _WORDS = {
@@ -243,7 +244,7 @@ def _counts(summary: str, problems: Sequence[str]) -> list[Count]:
     found = []
     for part in summary.split(";"):
         name, _, number = part.strip().partition("=")
-        if number.isdecimal():
+        if number.isdecimal() and len(number) <= _MOST_DIGITS:
             is_problem = name in problems and int(number) > 0
             found.append(Count(name, int(number), is_problem))
     return found
