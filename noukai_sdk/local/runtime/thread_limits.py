@@ -45,7 +45,7 @@ class _Share:
 
 
 class WorkerThreads:
-    """The worker threads of one event loop."""
+    """The worker threads of one event loop, at one depth of runs within runs."""
 
     def __init__(self, counts: ThreadCounts) -> None:
         self.counts = counts

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from anyio import get_cancelled_exc_class
@@ -24,7 +25,10 @@ __all__ = [
     "worker_threads",
 ]
 
-_threads: RunVar[WorkerThreads] = RunVar("noukai_worker_threads")
+# By depth: a function that waits for a run holds its thread meanwhile, so the functions of that run get
+# threads of their own. Each depth waits only for deeper ones, and none for itself.
+_threads: RunVar[dict[int, WorkerThreads]] = RunVar("noukai_worker_threads")
+_depth: ContextVar[int] = ContextVar("noukai_worker_depth", default=0)
 _counts = ThreadCounts()
 
 
@@ -55,7 +59,9 @@ async def call_function(
 ) -> Any:
     """Call a function and return its result, awaited if it is an awaitable.
 
-    On cancellation a worker thread is abandoned, because a thread cannot be stopped.
+    On cancellation a worker thread is abandoned, because a thread cannot be stopped. A function that
+    waits for another run, as by ``Executor.execute``, cannot block it: the functions of that run have
+    threads of their own.
 
     Args:
         function: Takes no arguments.
@@ -69,7 +75,11 @@ async def call_function(
     if is_async:
         return await _await_result(function())
 
+    depth = _depth.get()
+
     def call() -> list[Any]:
+        # The thread has a copy of the context, which reaches the runs that the function starts.
+        _depth.set(depth + 1)
         try:
             # In a list, because trio rejects a thread's awaitable result as a likely mistake.
             return [function()]
@@ -78,10 +88,13 @@ async def call_function(
         except BaseException as error:
             raise _as_runtime_error(error) from error
 
-    threads = _threads.get(None)
+    by_depth = _threads.get(None)
+    if by_depth is None:
+        by_depth = {}
+        _threads.set(by_depth)
+    threads = by_depth.get(depth)
     if threads is None or threads.counts != _counts:
-        threads = WorkerThreads(_counts)
-        _threads.set(threads)
+        threads = by_depth[depth] = WorkerThreads(_counts)
     (result,) = await threads.call(call, name)
     return await _await_result(result) if inspect.isawaitable(result) else result
 

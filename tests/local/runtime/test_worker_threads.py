@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from noukai_sdk.local import Executor, Node
-from noukai_sdk.local.runtime.worker_threads import call_function
+from noukai_sdk.local.runtime.worker_threads import DEFAULT_WORKER_THREADS, call_function
 from tests.support.engine import workflow_of
 
 pytestmark = pytest.mark.anyio
@@ -116,3 +117,26 @@ async def test_interrupt_in_main_thread_ends_program() -> None:
 async def test_cancelled_error_of_asyncio_on_trio_is_an_error_of_the_function() -> None:
     with pytest.raises(RuntimeError, match="raised CancelledError"):
         await call_function(partial(raising_async(asyncio.CancelledError()), None), is_async=True)
+
+
+@pytest.mark.parametrize("way", ["execute", "run_async"])
+async def test_function_nodes_that_execute_workflows_never_wait_for_their_own_threads(
+    way: str,
+) -> None:
+    executor = Executor()
+    inner = workflow_of(Node.function("inner", lambda text: f"{text}!"))
+    middle = workflow_of(Node.function("middle", lambda text: executor.execute(inner, text).result))
+    nodes = [
+        Node.function(f"outer {number}", lambda text: executor.execute(middle, text).result)
+        for number in range(DEFAULT_WORKER_THREADS + 5)
+    ]
+    workflow = workflow_of(*nodes)
+    with anyio.fail_after(60):
+        if way == "execute":
+            result = await anyio.to_thread.run_sync(
+                lambda: executor.execute(workflow, "hi"), abandon_on_cancel=True
+            )
+        else:
+            result = await executor.run_async(workflow, "hi")
+    assert set(result.outputs.values()) == {"hi!"}
+    assert len(result.outputs) == len(nodes)
