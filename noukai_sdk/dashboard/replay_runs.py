@@ -78,6 +78,7 @@ class ReplayRuns:
     closing: asyncio.Event
     most: int = MOST_AT_ONCE
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def start(self, api: Api, replay: Replay) -> None:
         """Store the report of a replay that begins, and run it in a task of its own.
@@ -89,26 +90,36 @@ class ReplayRuns:
         if len(self._tasks) >= self.most:
             raise TooManyReplaysError
         run = _Run(api, replay)
-        task = asyncio.create_task(self._run(run))
+        stop = self._stops[replay.replay_id] = asyncio.Event()
+        task = asyncio.create_task(self._run(run, stop))
         # Counted before anything is awaited, so that no more begin meanwhile.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._stops.pop(replay.replay_id))
         await run.begun
 
-    async def _run(self, run: _Run) -> None:
+    def stop(self, replay_id: str) -> bool:
+        """End a replay; return False if this process does not run it."""
+        stop = self._stops.get(replay_id)
+        if stop is not None:
+            stop.set()
+        return stop is not None
+
+    async def _run(self, run: _Run, stop: asyncio.Event) -> None:
         if not await run.begin():
             return
         work = asyncio.create_task(run.run())
-        closing = asyncio.create_task(self.closing.wait())
+        ends = [asyncio.create_task(event.wait()) for event in (self.closing, stop)]
         try:
-            await asyncio.wait([work, closing], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([work, *ends], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped = not work.done()
-            for task in (work, closing):
+            for task in (work, *ends):
                 task.cancel()
-            await asyncio.wait([work, closing])
+            await asyncio.wait([work, *ends])
         if stopped:
-            await run.fail("stopped", "the service was stopped before the replay had ended")
+            who = "by hand" if stop.is_set() else "with the service"
+            await run.fail("stopped", f"the replay was stopped {who} before it had ended")
 
 
 class _Run:

@@ -89,7 +89,7 @@ class Visitor:
 
     def send(self, url: str, **fields: str) -> httpx.Response:
         """Send a form with the token of a page."""
-        page = self.client.get(url.removesuffix("s")).text
+        page = self.client.get(url.removesuffix("s").removesuffix("/stop")).text
         [token, *_] = re.findall('name="csrf" value="([^"]+)"', page) or [""]
         return self.client.post(url, data={"csrf": token, **fields})
 
@@ -170,8 +170,10 @@ def test_replay_shows_calls_while_it_runs_and_no_more_than_four_run_at_once(
     refused = visitor.send(path)
     assert refused.status_code == 429
     assert "Too many replays are running" in refused.text
+    assert visitor.send(f"{started[0]}/stop").headers["location"] == started[0]
+    wait_until(lambda: "The replay was stopped by hand" in visitor.get(started[0]))
     grading.may_end.set()
-    for url in started:
+    for url in started[1:]:
         wait_until(lambda url=url: "Replayed as recorded" in visitor.get(url))
 
 

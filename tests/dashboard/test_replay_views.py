@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,7 +124,8 @@ def test_replay_page_shows_hostile_reports_as_text(
     view = view_of(
         state="finished", report=report, summary=hostile, sent=sent, error={"message": hostile}
     )
-    page = render("replay_result.html", visit=None, replay=view, look=1000, is_first=True)
+    visit = SimpleNamespace(token="t")
+    page = render("replay_result.html", visit=visit, replay=view, look=1000, is_first=True)
     assert "<script" not in page
     history = history_view("s", [view.report], [], longest=300)
     assert "<script" not in render("replay_history.html", visit=None, history=history)
@@ -193,6 +195,7 @@ def test_form_offers_only_bodies_that_a_browser_can_edit() -> None:
         {"header:authorization": "a\r\nb: c"},
         {"fork": "1"},
         {"fork": "1", "from_call": "-1"},
+        {"fork": "1", "from_call": "1", "parameters": '{"a": NaN}', "recorded_parameters": "{}"},
     ],
 )
 def test_form_refuses_what_is_no_part_of_a_request(fields: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from ..views.replay_form import (
     replay_form,
 )
 from .compare import load_session
-from .visit import Visit, action, page
+from .visit import PageError, Visit, action, page
 
 _MOST_FORKS = 20
 # A shorter value of a header would be masked in texts that have nothing to do with it.
@@ -73,6 +73,15 @@ async def replay(visit: Visit) -> Response:
     name = "replay_result.html" if visit.is_fragment else "replay.html"
     look = round(visit.site.options.look_seconds * 1000)
     return visit.render(name, replay=view, look=look, is_first=not visit.is_fragment)
+
+
+@action("/replays/{replay_id}/stop")
+async def stop_replay(visit: Visit) -> Response:
+    """End a replay whose app takes too long."""
+    view = replay_view(await visit.api.replay(visit.path["replay_id"]), longest=LONGEST)
+    if not visit.site.replays.stop(view.report.replay_id) and view.is_running:
+        raise PageError(409, "Another process runs this replay. It ends after five minutes.")
+    return visit.to(view.url)
 
 
 async def replay_history(

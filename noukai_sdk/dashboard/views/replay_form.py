@@ -250,6 +250,9 @@ def _input(name: str, text: str) -> Any:
     if name == "message":
         return text.replace("\r\n", "\n")
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        # NaN and halves of characters, which are no JSON that can be sent.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return None
+    return value
