@@ -25,7 +25,7 @@ from ..runtime.worker_threads import call_function
 from ..workflow.plan import Plan
 from ..workflow.tool_functions import as_content
 from .failures import NodeError
-from .result import WorkflowResult
+from .result import Outputs, WorkflowResult
 from .runner import check_plan, check_tool_steps
 from .scheduler import Scheduler, Settings
 from .state import RunState
@@ -86,13 +86,14 @@ class Execution:
             execution_id = self.state.execution_id
             await emit(FlowCompleted(execution_id=execution_id, result=scheduler.result))
 
+        names = {node.id: node.name for node in nodes}
         ran = [node for node in nodes if node.id in outputs and node.id not in scheduler.skipped]
         return WorkflowResult(
             result=scheduler.result if error is None and pause is None else None,
             inputs=self.inputs,
-            outputs={node.name: outputs[node.id] for node in ran},
+            outputs=Outputs({node.name: outputs[node.id] for node in ran}, names),
             took_ms=(time.perf_counter() - started) * 1000,
-            names={node.id: node.name for node in nodes},
+            names=names,
             run_state=self.state,
             skipped=[node.name for node in nodes if node.id in scheduler.skipped],
             errors=[] if error is None else [error],

@@ -13,6 +13,36 @@ from .state import RunState
 State = Literal["completed", "failed", "paused"]
 
 
+class Outputs(dict[str, Any]):
+    """Outputs by the names of their nodes; ``[]``, ``in`` and ``get`` take an id too.
+
+    Args:
+        outputs: Each output by the node's name.
+        names: Each node's name by its id.
+    """
+
+    def __init__(self, outputs: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        super().__init__(outputs)
+        self._names = names
+
+    def __missing__(self, node_id: str) -> Any:
+        name = self._names.get(node_id, node_id)
+        if not super().__contains__(name):
+            known = ", ".join(map(repr, self)) or "none"
+            raise KeyError(f"there is no output of a node {node_id!r}; there are {known}")
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or super().__contains__(self._names.get(str(name)))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the output of the node with this name or id, else ``default``."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
 @dataclass(frozen=True)
 class WorkflowResult:
     """The outcome of a run. Values keep their Python types.
@@ -20,7 +50,7 @@ class WorkflowResult:
     Attributes:
         result: The output of the last node; if several nodes are last, their outputs by id.
         inputs: The inputs of the run.
-        outputs: Each node's output by the node's name, without skipped nodes.
+        outputs: Each node's output by the node's name, without skipped nodes. Lookups take an id too.
         skipped: Names of the nodes that a condition skipped.
         errors: Why the run failed; empty if it did not.
         pause: The tool calls that the run waits for; pass their results to ``executor.resume``.
@@ -63,8 +93,8 @@ class WorkflowResult:
         return self.took_ms
 
     def get_variable(self, key: str, default: Any = None) -> Any:
-        """Return a node's output by the node's name, or an input; else ``default``."""
-        return self.get_all_variables().get(key, default)
+        """Return a node's output by the node's name or id, or an input; else ``default``."""
+        return self.outputs[key] if key in self.outputs else self.inputs.get(key, default)
 
     def get_all_variables(self) -> dict[str, Any]:
         """Return inputs and outputs by name; a node's output hides an input of the same name."""

@@ -71,9 +71,9 @@ async def _run_once(context: StepContext) -> Any:
         return await _call(context, work)
     if isinstance(work, Condition):
         if not isinstance(work.test, str):
-            return bool(await _call(context, Function(work.test)))
+            return expressions.is_true(await _call(context, Function(work.test)))
         await context.emit_input(view.input)
-        return bool(expressions.parse(work.test).evaluate(view.resolve))
+        return expressions.is_true(expressions.parse(work.test).evaluate(view.resolve))
     if templates.parse(work.transformation).references:
         text = view.value(work.transformation)
         await context.emit_input(text)

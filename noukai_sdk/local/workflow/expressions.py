@@ -1,21 +1,24 @@
 """Conditions as text: ``{{node.grade.score}} >= 0.8 and "cat" in lower(message)``.
 
-The language is a small part of Python's: comparisons, ``and``, ``or``, ``not``, ``in``, literals,
-lists, a few functions, and references with or without braces. Text is never passed to ``eval``: the
-syntax tree is checked against the language and turned into closures.
+The language is a small part of Python's: comparisons, ``and``, ``or``, ``not``, ``in``, arithmetic,
+subscripts, literals, lists, a few functions, and references with or without braces. Text is never passed
+to ``eval``: the syntax tree is checked against the language and turned into closures.
+
+Models write their decisions as text. A text that reads "False", "no", "0" or "None" is therefore false.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Number
 from typing import Any
 
 from . import templates
-from .templates import Reference
+from .templates import ROOTS, Reference, UnresolvedReferenceError
 
 Resolve = Callable[[Reference], Any]
 Evaluate = Callable[[Resolve], Any]
@@ -41,6 +44,17 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
 }
+_ARITHMETIC: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
+    ast.FloorDiv: ("//", operator.floordiv),
+    ast.Mod: ("%", operator.mod),
+}
+# As in flow files, which are YAML.
+_WORDS = {"true": True, "false": False, "null": None}
+_FALSE_TEXTS = frozenset({"", "false", "no", "off", "0", "none", "null"})
 _MAX_DEPTH = 50
 
 
@@ -55,11 +69,24 @@ class Expression:
     Attributes:
         references: The references in it, with and without braces, in the order of the text.
         evaluate: Returns the value. Its argument returns the value of a reference. Raises TypeError
-            if values cannot be compared, such as a text and a number.
+            if values cannot be compared or computed, such as a text and a number, and
+            UnresolvedReferenceError if a subscript does not exist.
     """
 
     references: list[Reference]
     evaluate: Evaluate
+
+
+def is_true(value: Any) -> bool:
+    """Return whether a value counts as true. A text that says no, such as "False", does not.
+
+    Example:
+        >>> is_true("yes"), is_true("False"), is_true("No.")
+        (True, False, False)
+    """
+    if isinstance(value, str):
+        return value.strip().rstrip(".!").lower() not in _FALSE_TEXTS
+    return bool(value)
 
 
 @lru_cache(maxsize=1024)
@@ -109,6 +136,9 @@ class _Compiler:
             self.references.append(reference)
             return lambda resolve: resolve(reference)
         match part:
+            case ast.Name(id=name) if name in _WORDS:
+                word = _WORDS[name]
+                return lambda resolve: word
             case ast.Constant(value=None | str() | int() | float() as constant):
                 return lambda resolve: constant
             case ast.List(elts=parts) | ast.Tuple(elts=parts):
@@ -116,8 +146,16 @@ class _Compiler:
                 return lambda resolve: [item(resolve) for item in items]
             case ast.UnaryOp(op=ast.Not() | ast.USub() as op):
                 operand = self.compile(part.operand, depth + 1)
-                apply = operator.not_ if isinstance(op, ast.Not) else operator.neg
-                return lambda resolve: apply(operand(resolve))
+                if isinstance(op, ast.Not):
+                    return lambda resolve: not is_true(operand(resolve))
+                return lambda resolve: -operand(resolve)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                self._check_dash(part)
+                first, second = self._compile_all([left, right], depth)
+                sign, compute = _ARITHMETIC[type(op)]
+                return lambda resolve: _computed(sign, compute, first(resolve), second(resolve))
+            case ast.Subscript() | ast.Attribute(value=ast.Subscript() | ast.Attribute()):
+                return self._compile_item(part, depth)
             case ast.BoolOp(op=op, values=parts):
                 return _and_or(self._compile_all(parts, depth), stop_at=isinstance(op, ast.Or))
             case ast.Compare(left=left, ops=ops, comparators=parts):
@@ -128,32 +166,57 @@ class _Compiler:
             ):
                 function, value = _FUNCTIONS[name], self.compile(argument, depth + 1)
                 return lambda resolve: function(value(resolve))
-            case ast.Call():
-                functions = ", ".join(_FUNCTIONS)
-                raise ExpressionError(
-                    f"{self._quote(part)} is not allowed in a condition: the functions are {functions}, "
-                    "and each takes one argument"
-                )
-        raise ExpressionError(f"{self._quote(part)} is not allowed in a condition")
+        message = f"{self._quote(part)} is not allowed in a condition"
+        if isinstance(part, ast.Call):
+            functions = ", ".join(_FUNCTIONS)
+            message += f": the functions are {functions}, and each takes one argument"
+        raise ExpressionError(message)
 
     def _compile_all(self, parts: list[ast.expr], depth: int) -> list[Evaluate]:
         return [self.compile(part, depth + 1) for part in parts]
 
+    def _compile_item(self, part: ast.Subscript | ast.Attribute, depth: int) -> Evaluate:
+        key = part.slice if isinstance(part, ast.Subscript) else ast.Constant(part.attr)
+        of, at = self._compile_all([part.value, key], depth)
+        quoted = self._quote(part)
+        return lambda resolve: _item(of(resolve), at(resolve), quoted)
+
     def _reference(self, part: ast.expr) -> Reference | None:
-        """Return the reference that ``a.b.c`` or a placeholder is, None for anything else."""
+        """Return the reference that ``a.b["c"]`` or a placeholder is, None for anything else."""
         names: list[str] = []
-        while isinstance(part, ast.Attribute):
-            names.append(part.attr)
-            part = part.value
-        if not isinstance(part, ast.Name):
+        while True:
+            match part:
+                case ast.Attribute(value=value, attr=name):
+                    names.append(name)
+                case ast.Subscript(value=value, slice=ast.Constant(value=str() as name)):
+                    names.append(name)
+                case _:
+                    break
+            part = value
+        if not isinstance(part, ast.Name) or part.id in _WORDS:
             return None
+        path = tuple(reversed(names))
         if part.id in self._placeholders:
             # Validation reports faults of references in braces, with those in other texts.
-            return None if names else self._placeholders[part.id]
-        reference = Reference(part.id, tuple(reversed(names)))
+            outer = self._placeholders[part.id]
+            return Reference(outer.root, outer.path + path)
+        reference = Reference(part.id, path)
         if reference.problem:
             raise ExpressionError(reference.problem)
         return reference
+
+    def _check_dash(self, part: ast.BinOp) -> None:
+        """Explain ``node.my-step``, which Python reads as a subtraction."""
+        root: ast.expr = part.right
+        while isinstance(root, ast.Attribute | ast.Subscript):
+            root = root.value
+        is_name = isinstance(root, ast.Name) and root.id not in ROOTS.keys() | self._placeholders
+        left = ast.get_source_segment(self._source, part.left) or ""
+        if isinstance(part.op, ast.Sub) and is_name and left.startswith("node."):
+            raise ExpressionError(
+                f'{self._quote(part)} is a subtraction: write node["my-step"] if the name of a '
+                "step has a '-'"
+            )
 
     def _quote(self, part: ast.expr) -> str:
         text = ast.get_source_segment(self._source, part) or ""
@@ -167,7 +230,7 @@ def _and_or(operands: list[Evaluate], *, stop_at: bool) -> Evaluate:
         value: Any = None
         for operand in operands:
             value = operand(resolve)
-            if bool(value) is stop_at:
+            if is_true(value) is stop_at:
                 break
         return value
 
@@ -188,3 +251,31 @@ def _comparison(operands: list[Evaluate], comparisons: list[Callable[[Any, Any],
         return True
 
     return evaluate
+
+
+def _computed(sign: str, compute: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    # Multiplying and formatting a text or a list could fill the memory.
+    is_number = isinstance(first, Number) and isinstance(second, Number)
+    is_joined = sign == "+" and any(
+        isinstance(first, kind) and isinstance(second, kind) for kind in (str, list)
+    )
+    if not is_number and not is_joined:
+        kinds = f"{type(first).__name__} and {type(second).__name__}"
+        raise TypeError(f"{sign!r} needs two numbers, not {kinds}: convert with int() or float()")
+    return compute(first, second)
+
+
+def _item(value: Any, key: Any, quoted: str) -> Any:
+    if value is None:
+        return None  # skipped: no output, and so no field of it
+    if isinstance(value, Mapping) and key in value:
+        return value[key]
+    is_place = isinstance(key, int) and not isinstance(key, bool)
+    if is_place and isinstance(value, list | tuple | str) and -len(value) <= key < len(value):
+        return value[key]
+    kind = f"a value of type {type(value).__name__}"
+    if isinstance(value, Mapping):
+        kind = f"an object with {', '.join(map(repr, value)) or 'no fields'}"
+    elif isinstance(value, list | tuple | str):
+        kind += f" and length {len(value)}"
+    raise UnresolvedReferenceError(f"{quoted}: there is no {key!r} in {kind}")

@@ -81,7 +81,13 @@ def test_workflow_run_in_any_way_returns_same_result(run: Runner) -> None:
     assert text == "Cats."
     assert result.result == text.upper()
     assert result.get_node_output("Loud") == result.get_node_output("loud_id") == text.upper()
-    assert result.get_variable("Loud") == text.upper()
+    assert result.get_variable("Loud") == result.get_variable("loud_id") == text.upper()
+    assert result.outputs["loud_id"] == result.outputs.get("Loud")
+    assert "loud_id" in result.outputs
+    assert "none" not in result.outputs
+    assert result.outputs.get("none", 4) == 4
+    with pytest.raises(KeyError, match="no output of a node 'none'; there are 'Hello'"):
+        result.outputs["none"]
     assert result.get_variable("extra") == 1
     assert (result.get_variable("none"), result.get_variable("none", 3)) == (None, 3)
     outputs = {"Hello": text, "Loud": text.upper()}
@@ -394,3 +400,19 @@ def test_event_stream_resumed_inside_its_loop_goes_on() -> None:
     assert types.count("run_started") == 1
     assert types[-1] == "flow_completed"
     assert "Rome: " in result.result
+
+
+@pytest.mark.parametrize(
+    "test",
+    ["{{node.my-step.answer}}", 'node["my-step"].answer', lambda value: value["answer"]],
+    ids=["braces", "subscript", "function"],
+)
+def test_condition_on_the_text_false_skips_the_nodes_behind_it(test: Any) -> None:
+    workflow = workflow_of(
+        Node.function("my-step", lambda: {"answer": "False"}),
+        Node.condition("check", test),
+        Node.transform("yes", "uppercase"),
+        edges="my-step>check check>yes",
+    )
+    result = Executor().execute(workflow, inputs="go")
+    assert (result.outputs["check"], result.skipped) == (False, ["yes"])
