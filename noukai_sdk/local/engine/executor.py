@@ -35,7 +35,8 @@ class Executor:
     Args:
         config: The model for agents that do not name one; by default the offline model.
         timeout: Seconds for a whole run, None for no limit.
-        max_concurrency: How many nodes of one run may run at once, None for no limit.
+        max_concurrency: How many nodes, and items of loops, of one run are worked on at once, None for
+            no limit.
         retry: How often to retry a failed node that does not set ``retry`` itself.
         debug: Log every step to the logger ``noukai_sdk.local.trace``.
 
@@ -76,7 +77,8 @@ class Executor:
         """Change settings for the runs that start from now on. Settings that are left out stay.
 
         Args:
-            max_concurrency: How many nodes of one run may run at once, None for no limit.
+            max_concurrency: How many nodes, and items of loops, of one run are worked on at once, None for
+                no limit.
             timeout: Seconds for a whole run, None for no limit.
             retry: How often to retry a failed node that does not set ``retry`` itself.
             debug: Log every step to the logger ``noukai_sdk.local.trace``.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -37,7 +38,7 @@ class Settings:
     """Settings of a run.
 
     Attributes:
-        max_concurrency: How many nodes run at once; None for no limit.
+        max_concurrency: How many nodes, and items of loops, are worked on at once; None for no limit.
         retry: How often to retry nodes that do not set it themselves.
         default_model: For agents without a model of their own.
         json_outputs: Convert outputs to JSON values, for runs whose outputs leave the process.
@@ -86,9 +87,9 @@ class Scheduler:
         self._budget = None if settings.sizes is None else Budget(settings.sizes, state)
         limit = None if settings.sizes is None else settings.sizes.max_prompt_bytes
         self._inputs = Inputs(plan, state, max_text=limit)
-        self._limiter: AbstractAsyncContextManager[Any] = nullcontext()
+        self._places: CapacityLimiter | None = None
         if settings.max_concurrency is not None:
-            self._limiter = anyio.CapacityLimiter(settings.max_concurrency)
+            self._places = CapacityLimiter(settings.max_concurrency)
         self._sorter = plan.sorter()
         self._group: TaskGroup | None = None
         self._failed_node: Node | None = None
@@ -159,8 +160,7 @@ class Scheduler:
             self._inputs.skipped.add(node.id)
             await self._complete(node, None, Usage(), started=None)
         else:
-            async with self._limiter:
-                await self._attempt(node)
+            await self._attempt(node)
             if isinstance(node.work, Agent):  # it has waited for its model
                 return
         if len(self._done) < len(self.plan.nodes):
@@ -186,7 +186,6 @@ class Scheduler:
         usage = Usage(state.step_tokens if is_resumed else None)
         attempt = 0
         while True:
-            started = time.perf_counter()
             context = StepContext(
                 node=node,
                 view=View(self._inputs, node),
@@ -199,12 +198,17 @@ class Scheduler:
                 tool_answers=self._tool_answers,
                 iterations_used=state.iterations_used if is_resumed else 0,
                 budget=self._budget,
+                places=self._places,
             )
+            # The items of a loop take places of their own, and a node that waits for its retry has none.
+            takes_place = self._places is not None and node.for_each is None
             try:
-                if self._listener is not None:
-                    event = StepStarted(step_id=node.id, name=node.name, step_index=index)
-                    await self._listener(event)
-                output = await self._output(context)
+                async with context.place() if takes_place else nullcontext():
+                    started = time.perf_counter()
+                    if self._listener is not None:
+                        event = StepStarted(step_id=node.id, name=node.name, step_index=index)
+                        await self._listener(event)
+                    output = await self._output(context)
             except Paused as pause:
                 self.pause = pause.event
                 state.iterations_used = pause.event.iterations_used

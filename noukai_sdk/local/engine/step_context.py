@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
+from anyio import CapacityLimiter
 from pydantic import Field
 
 from ...models import events
@@ -71,26 +72,56 @@ class Timeout:
 
     Args:
         seconds: The time limit for :attr:`scope`.
+
+    Attributes:
+        workers: How many items of a loop are worked on at once.
     """
 
     def __init__(self, seconds: float) -> None:
         self.scope = anyio.move_on_after(seconds)
+        self.workers = 1
+        self._waiting = 0
         self._stops = 0
         self._left = seconds
+        self._is_running = True
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop the clock in this block."""
-        if not self._stops:
-            self._left = self.scope.deadline - anyio.current_time()
-            self.scope.deadline = math.inf
         self._stops += 1
+        self._set_clock()
         try:
             yield
         finally:
             self._stops -= 1
-            if not self._stops:
-                self.scope.deadline = anyio.current_time() + self._left
+            self._set_clock()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Stop the clock in this block while every worker waits."""
+        self._waiting += 1
+        self._set_clock()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._set_clock()
+
+    def end_worker(self) -> None:
+        """Count a worker less: it has no more items."""
+        self.workers -= 1
+        self._set_clock()
+
+    def _set_clock(self) -> None:
+        is_running = not self._stops and self._waiting < self.workers
+        if is_running is self._is_running:
+            return
+        self._is_running = is_running
+        if is_running:
+            self.scope.deadline = anyio.current_time() + self._left
+        else:
+            self._left = self.scope.deadline - anyio.current_time()
+            self.scope.deadline = math.inf
 
 
 @dataclass
@@ -103,6 +134,7 @@ class StepContext:
         tool_answers: Answers tool calls while the run goes on, None to pause the run.
         timeout: The attempt's timeout, None for no limit.
         budget: Limits sizes, None for no limits.
+        places: Limits how much of the run is worked on at once, None for no limit.
     """
 
     node: Node
@@ -117,6 +149,7 @@ class StepContext:
     timeout: Timeout | None = None
     iterations_used: int = 0
     budget: Budget | None = None
+    places: CapacityLimiter | None = None
     _streamed: int = 0
 
     @property
@@ -127,6 +160,22 @@ class StepContext:
     def for_item(self, item: Any, index: int) -> StepContext:
         """Return the context of one item of a loop."""
         return replace(self, view=replace(self.view, item=item, index=index))
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place among the work of the run, and hold it in this block.
+
+        The wait does not count for the node's timeout.
+        """
+        if self.places is None:
+            yield
+            return
+        with self.timeout.waiting() if self.timeout else nullcontext():
+            await self.places.acquire()
+        try:
+            yield
+        finally:
+            self.places.release()
 
     async def model(self, spec: str | LlmConfig | None) -> ChatModel:
         """Return the model of a spec; for None, the default model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,8 @@ async def run_node(context: StepContext) -> Any:
             # Work that never waits must still let other tasks run, and be cancelled.
             await checkpoint()
             try:
-                output = await _run_once(context.for_item(item, index))
+                async with nullcontext() if context.places is None else context.place():
+                    output = await _run_once(context.for_item(item, index))
                 if context.budget is not None:
                     output = to_json(output)
                     context.budget.take_output(context.node.id, output, copies=1)
@@ -54,9 +56,14 @@ async def run_node(context: StepContext) -> Any:
             except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
                 failures.append(error)
                 group.cancel_scope.cancel()
+        if context.timeout is not None:
+            context.timeout.end_worker()
 
+    workers = min(context.node.concurrency, len(items))
+    if context.timeout is not None:
+        context.timeout.workers = workers
     async with anyio.create_task_group() as group:
-        for _ in range(min(context.node.concurrency, len(items))):
+        for _ in range(workers):
             group.start_soon(worker)
     if failures:
         raise failures[0]
