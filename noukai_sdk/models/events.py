@@ -16,11 +16,16 @@ from .results import ToolCall, ToolResult
 
 
 class TokenBreakdown(WireModel):
-    """Token counts of one step."""
+    """Token counts of one step.
+
+    Attributes:
+        cached: The part of ``prompt`` that the provider has read from its cache; None if it does not say.
+    """
 
     prompt: int | None = None
     completion: int | None = None
     total: int | None = None
+    cached: int | None = None
 
 
 class StepFailure(WireModel):

@@ -55,6 +55,7 @@ def add_tokens(one: TokenBreakdown | None, other: TokenBreakdown | None) -> Toke
         prompt=add(one.prompt, other.prompt),
         completion=add(one.completion, other.completion),
         total=add(one.total, other.total),
+        cached=add(one.cached, other.cached),
     )
 
 

@@ -6,7 +6,7 @@ Messages, tools and tool calls are dicts in OpenAI's format, whichever provider 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -25,7 +25,10 @@ class ChatRequest:
         tools: OpenAI function tools that the model may call, None for none.
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
         response_format: ``"json"`` asks for a JSON object if the provider has a switch for it; say so
-            in the prompt as well.
+            in the prompt as well. A mapping is OpenAI's form, such as a JSON schema.
+        top_p: More than 0, at most 1; None for the configuration's.
+        seed: For models that can repeat a response; None for the configuration's.
+        extra_body: Fields to add to the request's body.
     """
 
     messages: list[dict[str, Any]]
@@ -33,7 +36,10 @@ class ChatRequest:
     max_tokens: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    response_format: Literal["text", "json"] = "text"
+    response_format: Literal["text", "json"] | Mapping[str, Any] = "text"
+    top_p: float | None = None
+    seed: int | None = None
+    extra_body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .chat import ChatDelta, ChatModel, ChatRequest
 from .circuit import CircuitBreaker
-from .config import LlmConfig
+from .config import LlmConfig, check_request
 from .errors import LlmError
 from .loop_bound import CrossLoopStream, LoopBound, LoopBoundClient
 from .providers import open_config
 from .response import CompletionStream, LlmResponse, StreamOutcome
 from .stats import CallMeter, LlmStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config import RequestSettings
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A user message, or a list of turns in OpenAI's format ``{"role", "content"}``."""
@@ -95,6 +100,7 @@ class LlmClient(LoopBoundClient[ChatModel]):
         *,
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str | dict[str, Any] | None = None,
+        **settings: Unpack[RequestSettings],
     ) -> LlmResponse:
         """Send a prompt, and return the response with its tokens, cost, latency and tool calls.
 
@@ -104,11 +110,14 @@ class LlmClient(LoopBoundClient[ChatModel]):
             temperature: As for :meth:`complete`.
             tools: OpenAI function tools that the model may call.
             tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
+            settings: ``top_p``, ``seed``, ``response_format`` and ``extra_body``, instead of the
+                configuration's: see :class:`LlmConfig`.
 
         Raises:
             LlmError: As for :meth:`complete`.
+            ValueError: A setting is out of range.
         """
-        request = ChatRequest(_messages(prompt), temperature, max_tokens, tools, tool_choice)
+        request = _request(prompt, temperature, max_tokens, tools, tool_choice, settings)
         return self._bound.run(lambda model: self._answer(model, request))
 
     async def complete_full_async(
@@ -119,9 +128,10 @@ class LlmClient(LoopBoundClient[ChatModel]):
         *,
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str | dict[str, Any] | None = None,
+        **settings: Unpack[RequestSettings],
     ) -> LlmResponse:
         """Send a prompt without blocking; otherwise as :meth:`complete_full`."""
-        request = ChatRequest(_messages(prompt), temperature, max_tokens, tools, tool_choice)
+        request = _request(prompt, temperature, max_tokens, tools, tool_choice, settings)
         return await self._bound.run_async(lambda model: self._answer(model, request))
 
     def complete_stream(
@@ -222,6 +232,20 @@ class LlmClient(LoopBoundClient[ChatModel]):
                     if last.text:
                         yield last.text
             outcome.response = call.finish("".join(texts), last)
+
+
+def _request(
+    prompt: Prompt,
+    temperature: float | None,
+    max_tokens: int | None,
+    tools: list[dict[str, Any]] | None,
+    tool_choice: str | dict[str, Any] | None,
+    settings: RequestSettings,
+) -> ChatRequest:
+    check_request(**settings)
+    messages = _messages(prompt)
+    set_ones: Any = {name: value for name, value in settings.items() if value is not None}
+    return ChatRequest(messages, temperature, max_tokens, tools, tool_choice, **set_ones)
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ class LlmStats(TypedDict):
         cancelled_requests: Calls that the caller cancelled, including streams closed early.
         rejected_requests: Calls that the open circuit did not let through.
         average_latency_ms: Mean time of the successful calls in milliseconds, None without any.
+        cached_tokens: The part of ``prompt_tokens`` that providers have read from their caches.
         total_cost_usd: Sum of the known costs in US dollars, a decimal string.
         unpriced_requests: Successful calls whose cost is unknown and not in that sum.
         circuit_state: ``"closed"``, ``"open"`` or ``"half_open"``.
@@ -39,6 +40,7 @@ class LlmStats(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int
     average_latency_ms: float | None
     total_cost_usd: str
     unpriced_requests: int
@@ -53,6 +55,7 @@ class _Counts:
     rejected: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     latency_ms: float = 0.0
     cost: Decimal = Decimal(0)
     unpriced: int = 0
@@ -113,6 +116,7 @@ class CallMeter:
             if response.tokens is not None:
                 counts.prompt_tokens += response.tokens.prompt or 0
                 counts.completion_tokens += response.tokens.completion or 0
+                counts.cached_tokens += response.tokens.cached or 0
 
     def reset(self) -> None:
         """Set the counts to zero; the circuit keeps its state."""
@@ -133,6 +137,7 @@ class CallMeter:
                 "prompt_tokens": counts.prompt_tokens,
                 "completion_tokens": counts.completion_tokens,
                 "total_tokens": counts.prompt_tokens + counts.completion_tokens,
+                "cached_tokens": counts.cached_tokens,
                 "average_latency_ms": mean,
                 "total_cost_usd": decimal_text(counts.cost),
                 "unpriced_requests": counts.unpriced,

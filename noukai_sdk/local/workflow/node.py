@@ -22,7 +22,7 @@ class Agent:
     Attributes:
         prompt: The user turn, with references. If it refers to none of the node's inputs, the engine
             appends them.
-        model: ``offline``, ``smollm2``, ``openai:...``, ``anthropic:...`` or ``ollama:...``, or a
+        model: ``offline``, ``smollm2``, ``openai:...`` or another spec (``LlmConfig.from_spec``), or a
             configuration; None for the executor's.
         system: The system turn, with references, None for none.
         temperature: 0 to 2; None leaves it to the model.

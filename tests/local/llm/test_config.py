@@ -26,6 +26,7 @@ from tests.local.llm.calls import config_of
 
 SECRET = "sk-secret"
 URL = "http://h/v1"
+OLLAMA_ON_GPU = "http://gpu:11434/v1"
 SETTINGS = {"timeout": 1.5, "max_retries": 7}
 
 
@@ -43,6 +44,13 @@ SETTINGS = {"timeout": 1.5, "max_retries": 7}
             URL,
         ),
         (LlmConfig.openai(SECRET, **SETTINGS).with_model("gpt-5"), "openai:gpt-5", None),
+        (LlmConfig.groq(SECRET, "m", **SETTINGS), "groq:m", None),
+        (LlmConfig.ollama("m", base_url="http://gpu:11434", **SETTINGS), "ollama:m", OLLAMA_ON_GPU),
+        (
+            LlmConfig.ollama("m", base_url="http://gpu:11434/", **SETTINGS),
+            "ollama:m",
+            OLLAMA_ON_GPU,
+        ),
     ],
 )
 def test_constructor_keeps_settings_and_hides_the_key(
@@ -99,6 +107,11 @@ def test_unknown_spec_raises_with_the_valid_forms(spec: Any) -> None:
             "base_url must end with its path",
         ),
         ("base_url", ["http://u:sk-secret@h/v1"], "must not carry a user or password"),
+        ("headers", ["sk-secret", {"A b": "sk-secret"}, {"X": "sk-secret\n"}, {"X": 1}], "headers"),
+        ("top_p", [0, 1.1, True, "sk"], "top_p must be more than 0 and at most 1"),
+        ("seed", [1.5, True, "1"], "seed must be a whole number"),
+        ("response_format", ["json", {}, {"type": 1}], "response_format must be a mapping"),
+        ("extra_body", ["x", [1]], "extra_body must be a mapping"),
     ],
 )
 def test_invalid_setting_raises_and_names_it(setting: str, values: list[Any], message: str) -> None:

@@ -17,8 +17,7 @@ def open_model(spec: str) -> ChatModel:
     """Open the model that the ``model:`` of a flow file names.
 
     Args:
-        spec: ``offline``, ``smollm2``, ``openai:NAME``, ``anthropic:NAME`` or ``ollama:NAME``; keys
-            come from the environment.
+        spec: As for :meth:`LlmConfig.from_spec`; keys come from the environment.
 
     Returns:
         The model; call its ``aclose`` when done.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
+from ..errors import LlmRequestError
 from .anthropic_requests import message_body
 from .anthropic_responses import AnthropicStreamReader, read_message
-from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk
+from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk, merged
 
 
 class AnthropicModel(SdkModel):
@@ -29,7 +31,13 @@ class AnthropicModel(SdkModel):
         super().__init__(config, sdk, client, key)
 
     def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
-        body = {"model": self._config.model, **message_body(request)}
+        if request.seed is not None or isinstance(request.response_format, Mapping):
+            raise LlmRequestError(f"{self.name}: anthropic has no seed and no response_format")
+        config = self._config
+        body = {"model": config.model, **message_body(request)}
+        if config.top_p is not None:
+            body = {"top_p": config.top_p, **body}
+        body = merged(body, config.extra_body, request.extra_body)
         return {**body, "stream": True} if stream else body
 
     def _read(self, body: Any) -> ChatDelta:

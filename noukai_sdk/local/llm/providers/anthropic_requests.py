@@ -22,6 +22,7 @@ def message_body(request: ChatRequest) -> dict[str, Any]:
         "messages": _messages(turns),
         "system": "\n\n".join(message_text(message) for message in system) or None,
         "temperature": request.temperature,
+        "top_p": request.top_p,
         "tools": [_tool(tool) for tool in request.tools or ()] or None,
         "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
     }

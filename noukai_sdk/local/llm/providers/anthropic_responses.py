@@ -103,4 +103,9 @@ def _tokens(usage: dict[str, Any]) -> TokenBreakdown:
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     prompt = sum(usage.get(name) or 0 for name in names)
     completion = usage.get("output_tokens") or 0
-    return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)
+    return TokenBreakdown(
+        prompt=prompt,
+        completion=completion,
+        total=prompt + completion,
+        cached=usage.get("cache_read_input_tokens"),
+    )

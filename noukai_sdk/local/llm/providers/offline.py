@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,12 +63,17 @@ class OfflineModel:
         """Do nothing: there is nothing to release."""
 
 
+def _wants_json(response_format: str | Mapping[str, Any]) -> bool:
+    if isinstance(response_format, str):
+        return response_format == "json"
+    return response_format.get("type") != "text"
+
+
 def _respond(request: ChatRequest) -> ChatDelta:
-    serialized = json.dumps(
-        [request.messages, request.temperature, request.tools, request.tool_choice],
-        sort_keys=True,
-        default=str,
-    )
+    settings = [request.messages, request.temperature, request.tools, request.tool_choice]
+    # Left out if they are not set, so that the responses of other requests stay as they are.
+    settings += [value for value in (request.top_p, request.seed) if value is not None]
+    serialized = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(serialized.encode()).hexdigest()
     # The last question, and the calls and results of the rounds since then.
     question: dict[str, Any] = {}
@@ -88,7 +93,7 @@ def _respond(request: ChatRequest) -> ChatDelta:
         prompt = message_text(question or (request.messages or [{}])[-1])
         findings, choose = _findings(calls, results), Choice(int(digest, 16))
         text = answer_from_tools(findings, choose) if findings else answer_prompt(prompt, choose)
-        if request.response_format == "json":
+        if _wants_json(request.response_format):
             text = json.dumps({"answer": text}, ensure_ascii=False)
         completion = text
         if request.max_tokens is not None and len(text) > request.max_tokens * _CHARS_PER_TOKEN:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
-from ..config import LlmConfig
+from ..config import PRESETS, LlmConfig
 from ..errors import LlmResponseError
 from .openai_responses import OpenAiStreamReader, read_completion, read_embeddings
 from .sdk_errors import raise_translated
-from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk
+from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk, merged
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 # OpenAI itself rejects the older name for its reasoning models; other servers know only that one.
@@ -34,21 +34,23 @@ class OpenAiModel(SdkModel):
         super().__init__(config, *_open_client(config))
 
     def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
-        max_tokens = _MAX_TOKENS.get(self._config.provider, "max_tokens")
+        config = self._config
+        max_tokens = _MAX_TOKENS.get(config.provider, "max_tokens")
         body = {
-            "model": self._config.model,
+            "model": config.model,
             "messages": request.messages,
             "temperature": request.temperature,
             max_tokens: request.max_tokens,
             "tools": request.tools or None,
             "tool_choice": request.tool_choice if request.tools else None,
-            "response_format": {"type": "json_object"}
-            if request.response_format == "json"
-            else None,
+            "top_p": config.top_p if request.top_p is None else request.top_p,
+            "seed": config.seed if request.seed is None else request.seed,
+            "response_format": _response_format(request.response_format, config),
             "stream": True if stream else None,
             "stream_options": {"include_usage": True} if stream else None,
         }
-        return {name: value for name, value in body.items() if value is not None}
+        body = {name: value for name, value in body.items() if value is not None}
+        return merged(body, config.extra_body, request.extra_body)
 
     def _read(self, body: Any) -> ChatDelta:
         return read_completion(body)
@@ -70,6 +72,7 @@ class OpenAiEmbedder:
         for start in range(0, len(texts), _TEXTS_PER_REQUEST):
             batch = list(texts[start : start + _TEXTS_PER_REQUEST])
             body = {"model": self._config.model, "input": batch, "encoding_format": "float"}
+            body = merged(body, self._config.extra_body)
             try:
                 response = await self._client.post("/embeddings", body=body, cast_to=object)
             except Exception as error:
@@ -89,9 +92,19 @@ class OpenAiEmbedder:
         await self._client.close()
 
 
+def _response_format(asked: str | Mapping[str, Any], config: LlmConfig) -> Mapping[str, Any] | None:
+    if isinstance(asked, Mapping):
+        return asked
+    if config.response_format is not None:
+        return config.response_format
+    return {"type": "json_object"} if asked == "json" else None
+
+
 def _open_client(config: LlmConfig) -> tuple[Any, Any, str]:
     """Return the module ``openai``, an async client for the configuration, and its key."""
-    sdk, key = import_sdk("openai"), api_key(config, _KEY_VARIABLES.get(config.provider))
+    preset = PRESETS.get(config.provider)
+    variable = preset.key_variable if preset else _KEY_VARIABLES.get(config.provider)
+    sdk, key = import_sdk("openai"), api_key(config, variable)
     with client_settings(config, sdk) as settings:
         if config.provider == "azure":
             client = sdk.AsyncAzureOpenAI(
@@ -101,5 +114,6 @@ def _open_client(config: LlmConfig) -> tuple[Any, Any, str]:
                 **settings,
             )
         else:
-            client = sdk.AsyncOpenAI(api_key=key, base_url=config.base_url, **settings)
+            base_url = config.base_url or (preset.base_url if preset else None)
+            client = sdk.AsyncOpenAI(api_key=key, base_url=base_url, **settings)
     return sdk, client, key

@@ -118,4 +118,12 @@ def _usage(body: dict[str, Any]) -> TokenBreakdown | None:
         prompt=usage.get("prompt_tokens"),
         completion=usage.get("completion_tokens"),
         total=usage.get("total_tokens"),
+        cached=_cached(usage),
     )
+
+
+def _cached(usage: dict[str, Any]) -> int | None:
+    details = usage.get("prompt_tokens_details")
+    if details:
+        return details.get("cached_tokens")  # type: ignore[no-any-return]  # checked by the model
+    return usage.get("prompt_cache_hit_tokens")  # DeepSeek's name

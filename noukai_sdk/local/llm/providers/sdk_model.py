@@ -15,7 +15,7 @@ import os
 import sys
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol
@@ -209,6 +209,14 @@ def api_key(config: LlmConfig, variable: str | None) -> str:
     return key
 
 
+def merged(body: dict[str, Any], *extras: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the body of a request with the extra fields, of which the later ones win."""
+    for extra in extras:
+        if extra:
+            body = {**body, **extra}
+    return body
+
+
 @contextmanager
 def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
     """Yield the settings that both official clients take; create the client inside the block.
@@ -221,6 +229,7 @@ def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
         yield {
             "timeout": config.timeout if math.isfinite(config.timeout) else None,
             "max_retries": config.max_retries,
+            "default_headers": config.headers,
             "http_client": _http_client(sdk),
         }
     # Bad addresses, certificates and proxies each raise a different error.

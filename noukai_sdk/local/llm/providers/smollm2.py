@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -121,8 +121,15 @@ class _Turn:
         }
         if request.temperature is not None:
             self._body["temperature"] = request.temperature
-        if request.response_format == "json":
+        if request.top_p is not None:
+            self._body["top_p"] = request.top_p
+        if request.seed is not None:
+            self._body["seed"] = request.seed
+        if isinstance(request.response_format, Mapping):
+            self._body["response_format"] = request.response_format
+        elif request.response_format == "json":
             self._body["response_format"] = {"type": "json_object"}
+        self._body.update(request.extra_body or {})
 
     def generate(self, engine: Engine) -> None:
         """Generate the response, in a worker thread."""

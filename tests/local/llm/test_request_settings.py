@@ -1,0 +1,188 @@
+"""Presets by name; headers, sampling and other settings of requests; cached tokens."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noukai_sdk.local import (
+    Executor,
+    LlmClient,
+    LlmConfig,
+    LlmConfigError,
+    LlmRequestError,
+    Workflow,
+)
+from noukai_sdk.local.llm.config import PRESETS
+from noukai_sdk.local.llm.providers import open_model
+from noukai_sdk.local.workflow.node import Node
+from tests.local.llm.calls import call_model, config_of, opened, request_of
+from tests.support.llm_servers import fault_server, ok, raw
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("loop_thread_stopped")]
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+DOCUMENTED = {
+    "openrouter": "https://openrouter.ai/api/v1/",
+    "mistral": "https://api.mistral.ai/v1/",
+    "deepseek": "https://api.deepseek.com/",
+    "xai": "https://api.x.ai/v1/",
+    "together": "https://api.together.ai/v1/",
+    "fireworks": "https://api.fireworks.ai/inference/v1/",
+    "groq": "https://api.groq.com/openai/v1/",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai/",
+}
+
+
+async def test_preset_by_name_has_the_documented_address_and_its_own_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert DOCUMENTED.keys() == PRESETS.keys()
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+    for name, url in DOCUMENTED.items():
+        monkeypatch.delenv(PRESETS[name].key_variable, raising=False)
+        with pytest.raises(LlmConfigError, match=f"or set {PRESETS[name].key_variable}"):
+            open_model(f"{name}:maker/model")
+        monkeypatch.setenv(PRESETS[name].key_variable, f"key-of-{name}")
+        model: Any = open_model(f"{name}:maker/model")
+        assert (model.name, f"{model._client.base_url}".rstrip("/")) == (
+            f"{name}:maker/model",
+            url.rstrip("/"),
+        )
+        assert model._client.api_key == f"key-of-{name}"
+        await model.aclose()
+        assert getattr(LlmConfig, name)("k", "m").with_model("maker/model").name == model.name
+        with pytest.raises(LlmConfigError, match="name the model"):
+            getattr(LlmConfig, name)("k")
+
+
+async def test_preset_calls_its_server_from_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fault_server(ok("from groq")) as server:
+        preset = PRESETS["groq"]._replace(base_url=f"{server.url}/openai/v1")
+        monkeypatch.setitem(PRESETS, "groq", preset)
+        monkeypatch.setenv("GROQ_API_KEY", "key-of-groq")
+        workflow = Workflow("one")
+        workflow.add_node(Node.agent("a", "Hi", model="groq:llama-3.3-70b-versatile"))
+        result = await Executor().run_async(workflow)
+    assert (result.errors, result.result) == ([], "from groq")
+    (request,) = server.requests
+    assert request.path == "/openai/v1/chat/completions"
+    assert request.body["model"] == "llama-3.3-70b-versatile"
+    assert request.headers["authorization"] == "Bearer key-of-groq"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://localhost:11434/v1"),
+        ("gpu", "http://gpu:11434/v1"),
+        ("gpu:8000", "http://gpu:8000/v1"),
+        (":8000", "http://127.0.0.1:8000/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("[::1]:8000", "http://[::1]:8000/v1"),
+        ("http://gpu", "http://gpu:80/v1"),
+        ("https://gpu/llm/", "https://gpu:443/llm/v1"),
+    ],
+)
+def test_ollama_reads_its_host_from_the_environment(
+    host: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert LlmConfig.ollama().base_url == LlmConfig.from_spec("ollama:m").base_url == url
+    assert LlmConfig.ollama(base_url="http://mine:1").base_url == "http://mine:1/v1"
+
+
+@pytest.mark.parametrize("host", ["gpu:port", "ftp://gpu", "u:sk-secret@gpu"])
+def test_ollama_host_that_is_no_address_raises(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    with pytest.raises(LlmConfigError) as caught:
+        LlmConfig.ollama()
+    assert "sk-secret" not in str(caught.value)
+
+
+async def test_settings_of_a_configuration_are_sent_and_a_request_overrides_them(call: str) -> None:
+    settings: dict[str, Any] = {
+        "headers": {"X-Title": "tests"},
+        "top_p": 0.5,
+        "seed": 7,
+        "response_format": {"type": "json_object"},
+        "extra_body": {"service_tier": "flex", "user": "one"},
+    }
+    with fault_server(ok(), ok()) as server:
+        async with opened("openai_compatible", server.url, **settings) as model:
+            await call_model(model, call)
+            own = request_of(
+                top_p=0.9, seed=0, response_format=SCHEMA, extra_body={"user": "two", "top_k": 3}
+            )
+            await call_model(model, call, own)
+        config = config_of("openai_compatible", server.url, headers={"X-Key": "sk-secret"})
+    assert "sk-secret" not in repr(config)
+    first, second = server.requests
+    assert first.headers["x-title"] == second.headers["x-title"] == "tests"
+    names = ("top_p", "seed", "response_format", "service_tier", "user", "top_k")
+    assert [first.body.get(name) for name in names] == [
+        *(0.5, 7, {"type": "json_object"}, "flex", "one", None)
+    ]
+    assert [second.body.get(name) for name in names] == [0.9, 0, SCHEMA, "flex", "two", 3]
+
+
+async def test_anthropic_gets_what_it_has_and_refuses_the_rest(call: str) -> None:
+    with fault_server(ok()) as server:
+        settings: dict[str, Any] = {"top_p": 0.5, "headers": {"anthropic-beta": "b"}}
+        async with opened("anthropic", server.url, extra_body={"top_k": 3}, **settings) as model:
+            await call_model(model, call, request_of(top_p=0.25))
+            with pytest.raises(LlmRequestError, match="has no seed"):
+                await call_model(model, call, request_of(seed=1))
+    (request,) = server.requests
+    assert (request.body["top_p"], request.body["top_k"]) == (0.25, 3)
+    assert request.headers["anthropic-beta"] == "b"
+    for setting in ({"seed": 1}, {"response_format": SCHEMA}):
+        with pytest.raises(LlmConfigError, match="no seed and no response_format"):
+            LlmConfig.anthropic("k", **setting)
+
+
+def test_client_takes_settings_for_one_call() -> None:
+    with LlmClient(LlmConfig.offline()) as client:
+        first, again = (client.complete_full("Write about cats", seed=1).text for _ in range(2))
+        others = {client.complete_full("Write about cats", seed=seed).text for seed in range(9)}
+        assert first == again
+        assert len(others) > 1
+        json.loads(client.complete_full("Say hi", response_format=SCHEMA).text)
+        with pytest.raises(ValueError, match="top_p must be more than 0"):
+            client.complete_full("Say hi", top_p=2)
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage"),
+    [
+        ("openai", {"prompt_tokens_details": {"cached_tokens": 800}}),
+        ("deepseek", {"prompt_cache_hit_tokens": 800}),
+        ("anthropic", {"cache_read_input_tokens": 800}),
+    ],
+)
+def test_cached_tokens_are_counted_and_cost_less(provider: str, usage: dict[str, Any]) -> None:
+    model = {"openai": "gpt-4o-mini", "deepseek": "deepseek-chat", "anthropic": "claude-haiku-4-5"}
+    costs = []
+    for extra in ({}, usage):
+        if provider == "anthropic":
+            new = 1000 - sum(extra.values())
+            tokens = {"input_tokens": new, "output_tokens": 10, **extra}
+            text = [{"type": "text", "text": "Hi"}]
+            body: dict[str, Any] = {"content": text, "stop_reason": "end_turn", "usage": tokens}
+        else:
+            tokens = {"prompt_tokens": 1000, "completion_tokens": 10, **extra}
+            body = {"choices": [{"message": {"content": "Hi"}}], "usage": tokens}
+        with fault_server(raw(json.dumps(body).encode())) as server:
+            url = server.url if provider == "anthropic" else f"{server.url}/v1"
+            config = getattr(LlmConfig, provider)("k", model[provider], base_url=url)
+            with LlmClient(config) as client:
+                response = client.complete_full("Hi")
+                stats = client.get_stats()
+        assert response.tokens is not None
+        assert response.tokens.prompt == 1000
+        assert response.cost_usd is not None
+        assert stats["cached_tokens"] == (response.tokens.cached or 0) == (800 if extra else 0)
+        costs.append(float(response.cost_usd))
+    assert costs[1] < costs[0]
