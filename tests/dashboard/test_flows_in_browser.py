@@ -64,11 +64,12 @@ def test_broken_flow_file_shows_its_problem_at_once_and_none_when_mended(
     expect(page.get_by_text("did you mean `prompt`?")).to_be_visible()
     expect(page.get_by_text("acme/tests/mended.yaml:3")).to_be_visible()
     check_accessible(page)
-    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>" + "x" * 3_000
     file.write_text(
         f"description: {hostile}\nsteps:\n  - id: one\n    name: {hostile}\n    prompt: {hostile}\n"
     )
     expect(page.get_by_text("did you mean `prompt`?")).to_be_hidden()
+    check_accessible(page)
     page.get_by_role("link", name="acme/tests/mended").click()
     page.get_by_role("button", name="Publish the working copy").click()
     expect(page.get_by_text("published as version 1")).to_be_visible()
