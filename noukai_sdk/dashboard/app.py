@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from .options import DashboardOptions, LiveStreams
@@ -38,17 +39,23 @@ class Dashboard:
         self._options = options or DashboardOptions()
         self._streams = LiveStreams()
         self._site: ASGIApp | None = None
+        self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or _first_part(scope["path"]) not in _PAGES:
             await self._app(scope, receive, send)
             return
-        if self._site is None:
-            from .pages import create_site
-
-            self._site = create_site(self._api, self._options, self._streams)
+        async with self._lock:
+            if self._site is None:
+                # It takes a quarter of a second, in which calls must not wait.
+                self._site = await asyncio.to_thread(self._create_site)
         await self._site(scope, receive, send)
+
+    def _create_site(self) -> ASGIApp:
+        from .pages import create_site
+
+        return create_site(self._api, self._options, self._streams)
 
     def close(self) -> None:
         """End the streams of live pages, and those of later requests. Call it on the event loop."""

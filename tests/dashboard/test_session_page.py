@@ -248,5 +248,9 @@ def test_session_downloads_are_those_of_the_command_line_or_say_why_not(
     status, text = refused("test.zip?app=main:app")
     assert (status, "No test can send this request" in text) == (409, True)
     assert "Replay it with curl" not in httpx.get(url).text
+    long = {**EXCHANGE["request"], "body": {"text": "x" * 30_000, "size": 30_000}}
+    put(dev, "long", "exchange", {**EXCHANGE, "request": long})
+    assert "x" * 30_000 not in httpx.get(f"{dev.url}/sessions/long").text
+    assert "x" * 30_000 in httpx.get(f"{dev.url}/sessions/long/curl").text
     assert refused("text?part=nothing")[0] == 404
     assert httpx.get(f"{url}/text?part=response.body").text == HOSTILE

@@ -87,6 +87,7 @@ async def session(visit: Visit) -> Response:
         chosen=status,
         pages=pages_of(shown, PAGE_SIZE, offset),
         curl=curl,
+        most=MOST_CHARACTERS,
         **_live(visit, view, offset, status, elapsed),
     )
 
@@ -139,6 +140,16 @@ async def text_of_exchange(visit: Visit) -> Response:
     view = await _read(visit, 0, "")
     part = visit.query.get("part", "")
     return _text(None if view.exchange is None else view.exchange.parts.whole(part))
+
+
+@page(f"{_PATH}/curl")
+async def curl_command(visit: Visit) -> Response:
+    """Return the curl command of a session, which its page does not show if it is long."""
+    session_id = visit.path["session_id"]
+    curl = curl_of(session_id, await visit.api.exchange(session_id))
+    if not curl:
+        raise PageError(404, "No request of this session was captured that curl can send.")
+    return _text(curl)
 
 
 async def _read(visit: Visit, offset: int, status: str) -> SessionView:
