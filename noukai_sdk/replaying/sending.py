@@ -185,7 +185,8 @@ class RequestSender:
         except httpx.DecodingError as error:
             note = f"the body of the response cannot be read: {error}"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise APIConnectionError(f"{request.url}: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise APIConnectionError(f"{request.url}: {reason}") from error
         if deadline.cancelled_caught:
             note = f"the response was not complete after {self._limits.seconds:g} seconds"
         if response is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import pytest
 
+from noukai_sdk.errors import APIConnectionError
 from noukai_sdk.models.session_lists import StoredReport
 from noukai_sdk.replaying.app_request import AppRequest, replay_header
 from noukai_sdk.replaying.outcome import Outcome
@@ -49,3 +51,16 @@ def test_app_that_does_not_replay_is_asked_once_for_reports_and_by_no_method_tha
     outcome = asyncio.run(replay())
     assert methods == ["GET", "OPTIONS"]
     assert (outcome.replayed, outcome.body[:3]) == (False, "[[[")
+
+
+def test_app_that_closes_the_connection_without_a_word_is_named_with_a_reason() -> None:
+    def app(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("")
+
+    sender = RequestSender(
+        AppRequest("GET", "http://localhost/", (replay_header("s-1"),)),
+        transport=lambda: httpx.MockTransport(app),
+        stored_reports=_no_reports,
+    )
+    with pytest.raises(APIConnectionError, match="http://localhost/: ReadError"):
+        asyncio.run(sender.replay("s-1", lambda _: None, wait=1))
