@@ -216,7 +216,8 @@ class Scheduler:
                 state.step_tokens = usage.as_dict
                 return
             except Exception as error:  # noqa: BLE001 - any exception of a node is its failure
-                attempt += 1
+                # A client has retried already: its attempts count, so that retries do not multiply.
+                attempt += getattr(error, "attempts", 1)
                 if self.is_over:
                     return
                 if attempt > retry or not is_worth_retrying(error):

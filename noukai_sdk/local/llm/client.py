@@ -30,12 +30,14 @@ class LlmClient(LoopBoundClient[ChatModel]):
     """One model behind one connection pool, for as long as the client lives.
 
     Every method may be called from any thread and any event loop; the pool has a loop of its own.
-    Failed attempts are repeated up to ``config.max_retries`` times, if a retry can help.
+    Failed attempts are repeated up to ``config.max_retries`` times, if a retry can help. All calls
+    share the provider's rate limit: after a 429 they wait together, and then leave at the rate that
+    the provider accepts. They wait as long as it accepts any.
 
     Args:
         config: The model, from ``LlmConfig.openai(...)`` or one of the other constructors.
         circuit_threshold: After so many failed calls in a row, calls fail at once and are not sent;
-            0 for never. The attempts inside one call count as one.
+            0 for never. The attempts inside one call count as one, and a rate limit (429) not at all.
         circuit_cooldown: Seconds until one call may try the provider again.
 
     Raises:
@@ -52,7 +54,7 @@ class LlmClient(LoopBoundClient[ChatModel]):
         self,
         config: LlmConfig,
         *,
-        circuit_threshold: int = 5,
+        circuit_threshold: int = 0,
         circuit_cooldown: float = 30.0,
     ) -> None:
         if not isinstance(config, LlmConfig):

@@ -94,7 +94,8 @@ class LlmConfig:
         api_key: Not in the repr. None to read the provider's environment variable.
         base_url: The root of the API; None for the provider's own address.
         timeout: Seconds that one attempt may take to respond or, in a stream, to send the next part.
-        max_retries: Most retries of one request; requests that cannot succeed are not retried.
+        max_retries: Most retries of one request; requests that cannot succeed are not retried. A rate
+            limit (429) counts only while the provider accepts no other request; 0 never waits for it.
         api_version: Azure's API version; None for other providers.
         headers: Sent with every request. Not in the repr, because they may hold secrets.
         top_p: More than 0, at most 1; None for the model's default. Nodes may set their own.

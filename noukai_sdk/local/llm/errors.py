@@ -42,9 +42,15 @@ __all__ = [
 
 
 class LlmError(NoukaiError):
-    """Base of all errors of model providers. ``is_retryable``: another attempt can help."""
+    """Base of all errors of model providers.
+
+    Attributes:
+        is_retryable: Another attempt can help.
+        attempts: How many requests the client sent, its own retries included.
+    """
 
     is_retryable = False
+    attempts = 1
 
 
 class LlmConfigError(LlmError):

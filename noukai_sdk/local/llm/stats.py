@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from .chat import ChatDelta
 from .circuit import CircuitBreaker, CircuitState
-from .errors import LlmCircuitOpenError, LlmError
+from .errors import LlmCircuitOpenError, LlmError, LlmRateLimitError
 from .prices import cost_usd, decimal_text
 from .response import LlmResponse
 
@@ -92,8 +92,8 @@ class CallMeter:
         try:
             yield call
         except LlmError as error:
-            # A rejected request, such as 400 or 401, shows that the provider can be reached.
-            if error.is_retryable:
+            # A rejected request, such as 400, 401 or 429, shows that the provider can be reached.
+            if error.is_retryable and not isinstance(error, LlmRateLimitError):
                 self._circuit.record_failure()
             else:
                 self._circuit.record_success()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..chat import ChatDelta, ChatRequest
 from ..config import PRESETS, LlmConfig
 from ..errors import LlmResponseError
+from ..rate_limit import RateLimit
 from .openai_responses import OpenAiStreamReader, read_completion, read_embeddings
-from .sdk_errors import raise_translated
+from .sdk_errors import raise_translated, seconds_to_wait
 from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk, merged
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
@@ -65,6 +67,7 @@ class OpenAiEmbedder:
     def __init__(self, config: LlmConfig) -> None:
         self._config = config
         self._sdk, self._client, self._key = _open_client(config)
+        self._limit = RateLimit(seconds_to_wait, config.max_retries)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text, in order."""
@@ -74,7 +77,7 @@ class OpenAiEmbedder:
             body = {"model": self._config.model, "input": batch, "encoding_format": "float"}
             body = merged(body, self._config.extra_body)
             try:
-                response = await self._client.post("/embeddings", body=body, cast_to=object)
+                response = await self._limit.send(partial(self._post, body))
             except Exception as error:
                 raise_translated(self._sdk, self._config.name, self._key, error)
                 raise
@@ -86,6 +89,9 @@ class OpenAiEmbedder:
                 )
             vectors += batch_vectors
         return vectors
+
+    async def _post(self, body: dict[str, Any]) -> Any:
+        return await self._client.post("/embeddings", body=body, cast_to=object)
 
     async def aclose(self) -> None:
         """Close the connections."""

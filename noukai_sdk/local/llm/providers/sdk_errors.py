@@ -31,6 +31,28 @@ MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """Errors of reading a response that does not follow the protocol."""
 
 
+async def leave_rate_limit_to_us(response: Any) -> None:
+    """Keep the official client from retrying a 429; a response hook of its HTTP client.
+
+    It would retry each call by itself, whatever the other calls were told.
+    """
+    if response.status_code == 429 and response.headers.get("x-should-retry") != "false":
+        response.headers["x-should-retry"] = "false"
+        response.extensions["is_rate_limit"] = True
+
+
+def seconds_to_wait(error: Exception) -> float | None:
+    """Return the ``Retry-After`` of a 429, None if it has none.
+
+    Any other error is raised again, and so is a 429 that waiting does not help.
+    """
+    response: Any = getattr(error, "response", None)
+    is_rate_limit = response is not None and response.extensions.get("is_rate_limit")
+    if not is_rate_limit or _code(getattr(error, "body", None)) == "insufficient_quota":
+        raise error
+    return _retry_after(response.headers)
+
+
 def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> None:
     """Raise our error in place of one that the official client has raised.
 
@@ -45,11 +67,15 @@ def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> Non
     translated = None if isinstance(error, LlmError) else _translate(sdk, provider, error)
     if translated is None:
         return
+    translated.attempts = _attempts(sdk, error)
     quoted = f"{error}{translated}{translated.response_body}"
     quoted += "".join(repr(cause) for cause in _causes(error))
     if len(key) >= _SHORTEST_KEY and key in quoted:
         message = str(translated).replace(key, "...")
-        raise type(translated)(message, status_code=translated.status_code) from None
+        attempts = translated.attempts
+        translated = type(translated)(message, status_code=translated.status_code)
+        translated.attempts = attempts
+        raise translated from None
     raise translated from error
 
 
@@ -115,6 +141,13 @@ def _from_status(provider: str, error: Any) -> LlmError:
     return kind(message, **details)
 
 
+def _attempts(sdk: Any, error: Exception) -> int:
+    if isinstance(error, sdk.APIResponseValidationError) or not isinstance(error, sdk.APIError):
+        return 1
+    retries = error.request.headers.get("x-stainless-retry-count", "")
+    return int(getattr(error, "attempts", 1)) + (int(retries) if retries.isdecimal() else 0)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -147,12 +180,13 @@ def _code(body: Any) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    milliseconds = headers.get("retry-after-ms", "")
     value = headers.get("retry-after")
-    if value is None:
+    if value is None and not milliseconds:
         return None
     try:
-        seconds = float(value)
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value or "")
         return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
-        date = email.utils.parsedate_tz(value)
+        date = email.utils.parsedate_tz(value or "")
         return max(email.utils.mktime_tz(date) - time.time(), 0.0) if date else None

@@ -25,7 +25,8 @@ from anyio import from_thread
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
 from ..errors import LlmClosedError, LlmConfigError, LlmRequestError, MissingExtraError
-from .sdk_errors import raise_translated
+from ..rate_limit import RateLimit
+from .sdk_errors import leave_rate_limit_to_us, raise_translated, seconds_to_wait
 
 _OFF = frozenset({"0", "false", "no", "off"})
 _END: Any = object()
@@ -50,8 +51,8 @@ class SdkModel(ABC):
     Args:
         config: The model and how to reach it.
         sdk: The official client's module.
-        client: Its async client. It retries connection errors, timeouts, 408, 409, 429 and 5xx, obeys
-            Retry-After, and never retries 401.
+        client: Its async client. It retries connection errors, timeouts, 408, 409 and 5xx, obeys
+            Retry-After, and never retries 401. We retry 429, for all calls of the client together.
         key: The API key, which must not get into an error.
     """
 
@@ -65,6 +66,7 @@ class SdkModel(ABC):
         self._client = client
         self._key = key
         self._closed = False
+        self._limit = RateLimit(seconds_to_wait, config.max_retries)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @abstractmethod
@@ -84,12 +86,14 @@ class SdkModel(ABC):
         reader = self._reader()
         body = self._checked_body(request, stream=True)
         with _Call(self):
-            stream = await self._client.post(
-                self._path,
-                body=body,
-                cast_to=object,
-                stream=True,
-                stream_cls=self._sdk.AsyncStream[object],
+            stream = await self._limit.send(
+                lambda: self._client.post(
+                    self._path,
+                    body=body,
+                    cast_to=object,
+                    stream=True,
+                    stream_cls=self._sdk.AsyncStream[object],
+                )
             )
         async with stream:
             while True:
@@ -107,13 +111,17 @@ class SdkModel(ABC):
         """Return the whole response, in one exchange that does not stream."""
         body = self._checked_body(request, stream=False)
         with _Call(self):
-            return self._read(await self._client.post(self._path, body=body, cast_to=object))
+            return self._read(
+                await self._limit.send(
+                    lambda: self._client.post(self._path, body=body, cast_to=object)
+                )
+            )
 
     async def warmup(self) -> None:
         """Open a connection and check the key by requesting the list of models."""
         try:
             with _Call(self):
-                await self._client.get(self._models_path, cast_to=object)
+                await self._limit.send(lambda: self._client.get(self._models_path, cast_to=object))
         except LlmRequestError:
             # Some compatible servers have no list of models; the connection is open all the same.
             return
@@ -254,6 +262,7 @@ def _http_client(sdk: Any) -> Any:
     aiohttp takes half the time of httpx when many requests are sent at once. It runs on asyncio only,
     and it does not support every kind of proxy that httpx does.
     """
+    hooks = {"response": [leave_rate_limit_to_us]}
     if (
         os.environ.get("NOUKAI_FAST", "").strip().lower() not in _OFF
         and importlib.util.find_spec("aiohttp") is not None
@@ -261,8 +270,8 @@ def _http_client(sdk: Any) -> Any:
         and not _on_trio()
     ):
         try:
-            return sdk.DefaultAioHttpClient()
+            return sdk.DefaultAioHttpClient(event_hooks=hooks)
         # Releases before mid-2025 lack it; others need httpx-aiohttp besides aiohttp.
         except (AttributeError, RuntimeError):
             pass
-    return sdk.DefaultAsyncHttpxClient()
+    return sdk.DefaultAsyncHttpxClient(event_hooks=hooks)
