@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 import httpx
+from rich.markup import escape
 
 from ..replay.cassette_file import CassetteFile, redacted_file
 from ..replay.redaction import Redactor
+from ..replaying.controls import clean_lines
 from . import missing_modules, packages_to_install
-from .page_links import open_in_browser, page_of_service, session_url
+from .page_links import linked, open_in_browser, page_of_service, session_url
 from .session_source import (
     Env,
     base_url_option,
@@ -23,7 +25,7 @@ from .session_source import (
     require_id,
     source_argument,
 )
-from .session_views import print_json
+from .session_views import open_console, print_json
 from .shared_options import CommandError, count, json_option, output_option
 
 _TIMEOUT = 10.0
@@ -75,7 +77,10 @@ def html_command(
     if as_json:
         print_json({"path": str(path), "sessionId": file.session_id, "calls": number})
     else:
-        click.echo(f"{path}: {count(number, 'call')} of {name_of(file, source)}")
+        page = None if is_file(source) else page_of_service(env, base_url)
+        name = linked(escape(name_of(file, source)), page, file.session_id)
+        line = f"{escape(clean_lines(str(path)))}: {count(number, 'call')} of {name}"
+        open_console().print(line, soft_wrap=True)
 
 
 def _html(file: CassetteFile, source: str) -> str:
