@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
-from ...local.workflow.node import Agent, Condition, Node, Transform, Work
+from ...local.workflow.node import Agent, Condition, Node, SubFlow, Transform, Work
 from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
 from ..published import ListedFlow
@@ -122,7 +122,7 @@ def _code(work: Work) -> str | None:
     """Return what a step does that asks no model: an expression, a transformation, or a function's name."""
     if isinstance(work, Transform):
         return work.transformation
-    if isinstance(work, Agent):
+    if isinstance(work, Agent | SubFlow):
         return None
     code = work.test if isinstance(work, Condition) else work.call
     return code if isinstance(code, str) else name_of(code)

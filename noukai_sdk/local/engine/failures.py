@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 
-from ...errors import NoukaiError
+from ...errors import FlowExecutionError, NoukaiError
 from ..runtime.error_text import error_text
 from ..workflow.node import Node
 from ..workflow.templates import UnresolvedReferenceError
@@ -18,6 +18,13 @@ _MAX_DELAY = 30.0
 
 class StepTimeoutError(Exception):
     """An attempt took longer than the node's timeout."""
+
+
+class SubFlowError(FlowExecutionError):
+    """A node of a sub-flow failed."""
+
+    is_retryable = False
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,14 @@ def node_error(node: Node, error: Exception) -> NodeError:
         code = "STEP_FAILED"
         message = f"step {node.id!r} failed: {error_text(error)}"
     return NodeError(node.name, code, message, error)
+
+
+def sub_flow_error(node: Node, inner: NodeError) -> SubFlowError:
+    """Return the error of a node whose sub-flow failed."""
+    error = SubFlowError(f"step {node.id!r}: {inner.message}", code=inner.code)
+    error.is_retryable = is_worth_retrying(inner.error)
+    error.retry_after = getattr(inner.error, "retry_after", None)
+    return error
 
 
 def is_worth_retrying(error: Exception) -> bool:

@@ -64,6 +64,10 @@ class Inputs:
             return next(iter(outputs.values())) if override is NOTHING else override
         return outputs
 
+    def is_overridden(self, node: Node) -> bool:
+        """Return whether the call replaces the node's input."""
+        return node.id in self._state.input_overrides
+
     def _parent_outputs(self, node: Node) -> dict[str, Any]:
         by_id = self.plan.names.by_id
         ran = [need for need in node.needs if need not in self.skipped]
@@ -120,6 +124,15 @@ class View:
     def input(self) -> Any:
         """The node's input; in a loop, the item."""
         return self.inputs.input_of(self.node) if self.item is NOTHING else self.item
+
+    @property
+    def has_message(self) -> bool:
+        """Whether the node's input is the message of the call."""
+        return (
+            not self.node.needs
+            and self.item is NOTHING
+            and not self.inputs.is_overridden(self.node)
+        )
 
     def resolve(self, reference: Reference) -> Any:
         """Return the value of a reference.

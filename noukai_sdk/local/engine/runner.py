@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...errors import FlowExecutionError
 from ...models.events import FlowCompleted, StreamEvent
 from ..workflow.node import Agent, Node
 from ..workflow.plan import Flow, Plan
-from .inputs import Inputs
+from .inputs import Inputs, View
 from .scheduler import Scheduler, Settings
 from .sizes import SizeLimits
 from .state import RunState
@@ -115,13 +115,32 @@ def check_plan(plan: Plan, state: RunState) -> Plan:
             for node in plan.nodes
         ]
         plan = Plan(nodes, plan.parameters)
+    for message in _unresolved(plan, state):
+        raise _bad_request("TEMPLATE_UNRESOLVED", message)
+    return plan
+
+
+def _unresolved(plan: Plan, state: RunState, later: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield why references have no value; ``later`` are inputs that a sub-flow gets in the run."""
     inputs = Inputs(plan, state)
     for reference in plan.open_references:
-        missing = inputs.missing(reference) if reference.place >= state.step_index else None
+        root, path = reference.reference.root, reference.reference.path
+        name = "message" if root in ("message", "input") else path[0] if path else ""
+        if reference.place < state.step_index or (name in later and reference.problem is None):
+            continue
+        missing = inputs.missing(reference)
         if missing is not None:
-            message = f"step {reference.node.id!r}: {missing}"
-            raise _bad_request("TEMPLATE_UNRESOLVED", message)
-    return plan
+            yield f"step {reference.node.id!r}: {missing}"
+    for node, work in plan.sub_flows:
+        if plan.index[node.id] < state.step_index:
+            continue
+        view = View(inputs, node)
+        given = later | frozenset(work.inputs or ())
+        if not view.has_message or node.for_each is not None:
+            given |= {"message"}
+        inner = RunState(state.execution_id, message=inputs.message, parameters=state.parameters)
+        for problem in _unresolved(work.plan, inner, given):
+            yield f"step {node.id!r}: {problem}"
 
 
 def check_tool_steps(plan: Plan, state: RunState) -> None:
@@ -130,7 +149,15 @@ def check_tool_steps(plan: Plan, state: RunState) -> None:
     Raises:
         FlowExecutionError: ``TOOLS_IN_NON_SEQUENTIAL_STEP``.
     """
-    for node in plan.nodes if state.tools else ():
+    if not state.tools:
+        return
+    for node, work in plan.sub_flows:
+        if work.plan.has_tools:
+            message = (
+                f"step {node.id!r} runs a flow with tools, which cannot wait for their results"
+            )
+            raise _bad_request("TOOLS_IN_NON_SEQUENTIAL_STEP", message)
+    for node in plan.nodes:
         if node.tools and (node.for_each is not None or not plan.runs_alone(node)):
             message = f"step {node.id!r} runs beside others or in a loop, and cannot wait for tools"
             raise _bad_request("TOOLS_IN_NON_SEQUENTIAL_STEP", message)

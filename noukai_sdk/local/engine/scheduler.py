@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from ...models.events import StepFailed, StepFailure, StepStarted, ToolCallsRequired
 from ..llm.config import LlmConfig
-from ..workflow.node import Agent, Condition, Node
+from ..workflow.node import Agent, Condition, Node, SubFlow
 from ..workflow.plan import Plan
 from .failures import NodeError, StepTimeoutError, delay_before, is_worth_retrying, node_error
 from .inputs import Inputs, View
@@ -70,6 +70,7 @@ class Scheduler:
         settings: Settings,
         emit: Emit | None = None,
         tool_answers: ToolAnswers | None = None,
+        places: CapacityLimiter | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
@@ -87,8 +88,8 @@ class Scheduler:
         self._budget = None if settings.sizes is None else Budget(settings.sizes, state)
         limit = None if settings.sizes is None else settings.sizes.max_prompt_bytes
         self._inputs = Inputs(plan, state, max_text=limit)
-        self._places: CapacityLimiter | None = None
-        if settings.max_concurrency is not None:
+        self._places = places
+        if places is None and settings.max_concurrency is not None:
             self._places = CapacityLimiter(settings.max_concurrency)
         self._sorter = plan.sorter()
         self._group: TaskGroup | None = None
@@ -199,9 +200,10 @@ class Scheduler:
                 iterations_used=state.iterations_used if is_resumed else 0,
                 budget=self._budget,
                 places=self._places,
+                scheduler_of=self._scheduler_of,
             )
             # The items of a loop take places of their own, and a node that waits for its retry has none.
-            takes_place = self._places is not None and node.for_each is None
+            takes_place = node.for_each is None and context.takes_place
             try:
                 async with context.place() if takes_place else nullcontext():
                     started = time.perf_counter()
@@ -251,7 +253,7 @@ class Scheduler:
         state, nodes = self.state, self.plan.nodes
         state.outputs[node.id] = output
         self._done.add(node.id)
-        if usage.model is not None:
+        if usage.model is not None or isinstance(node.work, SubFlow):
             self.used.tokens = add_tokens(self.used.tokens, usage.tokens)
             self._costs += [usage.cost_usd] if usage.cost_usd else []
         while state.step_index < len(nodes) and nodes[state.step_index].id in self._done:
@@ -271,6 +273,17 @@ class Scheduler:
                 skipped=True if started is None else None,
             )
             await self._listener(event)
+
+    def _scheduler_of(self, plan: Plan, state: RunState) -> Scheduler:
+        """Return the scheduler of a sub-flow, within the limits of this run."""
+        return Scheduler(
+            plan,
+            state,
+            models=self._models,
+            settings=self._settings,
+            tool_answers=self._tool_answers,
+            places=self._places,
+        )
 
     async def _emit_end(self) -> None:
         if self._listener is None:

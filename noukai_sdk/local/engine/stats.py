@@ -25,6 +25,7 @@ class Usage:
     def __init__(self, tokens: dict[str, int] | None = None) -> None:
         self.model: str | None = None
         self.tokens: TokenBreakdown | None = TokenBreakdown(**tokens) if tokens else None
+        self._flow_costs: list[str] = []
 
     def add(self, model: str, tokens: TokenBreakdown | None) -> None:
         """Count one response of ``model``."""
@@ -32,9 +33,16 @@ class Usage:
         if tokens is not None:
             self.tokens = add_tokens(self.tokens, tokens)
 
+    def add_flow(self, tokens: TokenBreakdown | None, cost: str | None) -> None:
+        """Count one run of a sub-flow."""
+        self.tokens = add_tokens(self.tokens, tokens)
+        self._flow_costs += [] if cost is None else [cost]
+
     @property
     def cost_usd(self) -> str | None:
         """US dollars as a decimal string; None without a model or if its price is unknown."""
+        if self._flow_costs:
+            return total_cost(self._flow_costs)
         return None if self.model is None else cost_usd(self.model, self.tokens)
 
     @property

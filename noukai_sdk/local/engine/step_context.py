@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio import CapacityLimiter
@@ -16,11 +16,15 @@ from ...models import events
 from ...models.events import StreamEvent, ToolCallsRequired
 from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
-from ..workflow.node import Node
+from ..workflow.node import Node, SubFlow
 from .inputs import View
 from .sizes import Budget, size_of
 from .state import RunState
 from .stats import Usage
+
+if TYPE_CHECKING:
+    from ..workflow.plan import Plan
+    from .scheduler import Scheduler
 
 Emit = Callable[[StreamEvent], Awaitable[None]]
 ToolAnswers = Callable[[ToolCallsRequired], Awaitable[list[dict[str, Any]]]]
@@ -135,6 +139,7 @@ class StepContext:
         timeout: The attempt's timeout, None for no limit.
         budget: Limits sizes, None for no limits.
         places: Limits how much of the run is worked on at once, None for no limit.
+        scheduler_of: Makes the scheduler of a sub-flow.
     """
 
     node: Node
@@ -150,6 +155,7 @@ class StepContext:
     iterations_used: int = 0
     budget: Budget | None = None
     places: CapacityLimiter | None = None
+    scheduler_of: Callable[[Plan, RunState], Scheduler] | None = None
     _streamed: int = 0
 
     @property
@@ -160,6 +166,11 @@ class StepContext:
     def for_item(self, item: Any, index: int) -> StepContext:
         """Return the context of one item of a loop."""
         return replace(self, view=replace(self.view, item=item, index=index))
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether the work needs a place. The nodes of a sub-flow take places of their own."""
+        return self.places is not None and not isinstance(self.node.work, SubFlow)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

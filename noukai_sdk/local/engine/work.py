@@ -17,9 +17,11 @@ from ...errors import FlowExecutionError
 from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
-from ..workflow.node import Agent, Condition, Function
+from ..workflow.node import Agent, Condition, Function, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
+from .failures import sub_flow_error
+from .state import RunState
 from .step_context import StepContext
 
 _LONG_NUMBER = re.compile(rb"\d{4301}")
@@ -47,7 +49,7 @@ async def run_node(context: StepContext) -> Any:
             # Work that never waits must still let other tasks run, and be cancelled.
             await checkpoint()
             try:
-                async with nullcontext() if context.places is None else context.place():
+                async with context.place() if context.takes_place else nullcontext():
                     output = await _run_once(context.for_item(item, index))
                 if context.budget is not None:
                     output = to_json(output)
@@ -76,6 +78,8 @@ async def _run_once(context: StepContext) -> Any:
         return await run_agent(context, work)
     if isinstance(work, Function):
         return await _call(context, work)
+    if isinstance(work, SubFlow):
+        return await _run_sub_flow(context, work)
     if isinstance(work, Condition):
         if not isinstance(work.test, str):
             return expressions.is_true(await _call(context, Function(work.test)))
@@ -101,6 +105,32 @@ async def _call(context: StepContext, work: Function) -> Any:
     # A function of a file that was read again is another object with the same name.
     name = (getattr(work.call, "__module__", None), getattr(work.call, "__qualname__", None))
     return await call_function(function, is_async=work.is_async, name=name)
+
+
+async def _run_sub_flow(context: StepContext, work: SubFlow) -> Any:
+    view, outer = context.view, context.state
+    inputs = view.value(work.inputs or {})
+    message = inputs.get("message", view.input)
+    await context.emit_input({"message": message, **inputs} if inputs else message)
+    state = RunState(
+        execution_id=outer.execution_id,
+        message=message,
+        parameters={**outer.parameters, "message": message, **inputs},
+        tools=outer.tools,
+        tool_choice=outer.tool_choice,
+        stored_bytes=outer.stored_bytes,
+    )
+    if view.has_message and "message" not in inputs:
+        state.messages, state.attachments = outer.messages, outer.attachments
+    assert context.scheduler_of is not None  # set by the scheduler
+    scheduler = context.scheduler_of(work.plan, state)
+    try:
+        await scheduler.run_all()
+    finally:
+        context.usage.add_flow(scheduler.used.tokens, scheduler.total_cost_usd)
+    if scheduler.error is not None:
+        raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
+    return scheduler.result
 
 
 def to_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Nodes of a workflow, which flow files call steps: one class with four kinds of work."""
+"""Nodes of a workflow, which flow files call steps: one class with five kinds of work."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..llm.config import LlmConfig
+
+if TYPE_CHECKING:
+    from .plan import Flow, Plan
+    from .workflow import Workflow
 
 Tool = Callable[..., Any]
 
@@ -92,12 +96,26 @@ class Transform:
     transformation: str
 
 
-Work = Agent | Function | Condition | Transform
+@dataclass(frozen=True)
+class SubFlow:
+    """Run another workflow, in the event loop and within the limits of this run.
+
+    Attributes:
+        plan: The workflow. Its message is the node's input.
+        inputs: Values for its ``{{parameters.x}}``, besides those of the run; ``"message"`` replaces the
+            message. Texts among them may hold references.
+    """
+
+    plan: Plan
+    inputs: Mapping[str, Any] | None = None
+
+
+Work = Agent | Function | Condition | Transform | SubFlow
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node. Make it with ``Node.agent``, ``.condition``, ``.transform`` or ``.function``.
+    """One node. Make it with ``Node.agent``, ``.condition``, ``.transform``, ``.function`` or ``.flow``.
 
     Attributes:
         id: The node's name in outputs, overrides and references; unique in its workflow.
@@ -273,10 +291,57 @@ class Node:
         work = Function(function, arguments)
         return _node(name, node_id, work, retry, timeout, for_each, concurrency)
 
+    @classmethod
+    def flow(
+        cls,
+        workflow: Workflow | Flow,
+        name: str | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        node_id: str | None = None,
+        retry: int = 0,
+        timeout: float | None = None,
+        for_each: str | None = None,
+        concurrency: int = 1,
+    ) -> Node:
+        """Make a node that runs another workflow; the output is that one's result.
+
+        It needs no thread, stops with the run, and its nodes count for the run's ``max_concurrency``.
+
+        Args:
+            workflow: The workflow as it is now; later changes to it do not count.
+            name: The name that people see, by default the workflow's.
+            inputs: Values for the workflow's ``{{parameters.x}}``, besides those of the run; texts among
+                them may hold references. The message is ``inputs["message"]``, or else the node's input.
+            node_id: The node's id, by default made from the name.
+            retry: How often the whole workflow is repeated; its nodes have retries of their own.
+            timeout: Seconds for one attempt.
+            for_each: A reference to a list.
+            concurrency: How many items are worked on at once.
+
+        Raises:
+            TypeError: ``workflow`` is neither a Workflow nor a Flow, or ``inputs`` is not a mapping.
+            ValueError: A setting is out of range.
+            WorkflowError: The workflow cannot run.
+        """
+        from .plan import Flow  # imports this module
+        from .workflow import Workflow
+
+        if not isinstance(workflow, Workflow | Flow):
+            kind = type(workflow).__name__
+            raise TypeError(f"Node.flow takes a Workflow or a Flow, not {kind}")
+        if name is None:
+            name = workflow.name if isinstance(workflow, Workflow) else workflow.slug
+        if inputs is not None and not isinstance(inputs, Mapping):
+            kind = type(inputs).__name__
+            raise TypeError(f"node {name!r}: inputs must be a mapping, not {kind}")
+        work = SubFlow(workflow.plan, inputs)
+        return _node(name, node_id, work, retry, timeout, for_each, concurrency)
+
     @property
     def kind(self) -> str:
-        """``"agent"``, ``"function"``, ``"condition"`` or ``"transform"``."""
-        return type(self.work).__name__.lower()
+        """``"agent"``, ``"function"``, ``"condition"``, ``"transform"`` or ``"flow"``."""
+        return "flow" if isinstance(self.work, SubFlow) else type(self.work).__name__.lower()
 
     @property
     def model(self) -> str | None:

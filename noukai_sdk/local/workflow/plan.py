@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .node import Condition, Node
+from .node import Agent, Condition, Node, SubFlow
 from .templates import Reference
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
@@ -21,6 +21,7 @@ _SHAPES = {
     "function": '[["{}"]]',
     "transform": '[/"{}"/]',
     "condition": '{{"{}"}}',
+    "flow": '(["{}"])',
 }
 
 
@@ -112,6 +113,22 @@ class Plan:
         return any(isinstance(node.work, Condition) for node in self.nodes)
 
     @cached_property
+    def sub_flows(self) -> list[tuple[Node, SubFlow]]:
+        """The nodes that run other workflows, with their work."""
+        return [(node, node.work) for node in self.nodes if isinstance(node.work, SubFlow)]
+
+    @cached_property
+    def has_tools(self) -> bool:
+        """Whether a node, also one of a sub-flow, may request the tools that come with a call."""
+        return any(node.tools for node in self.nodes) or any(
+            work.plan.has_tools for _, work in self.sub_flows
+        )
+
+    def with_model(self, model: str) -> Plan:
+        """Return the plan with a model for the agents that name none."""
+        return Plan([with_model(node, model) for node in self.nodes], self.parameters)
+
+    @cached_property
     def sinks(self) -> list[Node]:
         """The nodes that no other node needs. Their outputs are the result."""
         needed = {need for node in self.nodes for need in node.needs}
@@ -194,6 +211,16 @@ class Flow:
     def to_mermaid(self) -> str:
         """Return the flow as the text of a Mermaid flowchart."""
         return mermaid(self.steps)
+
+
+def with_model(node: Node, model: str) -> Node:
+    """Return the node with a model, if it asks one and names none; for a sub-flow, its nodes."""
+    work = node.work
+    if isinstance(work, Agent) and work.model is None:
+        return replace(node, work=replace(work, model=model))
+    if isinstance(work, SubFlow):
+        return replace(node, work=replace(work, plan=work.plan.with_model(model)))
+    return node
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

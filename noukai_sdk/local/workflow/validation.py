@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import NoukaiError
 from . import expressions, templates
-from .node import Agent, Condition, Function, Node, Transform
+from .node import Agent, Condition, Function, Node, SubFlow, Transform
 from .plan import Names
 from .templates import Reference
 from .transforms import TRANSFORMS
@@ -106,6 +106,9 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
     elif isinstance(work, Function):
         for text in _strings(work.arguments):
             yield "arguments", text
+    elif isinstance(work, SubFlow):
+        for text in _strings(work.inputs):
+            yield "inputs", text
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .node import Agent, Node
+from .node import Node
 from .plan import CaptureMode, Flow, Plan, mermaid
 from .validation import Problem, WorkflowError, problems_of
 
@@ -145,17 +145,12 @@ class Workflow:
         Raises:
             WorkflowError: As for :meth:`validate`.
         """
-        steps = [
-            replace(node, work=replace(node.work, model=model))
-            if isinstance(node.work, Agent) and node.work.model is None
-            else node
-            for node in self.plan.nodes
-        ]
+        plan = self.plan if model is None else self.plan.with_model(model)
         return Flow(
             org=org,
             project=project,
             slug=slug,
-            steps=steps,
+            steps=plan.nodes,
             version=version,
             capture_mode=capture_mode,
             parameters=self.parameters,
