@@ -325,16 +325,11 @@ class Node:
             WorkflowError: The workflow cannot run.
         """
         from .plan import Flow  # imports this module
-        from .workflow import Workflow
 
-        if not isinstance(workflow, Workflow | Flow):
-            kind = type(workflow).__name__
-            raise TypeError(f"Node.flow takes a Workflow or a Flow, not {kind}")
+        _check_flow(workflow)
         if name is None:
-            name = workflow.name if isinstance(workflow, Workflow) else workflow.slug
-        if inputs is not None and not isinstance(inputs, Mapping):
-            kind = type(inputs).__name__
-            raise TypeError(f"node {name!r}: inputs must be a mapping, not {kind}")
+            name = workflow.slug if isinstance(workflow, Flow) else workflow.name
+        _check_mapping(name, "inputs", inputs)
         work = SubFlow(workflow.plan, inputs)
         return _node(name, node_id, work, retry, timeout, for_each, concurrency)
 
@@ -383,6 +378,19 @@ def _node(
         for_each=for_each,
         concurrency=concurrency,
     )
+
+
+def _check_flow(value: object) -> None:
+    from .plan import Flow  # imports this module
+    from .workflow import Workflow
+
+    if not isinstance(value, Workflow | Flow):
+        raise TypeError(f"Node.flow takes a Workflow or a Flow, not {type(value).__name__}")
+
+
+def _check_mapping(name: str, setting: str, value: object) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"node {name!r}: {setting} must be a mapping, not {type(value).__name__}")
 
 
 def _check_text(name: str, setting: str, value: object) -> None:
