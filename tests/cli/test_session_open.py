@@ -104,10 +104,9 @@ def test_session_lines_on_a_terminal_link_to_the_page(
 ) -> None:
     url = f"{backend.url}/sessions/{session_id}\x1b\\"
     terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color", **settings_of(backend.api)}
-    file = ["-o", str(tmp_path / "a")]
+    file = ["-o", str(tmp_path / "a"), "--force"]
     written = (["pull", session_id, *file], ["html", session_id, *file])
     for words in (["list"], ["show", session_id], *written):
         shown = CliRunner(env=terminal).invoke(noukai, ["session", *words])
         assert url in shown.output, words
-        (tmp_path / "a").unlink(missing_ok=True)
         assert "\x1b" not in run(*words).output
