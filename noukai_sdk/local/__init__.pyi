@@ -7,6 +7,7 @@ from .flow_files.flow_file import FlowProblem as FlowProblem
 from .llm.client import LlmClient as LlmClient
 from .llm.config import LlmConfig as LlmConfig
 from .llm.embeddings import EmbeddingClient as EmbeddingClient
+from .llm.embeddings import EmbeddingConfig as EmbeddingConfig
 from .llm.errors import LlmAuthenticationError as LlmAuthenticationError
 from .llm.errors import LlmCircuitOpenError as LlmCircuitOpenError
 from .llm.errors import LlmClosedError as LlmClosedError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,9 +40,12 @@ class Executor:
             no limit.
         retry: How often to retry a failed node that does not set ``retry`` itself.
         debug: Log every step to the logger ``noukai_sdk.local.trace``.
+        timeout_seconds: Another name of ``timeout``.
+        lightweight_mode: Fail at once: no node is retried, whatever it sets. Runs are not counted, unless
+            ``configure(enable_metrics=True)`` says so.
 
     Raises:
-        ValueError: A setting is out of range.
+        ValueError: A setting is out of range, or given under both of its names.
 
     Example:
         >>> from noukai_sdk.local import Node, Workflow
@@ -59,11 +63,17 @@ class Executor:
         max_concurrency: int | None = None,
         retry: int = 0,
         debug: bool = False,
+        timeout_seconds: float | None = None,
+        lightweight_mode: bool = False,
     ) -> None:
-        self._settings = Settings(default_model=config or "offline")
+        self._settings = Settings(
+            default_model=config or "offline", is_lightweight=bool(lightweight_mode)
+        )
+        self._has_metrics = not lightweight_mode
         self._timeout: float | None = None
         self._pools = LoopPools()
         self._stats = RunStats()
+        timeout = _one_of("timeout", timeout, "timeout_seconds", timeout_seconds, unset=None)
         self.configure(timeout=timeout, max_concurrency=max_concurrency, retry=retry, debug=debug)
 
     def configure(
@@ -73,6 +83,9 @@ class Executor:
         timeout: float | None = _UNSET,
         retry: int = _UNSET,
         debug: bool = _UNSET,
+        timeout_seconds: float | None = _UNSET,
+        max_retries: int = _UNSET,
+        enable_metrics: bool = _UNSET,
     ) -> None:
         """Change settings for the runs that start from now on. Settings that are left out stay.
 
@@ -82,24 +95,35 @@ class Executor:
             timeout: Seconds for a whole run, None for no limit.
             retry: How often to retry a failed node that does not set ``retry`` itself.
             debug: Log every step to the logger ``noukai_sdk.local.trace``.
+            timeout_seconds: Another name of ``timeout``.
+            max_retries: Another name of ``retry``.
+            enable_metrics: Count runs for :meth:`get_stats`.
 
         Raises:
-            ValueError: A setting is out of range; no setting has changed.
+            ValueError: A setting is out of range, or given under both of its names; no setting has changed.
         """
+        timeout = _one_of("timeout", timeout, "timeout_seconds", timeout_seconds)
+        retry_name = "retry" if max_retries is _UNSET else "max_retries"
+        retry = _one_of("retry", retry, "max_retries", max_retries)
         changes: dict[str, Any] = {}
-        for name, value, least in (("max_concurrency", max_concurrency, 1), ("retry", retry, 0)):
+        for name, value, least in (
+            ("max_concurrency", max_concurrency, 1),
+            (retry_name, retry, 0),
+        ):
             if value is _UNSET:
                 continue
             is_unlimited = value is None and name == "max_concurrency"
             if not is_unlimited and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be {least} or more, not {value!r}")
-            changes[name] = value
+            changes["retry" if name == retry_name else name] = value
         has_timeout = timeout is not _UNSET and timeout is not None
         if has_timeout and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
         self._settings = replace(self._settings, **changes)
         if timeout is not _UNSET:
             self._timeout = timeout
+        if enable_metrics is not _UNSET:
+            self._has_metrics = bool(enable_metrics)
         if debug is True:
             logging.getLogger("noukai_sdk.local.trace").setLevel(logging.DEBUG)
 
@@ -165,7 +189,7 @@ class Executor:
         execution = self._begin(workflow, inputs, tools, tool_handler)
 
         async def run(models: Models, send: Send[StreamEvent]) -> WorkflowResult:
-            with self._stats.counting() as set_result:
+            with self._counting() as set_result:
                 return set_result(await execution.stream(models, send))
 
         return EventStream(run, self._pools.get)
@@ -218,7 +242,9 @@ class Executor:
         self._stats = RunStats()
 
     def get_execution_mode(self) -> str:
-        """Return ``"sequential"`` if ``max_concurrency`` is 1, else ``"dataflow"``."""
+        """Return ``"lightweight"``, ``"sequential"`` (``max_concurrency`` is 1) or ``"dataflow"``."""
+        if self._settings.is_lightweight:
+            return "lightweight"
         return "sequential" if self._settings.max_concurrency == 1 else "dataflow"
 
     def close(self) -> None:
@@ -229,6 +255,9 @@ class Executor:
     async def aclose(self) -> None:
         """Release the models of the running event loop; asyncio also does so when the loop ends."""
         await self._pools.aclose()
+
+    def _counting(self) -> AbstractContextManager[Callable[[WorkflowResult], WorkflowResult]]:
+        return self._stats.counting() if self._has_metrics else nullcontext(lambda result: result)
 
     def _begin(
         self,
@@ -269,5 +298,12 @@ class Executor:
         return execution
 
     async def _run(self, execution: Execution) -> WorkflowResult:
-        with self._stats.counting() as set_result:
+        with self._counting() as set_result:
             return set_result(await execution.run(await self._pools.get()))
+
+
+def _one_of(name: str, value: Any, other_name: str, other: Any, *, unset: Any = _UNSET) -> Any:
+    """Return the value of a setting that has two names."""
+    if value is not unset and other is not unset:
+        raise ValueError(f"pass {name}= or {other_name}=, not both")
+    return value if other is unset else other

@@ -41,12 +41,14 @@ class Settings:
         max_concurrency: How many nodes, and items of loops, are worked on at once; None for no limit.
         retry: How often to retry nodes that do not set it themselves.
         default_model: For agents without a model of their own.
+        is_lightweight: Retry no node, whatever it sets.
         json_outputs: Convert outputs to JSON values, for runs whose outputs leave the process.
         sizes: Limits for such outputs, and for inputs; None for no limits.
     """
 
     max_concurrency: int | None = None
     retry: int = 0
+    is_lightweight: bool = False
     default_model: str | LlmConfig = "offline"
     json_outputs: bool = False
     sizes: SizeLimits | None = None
@@ -183,6 +185,7 @@ class Scheduler:
         """Run the node until it succeeds, pauses, or has failed as often as allowed."""
         state, index = self.state, self.plan.index[node.id]
         retry = self._settings.retry if node.retry is None else node.retry
+        retry = 0 if self._settings.is_lightweight else retry
         is_resumed = state.tool_messages is not None and index == self._first_index
         usage = Usage(state.step_tokens if is_resumed else None)
         attempt = 0

@@ -39,6 +39,8 @@ class LlmClient(LoopBoundClient[ChatModel]):
         circuit_threshold: After so many failed calls in a row, calls fail at once and are not sent;
             0 for never. The attempts inside one call count as one, and a rate limit (429) not at all.
         circuit_cooldown: Seconds until one call may try the provider again.
+        debug: Log every call to the logger ``noukai_sdk.local.llm``: how it ended, its time and its tokens,
+            no prompts and no responses.
 
     Raises:
         LlmConfigError: A setting or the key is missing or invalid.
@@ -56,6 +58,7 @@ class LlmClient(LoopBoundClient[ChatModel]):
         *,
         circuit_threshold: int = 0,
         circuit_cooldown: float = 30.0,
+        debug: bool = False,
     ) -> None:
         if not isinstance(config, LlmConfig):
             # The message names the type only: some people pass the key here.
@@ -65,7 +68,9 @@ class LlmClient(LoopBoundClient[ChatModel]):
             )
         self.config = config
         super().__init__(LoopBound(lambda: open_config(config)))
-        self._meter = CallMeter(config.name, CircuitBreaker(circuit_threshold, circuit_cooldown))
+        self._meter = CallMeter(
+            config.name, CircuitBreaker(circuit_threshold, circuit_cooldown), debug
+        )
 
     def complete(
         self, prompt: Prompt, max_tokens: int | None = None, temperature: float | None = None

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from .config import LlmConfig
 from .errors import LlmConfigError
 from .loop_bound import LoopBound, LoopBoundClient
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config import ModelSettings, PresetSettings
 
 Vector = list[float]
 
@@ -25,14 +31,120 @@ class Embedder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """A model for embeddings. Use the constructors: ``EmbeddingConfig.openai(...)`` and so on.
+
+    They take the settings of :class:`LlmConfig`, such as ``base_url``, ``timeout`` and ``headers``.
+
+    Attributes:
+        llm: The model and how to reach it.
+        dimensions: Length of the vectors, for models that can shorten theirs and for hashed words; None for
+            the model's own.
+
+    Raises:
+        LlmConfigError: A setting is out of range, or the provider has no embeddings.
+
+    Example:
+        >>> config = EmbeddingConfig.openai("sk-secret", dimensions=512)
+        >>> config.llm.model, config.dimensions
+        ('text-embedding-3-small', 512)
+    """
+
+    llm: LlmConfig
+    dimensions: int | None = None
+
+    def __post_init__(self) -> None:
+        size = self.dimensions
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise LlmConfigError(f"dimensions must be at least 1, not {size!r}")
+        if self.llm.provider in ("smollm2", "anthropic"):
+            raise LlmConfigError(
+                f"{self.llm.provider} has no embeddings: use openai, azure, ollama, "
+                "openai_compatible, or none for hashed words"
+            )
+
+    @classmethod
+    def offline(cls, *, dimensions: int = 256) -> EmbeddingConfig:
+        """Configure hashed words: deterministic, no key, nothing to download."""
+        return cls(LlmConfig.offline(), dimensions)
+
+    @classmethod
+    def openai(
+        cls,
+        api_key: str | None = None,
+        model: str = "text-embedding-3-small",
+        *,
+        dimensions: int | None = None,
+        **settings: Unpack[PresetSettings],
+    ) -> EmbeddingConfig:
+        """Configure OpenAI. The key is ``api_key`` or the environment's ``OPENAI_API_KEY``."""
+        return cls(LlmConfig.openai(api_key, model, **settings), dimensions)
+
+    @classmethod
+    def mistral(
+        cls,
+        api_key: str | None = None,
+        model: str = "mistral-embed",
+        **settings: Unpack[PresetSettings],
+    ) -> EmbeddingConfig:
+        """Configure Mistral. The key is ``api_key`` or the environment's ``MISTRAL_API_KEY``."""
+        return cls(LlmConfig.mistral(api_key, model, **settings))
+
+    @classmethod
+    def gemini(
+        cls,
+        api_key: str | None = None,
+        model: str = "gemini-embedding-001",
+        *,
+        dimensions: int | None = None,
+        **settings: Unpack[PresetSettings],
+    ) -> EmbeddingConfig:
+        """Configure Gemini. The key is ``api_key`` or the environment's ``GEMINI_API_KEY``."""
+        return cls(LlmConfig.gemini(api_key, model, **settings), dimensions)
+
+    @classmethod
+    def ollama(
+        cls, model: str = "nomic-embed-text", **settings: Unpack[PresetSettings]
+    ) -> EmbeddingConfig:
+        """Configure Ollama, as :meth:`LlmConfig.ollama` does."""
+        return cls(LlmConfig.ollama(model, **settings))
+
+    @classmethod
+    def azure(
+        cls,
+        api_key: str | None,
+        deployment: str,
+        endpoint: str,
+        *,
+        dimensions: int | None = None,
+        **settings: Unpack[ModelSettings],
+    ) -> EmbeddingConfig:
+        """Configure a deployment of Azure OpenAI, as :meth:`LlmConfig.azure` does."""
+        return cls(LlmConfig.azure(api_key, deployment, endpoint, **settings), dimensions)
+
+    @classmethod
+    def openai_compatible(
+        cls,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        dimensions: int | None = None,
+        **settings: Unpack[ModelSettings],
+    ) -> EmbeddingConfig:
+        """Configure any server with OpenAI's embeddings API."""
+        llm = LlmConfig.openai_compatible(base_url, model, api_key=api_key, **settings)
+        return cls(llm, dimensions)
+
+
 class EmbeddingClient(LoopBoundClient[Embedder]):
     """Create vectors from texts. Every method may be called from any thread and any event loop.
 
     Args:
-        config: ``LlmConfig.openai(key, "text-embedding-3-small")``, or Azure, Ollama or any
-            compatible server with its embedding model. None or ``LlmConfig.offline()`` for hashed
-            words: deterministic, no key, nothing to download.
-        dimensions: Length of the hashed vectors; the other providers determine their own.
+        config: ``EmbeddingConfig.openai(key)`` or another of its constructors, or the ``LlmConfig`` of an
+            embedding model. None for hashed words: deterministic, no key, nothing to download.
+        dimensions: Length of the hashed vectors, if ``config`` does not say it.
 
     Raises:
         LlmConfigError: The provider has no embeddings, or a setting is missing or invalid.
@@ -45,11 +157,22 @@ class EmbeddingClient(LoopBoundClient[Embedder]):
         True
     """
 
-    def __init__(self, config: LlmConfig | None = None, *, dimensions: int = 256) -> None:
+    def __init__(
+        self, config: EmbeddingConfig | LlmConfig | None = None, *, dimensions: int = 256
+    ) -> None:
         if not isinstance(dimensions, int) or dimensions < 1:
             raise LlmConfigError(f"dimensions must be at least 1, not {dimensions!r}")
         self.config = config or LlmConfig.offline()
-        super().__init__(LoopBound(lambda: _open_embedder(self.config, dimensions)))
+        if isinstance(self.config, EmbeddingConfig):
+            embedding = self.config
+        elif isinstance(self.config, LlmConfig):
+            embedding = EmbeddingConfig(self.config)
+        else:
+            # The message names the type only: some people pass the key here.
+            raise TypeError(
+                f"config must be an EmbeddingConfig or an LlmConfig, not a {type(config).__name__}"
+            )
+        super().__init__(LoopBound(lambda: _open_embedder(embedding, dimensions)))
 
     def embed(self, text: str) -> Vector:
         """Return the vector of one text.
@@ -97,19 +220,14 @@ class EmbeddingClient(LoopBoundClient[Embedder]):
         return min(max(cosine, -1.0), 1.0)
 
 
-def _open_embedder(config: LlmConfig, dimensions: int) -> Embedder:
-    if config.provider == "offline":
+def _open_embedder(config: EmbeddingConfig, dimensions: int) -> Embedder:
+    if config.llm.provider == "offline":
         from .providers.hashing_embedder import HashingEmbedder
 
-        return HashingEmbedder(dimensions)
-    if config.provider in ("smollm2", "anthropic"):
-        raise LlmConfigError(
-            f"{config.provider} has no embeddings: use LlmConfig.openai, azure, ollama, "
-            "openai_compatible, or none for hashed words"
-        )
+        return HashingEmbedder(config.dimensions or dimensions)
     from .providers.openai import OpenAiEmbedder
 
-    return OpenAiEmbedder(config)
+    return OpenAiEmbedder(config.llm, config.dimensions)
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

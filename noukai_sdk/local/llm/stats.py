@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from .circuit import CircuitBreaker, CircuitState
 from .errors import LlmCircuitOpenError, LlmError, LlmRateLimitError
 from .prices import cost_usd, decimal_text
 from .response import LlmResponse
+
+logger = logging.getLogger("noukai_sdk.local.llm")
 
 
 class LlmStats(TypedDict):
@@ -67,13 +70,17 @@ class CallMeter:
     Args:
         model: The model's name, the key to its price.
         circuit: Asked before every call, and told how the call ended.
+        debug: Log every call, without prompts and responses.
     """
 
-    def __init__(self, model: str, circuit: CircuitBreaker) -> None:
+    def __init__(self, model: str, circuit: CircuitBreaker, debug: bool = False) -> None:
         self._model = model
         self._circuit = circuit
         self._lock = threading.Lock()
         self._counts = _Counts()
+        self._debug = debug
+        if debug:
+            logger.setLevel(logging.DEBUG)
 
     @contextmanager
     def measure(self) -> Iterator[MeasuredCall]:
@@ -87,6 +94,7 @@ class CallMeter:
         except LlmCircuitOpenError:
             with self._lock:
                 self._counts.rejected += 1
+            self._log("rejected by the open circuit")
             raise
         call = MeasuredCall(self._model)
         try:
@@ -99,14 +107,19 @@ class CallMeter:
                 self._circuit.record_success()
             with self._lock:
                 self._counts.failed += 1
+            self._log("failed after %.0f ms: %s", call.elapsed_ms, type(error).__name__)
             raise
         except BaseException:
             self._circuit.record_cancellation()
             with self._lock:
                 self._counts.cancelled += 1
+            self._log("cancelled after %.0f ms", call.elapsed_ms)
             raise
         self._circuit.record_success()
         response = call.response
+        if self._debug:
+            tokens = response.tokens.total if response.tokens else None
+            self._log("completed after %.0f ms, %s tokens", response.latency_ms, tokens)
         with self._lock:
             counts = self._counts
             counts.successful += 1
@@ -117,6 +130,10 @@ class CallMeter:
                 counts.prompt_tokens += response.tokens.prompt or 0
                 counts.completion_tokens += response.tokens.completion or 0
                 counts.cached_tokens += response.tokens.cached or 0
+
+    def _log(self, message: str, *values: object) -> None:
+        if self._debug:
+            logger.debug("%s: " + message, self._model, *values)
 
     def reset(self) -> None:
         """Set the counts to zero; the circuit keeps its state."""
@@ -153,6 +170,11 @@ class MeasuredCall:
         self._started = time.perf_counter()
         self.response = LlmResponse("", model)
 
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the start."""
+        return (time.perf_counter() - self._started) * 1000
+
     def finish(self, text: str, last: ChatDelta) -> LlmResponse:
         """Set and return the response.
 
@@ -166,7 +188,7 @@ class MeasuredCall:
             tool_calls=last.tool_calls,
             tokens=last.usage,
             cost_usd=cost_usd(self._model, last.usage),
-            latency_ms=(time.perf_counter() - self._started) * 1000,
+            latency_ms=self.elapsed_ms,
             finish_reason=last.finish_reason,
         )
         return self.response

@@ -416,3 +416,42 @@ def test_condition_on_the_text_false_skips_the_nodes_behind_it(test: Any) -> Non
     )
     result = Executor().execute(workflow, inputs="go")
     assert (result.outputs["check"], result.skipped) == (False, ["yes"])
+
+
+def test_settings_have_the_names_of_graphbit_too() -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ConnectionError("try again")
+
+    workflow = workflow_of(Node.function("f", fail))
+    executor = Executor(timeout_seconds=9.0)
+    executor.configure(max_retries=1)
+    assert executor.execute(workflow).is_failed()
+    assert len(calls) == 2
+    executor.configure(enable_metrics=False, max_retries=0)
+    assert executor.execute(workflow).is_failed()
+    assert executor.get_stats()["total_executions"] == 1
+    executor.configure(timeout_seconds=0.01, enable_metrics=True)
+    slow = workflow_of(Node.function("f", lambda: anyio.sleep(30)))
+    (error,) = executor.execute(slow).errors
+    assert (error.code, executor.get_stats()["total_executions"]) == ("RUN_TIMEOUT", 2)
+    for both in ({"timeout": 1, "timeout_seconds": 1}, {"retry": 1, "max_retries": 1}):
+        with pytest.raises(ValueError, match="not both"):
+            executor.configure(**both)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_retries must be 0 or more"):
+        executor.configure(max_retries=-1)
+
+
+def test_lightweight_executor_fails_at_once_and_counts_nothing() -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ConnectionError("try again")
+
+    executor = Executor(lightweight_mode=True, retry=3)
+    assert executor.execute(workflow_of(Node.function("f", fail, retry=3))).is_failed()
+    assert (len(calls), executor.get_execution_mode()) == (1, "lightweight")
+    assert executor.get_stats()["total_executions"] == 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
 
 from noukai_sdk.local import (
+    EmbeddingClient,
+    EmbeddingConfig,
     Executor,
     LlmClient,
     LlmConfig,
@@ -19,7 +22,7 @@ from noukai_sdk.local.llm.config import PRESETS
 from noukai_sdk.local.llm.providers import open_model
 from noukai_sdk.local.workflow.node import Node
 from tests.local.llm.calls import call_model, config_of, opened, request_of
-from tests.support.llm_servers import fault_server, ok, raw
+from tests.support.llm_servers import fault_server, ok, raw, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("loop_thread_stopped")]
 
@@ -186,3 +189,49 @@ def test_cached_tokens_are_counted_and_cost_less(provider: str, usage: dict[str,
         assert stats["cached_tokens"] == (response.tokens.cached or 0) == (800 if extra else 0)
         costs.append(float(response.cost_usd))
     assert costs[1] < costs[0]
+
+
+def test_embedding_config_has_models_of_its_own_and_sends_dimensions() -> None:
+    body = {"data": [{"index": 0, "embedding": [1, 2]}]}
+    with fault_server(raw(json.dumps(body).encode())) as server:
+        config = EmbeddingConfig.openai(
+            "k", base_url=f"{server.url}/v1", dimensions=2, headers={"X-Team": "t"}
+        )
+        with EmbeddingClient(config) as client:
+            assert client.embed("cat") == [1.0, 2.0]
+    (request,) = server.requests
+    assert (request.path, request.headers["x-team"]) == ("/v1/embeddings", "t")
+    assert (request.body["model"], request.body["dimensions"]) == ("text-embedding-3-small", 2)
+    with EmbeddingClient(EmbeddingConfig.offline(dimensions=9)) as client:
+        assert len(client.embed("cat")) == 9
+    assert EmbeddingConfig.ollama(base_url="http://gpu:1").llm.base_url == "http://gpu:1/v1"
+    assert EmbeddingConfig.mistral("k").llm.name == "mistral:mistral-embed"
+    assert EmbeddingConfig.gemini("k").llm.name == "gemini:gemini-embedding-001"
+    assert EmbeddingConfig.azure("k", "d", "http://h").llm.name == "azure:d"
+    assert EmbeddingConfig.openai_compatible("http://h/v1", "m").llm.model == "m"
+    for wrong in (0, True, 1.5):
+        with pytest.raises(LlmConfigError, match="dimensions must be at least 1"):
+            EmbeddingConfig.openai("k", dimensions=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not a str"):
+        EmbeddingClient("sk-secret")  # type: ignore[arg-type]
+
+
+def test_debug_client_logs_each_call_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("noukai_sdk.local.llm")
+    level = logger.level
+    try:
+        with fault_server(ok("the answer"), status(400)) as server:
+            config = config_of("openai", server.url)
+            with LlmClient(config, debug=True) as client, LlmClient(LlmConfig.offline()) as quiet:
+                client.complete("a question")
+                quiet.complete("a question")
+                with pytest.raises(LlmRequestError):
+                    client.complete("a question")
+    finally:
+        logger.setLevel(level)
+    lines = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert len(lines) == 2
+    assert lines[0].startswith("openai:smollm2: completed after ")
+    assert lines[1].endswith(" ms: LlmRequestError")
+    assert "question" not in caplog.text
+    assert "answer" not in caplog.text

@@ -64,8 +64,9 @@ class OpenAiModel(SdkModel):
 class OpenAiEmbedder:
     """Create embeddings with the official ``openai`` client; raises as :class:`OpenAiModel` does."""
 
-    def __init__(self, config: LlmConfig) -> None:
+    def __init__(self, config: LlmConfig, dimensions: int | None = None) -> None:
         self._config = config
+        self._dimensions = dimensions
         self._sdk, self._client, self._key = _open_client(config)
         self._limit = RateLimit(seconds_to_wait, config.max_retries)
 
@@ -74,7 +75,13 @@ class OpenAiEmbedder:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), _TEXTS_PER_REQUEST):
             batch = list(texts[start : start + _TEXTS_PER_REQUEST])
-            body = {"model": self._config.model, "input": batch, "encoding_format": "float"}
+            body: dict[str, Any] = {
+                "model": self._config.model,
+                "input": batch,
+                "encoding_format": "float",
+            }
+            if self._dimensions is not None:
+                body["dimensions"] = self._dimensions
             body = merged(body, self._config.extra_body)
             try:
                 response = await self._limit.send(partial(self._post, body))
