@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+import anyio
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
 
@@ -54,21 +55,32 @@ def name_of(function: Tool) -> str:
 async def run_tool_calls(
     functions: Sequence[Tool], calls: Sequence[ToolCall]
 ) -> list[dict[str, Any]]:
-    """Run the calls that a model requested, one after the other, and return the tool turns.
+    """Run the calls that a model requested, all at once, and return the tool turns in their order.
 
-    The turn of a call that fails, or that cannot be made, holds the error, so that the model can
-    correct the call or report it.
+    Async functions run on the event loop, all others in worker threads. The turn of a call that fails, or
+    that cannot be made, holds the error, so that the model can correct the call or report it.
     """
     by_name = {name_of(function): function for function in functions}
-    turns = []
-    for call in calls:
+    contents = [""] * len(calls)
+
+    async def run(index: int) -> None:
         try:
-            content = as_content(await _run(by_name, call["function"]))
+            contents[index] = as_content(await _run(by_name, calls[index]["function"]))
         # The result may be of any class, whose methods may raise anything.
         except Exception as error:  # noqa: BLE001 - the model reads the error
-            content = as_content({"error": f"the result cannot be printed: {error_text(error)}"})
-        turns.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-    return turns
+            text = f"the result cannot be printed: {error_text(error)}"
+            contents[index] = as_content({"error": text})
+
+    if len(calls) == 1:
+        await run(0)
+    else:
+        async with anyio.create_task_group() as group:
+            for index in range(len(calls)):
+                group.start_soon(run, index)
+    return [
+        {"role": "tool", "tool_call_id": call["id"], "content": content}
+        for call, content in zip(calls, contents, strict=True)
+    ]
 
 
 def as_content(value: Any) -> str:

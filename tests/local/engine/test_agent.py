@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import anyio
@@ -265,6 +266,30 @@ async def test_function_tools_are_called_for_model(streamed: bool) -> None:
         {"role": "tool", "tool_call_id": "2", "content": "noon in UTC"},
     ]
     assert done.used.tokens == TokenBreakdown(prompt=4, completion=3, total=7)
+
+
+async def test_tool_calls_of_one_turn_run_at_once_and_keep_their_order() -> None:
+    everyone = threading.Barrier(2)
+    second_ran = anyio.Event()
+
+    def meet(number: int) -> int:
+        everyone.wait(10)
+        return number
+
+    async def wait() -> str:
+        await second_ran.wait()
+        return "first"
+
+    async def wake() -> str:
+        second_ran.set()
+        return "second"
+
+    numbers = [tool_call("meet", f"m{n}", f'{{"number": {n}}}') for n in range(2)]
+    model = responding(calls(*numbers, tool_call("wait", "w1"), tool_call("wake", "w2")), "done")
+    await run(Node.agent("a", tools=[meet, wait, wake]), model, message="x")
+    turns = model.requests[-1].messages[2:]
+    results = [(turn["tool_call_id"], turn["content"]) for turn in turns]
+    assert results == [("m0", "0"), ("m1", "1"), ("w1", "first"), ("w2", "second")]
 
 
 @pytest.mark.parametrize(
