@@ -45,10 +45,20 @@ def linked(text: str, page: str | None, session_id: str | None) -> str:
         page: The address of the page, None without one.
         session_id: The session, None if it has no id.
     """
+    return _linked(text, page, session_url(page, session_id) if page and session_id else None)
+
+
+def linked_to_replay(text: str, page: str | None, replay_id: str | None) -> str:
+    """Return rich markup that links to a replay, as :func:`linked` does to a session."""
+    url = f"{page}replays/{quote(replay_id, safe='')}" if page and replay_id else None
+    return _linked(text, page, url)
+
+
+def _linked(text: str, page: str | None, url: str | None) -> str:
     # Rich reads no brackets, those of an IPv6 address, in the address of a link.
-    if page is None or not session_id or "[" in page:
+    if page is None or url is None or "[" in page:
         return text
-    return f"[link={session_url(page, session_id)}]{text}[/link]"
+    return f"[link={url}]{text}[/link]"
 
 
 def hyperlink(text: str, url: str) -> str:

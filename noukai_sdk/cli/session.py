@@ -33,7 +33,7 @@ from ..replaying.curl import curl_line
 from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
-from .page_links import linked, page_of_service
+from .page_links import linked, linked_to_replay, page_of_service
 from .session_list import list_command
 from .session_open import html_command, open_command
 from .session_source import (
@@ -324,7 +324,10 @@ def replay(
         )
     if request.masked and outcome.exit_code != 0:
         outcome.notes.append(_masked_note(request))
-    print_json(outcome.as_dict()) if as_json else _print_outcome(outcome)
+    if as_json:
+        print_json(outcome.as_dict())
+    else:
+        _print_outcome(outcome, page_of_service(env, base_url))
     sys.exit(outcome.exit_code)
 
 
@@ -375,10 +378,11 @@ _MOST_DIFFERENCES = 20
 _MOST_LINES = 60
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome, page: str | None) -> None:
     console = open_console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
-    console.print(f"[{color}]{outcome.headline}[/]", soft_wrap=True)
+    headline = linked_to_replay(outcome.headline, page, outcome.replay_id)
+    console.print(f"[{color}]{headline}[/]", soft_wrap=True)
     report = clean_lines(outcome.summary or "no report")
     console.print(f"HTTP {outcome.status}  {report}", markup=False, soft_wrap=True)
     listed = [str(difference) for difference in outcome.differences or ()]

@@ -12,11 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from noukai_sdk import AsyncNoukai, Noukai, trace_scope_sync
 from noukai_sdk.adapters.fastapi import instrument
+from noukai_sdk.cli.commands import noukai
 from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.models.session_lists import ReplayList, StoredReport
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
@@ -106,6 +108,11 @@ def test_replay_of_captured_request_needs_only_the_session(spelling: SpellingApp
         session_id = spelling.capture(method, path, **(options[0] if options else {}))
         assert "replayed as recorded" in run("replay", session_id).stdout
         assert run_json("replay", session_id)["differences"] == []
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    shown = CliRunner(env=terminal).invoke(noukai, ["session", "replay", session_id])
+    assert re.search(
+        r"\x1b\]8;[^;]*;http://127\.0\.0\.1:\d+/replays/[0-9a-f-]{36}\x1b", shown.output
+    )
 
 
 def test_replay_of_edited_app_prints_what_differs(spelling: SpellingApp, tmp_path: Path) -> None:
