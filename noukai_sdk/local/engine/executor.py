@@ -14,6 +14,7 @@ from typing import Any
 from ...models.events import StreamEvent
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
+from ..runtime.hidden_keys import type_name
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow
 from ..workflow.workflow import Workflow
@@ -45,6 +46,7 @@ class Executor:
             ``configure(enable_metrics=True)`` says so.
 
     Raises:
+        TypeError: A setting has the wrong type.
         ValueError: A setting is out of range, or given under both of its names.
 
     Example:
@@ -66,6 +68,11 @@ class Executor:
         timeout_seconds: float | None = None,
         lightweight_mode: bool = False,
     ) -> None:
+        if config is not None and not isinstance(config, LlmConfig):
+            # The type only: some people pass the key here.
+            raise TypeError(
+                f"config must be an LlmConfig, as in LlmConfig.openai(), not {type_name(config)}"
+            )
         self._settings = Settings(
             default_model=config or "offline", is_lightweight=bool(lightweight_mode)
         )
@@ -100,24 +107,30 @@ class Executor:
             enable_metrics: Count runs for :meth:`get_stats`.
 
         Raises:
+            TypeError: A setting has the wrong type; no setting has changed.
             ValueError: A setting is out of range, or given under both of its names; no setting has changed.
         """
         timeout = _one_of("timeout", timeout, "timeout_seconds", timeout_seconds)
         retry_name = "retry" if max_retries is _UNSET else "max_retries"
         retry = _one_of("retry", retry, "max_retries", max_retries)
         changes: dict[str, Any] = {}
-        for name, value, least in (
+        limits: list[tuple[str, Any, int]] = [
             ("max_concurrency", max_concurrency, 1),
             (retry_name, retry, 0),
-        ):
+        ]
+        for name, value, least in limits:
             if value is _UNSET:
                 continue
             is_unlimited = value is None and name == "max_concurrency"
-            if not is_unlimited and (not isinstance(value, int) or value < least):
+            if not is_unlimited and not isinstance(value, int):
+                raise TypeError(f"{name} must be an int of {least} or more, not {type_name(value)}")
+            if not is_unlimited and value < least:
                 raise ValueError(f"{name} must be {least} or more, not {value!r}")
             changes["retry" if name == retry_name else name] = value
-        has_timeout = timeout is not _UNSET and timeout is not None
-        if has_timeout and not (isinstance(timeout, int | float) and timeout > 0):
+        seconds: Any = None if timeout is _UNSET else timeout
+        if seconds is not None and not isinstance(seconds, int | float):
+            raise TypeError(f"timeout must be a number of seconds, not {type_name(seconds)}")
+        if seconds is not None and not seconds > 0:
             raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
         self._settings = replace(self._settings, **changes)
         if timeout is not _UNSET:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..runtime.hidden_keys import type_name
 from .chat import ChatDelta, ChatModel, ChatRequest
 from .circuit import CircuitBreaker
 from .config import LlmConfig, check_request
@@ -263,6 +264,6 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     for turn in prompt:
         if not isinstance(turn, Mapping):
-            raise TypeError(f"a turn is {{'role': ..., 'content': ...}}, not {turn!r}")
+            raise TypeError(f"a turn is {{'role': ..., 'content': ...}}, not {type_name(turn)}")
         messages.append(dict(turn))
     return messages

@@ -6,11 +6,12 @@ import copy
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from .errors import LlmConfigError
+from ..runtime.hidden_keys import SHORTEST_KEY, has_key_form, hide_keys, shown, type_name
+from .errors import LlmConfigError, LlmConfigTypeError
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -104,7 +105,8 @@ class LlmConfig:
         extra_body: Fields to add to the body of every request, for settings that only one provider has.
 
     Raises:
-        LlmConfigError: A setting is out of range; the message says which.
+        LlmConfigError: A setting is out of range; the message says which. If its type is wrong, it is an
+            LlmConfigTypeError, which is a TypeError too.
 
     Example:
         >>> config = LlmConfig.openai("sk-secret", timeout=10)
@@ -128,14 +130,20 @@ class LlmConfig:
     def __post_init__(self) -> None:
         if self.provider not in get_args(Provider):
             raise LlmConfigError(
-                f"unknown provider {self.provider!r}: use one of {get_args(Provider)}"
+                f"unknown provider {shown(self.provider)}: use one of {get_args(Provider)}"
             )
-        if not self.model or not isinstance(self.model, str):
+        _check_types(self)
+        if not self.model:
             raise LlmConfigError(f"{self.provider}: name the model, as in model='...'")
-        if not isinstance(self.timeout, int | float) or not self.timeout > 0:
+        if not self.timeout > 0:
             raise LlmConfigError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
-        if not isinstance(self.max_retries, int) or self.max_retries < 0:
+        if self.max_retries < 0:
             raise LlmConfigError(f"max_retries must be 0 or more, not {self.max_retries!r}")
+        # Names and addresses get into errors, logs and statistics.
+        for name, text in (("model", self.model), ("api_version", self.api_version or "")):
+            if has_key_form(text) or (len(text) >= SHORTEST_KEY and text == self.api_key):
+                message = f"{name} holds an API key: pass the key as api_key="
+                raise LlmConfigError(f"{self.provider}: {message}")
         if self.base_url is not None:
             _check_url(self.base_url)
         _check_headers(self.headers)
@@ -149,6 +157,10 @@ class LlmConfig:
             value = getattr(self, name)
             if value is not None:  # a copy, because the caller may change theirs
                 object.__setattr__(self, name, copy.deepcopy(dict(value)))
+
+    def __repr__(self) -> str:
+        values = (f"{part.name}={getattr(self, part.name)!r}" for part in fields(self) if part.repr)
+        return hide_keys(f"LlmConfig({', '.join(values)})")
 
     @property
     def name(self) -> str:
@@ -183,7 +195,7 @@ class LlmConfig:
             return cls.ollama(name)
         if name and provider in PRESETS:
             return cls(provider, name)  # type: ignore[arg-type]  # a preset is a provider
-        raise LlmConfigError(f"unknown model {spec!r}: write {SPECS}")
+        raise LlmConfigError(f"unknown model {shown(spec)}: write {SPECS}")
 
     @classmethod
     def offline(cls) -> LlmConfig:
@@ -375,7 +387,7 @@ def _check_headers(headers: object) -> None:
     if headers is None:
         return
     if not isinstance(headers, Mapping):
-        raise LlmConfigError(
+        raise LlmConfigTypeError(
             f"headers must be a mapping of names to texts, not {type(headers).__name__}"
         )
     # The HTTP library would report them when a request is sent. No value is printed: it may be a key.
@@ -411,20 +423,43 @@ def _ollama_url(host: str) -> str:
     return f"{parts.scheme}://{user}{name}:{port}{parts.path.rstrip('/')}/v1"
 
 
+def _check_types(config: LlmConfig) -> None:
+    number, text = "a number of more than 0 seconds", "a str"
+    kinds: tuple[tuple[str, Any, str], ...] = (
+        ("model", str, "a str: name the model, as in model='...'"),
+        ("api_key", str | None, text),
+        ("base_url", str | None, "http://... or https://..., as a str"),
+        ("timeout", int | float, number),
+        ("max_retries", int, "an int of 0 or more"),
+        ("api_version", str | None, text),
+    )
+    for name, kind, expected in kinds:
+        value = getattr(config, name)
+        if not isinstance(value, kind):
+            raise LlmConfigTypeError(f"{name} must be {expected}, not {type_name(value)}")
+
+
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and _is_host(parts.hostname)
         is_address = is_address and parts.port != 0 and not _STRAY.search(url)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise LlmConfigError(f"base_url must be http://... or https://...: {error}") from error
+    except ValueError:
+        # The error quotes what follows the colon, which may be a password.
+        raise LlmConfigError(
+            "base_url must be http://... or https://... with a valid host and port"
+        ) from None
     # Credentials would be printed with the URL. The messages must not print them either.
     if parts.username or parts.password:
         raise LlmConfigError("base_url must not carry a user or password: pass api_key= instead")
     if parts.query or parts.fragment:
         raise LlmConfigError("base_url must end with its path, without '?' or '#'")
+    if has_key_form(url):
+        raise LlmConfigError(
+            "base_url must be http://... or https://... and holds an API key: pass it as api_key="
+        )
     if not is_address:
-        raise LlmConfigError(f"base_url must be http://... or https://..., not {url!r}")
+        raise LlmConfigError(f"base_url must be http://... or https://..., not {shown(url)}")
 
 
 def _is_host(host: str | None) -> bool:

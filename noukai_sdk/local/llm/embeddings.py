@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..runtime.hidden_keys import shown, type_name
 from .config import LlmConfig
-from .errors import LlmConfigError
+from .errors import LlmConfigError, LlmConfigTypeError
 from .loop_bound import LoopBound, LoopBoundClient
 
 if TYPE_CHECKING:
@@ -161,7 +162,12 @@ class EmbeddingClient(LoopBoundClient[Embedder]):
         self, config: EmbeddingConfig | LlmConfig | None = None, *, dimensions: int = 256
     ) -> None:
         if not isinstance(dimensions, int) or dimensions < 1:
-            raise LlmConfigError(f"dimensions must be at least 1, not {dimensions!r}")
+            kind = LlmConfigError if isinstance(dimensions, int) else LlmConfigTypeError
+            raise kind(f"dimensions must be at least 1, not {shown(dimensions)}")
+        if config is not None and not isinstance(config, LlmConfig):
+            raise TypeError(
+                f"config must be an LlmConfig, as in LlmConfig.openai(), not {type_name(config)}"
+            )
         self.config = config or LlmConfig.offline()
         if isinstance(self.config, EmbeddingConfig):
             embedding = self.config

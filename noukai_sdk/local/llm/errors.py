@@ -5,6 +5,7 @@
     NoukaiError
     └── LlmError
         ├── LlmConfigError             unknown model, invalid or missing setting
+        │   ├── LlmConfigTypeError     a setting of the wrong type; a TypeError too
         │   └── MissingExtraError      the provider's own library is not installed
         ├── LlmConnectionError         no response, or one that was cut off
         │   └── LlmTimeoutError        longer than the timeout
@@ -24,12 +25,14 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import NoukaiError
+from ..runtime.hidden_keys import hide_keys
 
 __all__ = [
     "LlmAuthenticationError",
     "LlmCircuitOpenError",
     "LlmClosedError",
     "LlmConfigError",
+    "LlmConfigTypeError",
     "LlmConnectionError",
     "LlmError",
     "LlmRateLimitError",
@@ -44,6 +47,8 @@ __all__ = [
 class LlmError(NoukaiError):
     """Base of all errors of model providers.
 
+    Keys that somebody passed by mistake, such as in the name of a model, are ``...`` in the message.
+
     Attributes:
         is_retryable: Another attempt can help.
         attempts: How many requests the client sent, its own retries included.
@@ -52,9 +57,16 @@ class LlmError(NoukaiError):
     is_retryable = False
     attempts = 1
 
+    def __init__(self, message: str = "", **details: Any) -> None:
+        super().__init__(hide_keys(message), **details)
+
 
 class LlmConfigError(LlmError):
     """The model's name or a setting is invalid or missing; the message says which and how to fix it."""
+
+
+class LlmConfigTypeError(LlmConfigError, TypeError):
+    """A setting has the wrong type; the message says which type is right."""
 
 
 class MissingExtraError(LlmConfigError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .hidden_keys import hide_keys
+
 _MOST = 2000
 
 
@@ -18,6 +20,7 @@ def error_text(error: BaseException) -> str:
         message = str.__str__(str(error)).encode("utf-8", "backslashreplace").decode()
     except (Exception, SystemExit):  # noqa: BLE001 - the method may be anyone's
         return f"{name} (its message cannot be printed)"
+    message = hide_keys(message[: _MOST + 1]) + message[_MOST + 1 :]
     if len(message) > _MOST:
         message = f"{message[:_MOST]}... ({len(message)} characters)"
     return f"{name}: {message}".removesuffix(": ")

@@ -17,6 +17,7 @@ from functools import lru_cache
 from numbers import Number
 from typing import Any
 
+from ..runtime.hidden_keys import shown
 from . import templates
 from .templates import ROOTS, Reference, UnresolvedReferenceError
 
@@ -114,7 +115,7 @@ def parse(text: str) -> Expression:
     try:
         body = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"not a valid expression: {text!r}") from error
+        raise ExpressionError(f"not a valid expression: {shown(text)}") from error
     compiler = _Compiler(source, placeholders)
     evaluate = compiler.compile(body)
     return Expression(compiler.references, evaluate)
@@ -222,7 +223,7 @@ class _Compiler:
         text = ast.get_source_segment(self._source, part) or ""
         for name, reference in self._placeholders.items():
             text = text.replace(name, str(reference))
-        return repr(text[:100])
+        return shown(text[:100])
 
 
 def _and_or(operands: list[Evaluate], *, stop_at: bool) -> Evaluate:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..llm.config import LlmConfig
+from ..runtime.hidden_keys import shown, type_name
 
 if TYPE_CHECKING:
     from .plan import Flow, Plan
@@ -189,16 +190,16 @@ class Node:
         _check_text(name, "prompt", prompt)
         _check_text(name, "system_prompt", system_prompt)
         if model is not None and llm_config is not None:
-            raise ValueError(f"node {name!r}: pass model= or llm_config=, not both")
-        if temperature is not None and not (
-            isinstance(temperature, int | float) and 0 <= temperature <= 2
-        ):
-            raise ValueError(f"node {name!r}: temperature must be 0 to 2, not {temperature!r}")
+            raise ValueError(f"node {shown(name)}: pass model= or llm_config=, not both")
+        _check_type(name, "model", model, str | LlmConfig, "the name of a model, as a str")
+        example = "an LlmConfig, as in LlmConfig.openai()"
+        _check_type(name, "llm_config", llm_config, LlmConfig, example)
+        _check_type(name, "temperature", temperature, int | float, "a number from 0 to 2")
+        if temperature is not None and not 0 <= temperature <= 2:
+            raise ValueError(f"node {shown(name)}: temperature must be 0 to 2, not {temperature!r}")
         _check_whole(name, "max_tokens", max_tokens, least=1)
         _check_whole(name, "max_tool_iterations", max_tool_iterations, least=1)
-        for tool in () if isinstance(tools, bool) else tools:
-            if not callable(tool):
-                raise TypeError(f"node {name!r}: a tool must be callable, not {tool!r}")
+        _check_tools(name, tools)
         work = Agent(
             prompt=prompt,
             model=llm_config or model,
@@ -287,7 +288,10 @@ class Node:
             ValueError: A setting is out of range.
         """
         if not callable(function):
-            raise TypeError(f"node {name!r}: the function must be callable, not {function!r}")
+            raise TypeError(
+                f"node {shown(name)}: the function must be callable, not {type_name(function)}"
+            )
+        _check_type(name, "arguments", arguments, Mapping, "a dict of keyword arguments")
         work = Function(function, arguments)
         return _node(name, node_id, work, retry, timeout, for_each, concurrency)
 
@@ -359,16 +363,20 @@ def _node(
     for_each: str | None = None,
     concurrency: int = 1,
 ) -> Node:
-    _check_text(name, "name", name)
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a node must be a str, not {type_name(name)}")
     _check_text(name, "id", node_id)
     _check_text(name, "for_each", for_each)
     _check_whole(name, "retry", retry, least=0)
     _check_whole(name, "concurrency", concurrency, least=1)
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        raise ValueError(f"node {name!r}: timeout must be more than 0 seconds, not {timeout!r}")
+    _check_type(name, "timeout", timeout, int | float, "a number of seconds")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(
+            f"node {shown(name)}: timeout must be more than 0 seconds, not {timeout!r}"
+        )
     node_id = node_id or re.sub(r"[^\w-]+", "-", name).strip("-")
     if not node_id:
-        raise ValueError(f"the name of a node must have a letter or a digit: {name!r}")
+        raise ValueError(f"the name of a node must have a letter or a digit: {shown(name)}")
     return Node(
         id=node_id,
         name=name,
@@ -394,10 +402,27 @@ def _check_mapping(name: str, setting: str, value: object) -> None:
 
 
 def _check_text(name: str, setting: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"node {name!r}: {setting} must be a str, not {type(value).__name__}")
+    _check_type(name, setting, value, str, "a str")
+
+
+def _check_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
+    # The type only: the value may be a key.
+    if value is not None and not isinstance(value, kind):
+        message = f"{setting} must be {expected}, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+
+
+def _check_tools(name: str, tools: Any) -> None:
+    if isinstance(tools, str) or not isinstance(tools, bool | Iterable):
+        message = f"tools must be True or a list of functions, not {type_name(tools)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+    for tool in () if isinstance(tools, bool) else tools:
+        if not callable(tool):
+            message = f"a tool must be callable, not {type_name(tool)}"
+            raise TypeError(f"node {shown(name)}: {message}")
 
 
 def _check_whole(name: str, setting: str, value: int | None, least: int) -> None:
-    if value is not None and not (isinstance(value, int) and value >= least):
-        raise ValueError(f"node {name!r}: {setting} must be {least} or more, not {value!r}")
+    _check_type(name, setting, value, int, f"an int of {least} or more")
+    if value is not None and value < least:
+        raise ValueError(f"node {shown(name)}: {setting} must be {least} or more, not {value!r}")

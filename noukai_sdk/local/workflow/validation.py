@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ...errors import NoukaiError
+from ..runtime.hidden_keys import hide_keys, shown
 from . import expressions, templates
 from .node import Agent, Condition, Function, Node, SubFlow, Transform
 from .plan import Names
@@ -34,7 +35,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = None if self.node is None else f"node {self.node!r}"
-        return ": ".join(part for part in (where, self.field, self.message) if part)
+        return hide_keys(": ".join(part for part in (where, self.field, self.message) if part))
 
 
 class WorkflowError(NoukaiError, ValueError):
@@ -132,7 +133,10 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
             yield "needs", f"{need!r} is not a condition: it cannot come out false"
     yield from _work_faults(node)
     if node.for_each is not None and templates.parse(node.for_each).alone is None:
-        yield "for_each", f"not one reference to a list, as in '{{{{input}}}}': {node.for_each!r}"
+        yield (
+            "for_each",
+            f"not one reference to a list, as in '{{{{input}}}}': {shown(node.for_each)}",
+        )
     for field, reference in references_of(node):
         message = bad_reference(reference, node, field, names)
         if message:
@@ -150,7 +154,7 @@ def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
         has_references = bool(templates.parse(work.transformation).references)
         if work.transformation not in TRANSFORMS and not has_references:
             known = ", ".join(sorted(TRANSFORMS))
-            message = f"{work.transformation!r} is not one of {known}, and has no references"
+            message = f"{shown(work.transformation)} is not one of {known}, and has no references"
             yield "transform", message
     elif isinstance(work, Function) and work.arguments is None and work.takes is None:
         yield "function", "it needs more than one argument: name them in arguments"

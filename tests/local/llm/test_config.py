@@ -88,8 +88,8 @@ def test_unknown_spec_raises_with_the_valid_forms(spec: Any) -> None:
 @pytest.mark.parametrize(
     ("setting", "values", "message"),
     [
-        ("timeout", [0, float("nan"), None, "3"], "timeout must be more than 0 seconds, not"),
-        ("max_retries", [-1, 1.5], "max_retries must be 0 or more"),
+        ("timeout", [0, float("nan"), None, "3"], "timeout must be .*more than 0 seconds, not"),
+        ("max_retries", [-1, 1.5], "max_retries must be .*0 or more"),
         ("model", ["", None], "name the model"),
         ("provider", ["magic"], "unknown provider 'magic'"),
         (

@@ -12,7 +12,15 @@ from ..errors import LlmResponseError
 from ..rate_limit import RateLimit
 from .openai_responses import OpenAiStreamReader, read_completion, read_embeddings
 from .sdk_errors import raise_translated, seconds_to_wait
-from .sdk_model import SdkModel, StreamReader, api_key, client_settings, import_sdk, merged
+from .sdk_model import (
+    SdkModel,
+    StreamReader,
+    api_key,
+    client_settings,
+    import_sdk,
+    merged,
+    secret_headers,
+)
 
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 # OpenAI itself rejects the older name for its reasoning models; other servers know only that one.
@@ -67,7 +75,8 @@ class OpenAiEmbedder:
     def __init__(self, config: LlmConfig, dimensions: int | None = None) -> None:
         self._config = config
         self._dimensions = dimensions
-        self._sdk, self._client, self._key = _open_client(config)
+        self._sdk, self._client, key = _open_client(config)
+        self._keys = [key, *secret_headers(config)]
         self._limit = RateLimit(seconds_to_wait, config.max_retries)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
@@ -86,7 +95,7 @@ class OpenAiEmbedder:
             try:
                 response = await self._limit.send(partial(self._post, body))
             except Exception as error:
-                raise_translated(self._sdk, self._config.name, self._key, error)
+                raise_translated(self._sdk, self._config.name, self._keys, error)
                 raise
             batch_vectors = read_embeddings(response)
             if len(batch_vectors) != len(batch):

@@ -8,9 +8,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...runtime.hidden_keys import hide_keys
 from ..errors import (
     LlmAuthenticationError,
     LlmConfigError,
@@ -23,8 +24,6 @@ from ..errors import (
     LlmTimeoutError,
 )
 
-# Shorter keys are placeholders, and occur in any text.
-_SHORTEST_KEY = 8
 _SHOWN_CHARS = 200
 
 MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -53,7 +52,7 @@ def seconds_to_wait(error: Exception) -> float | None:
     return _retry_after(response.headers)
 
 
-def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> None:
+def raise_translated(sdk: Any, provider: str, keys: Sequence[str], error: Exception) -> None:
     """Raise our error in place of one that the official client has raised.
 
     Return if the error is ours already, or is not the client's: raise it again then.
@@ -61,7 +60,7 @@ def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> Non
     Args:
         sdk: The client's module, ``openai`` or ``anthropic``.
         provider: The start of the message.
-        key: The API key. An error that quotes it is not chained, so that no traceback shows it.
+        keys: API keys. An error that quotes one is not chained, so that no traceback shows it.
         error: The client's error.
     """
     translated = None if isinstance(error, LlmError) else _translate(sdk, provider, error)
@@ -70,8 +69,8 @@ def raise_translated(sdk: Any, provider: str, key: str, error: Exception) -> Non
     translated.attempts = _attempts(sdk, error)
     quoted = f"{error}{translated}{translated.response_body}"
     quoted += "".join(repr(cause) for cause in _causes(error))
-    if len(key) >= _SHORTEST_KEY and key in quoted:
-        message = str(translated).replace(key, "...")
+    if hide_keys(quoted, *keys) != quoted:
+        message = hide_keys(str(translated), *keys)
         attempts = translated.attempts
         translated = type(translated)(message, status_code=translated.status_code)
         translated.attempts = attempts

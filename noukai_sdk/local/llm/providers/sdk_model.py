@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 from anyio import from_thread
 
+from ....masking.names import is_secret_name
+from ...runtime.hidden_keys import hide_keys
 from ..chat import ChatDelta, ChatRequest
 from ..config import LlmConfig
 from ..errors import LlmClosedError, LlmConfigError, LlmRequestError, MissingExtraError
@@ -53,7 +55,7 @@ class SdkModel(ABC):
         sdk: The official client's module.
         client: Its async client. It retries connection errors, timeouts, 408, 409 and 5xx, obeys
             Retry-After, and never retries 401. We retry 429, for all calls of the client together.
-        key: The API key, which must not get into an error.
+        key: The API key, which must not get into an error; nor must the keys in ``config.headers``.
     """
 
     _path: str
@@ -64,7 +66,7 @@ class SdkModel(ABC):
         self._config = config
         self._sdk = sdk
         self._client = client
-        self._key = key
+        self._keys = [key, *secret_headers(config)]
         self._closed = False
         self._limit = RateLimit(seconds_to_wait, config.max_retries)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -179,7 +181,7 @@ class _Call:
         if is_cancelled or (model._closed and isinstance(error, Exception)):
             raise LlmClosedError(f"{model.name}: the model was closed meanwhile") from error
         if isinstance(error, Exception):
-            raise_translated(model._sdk, model.name, model._key, error)
+            raise_translated(model._sdk, model.name, model._keys, error)
 
 
 def import_sdk(name: str) -> Any:
@@ -225,6 +227,12 @@ def merged(body: dict[str, Any], *extras: Mapping[str, Any] | None) -> dict[str,
     return body
 
 
+def secret_headers(config: LlmConfig) -> list[str]:
+    """Return the values of the configured headers that are secrets, by their names."""
+    headers = config.headers or {}
+    return [value for name, value in headers.items() if is_secret_name(name)]
+
+
 @contextmanager
 def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
     """Yield the settings that both official clients take; create the client inside the block.
@@ -242,7 +250,10 @@ def client_settings(config: LlmConfig, sdk: Any) -> Iterator[dict[str, Any]]:
         }
     # Bad addresses, certificates and proxies each raise a different error.
     except Exception as error:
-        raise LlmConfigError(f"{config.name}: the client cannot be created: {error!r}") from error
+        message = f"{config.name}: the client cannot be created: {error!r}"
+        if hide_keys(message) != message:
+            raise LlmConfigError(message) from None
+        raise LlmConfigError(message) from error
 
 
 def _on_trio() -> bool:
