@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..runtime.hidden_keys import shown, type_name
+from ..runtime.hidden_keys import shown
 from .config import LlmConfig
 from .errors import LlmConfigError, LlmConfigTypeError
 from .loop_bound import LoopBound, LoopBoundClient
@@ -164,10 +164,6 @@ class EmbeddingClient(LoopBoundClient[Embedder]):
         if not isinstance(dimensions, int) or dimensions < 1:
             kind = LlmConfigError if isinstance(dimensions, int) else LlmConfigTypeError
             raise kind(f"dimensions must be at least 1, not {shown(dimensions)}")
-        if config is not None and not isinstance(config, LlmConfig):
-            raise TypeError(
-                f"config must be an LlmConfig, as in LlmConfig.openai(), not {type_name(config)}"
-            )
         self.config = config or LlmConfig.offline()
         if isinstance(self.config, EmbeddingConfig):
             embedding = self.config
