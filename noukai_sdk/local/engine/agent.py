@@ -40,7 +40,10 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
             max_tokens=agent.max_tokens,
             tools=tools,
             tool_choice=tool_choice,
-            response_format=agent.output,
+            response_format=agent.response_format or agent.output,
+            top_p=agent.top_p,
+            seed=agent.seed,
+            extra_body=agent.extra_body,
         )
         response = await _ask(context, model, request)
         context.usage.add(model.name, response.usage)

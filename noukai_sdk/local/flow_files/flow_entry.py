@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..llm.errors import LlmConfigError
-from ..workflow.node import Agent, Condition, Function, Node, Transform, Work
+from ..workflow.node import Agent, Condition, Function, Node, Transform, Work, with_context
 from ..workflow.plan import CaptureMode
 
 Loc = tuple[str | int, ...]
@@ -21,11 +21,12 @@ CheckModel = Callable[[str], object]
 """Raises LlmConfigError if a name is not the name of a model."""
 
 _AGENT = {
-    "prompt", "model", "system", "temperature", "max_tokens", "tools", "max_tool_iterations", "output"
+    "prompt", "model", "system", "temperature", "max_tokens", "tools", "max_tool_iterations", "output",
+    "top_p", "seed", "response_format", "extra_body",
 }  # fmt: skip
 _COMMON = {"id", "name", "needs", "retry", "timeout", "for_each", "concurrency"}
 _ALLOWED = {
-    "agent": _COMMON | _AGENT,
+    "agent": _COMMON | _AGENT | {"context"},
     "function": _COMMON | {"function", "arguments"},
     "condition": {"id", "name", "needs", "condition"},
     "transform": {"id", "name", "needs", "for_each", "transform"},
@@ -54,6 +55,11 @@ class StepEntry(BaseModel):
     tools: bool | None = None
     max_tool_iterations: Annotated[int, Field(gt=0)] | None = None
     output: Literal["text", "json"] | None = None
+    context: str | dict[str, Any] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    response_format: dict[str, Any] | None = None
+    extra_body: dict[str, Any] | None = None
 
     function: str | None = None
     arguments: dict[str, Any] | None = None
@@ -192,4 +198,5 @@ class NodeBuilder:
             return Function(call, step.arguments)
         self.check(step.model, (*loc, "model"))
         settings = {name: value for name, value in step.given.items() if name in _AGENT}
+        settings["system"] = with_context(step.system, step.context)
         return Agent(**{"model": self.default_model, **settings})

@@ -371,9 +371,9 @@ def check_request(
     """
     is_number = isinstance(top_p, int | float) and not isinstance(top_p, bool)
     if top_p is not None and not (is_number and 0 < top_p <= 1):  # type: ignore[operator]
-        raise ValueError(f"top_p must be more than 0 and at most 1, not {top_p!r}")
+        raise ValueError(f"top_p must be more than 0 and at most 1, not {shown(top_p)}")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise ValueError(f"seed must be a whole number, not {seed!r}")
+        raise ValueError(f"seed must be a whole number, not {shown(seed)}")
     if response_format is not None and not (
         isinstance(response_format, Mapping) and isinstance(response_format.get("type"), str)
     ):

@@ -10,8 +10,9 @@ from functools import cached_property
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..llm.config import LlmConfig
+from ..llm.config import LlmConfig, check_request
 from ..runtime.hidden_keys import shown, type_name
+from .templates import as_text
 
 if TYPE_CHECKING:
     from .plan import Flow, Plan
@@ -36,6 +37,10 @@ class Agent:
             request these, and the engine calls them.
         max_tool_iterations: How often the node may request tools before the run fails.
         output: ``"json"`` if the model returns JSON and the output is its value.
+        top_p: More than 0, at most 1; None for the model's configuration.
+        seed: For models that can repeat a response; None for the model's configuration.
+        response_format: In OpenAI's form, such as a JSON schema; None for the model's configuration.
+        extra_body: Fields to add to the request, for settings that only one provider has.
     """
 
     prompt: str = "{{input}}"
@@ -46,6 +51,10 @@ class Agent:
     tools: bool | tuple[Tool, ...] = False
     max_tool_iterations: int = 25
     output: Literal["text", "json"] = "text"
+    top_p: float | None = None
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    extra_body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,13 @@ class Node:
         max_tokens: int | None = None,
         max_tool_iterations: int = 25,
         output: Literal["text", "json"] = "text",
+        context: str | Mapping[str, Any] | None = None,
+        output_name: str | None = None,
+        max_iterations: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         retry: int | None = None,
         timeout: float | None = None,
         for_each: str | None = None,
@@ -178,6 +194,14 @@ class Node:
             max_tokens: The most tokens to produce.
             max_tool_iterations: How often the model may request tools.
             output: ``"text"`` or ``"json"``.
+            context: What the model should know, a text or values by name, with references. It is added to
+                the system turn.
+            output_name: The name of the output in results and references: another name of ``agent_id``.
+            max_iterations: Another name of ``max_tool_iterations``.
+            top_p: More than 0, at most 1.
+            seed: For models that can repeat a response.
+            response_format: In OpenAI's form, such as a JSON schema.
+            extra_body: Fields to add to the request.
             retry: How often a failed attempt is repeated.
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
@@ -198,19 +222,36 @@ class Node:
         if temperature is not None and not 0 <= temperature <= 2:
             raise ValueError(f"node {shown(name)}: temperature must be 0 to 2, not {temperature!r}")
         _check_whole(name, "max_tokens", max_tokens, least=1)
+        if agent_id is not None and output_name is not None:
+            raise ValueError(f"node {name!r}: pass agent_id= or output_name=, not both")
+        if max_iterations is not None:
+            if max_tool_iterations != 25:
+                message = "pass max_iterations= or max_tool_iterations=, not both"
+                raise ValueError(f"node {name!r}: {message}")
+            _check_whole(name, "max_iterations", max_iterations, least=1)
+            max_tool_iterations = max_iterations
+        try:
+            check_request(top_p, seed, response_format, extra_body)
+        except ValueError as error:
+            raise ValueError(f"node {name!r}: {error}") from None
+        _check_context(name, context)
         _check_whole(name, "max_tool_iterations", max_tool_iterations, least=1)
         _check_tools(name, tools)
         work = Agent(
             prompt=prompt,
             model=llm_config or model,
-            system=system_prompt,
+            system=with_context(system_prompt, context),
             temperature=temperature,
             max_tokens=max_tokens,
             tools=tools if isinstance(tools, bool) else tuple(tools),
             max_tool_iterations=max_tool_iterations,
             output=output,
+            top_p=top_p,
+            seed=seed,
+            response_format=response_format,
+            extra_body=extra_body,
         )
-        return _node(name, agent_id, work, retry, timeout, for_each, concurrency)
+        return _node(name, agent_id or output_name, work, retry, timeout, for_each, concurrency)
 
     @classmethod
     def condition(
@@ -354,6 +395,20 @@ class Node:
         return isinstance(self.work, Agent) and self.work.tools is True
 
 
+def with_context(system: str | None, context: str | Mapping[str, Any] | None) -> str | None:
+    r"""Return the system turn with the context below it.
+
+    Example:
+        >>> with_context("Be brief.", {"team": "red", "sizes": [1, 2]})
+        'Be brief.\n\nContext:\nteam: red\nsizes: [1, 2]'
+    """
+    if not context:
+        return system
+    if not isinstance(context, str):
+        context = "\n".join(f"{name}: {as_text(value)}" for name, value in context.items())
+    return "\n\n".join([*([system] if system else []), f"Context:\n{context}"])
+
+
 def _node(
     name: str,
     node_id: str | None,
@@ -399,6 +454,12 @@ def _check_flow(value: object) -> None:
 def _check_mapping(name: str, setting: str, value: object) -> None:
     if value is not None and not isinstance(value, Mapping):
         raise TypeError(f"node {name!r}: {setting} must be a mapping, not {type(value).__name__}")
+
+
+def _check_context(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str | Mapping):
+        kind = type(value).__name__
+        raise TypeError(f"node {name!r}: context must be a str or a mapping, not {kind}")
 
 
 def _check_text(name: str, setting: str, value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from noukai_sdk.local import (
     LlmRequestError,
     Workflow,
 )
+from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.config import PRESETS
 from noukai_sdk.local.llm.providers import open_model
 from noukai_sdk.local.workflow.node import Node
@@ -235,3 +237,74 @@ def test_debug_client_logs_each_call_without_its_content(caplog: pytest.LogCaptu
     assert lines[1].endswith(" ms: LlmRequestError")
     assert "question" not in caplog.text
     assert "answer" not in caplog.text
+
+
+AGENT_FILE = """
+model: openrouter:maker/model
+steps:
+  - id: answer
+    prompt: "{{message}}"
+    system: Be brief.
+    context: {team: "{{parameters.team}}", sizes: [1, 2]}
+    top_p: 0.5
+    seed: 7
+    response_format: {type: json_object}
+    extra_body: {service_tier: flex}
+"""
+
+
+@pytest.mark.parametrize("kind", ["code", "file"])
+async def test_agent_sends_its_settings_and_context(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "context": {"team": "{{parameters.team}}", "sizes": [1, 2]},
+        "top_p": 0.5,
+        "seed": 7,
+        "response_format": {"type": "json_object"},
+        "extra_body": {"service_tier": "flex"},
+    }
+    monkeypatch.setenv("OPENROUTER_API_KEY", "k")
+    with fault_server(ok("fine")) as server:
+        preset = PRESETS["openrouter"]._replace(base_url=f"{server.url}/v1")
+        monkeypatch.setitem(PRESETS, "openrouter", preset)
+        path = tmp_path / "one.yaml"
+        path.write_text(AGENT_FILE)
+        flow: Any = FlowFile(path, "one.yaml", "o", "p", "one", check_model=open_model).read()
+        if kind == "code":
+            flow = Workflow("one")
+            model = "openrouter:maker/model"
+            answer = Node.agent(
+                "Ask", "{{message}}", model=model, system_prompt="Be brief.", **settings
+            )
+            flow.add_node(answer)
+        result = await Executor().run_async(flow, {"message": "Hi", "team": "red"})
+    assert (result.errors, result.result) == ([], "fine")
+    (request,) = server.requests
+    system = "Be brief.\n\nContext:\nteam: red\nsizes: [1, 2]"
+    assert request.body["messages"][0] == {"role": "system", "content": system}
+    names = ("top_p", "seed", "response_format", "service_tier")
+    assert [request.body[name] for name in names] == [0.5, 7, {"type": "json_object"}, "flex"]
+
+
+def test_agent_output_name_and_max_iterations() -> None:
+    workflow = Workflow("two")
+    draft = workflow.add_node(Node.agent("First draft", "Hi", output_name="draft"))
+    copy = workflow.add_node(Node.transform("Copy", "{{node.draft}}"))
+    workflow.connect(draft, copy)
+    result = Executor().execute(workflow)
+    assert result.get_variable("draft") == result.get_node_output("Copy") is not None
+    agent: Any = Node.agent("a", max_iterations=2).work
+    assert agent.max_tool_iterations == 2
+    wrong: list[dict[str, Any]] = [
+        {"max_iterations": 0},
+        {"max_iterations": 2, "max_tool_iterations": 3},
+        {"agent_id": "a", "output_name": "b"},
+        {"top_p": 2},
+        {"seed": "7"},
+    ]
+    for settings in wrong:
+        with pytest.raises(ValueError, match="node 'a': "):
+            Node.agent("a", **settings)
+    with pytest.raises(TypeError, match="context must be a str or a mapping"):
+        Node.agent("a", context=5)  # type: ignore[arg-type]
