@@ -237,7 +237,9 @@ class Executor:
             raise ValueError(f"the run is {paused.state()} and does not wait for tool results")
         state = copy.deepcopy(paused.run_state)
         answer_pause(state, paused.pause, tool_results)
-        return await self._run(self._execution(workflow, state, paused.inputs, None))
+        execution = self._execution(workflow, state, paused.inputs, None)
+        execution.usages = copy.deepcopy(dict(paused.usages))
+        return await self._run(execution, paused)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the counters since the start or the last :meth:`reset_stats`.
@@ -269,8 +271,14 @@ class Executor:
         """Release the models of the running event loop; asyncio also does so when the loop ends."""
         await self._pools.aclose()
 
-    def _counting(self) -> AbstractContextManager[Callable[[WorkflowResult], WorkflowResult]]:
-        return self._stats.counting() if self._has_metrics else nullcontext(lambda result: result)
+    def _counting(
+        self, paused: WorkflowResult | None = None
+    ) -> AbstractContextManager[Callable[[WorkflowResult], WorkflowResult]]:
+        return (
+            self._stats.counting(paused)
+            if self._has_metrics
+            else nullcontext(lambda result: result)
+        )
 
     def _begin(
         self,
@@ -310,8 +318,10 @@ class Executor:
         execution.check()
         return execution
 
-    async def _run(self, execution: Execution) -> WorkflowResult:
-        with self._counting() as set_result:
+    async def _run(
+        self, execution: Execution, paused: WorkflowResult | None = None
+    ) -> WorkflowResult:
+        with self._counting(paused) as set_result:
             return set_result(await execution.run(await self._pools.get()))
 
 

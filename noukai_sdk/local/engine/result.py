@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...models.events import TokenBreakdown, ToolCallsRequired
 from .failures import NodeError
 from .state import RunState
+from .stats import Usage
 
 State = Literal["completed", "failed", "paused"]
 
@@ -54,8 +55,10 @@ class WorkflowResult:
         skipped: Names of the nodes that a condition skipped.
         errors: Why the run failed; empty if it did not.
         pause: The tool calls that the run waits for; pass their results to ``executor.resume``.
-        tokens: The tokens of all models together, None if no model counted any.
+        tokens: The tokens of all models together, those before a pause and of failed nodes included;
+            None if no model counted any.
         cost_usd: Estimated cost in US dollars as a decimal string, as far as prices are known.
+        usages: What each agent and sub-flow has used, by the node's id.
     """
 
     result: Any
@@ -69,6 +72,7 @@ class WorkflowResult:
     pause: ToolCallsRequired | None = None
     tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
+    usages: Mapping[str, Usage] = field(default_factory=dict, repr=False)
 
     def is_success(self) -> bool:
         """Return True if every node completed or was skipped."""
@@ -107,6 +111,23 @@ class WorkflowResult:
     def get_node_output(self, name: str) -> Any:
         """Return the output of the node with this name or id; None if it has none."""
         return self.outputs.get(self.names.get(name, name))
+
+    def get_node_response_metadata(self, name: str) -> dict[str, Any] | None:
+        """Return what the agent or sub-flow with this name or id has used, over all its attempts.
+
+        Returns:
+            ``model``, ``tokens``, ``cost_usd`` and ``latency_ms``; None for any other node.
+        """
+        ids = {node_name: node_id for node_id, node_name in self.names.items()}
+        usage = self.usages.get(ids.get(name, name))
+        if usage is None:
+            return None
+        return {
+            "model": usage.model,
+            "tokens": usage.tokens,
+            "cost_usd": usage.cost_usd,
+            "latency_ms": usage.took_ms,
+        }
 
     def get_all_node_outputs(self) -> dict[str, Any]:
         """Return each node's output by the node's name."""

@@ -17,7 +17,13 @@ from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ...models.events import StepFailed, StepFailure, StepStarted, ToolCallsRequired
+from ...models.events import (
+    StepFailed,
+    StepFailure,
+    StepStarted,
+    TokenBreakdown,
+    ToolCallsRequired,
+)
 from ..llm.config import LlmConfig
 from ..workflow.node import Agent, Condition, Node, SubFlow
 from ..workflow.plan import Plan
@@ -60,7 +66,7 @@ class Scheduler:
     Attributes:
         error: Why the run failed, None if it did not.
         pause: The tool calls that the run waits for, None if it does not wait.
-        used: The tokens of all nodes together.
+        usages: What each agent and sub-flow has used, by the node's id.
     """
 
     def __init__(
@@ -73,13 +79,13 @@ class Scheduler:
         emit: Emit | None = None,
         tool_answers: ToolAnswers | None = None,
         places: CapacityLimiter | None = None,
+        usages: dict[str, Usage] | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
         self.error: NodeError | None = None
         self.pause: ToolCallsRequired | None = None
-        self.used = Usage()
-        self._costs: list[str] = []
+        self.usages = {} if usages is None else usages
         self._models = models
         self._settings = settings
         self._listener = emit
@@ -119,9 +125,18 @@ class Scheduler:
         return self._inputs.skipped
 
     @property
+    def tokens(self) -> TokenBreakdown | None:
+        """The tokens of the run so far, those before a pause and of failed nodes included."""
+        tokens: TokenBreakdown | None = None
+        for usage in self.usages.values():
+            tokens = add_tokens(tokens, usage.tokens)
+        return tokens
+
+    @property
     def total_cost_usd(self) -> str | None:
         """The cost of the run so far, as far as prices are known."""
-        return total_cost(self._costs)
+        costs = [usage.cost_usd for usage in self.usages.values()]
+        return total_cost([cost for cost in costs if cost is not None])
 
     async def run_all(self) -> None:
         """Run all remaining nodes, until one fails or waits for tools."""
@@ -187,7 +202,9 @@ class Scheduler:
         retry = self._settings.retry if node.retry is None else node.retry
         retry = 0 if self._settings.is_lightweight else retry
         is_resumed = state.tool_messages is not None and index == self._first_index
-        usage = Usage(state.step_tokens if is_resumed else None)
+        usage = self.usages.get(node.id) or Usage(state.step_tokens if is_resumed else None)
+        if isinstance(node.work, Agent | SubFlow):
+            self.usages[node.id] = usage
         attempt = 0
         while True:
             context = StepContext(
@@ -207,6 +224,7 @@ class Scheduler:
             )
             # The items of a loop take places of their own, and a node that waits for its retry has none.
             takes_place = node.for_each is None and context.takes_place
+            started = time.perf_counter()
             try:
                 async with context.place() if takes_place else nullcontext():
                     started = time.perf_counter()
@@ -219,10 +237,12 @@ class Scheduler:
                 state.iterations_used = pause.event.iterations_used
                 state.tool_messages = pause.event.tool_call_messages
                 state.step_tokens = usage.as_dict
+                usage.took_ms += (time.perf_counter() - started) * 1000
                 return
             except Exception as error:  # noqa: BLE001 - any exception of a node is its failure
                 # A client has retried already: its attempts count, so that retries do not multiply.
                 attempt += getattr(error, "attempts", 1)
+                usage.took_ms += (time.perf_counter() - started) * 1000
                 if self.is_over:
                     return
                 if attempt > retry or not is_worth_retrying(error):
@@ -256,13 +276,11 @@ class Scheduler:
         state, nodes = self.state, self.plan.nodes
         state.outputs[node.id] = output
         self._done.add(node.id)
-        if usage.model is not None or isinstance(node.work, SubFlow):
-            self.used.tokens = add_tokens(self.used.tokens, usage.tokens)
-            self._costs += [usage.cost_usd] if usage.cost_usd else []
         while state.step_index < len(nodes) and nodes[state.step_index].id in self._done:
             state.step_index += 1
             state.iterations_used, state.tool_messages, state.step_tokens = 0, None, None
         took_ms = 0.0 if started is None else (time.perf_counter() - started) * 1000
+        usage.took_ms += took_ms
         tracer.debug("step %s took %.3f ms", node.id, took_ms)
         if self._listener is not None:
             event = StepCompleted(

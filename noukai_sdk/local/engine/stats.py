@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...models.events import TokenBreakdown
 from ..llm.prices import cost_usd, decimal_text
-from .result import WorkflowResult
+
+if TYPE_CHECKING:
+    from .result import WorkflowResult
 
 
 class Usage:
@@ -25,6 +27,7 @@ class Usage:
     def __init__(self, tokens: dict[str, int] | None = None) -> None:
         self.model: str | None = None
         self.tokens: TokenBreakdown | None = TokenBreakdown(**tokens) if tokens else None
+        self.took_ms = 0.0
         self._flow_costs: list[str] = []
 
     def add(self, model: str, tokens: TokenBreakdown | None) -> None:
@@ -72,6 +75,10 @@ def total_cost(costs: list[str]) -> str | None:
     return decimal_text(sum(map(Decimal, costs), Decimal(0))) if costs else None
 
 
+def _total_tokens(result: WorkflowResult | None) -> int:
+    return 0 if result is None or result.tokens is None else result.tokens.total or 0
+
+
 @dataclass
 class RunStats:
     """The totals of one executor, counted from any thread."""
@@ -86,8 +93,14 @@ class RunStats:
         self._lock = threading.Lock()
 
     @contextmanager
-    def counting(self) -> Iterator[Callable[[WorkflowResult], WorkflowResult]]:
-        """Count one run. Pass its result to the yielded function; a run without one has failed."""
+    def counting(
+        self, paused: WorkflowResult | None = None
+    ) -> Iterator[Callable[[WorkflowResult], WorkflowResult]]:
+        """Count one run. Pass its result to the yielded function; a run without one has failed.
+
+        Args:
+            paused: The result that the run goes on from, whose tokens and cost are counted already.
+        """
         result: WorkflowResult | None = None
 
         def set_result(value: WorkflowResult) -> WorkflowResult:
@@ -106,8 +119,10 @@ class RunStats:
                 else:
                     self.successful += 1
                 if result is not None:
-                    self.tokens += (result.tokens.total or 0) if result.tokens else 0
+                    self.tokens += _total_tokens(result) - _total_tokens(paused)
                     costs = [cost for cost in (self.cost_usd, result.cost_usd) if cost is not None]
+                    if paused is not None and paused.cost_usd is not None:
+                        costs.append(str(-Decimal(paused.cost_usd)))
                     self.cost_usd = total_cost(costs)
 
     def as_dict(self) -> dict[str, Any]:

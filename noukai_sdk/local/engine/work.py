@@ -127,7 +127,7 @@ async def _run_sub_flow(context: StepContext, work: SubFlow) -> Any:
     try:
         await scheduler.run_all()
     finally:
-        context.usage.add_flow(scheduler.used.tokens, scheduler.total_cost_usd)
+        context.usage.add_flow(scheduler.tokens, scheduler.total_cost_usd)
     if scheduler.error is not None:
         raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
     return scheduler.result

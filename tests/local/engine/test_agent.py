@@ -83,7 +83,7 @@ async def test_agent_settings_reach_model(streamed: bool) -> None:
         )
     ]
     assert done.result == "<Hi you>"
-    assert done.used.tokens == TokenBreakdown(prompt=3, completion=2, total=5)
+    assert done.tokens == TokenBreakdown(prompt=3, completion=2, total=5)
     assert done.total_cost_usd is None
 
 
@@ -176,7 +176,7 @@ async def test_loop_asks_model_for_each_item() -> None:
     done = await run(nodes, FakeModel(), message=[{"x": 1}, {"x": 2}])
     assert done.state.outputs["plain"] == ["<Grade\n\nx:\n1>", "<Grade\n\nx:\n2>"]
     assert done.state.outputs["named"] == ["<0: 1>", "<1: 2>"]
-    assert done.used.tokens == TokenBreakdown(prompt=12, completion=8, total=20)
+    assert done.tokens == TokenBreakdown(prompt=12, completion=8, total=20)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_json_output_not_valid_is_retried_then_fails() -> None:
     done = await run(Node.agent("a", output="json", retry=1), model, message="x")
     assert done.result == {"a": 1}
     # Both responses were paid for.
-    assert done.used.tokens == TokenBreakdown(prompt=6, completion=4, total=10)
+    assert done.tokens == TokenBreakdown(prompt=6, completion=4, total=10)
     done = await run(Node.agent("a", output="json"), FakeModel(lambda request: "no"), message="x")
     assert error_code(done) == "OUTPUT_INVALID"
 
@@ -217,7 +217,7 @@ async def test_tokens_and_costs_are_totalled() -> None:
     # 2 calls of 3 tokens at 0.15 and 2 at 0.6 dollars a million.
     assert done.total_cost_usd == "0.0000033"
     done = await run(Node.agent("a"), FakeModel(lambda request: ChatDelta("text")), message="x")
-    assert done.used.tokens is None
+    assert done.tokens is None
 
 
 async def test_node_without_model_asks_default_model() -> None:
@@ -265,7 +265,7 @@ async def test_function_tools_are_called_for_model(streamed: bool) -> None:
         {"role": "tool", "tool_call_id": "1", "content": '{"city":"Paris","days":2}'},
         {"role": "tool", "tool_call_id": "2", "content": "noon in UTC"},
     ]
-    assert done.used.tokens == TokenBreakdown(prompt=4, completion=3, total=7)
+    assert done.tokens == TokenBreakdown(prompt=4, completion=3, total=7)
 
 
 async def test_tool_calls_of_one_turn_run_at_once_and_keep_their_order() -> None:

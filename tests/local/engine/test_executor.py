@@ -369,6 +369,26 @@ def test_tool_results_not_valid_fail_node(results: Any, error: str) -> None:
     assert error in str(result.errors[0])
 
 
+def test_tokens_and_cost_of_paused_run_are_the_sum_of_its_nodes() -> None:
+    executor, workflow = Executor(), asking()
+    first = executor.execute(workflow, "weather in Paris and Rome", tools=[GET_WEATHER])
+    assert first.pause is not None
+    assert first.tokens is not None  # the answer that asked for the tool was paid for
+    second = executor.resume(workflow, first, weather(first.pause.tool_calls))
+    assert second.pause is not None
+    done = executor.resume(workflow, second, weather(second.pause.tool_calls))
+    unpaused = Executor().execute(
+        workflow, "weather in Paris and Rome", tools=[GET_WEATHER], tool_handler=weather
+    )
+    assert (done.tokens, done.cost_usd) == (unpaused.tokens, unpaused.cost_usd)
+    assert done.tokens is not None
+    details = [done.get_node_response_metadata(name) for name in done.names]
+    used = [detail for detail in details if detail is not None]
+    assert sum(detail["tokens"].total for detail in used) == done.tokens.total
+    assert all(detail["model"] == "offline" and detail["latency_ms"] > 0 for detail in used)
+    assert executor.get_stats()["total_tokens"] == done.tokens.total
+
+
 def test_run_without_tool_handler_pauses_and_resumes(run: Runner) -> None:
     executor = Executor()
     first = run(executor, asking(), "weather in Paris and Rome", tools=[GET_WEATHER])
