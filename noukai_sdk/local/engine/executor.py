@@ -153,7 +153,8 @@ class Executor:
         Args:
             workflow: The workflow or flow to run.
             inputs: Values for ``{{parameters.x}}``, of which ``"message"`` is also the message; or
-                a str, which is the message.
+                a str, which is the message. ``"messages"`` is the chat before the message, in OpenAI's
+                format; without a message, its last user turn is the message.
             tools: Offered to the nodes that allow tools, in OpenAI's form.
             tool_handler: Takes the pending tool calls and returns their results, as in
                 ``flow.execute(tool_handler=...)`` of the client; may be async. Without it, the run
@@ -293,6 +294,7 @@ class Executor:
         state = RunState(
             execution_id=str(uuid.uuid4()),
             message=values.get("message"),
+            messages=_history(values),
             parameters=dict(values),
             tools=[dict(tool) for tool in tools] or None,
         )
@@ -330,3 +332,19 @@ def _one_of(name: str, value: Any, other_name: str, other: Any, *, unset: Any = 
     if value is not unset and other is not unset:
         raise ValueError(f"pass {name}= or {other_name}=, not both")
     return value if other is unset else other
+
+
+def _history(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return ``inputs["messages"]``, and the message behind them if there is one."""
+    messages, message = values.get("messages"), values.get("message")
+    if messages is None:
+        return None
+    is_list = isinstance(messages, list | tuple)
+    if not is_list or not all(isinstance(t, Mapping) and "role" in t for t in messages):
+        raise TypeError(
+            "inputs['messages'] must be a list of turns, as in {'role': 'user', 'content': '...'}"
+        )
+    turns = [dict(turn) for turn in messages]
+    if message is not None and turns:
+        turns.append({"role": "user", "content": message})
+    return turns or None

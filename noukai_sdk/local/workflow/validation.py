@@ -9,9 +9,11 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ...errors import NoukaiError
+from ..llm.config import LlmConfig
+from ..llm.errors import LlmConfigError
 from ..runtime.hidden_keys import hide_keys, shown
 from . import expressions, templates
-from .node import Agent, Condition, Function, Node, SubFlow, Transform
+from .node import Agent, Condition, Function, Node, SubFlow, Tool, Transform
 from .plan import Names
 from .templates import Reference
 from .transforms import TRANSFORMS
@@ -59,6 +61,16 @@ def problems_of(nodes: Sequence[Node]) -> list[Problem]:
         for field, message in _faults(node, names):
             problems.append(Problem(place, node.id, field, message))
     return [*problems, *_stuck(nodes)]
+
+
+def unknown_models(nodes: Sequence[Node]) -> Iterator[Problem]:
+    """Yield a problem for each agent whose model is not known. A service may have models of its own."""
+    for place, node in enumerate(nodes):
+        if isinstance(node.work, Agent) and isinstance(node.work.model, str):
+            try:
+                LlmConfig.from_spec(node.work.model)
+            except LlmConfigError as error:
+                yield Problem(place, node.id, "model", error.message)
 
 
 def references_of(node: Node) -> Iterator[tuple[str, Reference]]:
@@ -156,8 +168,28 @@ def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
             known = ", ".join(sorted(TRANSFORMS))
             message = f"{shown(work.transformation)} is not one of {known}, and has no references"
             yield "transform", message
+    elif isinstance(work, Agent):
+        if isinstance(work.output, str) and work.output not in ("text", "json"):
+            yield "output", f"{shown(work.output)} is not one of 'text', 'json'"
+        yield from _tool_faults(work.tools)
     elif isinstance(work, Function) and work.arguments is None and work.takes is None:
         yield "function", "it needs more than one argument: name them in arguments"
+
+
+def _tool_faults(tools: bool | tuple[Tool, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(tools, bool):
+        return
+    from .tool_functions import name_of, schema_of  # pydantic, for workflows with tools alone
+
+    names: set[str] = set()
+    for tool in tools:
+        try:
+            schema_of(tool)
+        except ValueError as error:
+            yield "tools", str(error)
+        if name_of(tool) in names:
+            yield "tools", f"two tools have the name {name_of(tool)!r}"
+        names.add(name_of(tool))
 
 
 def _repeated(nodes: Sequence[Node]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .node import Node
 from .plan import CaptureMode, Flow, Plan, mermaid
-from .validation import Problem, WorkflowError, problems_of
+from .validation import Problem, WorkflowError, problems_of, unknown_models
 
 __all__ = ["Workflow", "WorkflowError"]
 
@@ -187,4 +187,4 @@ class Workflow:
             if connected and node.id not in connected:
                 message = "it is unreachable: connect it to the others"
                 problems.append(Problem(place, node.id, "connect", message))
-        return problems + problems_of(nodes)
+        return [*problems, *problems_of(nodes), *unknown_models(nodes)]

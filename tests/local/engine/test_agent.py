@@ -223,9 +223,13 @@ async def test_tokens_and_costs_are_totalled() -> None:
 async def test_node_without_model_asks_default_model() -> None:
     models = FakeModels(FakeModel())
     config = LlmConfig.ollama("x")
-    nodes = [Node.agent("a", model="m1"), Node.agent("b", llm_config=config), Node.agent("c")]
+    nodes = [
+        Node.agent("a", model="openai:m1"),
+        Node.agent("b", llm_config=config),
+        Node.agent("c"),
+    ]
     await run(nodes, models, default_model="the default", message="x")
-    assert set(models.specs) == {"m1", config, "the default"}
+    assert set(models.specs) == {"openai:m1", config, "the default"}
 
 
 def get_weather(city: str, days: int = 1) -> dict[str, Any]:

@@ -480,3 +480,16 @@ def test_lightweight_executor_fails_at_once_and_counts_nothing() -> None:
     assert executor.execute(workflow_of(Node.function("f", fail, retry=3))).is_failed()
     assert (len(calls), executor.get_execution_mode()) == (1, "lightweight")
     assert executor.get_stats()["total_executions"] == 0
+
+
+def test_messages_of_the_inputs_are_the_chat_before_the_message() -> None:
+    history = [
+        {"role": "user", "content": "My name is Ada."},
+        {"role": "assistant", "content": "Hello, Ada."},
+    ]
+    workflow = workflow_of(Node.agent("a", "{{message}}"))
+    events = Executor().execute_streaming(workflow, {"messages": history, "message": "And now?"})
+    (sent,) = [event.input_data["messages"] for event in events if event.type == "step_input"]
+    assert sent == [*history, {"role": "user", "content": "And now?"}]
+    with pytest.raises(TypeError, match="must be a list of turns"):
+        Executor().execute(workflow, {"messages": "hi"})

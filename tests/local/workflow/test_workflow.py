@@ -153,3 +153,17 @@ def test_to_mermaid_has_shapes_and_labelled_branches() -> None:
         "    n1 -->|yes| n2",
         "    n1 -->|no| n3",
     ]
+
+
+def test_validate_unknown_model_output_and_tool_are_problems() -> None:
+    def positional(city: str, /) -> str:
+        return city
+
+    workflow = workflow_of(
+        Node.agent("a", model="gpt-5", output="yaml"),  # type: ignore[arg-type]  # on purpose
+        Node.agent("b", tools=[positional]),
+    )
+    found = problems(workflow)
+    assert any("node 'a': model: unknown model 'gpt-5'" in text for text in found)
+    assert "node 'a': output: 'yaml' is not one of 'text', 'json'" in found
+    assert any("node 'b': tools: 'positional' cannot be a tool" in text for text in found)
