@@ -58,7 +58,7 @@ class EmbeddingConfig:
     def __post_init__(self) -> None:
         size = self.dimensions
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise LlmConfigError(f"dimensions must be at least 1, not {size!r}")
+            raise LlmConfigError(f"dimensions must be at least 1, not {shown(size)}")
         if self.llm.provider in ("smollm2", "anthropic"):
             raise LlmConfigError(
                 f"{self.llm.provider} has no embeddings: use openai, azure, ollama, "
