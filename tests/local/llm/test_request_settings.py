@@ -212,7 +212,9 @@ def test_embedding_config_has_models_of_its_own_and_sends_dimensions() -> None:
     assert EmbeddingConfig.azure("k", "d", "http://h").llm.name == "azure:d"
     assert EmbeddingConfig.openai_compatible("http://h/v1", "m").llm.model == "m"
     for wrong in (0, True, 1.5, "sk-secret"):
-        with pytest.raises(LlmConfigError, match="dimensions must be at least 1, not (?!.*secret)"):
+        with pytest.raises(
+            LlmConfigError, match=r"dimensions must be at least 1, not (?!.*secret)"
+        ):
             EmbeddingConfig.openai("k", dimensions=wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not a str"):
         EmbeddingClient("sk-secret")  # type: ignore[arg-type]
