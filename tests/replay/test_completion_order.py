@@ -228,7 +228,9 @@ async def test_requests_that_replay_at_once_keep_their_own_orders(
     service: SessionService, async_side: AsyncSide, sync_side: SyncSide
 ) -> None:
     service.record(*overlapping(dict(zip("abcdefgh", (8, 2, 6, 4, 7, 1, 5, 3), strict=True))))
-    loop, pool = asyncio.get_running_loop(), ThreadPoolExecutor(6)
+    # A thread for each call: a pool whose threads all wait for calls in its queue gives up the order.
+    loop, pool = asyncio.get_running_loop(), ThreadPoolExecutor(24)
+    loop.set_default_executor(ThreadPoolExecutor(24))
 
     def execute(message: str) -> None:
         sync_side.flow().execute(message=message)
