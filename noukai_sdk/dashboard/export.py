@@ -31,8 +31,8 @@ def session_html(file: CassetteFile, source: str = "") -> str:
         "export.html",
         view=file_session(file, source, limit=MOST_CHARACTERS),
         calls=[call_view(each, limit=MOST_CHARACTERS) for each in file.recordings],
-        style=Markup(style),  # noqa: S704  # files of this package
-        script=Markup(script),  # noqa: S704
+        style=Markup(style),  # noqa: S704  # a file of this package
+        script=Markup(script),  # noqa: S704  # a file of this package
         policy=policy,
     )
 

@@ -83,7 +83,7 @@ async def run(visit: Visit) -> Response:
         form.error = error.message
     else:
         return visit.to(f"/flows/{address_of(visit)}/runs/{execution_id}")
-    # A form that is shown again is no error to the browser, which would write one into its console.
+    # Status 200: for a 400 the browser would write an error into its console.
     return await _render(visit, await _details(visit, None), form)
 
 

@@ -63,7 +63,7 @@ async def _drive(
 ) -> Event:
     """Send a step call, and read its events to the end; return the first one when it comes."""
     first: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-    # A visitor who has left does not hear of an error, which is no error for the log.
+    # Nobody is left to read the error, and the log does not need it.
     first.add_done_callback(lambda first: first.cancelled() or first.exception())
 
     async def read() -> None:

@@ -148,7 +148,9 @@ def _json(field: str, text: str, default: Any) -> Any:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return value
     except UnicodeEncodeError as error:
-        raise FormError(field, "has a half of a surrogate pair, which is no character") from error
+        raise FormError(
+            field, "has a half of a surrogate pair, which is not a character"
+        ) from error
     except RecursionError as error:
         raise FormError(field, "is nested too deep") from error
     except json.JSONDecodeError as error:

@@ -28,7 +28,7 @@ class StepProgress:
     Attributes:
         number: Its place among the steps, from 1.
         state: ``waiting``, ``running``, ``completed``, ``skipped`` or ``failed``.
-        items: How many items of a list a loop has begun; None if the step is no loop.
+        items: How many items of a list a loop has begun; None if the step is not a loop.
         text: Its output so far.
     """
 

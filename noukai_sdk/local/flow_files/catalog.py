@@ -310,7 +310,7 @@ class FlowCatalog:
 
 
 def _has_functions(path: Path) -> bool:
-    """Return whether the file holds functions for flows, and is no flow itself."""
+    """Return whether the file holds functions for flows, and is not a flow itself."""
     return path.suffix == ".py" and path.name.startswith("_")
 
 
