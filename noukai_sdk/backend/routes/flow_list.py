@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
-from ...local.workflow.node import Agent, Condition, Node, SubFlow, Transform, Work
+from ...local.workflow.kinds import Agent, Condition, SubFlow, Transform, Work
+from ...local.workflow.node import Node
 from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
 from ..published import ListedFlow

@@ -11,7 +11,7 @@ from ...errors import FlowExecutionError
 from ...models.events import TokenBreakdown
 from ..llm.chat import ChatDelta, ChatModel, ChatRequest
 from ..workflow import tool_functions
-from ..workflow.node import Agent
+from ..workflow.kinds import Agent
 from .step_context import StepContext
 
 # Models like to put JSON into a code block, even when told not to.

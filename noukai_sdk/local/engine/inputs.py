@@ -8,7 +8,8 @@ from typing import Any
 
 from ...errors import FlowExecutionError
 from ..workflow import templates
-from ..workflow.node import Condition, Node
+from ..workflow.kinds import Condition
+from ..workflow.node import Node
 from ..workflow.plan import OpenReference, Plan
 from ..workflow.templates import Reference, UnresolvedReferenceError
 from .state import RunState

@@ -13,7 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from ...errors import FlowExecutionError
 from ...models.events import FlowCompleted, StreamEvent
-from ..workflow.node import Agent, Node
+from ..workflow.kinds import Agent
+from ..workflow.node import Node
 from ..workflow.plan import Flow, Plan
 from .inputs import Inputs, View
 from .scheduler import Scheduler, Settings

@@ -25,7 +25,8 @@ from ...models.events import (
     ToolCallsRequired,
 )
 from ..llm.config import LlmConfig
-from ..workflow.node import Agent, Condition, Node, SubFlow
+from ..workflow.kinds import Agent, Condition, SubFlow
+from ..workflow.node import Node
 from ..workflow.plan import Plan
 from .failures import NodeError, StepTimeoutError, delay_before, is_worth_retrying, node_error
 from .inputs import Inputs, View

@@ -16,7 +16,8 @@ from ...models import events
 from ...models.events import StreamEvent, ToolCallsRequired
 from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
-from ..workflow.node import Node, SubFlow
+from ..workflow.kinds import SubFlow
+from ..workflow.node import Node
 from .inputs import View
 from .sizes import Budget, size_of
 from .state import RunState

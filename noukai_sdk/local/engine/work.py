@@ -17,7 +17,7 @@ from ...errors import FlowExecutionError
 from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
-from ..workflow.node import Agent, Condition, Function, SubFlow
+from ..workflow.kinds import Agent, Condition, Function, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
 from .failures import sub_flow_error

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..llm.errors import LlmConfigError
-from ..workflow.node import Agent, Condition, Function, Node, Transform, Work, with_context
+from ..workflow.kinds import Agent, Condition, Function, Transform, Work, with_context
+from ..workflow.node import Node
 from ..workflow.plan import CaptureMode
 
 Loc = tuple[str | int, ...]

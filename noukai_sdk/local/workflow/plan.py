@@ -11,7 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .node import Agent, Condition, Node, SubFlow
+from .kinds import Agent, Condition, SubFlow
+from .node import Node
 from .templates import Reference
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]

@@ -15,7 +15,7 @@ from pydantic_core import ArgsKwargs, to_json
 
 from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
-from .node import Tool
+from .kinds import Tool
 
 logger = logging.getLogger("noukai_sdk.local")
 

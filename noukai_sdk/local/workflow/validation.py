@@ -13,7 +13,8 @@ from ..llm.config import LlmConfig
 from ..llm.errors import LlmConfigError
 from ..runtime.hidden_keys import hide_keys, shown
 from . import expressions, templates
-from .node import Agent, Condition, Function, Node, SubFlow, Tool, Transform
+from .kinds import Agent, Condition, Function, SubFlow, Tool, Transform
+from .node import Node
 from .plan import Names
 from .templates import Reference
 from .transforms import TRANSFORMS

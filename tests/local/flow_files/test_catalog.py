@@ -206,7 +206,7 @@ def test_python_file_with_workflow_is_a_flow(tmp_path: Path, catalog: FlowCatalo
         ("def f(:\n", 1, "SyntaxError"),
         ("x = 1\nraise SystemExit(2)\n", 2, "SystemExit: 2"),
         (
-            PYTHON + "from noukai_sdk.local.workflow.node import Agent\n"
+            PYTHON + "from noukai_sdk.local.workflow.kinds import Agent\n"
             "workflow.add_node(Node('a', 'a', Agent(prompt=3)))\n",
             None,
             "the workflow cannot be checked: TypeError",

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from noukai_sdk.local.flow_files.flow_file import FlowFile, FlowFileError
-from noukai_sdk.local.workflow.node import Agent, Condition, Function, Transform
+from noukai_sdk.local.workflow.kinds import Agent, Condition, Function, Transform
 from noukai_sdk.local.workflow.plan import Flow
 
 

@@ -1,0 +1,134 @@
+"""The kinds of work that a node can do, as data; ``engine/work.py`` does them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..llm.config import LlmConfig
+from .templates import as_text
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+Tool = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Ask a model.
+
+    Attributes:
+        prompt: The user turn, with references. If it refers to none of the node's inputs, the engine
+            appends them.
+        model: ``offline``, ``smollm2``, ``openai:...`` or another spec (``LlmConfig.from_spec``), or a
+            configuration; None for the executor's.
+        system: The system turn, with references, None for none.
+        temperature: 0 to 2; None leaves it to the model.
+        max_tokens: The most tokens to produce; None leaves it to the model.
+        tools: True if the node may request the tools that come with the call. Functions if it may
+            request these, and the engine calls them.
+        max_tool_iterations: How often the node may request tools before the run fails.
+        output: ``"json"`` if the model returns JSON and the output is its value.
+        top_p: More than 0, at most 1; None for the model's configuration.
+        seed: For models that can repeat a response; None for the model's configuration.
+        response_format: In OpenAI's form, such as a JSON schema; None for the model's configuration.
+        extra_body: Fields to add to the request, for settings that only one provider has.
+    """
+
+    prompt: str = "{{input}}"
+    model: str | LlmConfig | None = None
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    tools: bool | tuple[Tool, ...] = False
+    max_tool_iterations: int = 25
+    output: Literal["text", "json"] = "text"
+    top_p: float | None = None
+    seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    extra_body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """Call Python: a coroutine function in the event loop, any other in a worker thread.
+
+    Attributes:
+        call: Called with the node's input, or with nothing if it takes no argument.
+        arguments: Keyword arguments to call it with instead. Texts among them may hold references; a
+            text that is a single reference passes the value as it is.
+    """
+
+    call: Callable[..., Any]
+    arguments: Mapping[str, Any] | None = None
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether a call returns an awaitable, as far as inspection shows."""
+        call_method = type(self.call).__call__ if callable(self.call) else None
+        return iscoroutinefunction(self.call) or iscoroutinefunction(call_method)
+
+    @cached_property
+    def takes(self) -> int | None:
+        """The number of arguments to call it with: 1, or else 0, or None if it takes neither."""
+        try:
+            signature = inspect.signature(self.call)
+        except (TypeError, ValueError):  # some callables written in C have no signature
+            return 1
+        for count in (1, 0):
+            try:
+                signature.bind(*[None] * count)
+            except TypeError:
+                continue
+            return count
+        return None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Decide by an expression, or a function of the node's input. The output is True or False."""
+
+    test: str | Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Change the input by a named transformation (``transforms.py``) or a text with references."""
+
+    transformation: str
+
+
+@dataclass(frozen=True)
+class SubFlow:
+    """Run another workflow, in the event loop and within the limits of this run.
+
+    Attributes:
+        plan: The workflow. Its message is the node's input.
+        inputs: Values for its ``{{parameters.x}}``, besides those of the run; ``"message"`` replaces the
+            message. Texts among them may hold references.
+    """
+
+    plan: Plan
+    inputs: Mapping[str, Any] | None = None
+
+
+Work = Agent | Function | Condition | Transform | SubFlow
+
+
+def with_context(system: str | None, context: str | Mapping[str, Any] | None) -> str | None:
+    r"""Return the system turn with the context below it.
+
+    Example:
+        >>> with_context("Be brief.", {"team": "red", "sizes": [1, 2]})
+        'Be brief.\n\nContext:\nteam: red\nsizes: [1, 2]'
+    """
+    if not context:
+        return system
+    if not isinstance(context, str):
+        context = "\n".join(f"{name}: {as_text(value)}" for name, value in context.items())
+    return "\n\n".join([*([system] if system else []), f"Context:\n{context}"])

@@ -1,0 +1,108 @@
+"""Check the arguments of nodes: their types and ranges. No message shows a value that may be a key.
+
+None is always right: it stands for the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..llm.config import LlmConfig, check_request
+from ..runtime.hidden_keys import shown, type_name
+
+
+def of_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
+    """Raise TypeError if ``value`` is not of the type ``kind``, which ``expected`` describes."""
+    if value is not None and not isinstance(value, kind):
+        message = f"{setting} must be {expected}, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+
+
+def text(name: str, setting: str, value: object) -> None:
+    """Raise TypeError if ``value`` is not a str."""
+    of_type(name, setting, value, str, "a str")
+
+
+def mapping(name: str, setting: str, value: object) -> None:
+    """Raise TypeError if ``value`` is not a mapping."""
+    of_type(name, setting, value, Mapping, "a mapping")
+
+
+def whole(name: str, setting: str, value: int | None, least: int) -> None:
+    """Raise TypeError if ``value`` is not an int, and ValueError if it is less than ``least``."""
+    of_type(name, setting, value, int, f"an int of {least} or more")
+    if value is not None and value < least:
+        raise ValueError(f"node {shown(name)}: {setting} must be {least} or more, not {value!r}")
+
+
+def seconds(name: str, setting: str, value: float | None) -> None:
+    """Raise TypeError if ``value`` is not a number, and ValueError if it is not more than 0."""
+    of_type(name, setting, value, int | float, "a number of seconds")
+    if value is not None and not value > 0:
+        raise ValueError(
+            f"node {shown(name)}: {setting} must be more than 0 seconds, not {value!r}"
+        )
+
+
+def at_most_one(name: str, **settings: object) -> None:
+    """Raise ValueError if more than one of ``settings``, which replace each other, is given."""
+    if sum(value is not None for value in settings.values()) > 1:
+        either = " or ".join(f"{setting}=" for setting in settings)
+        raise ValueError(f"node {shown(name)}: pass {either}, not both")
+
+
+def function(name: str, value: object) -> None:
+    """Raise TypeError if ``value`` cannot be called."""
+    if not callable(value):
+        message = f"the function must be callable, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+
+
+def function_or_text(name: str, setting: str, value: object) -> None:
+    """Raise TypeError if ``value`` is neither a str nor a function."""
+    if not callable(value):
+        text(name, setting, value)
+
+
+def model(name: str, spec: object, config: object, temperature: float | None) -> None:
+    """Check which model an agent asks, and how.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: The temperature is out of range, or both a spec and a configuration are given.
+    """
+    at_most_one(name, model=spec, llm_config=config)
+    of_type(name, "model", spec, str | LlmConfig, "the name of a model, as a str")
+    of_type(name, "llm_config", config, LlmConfig, "an LlmConfig, as in LlmConfig.openai()")
+    of_type(name, "temperature", temperature, int | float, "a number from 0 to 2")
+    if temperature is not None and not 0 <= temperature <= 2:
+        raise ValueError(f"node {shown(name)}: temperature must be 0 to 2, not {temperature!r}")
+
+
+def request(name: str, **settings: object) -> None:
+    """Check the settings of an agent's requests; raise ValueError if one is not valid."""
+    try:
+        check_request(**settings)
+    except ValueError as error:
+        raise ValueError(f"node {shown(name)}: {error}") from None
+
+
+def tools(name: str, value: Any) -> None:
+    """Raise TypeError if ``value`` is neither a bool nor a list of functions."""
+    if isinstance(value, str) or not isinstance(value, bool | Iterable):
+        message = f"tools must be True or a list of functions, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+    for tool in () if isinstance(value, bool) else value:
+        if not callable(tool):
+            message = f"a tool must be callable, not {type_name(tool)}"
+            raise TypeError(f"node {shown(name)}: {message}")
+
+
+def workflow(value: object) -> None:
+    """Raise TypeError if ``value`` is neither a Workflow nor a Flow."""
+    from .plan import Flow  # these import nodes
+    from .workflow import Workflow
+
+    if not isinstance(value, Workflow | Flow):
+        raise TypeError(f"Node.flow takes a Workflow or a Flow, not {type_name(value)}")
