@@ -1,0 +1,1 @@
+"""Random graphs, and a reference interpreter that says what each must return."""
