@@ -128,7 +128,7 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         trigger=row["trigger"],
         started_at=row["started_at"],
         request=state["request"],
-        state=RunState(**state["run"]),
+        state=RunState.stored(state["run"]),
         status=row["status"],
         pause=state["pause"],
         tool_rounds=state["toolRounds"],

@@ -1,5 +1,6 @@
 from .engine.executor import Executor as Executor
 from .engine.failures import NodeError as NodeError
+from .engine.for_each import ItemError as ItemError
 from .engine.result import WorkflowResult as WorkflowResult
 from .engine.stream import EventStream as EventStream
 from .flow_files.catalog import FlowCatalog as FlowCatalog

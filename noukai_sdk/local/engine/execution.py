@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,6 @@ from .result import Outputs, WorkflowResult
 from .runner import check_plan, check_tool_steps
 from .scheduler import Scheduler, Settings
 from .state import RunState
-from .stats import Usage
 from .step_context import Emit, Models
 
 ToolHandler = Callable[[list[dict[str, Any]]], Any]
@@ -42,7 +41,6 @@ class Execution:
     Attributes:
         timeout: Seconds for the whole run, None for no limit.
         tool_handler: Answers tool calls while the run goes on, None to pause at them.
-        usages: What the nodes used before the run was paused.
     """
 
     plan: Plan
@@ -51,7 +49,6 @@ class Execution:
     settings: Settings
     timeout: float | None
     tool_handler: ToolHandler | None
-    usages: dict[str, Usage] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check that the run can start.
@@ -73,7 +70,6 @@ class Execution:
             settings=self.settings,
             emit=emit,
             tool_answers=self._answer_tool_calls if self.tool_handler else None,
-            usages=self.usages,
         )
         with anyio.move_on_after(self.timeout) as limit:
             await scheduler.run_all()
@@ -104,7 +100,7 @@ class Execution:
             pause=pause,
             tokens=scheduler.tokens,
             cost_usd=scheduler.total_cost_usd,
-            usages=self.usages,
+            usages=scheduler.usages,
         )
 
     async def stream(

@@ -211,36 +211,39 @@ class Executor:
     def resume(
         self,
         workflow: Workflow | Flow,
-        paused: WorkflowResult,
-        tool_results: Sequence[Mapping[str, Any]],
+        run: WorkflowResult,
+        tool_results: Sequence[Mapping[str, Any]] | None = None,
     ) -> WorkflowResult:
-        """Resume a run that waits for tool results, until its end or its next pause.
+        """Go on with a run that has failed or waits, until its end or its next pause.
+
+        Nodes and items of loops that are finished are not repeated.
 
         Args:
             workflow: The workflow of the run.
-            paused: The result whose ``pause`` is set.
-            tool_results: One for each tool call of the pause.
+            run: Its result so far.
+            tool_results: One for each tool call, if the run waits for some.
 
         Raises:
-            ValueError: The run does not wait for tool results.
+            ValueError: The run waits for tool results, and none are given; or the other way round.
             FlowExecutionError: The results do not match the calls.
         """
-        return loop_thread.call(self.resume_async, workflow, paused, tool_results)
+        return loop_thread.call(self.resume_async, workflow, run, tool_results)
 
     async def resume_async(
         self,
         workflow: Workflow | Flow,
-        paused: WorkflowResult,
-        tool_results: Sequence[Mapping[str, Any]],
+        run: WorkflowResult,
+        tool_results: Sequence[Mapping[str, Any]] | None = None,
     ) -> WorkflowResult:
-        """Resume a run in the running event loop; otherwise like :meth:`resume`."""
-        if paused.pause is None:
-            raise ValueError(f"the run is {paused.state()} and does not wait for tool results")
-        state = copy.deepcopy(paused.run_state)
-        answer_pause(state, paused.pause, tool_results)
-        execution = self._execution(workflow, state, paused.inputs, None)
-        execution.usages = copy.deepcopy(dict(paused.usages))
-        return await self._run(execution, paused)
+        """Go on with a run in the running event loop; otherwise like :meth:`resume`."""
+        state = copy.deepcopy(run.run_state)
+        if run.pause is not None and tool_results is not None:
+            answer_pause(state, run.pause, tool_results)
+        elif run.pause is not None:
+            raise ValueError("the run waits for tool results: pass tool_results=")
+        elif tool_results is not None:
+            raise ValueError(f"the run is {run.state()} and does not wait for tool results")
+        return await self._run(self._execution(workflow, state, run.inputs, None), run)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the counters since the start or the last :meth:`reset_stats`.

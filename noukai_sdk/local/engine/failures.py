@@ -27,6 +27,34 @@ class SubFlowError(FlowExecutionError):
     retry_after: float | None = None
 
 
+class ItemFailedError(Exception):
+    """An item of a loop failed for good; the cause says why."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class Attempts:
+    """Count the failed attempts of a node, or of one item of its loop.
+
+    Args:
+        retry: How many of them may be repeated.
+    """
+
+    def __init__(self, retry: int) -> None:
+        self._retry = retry
+        self._failed = 0
+
+    def delay_after(self, error: Exception) -> float | None:
+        """Count a failed attempt; return the seconds to wait before the next, None if there is none."""
+        # A client has retried already: its attempts count, so that retries do not multiply.
+        self._failed += getattr(error, "attempts", 1)
+        if self._failed > self._retry or not is_worth_retrying(error):
+            return None
+        return delay_before(self._failed, error)
+
+
 @dataclass(frozen=True)
 class NodeError:
     """Why a node failed.
@@ -48,17 +76,20 @@ class NodeError:
 
 def node_error(node: Node, error: Exception) -> NodeError:
     """Describe an exception with a code and a message. An unexpected one is logged as well."""
+    step = f"step {node.id!r}"
+    if isinstance(error, ItemFailedError) and isinstance(error.__cause__, Exception):
+        step, error = f"item {error.index} of {step}", error.__cause__
     if isinstance(error, NoukaiError):
         code, message = error.code or "MODEL_ERROR", error.message
     elif isinstance(error, UnresolvedReferenceError):
-        code, message = "TEMPLATE_UNRESOLVED", f"step {node.id!r}: {error}"
+        code, message = "TEMPLATE_UNRESOLVED", f"{step}: {error}"
     elif isinstance(error, StepTimeoutError):
         code = "STEP_TIMEOUT"
-        message = f"step {node.id!r} took longer than its timeout of {node.timeout} seconds"
+        message = f"{step} took longer than its timeout of {node.timeout} seconds"
     else:
-        logger.error("step %s failed", node.id, exc_info=error)
+        logger.error("%s failed", step, exc_info=error)
         code = "STEP_FAILED"
-        message = f"step {node.id!r} failed: {error_text(error)}"
+        message = f"{step} failed: {error_text(error)}"
     return NodeError(node.name, code, message, error)
 
 
@@ -72,7 +103,7 @@ def sub_flow_error(node: Node, inner: NodeError) -> SubFlowError:
 
 def is_worth_retrying(error: Exception) -> bool:
     """Return whether another attempt may succeed. A wrong setting or key stays wrong."""
-    if isinstance(error, UnresolvedReferenceError):
+    if isinstance(error, UnresolvedReferenceError | ItemFailedError):
         return False
     if isinstance(error, NoukaiError):
         return error.code == "OUTPUT_INVALID" or bool(getattr(error, "is_retryable", False))

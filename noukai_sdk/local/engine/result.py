@@ -133,6 +133,15 @@ class WorkflowResult:
         """Return each node's output by the node's name."""
         return dict(self.outputs)
 
+    @property
+    def failed_items(self) -> dict[str, list[int]]:
+        """The indexes of the failed items, by the name of each loop with ``on_error="keep"`` that has some.
+
+        A loop in a sub-flow goes by its path, such as ``"Review/Each"``.
+        """
+        failed = self.run_state.failed_items
+        return {self.names.get(path, path): sorted(indexes) for path, indexes in failed.items()}
+
     def raise_for_failure(self) -> None:
         """Raise the first failed node's error; do nothing if the run did not fail.
 

@@ -28,13 +28,23 @@ from ..llm.config import LlmConfig
 from ..workflow.kinds import Agent, Condition, SubFlow
 from ..workflow.node import Node
 from ..workflow.plan import Plan
-from .failures import NodeError, StepTimeoutError, delay_before, is_worth_retrying, node_error
+from .failures import Attempts, NodeError, StepTimeoutError, node_error
 from .inputs import Inputs, View
+from .json_values import to_json
 from .sizes import Budget, SizeLimits
 from .state import RunState
 from .stats import Usage, add_tokens, total_cost
-from .step_context import Emit, Models, Paused, StepCompleted, StepContext, Timeout, ToolAnswers
-from .work import run_node, to_json
+from .step_context import (
+    Emit,
+    Models,
+    Paused,
+    StepCompleted,
+    StepContext,
+    Timeout,
+    ToolAnswers,
+    path_of,
+)
+from .work import run_node
 
 logger = logging.getLogger("noukai_sdk.local")
 tracer = logging.getLogger("noukai_sdk.local.trace")
@@ -80,13 +90,14 @@ class Scheduler:
         emit: Emit | None = None,
         tool_answers: ToolAnswers | None = None,
         places: CapacityLimiter | None = None,
-        usages: dict[str, Usage] | None = None,
+        parent: StepContext | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
         self.error: NodeError | None = None
         self.pause: ToolCallsRequired | None = None
-        self.usages = {} if usages is None else usages
+        self.usages = {name: Usage(usage) for name, usage in state.usages.items()}
+        self._parent = parent
         self._models = models
         self._settings = settings
         self._listener = emit
@@ -147,7 +158,7 @@ class Scheduler:
             for node_id in others:
                 self._group.start_soon(self._follow, node_id)
             await self._follow(first)
-        await self._emit_end()
+        await self._end()
 
     async def run_some(self, count: int) -> None:
         """Run the next ``count`` nodes, one after the other."""
@@ -156,7 +167,7 @@ class Scheduler:
                 await self._run(node)
             if self.is_over:
                 break
-        await self._emit_end()
+        await self._end()
 
     async def _follow(self, node_id: str | None) -> None:
         """Run a node, then one of the nodes that this makes ready, and so on."""
@@ -203,10 +214,12 @@ class Scheduler:
         retry = self._settings.retry if node.retry is None else node.retry
         retry = 0 if self._settings.is_lightweight else retry
         is_resumed = state.tool_messages is not None and index == self._first_index
-        usage = self.usages.get(node.id) or Usage(state.step_tokens if is_resumed else None)
+        usage = self.usages.get(node.id) or Usage(
+            parent=None if self._parent is None else self._parent.usage
+        )
         if isinstance(node.work, Agent | SubFlow):
             self.usages[node.id] = usage
-        attempt = 0
+        attempts = Attempts(retry)
         while True:
             context = StepContext(
                 node=node,
@@ -222,6 +235,8 @@ class Scheduler:
                 budget=self._budget,
                 places=self._places,
                 scheduler_of=self._scheduler_of,
+                path=path_of(node, self._parent),
+                retry=retry,
             )
             # The items of a loop take places of their own, and a node that waits for its retry has none.
             takes_place = node.for_each is None and context.takes_place
@@ -237,20 +252,18 @@ class Scheduler:
                 self.pause = pause.event
                 state.iterations_used = pause.event.iterations_used
                 state.tool_messages = pause.event.tool_call_messages
-                state.step_tokens = usage.as_dict
                 usage.took_ms += (time.perf_counter() - started) * 1000
                 return
             except Exception as error:  # noqa: BLE001 - any exception of a node is its failure
-                # A client has retried already: its attempts count, so that retries do not multiply.
-                attempt += getattr(error, "attempts", 1)
                 usage.took_ms += (time.perf_counter() - started) * 1000
                 if self.is_over:
                     return
-                if attempt > retry or not is_worth_retrying(error):
+                delay = attempts.delay_after(error)
+                if delay is None:
                     self._failed_node, self.error = node, node_error(node, error)
                     return
                 logger.warning("step %s failed and will be retried: %r", node.id, error)
-                await anyio.sleep(delay_before(attempt, error))
+                await anyio.sleep(delay)
             else:
                 await self._complete(node, output, usage, started)
                 return
@@ -276,10 +289,11 @@ class Scheduler:
     async def _complete(self, node: Node, output: Any, usage: Usage, started: float | None) -> None:
         state, nodes = self.state, self.plan.nodes
         state.outputs[node.id] = output
+        state.inner.pop(path_of(node, self._parent), None)
         self._done.add(node.id)
         while state.step_index < len(nodes) and nodes[state.step_index].id in self._done:
             state.step_index += 1
-            state.iterations_used, state.tool_messages, state.step_tokens = 0, None, None
+            state.iterations_used, state.tool_messages = 0, None
         took_ms = 0.0 if started is None else (time.perf_counter() - started) * 1000
         usage.took_ms += took_ms
         tracer.debug("step %s took %.3f ms", node.id, took_ms)
@@ -296,8 +310,8 @@ class Scheduler:
             )
             await self._listener(event)
 
-    def _scheduler_of(self, plan: Plan, state: RunState) -> Scheduler:
-        """Return the scheduler of a sub-flow, within the limits of this run."""
+    def _scheduler_of(self, plan: Plan, state: RunState, parent: StepContext) -> Scheduler:
+        """Return the scheduler of the sub-flow of ``parent``, within the limits of this run."""
         return Scheduler(
             plan,
             state,
@@ -305,9 +319,11 @@ class Scheduler:
             settings=self._settings,
             tool_answers=self._tool_answers,
             places=self._places,
+            parent=parent,
         )
 
-    async def _emit_end(self) -> None:
+    async def _end(self) -> None:
+        self.state.usages = {name: usage.as_dict for name, usage in self.usages.items()}
         if self._listener is None:
             return
         if self.pause is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -27,7 +28,11 @@ class RunState:
         iterations_used: How often the step at ``step_index`` has asked for tools.
         tool_messages: To resume after a tool pause: the messages of the pause and the tool results.
         stored_bytes: What the run has emitted so far, see :class:`~.sizes.Budget`.
-        step_tokens: What the paused step has used so far: ``prompt``, ``completion``, ``total``.
+        usages: What each step has used so far, by its id; of steps that have not ended, and of those that
+            have ended when the run last stopped. See :attr:`~.stats.Usage.as_dict`.
+        inner: What is finished inside of steps that are not: outputs by the path of a loop or sub-flow
+            (see :class:`~.step_context.StepContext`), then by an item's index or a node's id.
+        failed_items: The indexes of failed items that loops have kept, by the path of the loop.
     """
 
     execution_id: str
@@ -43,5 +48,13 @@ class RunState:
     step_index: int = 0
     iterations_used: int = 0
     tool_messages: list[dict[str, Any]] | None = None
-    step_tokens: dict[str, int] | None = None
     stored_bytes: int = 0
+    usages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inner: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed_items: dict[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> RunState:
+        """Return the state with these values, which another version of this package may have stored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,40 +18,46 @@ if TYPE_CHECKING:
 
 
 class Usage:
-    """The tokens of one node, over all attempts, tool rounds and items of a loop.
+    """What one node has used, over all attempts, tool rounds, items of a loop and nodes of a sub-flow.
 
     Args:
-        tokens: Tokens used before, as returned by :attr:`as_dict`.
+        before: What it used before, as returned by :attr:`as_dict`.
+        parent: That of the node whose sub-flow the node is a part of. It counts all of this one, too.
     """
 
-    def __init__(self, tokens: dict[str, int] | None = None) -> None:
-        self.model: str | None = None
+    def __init__(
+        self, before: Mapping[str, Any] | None = None, parent: Usage | None = None
+    ) -> None:
+        before = before or {}
+        tokens = before.get("tokens")
+        self.model: str | None = before.get("model")
         self.tokens: TokenBreakdown | None = TokenBreakdown(**tokens) if tokens else None
-        self.took_ms = 0.0
-        self._flow_costs: list[str] = []
+        self.cost_usd: str | None = before.get("cost_usd")
+        self.took_ms: float = before.get("took_ms", 0.0)
+        self._parent = parent
 
     def add(self, model: str, tokens: TokenBreakdown | None) -> None:
         """Count one response of ``model``."""
         self.model = model
+        self._add(tokens, cost_usd(model, tokens))
+
+    def _add(self, tokens: TokenBreakdown | None, cost: str | None) -> None:
         if tokens is not None:
             self.tokens = add_tokens(self.tokens, tokens)
-
-    def add_flow(self, tokens: TokenBreakdown | None, cost: str | None) -> None:
-        """Count one run of a sub-flow."""
-        self.tokens = add_tokens(self.tokens, tokens)
-        self._flow_costs += [] if cost is None else [cost]
+        self.cost_usd = total_cost([text for text in (self.cost_usd, cost) if text is not None])
+        if self._parent is not None:
+            self._parent._add(tokens, cost)
 
     @property
-    def cost_usd(self) -> str | None:
-        """US dollars as a decimal string; None without a model or if its price is unknown."""
-        if self._flow_costs:
-            return total_cost(self._flow_costs)
-        return None if self.model is None else cost_usd(self.model, self.tokens)
-
-    @property
-    def as_dict(self) -> dict[str, int] | None:
-        """The tokens as JSON values."""
-        return self.tokens.model_dump(exclude_none=True) if self.tokens else None
+    def as_dict(self) -> dict[str, Any]:
+        """The usage as JSON values."""
+        tokens = self.tokens and self.tokens.model_dump(exclude_none=True)
+        return {
+            "model": self.model,
+            "tokens": tokens,
+            "cost_usd": self.cost_usd,
+            "took_ms": self.took_ms,
+        }
 
 
 def add_tokens(one: TokenBreakdown | None, other: TokenBreakdown | None) -> TokenBreakdown | None:

@@ -72,6 +72,17 @@ class Paused(Exception):
         self.event = event
 
 
+def path_of(node: Node, parent: StepContext | None) -> str:
+    """Return the path of a node in its run.
+
+    Args:
+        node: The node.
+        parent: The node whose sub-flow it is a part of, None if it is the run's own.
+    """
+    name = node.id.replace("%", "%25").replace("/", "%2F").replace("[", "%5B")
+    return name if parent is None else f"{parent.path}/{name}"
+
+
 class Timeout:
     """A timeout whose clock can be stopped, by several items of a loop at once.
 
@@ -141,6 +152,9 @@ class StepContext:
         budget: Limits sizes, None for no limits.
         places: Limits how much of the run is worked on at once, None for no limit.
         scheduler_of: Makes the scheduler of a sub-flow.
+        path: Where in the run this is: the node's id, behind the path of the sub-flow that it is a part of;
+            in a loop with the item's index, as in ``"reviews[3]/draft"``.
+        retry: How often to repeat a failed attempt.
     """
 
     node: Node
@@ -156,7 +170,9 @@ class StepContext:
     iterations_used: int = 0
     budget: Budget | None = None
     places: CapacityLimiter | None = None
-    scheduler_of: Callable[[Plan, RunState], Scheduler] | None = None
+    scheduler_of: Callable[[Plan, RunState, StepContext], Scheduler] | None = None
+    path: str = ""
+    retry: int = 0
     _streamed: int = 0
 
     @property
@@ -166,7 +182,28 @@ class StepContext:
 
     def for_item(self, item: Any, index: int) -> StepContext:
         """Return the context of one item of a loop."""
-        return replace(self, view=replace(self.view, item=item, index=index))
+        view = replace(self.view, item=item, index=index)
+        return replace(self, view=view, path=f"{self.path}[{index}]")
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What earlier attempts have finished inside of the node, see :meth:`keep`."""
+        return self.state.inner.get(self.path, {})
+
+    async def keep(self, part: int, output: Any, *, is_error: bool = False) -> None:
+        """Keep the output of a finished part of the node, so that no later attempt repeats it.
+
+        Args:
+            part: The index of an item or of a round.
+            output: Its output.
+            is_error: It has failed for good, and ``output`` is its error.
+        """
+        state = self.state
+        if is_error:
+            state.failed_items.setdefault(self.path, []).append(part)
+        state.inner.setdefault(self.path, {})[str(part)] = output
+        # Nobody asks any more for what was finished inside of the part.
+        state.inner.pop(f"{self.path}[{part}]", None)
 
     @property
     def takes_place(self) -> bool:

@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import anyio
-from anyio.lowlevel import checkpoint
-from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
-from pydantic_core import to_json as core_to_json
-
-from ...errors import FlowExecutionError
-from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
 from ..workflow.kinds import Agent, Condition, Function, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
 from .failures import sub_flow_error
+from .for_each import Loop
 from .state import RunState
 from .step_context import StepContext
-
-_LONG_NUMBER = re.compile(rb"\d{4301}")
 
 
 async def run_node(context: StepContext) -> Any:
     """Do the node's work and return its output; for a loop, a list with one output per item."""
-    over = context.node.for_each
-    if over is None:
+    if context.node.for_each is None:
         return await _run_once(context)
-    items = context.view.value(over)
-    if not isinstance(items, list | tuple):
-        kind = type(items).__name__
-        message = (
-            f"step {context.node.id!r} loops over {over}, which is not a list but of type {kind}"
-        )
-        raise FlowExecutionError(message, code="NOT_A_LIST")
-
-    outputs: list[Any] = [None] * len(items)
-    remaining = iter(enumerate(items))
-    failures: list[Exception] = []
-
-    async def worker() -> None:
-        for index, item in remaining:
-            # Work that never waits must still let other tasks run, and be cancelled.
-            await checkpoint()
-            try:
-                async with context.place() if context.takes_place else nullcontext():
-                    output = await _run_once(context.for_item(item, index))
-                if context.budget is not None:
-                    output = to_json(output)
-                    context.budget.take_output(context.node.id, output, copies=1)
-                outputs[index] = output
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
-                failures.append(error)
-                group.cancel_scope.cancel()
-        if context.timeout is not None:
-            context.timeout.end_worker()
-
-    workers = min(context.node.concurrency, len(items))
-    if context.timeout is not None:
-        context.timeout.workers = workers
-    async with anyio.create_task_group() as group:
-        for _ in range(workers):
-            group.start_soon(worker)
-    if failures:
-        raise failures[0]
-    return outputs
+    return await Loop(context, _run_once).run()
 
 
 async def _run_once(context: StepContext) -> Any:
@@ -112,7 +63,11 @@ async def _run_sub_flow(context: StepContext, work: SubFlow) -> Any:
     inputs = view.value(work.inputs or {})
     message = inputs.get("message", view.input)
     await context.emit_input({"message": message, **inputs} if inputs else message)
+    # What an earlier attempt has finished is not repeated.
     state = RunState(
+        outputs=outer.inner.setdefault(context.path, {}),
+        inner=outer.inner,
+        failed_items=outer.failed_items,
         execution_id=outer.execution_id,
         message=message,
         parameters={**outer.parameters, "message": message, **inputs},
@@ -123,38 +78,8 @@ async def _run_sub_flow(context: StepContext, work: SubFlow) -> Any:
     if view.has_message and "message" not in inputs:
         state.messages, state.attachments = outer.messages, outer.attachments
     assert context.scheduler_of is not None  # set by the scheduler
-    scheduler = context.scheduler_of(work.plan, state)
-    try:
-        await scheduler.run_all()
-    finally:
-        context.usage.add_flow(scheduler.tokens, scheduler.total_cost_usd)
+    scheduler = context.scheduler_of(work.plan, state, context)
+    await scheduler.run_all()
     if scheduler.error is not None:
         raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
     return scheduler.result
-
-
-def to_json(value: Any) -> Any:
-    """Convert an output to JSON values, for outputs that leave the process.
-
-    Every parser can read the result: NaN is null, half of a surrogate pair is ``?``, a key is a text.
-
-    Raises:
-        FlowExecutionError: The output cannot be converted; code ``OUTPUT_INVALID``.
-    """
-    if value is None or type(value) is bool:
-        return value
-    try:
-        plain = to_jsonable_python(value, inf_nan_mode="null")
-        try:
-            data = core_to_json(plain, inf_nan_mode="null")
-        except (PydanticSerializationError, UnicodeError):
-            data = json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
-        try:
-            # Python's parser refuses such numbers, ours does not.
-            return json.loads(data) if _LONG_NUMBER.search(data) else from_json(data)
-        except ValueError:
-            return json.loads(data)  # nested deeper than the fast parser accepts
-    # The value may be of any class, whose methods may raise anything.
-    except (Exception, SystemExit) as error:
-        message = f"the output cannot be written as JSON: {error_text(error)}"
-        raise FlowExecutionError(message, code="OUTPUT_INVALID") from error

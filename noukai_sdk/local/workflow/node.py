@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .plan import Flow
     from .workflow import Workflow
 
+OnError = Literal["fail", "keep"]
+
 
 @dataclass(frozen=True)
 class Node:
@@ -31,6 +33,8 @@ class Node:
         timeout: Seconds for one attempt, None for no limit.
         for_each: A reference to a list: the node does its work for each item, as ``{{item}}``.
         concurrency: How many items are worked on at once.
+        on_error: ``"fail"`` if an item that has failed for good fails the node; ``"keep"`` to put its error
+            into the output, an :class:`~noukai_sdk.local.engine.for_each.ItemError`.
 
     Example:
         >>> Node.agent("Draft", "Write about {{message}}").id
@@ -46,6 +50,7 @@ class Node:
     timeout: float | None = None
     for_each: str | None = None
     concurrency: int = 1
+    on_error: OnError = "fail"
 
     @classmethod
     def agent(
@@ -73,6 +78,7 @@ class Node:
         timeout: float | None = None,
         for_each: str | None = None,
         concurrency: int = 1,
+        on_error: OnError = "fail",
     ) -> Node:
         """Make a node that asks a model. :class:`Agent` and :class:`Node` explain the settings.
 
@@ -100,6 +106,7 @@ class Node:
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
+            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
 
         Raises:
             TypeError: A prompt is not a str, or a tool cannot be called.
@@ -139,7 +146,9 @@ class Node:
             response_format=response_format,
             extra_body=extra_body,
         )
-        return _node(name, agent_id or output_name, work, retry, timeout, for_each, concurrency)
+        return _node(
+            name, agent_id or output_name, work, retry, timeout, for_each, concurrency, on_error
+        )
 
     @classmethod
     def condition(
@@ -167,6 +176,7 @@ class Node:
         *,
         node_id: str | None = None,
         for_each: str | None = None,
+        on_error: OnError = "fail",
     ) -> Node:
         """Make a node that changes its input without a model.
 
@@ -176,12 +186,14 @@ class Node:
                 :data:`~noukai_sdk.local.workflow.transforms.TRANSFORMS`), or a text with references.
             node_id: The node's id, by default made from the name.
             for_each: A reference to a list.
+            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
 
         Raises:
             TypeError: ``transformation`` is not a str.
         """
         check.text(name, "transformation", transformation)
-        return _node(name, node_id, Transform(transformation), for_each=for_each)
+        work = Transform(transformation)
+        return _node(name, node_id, work, for_each=for_each, on_error=on_error)
 
     @classmethod
     def function(
@@ -195,6 +207,7 @@ class Node:
         timeout: float | None = None,
         for_each: str | None = None,
         concurrency: int = 1,
+        on_error: OnError = "fail",
     ) -> Node:
         """Make a node that calls Python.
 
@@ -210,6 +223,7 @@ class Node:
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
+            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
 
         Raises:
             TypeError: ``function`` cannot be called.
@@ -218,7 +232,7 @@ class Node:
         check.function(name, function)
         check.of_type(name, "arguments", arguments, Mapping, "a dict of keyword arguments")
         work = Function(function, arguments)
-        return _node(name, node_id, work, retry, timeout, for_each, concurrency)
+        return _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
 
     @classmethod
     def flow(
@@ -232,6 +246,7 @@ class Node:
         timeout: float | None = None,
         for_each: str | None = None,
         concurrency: int = 1,
+        on_error: OnError = "fail",
     ) -> Node:
         """Make a node that runs another workflow; the output is that one's result.
 
@@ -243,10 +258,11 @@ class Node:
             inputs: Values for the workflow's ``{{parameters.x}}``, besides those of the run; texts among
                 them may hold references. The message is ``inputs["message"]``, or else the node's input.
             node_id: The node's id, by default made from the name.
-            retry: How often the whole workflow is repeated; its nodes have retries of their own.
+            retry: How often to go on at the nodes that have failed; these have retries of their own.
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
+            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
 
         Raises:
             TypeError: ``workflow`` is neither a Workflow nor a Flow, or ``inputs`` is not a mapping.
@@ -260,7 +276,7 @@ class Node:
             name = workflow.slug if isinstance(workflow, Flow) else workflow.name
         check.mapping(name, "inputs", inputs)
         work = SubFlow(workflow.plan, inputs)
-        return _node(name, node_id, work, retry, timeout, for_each, concurrency)
+        return _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
 
     @property
     def kind(self) -> str:
@@ -287,6 +303,7 @@ def _node(
     timeout: float | None = None,
     for_each: str | None = None,
     concurrency: int = 1,
+    on_error: OnError = "fail",
 ) -> Node:
     if not isinstance(name, str):
         raise TypeError(f"the name of a node must be a str, not {type_name(name)}")
@@ -294,6 +311,7 @@ def _node(
     check.text(name, "for_each", for_each)
     check.whole(name, "retry", retry, least=0)
     check.whole(name, "concurrency", concurrency, least=1)
+    check.one_of(name, "on_error", on_error, ("fail", "keep"))
     check.seconds(name, "timeout", timeout)
     node_id = node_id or re.sub(r"[^\w-]+", "-", name).strip("-")
     if not node_id:
@@ -306,4 +324,5 @@ def _node(
         timeout=timeout,
         for_each=for_each,
         concurrency=concurrency,
+        on_error=on_error,
     )

@@ -5,7 +5,7 @@ None is always right: it stands for the default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..llm.config import LlmConfig, check_request
@@ -34,6 +34,14 @@ def whole(name: str, setting: str, value: int | None, least: int) -> None:
     of_type(name, setting, value, int, f"an int of {least} or more")
     if value is not None and value < least:
         raise ValueError(f"node {shown(name)}: {setting} must be {least} or more, not {value!r}")
+
+
+def one_of(name: str, setting: str, value: object, known: Sequence[str]) -> None:
+    """Raise TypeError if ``value`` is not a str, and ValueError if it is not one of ``known``."""
+    text(name, setting, value)
+    if value not in known:
+        message = f"{setting} must be {' or '.join(map(repr, known))}, not {shown(value)}"
+        raise ValueError(f"node {shown(name)}: {message}")
 
 
 def seconds(name: str, setting: str, value: float | None) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from noukai_sdk.backend.encoding import encode
 from noukai_sdk.errors import FlowExecutionError
-from noukai_sdk.local.engine.work import to_json
+from noukai_sdk.local.engine.json_values import to_json
 
 keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.binary(), st.floats())
 scalars = st.one_of(

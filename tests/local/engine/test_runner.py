@@ -231,7 +231,7 @@ async def test_run_resumed_after_tool_pause_goes_on_in_same_step() -> None:
     # Two rounds that ended in a pause, and the last response.
     assert answered.tokens == TokenBreakdown(prompt=23, completion=4, total=27)
     assert all_events[-1].result == "<It is wet and wet>"
-    assert (state.iterations_used, state.tool_messages, state.step_tokens) == (0, None, None)
+    assert (state.iterations_used, state.tool_messages) == (0, None)
 
 
 async def test_tool_limit_counts_rounds_before_pause() -> None:
