@@ -10,6 +10,7 @@ be looked at: a thread has come to rest if no frame of it moves and the kernel d
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -17,12 +18,14 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 _QUIET = 3  # looks at a process in which nothing moves
 _BUSY = 20  # looks if only others move, whose work may be for this replay
+# So many other threads are looked at, each for some 10 µs. A process with more counts as one in which
+# others move.
+_MOST_OTHERS = 64
 # A thread that waits for the interpreter's lock seems to stand still, but not for longer than this: it
 # asks for the lock again after each switch interval, which the kernel counts.
 _SWITCHES = 2.0
@@ -218,6 +221,8 @@ class Activity:
                 return Motion.OTHERS
             if _owner(thread) in (None, self):
                 idents.add(thread.ident)
+        if len(idents) > _MOST_OTHERS:
+            return Motion.OTHERS
         before, look.others = look.others, thread_states(idents - seen - waiting_threads)
         still = before == look.others and _all_sleep(look.others)
         # Nothing to compare with yet: no reason to think that the process is busy.
@@ -465,9 +470,15 @@ def _kernel_state(thread: threading.Thread) -> str:
     A thread that found the interpreter's lock taken has not moved for Python, but it has for Linux.
     """
     try:
-        text = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        status = os.open(f"/proc/self/task/{thread.native_id}/status", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        text = os.read(status, 4096).decode()
     except (OSError, ValueError):
         return ""
+    finally:
+        os.close(status)
     state = text.partition("State:\t")[2][:1]
     return state + text.partition("\nvoluntary_ctxt_switches:")[2]
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -29,6 +30,7 @@ from noukai_sdk import (
     trace_scope,
     trace_scope_sync,
 )
+from noukai_sdk.replay import activity
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.support.replays import FLOW, AsyncSide, SessionService, SyncSide, execution, iso, step
@@ -259,6 +261,40 @@ async def test_requests_that_replay_at_once_keep_their_own_orders(
     finally:
         carry_threads(False)
         pool.shutdown()
+
+
+async def test_look_at_a_process_of_many_threads_reads_the_state_of_few(
+    service: SessionService, async_side: AsyncSide, sync_side: SyncSide, monkeypatch: Any
+) -> None:
+    service.record(*overlapping({"a": 3, "b": 1, "c": 2}))
+    read: set[int] = set()
+    kernel_state = activity._kernel_state
+
+    def note(thread: threading.Thread) -> str:
+        read.add(thread.ident or 0)
+        return kernel_state(thread)
+
+    monkeypatch.setattr(activity, "_kernel_state", note)
+    ended = threading.Event()
+    idle = [threading.Thread(target=ended.wait) for _ in range(150)]
+    for thread in idle:
+        thread.start()
+    try:
+        async with async_side.scope() as scope:
+            order: list[str] = []
+
+            def work(message: str) -> None:
+                sync_side.flow().execute(message=message)
+                order.append(message)
+
+            await asyncio.gather(*(asyncio.to_thread(work, message) for message in "abc"))
+    finally:
+        ended.set()
+        for thread in idle:
+            thread.join()
+    assert order == ["b", "c", "a"]
+    assert scope.report.clean
+    assert len(read) < 100
 
 
 async def test_event_loops_of_threads_replay_at_once(
