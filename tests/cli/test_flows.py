@@ -215,8 +215,8 @@ def test_show_prints_mermaid_flowchart() -> None:
         '    n0{"long"}',
         '    n1[/"Yes way"/]',
         '    n2[/"no-way"/]',
-        "    n0 -->|yes| n1",
-        "    n0 -->|no| n2",
+        '    n0 -->|"yes"| n1',
+        '    n0 -->|"no"| n2',
     ]
 
 

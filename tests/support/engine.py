@@ -20,13 +20,16 @@ GET_WEATHER = {"type": "function", "function": {"name": "get_weather", "paramete
 
 
 def workflow_of(*nodes: Node, edges: str = "", **settings: Any) -> Workflow:
-    """Build a workflow: ``edges="a>b a>c"``, and ``a!b`` for a condition that must be false."""
+    """Build a workflow: ``edges="a>b a>c"``, ``a!b`` if a must be false, ``a=x,y>b`` for branches of a."""
     workflow = Workflow("test", **settings)
     for node in nodes:
         workflow.add_node(node)
     for edge in edges.split():
         source, target = edge.replace("!", ">").split(">")
-        workflow.connect(source, target, when="!" not in edge)
+        source, _, branches = source.partition("=")
+        workflow.connect(
+            source, target, when=branches.split(",") if branches else False if "!" in edge else None
+        )
     return workflow
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
-from ...local.workflow.kinds import Agent, Condition, SubFlow, Transform, Work
+from ...local.workflow.kinds import Agent, Route, SubFlow, Transform, Work
 from ...local.workflow.node import Node
 from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
@@ -109,7 +109,7 @@ def _step(node: Node) -> dict[str, Any]:
         "kind": node.kind,
         "model": node.model,
         "needs": list(node.needs),
-        "unless": [need for need in node.needs if need in node.unless],
+        "unless": [need for need in node.needs if node.when.get(need) == (False,)],
         "forEach": node.for_each,
         "prompt": None if agent is None else agent.prompt,
         "system": None if agent is None else agent.system,
@@ -125,7 +125,7 @@ def _code(work: Work) -> str | None:
         return work.transformation
     if isinstance(work, Agent | SubFlow):
         return None
-    code = work.test if isinstance(work, Condition) else work.call
+    code = work.by if isinstance(work, Route) else work.call
     return code if isinstance(code, str) else name_of(code)
 
 

@@ -25,7 +25,7 @@ from ...models.events import (
     ToolCallsRequired,
 )
 from ..llm.config import LlmConfig
-from ..workflow.kinds import Agent, Condition, SubFlow
+from ..workflow.kinds import Agent, Route, SubFlow
 from ..workflow.node import Node
 from ..workflow.plan import Plan
 from .failures import Attempts, NodeError, StepTimeoutError, node_error
@@ -133,7 +133,7 @@ class Scheduler:
 
     @property
     def skipped(self) -> set[str]:
-        """Ids of the nodes that a condition skipped."""
+        """Ids of the nodes on branches that were not taken."""
         return self._inputs.skipped
 
     @property
@@ -198,13 +198,16 @@ class Scheduler:
             await checkpoint()
 
     def _is_skipped(self, node: Node) -> bool:
-        """Return whether a condition decided against the node, or all its parents were skipped."""
-        if not node.needs or not self.plan.has_conditions:
+        """Return whether the node is on a branch that was not taken, or all its parents were skipped."""
+        if not node.needs or not self.plan.has_routes:
             return False
         ran = [need for need in node.needs if need not in self._inputs.skipped]
         for need in ran:
-            is_condition = isinstance(self.plan.names.by_id[need].work, Condition)
-            if is_condition and bool(self.state.outputs[need]) is (need in node.unless):
+            parent = self.plan.names.by_id[need]
+            branches = node.branches_after(parent)
+            if branches is None or not isinstance(parent.work, Route):
+                continue
+            if not parent.work.leads_to(self.state.outputs[need], branches):
                 return True
         return not ran
 

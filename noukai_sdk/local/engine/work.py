@@ -7,7 +7,7 @@ from typing import Any
 
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
-from ..workflow.kinds import Agent, Condition, Function, SubFlow
+from ..workflow.kinds import Agent, Branch, Function, NoBranchError, Route, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
 from .failures import sub_flow_error
@@ -31,11 +31,8 @@ async def _run_once(context: StepContext) -> Any:
         return await _call(context, work)
     if isinstance(work, SubFlow):
         return await _run_sub_flow(context, work)
-    if isinstance(work, Condition):
-        if not isinstance(work.test, str):
-            return expressions.is_true(await _call(context, Function(work.test)))
-        await context.emit_input(view.input)
-        return expressions.is_true(expressions.parse(work.test).evaluate(view.resolve))
+    if isinstance(work, Route):
+        return await _pick_branch(context, work)
     if templates.parse(work.transformation).references:
         text = view.value(work.transformation)
         await context.emit_input(text)
@@ -43,6 +40,18 @@ async def _run_once(context: StepContext) -> Any:
     value = view.input
     await context.emit_input(value)
     return TRANSFORMS[work.transformation](value)
+
+
+async def _pick_branch(context: StepContext, work: Route) -> Branch:
+    if isinstance(work.by, str):
+        await context.emit_input(context.view.input)
+        value = expressions.parse(work.by).evaluate(context.view.resolve)
+    else:
+        value = await _call(context, Function(work.by))
+    try:
+        return work.pick(value)
+    except NoBranchError as error:
+        raise FlowExecutionError(f"step {context.node.id!r}: {error}", code="NO_BRANCH") from error
 
 
 async def _call(context: StepContext, work: Function) -> Any:

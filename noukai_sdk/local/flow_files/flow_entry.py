@@ -175,7 +175,7 @@ class NodeBuilder:
             name=step.name or step_id,
             work=self._work(step, loc),
             needs=tuple(need.removeprefix("not ") for need in needs),
-            unless=frozenset(need[4:] for need in needs if need.startswith("not ")),
+            when={need[4:]: (False,) for need in needs if need.startswith("not ")},
             retry=step.retry,
             timeout=step.timeout,
             for_each=step.for_each,

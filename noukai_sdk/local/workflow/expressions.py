@@ -121,6 +121,15 @@ def parse(text: str) -> Expression:
     return Expression(compiler.references, evaluate)
 
 
+def problem_of(text: str) -> str | None:
+    """Return why the text is not a valid expression, None if it is one."""
+    try:
+        parse(text)
+    except ExpressionError as error:
+        return str(error)
+    return None
+
+
 class _Compiler:
     """Turns the parts of a syntax tree into closures, and collects the references in them."""
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..llm.config import LlmConfig
+from ..runtime.hidden_keys import shown
+from .expressions import is_true
 from .templates import as_text
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 Tool = Callable[..., Any]
+Branch = str | int | float | bool
+"""A value of a route, and the name of the branch for it."""
+
+# What models write around a word.
+_AROUND = " \t\r\n.!\"'`*"
 
 
 @dataclass(frozen=True)
@@ -90,10 +97,80 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """Decide by an expression, or a function of the node's input. The output is True or False."""
+class Route:
+    """Pick a branch by an expression, or a function of the node's input. The output is the branch.
 
-    test: str | Callable[[Any], Any]
+    Attributes:
+        by: The expression or the function.
+        branches: The values that it may have. Texts match in any case, with or without a full stop and
+            quotes around them, since models write their decisions as text; ``"3"`` matches 3.
+        default: The branch for any other value; None for an error.
+    """
+
+    by: str | Callable[[Any], Any]
+    branches: tuple[Branch, ...]
+    default: Branch | None = None
+
+    unsaid: ClassVar[tuple[Branch, ...] | None] = None
+    """The branches on which a node is that does not say it; None for all."""
+
+    def pick(self, value: Any) -> Branch:
+        """Return the branch for a value.
+
+        Raises:
+            NoBranchError: There is none, and no default.
+
+        Example:
+            >>> Route("input", ("billing", 3), default="other").pick(" Billing.")
+            'billing'
+        """
+        reads = branch_text(value)
+        for branch in self.branches:
+            if branch_text(branch) == reads:
+                return branch
+        if self.default is None:
+            known = ", ".join(map(repr, self.branches))
+            raise NoBranchError(f"the value {shown(value)} is not one of the branches {known}")
+        return self.default
+
+    def leads_to(self, output: Any, branches: Sequence[Branch]) -> bool:
+        """Return whether ``output``, which :meth:`pick` has returned, is one of ``branches``."""
+        return branch_text(output) in map(branch_text, branches)
+
+
+@dataclass(frozen=True)
+class Condition(Route):
+    """A route with the branches True and False, which any value leads to."""
+
+    branches: tuple[Branch, ...] = (True, False)
+
+    unsaid: ClassVar[tuple[Branch, ...] | None] = (True,)
+
+    def pick(self, value: Any) -> Branch:
+        """Return whether the value counts as true."""
+        return is_true(value)
+
+    def leads_to(self, output: Any, branches: Sequence[Branch]) -> bool:
+        """Return whether the output, True or False, is one of ``branches``."""
+        return bool(output) in branches
+
+
+class NoBranchError(ValueError):
+    """The value of a route is not one of its branches."""
+
+
+def branch_text(value: Any) -> str | None:
+    """Return how a value reads as a branch: equal for values that stand for one branch.
+
+    Example:
+        >>> branch_text(" Billing.") == branch_text("billing"), branch_text(3.0) == branch_text("3")
+        (True, True)
+    """
+    if not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return as_text(value).strip(_AROUND).casefold()
 
 
 @dataclass(frozen=True)
@@ -117,7 +194,7 @@ class SubFlow:
     inputs: Mapping[str, Any] | None = None
 
 
-Work = Agent | Function | Condition | Transform | SubFlow
+Work = Agent | Function | Route | Transform | SubFlow
 
 
 def with_context(system: str | None, context: str | Mapping[str, Any] | None) -> str | None:

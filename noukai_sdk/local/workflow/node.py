@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..llm.config import LlmConfig
 from ..runtime.hidden_keys import shown, type_name
 from . import node_checks as check
-from .kinds import Agent, Condition, Function, SubFlow, Tool, Transform, Work, with_context
+from .kinds import (
+    Agent,
+    Branch,
+    Condition,
+    Function,
+    Route,
+    SubFlow,
+    Tool,
+    Transform,
+    Work,
+    branch_text,
+    with_context,
+)
 
 if TYPE_CHECKING:
     from .plan import Flow
@@ -21,14 +33,15 @@ OnError = Literal["fail", "keep"]
 
 @dataclass(frozen=True)
 class Node:
-    """One node. Make it with ``Node.agent``, ``.condition``, ``.transform``, ``.function`` or ``.flow``.
+    """One node. ``Node.agent`` and the other constructors make it, one for each kind of work.
 
     Attributes:
         id: The node's name in outputs, overrides and references; unique in its workflow.
         name: The name that people see, and the key of the output in a result.
         work: What the node does.
         needs: The ids of the nodes that must be done before, in the order of their outputs.
-        unless: The ids in ``needs`` of conditions that must come out false.
+        when: For conditions and routes in ``needs``, the branches that lead to the node. A condition
+            without an entry must be true; a route may take any branch.
         retry: How often a failed attempt is repeated; None for the executor's setting.
         timeout: Seconds for one attempt, None for no limit.
         for_each: A reference to a list: the node does its work for each item, as ``{{item}}``.
@@ -45,7 +58,7 @@ class Node:
     name: str
     work: Work
     needs: tuple[str, ...] = ()
-    unless: frozenset[str] = frozenset()
+    when: Mapping[str, tuple[Branch, ...]] = field(default_factory=dict)
     retry: int | None = None
     timeout: float | None = None
     for_each: str | None = None
@@ -169,6 +182,40 @@ class Node:
         return _node(name, node_id, Condition(expression))
 
     @classmethod
+    def route(
+        cls,
+        name: str,
+        by: str | Callable[[Any], Any],
+        branches: Sequence[Branch],
+        *,
+        default: Branch | None = None,
+        node_id: str | None = None,
+    ) -> Node:
+        """Make a node that picks a branch; the nodes on the other branches are skipped.
+
+        ``workflow.connect(route, node, when="billing")`` says on which branch a node is, a list for
+        several. Without ``when``, the node runs after the route on any branch.
+
+        Args:
+            name: The name that people see.
+            by: An expression, such as ``"{{node.classify.kind}}"`` or ``"input"``, or a function of the
+                node's input.
+            branches: The values that it may have: texts, numbers, True and False. Texts match in any
+                case, with or without a full stop.
+            default: The branch for any other value. Without it, such a value is an error.
+            node_id: The node's id, by default made from the name.
+
+        Raises:
+            TypeError: ``by`` is neither a str nor a function, or a branch is not a simple value.
+            ValueError: There are no branches, or two read the same.
+        """
+        check.function_or_text(name, "by", by)
+        check.branches(name, branches, default)
+        known = [branch_text(branch) for branch in branches]
+        added = () if default is None or branch_text(default) in known else (default,)
+        return _node(name, node_id, Route(by, (*branches, *added), default))
+
+    @classmethod
     def transform(
         cls,
         name: str,
@@ -280,8 +327,14 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """``"agent"``, ``"function"``, ``"condition"``, ``"transform"`` or ``"flow"``."""
+        """``"agent"``, ``"function"``, ``"condition"``, ``"route"``, ``"transform"`` or ``"flow"``."""
         return "flow" if isinstance(self.work, SubFlow) else type(self.work).__name__.lower()
+
+    def branches_after(self, parent: Node) -> tuple[Branch, ...] | None:
+        """Return the branches of ``parent`` that lead to this node; None for all, and if it has none."""
+        if not isinstance(parent.work, Route):
+            return None
+        return self.when.get(parent.id, parent.work.unsaid)
 
     @property
     def model(self) -> str | None:

@@ -5,11 +5,13 @@ None is always right: it stands for the default.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..llm.config import LlmConfig, check_request
 from ..runtime.hidden_keys import shown, type_name
+from .kinds import branch_text
 
 
 def of_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
@@ -94,6 +96,29 @@ def request(name: str, **settings: object) -> None:
         check_request(**settings)
     except ValueError as error:
         raise ValueError(f"node {shown(name)}: {error}") from None
+
+
+def branches(name: str, values: Any, default: object) -> None:
+    """Check the branches of a route.
+
+    Raises:
+        TypeError: They are not a list of texts, numbers, True and False.
+        ValueError: There are none, or two read the same.
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        message = f"branches must be a list of values, not {type_name(values)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+    expected = "a str, a number, True or False"
+    for value in values:
+        if value is None:
+            raise TypeError(f"node {shown(name)}: a branch must be {expected}, not None")
+        of_type(name, "a branch", value, str | int | float, expected)
+    of_type(name, "default", default, str | int | float, expected)
+    if not values:
+        raise ValueError(f"node {shown(name)}: a route needs at least one branch")
+    for reads, times in Counter(map(branch_text, values)).items():
+        if times > 1:
+            raise ValueError(f"node {shown(name)}: two branches read {shown(reads)}")
 
 
 def tools(name: str, value: Any) -> None:

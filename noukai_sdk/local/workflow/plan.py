@@ -11,9 +11,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .kinds import Agent, Condition, SubFlow
+from .kinds import Agent, Branch, Route, SubFlow
 from .node import Node
-from .templates import Reference
+from .templates import Reference, as_text
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
 
@@ -22,6 +22,7 @@ _SHAPES = {
     "function": '[["{}"]]',
     "transform": '[/"{}"/]',
     "condition": '{{"{}"}}',
+    "route": '{{"{}"}}',
     "flow": '(["{}"])',
 }
 
@@ -109,9 +110,9 @@ class Plan:
         self.index = {node.id: position for position, node in enumerate(self.nodes)}
 
     @cached_property
-    def has_conditions(self) -> bool:
+    def has_routes(self) -> bool:
         """Whether nodes can be skipped."""
-        return any(isinstance(node.work, Condition) for node in self.nodes)
+        return any(isinstance(node.work, Route) for node in self.nodes)
 
     @cached_property
     def sub_flows(self) -> list[tuple[Node, SubFlow]]:
@@ -247,19 +248,32 @@ def sorter(nodes: Sequence[Node]) -> TopologicalSorter[str]:
 
 
 def mermaid(nodes: Sequence[Node]) -> str:
-    """Return a top-down Mermaid flowchart; the arrows from a condition are labelled yes or no."""
+    """Return a top-down Mermaid flowchart. The arrows of branches are labelled."""
     # Not the ids: a word such as "end" has a meaning in Mermaid.
     names = {node.id: f"n{position}" for position, node in enumerate(nodes)}
-    conditions = {node.id for node in nodes if isinstance(node.work, Condition)}
+    by_id = {node.id: node for node in nodes}
     lines = []
     for node in nodes:
         label = _escape(node.name + (" (each)" if node.for_each else ""))
         lines.append(names[node.id] + _SHAPES[node.kind].format(label))
     for node in nodes:
         for need in node.needs:
-            label = f"|{'no' if need in node.unless else 'yes'}|" if need in conditions else ""
+            parent = by_id.get(need)
+            branches = None if parent is None else node.branches_after(parent)
+            label = f'|"{_escape(branch_label(branches))}"|' if branches else ""
             lines.append(f"{names.get(need, _escape(need))} -->{label} {names[node.id]}")
     return "\n".join(["flowchart TD", *(f"    {line}" for line in lines)])
+
+
+def branch_label(branches: Sequence[Branch]) -> str:
+    """Return how people read branches: yes and no for True and False.
+
+    Example:
+        >>> branch_label([True]), branch_label(["bug", 3])
+        ('yes', 'bug or 3')
+    """
+    words = {True: "yes", False: "no"}
+    return " or ".join(words[b] if isinstance(b, bool) else as_text(b) for b in branches)
 
 
 def _escape(text: str) -> str:

@@ -13,7 +13,18 @@ from ..llm.config import LlmConfig
 from ..llm.errors import LlmConfigError
 from ..runtime.hidden_keys import hide_keys, shown
 from . import expressions, templates
-from .kinds import Agent, Condition, Function, SubFlow, Tool, Transform
+from .kinds import (
+    Agent,
+    Branch,
+    Condition,
+    Function,
+    Route,
+    SubFlow,
+    Tool,
+    Transform,
+    Work,
+    branch_text,
+)
 from .node import Node
 from .plan import Names
 from .templates import Reference
@@ -79,13 +90,10 @@ def references_of(node: Node) -> Iterator[tuple[str, Reference]]:
     for field, text in _texts_of(node):
         for reference in templates.parse(text).references:
             yield field, reference
-    if isinstance(node.work, Condition) and isinstance(node.work.test, str):
-        try:
-            references = expressions.parse(node.work.test).references
-        except expressions.ExpressionError:
-            return
-        for reference in references:
-            yield "condition", reference
+    for field, expression in _expressions_of(node.work):
+        if expressions.problem_of(expression) is None:
+            for reference in expressions.parse(expression).references:
+                yield field, reference
 
 
 def bad_reference(reference: Reference, node: Node, field: str, names: Names) -> str | None:
@@ -103,7 +111,7 @@ def bad_reference(reference: Reference, node: Node, field: str, names: Names) ->
         return f"{reference}: that node may not have run by then; add it to needs"
     if len(reference.path) > 1 and target.for_each is None:
         is_text = isinstance(target.work, Agent) and target.work.output == "text"
-        if is_text or isinstance(target.work, Condition):
+        if is_text or isinstance(target.work, Route):
             return f"{reference}: that node's output has no fields"
     return None
 
@@ -125,6 +133,11 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
             yield "inputs", text
 
 
+def _expressions_of(work: Work) -> Iterator[tuple[str, str]]:
+    if isinstance(work, Route) and isinstance(work.by, str):
+        yield "condition" if isinstance(work, Condition) else "route", work.by
+
+
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -139,11 +152,11 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
         if need not in names.by_id:
             yield "needs", f"there is no node {need!r}; there are {', '.join(sorted(names.by_id))}"
         elif times > 1:
-            yield "needs", f"{need!r} is needed twice; a node that needs both ways can never run"
-    for need in sorted(node.unless):
-        parent = names.by_id.get(need)
-        if parent is not None and not isinstance(parent.work, Condition):
-            yield "needs", f"{need!r} is not a condition: it cannot come out false"
+            yield "needs", f"{need!r} is needed twice"
+    for need, branches in node.when.items():
+        if need in names.by_id:
+            for fault in _branch_faults(names.by_id[need], branches):
+                yield "needs", fault
     yield from _work_faults(node)
     if node.for_each is not None and templates.parse(node.for_each).alone is None:
         yield (
@@ -156,14 +169,28 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
             yield field, message
 
 
+def _branch_faults(parent: Node, branches: Sequence[Branch]) -> Iterator[str]:
+    if not isinstance(parent.work, Route):
+        # True is what connect() is often told for every edge.
+        if tuple(branches) != (True,):
+            yield f"{parent.id!r} is not a condition or a route: it has no branches"
+        return
+    known = {branch_text(branch) for branch in parent.work.branches}
+    for branch in branches:
+        if branch_text(branch) not in known:
+            listed = ", ".join(map(repr, parent.work.branches))
+            yield f"{parent.id!r} has no branch {shown(branch)}; there are {listed}"
+    if not branches:
+        yield f"it is on no branch of {parent.id!r}, and can never run"
+
+
 def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
     work = node.work
-    if isinstance(work, Condition) and isinstance(work.test, str):
-        try:
-            expressions.parse(work.test)
-        except expressions.ExpressionError as error:
-            yield "condition", str(error)
-    elif isinstance(work, Transform):
+    for field, text in _expressions_of(work):
+        message = expressions.problem_of(text)
+        if message:
+            yield field, message
+    if isinstance(work, Transform):
         has_references = bool(templates.parse(work.transformation).references)
         if work.transformation not in TRANSFORMS and not has_references:
             known = ", ".join(sorted(TRANSFORMS))

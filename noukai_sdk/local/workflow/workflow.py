@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .kinds import Branch, Route
 from .node import Node
 from .plan import CaptureMode, Flow, Plan, mermaid
 from .validation import Problem, WorkflowError, problems_of, unknown_models
@@ -17,7 +18,7 @@ __all__ = ["Workflow", "WorkflowError"]
 class _Edge:
     source: str
     target: str
-    when: bool
+    when: tuple[Branch, ...] | None
 
 
 class Workflow:
@@ -57,10 +58,31 @@ class Workflow:
         for place, node in enumerate(nodes):
             edges = incoming.get(node.id)
             if edges:
-                needs = tuple(self._id_of(edge.source) for edge in edges)
-                unless = frozenset(self._id_of(edge.source) for edge in edges if not edge.when)
-                nodes[place] = replace(node, needs=node.needs + needs, unless=node.unless | unless)
+                needs = dict.fromkeys(self._id_of(edge.source) for edge in edges)
+                when = self._branches(edges)
+                nodes[place] = replace(
+                    node, needs=(*node.needs, *needs), when={**node.when, **when}
+                )
         return nodes
+
+    def _branches(self, edges: Sequence[_Edge]) -> dict[str, tuple[Branch, ...]]:
+        """Return the branches of each source that lead to the node that all the edges lead to."""
+        if all(edge.when is None for edge in edges):
+            return {}
+        works = {node.id: node.work for node in self._nodes}
+        branches: dict[str, tuple[Branch, ...]] = {}
+        anyway: set[str] = set()
+        for edge in edges:
+            source = self._id_of(edge.source)
+            when = edge.when
+            if when is None:
+                work = works.get(source)
+                when = work.unsaid if isinstance(work, Route) else None
+            if when is None:
+                anyway.add(source)
+            else:
+                branches[source] = (*branches.get(source, ()), *when)
+        return {source: each for source, each in branches.items() if source not in anyway}
 
     def add_node(self, node: Node) -> str:
         """Add a node.
@@ -79,7 +101,9 @@ class Workflow:
         self._plan = None
         return node.id
 
-    def connect(self, from_id: str, to_id: str, *, when: bool = True) -> None:
+    def connect(
+        self, from_id: str, to_id: str, *, when: Branch | Sequence[Branch] | None = None
+    ) -> None:
         """Start ``to_id`` when ``from_id`` is done, with its output as input.
 
         A node with several parents receives their outputs in the order of these calls. Either node
@@ -88,9 +112,12 @@ class Workflow:
         Args:
             from_id: A node's id or name.
             to_id: A node's id or name.
-            when: The value that the condition ``from_id`` must have for ``to_id`` to run.
+            when: The branch, or branches, of the condition or route ``from_id`` on which ``to_id`` runs.
+                By default, True for a condition, and any branch for a route.
         """
-        self._edges[_Edge(from_id, to_id, when)] = None
+        if isinstance(when, str | int | float):
+            when = [when]
+        self._edges[_Edge(from_id, to_id, None if when is None else tuple(when))] = None
         self._plan = None
 
     def problems(self) -> list[Problem]:

@@ -83,8 +83,9 @@ def test_flow_file_with_every_field_is_read(tmp_path: Path) -> None:
     )
     assert (each.name, each.for_each, each.concurrency) == ("Each one", "{{node.split}}", 3)
     assert (many.work, many.needs) == (Condition("len(input) > 1"), ("each",))
-    assert (loud.work, loud.needs, loud.unless) == (Transform("uppercase"), ("many",), frozenset())
-    assert (ask.needs, ask.unless, ask.tools, ask.model) == (("many",), {"many"}, True, "offline")
+    assert (loud.work, loud.needs, loud.when) == (Transform("uppercase"), ("many",), {})
+    assert (ask.needs, ask.when, ask.tools) == (("many",), {"many": (False,)}, True)
+    assert ask.model == "offline"
     assert end.needs == ("loud", "ask")
     kinds = ["function", "agent", "condition", "transform", "agent", "transform"]
     assert [step.kind for step in flow.steps] == kinds

@@ -93,12 +93,11 @@ def test_problems_of_invalid_node_name_its_field(node: Node, problem: str) -> No
 def test_problems_of_invalid_graphs_are_listed() -> None:
     assert problems(Workflow("x")) == ["steps: there are no nodes: add at least one"]
     both_ways = workflow_of(Node.condition("c", "True"), Node.agent("a"), edges="c>a c!a")
-    assert problems(both_ways) == [
-        "node 'a': needs: 'c' is needed twice; a node that needs both ways can never run"
-    ]
+    assert problems(both_ways) == []
+    assert both_ways.nodes[1].when == {"c": (True, False)}
     unless_agent = workflow_of(Node.agent("a"), Node.agent("b"), edges="a!b")
     assert problems(unless_agent) == [
-        "node 'b': needs: 'a' is not a condition: it cannot come out false"
+        "node 'b': needs: 'a' is not a condition or a route: it has no branches"
     ]
     one_name = workflow_of(Node.agent("same", agent_id="a"), Node.agent("same", agent_id="b"))
     assert problems(one_name) == ["node 'b': name: an earlier node has the name 'same' too"]
@@ -150,8 +149,8 @@ def test_to_mermaid_has_shapes_and_labelled_branches() -> None:
         '    n2[["Count"]]',
         '    n3[/"Loud (each)"/]',
         "    n0 --> n1",
-        "    n1 -->|yes| n2",
-        "    n1 -->|no| n3",
+        '    n1 -->|"yes"| n2',
+        '    n1 -->|"no"| n3',
     ]
 
 
