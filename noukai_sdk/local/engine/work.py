@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ...errors import FlowExecutionError
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
 from ..workflow.kinds import Agent, Branch, Function, NoBranchError, Route, SubFlow
