@@ -93,6 +93,7 @@ def dev(
         raise click.UsageError("--open and --no-ui exclude each other")
     require_backend("noukai dev", ui=not no_ui)
     from ..backend.app import BASE, create_app
+    from ..backend.private_files import read_secret
     from ..backend.settings import DEV_KEY
     from ..backend.trusted_hosts import TrustedHosts, loopback_hosts
 
@@ -110,16 +111,16 @@ def dev(
         _print_summary(terminal, app, settings, key, listener, page)
         with FlowWatcher(app.state.catalog, terminal):
             logged = RequestLog(app, terminal, f"{BASE}/seq/", page)
-            dashboard = Dashboard(
-                logged,
-                DashboardOptions(
-                    api_path=BASE,
-                    open_key=key if key == DEV_KEY else None,
-                    trusts_host=TrustedHosts(app, hosts).trusts,
-                    replay_to=replay_to,
-                ),
-                api=app,
+            options = DashboardOptions(
+                api_path=BASE,
+                open_key=key if key == DEV_KEY else None,
+                trusts_host=TrustedHosts(app, hosts).trusts,
+                replay_to=replay_to,
             )
+            if settings.database_file is not None and not no_ui:
+                secret = read_secret(settings.database_file.with_suffix(".page-key"))
+                options = replace(options, secret=secret)
+            dashboard = Dashboard(logged, options, api=app)
 
             def after_startup() -> None:
                 # Importing DBOS takes a second: not now, when calls are waiting, but before the first job.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -35,9 +34,6 @@ HEADERS = {
 }
 """The headers of every page."""
 
-# For tokens of visitors without a key of their own. Tokens of others must fit all processes of a service.
-_SECRET = secrets.token_bytes(32)
-
 
 def key_of(request: Request, open_key: str | None) -> str | None:
     """Return the visitor's API key: of the cookie, else the key that everybody knows, if there is one."""
@@ -59,9 +55,13 @@ def forget_key(response: Response) -> None:
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 
-def token_for(key: str | None, open_key: str | None) -> str:
-    """Return the token of the forms of a visitor. Nobody can compute it without the key."""
-    secret = _SECRET if key is None or key == open_key else key.encode()
+def token_for(key: str | None, open_key: str | None, secret: bytes) -> str:
+    """Return the token of the forms of a visitor. Nobody can compute it without the key, or the secret.
+
+    Without a key of the visitor's own, it is made from ``secret``. Others fit all processes of a service.
+    """
+    if key is not None and key != open_key:
+        secret = key.encode()
     return hmac.new(secret, b"noukai dashboard forms", hashlib.sha256).hexdigest()
 
 

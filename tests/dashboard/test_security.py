@@ -14,7 +14,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from noukai_sdk.backend.settings import Settings
+from noukai_sdk.backend.settings import DEV_KEY, Settings
 from noukai_sdk.cli import dev as dev_command
 from noukai_sdk.cli import serve as serve_command
 from noukai_sdk.cli.commands import noukai
@@ -311,3 +311,19 @@ def test_service_sends_captured_requests_only_where_it_is_told(service: str) -> 
         result = CliRunner().invoke(noukai, ["dev", "--replay-to", url])
         assert result.exit_code == 2
         assert "is not the address of a server" in result.output
+
+
+def test_page_that_is_open_while_dev_is_started_again_can_send_its_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = set()
+    for _ in range(2):
+        settings = Settings(tmp_path / "a.db", keys={DEV_KEY: None})
+        served = served_by(monkeypatch, dev_command, settings, "dev", "--port", "0")
+        with serve_app(served["app"]) as url:
+            call = f"{url}/api/v1/seq/acme/samples/hello-world/execute"
+            headers = {"Authorization": f"Bearer {DEV_KEY}", "X-Session-Id": "restarted"}
+            httpx.post(call, json=CALL, headers=headers).raise_for_status()
+            tokens.add(token_of(httpx.get(f"{url}/sessions/restarted")))
+    assert len(tokens) == 1
+    assert (tmp_path / "a.page-key").stat().st_mode & 0o077 == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Any
 
@@ -186,28 +187,111 @@ def test_list_works_without_scripts(plain_page: Page, dev: Dev) -> None:
 
 def test_hidden_page_holds_no_connection_and_catches_up(page: Page, dev: Dev) -> None:
     capture(dev, "hidden-1", "/hidden")
-    page.goto(f"{dev.url}/?q=/hidden")
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    # What a browser does when another tab is chosen, which a headless one cannot do.
-    page.evaluate("""() => {
+    page.add_init_script("""
         window.sources = [];
-        const create = htmx.createEventSource;
-        htmx.createEventSource = (url) => { sources.push(create(url)); return sources.at(-1); };
-        document.addEventListener("htmx:sseMessage", () => sources.push("message"));
+        const Original = EventSource;
+        window.EventSource = class extends Original {
+            constructor(url) { super(url); sources.push(this); }
+        };
+        // What a browser does when another tab is chosen, which a headless one cannot do.
         window.show = (hidden) => {
             Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
             document.dispatchEvent(new Event("visibilitychange"));
         };
-        show(true);
-    }""")
+        const isOpen = (source) => source.readyState !== EventSource.CLOSED;
+        window.open = () => sources.filter(isOpen).length;
+    """)
+    page.goto(f"{dev.url}/?q=/hidden")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.evaluate("show(true)")
+    assert page.evaluate("open()") == 0
     capture(dev, "hidden-2", "/hidden")
     page.evaluate("show(false)")
     expect(row(page, "hidden-2")).to_be_visible()
-    assert page.evaluate("sources.length") == 1
-    capture(dev, "hidden-3", "/hidden")
-    expect(row(page, "hidden-3")).to_be_visible()
-    # The next time, it is the new connection that is closed.
-    page.evaluate("show(true)")
-    assert page.evaluate("sources[0].readyState") == 2
-    page.evaluate("show(false)")
-    assert page.evaluate("sources.length") == 2
+    assert page.evaluate("open()") == 1
+
+
+def test_tabs_leave_connections_for_others_and_are_all_live(
+    page: Page, context: BrowserContext, dev: Dev
+) -> None:
+    # A browser opens six connections to a server: seven streams would leave none for a page.
+    capture(dev, "tab-1", "/tab")
+    tabs = [page, *(context.new_page() for _ in range(7))]
+    for tab in tabs:
+        tab.goto(f"{dev.url}/?q=/tab")
+        expect(tab.get_by_text("Live", exact=True)).to_be_visible()
+    capture(dev, "tab-2", "/tab")
+    for tab in tabs:
+        expect(row(tab, "tab-2")).to_be_attached()
+        tab.close()
+
+
+def test_rows_that_come_move_nothing_that_is_read_or_about_to_be_clicked(
+    page: Page, dev: Dev
+) -> None:
+    for number in range(1, 5):
+        capture(dev, f"moved-{number}", "/moved")
+    page.goto(f"{dev.url}/?q=/moved")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    link = row(page, "moved-2").get_by_role("link").first
+
+    def come(name: str) -> None:
+        capture(dev, name, "/moved")
+        expect(row(page, name)).to_be_attached()
+
+    # The row under the pointer stays there, and a button is pressed where it was.
+    link.hover()
+    box = link.bounding_box()
+    assert box is not None
+    come("moved-5")
+    assert link.bounding_box() == box
+    page.mouse.down()
+    with page.expect_event("console", lambda line: line.text == "seen"):
+        page.evaluate(
+            "document.addEventListener('htmx:sseBeforeMessage', () => console.log('seen'))"
+        )
+        capture(dev, "moved-6", "/moved")
+    assert row(page, "moved-6").count() == 0
+    page.mouse.move(2, 2)
+    page.mouse.up()
+    expect(row(page, "moved-6")).to_be_attached()
+    # What is chosen stays so; keys work on it; what is typed stays.
+    box_of_2 = row(page, "moved-2").get_by_role("checkbox")
+    box_of_2.check()
+    page.mouse.move(2, 2)
+    come("moved-7")
+    expect(box_of_2).to_be_checked()
+    expect(box_of_2).to_be_focused()
+    page.keyboard.press("/")
+    page.keyboard.press("End")
+    page.keyboard.type("!")
+    come("moved-8")
+    expect(page.get_by_label("Search")).to_have_value("/moved!")
+    page.keyboard.press("Escape")
+    # A row that goes leaves the focus to the next one.
+    page.keyboard.press("j")
+    expect(page.locator(":focus")).to_have_attribute("href", re.compile("/moved-8"))
+    dev.client.delete("/seq/sessions/moved-8")
+    expect(page.locator(":focus")).to_have_attribute("href", re.compile("/moved-7"))
+    # Further down, new rows are counted.
+    for number in range(30, 50):
+        capture(dev, f"moved-{number}", "/moved")
+    expect(row(page, "moved-49")).to_be_attached()
+    page.evaluate("scrollTo(0, 300)")
+    come("moved-9")
+    page.get_by_role("button", name="new above").click()
+    expect(row(page, "moved-9")).to_be_in_viewport()
+
+
+def test_live_page_whose_connection_breaks_is_live_again(
+    page: Page, dev: Dev, console_errors: list[str]
+) -> None:
+    capture(dev, "broken-1", "/broken")
+    page.route("**/live/**", lambda route: route.abort())
+    page.goto(f"{dev.url}/?q=/broken")
+    expect(page.get_by_text("Not live", exact=True)).to_be_visible()
+    page.unroute("**/live/**")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    capture(dev, "broken-2", "/broken")
+    expect(row(page, "broken-2")).to_be_visible()
+    console_errors.clear()

@@ -37,7 +37,8 @@ class Look:
 def stream_changes(visit: Visit, look: Callable[[], Awaitable[Look]]) -> Response:
     """Return server-sent events called ``change``: the part as HTML, whenever it has changed.
 
-    The browser says in ``seen`` which version it shows. The stream ends when the service stops.
+    The browser says in ``seen`` which version it shows, and in ``once`` that it comes again later. The
+    stream ends when the service stops.
 
     Raises:
         PageError: Too many streams are open.
@@ -52,6 +53,7 @@ def stream_changes(visit: Visit, look: Callable[[], Awaitable[Look]]) -> Respons
 async def _frames(visit: Visit, look: Callable[[], Awaitable[Look]]) -> AsyncGenerator[bytes, None]:
     streams, seconds = visit.site.streams, visit.site.options.look_seconds
     seen = visit.query.get("seen", "")
+    looks_once = "once" in visit.query
     streams.open += 1
     try:
         yield b": live\n\n"
@@ -67,17 +69,19 @@ async def _frames(visit: Visit, look: Callable[[], Awaitable[Look]]) -> AsyncGen
                 found, pause = None, error.retry_after or seconds
             if found is not None and found.version != seen:
                 seen = found.version
-                yield _frame("change", found.render())
+                yield _frame("change", found.render(), seen)
                 sent_at = started_at
             elif started_at - sent_at > _HEARTBEAT:
                 yield b": live\n\n"
                 sent_at = started_at
+            if looks_once:
+                return
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(streams.closing.wait(), pause)
     finally:
         streams.open -= 1
 
 
-def _frame(event: str, text: str) -> bytes:
+def _frame(event: str, text: str, version: str) -> bytes:
     data = "".join(f"data: {line}\n" for line in text.split("\n"))
-    return f"event: {event}\n{data}\n".encode()
+    return f"event: {event}\nid: {version}\n{data}\n".encode()

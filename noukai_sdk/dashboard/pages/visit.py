@@ -99,7 +99,8 @@ class Visit:
     @property
     def token(self) -> str:
         """Return the token that each form must send."""
-        return token_for(self.key, self.site.options.open_key)
+        options = self.site.options
+        return token_for(self.key, options.open_key, options.secret)
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page. Templates have ``visit`` besides ``values``."""
