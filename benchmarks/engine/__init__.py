@@ -26,6 +26,7 @@ def comparisons() -> Iterator[Comparison]:
         yield asyncio.run(over_http.agent_chain(url, aiohttp=False))
         yield asyncio.run(over_http.fan_out(url))
         yield asyncio.run(over_http.batch(url))
+        yield asyncio.run(over_http.rate_limit(url))
         yield asyncio.run(in_process.per_node(url))
     yield from asyncio.run(in_process.growth())
     yield asyncio.run(in_process.memory())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 from unittest.mock import patch
 
@@ -11,6 +11,7 @@ import openai
 
 from benchmarks.engine import graphbit_runs, langgraph_runs
 from benchmarks.engine.comparison import Comparison, Run, best_of_each
+from benchmarks.engine.server import RATE
 from noukai_sdk.local import Executor, LlmClient, LlmConfig, Node, Workflow
 
 try:  # the library that the openai client uses
@@ -23,6 +24,7 @@ ROUNDS = 30
 WIDTH = 10
 BATCH = 100
 LATENCY = 50
+PROMPTS = 300
 
 
 def _body(latency: int) -> dict[str, Any]:
@@ -148,3 +150,18 @@ async def batch(url: str) -> Comparison:
         best = await best_of_each(runs, 10)
     base, ours = best.pop("base"), best.pop("ours")
     return Comparison(f"a batch of {BATCH} at {LATENCY} ms", "ms", ours, 4, base, "one call", best)
+
+
+async def rate_limit(url: str) -> Comparison:
+    """Measure a batch against a limit of requests: the slowest of three kinds of limits."""
+
+    async def seconds(model: str) -> float:
+        async with LlmClient(LlmConfig.openai_compatible(f"{url}/v1", model)) as client:
+            started = perf_counter()
+            responses = await client.complete_batch(["Prompt"] * PROMPTS)
+            assert all(isinstance(response, str) for response in responses)
+            return perf_counter() - started
+
+    slowest = max([await seconds(model) for model in ("window", "sliding", "bucket")])
+    name, ideal = f"{PROMPTS} prompts under a limit of {RATE} a second", PROMPTS / RATE
+    return Comparison(name, "s", slowest, 1.15, ideal, f"the ideal {ideal:g} s")

@@ -1,20 +1,25 @@
 """A minimal model server: OpenAI's chat API, with one response after a set time.
 
-The name of the model or deployment sets the time: ``lat-50`` responds after 50 ms. It runs in a process
-of its own, so that its work does not count as the time of the measured program.
+The name of the model or deployment sets the time: ``lat-50`` responds after 50 ms. The models ``window``,
+``sliding`` and ``bucket`` respond to 20 requests a second and reject others with 429. The server runs in a
+process of its own, so that its work does not count as the time of the measured program.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LATENCY = re.compile(rb"lat-(\d+)")
+_LIMITED = re.compile(rb'"model": ?"(window|sliding|bucket)"')
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _COMPLETION = json.dumps(
     {
@@ -38,6 +43,56 @@ _RESPONSE = (
     + b"\r\n\r\n"
     + _COMPLETION
 )
+RATE = 20
+"""The requests a second of the limited models."""
+
+Limit = Callable[[float], str | None]
+"""Takes the time; returns the headers of a rejection, None to accept."""
+
+
+def _window() -> Limit:
+    """Return a limit for each whole second, with the rest of it as ``Retry-After``."""
+    count, counted = 0, 0.0
+
+    def check(now: float) -> str | None:
+        nonlocal count, counted
+        if counted != math.floor(now):
+            count, counted = 0, math.floor(now)
+        count += 1
+        return None if count <= RATE else f"retry-after: {counted + 1 - now:.3f}\r\n"
+
+    return check
+
+
+def _sliding() -> Limit:
+    """Return a limit for any second, without ``Retry-After``."""
+    accepted: deque[float] = deque(maxlen=RATE)
+
+    def check(now: float) -> str | None:
+        if len(accepted) == RATE and accepted[0] > now - 1:
+            return ""
+        accepted.append(now)
+        return None
+
+    return check
+
+
+def _bucket() -> Limit:
+    """Return a bucket of 20 tokens, with ``Retry-After`` in whole seconds."""
+    tokens, counted = float(RATE), 0.0
+
+    def check(now: float) -> str | None:
+        nonlocal tokens, counted
+        tokens, counted = min(tokens + RATE * (now - counted), RATE), now
+        if tokens < 1:
+            return "retry-after: 1\r\n"
+        tokens -= 1
+        return None
+
+    return check
+
+
+_LIMITS = {b"window": _window(), b"sliding": _sliding(), b"bucket": _bucket()}
 
 
 class Chat(asyncio.Protocol):
@@ -53,8 +108,13 @@ class Chat(asyncio.Protocol):
         length = _LENGTH.search(head)
         if not end or len(body) < int(length[1] if length else 0):
             return
-        latency = _LATENCY.search(self._received)
+        latency, limited = _LATENCY.search(self._received), _LIMITED.search(self._received)
         self._received = b""
+        rejection = _LIMITS[limited[1]](time.monotonic()) if limited else None
+        if rejection is not None:
+            head = f"HTTP/1.1 429 Too Many Requests\r\n{rejection}content-length: 2\r\n\r\n{{}}"
+            self._transport.write(head.encode())
+            return
         milliseconds = int(latency[1]) if latency else 0
         if milliseconds:
             asyncio.get_running_loop().call_later(milliseconds / 1000, self._respond)

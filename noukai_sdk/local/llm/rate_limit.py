@@ -1,16 +1,19 @@
-"""Share one provider's rate limit (429) between all calls of a client.
+"""Share one provider's rate limit (429) between all calls of a client, as one token bucket.
 
-Without a rejection, calls pass at once. After a 429 no call is sent until the provider's ``Retry-After``
-has passed, and the waiting calls then leave in order, one by one, at the rate that the provider has
-just accepted. The rate grows slowly at first and fast later, as in TCP CUBIC, so that a limit that was
-measured too low or that was raised is found again. After a second without calls, the limit is forgotten.
+1. Until the provider rejects a request, requests leave at once.
+2. After a 429, none leaves until its ``Retry-After`` has passed, or a longer one that follows.
+3. Then they leave one by one, first come first served, a little slower than the provider accepted
+   them before. Without a rejection they get faster and faster, because the limit may be higher.
+4. A rejected request waits for its turn again. Calls fail if the provider rejects everything.
+5. After a second without requests, the limit is forgotten.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
@@ -21,12 +24,17 @@ T = TypeVar("T")
 _SHORTEST_SPAN = 1.0
 # Stay this much below the measured rate: at the rate itself, jitter causes the next rejection.
 _MARGIN = 0.95
-# Seconds until a rate without rejections has doubled: few accepted requests are a weak measurement.
-_DOUBLING_SECONDS_PER_ACCEPTED = 3.0
-_MOST_DOUBLING_SECONDS = 60.0
+# Without a rejection for t seconds, send t * t * this more requests a second.
+_GROWTH = 0.02
 # Longer waits are an error at once, as in the official clients.
 _LONGEST_WAIT = 120.0
 _REMEMBERED = 4096
+
+
+@dataclass(eq=False)
+class _Attempt:
+    sent_at: float
+    is_rejected: bool = False
 
 
 class RateLimit:
@@ -44,14 +52,12 @@ class RateLimit:
         self._max_retries = max_retries
         self._turn = anyio.Lock()  # first in, first out
         self._waiting = 0
+        self._attempts: deque[_Attempt] = deque(maxlen=_REMEMBERED)
         self._in_flight = 0
-        self._sent: dict[object, float] = {}  # when each request was sent that was not rejected
         self._is_limited = False
-        self._blocked_until = 0.0
-        self._span = _SHORTEST_SPAN
-        self._measured = (0.0, math.inf)  # the time of the requests that measure the rate
+        self._blocked_until = -math.inf
+        self._measured = (0.0, math.inf, _SHORTEST_SPAN)  # requests sent in this time set the rate
         self._rate = 0.0  # requests a second; 0 until it is measured, after the block
-        self._doubling = _MOST_DOUBLING_SECONDS
         self._next_at = 0.0
         self._rejections = 0
         self._given_up = 0
@@ -67,51 +73,46 @@ class RateLimit:
         while True:
             if self._is_limited:
                 await self._wait_for_turn(given_up)
-            attempt, started = object(), time.monotonic()
             attempts += 1
-            self._remember(attempt, started)
+            attempt = _Attempt(anyio.current_time())
+            self._attempts.append(attempt)
             self._in_flight += 1
             try:
                 response = await request()
             except Exception as error:
                 self._in_flight -= 1
+                attempt.is_rejected = True
                 seconds = self._retry_after(error)
-                self._sent.pop(attempt, None)
-                if self._reject(started, seconds, error):
-                    rejected: Any = error
-                    rejected.attempts = attempts
-                    raise
+                if not self._reject(attempt.sent_at, seconds, error):
+                    continue
+                rejected: Any = error
+                rejected.attempts = attempts
+                raise
             except BaseException:
                 self._in_flight -= 1
                 raise
-            else:
-                self._in_flight -= 1
-                self._rejections = 0
-                return response
+            self._in_flight -= 1
+            self._rejections = 0
+            return response
 
-    def _remember(self, attempt: object, started: float) -> None:
-        self._sent[attempt] = started
-        if len(self._sent) > _REMEMBERED:
-            del self._sent[next(iter(self._sent))]
-
-    def _reject(self, started: float, seconds: float | None, error: Exception) -> bool:
+    def _reject(self, sent_at: float, seconds: float | None, error: Exception) -> bool:
         """Block all calls for a while; return whether the rejected call fails."""
         if self._max_retries == 0:
             return True
-        now = time.monotonic()
         if not seconds:
-            seconds = min(0.5 * 2 ** min(self._rejections, 4), 8.0)
+            # Paced requests are a little too fast at most; after a burst, a whole second is used up.
+            seconds = (0.25 if self._is_limited else 1.0) * 2 ** min(self._rejections, 4)
         if seconds > _LONGEST_WAIT:
             return True
-        if not self._is_limited or started >= self._blocked_until:
-            accepted_after = any(sent_at >= self._blocked_until for sent_at in self._sent.values())
-            if not self._is_limited or accepted_after:
-                self._span = max(seconds, _SHORTEST_SPAN)
+        if sent_at >= self._blocked_until:  # else it was under way when another one was rejected
+            if any(attempt.sent_at >= self._blocked_until for attempt in self._accepted()):
+                span = max(seconds, _SHORTEST_SPAN)
                 # Requests of an unpaced burst arrive in any order: those sent later count as well.
-                self._measured = (started - self._span, started if self._is_limited else math.inf)
+                last = sent_at if self._is_limited else math.inf
+                self._measured = (sent_at - span, last, span)
                 self._rate = 0.0
-            self._is_limited, self._next_at, self._blocked_until = True, 0.0, now + seconds
-        self._blocked_until = max(self._blocked_until, now + seconds)
+            self._is_limited, self._next_at = True, 0.0
+        self._blocked_until = max(self._blocked_until, anyio.current_time() + seconds)
         # While other requests are under way, the provider may have accepted them.
         self._rejections += self._in_flight == 0
         if self._rejections <= self._max_retries:
@@ -128,7 +129,7 @@ class RateLimit:
                 while True:
                     if self._given_up != given_up and self._last_error is not None:
                         raise self._last_error
-                    now = time.monotonic()
+                    now = anyio.current_time()
                     leaves_at = max(self._next_at, self._blocked_until)
                     if leaves_at <= now:
                         break
@@ -136,18 +137,20 @@ class RateLimit:
                 if self._waiting == 1 and now - leaves_at > _SHORTEST_SPAN:
                     self._is_limited = False
                     return
-                if not self._rate:
-                    self._measure_rate()
-                growth = 1 + ((now - self._blocked_until) / self._doubling) ** 3
                 # A late wake-up does not slow the rest down.
-                self._next_at = max(leaves_at, now - 0.1) + 1 / (self._rate * growth)
+                leaves_at = max(leaves_at, now - 0.1)
+                self._next_at = leaves_at + 1 / self._rate_after(now - self._blocked_until)
         finally:
             self._waiting -= 1
 
-    def _measure_rate(self) -> None:
-        """Set the rate at which requests were accepted before the last rejection."""
-        first, last = self._measured
-        accepted = sum(first <= sent_at <= last for sent_at in self._sent.values())
-        self._rate = _MARGIN * max(accepted, 1) / self._span
-        seconds = _DOUBLING_SECONDS_PER_ACCEPTED * max(accepted, 0.5)
-        self._doubling = min(seconds, _MOST_DOUBLING_SECONDS)
+    def _rate_after(self, seconds: float) -> float:
+        """Return the requests a second to send, this long after the last block."""
+        if not self._rate:
+            first, last, span = self._measured
+            accepted = sum(first <= attempt.sent_at <= last for attempt in self._accepted())
+            self._rate = _MARGIN * max(accepted, 1) / span
+        return self._rate + _GROWTH * seconds**2
+
+    def _accepted(self) -> Iterator[_Attempt]:
+        """Return the requests that were accepted, or have no response yet."""
+        return (attempt for attempt in self._attempts if not attempt.is_rejected)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
 from noukai_sdk.local import EmbeddingClient, Executor, LlmConfig, Node, Workflow
 from noukai_sdk.local.llm.errors import LlmRateLimitError, LlmServerError
+from noukai_sdk.local.llm.rate_limit import RateLimit
 from tests.local.llm.calls import RETRY_NOW, client_of
 from tests.support.llm_servers import Exchange, Response, fault_server, ok, status
 
@@ -123,3 +128,74 @@ async def test_cancelled_waiting_call_lets_the_others_pass() -> None:
             with anyio.move_on_after(0.05):
                 await client.complete_batch(["Hello"] * 5)
             assert await client.complete_async("Hello") == "Hello there"
+
+
+class Rejected(Exception):
+    def __init__(self, retry_after: float | None = None) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+def fixed_window() -> Iterator[Rejected | None]:
+    """Accept 20 requests in each whole second; ``Retry-After`` is the rest of the second."""
+    window, accepted = 0, 0
+    while True:
+        now = trio.current_time()
+        if window != math.floor(now):
+            window, accepted = math.floor(now), 0
+        accepted += 1
+        yield None if accepted <= 20 else Rejected(math.floor(now) + 1 - now)
+
+
+def sliding_window() -> Iterator[Rejected | None]:
+    """Accept 20 requests in any second; no ``Retry-After``."""
+    accepted: deque[float] = deque(maxlen=20)
+    while True:
+        is_free = len(accepted) < 20 or accepted[0] <= trio.current_time() - 1
+        if is_free:
+            accepted.append(trio.current_time())
+        yield None if is_free else Rejected()
+
+
+def token_bucket() -> Iterator[Rejected | None]:
+    """Hold 20 tokens and add 20 a second; ``Retry-After`` is in whole seconds."""
+    tokens, counted_at = 20.0, trio.current_time()
+    while True:
+        tokens = min(tokens + 20 * (trio.current_time() - counted_at), 20.0)
+        counted_at = trio.current_time()
+        is_free = tokens >= 1
+        tokens -= is_free
+        yield None if is_free else Rejected(1.0)
+
+
+@pytest.mark.parametrize("limit", [fixed_window, sliding_window, token_bucket])
+@pytest.mark.parametrize("latency", [0.01, 0.5])
+def test_300_calls_under_20_a_second_return_in_at_most_1_15_of_15_seconds(
+    limit: Callable[[], Iterator[Rejected | None]], latency: float
+) -> None:
+    """In virtual time, so that no other work on the machine counts."""
+    answered: list[float] = []
+
+    async def main() -> None:
+        provider = limit()
+        rate_limit = RateLimit(lambda error: getattr(error, "retry_after", None), max_retries=2)
+
+        async def request() -> None:
+            await trio.sleep(0.005)
+            rejected = next(provider)
+            if rejected is not None:
+                raise rejected
+            await trio.sleep(latency)
+
+        async def call() -> None:
+            await rate_limit.send(request)
+            answered.append(trio.current_time())
+
+        await trio.sleep(0.3)
+        async with trio.open_nursery() as calls:
+            for _ in range(300):
+                calls.start_soon(call)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(answered) == 300
+    assert max(answered) - 0.3 - latency <= 1.15 * 15
