@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from ...errors import FlowExecutionError
 from ...models.events import FlowCompleted, StreamEvent
-from ..workflow.kinds import Agent
+from ..workflow.kinds import Agent, Repeat
 from ..workflow.node import Node
 from ..workflow.plan import Flow, Plan
 from .inputs import Inputs, View
@@ -137,6 +137,8 @@ def _unresolved(plan: Plan, state: RunState, later: frozenset[str] = frozenset()
             continue
         view = View(inputs, node)
         given = later | frozenset(work.inputs or ())
+        if isinstance(work, Repeat):
+            given |= {"round"}
         if not view.has_message or node.for_each is not None:
             given |= {"message"}
         inner = RunState(state.execution_id, message=inputs.message, parameters=state.parameters)

@@ -11,10 +11,9 @@ from ..workflow import expressions, templates
 from ..workflow.kinds import Agent, Branch, Function, NoBranchError, Route, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
-from .failures import sub_flow_error
 from .for_each import Loop
-from .state import RunState
 from .step_context import StepContext
+from .sub_flow import run_sub_flow
 
 
 async def run_node(context: StepContext) -> Any:
@@ -31,7 +30,7 @@ async def _run_once(context: StepContext) -> Any:
     if isinstance(work, Function):
         return await _call(context, work)
     if isinstance(work, SubFlow):
-        return await _run_sub_flow(context, work)
+        return await run_sub_flow(context, work)
     if isinstance(work, Route):
         return await _pick_branch(context, work)
     if templates.parse(work.transformation).references:
@@ -66,30 +65,3 @@ async def _call(context: StepContext, work: Function) -> Any:
     # A function of a file that was read again is another object with the same name.
     name = (getattr(work.call, "__module__", None), getattr(work.call, "__qualname__", None))
     return await call_function(function, is_async=work.is_async, name=name)
-
-
-async def _run_sub_flow(context: StepContext, work: SubFlow) -> Any:
-    view, outer = context.view, context.state
-    inputs = view.value(work.inputs or {})
-    message = inputs.get("message", view.input)
-    await context.emit_input({"message": message, **inputs} if inputs else message)
-    # What an earlier attempt has finished is not repeated.
-    state = RunState(
-        outputs=outer.inner.setdefault(context.path, {}),
-        inner=outer.inner,
-        failed_items=outer.failed_items,
-        execution_id=outer.execution_id,
-        message=message,
-        parameters={**outer.parameters, "message": message, **inputs},
-        tools=outer.tools,
-        tool_choice=outer.tool_choice,
-        stored_bytes=outer.stored_bytes,
-    )
-    if view.has_message and "message" not in inputs:
-        state.messages, state.attachments = outer.messages, outer.attachments
-    assert context.scheduler_of is not None  # set by the scheduler
-    scheduler = context.scheduler_of(work.plan, state, context)
-    await scheduler.run_all()
-    if scheduler.error is not None:
-        raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
-    return scheduler.result

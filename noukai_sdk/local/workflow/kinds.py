@@ -21,6 +21,8 @@ Tool = Callable[..., Any]
 Branch = str | int | float | bool
 """A value of a route, and the name of the branch for it."""
 
+OnLimit = Literal["fail", "keep"]
+
 # What models write around a word.
 _AROUND = " \t\r\n.!\"'`*"
 
@@ -192,6 +194,22 @@ class SubFlow:
 
     plan: Plan
     inputs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Repeat(SubFlow):
+    """Run a workflow again on its own output, until that is enough.
+
+    Attributes:
+        until: An expression with ``output``, ``input`` and ``round``, or a function of a round's output.
+            Rounds count from 1.
+        at_most: How many rounds there may be.
+        on_limit: If ``until`` is not true after that many: ``"fail"``, or ``"keep"`` the last output.
+    """
+
+    until: str | Callable[[Any], Any] = "True"
+    at_most: int = 1
+    on_limit: OnLimit = "fail"
 
 
 Work = Agent | Function | Route | Transform | SubFlow

@@ -15,6 +15,8 @@ from .kinds import (
     Branch,
     Condition,
     Function,
+    OnLimit,
+    Repeat,
     Route,
     SubFlow,
     Tool,
@@ -316,19 +318,77 @@ class Node:
             ValueError: A setting is out of range.
             WorkflowError: The workflow cannot run.
         """
-        from .plan import Flow  # imports this module
-
-        check.workflow(workflow)
-        if name is None:
-            name = workflow.slug if isinstance(workflow, Flow) else workflow.name
+        check.workflow(workflow, "Node.flow takes a Workflow or a Flow")
+        name = _name_of(workflow) if name is None else name
         check.mapping(name, "inputs", inputs)
         work = SubFlow(workflow.plan, inputs)
         return _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
 
+    @classmethod
+    def repeat(
+        cls,
+        body: Node | Workflow | Flow,
+        name: str | None = None,
+        *,
+        until: str | Callable[[Any], Any],
+        at_most: int,
+        on_limit: OnLimit = "fail",
+        inputs: Mapping[str, Any] | None = None,
+        node_id: str | None = None,
+        retry: int = 0,
+        timeout: float | None = None,
+        for_each: str | None = None,
+        concurrency: int = 1,
+        on_error: OnError = "fail",
+    ) -> Node:
+        """Make a node that runs another one again and again, each time on the output of the round before.
+
+        A round runs like the workflow of :meth:`flow`. Finished rounds are kept if the node is retried or
+        the run is resumed.
+
+        Args:
+            body: A node, or a workflow as it is now. Its message is the output of the round before, in the
+                first round the node's input; ``{{parameters.round}}`` counts from 1.
+            name: The name that people see, by default the body's.
+            until: An expression with ``output``, ``input`` and ``round``, such as
+                ``"output.score >= 0.8"``, or a function of a round's output.
+            at_most: How many rounds there may be.
+            on_limit: If ``until`` is not true after that many: ``"fail"`` with the code ``REPEAT_LIMIT``,
+                or ``"keep"`` the last output.
+            inputs: Values for the body's ``{{parameters.x}}``, as for :meth:`flow`, with the references
+                of the first round.
+            node_id: The node's id, by default made from the name.
+            retry: How often the round that failed is repeated; its nodes have retries of their own.
+            timeout: Seconds for one attempt, all rounds together.
+            for_each: A reference to a list.
+            concurrency: How many items are worked on at once.
+            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+
+        Raises:
+            TypeError: A setting is of the wrong type.
+            ValueError: A setting is out of range.
+            WorkflowError: The body cannot run.
+        """
+        from .workflow import Workflow  # imports this module
+
+        if isinstance(body, Node):
+            node, body = body, Workflow(body.name)
+            body.add_node(node)
+        check.workflow(body, "Node.repeat takes a Node, a Workflow or a Flow")
+        name = _name_of(body) if name is None else name
+        check.mapping(name, "inputs", inputs)
+        check.function_or_text(name, "until", until)
+        check.whole(name, "at_most", at_most, least=1)
+        check.one_of(name, "on_limit", on_limit, ("fail", "keep"))
+        work = Repeat(body.plan, inputs, until, at_most, on_limit)
+        return _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
+
     @property
     def kind(self) -> str:
-        """``"agent"``, ``"function"``, ``"condition"``, ``"route"``, ``"transform"`` or ``"flow"``."""
-        return "flow" if isinstance(self.work, SubFlow) else type(self.work).__name__.lower()
+        """``"agent"``, ``"function"``, ``"condition"``, ``"route"``, ``"transform"``, ``"flow"`` or
+        ``"repeat"``.
+        """
+        return "flow" if type(self.work) is SubFlow else type(self.work).__name__.lower()
 
     def branches_after(self, parent: Node) -> tuple[Branch, ...] | None:
         """Return the branches of ``parent`` that lead to this node; None for all, and if it has none."""
@@ -346,6 +406,12 @@ class Node:
     def tools(self) -> bool:
         """Whether the node may request the tools that come with a call."""
         return isinstance(self.work, Agent) and self.work.tools is True
+
+
+def _name_of(workflow: Workflow | Flow) -> str:
+    from .plan import Flow  # imports this module
+
+    return workflow.slug if isinstance(workflow, Flow) else workflow.name
 
 
 def _node(

@@ -132,10 +132,10 @@ def tools(name: str, value: Any) -> None:
             raise TypeError(f"node {shown(name)}: {message}")
 
 
-def workflow(value: object) -> None:
-    """Raise TypeError if ``value`` is neither a Workflow nor a Flow."""
+def workflow(value: object, expected: str) -> None:
+    """Raise TypeError if ``value`` is neither a Workflow nor a Flow; ``expected`` says what is."""
     from .plan import Flow  # these import nodes
     from .workflow import Workflow
 
     if not isinstance(value, Workflow | Flow):
-        raise TypeError(f"Node.flow takes a Workflow or a Flow, not {type_name(value)}")
+        raise TypeError(f"{expected}, not {type_name(value)}")

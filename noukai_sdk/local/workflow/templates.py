@@ -15,8 +15,12 @@ from typing import Any
 
 _LONGEST_CACHED = 10_000
 _OPENING = re.compile(r"\\?\{\{")
-ROOTS = {"message": 0, "input": 0, "item": 0, "index": 0, "parameters": 1, "node": 1}
+ROOTS = dict.fromkeys(("message", "input", "item", "index", "output", "round"), 0)
+ROOTS |= {"parameters": 1, "node": 1}
 """The first words a reference may have, and how many names must follow each."""
+
+OF_ROUNDS = frozenset({"input", "output", "round"})
+"""Those that mean a round, in the condition that ends a repetition."""
 
 
 class UnresolvedReferenceError(LookupError):

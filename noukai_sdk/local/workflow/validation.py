@@ -18,6 +18,7 @@ from .kinds import (
     Branch,
     Condition,
     Function,
+    Repeat,
     Route,
     SubFlow,
     Tool,
@@ -93,13 +94,16 @@ def references_of(node: Node) -> Iterator[tuple[str, Reference]]:
     for field, expression in _expressions_of(node.work):
         if expressions.problem_of(expression) is None:
             for reference in expressions.parse(expression).references:
-                yield field, reference
+                if field != "until" or reference.root not in templates.OF_ROUNDS:
+                    yield field, reference
 
 
 def bad_reference(reference: Reference, node: Node, field: str, names: Names) -> str | None:
     """Return why this reference can have no value when ``node`` runs, None if nothing is wrong."""
     if reference.problem:
         return reference.problem
+    if reference.root in ("output", "round"):
+        return f"{reference} has a value only in the `until` of a node that repeats"
     if reference.root in ("item", "index") and (node.for_each is None or field == "for_each"):
         return f"{reference} has a value only in a node with for_each"
     if reference.root != "node":
@@ -136,6 +140,8 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
 def _expressions_of(work: Work) -> Iterator[tuple[str, str]]:
     if isinstance(work, Route) and isinstance(work.by, str):
         yield "condition" if isinstance(work, Condition) else "route", work.by
+    elif isinstance(work, Repeat) and isinstance(work.until, str):
+        yield "until", work.until
 
 
 def _strings(value: Any) -> Iterator[str]:

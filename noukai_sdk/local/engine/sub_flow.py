@@ -1,0 +1,98 @@
+"""Run the workflow of a node: once, or round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ...errors import FlowExecutionError
+from ..runtime.worker_threads import call_function
+from ..workflow import expressions, templates
+from ..workflow.kinds import Function, Repeat, SubFlow
+from ..workflow.templates import Reference
+from .failures import sub_flow_error
+from .json_values import to_json
+from .state import RunState
+from .step_context import StepContext
+
+
+async def run_sub_flow(context: StepContext, work: SubFlow) -> Any:
+    """Run the node's workflow and return its result."""
+    inputs = context.view.value(work.inputs or {})
+    if isinstance(work, Repeat):
+        return await _run_rounds(context, work, inputs)
+    return await _run_once(context, work, inputs)
+
+
+async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, Any]) -> Any:
+    """Run the workflow on its own output until that is enough. Finished rounds are kept."""
+    view = context.view
+    outputs = [context.kept[key] for key in sorted(context.kept, key=int)]
+    first = inputs.get("message", view.input)
+    while not outputs or not await _is_enough(context, work, [first, *outputs]):
+        done = len(outputs)
+        if done == work.at_most and work.on_limit == "keep":
+            break
+        if done == work.at_most:
+            rounds = "round" if done == 1 else "rounds"
+            message = f"step {context.node.id!r}: `until` is not true after {done} {rounds}"
+            raise FlowExecutionError(message, code="REPEAT_LIMIT")
+        given = {**inputs, "round": done + 1}
+        if outputs:
+            given["message"] = outputs[-1]
+        # As events show the items of a loop, unless the rounds are those of one item.
+        index = done if view.index is None else view.index
+        round_context = replace(
+            context, view=replace(view, index=index), path=f"{context.path}[{done}]"
+        )
+        output = await _run_once(round_context, work, given)
+        if context.budget is not None:
+            output = to_json(output)
+            context.budget.take_output(context.node.id, output, copies=1)
+        await context.keep(done, output)
+        outputs.append(output)
+    return outputs[-1]
+
+
+async def _is_enough(context: StepContext, work: Repeat, values: list[Any]) -> bool:
+    """Return whether ``until`` is true; ``values`` are the first input and the outputs of all rounds."""
+    if not isinstance(work.until, str):
+        function = Function(work.until)
+        call = partial(work.until, *values[-1:][: function.takes])
+        return expressions.is_true(await call_function(call, is_async=function.is_async))
+    of_round = {"input": values[-2], "output": values[-1], "round": len(values) - 1}
+
+    def resolve(reference: Reference) -> Any:
+        if reference.root in of_round:
+            return templates.field_of(of_round[reference.root], reference.path, reference)
+        return context.view.resolve(reference)
+
+    return expressions.is_true(expressions.parse(work.until).evaluate(resolve))
+
+
+async def _run_once(context: StepContext, work: SubFlow, inputs: Mapping[str, Any]) -> Any:
+    view, outer = context.view, context.state
+    message = inputs.get("message", view.input)
+    await context.emit_input({"message": message, **inputs} if inputs else message)
+    # What an earlier attempt has finished is not repeated.
+    state = RunState(
+        outputs=outer.inner.setdefault(context.path, {}),
+        inner=outer.inner,
+        failed_items=outer.failed_items,
+        execution_id=outer.execution_id,
+        message=message,
+        parameters={**outer.parameters, "message": message, **inputs},
+        tools=outer.tools,
+        tool_choice=outer.tool_choice,
+        stored_bytes=outer.stored_bytes,
+    )
+    if view.has_message and "message" not in inputs:
+        state.messages, state.attachments = outer.messages, outer.attachments
+    assert context.scheduler_of is not None  # set by the scheduler
+    scheduler = context.scheduler_of(work.plan, state, context)
+    await scheduler.run_all()
+    if scheduler.error is not None:
+        raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
+    return scheduler.result
