@@ -79,7 +79,9 @@ def node_error(node: Node, error: Exception) -> NodeError:
     step = f"step {node.id!r}"
     if isinstance(error, ItemFailedError) and isinstance(error.__cause__, Exception):
         step, error = f"item {error.index} of {step}", error.__cause__
-    if isinstance(error, NoukaiError):
+    if isinstance(error, SubFlowError):
+        code, message = error.code or "STEP_FAILED", f"{step}: {error.message}"
+    elif isinstance(error, NoukaiError):
         code, message = error.code or "MODEL_ERROR", error.message
     elif isinstance(error, UnresolvedReferenceError):
         code, message = "TEMPLATE_UNRESOLVED", f"{step}: {error}"
@@ -93,9 +95,9 @@ def node_error(node: Node, error: Exception) -> NodeError:
     return NodeError(node.name, code, message, error)
 
 
-def sub_flow_error(node: Node, inner: NodeError) -> SubFlowError:
+def sub_flow_error(inner: NodeError) -> SubFlowError:
     """Return the error of a node whose sub-flow failed."""
-    error = SubFlowError(f"step {node.id!r}: {inner.message}", code=inner.code)
+    error = SubFlowError(inner.message, code=inner.code)
     error.is_retryable = is_worth_retrying(inner.error)
     error.retry_after = getattr(inner.error, "retry_after", None)
     return error

@@ -94,5 +94,5 @@ async def _run_once(context: StepContext, work: SubFlow, inputs: Mapping[str, An
     scheduler = context.scheduler_of(work.plan, state, context)
     await scheduler.run_all()
     if scheduler.error is not None:
-        raise sub_flow_error(context.node, scheduler.error) from scheduler.error.error
+        raise sub_flow_error(scheduler.error) from scheduler.error.error
     return scheduler.result

@@ -84,6 +84,53 @@ async def test_sub_flow_that_fails_fails_its_node_with_both_names() -> None:
     assert result.errors[0].code == "STEP_TIMEOUT"
 
 
+async def test_loops_over_sub_flows_two_deep_keep_limits_order_and_finished_items() -> None:
+    work = Concurrency()
+    is_broken = [True]
+    worked: list[list[int]] = []
+
+    async def leaf(pair: list[int]) -> list[int]:
+        await work(pair)
+        worked.append(pair)
+        if pair == [1, 1] and is_broken:
+            raise ValueError("broken")
+        return pair
+
+    inner = workflow_of(
+        Node.transform("pair", "{{input}}"), Node.function("leaf", leaf), edges="pair>leaf"
+    )
+    row = workflow_of(Node.flow(inner, "pairs", for_each="{{input}}", concurrency=3))
+
+    def rows(**settings: Any) -> Workflow:
+        return workflow_of(
+            Node.function("table", lambda: [[[i, j] for j in range(3)] for i in range(4)]),
+            Node.flow(row, "rows", for_each="{{input}}", concurrency=4, **settings),
+            edges="table>rows",
+        )
+
+    failed = await run(rows(), max_concurrency=2)
+    message = (
+        "item 1 of step 'rows': item 1 of step 'pairs': step 'leaf' failed: ValueError: broken"
+    )
+    assert [error.message for error in failed.errors] == [message]
+    assert work.most <= 2
+    before = len(worked)
+    kept = (await run(rows(on_error="keep"), max_concurrency=2)).result
+    assert [item for item in kept if item != kept[1]] == [
+        [[i, j] for j in range(3)] for i in (0, 2, 3)
+    ]
+    assert kept[1].message == message
+    finished = [pair for pair in worked[:before] if pair != [1, 1]]
+    is_broken.clear()
+    worked.clear()
+    result = await Executor(max_concurrency=2).resume_async(rows(), failed)
+    assert result.result == [[[i, j] for j in range(3)] for i in range(4)]
+    assert [pair for pair in worked if pair in finished] == []
+    events = [event async for event in Executor().execute_streaming(rows())]
+    inputs = [event for event in events if event.type == "step_input"]
+    assert [event.loop_index for event in inputs[1:]] == [0, 1, 2, 3]  # type: ignore[attr-defined]
+
+
 async def test_sub_flow_counts_tokens_and_cost_for_its_node() -> None:
     agents = workflow_of(Node.agent("one"), Node.agent("two"), edges="one>two")
     alone = await run(agents, "cats")
