@@ -149,6 +149,9 @@ async def read_outcomes(
     if not body.outcomes and body.parent is None and body.total_calls is None:
         return None
     called = {_flow_of(outcome.call) for outcome in body.outcomes}
+    edited = None if body.parent is None else body.parent.edited
+    if edited is not None:
+        called.add(_flow_of(edited.call))
     if len(called) > MAX_FLOWS:
         raise _invalid("outcomes", f"must not name more than {MAX_FLOWS} flows")
     modes = {address: await _capture_mode(flows, address) for address in called}
@@ -181,7 +184,13 @@ def _checked_outcomes(data: bytes) -> Outcomes:
 def _outcomes_row(
     body: Outcomes, outcomes: Sequence[Outcome], modes: Mapping[_Flow, str]
 ) -> dict[str, Any]:
-    parent = body.parent
+    parent = None if body.parent is None else body.parent.model_dump(by_alias=True)
+    edited = None if body.parent is None else body.parent.edited
+    if parent is not None and edited is None:
+        del parent["edited"]
+    elif parent is not None and edited is not None:
+        request = _captured_request(edited.call.request, modes[_flow_of(edited.call)])
+        parent["edited"]["call"]["request"] = request
     stored = [_captured(outcome, modes[_flow_of(outcome.call)]) for outcome in outcomes]
     refused = dict.fromkeys(
         "/".join(part or "" for part in (call.org, call.project, call.slug))
@@ -190,8 +199,8 @@ def _outcomes_row(
     flows = "\n".join(["", *(flow.replace("\n", " ") for flow in refused), ""])
     return {
         "body": to_column([outcome.model_dump(by_alias=True) for outcome in stored]),
-        "parent": to_column(None if parent is None else parent.model_dump(by_alias=True)),
-        "parent_id": None if parent is None else parent.session_id,
+        "parent": to_column(parent),
+        "parent_id": None if parent is None else parent["sessionId"],
         "failed": any(outcome.error is not None for outcome in outcomes),
         "flows": flows.replace("\0", "") if refused else "",
         "total_calls": body.total_calls,
@@ -210,12 +219,16 @@ async def _capture_mode(flows: Flows, address: _Flow) -> str:
     return flow.capture_mode
 
 
+def _captured_request(request: dict[str, Any], mode: str) -> dict[str, Any]:
+    return (captured(mode, request) or {}) if keeps_snapshots(mode) else {}
+
+
 def _captured(outcome: Outcome, mode: str) -> Outcome:
     """Return the outcome as its flow's capture mode allows to store it."""
     call, error = outcome.call, outcome.error
     if mode == "full":
         return outcome
-    request = captured(mode, call.request) if keeps_snapshots(mode) else {}
+    request = _captured_request(call.request, mode)
     if error is not None:
         message = captured(mode, error.message) or ""
         details = captured(mode, error.details) or {}

@@ -197,7 +197,7 @@ def pull(
     """Write a session to a cassette file, to replay it in tests."""
     if path.exists() and not force:
         raise CommandError(f"{path} exists: use --force to replace it")
-    file = load(source, env, base_url)
+    file = load(source, env, base_url, as_made=True)
     # A replay redacts its calls like the file, to compare them.
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
     missing = file.missing_calls
@@ -382,7 +382,8 @@ def _print_outcome(outcome: Outcome, page: str | None) -> None:
     console = open_console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
     headline = linked_to_replay(outcome.headline, page, outcome.replay_id)
-    console.print(f"[{color}]{headline}[/]", soft_wrap=True)
+    hint = " (--wait SECONDS waits longer)" if outcome.result == "unknown" else ""
+    console.print(f"[{color}]{headline}[/]{hint}", soft_wrap=True)
     report = clean_lines(outcome.summary or "no report")
     console.print(f"HTTP {outcome.status}  {report}", markup=False, soft_wrap=True)
     listed = [str(difference) for difference in outcome.differences or ()]

@@ -77,13 +77,22 @@ def open_client(env: Env | None, base_url: str | None, **options: Any) -> Noukai
         raise CommandError(str(error)) from error
 
 
-def load(source: str, env: Env | None, base_url: str | None) -> CassetteFile:
-    """Return the recordings of a session, and its request if that was captured."""
-    return load_with_parent(source, env, base_url)[0]
+def load(
+    source: str, env: Env | None, base_url: str | None, *, as_made: bool = False
+) -> CassetteFile:
+    """Return the recordings of a session, and its request if that was captured.
+
+    Args:
+        source: The session, or a cassette file.
+        env: The service.
+        base_url: Its address.
+        as_made: For a replay: as for :func:`~noukai_sdk.replay.sources.recordings_of_fork`.
+    """
+    return load_with_parent(source, env, base_url, as_made=as_made)[0]
 
 
 def load_with_parent(
-    source: str, env: Env | None, base_url: str | None
+    source: str, env: Env | None, base_url: str | None, *, as_made: bool = False
 ) -> tuple[CassetteFile, ForkParent | None]:
     """Return a session and the session that it was forked from; a file does not name that."""
     if is_file(source):
@@ -91,7 +100,7 @@ def load_with_parent(
     session_id = require_id(source)
     with open_client(env, base_url) as client:
         transport = client._transport
-        session = transport.run(load_session(transport.service, session_id))
+        session = transport.run(load_session(transport.service, session_id, as_made=as_made))
         exchange = None
         with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
             exchange = transport.run(fetch_exchange(transport.service, session_id))

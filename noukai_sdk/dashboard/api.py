@@ -28,6 +28,10 @@ M = TypeVar("M", bound=WireModel)
 _TIMEOUT = httpx.Timeout(None)
 
 
+GONE = (404, 410)
+"""The statuses of what was deleted, has expired or never was."""
+
+
 class ApiError(Exception):
     """The API responded with an error.
 

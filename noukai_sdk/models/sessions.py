@@ -143,11 +143,27 @@ class ServedCall(WireModel):
     execution_id: str | None = None
 
 
+class EditedCall(WireModel):
+    """A call of a fork whose input was edited, as the application made it.
+
+    Attributes:
+        order: The number of the call among all calls of the fork, from 0.
+    """
+
+    order: int
+    call: RecordedCall
+
+
 class ForkParent(WireModel):
-    """The session that a fork was replayed from, and which calls were served from it."""
+    """The session that a fork was replayed from, and which calls were served from it.
+
+    Attributes:
+        edited: The call that went to the service with another input, None if there is none.
+    """
 
     session_id: str
     served: tuple[ServedCall, ...] = ()
+    edited: EditedCall | None = None
 
 
 class Outcomes(WireModel):

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from ..masking.values import REDACTED
 from ..models.events import EVENT_CLASSES
-from ..models.sessions import ForkParent, Outcome
+from ..models.sessions import EditedCall, ForkParent, Outcome
 from ..protocol.call import CallKind
 from .recording import Recording, fingerprint, message_fingerprint, seconds_of
 from .redaction import ServiceRedactor
@@ -132,8 +132,8 @@ def _only_first(chunks: _Chunks, count: int) -> _Chunks:
     return tuple(first)
 
 
-def has_masked_calls(outcomes: Iterable[Outcome]) -> bool:
-    """Return whether secrets were removed from a call that only an outcome may tell of."""
+def has_masked_calls(outcomes: Iterable[Outcome | EditedCall]) -> bool:
+    """Return whether secrets were removed from a call that only the client may tell of."""
     return any(REDACTED in str(outcome.call.request) for outcome in outcomes)
 
 

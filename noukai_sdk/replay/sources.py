@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 from ..errors import (
@@ -14,7 +15,14 @@ from ..errors import (
     ReplaySessionNotFoundError,
 )
 from ..models.events import EVENT_CLASSES
-from ..models.sessions import ForkParent, RecordedError, Session, SessionExecution, StepSnapshot
+from ..models.sessions import (
+    EditedCall,
+    ForkParent,
+    RecordedError,
+    Session,
+    SessionExecution,
+    StepSnapshot,
+)
 from ..protocol.call import CallKind, Service
 from ..protocol.fetching import fetch_session
 from ..protocol.program import Program
@@ -73,7 +81,7 @@ class LoadedSession(NamedTuple):
 
 
 def load_session(
-    service: Service, session_id: str, link: ForkParent | None = None
+    service: Service, session_id: str, link: ForkParent | None = None, *, as_made: bool = True
 ) -> Program[LoadedSession]:
     """Fetch a session, and the sessions that it was forked from.
 
@@ -81,6 +89,7 @@ def load_session(
         service: The client to fetch them with.
         session_id: The session.
         link: The parent of the session, if another client has read it.
+        as_made: As for :func:`recordings_of_fork`.
 
     Raises:
         ReplayError: One of them is not available. The error names it.
@@ -114,13 +123,13 @@ def load_session(
             )
             named.parent_session_id = ancestor
             raise named from error.__cause__
-    return with_ancestors(sessions)
+    return with_ancestors(sessions, as_made=as_made)
 
 
-def with_ancestors(sessions: Sequence[Session]) -> LoadedSession:
+def with_ancestors(sessions: Sequence[Session], *, as_made: bool = True) -> LoadedSession:
     """Return the first session, with the calls that the others served: its parent, and so on."""
     redacts = any(map(_is_redacted, sessions))
-    recordings = recordings_of_fork(sessions)
+    recordings = recordings_of_fork(sessions, as_made=as_made)
     redactor = ServiceRedactor() if redacts else None
     first = sessions[0]
     return LoadedSession(
@@ -133,13 +142,35 @@ def with_ancestors(sessions: Sequence[Session]) -> LoadedSession:
     )
 
 
-def recordings_of_fork(sessions: Sequence[Session]) -> list[Recording]:
-    """Return the recordings of the first session, with those that its parents, which follow, served."""
+def recordings_of_fork(sessions: Sequence[Session], *, as_made: bool = False) -> list[Recording]:
+    """Return the recordings of the first session, with those that its parents, which follow, served.
+
+    Args:
+        sessions: The session, its parent, and so on.
+        as_made: A call whose input was edited has the input that the application sent, not the one that
+            the service got: that is what the application sends in a replay.
+    """
     recordings: list[Recording] = []
     for session in reversed(sessions):
-        own = recordings_of(session)
-        recordings = own if session.parent is None else with_parent(own, recordings, session.parent)
+        own, parent = recordings_of(session), session.parent
+        recordings = own if parent is None else with_parent(own, recordings, parent)
+        if as_made and parent is not None and parent.edited is not None:
+            _restore_input(recordings, parent.edited)
     return recordings
+
+
+def _restore_input(recordings: list[Recording], edited: EditedCall) -> None:
+    if not 0 <= edited.order < len(recordings):
+        return
+    call, recording = edited.call, recordings[edited.order]
+    is_same = (recording.org, recording.project, recording.slug) == (
+        call.org,
+        call.project,
+        call.slug,
+    )
+    # A flow without capture keeps no input.
+    if is_same and call.request and recording.request is not None and not recording.message_only:
+        recordings[edited.order] = replace(recording, request=call.request)
 
 
 def recordings_of(session: Session) -> list[Recording]:
@@ -158,7 +189,9 @@ def recordings_of(session: Session) -> list[Recording]:
 def _is_redacted(session: Session) -> bool:
     """Return whether secrets were removed from the calls."""
     modes = {execution.get("traceCaptureMode") for execution in session.executions}
-    return "redacted" in modes or has_masked_calls(session.outcomes)
+    parent = session.parent
+    edited = () if parent is None or parent.edited is None else (parent.edited,)
+    return "redacted" in modes or has_masked_calls([*session.outcomes, *edited])
 
 
 def _recording(execution: SessionExecution) -> Recording:

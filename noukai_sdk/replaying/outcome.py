@@ -84,7 +84,7 @@ class Outcome:
             return "not replayed: is NOUKAI_REPLAY_ENABLED set in the app's environment?"
         if self.result == "unknown":
             state = "the replay is still running" if self.verdict else "its report was not found"
-            return f"replayed, with an unknown result: {state} (--wait SECONDS waits longer)"
+            return f"replayed, with an unknown result: {state}"
         if self.result == "failed":
             return "the replay failed"
         if self.differences:

@@ -249,7 +249,11 @@ def encode_edit(fields: Mapping[str, Any]) -> str:
         >>> encode_edit({"message": "The cat."})
         'eyJtZXNzYWdlIjogIlRoZSBjYXQuIn0'
     """
-    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+    try:
+        data = json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # halves of characters
+        data = json.dumps(fields).encode()
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _require_file_name(name: str) -> None:

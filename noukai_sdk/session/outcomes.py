@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from ..errors import NoukaiError, ReplayError, ToolCallLimitError, ToolHandlerRequiredError
 
 if TYPE_CHECKING:
-    from ..models.sessions import ForkParent, Outcome, Outcomes
+    from ..models.sessions import ForkParent, Outcome, Outcomes, RecordedCall
     from ..protocol.call import FlowCall, Service, Watch
     from ..protocol.program import Program
     from ..replay.recording import Recording
@@ -99,13 +99,23 @@ class OutcomeLog:
         with self._lock:
             self._failures.pop(_place(call), None)
 
-    def note_served(self, session_id: str, calls: list[tuple[int, int, Recording]]) -> bool:
+    def note_served(
+        self,
+        session_id: str,
+        calls: list[tuple[int, int, Recording]],
+        edited: tuple[int, FlowCall] | None = None,
+    ) -> bool:
         """Note the parent of a fork, and the order, index and recording of each call it served.
+
+        Args:
+            session_id: The parent.
+            calls: The calls that it served.
+            edited: The order of a call that went live with another input, and the call without it.
 
         Returns:
             Whether there was nothing to send before.
         """
-        from ..models.sessions import ForkParent, ServedCall
+        from ..models.sessions import EditedCall, ForkParent, ServedCall
 
         served = tuple(
             ServedCall(order=order, index=index, execution_id=recording.execution_id)
@@ -113,6 +123,10 @@ class OutcomeLog:
         )
         with self._lock:
             self.parent = ForkParent(session_id=session_id, served=served)
+            if edited is not None:
+                order, call = edited
+                request = to_jsonable_python(call.request, fallback=str)
+                self.parent.edited = EditedCall(order=order, call=_recorded_call(call, request))
             return self._has_news()
 
     def note_total(self, calls: int, told: list[Service]) -> bool:
@@ -194,7 +208,7 @@ def _place(call: FlowCall) -> tuple[Lane, int]:
 
 
 def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
-    from ..models.sessions import Outcome, RecordedCall, RecordedError
+    from ..models.sessions import Outcome, RecordedError
     from ..replay.recorder import api_keys
     from ..replay.recording_builder import recorded_error
     from ..replay.redaction import Redactor
@@ -203,26 +217,35 @@ def _outcome(failure: Failure, calls: dict[Lane, int]) -> Outcome:
     assert call.watch is not None  # only watched calls are noted
     lane, position = _place(call)
     error = None if failure.error is None else recorded_error(failure.error).model_dump()
-    clean = Redactor(secrets=api_keys(call))({"request": failure.request, "error": error})
-    flow = call.flow
+    error = Redactor(secrets=api_keys(call))({"error": error})["error"]
     return Outcome(
         kind=call.kind,
         position=position,
         calls=calls.get(lane),
         execution_id=failure.run,
-        call=RecordedCall(
-            org=flow.org,
-            project=flow.project,
-            slug=flow.slug,
-            version=flow.version,
-            request=clean["request"],
-        ),
+        call=_recorded_call(call, failure.request),
         started_at=_iso(call.watch.made_at),
         completed_at=_iso(failure.ended_at),
         abandoned=failure.abandoned,
         seen=failure.seen,
         chunks=tuple(call.watch.arrivals) if call.watch.log.has_overlap else (),
-        error=None if error is None else RecordedError.model_validate(clean["error"]),
+        error=None if error is None else RecordedError.model_validate(error),
+    )
+
+
+def _recorded_call(call: FlowCall, request: dict[str, Any]) -> RecordedCall:
+    """Return a call with ``request``, without its secrets."""
+    from ..models.sessions import RecordedCall
+    from ..replay.recorder import api_keys
+    from ..replay.redaction import Redactor
+
+    flow = call.flow
+    return RecordedCall(
+        org=flow.org,
+        project=flow.project,
+        slug=flow.slug,
+        version=flow.version,
+        request=Redactor(secrets=api_keys(call))({"request": request})["request"],
     )
 
 

@@ -48,6 +48,7 @@ class ReplayScope(Scope):
         self._ended = False
         self._reports_outcomes = False
         self._abandoned: list[Claim] = []
+        self._edited: tuple[int, FlowCall] | None = None
         self.activity = Activity(belonging_to(self))
         self.activity.note_loop()
         self._player = Player(
@@ -71,6 +72,7 @@ class ReplayScope(Scope):
             # The service takes a message or messages.
             replaced = {"message", "messages"} if options.edit.keys() - {"parameters"} else set()
             kept = {name: part for name, part in call.request.items() if name not in replaced}
+            self._edited = order, call
             return self._go_live(call._replace(request={**kept, **options.edit}))
         if options.redactor is not None:
             options.redactor.add_secrets(api_keys(call))
@@ -207,7 +209,9 @@ class ReplayScope(Scope):
                 recording = claim.lane.recordings[claim.index]
                 served.append((claim.order, index_of[id(recording)], recording))
         self._served = len(served)
-        self._report_at_end(self._outcomes.note_served(self._recorded_session, served))
+        self._report_at_end(
+            self._outcomes.note_served(self._recorded_session, served, self._edited)
+        )
 
     def _go_live(self, call: FlowCall) -> Program[Any]:
         # Never into the recorded session, whose contents must stay as they were recorded.

@@ -346,9 +346,15 @@ class ServedCall(Wire):
     execution_id: str | None
 
 
+class EditedCall(Wire):
+    order: int
+    call: OutcomeCall
+
+
 class ForkParent(Wire):
     session_id: str
     served: list[ServedCall]
+    edited: EditedCall = ABSENT
 
 
 class Session(Wire):

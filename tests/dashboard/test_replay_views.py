@@ -54,7 +54,16 @@ def test_replay_state_follows_report_and_sender() -> None:
         (
             "forked",
             "Forked: 2 calls replayed, the rest live",
-            {**finished, "sent": {**SENT, "result": "clean", "liveFrom": 2}},
+            {
+                **finished,
+                "summary": "hits=2; misses=0; live=1",
+                "sent": {**SENT, "result": "clean", "liveFrom": 2},
+            },
+        ),
+        (
+            "forked",
+            "Forked: 1 call replayed, none live",
+            {**finished, "sent": {**SENT, "result": "clean", "liveFrom": 39}},
         ),
         (
             "failed",

@@ -228,6 +228,11 @@ def test_header_with_edit_replaces_the_input_of_the_first_live_call(
     report = get(app, {"X-Noukai-Replay-Report": replay_id}).json()
     details = [entry["detail"] for entry in report["report"]["live"]]
     assert details == ["with another message", ""]
+    # The code sends what was replaced, and the fork replays as equal, by its own id and whole.
+    child = fork.headers["x-noukai-session"]
+    again = get(app, {"X-Noukai-Replay": f"{child}; strict"})
+    assert again.headers["x-noukai-replay-report"] == "hits=3; misses=0; drift=0; leftovers=0"
+    assert again.json() == fork.json()
     # The id is taken: the report that it names stays.
     assert get(app, {"X-Noukai-Replay": header}).headers["x-noukai-replay-id"] != replay_id
 

@@ -9,14 +9,16 @@ from starlette.responses import Response
 
 from ...models.sessions import Session
 from ...replay.sources import MOST_ANCESTORS, recordings_of_fork
+from ..api import GONE, ApiError
 from ..views.comparison import ComparedSession, Comparison, compare_sessions
+from ..views.texts import count
 from .visit import PageError, Visit, page
 
 
 @page("/sessions/{a}/compare/{b}")
 async def compare(visit: Visit) -> Response:
     """Show what differs between two sessions."""
-    loaded = [await load_session(visit, visit.path[name]) for name in ("a", "b")]
+    loaded = [await _load_side(visit, visit.path[name]) for name in ("a", "b")]
     exchanges = [await visit.api.exchange(visit.path[name]) for name in ("a", "b")]
 
     def compared() -> Comparison:
@@ -43,6 +45,16 @@ async def choose(visit: Visit) -> Response:
     return visit.to(f"/sessions/{quote(a, safe='')}/compare/{quote(b, safe='')}")
 
 
+async def _load_side(visit: Visit, session_id: str) -> list[Session]:
+    try:
+        return await load_session(visit, session_id)
+    except ApiError as error:
+        if error.status not in GONE:
+            raise
+        message = f"Nothing can be compared with session {session_id}: {error.message}"
+        raise PageError(error.status, message) from error
+
+
 async def load_session(visit: Visit, session_id: str) -> list[Session]:
     """Return a session and, of a fork, the sessions that served its first calls."""
     sessions = [await visit.api.session(session_id)]
@@ -51,5 +63,17 @@ async def load_session(visit: Visit, session_id: str) -> list[Session]:
             raise PageError(409, "The session is a fork of one of its own forks.")
         if len(sessions) > MOST_ANCESTORS:
             raise PageError(409, "The session is too far from the one that it was forked from.")
-        sessions.append(await visit.api.session(parent.session_id))
+        try:
+            sessions.append(await visit.api.session(parent.session_id))
+        except ApiError as error:
+            if error.status not in GONE:
+                raise
+            fork = sessions[-1].session_id
+            served = count(len(parent.served), "call")
+            message = (
+                f"Session {fork} is a fork of session {parent.session_id}, which is gone: it was deleted, "
+                f"or it is past its retention. What it served, {served}, is gone with it. The page of "
+                f"session {fork} still shows the calls that ran live."
+            )
+            raise PageError(error.status, message) from error
     return sessions

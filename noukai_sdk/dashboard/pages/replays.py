@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ...errors import CapturedRequestError
 from ...models.exchanges import Exchange
 from ...models.session_lists import StoredReport
+from ...replay.recording import Recording
 from ...replay.sources import recordings_of_fork
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.targets import TargetError
@@ -145,15 +146,17 @@ async def _fork_point(visit: Visit, number: str | None) -> ForkPoint | None:
     session_id = visit.path["session_id"]
     page = await visit.api.calls(session_id, {"offset": at - 1, "limit": 1})
     total = sum(page.counts.values())
-    if not page.calls:
-        return ForkPoint(at, at - 1, total=total)
-    call = page.calls[0]
-    served = at - 1
+    served = min(at - 1, total)
+    recordings: Sequence[Recording] = ()
     if page.parent is not None or page.outcomes:
         sessions = await load_session(visit, session_id)
         recordings = await asyncio.to_thread(recordings_of_fork, sessions)
-        ids = [each.execution_id for each in recordings]
-        served = ids.index(call.execution_id) if call.execution_id in ids else served
+    if not page.calls:
+        # After the last one: all that are recorded are served.
+        return ForkPoint(at, len(recordings) or served, total=total)
+    call = page.calls[0]
+    ids = [each.execution_id for each in recordings]
+    served = ids.index(call.execution_id) if call.execution_id in ids else served
     whole = await visit.api.call(session_id, call.execution_id)
     recorded = whole.executions[0].get("call")
     inputs = fork_inputs(recorded.request) if recorded is not None else ()

@@ -20,12 +20,11 @@ from ...replay.sources import with_ancestors
 from ...replaying.app_request import refuse_websocket
 from ...testing.written_tests import call_source, name_of_test, source_of_test
 from ..export import session_html
+from .compare import load_session
 from .visit import PageError, Visit, page
 
 _PATH = "/sessions/{session_id}"
 _APP = re.compile(r"[\w.]+:[\w.]+(\(\))?\Z", re.ASCII)
-# A fork of a fork of a fork ... has at most so many ancestors.
-_MOST_ANCESTORS = 20
 
 
 @page(f"{_PATH}/cassette.jsonl")
@@ -39,7 +38,7 @@ async def cassette(visit: Visit) -> Response:
 @page(f"{_PATH}/session.html")
 async def html(visit: Visit) -> Response:
     """Return the session as one HTML file, without its secrets."""
-    file = await _file(visit)
+    file = await _file(visit, as_made=False)
     text = await asyncio.to_thread(session_html, file)
     return _download(text.encode("utf-8", "replace"), f"{file.session_id}.html", "text/html")
 
@@ -74,21 +73,14 @@ async def test_files(visit: Visit) -> Response:
     return _download(content.getvalue(), f"{name}.zip", "application/zip")
 
 
-async def _file(visit: Visit) -> CassetteFile:
-    """Return the whole session as `noukai session pull` writes it."""
+async def _file(visit: Visit, *, as_made: bool = True) -> CassetteFile:
+    """Return the whole session as `noukai session pull` writes it, or as the service ran it."""
     session_id = visit.path["session_id"]
-    sessions = [await visit.api.session(session_id)]
-    while (parent := sessions[-1].parent) is not None and parent.served:
-        is_known = parent.session_id in {each.session_id for each in sessions}
-        if is_known or len(sessions) > _MOST_ANCESTORS:
-            raise PageError(
-                409, f"This session is a fork of {parent.session_id}, and so on without end."
-            )
-        sessions.append(await visit.api.session(parent.session_id))
+    sessions = await load_session(visit, session_id)
     exchange = await visit.api.exchange(session_id)
 
     def redact() -> CassetteFile:
-        loaded = with_ancestors(sessions)
+        loaded = with_ancestors(sessions, as_made=as_made)
         missing = max(0, (loaded.total_calls or 0) - len(loaded.recordings))
         file = CassetteFile(
             loaded.session_id, loaded.recordings, exchange=exchange, missing_calls=missing

@@ -18,6 +18,7 @@ from ...models.sessions import Session
 from ...replay.sources import recordings_of
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.curl import curl_line
+from ..api import GONE, ApiError
 from ..views.call_view import CallView, call_view
 from ..views.calls import CallRow, rows_of_summaries
 from ..views.recorded_values import MOST_CHARACTERS
@@ -76,6 +77,8 @@ async def session(visit: Visit) -> Response:
     view = await _read(visit, offset, status)
     elapsed = time.monotonic() - started_at
     curl = curl_of(session_id, view.captured)
+    if view.parent is not None:
+        view.has_parent = await _exists(visit, view.parent.session_id)
     shown = view.counts.get(status, 0) if status else view.total
     return visit.render(
         "session.html",
@@ -150,6 +153,16 @@ async def curl_command(visit: Visit) -> Response:
     if not curl:
         raise PageError(404, "No request of this session was captured that curl can send.")
     return _text(curl)
+
+
+async def _exists(visit: Visit, session_id: str) -> bool:
+    try:
+        await visit.api.calls(session_id, {"limit": 1})
+    except ApiError as error:
+        if error.status not in GONE:
+            raise
+        return False
+    return True
 
 
 async def _read(visit: Visit, offset: int, status: str) -> SessionView:

@@ -219,7 +219,9 @@ def _headline(view: ReplayView) -> str:
     differences = view.differences or []
     calls_are_equal = view.counts and not any(each.is_problem for each in view.counts)
     if state == "forked" and sent is not None:
-        return f"Forked: {count(sent.live_from or 0, 'call')} replayed, the rest live"
+        numbers = {each.name: each.number for each in view.counts}
+        replayed = count(numbers.get("hits", 0), "call")
+        return f"Forked: {replayed} replayed, {'the rest' if 'live' in numbers else 'none'} live"
     if calls_are_equal and differences and not view.message:
         names = [each.name for each in differences[:3]]
         more = len(differences) - len(names)

@@ -91,6 +91,11 @@ class ReplayForm:
     error: str = ""
 
     @property
+    def longest_edit(self) -> int:
+        """Return how many characters a changed input of a call can have, about."""
+        return _LONGEST_EDIT // 500 * 500
+
+    @property
     def is_fork(self) -> bool:
         """Return whether the fork is chosen."""
         return "fork" in self.values if self.values else self.fork is not None
@@ -235,7 +240,7 @@ def _options(form: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         if value != recorded:
             edit[name] = value
     if edit:
-        if len(json.dumps(edit)) > _LONGEST_EDIT:
+        if len(json.dumps(edit, ensure_ascii=False).encode()) > _LONGEST_EDIT:
             raise FormError(
                 "The input is too long: it goes to the app in a header, which has room for about "
                 f"{_LONGEST_EDIT:,} characters. Change the body of the request instead."

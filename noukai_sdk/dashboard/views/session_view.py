@@ -51,6 +51,7 @@ class SessionView:
     started_at: str | None = None
     milliseconds: float | None = None
     parent: ForkParent | None = None
+    has_parent: bool = True
     is_live: bool = False
     is_pinned: bool = False
     replays: Sequence[StoredReport] = ()
