@@ -1,3 +1,4 @@
+from .engine.agent_output import OutputInvalidError as OutputInvalidError
 from .engine.executor import Executor as Executor
 from .engine.failures import NodeError as NodeError
 from .engine.for_each import ItemError as ItemError

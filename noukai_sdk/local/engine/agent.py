@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from contextlib import aclosing
 from typing import Any
 
@@ -12,17 +10,17 @@ from ...models.events import TokenBreakdown
 from ..llm.chat import ChatDelta, ChatModel, ChatRequest
 from ..workflow import tool_functions
 from ..workflow.kinds import Agent
+from ..workflow.output_types import output_type
+from .agent_output import OutputInvalidError, output_of, repair_turns
 from .step_context import StepContext
-
-# Models like to put JSON into a code block, even when told not to.
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
 async def run_agent(context: StepContext, agent: Agent) -> Any:
     """Ask the model until it responds without tool calls; return the node's output.
 
     Raises:
-        FlowExecutionError: ``TOOL_ITERATION_LIMIT``, ``TOOLS_NOT_ENABLED`` or ``OUTPUT_INVALID``.
+        FlowExecutionError: ``TOOL_ITERATION_LIMIT`` or ``TOOLS_NOT_ENABLED``.
+        OutputInvalidError: The response does not fit ``agent.output``, and was not repaired.
     """
     step_id, state = context.node.id, context.state
     model = await context.model(agent.model)
@@ -32,6 +30,8 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
         tools = [tool_functions.schema_of(function) for function in agent.tools] or None
     elif agent.tools and state.tools:
         tools, tool_choice = state.tools, state.tool_choice
+    kind = None if isinstance(agent.output, str) else output_type(agent.output)
+    repairs_left = 0 if kind is None else agent.repairs
 
     while True:
         request = ChatRequest(
@@ -40,7 +40,8 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
             max_tokens=agent.max_tokens,
             tools=tools,
             tool_choice=tool_choice,
-            response_format=agent.response_format or agent.output,
+            response_format=agent.response_format or ("json" if agent.output == "json" else "text"),
+            json_schema=None if kind is None else kind.schema,
             top_p=agent.top_p,
             seed=agent.seed,
             extra_body=agent.extra_body,
@@ -48,7 +49,14 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
         response = await _ask(context, model, request)
         context.usage.add(model.name, response.usage)
         if not response.tool_calls:
-            return response.text if agent.output == "text" else _parse_json(step_id, response.text)
+            try:
+                return output_of(step_id, agent, response.text)
+            except OutputInvalidError as error:
+                if not repairs_left:
+                    raise
+                repairs_left -= 1
+                messages = [*messages, *repair_turns(error)]
+                continue
         if not tools:
             message = f"the model of step {step_id!r} asked for tools, but none were offered"
             raise FlowExecutionError(message, code="TOOLS_NOT_ENABLED")
@@ -86,12 +94,3 @@ async def _ask(context: StepContext, model: ChatModel, request: ChatRequest) -> 
                 texts.append(piece.text)
                 await context.emit_output(piece.text)
     return ChatDelta("".join(texts), calls, usage)
-
-
-def _parse_json(step_id: str, text: str) -> Any:
-    fenced = _FENCED.fullmatch(text)
-    try:
-        return json.loads(fenced[1] if fenced else text)
-    except ValueError as error:
-        message = f"the response of step {step_id!r} is not valid JSON: {error}"
-        raise FlowExecutionError(message, code="OUTPUT_INVALID") from error

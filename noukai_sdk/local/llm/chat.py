@@ -6,6 +6,7 @@ Messages, tools and tool calls are dicts in OpenAI's format, whichever provider 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class ChatRequest:
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
         response_format: ``"json"`` asks for a JSON object if the provider has a switch for it; say so
             in the prompt as well. A mapping is OpenAI's form, such as a JSON schema.
+        json_schema: A JSON schema of an object that the response must fit, None for none. Providers that
+            do not take schemas get it in the system turn.
         top_p: More than 0, at most 1; None for the configuration's.
         seed: For models that can repeat a response; None for the configuration's.
         extra_body: Fields to add to the request's body.
@@ -40,6 +43,7 @@ class ChatRequest:
     top_p: float | None = None
     seed: int | None = None
     extra_body: Mapping[str, Any] | None = None
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,23 @@ def message_text(message: dict[str, Any]) -> str:
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return " ".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
+
+
+def schema_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``response_format`` for a JSON schema, in OpenAI's form."""
+    # OpenAI takes no other characters in a name, such as those of Page[int].
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "output")))[:64]
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+
+
+def with_schema_turn(messages: list[dict[str, Any]], schema: Mapping[str, Any]) -> list[Any]:
+    """Return the messages with a JSON schema in the system turn, for providers that do not take one."""
+    text = "Respond with JSON that fits this JSON schema, and with nothing else:\n"
+    text += json.dumps(schema, ensure_ascii=False)
+    first, *others = messages or [{}]
+    if first.get("role") != "system":
+        return [{"role": "system", "content": text}, *messages]
+    return [{**first, "content": f"{message_text(first)}\n\n{text}".strip()}, *others]
 
 
 def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:

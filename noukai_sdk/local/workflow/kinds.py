@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 Tool = Callable[..., Any]
+Output = Literal["text", "json"] | type[Any]
 Branch = str | int | float | bool
 """A value of a route, and the name of the branch for it."""
 
@@ -42,7 +43,9 @@ class Agent:
         tools: True if the node may request the tools that come with the call. Functions if it may
             request these, and the engine calls them.
         max_tool_iterations: How often the node may request tools before the run fails.
-        output: ``"json"`` if the model returns JSON and the output is its value.
+        output: ``"json"`` if the model returns JSON and the output is its value. A type, such as a pydantic
+            model, if the response must be JSON of this type and the output is an instance.
+        repairs: How often the model may correct a response that does not fit the type.
         top_p: More than 0, at most 1; None for the model's configuration.
         seed: For models that can repeat a response; None for the model's configuration.
         response_format: In OpenAI's form, such as a JSON schema; None for the model's configuration.
@@ -56,7 +59,8 @@ class Agent:
     max_tokens: int | None = None
     tools: bool | tuple[Tool, ...] = False
     max_tool_iterations: int = 25
-    output: Literal["text", "json"] = "text"
+    output: Output = "text"
+    repairs: int = 1
     top_p: float | None = None
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None

@@ -16,6 +16,7 @@ from .kinds import (
     Condition,
     Function,
     OnLimit,
+    Output,
     Repeat,
     Route,
     SubFlow,
@@ -81,7 +82,8 @@ class Node:
         temperature: float | None = None,
         max_tokens: int | None = None,
         max_tool_iterations: int = 25,
-        output: Literal["text", "json"] = "text",
+        output: Output = "text",
+        repairs: int = 1,
         context: str | Mapping[str, Any] | None = None,
         output_name: str | None = None,
         max_iterations: int | None = None,
@@ -108,7 +110,9 @@ class Node:
             temperature: 0 to 2.
             max_tokens: The most tokens to produce.
             max_tool_iterations: How often the model may request tools.
-            output: ``"text"`` or ``"json"``.
+            output: ``"text"``, ``"json"``, or a type, such as a pydantic model, a dataclass, a TypedDict or
+                ``list[Item]``: the model is asked for JSON of this type, and the output is an instance.
+            repairs: How often the model may correct a response that does not fit the type.
             context: What the model should know, a text or values by name, with references. It is added to
                 the system turn.
             output_name: The name of the output in results and references: another name of ``agent_id``.
@@ -124,7 +128,7 @@ class Node:
             on_error: ``"keep"`` to go on if an item fails, with its error in the output.
 
         Raises:
-            TypeError: A prompt is not a str, or a tool cannot be called.
+            TypeError: A prompt is not a str, a tool cannot be called, or JSON has no such output.
             ValueError: A setting is out of range, or both ``model`` and ``llm_config`` are given.
         """
         check.text(name, "prompt", prompt)
@@ -147,6 +151,8 @@ class Node:
         check.of_type(name, "context", context, str | Mapping, "a str or a mapping")
         check.whole(name, "max_tool_iterations", max_tool_iterations, least=1)
         check.tools(name, tools)
+        check.output(name, output)
+        check.whole(name, "repairs", repairs, least=0)
         work = Agent(
             prompt=prompt,
             model=llm_config or model,
@@ -156,6 +162,7 @@ class Node:
             tools=tools if isinstance(tools, bool) else tuple(tools),
             max_tool_iterations=max_tool_iterations,
             output=output,
+            repairs=repairs,
             top_p=top_p,
             seed=seed,
             response_format=response_format,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from ..llm.config import LlmConfig, check_request
 from ..runtime.hidden_keys import shown, type_name
@@ -96,6 +96,22 @@ def request(name: str, **settings: object) -> None:
         check_request(**settings)
     except ValueError as error:
         raise ValueError(f"node {shown(name)}: {error}") from None
+
+
+def output(name: str, value: object) -> None:
+    """Raise TypeError if ``value`` is neither a str nor a type that JSON can hold."""
+    if isinstance(value, str):
+        return  # whether it is a known one is for validate() to say
+    expected = "'text', 'json' or a type, such as a pydantic model"
+    if not isinstance(value, type) and get_origin(value) is None:
+        message = f"output must be {expected}, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+    from .output_types import output_type  # pydantic, for nodes with such outputs alone
+
+    try:
+        output_type(value)
+    except TypeError as error:
+        raise TypeError(f"node {shown(name)}: output must be {expected}: {error}") from None
 
 
 def branches(name: str, values: Any, default: object) -> None:

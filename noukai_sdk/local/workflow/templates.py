@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 _LONGEST_CACHED = 10_000
 _OPENING = re.compile(r"\\?\{\{")
 ROOTS = dict.fromkeys(("message", "input", "item", "index", "output", "round"), 0)
@@ -131,16 +133,29 @@ def cut(text: str) -> Iterator[str | Reference]:
 
 def as_text(value: Any) -> str:
     """Convert a value to text: a str as it is, None to the empty text, all else to JSON if possible."""
+    if value is not None and not isinstance(value, str | int | float | Mapping | list | tuple):
+        value = _plain(value)
     if isinstance(value, str):
         return value
     try:
-        return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+        return "" if value is None else json.dumps(value, ensure_ascii=False, default=_plain)
     except (TypeError, ValueError, RecursionError):  # keys JSON does not have; a list within itself
         return str(value)
 
 
+def _plain(value: Any) -> Any:
+    """Return a model or a dataclass as JSON values, all else as text."""
+    return to_jsonable_python(value) if _fields(value) else str(value)
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    """Return the fields of a pydantic model or a dataclass; nothing for any other value."""
+    kind = type(value)
+    return getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
+
+
 def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
-    """Follow ``path`` into mappings and sequences.
+    """Follow ``path`` into mappings, sequences, models and dataclasses.
 
     Raises:
         UnresolvedReferenceError: There is no such field or index. The message names ``reference``.
@@ -150,6 +165,8 @@ def field_of(value: Any, path: Sequence[str], reference: Reference) -> Any:
             value = value[name]
         elif isinstance(value, list | tuple) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
+        elif name in _fields(value):
+            value = getattr(value, name)
         else:
             kind = f"a value of type {type(value).__name__}"
             if isinstance(value, Mapping):

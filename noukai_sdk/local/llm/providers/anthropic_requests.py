@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..chat import ChatRequest, call_arguments, message_text
+from ..chat import ChatRequest, call_arguments, message_text, with_schema_turn
 
 # Anthropic requires a limit and has no default for it.
 _DEFAULT_MAX_TOKENS = 4096
@@ -15,8 +15,11 @@ Block = dict[str, Any]
 
 def message_body(request: ChatRequest) -> dict[str, Any]:
     """Return the body of a request, without the model's name."""
-    system = [message for message in request.messages if message.get("role") == "system"]
-    turns = [message for message in request.messages if message.get("role") != "system"]
+    messages = request.messages
+    if request.json_schema is not None:
+        messages = with_schema_turn(messages, request.json_schema)
+    system = [message for message in messages if message.get("role") == "system"]
+    turns = [message for message in messages if message.get("role") != "system"]
     body = {
         "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS,
         "messages": _messages(turns),

@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 from ....models.events import TokenBreakdown
 from ..chat import ChatDelta, ChatRequest, call_arguments, message_text, tool_call
 from .offline_answers import Choice, answer_from_tools, answer_prompt
+from .offline_json import sample
 
 _WORDS_PER_CHUNK = 4
 _CHARS_PER_TOKEN = 4
@@ -70,9 +71,15 @@ def _wants_json(response_format: str | Mapping[str, Any]) -> bool:
 
 
 def _respond(request: ChatRequest) -> ChatDelta:
-    settings = [request.messages, request.temperature, request.tools, request.tool_choice]
+    settings: list[Any] = [
+        request.messages,
+        request.temperature,
+        request.tools,
+        request.tool_choice,
+    ]
     # Left out if they are not set, so that the responses of other requests stay as they are.
-    settings += [value for value in (request.top_p, request.seed) if value is not None]
+    extras = (request.top_p, request.seed, request.json_schema)
+    settings += [value for value in extras if value is not None]
     serialized = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(serialized.encode()).hexdigest()
     # The last question, and the calls and results of the rounds since then.
@@ -93,7 +100,10 @@ def _respond(request: ChatRequest) -> ChatDelta:
         prompt = message_text(question or (request.messages or [{}])[-1])
         findings, choose = _findings(calls, results), Choice(int(digest, 16))
         text = answer_from_tools(findings, choose) if findings else answer_prompt(prompt, choose)
-        if _wants_json(request.response_format):
+        if request.json_schema is not None:
+            value = sample(request.json_schema, text[:_ARGUMENT_CHARS])
+            text = json.dumps(value, ensure_ascii=False)
+        elif _wants_json(request.response_format):
             text = json.dumps({"answer": text}, ensure_ascii=False)
         completion = text
         if request.max_tokens is not None and len(text) > request.max_tokens * _CHARS_PER_TOKEN:
@@ -151,25 +161,9 @@ def _next_call(
     arguments = {city_parameter: cities[calls_made]} if city_parameter else {}
     for name in schema.get("required") or ():
         if name != city_parameter:
-            arguments[name] = _argument(properties.get(name, {}), question)
+            argument = {**properties.get(name, {}), "$defs": schema.get("$defs", {})}
+            arguments[name] = sample(argument, question[:_ARGUMENT_CHARS])
     return tool_call(call_id, tool["name"], json.dumps(arguments, ensure_ascii=False))
-
-
-def _argument(schema: dict[str, Any], question: str) -> Any:
-    """Return a value of the type that the parameter declares."""
-    if schema.get("enum"):
-        return schema["enum"][0]
-    if "default" in schema:
-        return schema["default"]
-    by_type: dict[str, Any] = {
-        "integer": 1,
-        "number": 1.0,
-        "boolean": True,
-        "array": [],
-        "object": {},
-        "null": None,
-    }
-    return by_type.get(str(schema.get("type")), question[:_ARGUMENT_CHARS])
 
 
 def cities_in(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..chat import ChatDelta, ChatRequest
+from ..chat import ChatDelta, ChatRequest, schema_format, with_schema_turn
 from ..config import PRESETS, LlmConfig
 from ..errors import LlmResponseError
 from ..rate_limit import RateLimit
@@ -25,6 +25,8 @@ from .sdk_model import (
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 # OpenAI itself rejects the older name for its reasoning models; other servers know only that one.
 _MAX_TOKENS = {"openai": "max_completion_tokens", "azure": "max_completion_tokens"}
+# These take {"type": "json_object"} only, or schemas for some of their models.
+_WITHOUT_SCHEMAS = frozenset({"deepseek", "groq"})
 # The API takes at most 2,048 texts at once; some compatible servers take fewer.
 _TEXTS_PER_REQUEST = 256
 
@@ -46,16 +48,20 @@ class OpenAiModel(SdkModel):
     def _body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
         config = self._config
         max_tokens = _MAX_TOKENS.get(config.provider, "max_tokens")
+        messages, response_format = request.messages, _response_format(request, config)
+        has_schema = (response_format or {}).get("type") == "json_schema"
+        if request.json_schema is not None and not has_schema:
+            messages = with_schema_turn(messages, request.json_schema)
         body = {
             "model": config.model,
-            "messages": request.messages,
+            "messages": messages,
             "temperature": request.temperature,
             max_tokens: request.max_tokens,
             "tools": request.tools or None,
             "tool_choice": request.tool_choice if request.tools else None,
             "top_p": config.top_p if request.top_p is None else request.top_p,
             "seed": config.seed if request.seed is None else request.seed,
-            "response_format": _response_format(request.response_format, config),
+            "response_format": response_format,
             "stream": True if stream else None,
             "stream_options": {"include_usage": True} if stream else None,
         }
@@ -114,12 +120,15 @@ class OpenAiEmbedder:
         await self._client.close()
 
 
-def _response_format(asked: str | Mapping[str, Any], config: LlmConfig) -> Mapping[str, Any] | None:
-    if isinstance(asked, Mapping):
-        return asked
+def _response_format(request: ChatRequest, config: LlmConfig) -> Mapping[str, Any] | None:
+    if isinstance(request.response_format, Mapping):
+        return request.response_format
+    if request.json_schema is not None:
+        takes_schemas = config.provider not in _WITHOUT_SCHEMAS
+        return schema_format(request.json_schema) if takes_schemas else None
     if config.response_format is not None:
         return config.response_format
-    return {"type": "json_object"} if asked == "json" else None
+    return {"type": "json_object"} if request.response_format == "json" else None
 
 
 def _open_client(config: LlmConfig) -> tuple[Any, Any, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
-from ..chat import ChatDelta, ChatRequest, collect
+from ..chat import ChatDelta, ChatRequest, collect, schema_format
 from ..errors import LlmClosedError, LlmRequestError, LlmTimeoutError
 from . import smollm2_engine
 from .openai_responses import OpenAiStreamReader
@@ -127,6 +127,8 @@ class _Turn:
             self._body["seed"] = request.seed
         if isinstance(request.response_format, Mapping):
             self._body["response_format"] = request.response_format
+        elif request.json_schema is not None:
+            self._body["response_format"] = schema_format(request.json_schema)
         elif request.response_format == "json":
             self._body["response_format"] = {"type": "json_object"}
         self._body.update(request.extra_body or {})
