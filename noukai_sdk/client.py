@@ -120,7 +120,8 @@ class Noukai(_BaseClient[SyncTransport]):
             path, ``/api/v1`` is added. Defaults to ``NOUKAI_BASE_URL``. Either one wins over ``env``.
         env: ``"production"`` or ``"dev"``, which is ``http://localhost:8080/api/v1``. Defaults to
             ``NOUKAI_ENV``, or else to production.
-        org, project: Defaults for short slugs. Pass both or neither.
+        org: The organisation of short slugs. Pass ``project``, too, or neither.
+        project: The project of short slugs.
         timeout: Seconds for each request of calls without a timeout of their own: to connect, to send,
             and to wait for the next bytes of the response. A stream may take longer in all. None means
             the default.

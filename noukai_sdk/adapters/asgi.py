@@ -244,7 +244,9 @@ class HeldResponse:
 
     Args:
         session: The scope of the replay.
-        scope, receive, send: Those of the connection.
+        scope: That of the connection, as are the next two.
+        receive: Returns the next message of the client.
+        send: Sends a message to the client.
         tasks: Where the timer runs; a task group of anyio.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -163,17 +164,19 @@ def port_of(server: Server) -> int:
     return int(server.url.rpartition(":")[2])
 
 
-def _compiled(block: Block, edit: Callable[[str], str] = str) -> list[CodeType]:
+def _compiled(block: Block, edit: Callable[[str], str] = str, flags: int = 0) -> list[CodeType]:
     # Line numbers are those of the page, so that a traceback points into it.
     sources = [block.notes.get("setup", ""), "\n" * block.line + block.code]
     return [
-        compile(edit(source), block.page, "exec", dont_inherit=True) for source in sources if source
+        compile(edit(source), block.page, "exec", flags, dont_inherit=True)
+        for source in sources
+        if source
     ]
 
 
 def _check_syntax(block: Block) -> None:
     if block.language == "python":
-        _compiled(block)
+        _compiled(block, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # for notebooks
     elif block.language == "bash":
         subprocess.run(["bash", "-n", "-c", block.code], check=True, timeout=10)
     elif block.language == "json":

@@ -1,0 +1,22 @@
+"""Show docstrings on the site: references such as :meth:`Noukai.close` become code.
+
+mkdocstrings loads this extension by its path (mkdocs.yml).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+_ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`~?(?:[\w.]*\.)?(\w+)`")
+
+
+class PlainReferences(Extension):
+    """Replaces the references of docstrings by the names that they refer to."""
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        """Change the docstring of one object."""
+        if obj.docstring is not None:
+            obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)
