@@ -115,6 +115,7 @@ def _assemble(
             in_all=settings.max_pending_jobs_in_all,
         ),
         bodies=BodyReceiver(settings.body_seconds),
+        process_id=process_id,
     )
 
 

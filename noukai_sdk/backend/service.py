@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..local.flow_files.catalog import FlowCatalog
@@ -21,6 +22,7 @@ from .published import Flows
 from .queue_limit import QueueLimit
 from .rows import can_continue, ended_changes, interrupted_changes
 from .runs import Runs
+from .session_bodies import ended_report
 from .settings import Settings
 from .store.database import StoreUnavailableError
 from .store.notices import Notices
@@ -54,6 +56,7 @@ class Service:
     limiter: Limiter
     queue_limit: QueueLimit
     bodies: BodyReceiver
+    process_id: str
 
     def expiry(self) -> int | None:
         """Return the time before which sessions are expired; None if sessions never expire.
@@ -103,6 +106,8 @@ class Service:
     async def recover(self, owner: str, chosen: Collection[str] | None = None) -> None:
         """Go on with the runs of a process that does not drive them, at their last finished step.
 
+        Replays that a dead process has sent are over.
+
         Args:
             owner: The id of the process.
             chosen: The ids of the runs; None for all of a process that has died, with a strike for each.
@@ -125,6 +130,8 @@ class Service:
         while rows := await self.store.runs_in(["running"], owner=owner, among=chosen):
             for execution_id in await self.store.change(rows, changes):
                 self.channels.end(execution_id)
+        if chosen is None:
+            await self.store.sessions.end_replays(owner, partial(ended_report, owner, now), now)
 
     async def watch_forever(self) -> None:
         """Stop soon what another process has cancelled or taken over."""

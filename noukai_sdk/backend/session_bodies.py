@@ -21,7 +21,7 @@ from ..models.session_lists import StoredReport
 from ..models.sessions import Outcome, Outcomes, RecordedCall
 from .bodies import BodyReceiver, from_json_object
 from .capture import captured, keeps_snapshots
-from .encoding import to_column
+from .encoding import iso, to_column
 from .errors import RequestError
 from .published import Flows
 
@@ -286,5 +286,25 @@ def merge_reports(stored: str | None, report: StoredReport) -> dict[str, Any]:
     if report.verdict == "clean" and sent is not None and sent.result == "differs":
         # The calls are as recorded, but the response is not.
         report = report.model_copy(update={"verdict": "differs"})
+    return _report_columns(report)
+
+
+def ended_report(process_id: str, now: int, stored: str) -> dict[str, Any] | None:
+    """Return the columns of a report whose process has died; None if it is not open, or of another one."""
+    report = StoredReport.model_validate_json(stored)
+    sent = report.sent
+    if sent is None or sent.process_id != process_id or sent.result is not None:
+        return None
+    headline = "the process that ran the replay has died"
+    update = {
+        "sent": sent.model_copy(update={"result": "stopped", "headline": headline}),
+        "state": "finished",
+        "verdict": "failed",
+        "completed_at": report.completed_at or iso(now),
+    }
+    return _report_columns(report.model_copy(update=update))
+
+
+def _report_columns(report: StoredReport) -> dict[str, Any]:
     verdict = report.verdict if report.state == "finished" else "running"
     return {"body": to_column(report.model_dump(by_alias=True)), "verdict": verdict}

@@ -116,6 +116,7 @@ def dev(
                 open_key=key if key == DEV_KEY else None,
                 trusts_host=TrustedHosts(app, hosts).trusts,
                 replay_to=replay_to,
+                process_id=lambda: app.state.service.process_id,
             )
             if settings.database_file is not None and not no_ui:
                 secret = read_secret(settings.database_file.with_suffix(".page-key"))

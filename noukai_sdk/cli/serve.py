@@ -138,6 +138,7 @@ def serve(
             trusts_host=None if hosts is None else TrustedHosts(app, hosts).trusts,
             look_seconds=_LOOK_SECONDS,
             replay_to=replay_to,
+            process_id=lambda: app.state.service.process_id,
             replay_to_loopback=False,  # other programs of the machine are not for all who have a key
         )
         dashboard = Dashboard(app, options)

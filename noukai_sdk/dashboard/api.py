@@ -143,6 +143,10 @@ class Api:
         """Return the trace of a run."""
         return await self.read(Trace, f"{_run(address, execution_id)}/trace")
 
+    async def cancel_run(self, address: str, execution_id: str) -> None:
+        """Cancel a run."""
+        await self.request("DELETE", _run(address, execution_id))
+
     def events(
         self, address: str, execution_id: str
     ) -> AbstractAsyncContextManager[httpx.Response]:

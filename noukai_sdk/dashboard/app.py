@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     # The commands import this module before they check if starlette is installed.
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-# The first part of the paths of pages. All other paths are the API's.
+# The first part of the paths of the API, and of pages. Other paths are the API's as well, but a browser
+# that asks for one gets a page that says so.
+_API = frozenset(("api", "healthz", "readyz", "metrics"))
 _PAGES = frozenset(
     (
         *("", "sessions", "flows", "jobs", "workers", "replays", "live"),
@@ -43,7 +45,7 @@ class Dashboard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or _first_part(scope["path"]) not in _PAGES:
+        if scope["type"] != "http" or not _is_for_pages(scope):
             await self._app(scope, receive, send)
             return
         async with self._lock:
@@ -62,5 +64,8 @@ class Dashboard:
         self._streams.closing.set()
 
 
-def _first_part(path: str) -> str:
-    return path.partition("/")[2].partition("/")[0]
+def _is_for_pages(scope: Scope) -> bool:
+    first = scope["path"].partition("/")[2].partition("/")[0]
+    if first in _PAGES or first in _API:
+        return first in _PAGES
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])

@@ -22,6 +22,7 @@ class DashboardOptions:
         max_streams: How many live pages may be open at once.
         replay_to: Servers that the page may send captured requests to, such as ``http://app:8000``.
         replay_to_loopback: Whether it may send them to all ports of this machine as well.
+        process_id: Returns the id of this process in the service: a replay ends with its process.
         secret: What the tokens of forms are made from, for visitors without a key of their own. A page
             that is open while the service is started again can send its forms if the secret is the same.
     """
@@ -33,6 +34,7 @@ class DashboardOptions:
     max_streams: int = 32
     replay_to: tuple[str, ...] = ()
     replay_to_loopback: bool = True
+    process_id: Callable[[], str | None] = lambda: None
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import httpx
+
 from ..errors import NoukaiError
 from ..masking.values import Masker
 from ..models.exchanges import Exchange
@@ -38,10 +40,17 @@ MOST_AT_ONCE = 4
 
 # Seconds between two reports of a replay that runs: each counts as a request of the visitor's organisation.
 _PAUSE = 1.0
+# Seconds between two looks whether a page of another process has stopped the replay.
+_LOOK = 5.0
 _ATTEMPTS, _LONGEST_PAUSE = 5, 10.0
 _MOST_DIFFERENCES = 200
 _LONGEST_VALUE = 20_000
 _MOST_CHARACTERS = 400_000
+
+
+STOPPED = "stopped"
+_BY_HAND = "the replay was stopped by hand before it had ended"
+_WITH_SERVICE = "the replay was stopped with the service before it had ended"
 
 
 class TooManyReplaysError(Exception):
@@ -59,6 +68,7 @@ class Replay:
         edits: What differs from the captured request, in words; no values.
         secrets: Values that the visitor has given: they are masked if the app repeats them.
         live_from: The number of calls that are replayed in a fork.
+        process_id: This process.
     """
 
     replay_id: str
@@ -69,6 +79,7 @@ class Replay:
     edits: tuple[str, ...] = ()
     live_from: int | None = None
     secrets: tuple[str, ...] = ()
+    process_id: str | None = None
 
 
 @dataclass
@@ -109,17 +120,19 @@ class ReplayRuns:
         if not await run.begin():
             return
         work = asyncio.create_task(run.run())
-        ends = [asyncio.create_task(event.wait()) for event in (self.closing, stop)]
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(end)
+            for end in (self.closing.wait(), stop.wait(), run.stopped_elsewhere())
+        ]
         try:
             await asyncio.wait([work, *ends], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopped = not work.done()
+            stopped = not work.done() and not ends[-1].done()
             for task in (work, *ends):
                 task.cancel()
             await asyncio.wait([work, *ends])
         if stopped:
-            who = "by hand" if stop.is_set() else "with the service"
-            await run.fail("stopped", f"the replay was stopped {who} before it had ended")
+            await run.fail(STOPPED, _BY_HAND if stop.is_set() else _WITH_SERVICE)
 
 
 class _Run:
@@ -132,7 +145,10 @@ class _Run:
         self._next_note = 0.0
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent = SentReplay(
-            target=str(replay.target.origin), edits=replay.edits, live_from=replay.live_from
+            target=str(replay.target.origin),
+            edits=replay.edits,
+            live_from=replay.live_from,
+            process_id=replay.process_id,
         )
         self._report = StoredReport(
             replay_id=replay.replay_id,
@@ -178,12 +194,17 @@ class _Run:
             logger.exception("the replay %s failed", replay.replay_id)
             await self.fail("not sent", "the replay failed: see the log of the service")
 
+    async def stopped_elsewhere(self) -> None:
+        """Return when a page of another process has stopped the replay."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            for stored in await self._stored_reports():
+                if stored.sent is not None and stored.sent.result == STOPPED:
+                    return
+
     async def fail(self, result: str, message: str) -> None:
         """Store why there is no outcome."""
-        sent = self._sent.model_copy(update={"result": result, "headline": message})
-        error = {"error": "replay_not_sent", "message": message}
-        update = {"sent": sent, "error": error, "verdict": "failed"}
-        await self._store(self._report.model_copy(update=update), is_final=True)
+        await self._store(_failed(self._report, self._sent, result, message), is_final=True)
 
     async def _finish(self, outcome: Outcome) -> None:
         differences = None
@@ -250,8 +271,20 @@ class _Run:
     async def _stored_reports(self) -> Sequence[StoredReport]:
         try:
             return [await self._api.replay(self._replay.replay_id)]
-        except ApiError:
+        except (ApiError, httpx.HTTPError):
             return ()
+
+
+def stopped_report(report: StoredReport, sent: SentReplay) -> StoredReport:
+    """Return the report of a replay that another process sends, to stop it."""
+    stopped = _failed(report, sent, STOPPED, _BY_HAND)
+    return stopped.model_copy(update={"state": "finished", "completed_at": _now()})
+
+
+def _failed(report: StoredReport, sent: SentReplay, result: str, message: str) -> StoredReport:
+    sent = sent.model_copy(update={"result": result, "headline": message})
+    error = {"error": "replay_not_sent", "message": message}
+    return report.model_copy(update={"sent": sent, "error": error, "verdict": "failed"})
 
 
 def _difference(found: ResponseDifference) -> dict[str, Any]:

@@ -71,7 +71,10 @@ def refusal(request: Request, sent_token: str, token: str) -> str | None:
     host = request.headers.get("host", "")
     # Without the scheme: a proxy may have taken the TLS off.
     if not origin or not host or urlsplit(origin).netloc.lower() != host.lower():
-        return "This request does not come from a page of this service."
+        return (
+            "This request does not come from a page of this service. Behind a proxy, let it pass the "
+            "Host header on."
+        )
     if not hmac.compare_digest(sent_token.encode(), token.encode()):
         return "This form is older than the service. Go back, reload the page, and send it again."
     return None

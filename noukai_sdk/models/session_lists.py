@@ -21,8 +21,9 @@ class SentReplay(WireModel):
         edits: What was changed in the captured request, such as ``body``. Never the values.
         live_from: The number of calls that were replayed in a fork, None if it was none.
         session_id: The session that the response names: of a fork, the new one.
-        result: ``clean``, ``differs``, ``failed``, ``unknown``, ``not replayed`` or ``not sent``; None
-            while it is not known.
+        process_id: The process of the service that sends the request, None if another program does.
+        result: ``clean``, ``differs``, ``failed``, ``unknown``, ``not replayed``, ``not sent`` or
+            ``stopped``; None while it is not known.
         headline: The outcome in one line.
         notes: What else to say.
         differences: Between the captured response and this one, as in ``noukai session replay --json``;
@@ -33,6 +34,7 @@ class SentReplay(WireModel):
     edits: tuple[str, ...] = ()
     live_from: int | None = None
     session_id: str | None = None
+    process_id: str | None = None
     result: str | None = None
     headline: str = ""
     notes: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import URL
 
@@ -16,6 +17,7 @@ from tests.support.servers import wait_until
 from .backends import MESSAGE, Backend, code_of, serving
 
 GATED = "tests/gated"
+OTHER = {"Authorization": "Bearer nk_other"}
 CANCELLED = {"code": "CANCELLED", "message": "the job was cancelled by a caller"}
 
 
@@ -47,6 +49,31 @@ def test_running_job_is_cancelled_and_its_model_call_stopped(stored: Backend) ->
     # The process goes on.
     stored.fakes.opened.set()
     assert stored.finished(GATED, stored.submit(GATED))["status"] == "completed"
+
+
+def test_run_of_a_caller_is_cancelled_and_its_stream_cut_off(
+    stored: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read() -> None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            stored.post("tests/gated/step", {**MESSAGE, "runRemaining": True}, "stopped")
+        ended.set()
+
+    ended = threading.Event()
+    threading.Thread(target=read).start()
+    assert stored.fakes.reached.wait(30)
+    [running] = stored.session("stopped")
+    path = f"/seq/acme/{GATED}/runs/{running['executionId']}"
+    for wrong, headers in ((f"{path}x", {}), (path, OTHER)):
+        assert code_of(stored.client.delete(wrong, headers=headers)) == (404, "RUN_NOT_FOUND")
+    for _ in range(2):
+        body = {"executionId": running["executionId"], "status": "cancelled"}
+        assert stored.client.delete(path).json() == body
+    assert stored.fakes.left.wait(30)
+    assert ended.wait(30)
+    [run] = stored.session("stopped")
+    assert (run["status"], run["errorAtStep"]) == ("cancelled", "held")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_ended_unknown_and_other_runs_cannot_be_cancelled(stored: Backend) -> None:

@@ -6,17 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from noukai_sdk.backend.encoding import Clock
 from noukai_sdk.backend.heartbeat import DEAD_AFTER, INTERVAL, DeathWatch, Heartbeat
+from noukai_sdk.backend.session_bodies import ended_report, merge_reports
 from noukai_sdk.backend.settings import Settings
 from noukai_sdk.backend.store.database import StoreUnavailableError
 from noukai_sdk.backend.store.store import Store
 from noukai_sdk.backend.store.turns import Turns
 from noukai_sdk.backend.store.writer import Changes, StaleOwnerError
+from noukai_sdk.models.session_lists import SentReplay, StoredReport
 
 from .test_store import Item, changes, status_of
 
@@ -199,3 +202,29 @@ async def test_those_that_wait_for_a_write_that_fails_fail_with_it() -> None:
     # Only an outage is everybody's.
     assert await fail(ValueError("a bad value")) == [None, None, None]
     assert written == 3
+
+
+async def test_replays_that_a_dead_process_has_sent_are_over(store: Store) -> None:
+    def report(process_id: str | None, **fields: Any) -> StoredReport:
+        sent = SentReplay(target="http://localhost:8000", process_id=process_id)
+        return StoredReport(replay_id="-", sent=sent, **fields)
+
+    reports = {
+        "left": report("dead"),
+        "compared": report("dead", state="finished", verdict="clean"),  # by the app alone
+        "other": report("alive"),
+        "cli": report(None),
+    }
+    for replay_id, stored in reports.items():
+        merge = partial(merge_reports, report=stored)
+        await store.sessions.put_replay("s", "acme", replay_id, merge, 5)
+    await store.sessions.end_replays("dead", partial(ended_report, "dead", 6), 6)
+    states = {}
+    for replay_id in reports:
+        found = await store.sessions.replay(replay_id, "acme")
+        assert found is not None
+        stored = StoredReport.model_validate_json(found[1])
+        assert stored.sent is not None
+        states[replay_id] = (stored.state, stored.verdict, stored.sent.result)
+    over, running = ("finished", "failed", "stopped"), ("running", None, None)
+    assert states == {"left": over, "compared": over, "other": running, "cli": running}

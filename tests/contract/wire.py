@@ -536,6 +536,7 @@ class SentReplay(Wire):
     edits: list[str]
     live_from: int | None
     session_id: str | None
+    process_id: str | None
     result: str | None
     headline: str
     notes: list[str]

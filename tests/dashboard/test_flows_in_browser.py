@@ -115,3 +115,27 @@ def test_job_is_followed_cancelled_and_retried(page: Page, dev: Dev) -> None:
     for width in (1280, 360):
         page.set_viewport_size({"width": width, "height": 800})
         check_accessible(page)
+
+
+def test_run_is_cancelled_and_a_flow_that_was_deleted_is_said_to_be_gone(
+    page: Page, dev: Dev
+) -> None:
+    folder = dev.flows / "acme/held"
+    folder.mkdir(parents=True)
+    (folder / "_gate.py").write_text(_GATE)
+    flow = folder / "gated.yaml"
+    flow.write_text("steps: [{id: first}, {id: hold, function: '_gate.py:hold'}]")
+    page.goto(f"{dev.url}/flows/acme/held/gated")
+    page.get_by_label("Message").fill("Hello")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_text("1 of 2 steps done")).to_be_visible()
+    flow.unlink()
+    page.get_by_role("button", name="Cancel the run").click()
+    expect(page.locator("#state")).to_contain_text("CANCELLED: the run was cancelled on request")
+    check_accessible(page)
+
+    flow.write_text("steps: [{id: first}]")
+    page.get_by_role("link", name="Run again").click()
+    expect(page.get_by_label("Message")).to_have_value("Hello")
+    flow.unlink()
+    expect(page.get_by_role("alert")).to_contain_text("There is no such flow any longer")

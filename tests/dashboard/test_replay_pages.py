@@ -6,7 +6,9 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +18,9 @@ from playwright.sync_api import Page, expect
 
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.adapters.fastapi import instrument
-from tests.support.servers import serve_app, wait_until
+from tests.support.servers import Server, serve_app, serve_backend, wait_until
 
-from .conftest import Dev, check_accessible
+from .conftest import FLOWS, Dev, check_accessible
 
 
 class GradingApp:
@@ -175,6 +177,55 @@ def test_replay_shows_calls_while_it_runs_and_no_more_than_four_run_at_once(
     grading.may_end.set()
     for url in started[1:]:
         wait_until(lambda url=url: "Replayed as recorded" in visitor.get(url))
+
+
+def test_replay_is_over_when_its_service_is_killed_and_stops_through_any_process(
+    tmp_path: Path,
+    use_service: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
+    (tmp_path / "flows/acme/tests").mkdir(parents=True)
+    (tmp_path / "flows/acme/tests/shout.yaml").write_text(FLOWS["acme/tests/shout.yaml"])
+    grading = GradingApp()
+
+    @contextmanager
+    def started() -> Iterator[tuple[Server, Dev, Visitor]]:
+        with (
+            serve_backend(tmp_path, flows=tmp_path / "flows") as server,
+            httpx.Client(
+                base_url=server.api, headers={"Authorization": "Bearer nk_dev"}, timeout=30
+            ) as client,
+        ):
+            dev = Dev(server.url, client, tmp_path)
+            visitor = Visitor(dev)
+            yield server, dev, visitor
+            visitor.client.close()
+
+    with started() as (server, dev, visitor):
+        use_service(server.api)
+        with serve_app(grading.app()) as grading.url:
+            session_id = grading.capture(dev, ["one"])
+            grading.may_end.clear()
+            url = visitor.send(f"/sessions/{session_id}/replays").headers["location"]
+            wait_until(lambda: "<b>1</b> hit" in visitor.get(url))
+            server.kill()
+            grading.may_end.set()
+    with started() as (_, dev, visitor):
+        page = visitor.get(url)
+        assert "The process that ran the replay has died" in page
+        assert "hx-trigger" not in page
+        assert dev.client.get("/seq/sessions").json()["sessions"][0]["lastVerdict"] == "failed"
+        # One that another process of the service runs.
+        report = {"replayId": "elsewhere", "sent": {"target": "http://app", "processId": "other"}}
+        stored = dev.client.post(f"/seq/sessions/{session_id}/replays", json=report)
+        assert stored.status_code == 200
+        assert "The replay is running" in visitor.get("/replays/elsewhere")
+        assert visitor.send("/replays/elsewhere/stop").status_code == 303
+        assert "The replay was stopped by hand" in visitor.get("/replays/elsewhere")
+        # A form that was wrong leaves its address in the browser.
+        again = visitor.client.get(f"/sessions/{session_id}/replays").headers["location"]
+        assert again == f"/sessions/{session_id}/replay"
 
 
 def test_fork_runs_with_another_message_and_is_linked_and_compared(

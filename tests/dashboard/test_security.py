@@ -195,6 +195,14 @@ def test_every_response_of_the_pages_lets_no_foreign_script_run(dev: Dev) -> Non
         if response.headers["content-type"].startswith("text/html"):
             assert response.headers["cache-control"] == "no-store"
             assert not re.search(r"<script(?! src=)|<style|\son\w+=|\sstyle=", response.text), path
+    # A browser gets a page with a way home also beside the pages; the API responds as ever.
+    for path, kind in [("/nope", "text/html"), ("/api/v1/nope", "application/json")]:
+        headers = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        response = httpx.get(dev.url + path, headers=headers)
+        assert (response.status_code, response.headers["content-type"][: len(kind)]) == (404, kind)
+        assert httpx.get(dev.url + path).json()["detail"]["code"] == "ROUTE_NOT_FOUND"
+    for path in ("/sessions", "/replays"):
+        assert httpx.get(dev.url + path).headers["location"] == "/"
     # A browser keeps a file whose URL has its version.
     url = re.search(r'"(/static/style\.css\?v=\w+)"', httpx.get(dev.url).text)
     assert url is not None
@@ -299,7 +307,7 @@ def test_service_sends_captured_requests_only_where_it_is_told(service: str) -> 
     assert httpx.put(stored, json=exchange, headers=headers).status_code == 200
     for key, status, message in (
         (KEY, 400, "nowhere. Start it with --replay-to http://127.0.0.1:9"),
-        (OTHER_KEY, 404, "there is no session"),
+        (OTHER_KEY, 404, "There is no session"),
     ):
         with visitor(service) as client:
             log_in(client, key)

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request, Response
 from ..admission import RepeatedCallError
 from ..encoding import from_column
 from ..errors import RequestError, step_status
-from ..run import ENDED
 from ..store.store import Row
-from .incoming import CallRoute, IncomingCall, find_run, read_call, service_of
+from .incoming import CallRoute, IncomingCall, find_run, read_call
 from .repeats import repeated_execute, repeated_submit
 from .responses import EventStream, json_response
+from .runs import cancel_run
 
 router = APIRouter(route_class=CallRoute)
 
@@ -106,16 +106,8 @@ async def poll(request: Request) -> Response:
 @router.delete(f"{_FLOW}/jobs/{{execution_id}}")
 async def cancel(request: Request) -> Response:
     """Cancel a job, whichever process runs it; return its status. A job that has ended stays as it is."""
-    service = service_of(request)
-    row = await find_job(request)
-    # If this process runs the job, its trace then has the step in progress.
-    await service.runs.flush(row["id"])
-    row = await find_job(request)
-    while row["status"] not in ENDED:
-        error = {"code": "CANCELLED", "message": "the job was cancelled by a caller"}
-        await service.end_run(row, "cancelled", error)
-        row = await find_job(request)
-    return _job_response(row)
+    job = await find_job(request)
+    return _job_response(await cancel_run(request, job, "the job was cancelled by a caller"))
 
 
 async def find_job(request: Request) -> Row:

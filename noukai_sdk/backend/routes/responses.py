@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 
@@ -11,6 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from ..capture import Event
 from ..encoding import encode
+from ..store.writer import StaleOwnerError
+
+logger = logging.getLogger("noukai_sdk.backend")
 
 
 def json_response(
@@ -44,6 +48,9 @@ class EventStream(StreamingResponse):
             async with aclosing(self._events):
                 with suppress(ClientDisconnect):
                     await super().__call__(scope, receive, send)
+        except StaleOwnerError as error:
+            # The server cuts the stream off when we return, so that it does not look complete.
+            logger.info("%s: its stream is cut off", error)
         finally:
             self._on_end()
 

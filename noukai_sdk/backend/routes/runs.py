@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ..errors import RequestError
 from ..live_trace import live_events
+from ..run import ENDED
 from ..store.store import Row
 from ..views import all_steps, run_trace, step_trace
 from .incoming import find_run, service_of
@@ -24,6 +25,25 @@ async def trace(request: Request) -> Response:
     """Return the trace of a run."""
     row, steps = await _run_and_steps(request)
     return json_response(run_trace(row, steps))
+
+
+@router.delete(_RUN)
+async def cancel(request: Request) -> Response:
+    """Cancel a run, whichever process drives it; return its status. One that has ended stays as it is."""
+    row = await cancel_run(request, await find_run(request), "the run was cancelled on request")
+    return json_response({"executionId": row["id"], "status": row["status"]})
+
+
+async def cancel_run(request: Request, row: Row, message: str) -> Row:
+    """Cancel a run that has not ended; return its row."""
+    service = service_of(request)
+    # If this process drives the run, its trace then has the step in progress.
+    await service.runs.flush(row["id"])
+    row = await find_run(request)
+    while row["status"] not in ENDED:
+        await service.end_run(row, "cancelled", {"code": "CANCELLED", "message": message})
+        row = await find_run(request)
+    return row
 
 
 @router.get(f"{_RUN}/steps/{{step_id}}/trace")

@@ -23,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,6 +46,9 @@ from .writer import Writer
 
 # Postgres keeps the lock until the transaction ends.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:session_id, 0))")
+
+# Microseconds after the last report of a replay in which its sender may still add to it.
+_LONGEST_REPLAY = 3600 * 1_000_000
 
 MAX_REPLAYS = 100
 """The number of replay reports that are kept of a session."""
@@ -226,6 +230,32 @@ class SessionStore:
                 first = newest.order_by(replays.c.stored_at.desc()).offset(MAX_REPLAYS - 1).limit(1)
                 oldest = replays.c.stored_at < first.scalar_subquery()
                 await connection.execute(delete(replays).where(of_owner, oldest))
+
+    async def end_replays(
+        self, process_id: str, end: Callable[[str], dict[str, Any] | None], now: int
+    ) -> None:
+        """Store the end of the replays that a dead process has sent.
+
+        Args:
+            process_id: The process.
+            end: Returns the columns to store, from the body that is stored; None to leave it.
+            now: The time, in microseconds since 1970.
+        """
+        key = (replays.c.session_id, replays.c.org, replays.c.replay_id)
+        # The app may have finished its report, and the process have died before it has added its own.
+        unfinished = (replays.c.verdict == "running", replays.c.stored_at > now - _LONGEST_REPLAY)
+        is_sent = replays.c.body.contains(process_id, autoescape=True)
+        with outages():
+            async with self._writer.lock, self._engine.begin() as connection:
+                for condition in unfinished:
+                    # The bodies of the others are not read.
+                    chosen = tuple_(*key).in_(select(*key).where(condition))
+                    found = select(*key, replays.c.body).where(chosen, is_sent)
+                    for row in (await connection.execute(found)).all():
+                        values = end(row.body)
+                        if values is not None:
+                            same = tuple_(*key) == tuple_(*row[:3])
+                            await connection.execute(update(replays).where(same).values(values))
 
     async def pin(self, session_id: str, org: str | None, pinned: bool) -> None:
         """Keep the data of a session beyond the retention, or do so no longer."""

@@ -53,7 +53,12 @@ async def live_flow(visit: Visit) -> Response:
     """Send what changes with the file of a flow."""
 
     async def look() -> Look:
-        shown = await _details(visit, None)
+        try:
+            shown = await _details(visit, None)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return Look("gone", lambda: render("flow_gone.html"))
         return Look(shown.seen, lambda: render("flow_content.html", shown=shown))
 
     return stream_changes(visit, look)
@@ -66,6 +71,12 @@ async def publish(visit: Visit) -> Response:
     same = "" if published.is_new else "same"
     query = f"published={published.version}" + (f"&content={same}" if same else "")
     return visit.to(f"/flows/{address_of(visit)}?{query}")
+
+
+@page(f"{FLOW}/run")
+async def run_form(visit: Visit) -> Response:
+    """Show the form again: its address stays in the browser when something was wrong with it."""
+    return visit.to(f"/flows/{address_of(visit)}")
 
 
 @action(f"{FLOW}/run")

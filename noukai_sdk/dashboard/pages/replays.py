@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -15,7 +16,7 @@ from ...replay.recording import Recording
 from ...replay.sources import recordings_of_fork
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.targets import TargetError
-from ..replay_runs import LONGEST, Replay, TooManyReplaysError
+from ..replay_runs import LONGEST, Replay, TooManyReplaysError, stopped_report
 from ..views.replay import ReplayHistory, history_view, replay_view
 from ..views.replay_form import (
     HEADER_FIELD,
@@ -44,6 +45,12 @@ async def replay_page(visit: Visit) -> Response:
     return visit.render(
         "replay_form.html", form=form, history=await replay_history(visit, session_id)
     )
+
+
+@page("/sessions/{session_id}/replays")
+async def replay_form_again(visit: Visit) -> Response:
+    """Show the form again: its address stays in the browser when something was wrong with it."""
+    return visit.to(f"/sessions/{quote(visit.path['session_id'], safe='')}/replay")
 
 
 @action("/sessions/{session_id}/replays")
@@ -79,9 +86,13 @@ async def replay(visit: Visit) -> Response:
 @action("/replays/{replay_id}/stop")
 async def stop_replay(visit: Visit) -> Response:
     """End a replay whose app takes too long."""
-    view = replay_view(await visit.api.replay(visit.path["replay_id"]), longest=LONGEST)
-    if not visit.site.replays.stop(view.report.replay_id) and view.is_running:
-        raise PageError(409, "Another process runs this replay. It ends after five minutes.")
+    report = await visit.api.replay(visit.path["replay_id"])
+    view = replay_view(report, longest=LONGEST)
+    if not visit.site.replays.stop(report.replay_id) and view.is_running:
+        if report.sent is None:
+            raise PageError(409, "Another program sends this replay: stop it there.")
+        # Another process of the service sends it, and looks at the report from time to time.
+        await visit.api.post_replay(report.session_id or "", stopped_report(report, report.sent))
     return visit.to(view.url)
 
 
@@ -122,6 +133,7 @@ async def _replay(visit: Visit, session_id: str, exchange: Exchange, sending: Se
         tuple(changes),
         options.get("live_from"),
         tuple(each for each in secrets if len(each) >= _SHORTEST_SECRET),
+        visit.site.options.process_id(),
     )
 
 

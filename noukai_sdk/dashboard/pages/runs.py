@@ -71,6 +71,14 @@ async def results(visit: Visit) -> Response:
     return visit.to(view.url)
 
 
+@action(f"{_RUN}/cancel")
+async def cancel(visit: Visit) -> Response:
+    """Cancel a run, whoever has begun it."""
+    address, execution_id = address_of(visit), visit.path["execution_id"]
+    await visit.api.cancel_run(address, execution_id)
+    return visit.to(f"/flows/{address}/runs/{execution_id}")
+
+
 async def _read(visit: Visit) -> RunView:
     address = address_of(visit)
     trace = await visit.api.trace(address, visit.path["execution_id"])

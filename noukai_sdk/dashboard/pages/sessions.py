@@ -20,6 +20,13 @@ async def sessions(visit: Visit) -> Response:
     return visit.render("sessions.html", list=listed, curl=await _first_call(visit, listed))
 
 
+@page("/sessions")
+@page("/replays")
+async def shortened(visit: Visit) -> Response:
+    """Lead who has cut the id off an address to the list."""
+    return visit.to("/")
+
+
 @page("/live/sessions")
 async def live_sessions(visit: Visit) -> Response:
     """Send the first page of the list whenever it has changed."""

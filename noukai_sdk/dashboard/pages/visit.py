@@ -227,6 +227,6 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     async for part in request.stream():
         body += part
         if len(body) > _LARGEST_FORM:
-            raise PageError(413, "The form is too large.")
+            raise PageError(413, "The form is too large: it may have 4 MB.")
     text = body.decode("utf-8", "replace")
     return dict(parse_qsl(text, keep_blank_values=True))

@@ -228,6 +228,7 @@
       this.readyState = EventSource.CLOSED;
       document.removeEventListener("visibilitychange", this.onVisible);
       this.disconnect();
+      showLive("");
     }
 
     disconnect() {

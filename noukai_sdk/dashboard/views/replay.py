@@ -96,6 +96,11 @@ class Count:
     number: int
     is_problem: bool
 
+    @property
+    def word(self) -> str:
+        """Return the name as it fits the number."""
+        return _WORDS.get(self.name, self.name).lower() if self.number == 1 else self.name
+
 
 @dataclass
 class ReplayView:
@@ -240,8 +245,8 @@ def _counts(summary: str, problems: Sequence[str]) -> list[Count]:
     """Read the summary line.
 
     Example:
-        >>> [(each.name, each.number, each.is_problem) for each in _counts("hits=3; drift=1", ["drift"])]
-        [('hits', 3, False), ('drift', 1, True)]
+        >>> [(each.word, each.number, each.is_problem) for each in _counts("hits=1; misses=2", ["misses"])]
+        [('hit', 1, False), ('misses', 2, True)]
     """
     found = []
     for part in summary.split(";"):
