@@ -189,7 +189,11 @@ class _Run:
         except NoukaiError as error:
             # Without the query, which may hold what was masked at capture.
             reason = error.message.replace(replay.request.url, str(replay.target.origin))
-            await self.fail("not sent", f"the app could not be reached: {reason}")
+            message = (
+                f"the app could not be reached: {reason}. Start it, or name the server at which it runs "
+                "under Edit and replay"
+            )
+            await self.fail("not sent", message)
         except Exception:
             logger.exception("the replay %s failed", replay.replay_id)
             await self.fail("not sent", "the replay failed: see the log of the service")

@@ -5,19 +5,26 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+import string
+from urllib.parse import quote
 
 from .app_request import AppRequest, has_header
 from .controls import CONTROLS_IN_LINES
 
 # Linux takes no longer word on a command line; what the shell itself prints may be longer.
 _LONGEST_WORD = 100_000
+_OF_URLS = string.punctuation
 
 
 def curl_line(request: AppRequest) -> str:
     """Return the shell command that sends the same request with curl."""
     words = ["curl", "-i"]
-    if set(request.url) & set("[]{}"):
+    # A service may have stored a path with characters that curl refuses.
+    url = quote(request.url, safe=_OF_URLS)
+    if set(url) & set("[]{}"):
         words.append("-g")  # without it, curl expands brackets to a list of URLs
+    if "/." in url:
+        words.append("--path-as-is")  # without it, curl removes /../
     for name, value in request.headers:
         words += ["-H", f"{name}: {value}" if value else f"{name};"]
     if request.has_body and not has_header(request.headers, "content-type"):
@@ -38,7 +45,7 @@ def curl_line(request: AppRequest) -> str:
             encoded = base64.b64encode(request.content).decode()
             given = f"printf %s {_quote(text)}" if text is not None else ""
             source = f"{given or f'printf %s {encoded} | base64 -d'} | "
-    return source + " ".join(map(_quote, [*words, request.url]))
+    return source + " ".join(map(_quote, [*words, url]))
 
 
 def _quote(word: str) -> str:

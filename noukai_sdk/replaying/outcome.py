@@ -81,7 +81,15 @@ class Outcome:
         if not self.replayed:
             if self.error is not None:
                 return "not replayed: the app refused it"
-            return "not replayed: is NOUKAI_REPLAY_ENABLED set in the app's environment?"
+            if self.session_id is None:
+                return (
+                    "not replayed: the response names no session. Is this the app, and has it the "
+                    "middleware of Noukai? The request ran live, if the app took it"
+                )
+            return (
+                "not replayed: set NOUKAI_REPLAY_ENABLED=true where the app runs. The request ran live, in "
+                f"a new session, {self.session_id}"
+            )
         if self.result == "unknown":
             state = "the replay is still running" if self.verdict else "its report was not found"
             return f"replayed, with an unknown result: {state}"

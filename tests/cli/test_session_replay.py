@@ -309,6 +309,9 @@ def test_curl_line_names_method_that_curl_would_not_choose(tmp_path: Path) -> No
         path = write(tmp_path, exchange(origin=url, method=method, headers=()))
         assert run("curl", path).stdout == f"curl -i -H 'X-Noukai-Replay: s-1' {option} {url}/a\n"
     assert "-X DELETE" in run("curl", path, "-X", "DELETE").stdout
+    path = write(tmp_path, exchange(origin=url, path="/b c/../d%2F", headers=()))
+    line = f"curl -i --path-as-is -H 'X-Noukai-Replay: s-1' -X POST {url}/b%20c/../d%2F\n"
+    assert run("curl", path).stdout == line
 
 
 def test_websocket_cannot_be_sent_again(tmp_path: Path) -> None:

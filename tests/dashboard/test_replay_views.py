@@ -17,6 +17,7 @@ from noukai_sdk.dashboard.views.replay_form import FormError, fork_inputs, read_
 from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.models.session_lists import StoredReport
 from noukai_sdk.replay.recording import Recording
+from noukai_sdk.replaying.outcome import Outcome
 
 NOW = datetime(2026, 5, 31, 12, tzinfo=timezone.utc)
 SENT = {"target": "http://localhost:8000"}
@@ -76,6 +77,14 @@ def test_replay_state_follows_report_and_sender() -> None:
     ):
         view = view_of(**fields)
         assert (view.state, view.headline.startswith(headline)) == (expected, True), view.headline
+
+
+def test_request_that_was_not_replayed_says_what_the_app_lacks() -> None:
+    def headline(session_id: str | None) -> str:
+        return Outcome(200, "", session_id, summary_line=None, replayed=False).headline
+
+    assert "middleware" in headline(None)
+    assert "NOUKAI_REPLAY_ENABLED=true" in headline("s-new")
 
 
 def test_count_of_thousands_of_digits_is_left_out() -> None:

@@ -54,8 +54,8 @@ class SessionAccess:
         return RequestError(
             404,
             "SESSION_NOT_FOUND",
-            f"there is no session {self.session_id!r}. A request without calls leaves no session, unless "
-            "the request itself was captured (capture_requests=True)",
+            f"there is no session {self.session_id!r}: perhaps it was deleted. A request without calls "
+            "leaves no session, unless the request itself was captured (capture_requests=True)",
         )
 
 

@@ -302,6 +302,14 @@
     if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
   });
 
+  // That a replay has ended is said; a button that has gone leaves the focus to the page.
+  document.addEventListener("htmx:load", (event) => {
+    const replay = event.detail.elt;
+    if (replay.id !== "replay" || replay.hasAttribute("hx-get")) return;
+    say("The replay has ended");
+    if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
+  });
+
   // Filters: a choice is applied at once, and what is empty stays out of the URL.
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
