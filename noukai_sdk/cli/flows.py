@@ -21,6 +21,7 @@ from ..local.workflow.plan import Flow
 from ..local.workflow.templates import as_text
 from ..models.events import StreamEvent
 from .flow_progress import show_progress
+from .flow_text import flow_text
 from .shared_options import (
     EXIT_CODES,
     count,
@@ -164,10 +165,20 @@ def run(
 @flows.command()
 @address_argument
 @version_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "mermaid"]),
+    help="[default: text on a terminal, else mermaid]",
+)
 @flows_option
-def show(address: str, version: int | None, directory: Path | None) -> None:
-    """Print a flow as a Mermaid flowchart."""
-    click.echo(_find(_open_catalog(directory), address, version).to_mermaid())
+def show(address: str, version: int | None, form: str | None, directory: Path | None) -> None:
+    """Show the steps of a flow, as text or as a Mermaid flowchart."""
+    flow = _find(_open_catalog(directory), address, version)
+    if form == "text" or (form is None and sys.stdout.isatty()):
+        _open_console(sys.stdout).print(flow_text(flow))
+    else:
+        click.echo(flow.to_mermaid())
 
 
 def _open_catalog(

@@ -209,6 +209,30 @@ def test_run_as_process_prints_result() -> None:
     assert result.stdout == "ABCD\n", result.stderr
 
 
+def test_show_as_text_has_steps_of_inner_flows_and_their_branches() -> None:
+    text = """
+    description: All kinds
+    steps:
+      - {id: kind, route: message, branches: [bug, yes], default: other}
+      - {id: each, needs: [{kind: [bug, yes]}], for_each: "{{input}}", concurrency: 2, flow: branches}
+      - {id: again, needs: [{kind: other}], repeat: {prompt: x}, until: "round == 2", at_most: 2}
+    """
+    write("mine/demo/all.yaml", text)
+    assert [
+        line.rstrip()
+        for line in run("show", "mine/demo/all", "--format", "text").stdout.splitlines()
+    ] == [
+        "mine/demo/all  All kinds",
+        "├── kind  route  message  to bug, yes or other  by default other",
+        "├── each  flow  for each of {{input}}, 2 at once  on kind: bug or yes",
+        "│   ├── long  condition  len(input) > {{parameters.limit}}",
+        "│   ├── yes-way  transform  uppercase",
+        "│   └── no-way  transform  lowercase  if long is no",
+        "└── again  repeat  until round == 2, at most 2  on kind: other",
+        "    └── again  agent  offline",
+    ]
+
+
 def test_show_prints_mermaid_flowchart() -> None:
     assert run("show", "mine/demo/branches").stdout.splitlines() == [
         "flowchart TD",

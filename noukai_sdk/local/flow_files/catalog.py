@@ -11,8 +11,8 @@ from pathlib import Path
 from ...errors import FlowExecutionError, FlowNotFoundError
 from ..workflow.plan import CaptureMode, Flow
 from ..workflow.workflow import Workflow
-from .flow_entry import CheckModel
 from .flow_file import FlowFile, FlowFileError, FlowProblem
+from .node_builder import CheckModel
 
 BUNDLED = Path(__file__).parent / "bundled"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..workflow.plan import Flow, in_order
-from ..workflow.validation import problems_of
 from ..workflow.workflow import Workflow, WorkflowError
-from .flow_entry import CheckModel, FlowEntry, Loc, NodeBuilder, unknown_field
+from .flow_entry import MAIN_FILE, FlowEntry, Loc, unknown_field, without_tags
+from .inner_flows import FlowLoader, Opened
+from .node_builder import CheckModel, NodeBuilder
 from .python_files import FunctionLoader, PythonFileError, load_source, read_source
-
-MAIN_FILE = "flow.yaml"
-"""The name of the flow file itself among the files of a published version."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class FlowFile:
         check_model: Raises LlmConfigError if a name is not the name of a model; None accepts any name.
         frozen: The texts of the flow file (``MAIN_FILE``) and of the files that it names, if the flow was
             published; None reads the files.
+        root: The flow folder; None if ``path`` says it.
+        opened: What is being read, if this flow is a part of another one.
     """
 
     path: Path
@@ -81,6 +81,8 @@ class FlowFile:
     default_model: str = "offline"
     check_model: CheckModel | None = None
     frozen: Mapping[str, str] | None = None
+    root: Path | None = None
+    opened: Opened = field(default_factory=Opened, compare=False, repr=False)
 
     def read(self) -> Flow:
         """Read the flow.
@@ -128,35 +130,35 @@ class FlowFile:
             raise self._error(1, "steps", "a flow file is a mapping with the key 'steps'")
 
         def problem_at(loc: Loc, message: str) -> FlowProblem:
+            loc = without_tags(loc)
             field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
             return FlowProblem(self.file, tree.line_of(loc), field.lstrip("."), message)
 
         try:
             entry = FlowEntry.model_validate(tree.value)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_context=False)
             problems = []
-            for fault in faults:
+            for fault in error.errors(include_url=False, include_context=False):
                 is_unknown = fault["type"] == "extra_forbidden"
-                message = unknown_field(fault["loc"]) if is_unknown else fault["msg"]
+                message = unknown_field(without_tags(fault["loc"])) if is_unknown else fault["msg"]
                 problems.append(problem_at(fault["loc"], message))
             raise FlowFileError(problems) from error
-        is_at_address = self.path.parts[-3:] == Path(self.file).parts
-        root = self.path.parents[2] if is_at_address else self.path.parent
+        root = self.root
+        if root is None:
+            is_at_address = self.path.parts[-3:] == Path(self.file).parts
+            root = self.path.parents[2] if is_at_address else self.path.parent
         load_function = FunctionLoader(self.path.parent, root, frozen)
         model = entry.model or self.default_model
-        builder = NodeBuilder(model, load_function, self.check_model)
+        load_flow = FlowLoader(self, root, model)
+        builder = NodeBuilder(model, load_function, load_flow, self.check_model)
         builder.check(entry.model, ("model",))
         builder.add_all(entry.steps)
-        problems = [problem_at(loc, message) for loc, message in builder.faults]
-        # A fault in the shape would cause others here.
-        for problem in [] if problems else problems_of(builder.nodes):
-            loc: Loc = () if problem.place is None else builder.locs[problem.place]
-            loc = (*loc, problem.field) if problem.field else loc
-            problems.append(problem_at(loc, problem.message))
-        if problems:
-            raise FlowFileError(problems, load_function.sources)
-        files = {MAIN_FILE: text, **load_function.texts}
+        faults = builder.all_faults()
+        sources = (*load_function.sources, *load_flow.sources)
+        if faults:
+            raise FlowFileError([problem_at(loc, message) for loc, message in faults], sources)
+        own = {MAIN_FILE: text, **load_function.texts}
+        files = None if load_flow.texts is None else {**own, **load_flow.texts}
         return Flow(
             org=self.org,
             project=self.project,
@@ -166,10 +168,10 @@ class FlowFile:
             capture_mode=entry.capture,
             parameters=entry.parameters,
             description=entry.description,
-            sources=tuple(load_function.sources),
+            sources=sources,
             files=files,
             model=model,
-            content_hash=content_hash(files, model),
+            content_hash=content_hash({**own, **load_flow.hashes}, model),
         )
 
     def _error(self, line: int | None, field: str | None, message: str) -> FlowFileError:

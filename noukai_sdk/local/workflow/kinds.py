@@ -24,6 +24,8 @@ Branch = str | int | float | bool
 
 OnLimit = Literal["fail", "keep"]
 
+# As in YAML, where a bare "yes" is True.
+_SAME = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 # What models write around a word.
 _AROUND = " \t\r\n.!\"'`*"
 
@@ -117,6 +119,15 @@ class Route:
     branches: tuple[Branch, ...]
     default: Branch | None = None
 
+    @classmethod
+    def of(
+        cls, by: str | Callable[[Any], Any], branches: Sequence[Branch], default: Branch | None
+    ) -> Route:
+        """Return a route whose default is one of its branches, also if ``branches`` does not name it."""
+        known = [branch_text(branch) for branch in branches]
+        added = () if default is None or branch_text(default) in known else (default,)
+        return Route(by, (*branches, *added), default)
+
     unsaid: ClassVar[tuple[Branch, ...] | None] = None
     """The branches on which a node is that does not say it; None for all."""
 
@@ -176,7 +187,8 @@ def branch_text(value: Any) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return as_text(value).strip(_AROUND).casefold()
+    text = as_text(value).strip(_AROUND).casefold()
+    return _SAME.get(text, text)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from .kinds import (
     Tool,
     Transform,
     Work,
-    branch_text,
     with_context,
 )
 
@@ -220,9 +219,7 @@ class Node:
         """
         check.function_or_text(name, "by", by)
         check.branches(name, branches, default)
-        known = [branch_text(branch) for branch in branches]
-        added = () if default is None or branch_text(default) in known else (default,)
-        return _node(name, node_id, Route(by, (*branches, *added), default))
+        return _node(name, node_id, Route.of(by, branches, default))
 
     @classmethod
     def transform(

@@ -11,20 +11,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .kinds import Agent, Branch, Route, SubFlow
+from .kinds import Agent, Route, SubFlow
+from .mermaid import mermaid
 from .node import Node
-from .templates import Reference, as_text
+from .templates import Reference
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
-
-_SHAPES = {
-    "agent": '["{}"]',
-    "function": '[["{}"]]',
-    "transform": '[/"{}"/]',
-    "condition": '{{"{}"}}',
-    "route": '{{"{}"}}',
-    "flow": '(["{}"])',
-}
 
 
 class Names:
@@ -245,36 +237,3 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
 def sorter(nodes: Sequence[Node]) -> TopologicalSorter[str]:
     """Return a sorter over the ids of the nodes."""
     return TopologicalSorter({node.id: node.needs for node in nodes})
-
-
-def mermaid(nodes: Sequence[Node]) -> str:
-    """Return a top-down Mermaid flowchart. The arrows of branches are labelled."""
-    # Not the ids: a word such as "end" has a meaning in Mermaid.
-    names = {node.id: f"n{position}" for position, node in enumerate(nodes)}
-    by_id = {node.id: node for node in nodes}
-    lines = []
-    for node in nodes:
-        label = _escape(node.name + (" (each)" if node.for_each else ""))
-        lines.append(names[node.id] + _SHAPES[node.kind].format(label))
-    for node in nodes:
-        for need in node.needs:
-            parent = by_id.get(need)
-            branches = None if parent is None else node.branches_after(parent)
-            label = f'|"{_escape(branch_label(branches))}"|' if branches else ""
-            lines.append(f"{names.get(need, _escape(need))} -->{label} {names[node.id]}")
-    return "\n".join(["flowchart TD", *(f"    {line}" for line in lines)])
-
-
-def branch_label(branches: Sequence[Branch]) -> str:
-    """Return how people read branches: yes and no for True and False.
-
-    Example:
-        >>> branch_label([True]), branch_label(["bug", 3])
-        ('yes', 'bug or 3')
-    """
-    words = {True: "yes", False: "no"}
-    return " or ".join(words[b] if isinstance(b, bool) else as_text(b) for b in branches)
-
-
-def _escape(text: str) -> str:
-    return "".join(c if c.isalnum() or c in " _-.,()?!" else f"#{ord(c)};" for c in text)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .kinds import Branch, Route
+from .mermaid import mermaid
 from .node import Node
-from .plan import CaptureMode, Flow, Plan, mermaid
+from .plan import CaptureMode, Flow, Plan
 from .validation import Problem, WorkflowError, problems_of, unknown_models
 
 __all__ = ["Workflow", "WorkflowError"]

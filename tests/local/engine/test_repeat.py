@@ -125,6 +125,20 @@ async def test_repeat_works_within_limits_of_run() -> None:
     assert (await run(hanging, "x")).errors[0].code == "STEP_TIMEOUT"
 
 
+def test_repeat_is_drawn_as_a_box_with_an_arrow_back() -> None:
+    body = workflow_of(Node.agent("a"), Node.agent("b"), edges="a>b")
+    node = Node.repeat(body, "Both", until="output > 1", at_most=3, for_each="{{message}}")
+    assert workflow_of(node).to_mermaid().splitlines() == [
+        "flowchart TD",
+        '    subgraph n0["Both (each)"]',
+        '        n0_0["a"]',
+        '        n0_1["b"]',
+        "        n0_0 --> n0_1",
+        '        n0_1 -->|"until output #62; 1, at most 3"| n0_0',
+        "    end",
+    ]
+
+
 def test_repeat_problems_are_found_early() -> None:
     bad = workflow_of(
         Node.repeat(ADD, until="outptu == 1", at_most=1),

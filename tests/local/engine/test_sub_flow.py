@@ -46,7 +46,13 @@ async def test_sub_flow_gets_input_and_parameters_and_returns_its_result() -> No
         "other": "HI! YOU!",
     }
     assert (await run(Node.flow(shout()), {"message": "hi", "end": "."})).outputs == {"test": "HI."}
-    assert '(["first"])' in workflow.to_mermaid()
+    assert """
+    subgraph n0["first"]
+        n0_0[/"text"/]
+        n0_1[/"loud"/]
+        n0_0 --> n0_1
+    end
+""" in workflow.to_mermaid()
 
 
 async def test_sub_flows_share_max_concurrency() -> None:
