@@ -140,6 +140,8 @@ class StepCompleted(Event):
     step_index: int
     # An addition of ours, of steps that a condition skipped.
     skipped: Literal[True] = ABSENT
+    # An addition of ours, of steps that a fallback stood in for.
+    fallbacks: list[str] = ABSENT
 
 
 class StepError(Event):

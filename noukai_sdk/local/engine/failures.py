@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import FlowExecutionError, NoukaiError
+from ..llm.errors import LlmClosedError
 from ..runtime.error_text import error_text
+from ..workflow.fallbacks import stand_ins
 from ..workflow.node import Node
 from ..workflow.templates import UnresolvedReferenceError
 
@@ -36,23 +39,41 @@ class ItemFailedError(Exception):
 
 
 class Attempts:
-    """Count the failed attempts of a node, or of one item of its loop.
+    """Count the failed attempts at a node, or at one item of its loop; then those at its fallbacks.
 
     Args:
-        retry: How many of them may be repeated.
+        node: The node.
+        retry_of: Returns how many failed attempts at a node may be repeated.
+        has_fallbacks: Whether the node's fallbacks are tried.
+
+    Attributes:
+        node: The node that the next attempt is at: a fallback, when all attempts at the node have failed.
+        fallback: The name of the fallback, None for the node itself.
     """
 
-    def __init__(self, retry: int) -> None:
-        self._retry = retry
+    def __init__(
+        self, node: Node, retry_of: Callable[[Node], int], *, has_fallbacks: bool = True
+    ) -> None:
+        self.node = node
+        self.fallback: str | None = None
+        self._retry_of = retry_of
+        self._fallbacks = stand_ins(node) if has_fallbacks else iter(())
         self._failed = 0
 
     def delay_after(self, error: Exception) -> float | None:
         """Count a failed attempt; return the seconds to wait before the next, None if there is none."""
         # A client has retried already: its attempts count, so that retries do not multiply.
         self._failed += getattr(error, "attempts", 1)
-        if self._failed > self._retry or not is_worth_retrying(error):
+        if self._failed <= self._retry_of(self.node) and is_worth_retrying(error):
+            logger.warning("step %s failed and will be retried: %r", self.node.id, error)
+            return delay_before(self._failed, error)
+        following = next(self._fallbacks, None) if may_fall_back(error) else None
+        if following is None:
             return None
-        return delay_before(self._failed, error)
+        self.fallback, self.node = following
+        self._failed = 0
+        logger.warning("step %s failed, next is %r: %r", self.node.id, self.fallback, error)
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +95,9 @@ class NodeError:
         return f"{self.node}: {self.code}: {self.message}"
 
 
-def node_error(node: Node, error: Exception) -> NodeError:
+def node_error(node: Node, error: Exception, fallback: str | None = None) -> NodeError:
     """Describe an exception with a code and a message. An unexpected one is logged as well."""
-    step = f"step {node.id!r}"
+    step = f"step {node.id!r}" if fallback is None else f"the fallback {fallback!r} of {node.id!r}"
     if isinstance(error, ItemFailedError) and isinstance(error.__cause__, Exception):
         step, error = f"item {error.index} of {step}", error.__cause__
     if isinstance(error, SubFlowError):
@@ -110,6 +131,13 @@ def is_worth_retrying(error: Exception) -> bool:
     if isinstance(error, NoukaiError):
         return error.code == "OUTPUT_INVALID" or bool(getattr(error, "is_retryable", False))
     return True
+
+
+def may_fall_back(error: Exception) -> bool:
+    """Return whether a fallback may succeed. It shares the inputs of the node and the limits of the run."""
+    if isinstance(error, UnresolvedReferenceError | LlmClosedError):
+        return False
+    return getattr(error, "code", None) not in ("PROMPT_TOO_LARGE", "RUN_TOO_LARGE")
 
 
 def delay_before(attempt: int, error: Exception) -> float:

@@ -116,18 +116,18 @@ class Loop:
 
     async def _run_item(self, index: int, item: Any) -> None:
         context, node = self._context, self._context.node
-        attempts = Attempts(context.retry)
+        attempts = Attempts(node, context.retry_of)
         while self._failure is None:
             try:
-                async with context.place() if context.takes_place else nullcontext():
-                    output = await self._run_once(context.for_item(item, index))
+                attempt = context.for_item(item, index).at(attempts)
+                async with attempt.place() if attempt.takes_place else nullcontext():
+                    output = await self._run_once(attempt)
                 if context.budget is not None:
                     output = to_json(output)
                     context.budget.take_output(node.id, output, copies=1)
             except Exception as error:  # noqa: BLE001 - any exception of an item is its failure
                 delay = attempts.delay_after(error)
                 if delay is not None:
-                    logger.warning("item %s of step %s will be retried: %r", index, node.id, error)
                     await anyio.sleep(delay)
                     continue
                 failed = ItemFailedError(index)
@@ -137,6 +137,9 @@ class Loop:
                     return
                 problem = node_error(node, failed)
                 output = ItemError.of(index, problem.code, problem.message)
+            else:
+                context.usage.use(attempts)
             self._outputs[index] = output
+            context.state.inner.pop(attempt.path, None)
             await context.keep(index, output, is_error=isinstance(output, ItemError))
             return

@@ -70,6 +70,12 @@ class Settings:
     json_outputs: bool = False
     sizes: SizeLimits | None = None
 
+    def retry_of(self, node: Node) -> int:
+        """Return how often to repeat failed attempts at a node."""
+        if self.is_lightweight:
+            return 0
+        return self.retry if node.retry is None else node.retry
+
 
 class Scheduler:
     """One run, or the part of one from ``state`` on.
@@ -214,15 +220,14 @@ class Scheduler:
     async def _attempt(self, node: Node) -> None:
         """Run the node until it succeeds, pauses, or has failed as often as allowed."""
         state, index = self.state, self.plan.index[node.id]
-        retry = self._settings.retry if node.retry is None else node.retry
-        retry = 0 if self._settings.is_lightweight else retry
         is_resumed = state.tool_messages is not None and index == self._first_index
         usage = self.usages.get(node.id) or Usage(
             parent=None if self._parent is None else self._parent.usage
         )
-        if isinstance(node.work, Agent | SubFlow):
+        if isinstance(node.work, Agent | SubFlow) or node.fallback:
             self.usages[node.id] = usage
-        attempts = Attempts(retry)
+        retry_of = self._settings.retry_of
+        attempts = Attempts(node, retry_of, has_fallbacks=node.for_each is None)
         while True:
             context = StepContext(
                 node=node,
@@ -239,8 +244,8 @@ class Scheduler:
                 places=self._places,
                 scheduler_of=self._scheduler_of,
                 path=path_of(node, self._parent),
-                retry=retry,
-            )
+                retry_of=retry_of,
+            ).at(attempts)
             # The items of a loop take places of their own, and a node that waits for its retry has none.
             takes_place = node.for_each is None and context.takes_place
             started = time.perf_counter()
@@ -263,11 +268,15 @@ class Scheduler:
                     return
                 delay = attempts.delay_after(error)
                 if delay is None:
-                    self._failed_node, self.error = node, node_error(node, error)
+                    self._failed_node, self.error = (
+                        node,
+                        node_error(attempts.node, error, attempts.fallback),
+                    )
                     return
-                logger.warning("step %s failed and will be retried: %r", node.id, error)
                 await anyio.sleep(delay)
             else:
+                usage.use(attempts)
+                state.inner.pop(context.path, None)
                 await self._complete(node, output, usage, started)
                 return
 
@@ -310,6 +319,7 @@ class Scheduler:
                 cost_usd=usage.cost_usd,
                 step_index=self.plan.index[node.id],
                 skipped=True if started is None else None,
+                fallbacks=usage.fallbacks or None,
             )
             await self._listener(event)
 

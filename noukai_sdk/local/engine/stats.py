@@ -14,6 +14,7 @@ from ...models.events import TokenBreakdown
 from ..llm.prices import cost_usd, decimal_text
 
 if TYPE_CHECKING:
+    from .failures import Attempts
     from .result import WorkflowResult
 
 
@@ -34,12 +35,18 @@ class Usage:
         self.tokens: TokenBreakdown | None = TokenBreakdown(**tokens) if tokens else None
         self.cost_usd: str | None = before.get("cost_usd")
         self.took_ms: float = before.get("took_ms", 0.0)
+        self.fallbacks: list[str] = list(before.get("fallbacks") or ())
         self._parent = parent
 
     def add(self, model: str, tokens: TokenBreakdown | None) -> None:
         """Count one response of ``model``."""
         self.model = model
         self._add(tokens, cost_usd(model, tokens))
+
+    def use(self, attempts: Attempts) -> None:
+        """Note which fallback the output is from, if it is from one."""
+        if attempts.fallback is not None and attempts.fallback not in self.fallbacks:
+            self.fallbacks.append(attempts.fallback)
 
     def _add(self, tokens: TokenBreakdown | None, cost: str | None) -> None:
         if tokens is not None:
@@ -57,6 +64,7 @@ class Usage:
             "tokens": tokens,
             "cost_usd": self.cost_usd,
             "took_ms": self.took_ms,
+            "fallbacks": self.fallbacks,
         }
 
 

@@ -18,6 +18,7 @@ from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
 from ..workflow.kinds import SubFlow
 from ..workflow.node import Node
+from .failures import Attempts
 from .inputs import View
 from .sizes import Budget, size_of
 from .state import RunState
@@ -51,9 +52,15 @@ class StepOutput(events.StepOutput):
 
 
 class StepCompleted(events.StepCompleted):
-    """``skipped`` is True for a step that a condition skipped; its output is None."""
+    """The output of a step.
+
+    Attributes:
+        skipped: True for a step that a condition skipped; its output is None.
+        fallbacks: The names of the models and nodes that stood in, None if none did.
+    """
 
     skipped: bool | None = None
+    fallbacks: list[str] | None = None
 
 
 class Models(Protocol):
@@ -154,7 +161,7 @@ class StepContext:
         scheduler_of: Makes the scheduler of a sub-flow.
         path: Where in the run this is: the node's id, behind the path of the sub-flow that it is a part of;
             in a loop with the item's index, as in ``"reviews[3]/draft"``.
-        retry: How often to repeat a failed attempt.
+        retry_of: Returns how often to repeat a failed attempt at a node.
     """
 
     node: Node
@@ -172,7 +179,7 @@ class StepContext:
     places: CapacityLimiter | None = None
     scheduler_of: Callable[[Plan, RunState, StepContext], Scheduler] | None = None
     path: str = ""
-    retry: int = 0
+    retry_of: Callable[[Node], int] = lambda node: node.retry or 0
     _streamed: int = 0
 
     @property
@@ -184,6 +191,15 @@ class StepContext:
         """Return the context of one item of a loop."""
         view = replace(self.view, item=item, index=index)
         return replace(self, view=view, path=f"{self.path}[{index}]")
+
+    def at(self, attempts: Attempts) -> StepContext:
+        """Return the context for the next attempt, which may be one at a fallback."""
+        if attempts.fallback is None:
+            return self
+        # What the node has finished inside is not the fallback's.
+        path = f"{self.path}|{attempts.fallback}"
+        view = replace(self.view, node=attempts.node)
+        return replace(self, node=attempts.node, view=view, path=path)
 
     @property
     def kept(self) -> dict[str, Any]:

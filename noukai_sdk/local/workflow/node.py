@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..llm.config import LlmConfig
 from ..runtime.hidden_keys import shown, type_name
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .workflow import Workflow
 
 OnError = Literal["fail", "keep"]
+Fallback: TypeAlias = "str | LlmConfig | Node"
+"""A model, or a node that stands in."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Node:
         concurrency: How many items are worked on at once.
         on_error: ``"fail"`` if an item that has failed for good fails the node; ``"keep"`` to put its error
             into the output, an :class:`~noukai_sdk.local.engine.for_each.ItemError`.
+        fallback: What is tried, in this order, when all attempts have failed: other models for the same
+            prompt, or nodes whose output stands in. In a loop, for each item.
 
     Example:
         >>> Node.agent("Draft", "Write about {{message}}").id
@@ -66,6 +70,7 @@ class Node:
     for_each: str | None = None
     concurrency: int = 1
     on_error: OnError = "fail"
+    fallback: tuple[Fallback, ...] = ()
 
     @classmethod
     def agent(
@@ -95,6 +100,7 @@ class Node:
         for_each: str | None = None,
         concurrency: int = 1,
         on_error: OnError = "fail",
+        fallback: Fallback | Sequence[Fallback] = (),
     ) -> Node:
         """Make a node that asks a model. :class:`Agent` and :class:`Node` explain the settings.
 
@@ -125,6 +131,7 @@ class Node:
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
             on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            fallback: A model, a configuration or a node to try when all attempts have failed; or several.
 
         Raises:
             TypeError: A prompt is not a str, a tool cannot be called, or JSON has no such output.
@@ -167,9 +174,10 @@ class Node:
             response_format=response_format,
             extra_body=extra_body,
         )
-        return _node(
-            name, agent_id or output_name, work, retry, timeout, for_each, concurrency, on_error
-        )
+        fallbacks = check.fallbacks(name, fallback, str | LlmConfig | Node)
+        node_id = agent_id or output_name
+        node = _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
+        return replace(node, fallback=fallbacks)
 
     @classmethod
     def condition(
@@ -261,6 +269,7 @@ class Node:
         for_each: str | None = None,
         concurrency: int = 1,
         on_error: OnError = "fail",
+        fallback: Node | Sequence[Node] = (),
     ) -> Node:
         """Make a node that calls Python.
 
@@ -277,6 +286,7 @@ class Node:
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
             on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            fallback: A node to try when all attempts have failed; or several.
 
         Raises:
             TypeError: ``function`` cannot be called.
@@ -284,8 +294,10 @@ class Node:
         """
         check.function(name, function)
         check.of_type(name, "arguments", arguments, Mapping, "a dict of keyword arguments")
+        fallbacks = check.fallbacks(name, fallback, Node)
         work = Function(function, arguments)
-        return _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
+        node = _node(name, node_id, work, retry, timeout, for_each, concurrency, on_error)
+        return replace(node, fallback=fallbacks)
 
     @classmethod
     def flow(
@@ -408,8 +420,10 @@ class Node:
 
     @property
     def tools(self) -> bool:
-        """Whether the node may request the tools that come with a call."""
-        return isinstance(self.work, Agent) and self.work.tools is True
+        """Whether the node, or a fallback, may request the tools that come with a call."""
+        if isinstance(self.work, Agent) and self.work.tools is True:
+            return True
+        return any(isinstance(fallback, Node) and fallback.tools for fallback in self.fallback)
 
 
 def _name_of(workflow: Workflow | Flow) -> str:

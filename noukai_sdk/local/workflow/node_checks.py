@@ -11,7 +11,7 @@ from typing import Any, get_origin
 
 from ..llm.config import LlmConfig, check_request
 from ..runtime.hidden_keys import shown, type_name
-from .kinds import branch_text
+from .kinds import Route, branch_text
 
 
 def of_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
@@ -146,6 +146,30 @@ def tools(name: str, value: Any) -> None:
         if not callable(tool):
             message = f"a tool must be callable, not {type_name(tool)}"
             raise TypeError(f"node {shown(name)}: {message}")
+
+
+def fallbacks(name: str, value: Any, kind: Any) -> tuple[Any, ...]:
+    """Return the fallbacks of a node as a tuple.
+
+    Raises:
+        TypeError: One of them is not of the type ``kind``, or is a node that decides on branches.
+        ValueError: One is a node with a loop.
+    """
+    values = (value,) if isinstance(value, kind) else value
+    expected = "a Node" if isinstance(kind, type) else "a Node, or the name or LlmConfig of a model"
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        message = f"fallback must be {expected}, or a list of them, not {type_name(value)}"
+        raise TypeError(f"node {shown(name)}: {message}")
+    for fallback in values:
+        if not isinstance(fallback, kind):
+            message = f"a fallback must be {expected}, not {type_name(fallback)}"
+            raise TypeError(f"node {shown(name)}: {message}")
+        if isinstance(getattr(fallback, "work", None), Route):
+            raise TypeError(f"node {shown(name)}: a fallback must have an output, not branches")
+        if getattr(fallback, "for_each", None) is not None:
+            message = "a fallback must not have for_each: it stands in for single items"
+            raise ValueError(f"node {shown(name)}: {message}")
+    return tuple(values)
 
 
 def workflow(value: object, expected: str) -> None:

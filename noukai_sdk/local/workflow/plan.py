@@ -210,6 +210,9 @@ class Flow:
 def with_model(node: Node, model: str) -> Node:
     """Return the node with a model, if it asks one and names none; for a sub-flow, its nodes."""
     work = node.work
+    if node.fallback:
+        inner = (with_model(one, model) if isinstance(one, Node) else one for one in node.fallback)
+        node = replace(node, fallback=tuple(inner))
     if isinstance(work, Agent) and work.model is None:
         return replace(node, work=replace(work, model=model))
     if isinstance(work, SubFlow):

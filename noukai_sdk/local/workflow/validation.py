@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..llm.config import LlmConfig
 from ..llm.errors import LlmConfigError
 from ..runtime.hidden_keys import hide_keys, shown
 from . import expressions, templates
+from .fallbacks import stand_ins
 from .kinds import (
     Agent,
     Branch,
@@ -79,15 +80,19 @@ def problems_of(nodes: Sequence[Node]) -> list[Problem]:
 def unknown_models(nodes: Sequence[Node]) -> Iterator[Problem]:
     """Yield a problem for each agent whose model is not known. A service may have models of its own."""
     for place, node in enumerate(nodes):
-        if isinstance(node.work, Agent) and isinstance(node.work.model, str):
-            try:
-                LlmConfig.from_spec(node.work.model)
-            except LlmConfigError as error:
-                yield Problem(place, node.id, "model", error.message)
+        for field, one in [("model", node), *(("fallback", one) for _, one in stand_ins(node))]:
+            if isinstance(one.work, Agent) and isinstance(one.work.model, str):
+                try:
+                    LlmConfig.from_spec(one.work.model)
+                except LlmConfigError as error:
+                    yield Problem(place, node.id, field, error.message)
 
 
 def references_of(node: Node) -> Iterator[tuple[str, Reference]]:
     """Yield ``(field, reference)`` for each reference in a node, none for an invalid condition."""
+    for _, stand_in in stand_ins(node):
+        for _, reference in references_of(replace(stand_in, for_each=None, fallback=())):
+            yield "fallback", reference
     for field, text in _texts_of(node):
         for reference in templates.parse(text).references:
             yield field, reference
