@@ -7,15 +7,16 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from noukai_sdk.errors import FlowExecutionError
 from noukai_sdk.local import Node, Workflow
 
-from .graph import WEATHER, Case, Graph, Step, made
+from .graph import BRANCHES, WEATHER, Case, Graph, Step, made
 
 
 class FlakyError(Exception):
@@ -24,44 +25,59 @@ class FlakyError(Exception):
     retry_after = 0
 
 
+class StopError(FlowExecutionError):
+    """A failure that is not retried: the run stops, and can be resumed."""
+
+
 class World:
     """What the functions of one run have done, over all its processes.
 
     Args:
         file: Where to keep the calls, for runs that are killed; None to keep them in memory.
+        stops: Whether the first call of each function stops the run.
 
     Attributes:
         calls: How often each function was called, by where it stands.
+        done: How often each function has returned.
         running: How many functions run at the moment.
-        most: How many have run at once.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, stops: bool = False) -> None:
         self.calls: Counter[str] = Counter()
-        self.running = self.most = 0
+        self.done: Counter[str] = Counter()
+        self.running = 0
+        self.stops = stops
+        self._stopped: set[str] = set()
         self._lock = threading.Lock()
         self._file = None
         if file is not None:
             self._file = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            self.calls.update(file.read_text().splitlines())
+            for line in file.read_text().splitlines():
+                counter = self.calls if line[0] == "+" else self.done
+                counter[line[1:]] += 1
 
     def start(self, where: str) -> int:
         """Count a call, and return how many there have been of this function."""
         with self._lock:
-            self.calls[where] += 1
+            if self.stops and where not in self._stopped:
+                self._stopped.add(where)
+                raise StopError(f"stopped at {where}", code="STOPPED")
             self.running += 1
-            self.most = max(self.most, self.running)
-            if self._file is not None:
-                os.write(self._file, f"{where}\n".encode())
+            self.calls[where] += 1
+            self._write(f"+{where}\n")
             return self.calls[where]
 
-    def end(self) -> None:
+    def end(self, where: str, *, is_done: bool) -> None:
+        """Count the end of a call."""
         with self._lock:
             self.running -= 1
+            if is_done:
+                self.done[where] += 1
+                self._write(f"-{where}\n")
 
-    def close(self) -> None:
+    def _write(self, line: str) -> None:
         if self._file is not None:
-            os.close(self._file)
+            os.write(self._file, line.encode())
 
 
 def workflow_of(case: Case, world: World) -> Workflow:
@@ -71,70 +87,101 @@ def workflow_of(case: Case, world: World) -> Workflow:
     """
     rng = random.Random(case.seed)
     steps = rng.sample(case.graph.steps, len(case.graph.steps))
-    return _workflow_of(case.graph, steps, world, rng)
+    return _Builder(world, rng).workflow(case.graph, steps)
 
 
-def _workflow_of(graph: Graph, steps: Sequence[Step], world: World, rng: random.Random) -> Workflow:
-    workflow = Workflow(graph.name, parameters={"tone": graph.name})
-    for step in steps:
-        workflow.add_node(_node_of(step, world, rng))
-    for step in rng.sample(graph.steps, len(graph.steps)):
-        for parent, when in step.needs:
-            workflow.connect(rng.choice([parent, f"The {parent}"]), step.id, when=when)
-    return workflow
+class _Builder:
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._world = world
+        self._rng = rng
 
+    def workflow(self, graph: Graph, steps: Sequence[Step]) -> Workflow:
+        workflow = Workflow(graph.name, parameters={"tone": graph.name})
+        for step in steps:
+            workflow.add_node(self._node(step))
+        for step in self._rng.sample(graph.steps, len(graph.steps)):
+            for parent, branches in step.needs:
+                source = self._rng.choice([parent, f"The {parent}"])
+                workflow.connect(source, step.id, when=branches)
+        return workflow
 
-def _node_of(step: Step, world: World, rng: random.Random) -> Node:
-    name = f"The {step.id}"
-    read = step.reads and f"{{{{node.{rng.choice(['', 'The '])}{step.reads}}}}}"
-    loop: dict[str, Any] = {}
-    if step.over is not None:
-        over = "{{parameters.items}}" if step.over == "items" else f"{{{{node.{step.over}}}}}"
-        loop["for_each"] = over
-        if step.over != "items" and len(step.needs) == 1 and rng.random() < 0.5:
-            loop["for_each"] = "{{input}}"
-    if step.kind == "transform":
-        return Node.transform(name, step.does, node_id=step.id, **loop)
-    if step.kind == "condition":
-        return Node.condition(name, _test_of(step, world), node_id=step.id)
-    if step.kind == "tools":
-        return Node.agent(name, f"{WEATHER} {{{{input}}}}", step.id, True)
-    loop["concurrency"] = step.concurrency
-    if step.kind == "agent":
-        return Node.agent(name, "Say {{input}}", step.id, **loop)
-    where = "{{parameters.where}}/" + step.id + (".{{index}}" if step.over else "")
-    if step.kind == "flow":
-        assert step.inner is not None
-        inner = _workflow_of(step.inner, step.inner.steps, world, rng)
+    def _node(self, step: Step) -> Node:
+        name, world = f"The {step.id}", self._world
+        read = step.reads and f"{{{{node.{self._rng.choice(['', 'The '])}{step.reads}}}}}"
+        where = f"{{{{parameters.where}}}}@{{{{parameters.round}}}}/{step.id}"
+        loop: dict[str, Any] = {}
+        if step.over is not None:
+            where += ".{{index}}"
+            loop["on_error"] = "keep" if step.keeps_errors else "fail"
+            loop["concurrency"] = step.concurrency
+            loop["for_each"] = self._list_of(step)
         inputs = {"where": where} if read is None else {"where": where, "message": read}
-        retry = step.retry or 0
-        return Node.flow(inner, name, inputs=inputs, node_id=step.id, retry=retry, **loop)
-    arguments = {
-        "where": where,
-        "value": "{{input}}",
-        "tone": "{{parameters.tone}}",
-        "read": read,
-        "index": "{{index}}" if step.over else None,
-    }
-    call = _function_of(step, world)
-    return Node.function(name, call, arguments=arguments, node_id=step.id, retry=step.retry, **loop)
+        sub_flow = {"inputs": inputs, "node_id": step.id, "retry": step.retry or 0, **loop}
+        inner = step.inner and self.workflow(step.inner, step.inner.steps)
+        match step.kind:
+            case "transform":
+                over = loop.get("for_each")
+                return Node.transform(name, step.does, node_id=step.id, for_each=over)
+            case "condition":
+                return Node.condition(name, _test_of(step, world), node_id=step.id)
+            case "route":
+                by: Any = _test_of(step, world)
+                by = "len(str(input)) % 4" if step.does == "length" else by
+                default = "else" if step.has_default else None
+                return Node.route(name, by, BRANCHES[step.does], default=default, node_id=step.id)
+            case "agent":
+                return Node.agent(name, "Say {{input}}", step.id, **loop)
+            case "tools":
+                return Node.agent(name, f"{WEATHER} {{{{input}}}}", step.id, True)
+            case "flow":
+                assert inner is not None
+                return Node.flow(inner, name, **sub_flow)
+            case "repeat":
+                assert inner is not None
+                until = (
+                    step.does if step.does != "function" else lambda output: made("word", output)
+                )
+                on_limit: Any = "keep" if step.has_default else "fail"
+                rounds = {"until": until, "at_most": step.at_most, "on_limit": on_limit}
+                return Node.repeat(inner, name, **rounds, **sub_flow)
+        arguments = {
+            "where": where,
+            "value": "{{input}}",
+            "tone": "{{parameters.tone}}",
+            "read": read,
+            "index": "{{index}}" if step.over else None,
+        }
+        call, retry = _function_of(step, world), step.retry
+        return Node.function(name, call, arguments=arguments, node_id=step.id, retry=retry, **loop)
+
+    def _list_of(self, step: Step) -> str:
+        if step.over == "items":
+            return "{{parameters.items}}"
+        has_one_parent = len(step.needs) == 1
+        return (
+            "{{input}}"
+            if has_one_parent and self._rng.random() < 0.5
+            else f"{{{{node.{step.over}}}}}"
+        )
 
 
-def _function_of(step: Step, world: World) -> Any:
+def _function_of(step: Step, world: World) -> Callable[..., Any]:
     def work(attempt: int, arguments: dict[str, Any]) -> Any:
         fails = step.fails if arguments["index"] in (None, step.fails_at) else 0
         if attempt <= fails:
-            raise FlakyError(f"attempt {attempt} of {step.id}")
+            raise FlakyError(f"{step.id} is broken")
         return made(step.does, arguments["value"], arguments["read"], arguments["tone"])
 
     async def call_async(**arguments: Any) -> Any:
-        attempt = world.start(arguments["where"])
+        attempt, is_done = world.start(arguments["where"]), False
         try:
             if step.wait_ms:
                 await anyio.sleep(step.wait_ms / 1000)
-            return work(attempt, arguments)
+            output = work(attempt, arguments)
+            is_done = True
+            return output
         finally:
-            world.end()
+            world.end(arguments["where"], is_done=is_done)
 
     def call(**arguments: Any) -> Any:
         attempt = world.start(arguments["where"])
@@ -142,7 +189,8 @@ def _function_of(step: Step, world: World) -> Any:
             time.sleep(step.wait_ms / 1000)
             return work(attempt, arguments)
         finally:
-            world.end()
+            # Nobody knows whether its result was used: a thread that is given up runs on.
+            world.end(arguments["where"], is_done=False)
 
     return call_async if step.is_async else call
 
@@ -150,7 +198,7 @@ def _function_of(step: Step, world: World) -> Any:
 def _test_of(step: Step, world: World) -> Any:
     def test(value: Any) -> Any:
         world.start(step.id)
-        world.end()
+        world.end(step.id, is_done=False)
         return made("word", value)
 
     async def test_async(value: Any) -> Any:

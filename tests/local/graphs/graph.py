@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Kind = Literal["function", "transform", "condition", "agent", "flow", "tools"]
+Kind = Literal["function", "transform", "condition", "route", "agent", "tools", "flow", "repeat"]
 """``"tools"`` is an agent that waits for tool results from the caller."""
 
 FOREVER = 1_000_000
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
 WEATHER = "How is the weather in Paris and Rome?"
+
 TRANSFORMS = ["uppercase", "lowercase", "trim", "text", "words", "lines", "<{{input}}>"]
 TESTS = ["function", "function", "truth", "length", "compare"]
 SHAPES = ["number", "text", "text", "list", "list", "record", "word", "none", "echo"]
 WORDS = ["yes", "No.", "False", "0", " none ", "Maybe", "off", ""]
+BRANCHES: dict[str, list[Any]] = {"function": ["Yes", "no", "MAYBE", False], "length": [0, 1, 2]}
+UNTIL = ["round >= 2", "round >= 3", "len(str(output)) % 2 == 0", "function"]
 DEEPEST = 3
 
 
@@ -27,22 +30,27 @@ class Step:
     """One node.
 
     Attributes:
-        needs: The parents, in the order of their outputs, each with the value that it must have if it is a
-            condition.
-        does: The shape of a function's output, the name of a transform, or the kind of a condition's test.
+        needs: The parents, in the order of their outputs, each with the branches of a condition or route on
+            which the step runs; None for any.
+        does: The shape of a function's output, the name of a transform, or what a condition, a route or the
+            end of a repetition depends on.
         reads: Another node that it refers to, None for none.
         over: The parent whose list it loops over, or ``"items"``, an input; None for no loop.
+        keeps_errors: Whether its loop goes on if an item fails.
         fails: How many of its first attempts fail; in a loop, at the item ``fails_at``.
         wait_ms: How long a call of its function takes.
-        inner: The graph of a sub-flow.
+        inner: The graph of a sub-flow or repetition.
+        at_most: The most rounds of a repetition.
+        has_default: Whether a route has a branch for other values, or a repetition keeps its last output.
     """
 
     id: str
     kind: Kind
-    needs: tuple[tuple[str, bool], ...] = ()
+    needs: tuple[tuple[str, tuple[Any, ...] | None], ...] = ()
     does: str = ""
     reads: str | None = None
     over: str | None = None
+    keeps_errors: bool = False
     concurrency: int = 1
     retry: int | None = None
     fails: int = 0
@@ -50,11 +58,13 @@ class Step:
     is_async: bool = True
     wait_ms: float = 0.0
     inner: Graph | None = None
+    at_most: int = 1
+    has_default: bool = True
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Steps in an order in which they can run, and the default of ``{{parameters.tone}}``."""
+    """Steps in an order in which they can run. The name is the default of ``{{parameters.tone}}``."""
 
     name: str
     steps: tuple[Step, ...]
@@ -65,6 +75,20 @@ class Graph:
             yield step.id, step
             for path, inner in step.inner.all_steps() if step.inner else ():
                 yield f"{step.id}/{path}", inner
+
+    @property
+    def last(self) -> list[str]:
+        """The ids of the steps that no other one needs."""
+        needed = {parent for step in self.steps for parent, _ in step.needs}
+        return [step.id for step in self.steps if step.id not in needed]
+
+    def changed(self, change: Callable[[Step], dict[str, Any]]) -> Graph:
+        """Return the graph with these changes to each step, those of sub-flows included."""
+        steps = [
+            replace(step, **change(step), inner=step.inner and step.inner.changed(change))
+            for step in self.steps
+        ]
+        return replace(self, steps=tuple(steps))
 
 
 @dataclass(frozen=True)
@@ -81,9 +105,14 @@ class Case:
         """The tools of the call, if a step wants some."""
         return TOOLS if any(step.kind == "tools" for step in self.graph.steps) else []
 
-    def without_failures(self) -> Case:
-        """Return the case without the failures that no retry mends."""
-        return replace(self, graph=_mended(self.graph))
+    def mended(self) -> Case:
+        """Return the case without the failures that no retry mends, and without errors to keep."""
+
+        def mend(step: Step) -> dict[str, Any]:
+            fails = 0 if step.fails == FOREVER else step.fails
+            return {"fails": fails, "keeps_errors": False, "has_default": True}
+
+        return replace(self, graph=self.graph.changed(mend))
 
 
 def made(shape: str, *parts: Any) -> Any:
@@ -117,79 +146,112 @@ def case_of(seed: int) -> Case:
     """Return the random run of a seed."""
     rng = random.Random(seed)
     retry = rng.choice([0, 0, 1, 2])
-    graph = _graph_of(rng, f"g{seed}", depth=0, default_retry=retry)
+    graph = _Generator(rng, retry).graph(f"g{seed}", depth=0)
     trouble = rng.random()
-    if trouble < 0.25:
-        graph = _with_failures(rng, graph, rng.randint(1, 2))
-    elif trouble < 0.45:
+    if trouble < 0.3:
+        graph = _with_failures(rng, graph)
+    elif trouble < 0.5:
         graph = _with_flow_retry(rng, graph, retry)
     if rng.random() < 0.25:
-        graph = _with_tools(graph)
-    inputs: dict[str, Any] = {"where": "", "items": ["a", 2, {"b": [3]}, "d"][: rng.randint(0, 4)]}
+        # It is the only last step, because a step that waits for tools must run alone.
+        last = tuple((step.id, _any_branch(step)) for step in graph.steps if step.id in graph.last)
+        graph = replace(graph, steps=(*graph.steps, Step("tools", "tools", last)))
+    inputs: dict[str, Any] = {"where": "", "round": 0}
+    inputs["items"] = ["a", 2, {"b": [3]}, "d"][: rng.randint(0, 4)]
     inputs["message"] = rng.choice(["Hello", "two words", {"score": 4}, [1, 2, 3], 7])
     if rng.random() < 0.5:
         inputs["tone"] = "of the run"
     return Case(seed, graph, retry, inputs)
 
 
-def _graph_of(rng: random.Random, name: str, depth: int, default_retry: int) -> Graph:
-    count = rng.randint(1, 14) if depth == 0 else rng.randint(1, 5)
-    steps: list[Step] = []
-    lists: list[str] = []
-    for place in range(count):
-        step = _step_of(rng, f"{name}-{place}", steps, lists, depth, default_retry)
-        steps.append(step)
-        if step.over or step.does in ("list", "words", "lines"):
-            lists.append(step.id)
-    return Graph(name, tuple(_connected(rng, steps)))
+class _Generator:
+    def __init__(self, rng: random.Random, default_retry: int) -> None:
+        self._rng = rng
+        self._default_retry = default_retry
 
+    def graph(self, name: str, depth: int) -> Graph:
+        count = self._rng.randint(1, 14) if depth == 0 else self._rng.randint(1, 5)
+        steps: list[Step] = []
+        for place in range(count):
+            steps.append(self._step(f"{name}-{place}", steps, depth))
+        return Graph(name, tuple(self._connected(steps)))
 
-def _step_of(
-    rng: random.Random,
-    step_id: str,
-    before: list[Step],
-    lists: list[str],
-    depth: int,
-    default_retry: int,
-) -> Step:
-    kinds: list[Kind] = ["function", "condition", "transform", "agent", "flow"]
-    weights = [50, 18, 10, 8, 14 if depth < DEEPEST else 0]
-    kind = rng.choices(kinds, weights)[0]
-    count = rng.choices([0, 1, 2, 3], [6, 60, 24, 10])[0] if before else 0
-    parents = rng.sample(before[-6:], min(count, len(before[-6:])))
-    over = None
-    if kind != "condition" and rng.random() < 0.25:
-        over = "items"
-        if lists and rng.random() < 0.7:
-            over = rng.choice(lists)
-            parents = [step for step in before if step.id == over]
-    needs = tuple((p.id, p.kind != "condition" or rng.random() < 0.6) for p in parents)
-    by_id = {step.id: step for step in before}
-    earlier = sorted(_ancestors(by_id, [parent for parent, _ in needs]))
-    step = Step(
-        id=step_id,
-        kind=kind,
-        needs=needs,
-        reads=rng.choice(earlier) if earlier and rng.random() < 0.4 else None,
-        over=over,
-        concurrency=rng.choice([1, 2, 5]),
-        is_async=rng.random() < 0.6,
-        wait_ms=rng.choice([0, 0, 0, 1, 2]),
-    )
-    if kind == "flow":
-        inner = _graph_of(rng, step_id, depth + 1, default_retry)
-        return replace(step, inner=inner, retry=0)
-    if kind == "transform":
-        return replace(step, does=rng.choice(TRANSFORMS))
-    if kind == "condition":
-        return replace(step, does=rng.choice(TESTS))
-    if kind == "function":
-        retry = rng.choice([None, None, 0, 1, 3])
-        allowed = default_retry if retry is None else retry
-        fails = rng.randint(0, allowed) if rng.random() < 0.4 else 0
-        at = rng.randint(0, 2)
-        return replace(step, does=rng.choice(SHAPES), retry=retry, fails=fails, fails_at=at)
-    return step
+    def _step(self, step_id: str, before: list[Step], depth: int) -> Step:
+        rng = self._rng
+        kinds: list[Kind] = ["function", "condition", "route", "transform", "agent"]
+        kinds += ["flow", "repeat"] if depth < DEEPEST else []
+        kind = rng.choices(kinds, [50, 12, 6, 10, 8, 11, 4][: len(kinds)])[0]
+        count = rng.choices([0, 1, 2, 3], [6, 60, 24, 10])[0] if before else 0
+        parents = rng.sample(before[-6:], min(count, len(before[-6:])))
+        over = None
+        if kind not in ("condition", "route") and rng.random() < 0.25:
+            over = "items"
+            lists = [s.id for s in before if s.over or s.does in ("list", "words", "lines")]
+            if lists and rng.random() < 0.7:
+                over = rng.choice(lists)
+                parents = [step for step in before if step.id == over]
+        earlier = sorted(_ancestors({s.id: s for s in before}, [p.id for p in parents]))
+        step = Step(
+            id=step_id,
+            kind=kind,
+            needs=tuple((parent.id, self._branches(parent)) for parent in parents),
+            reads=rng.choice(earlier) if earlier and rng.random() < 0.4 else None,
+            over=over,
+            keeps_errors=over is not None and rng.random() < 0.4,
+            concurrency=rng.choice([1, 2, 5]),
+            is_async=rng.random() < 0.6,
+            wait_ms=rng.choice([0, 0, 0, 1, 2]),
+            has_default=rng.random() < 0.9,
+        )
+        return replace(step, **self._work(step, depth))
+
+    def _branches(self, parent: Step) -> tuple[Any, ...] | None:
+        rng = self._rng
+        if parent.kind == "condition":
+            return (True,) if rng.random() < 0.6 else (False,)
+        if parent.kind == "route" and rng.random() < 0.8:
+            branches = BRANCHES[parent.does]
+            return tuple(rng.sample(branches, rng.randint(1, 2)))
+        return None
+
+    def _work(self, step: Step, depth: int) -> dict[str, Any]:
+        rng = self._rng
+        match step.kind:
+            case "flow":
+                return {"inner": self.graph(step.id, depth + 1), "retry": 0}
+            case "repeat":
+                inner = self.graph(step.id, depth + 1)
+                rounds = {"does": rng.choice(UNTIL), "at_most": rng.randint(1, 4)}
+                return {"inner": inner, "retry": 0, **rounds}
+            case "transform":
+                return {"does": rng.choice(TRANSFORMS)}
+            case "condition":
+                return {"does": rng.choice(TESTS)}
+            case "route":
+                return {"does": rng.choice([*BRANCHES])}
+            case "function":
+                retry = rng.choice([None, None, 0, 1, 3])
+                allowed = self._default_retry if retry is None else retry
+                fails = rng.randint(0, allowed) if rng.random() < 0.4 else 0
+                at = {"fails_at": rng.randint(0, 2)}
+                return {"does": rng.choice(SHAPES), "retry": retry, "fails": fails, **at}
+        return {}
+
+    def _connected(self, steps: list[Step]) -> list[Step]:
+        """Return the steps, each connected to others, because a workflow must not fall apart."""
+        needed = {parent for step in steps for parent, _ in step.needs}
+        for place, step in enumerate(steps):
+            if place and not step.needs and step.id not in needed:
+                parent = self._rng.choice(steps[:place])
+                needed.add(parent.id)
+                steps[place] = replace(step, needs=((parent.id, self._branches(parent)),))
+        if len(steps) > 1 and steps[0].id not in needed:
+            last = steps[-1]
+            if last.over not in (None, "items"):
+                return steps[1:]
+            need = (steps[0].id, self._branches(steps[0]))
+            steps[-1] = replace(last, needs=(*last.needs, need))
+        return steps
 
 
 def _ancestors(by_id: dict[str, Step], ids: list[str]) -> set[str]:
@@ -199,70 +261,29 @@ def _ancestors(by_id: dict[str, Step], ids: list[str]) -> set[str]:
     return found
 
 
-def _connected(rng: random.Random, steps: list[Step]) -> list[Step]:
-    """Return the steps, with a parent for each that is connected to nothing if others are."""
-    needed = {parent for step in steps for parent, _ in step.needs}
-    for place, step in enumerate(steps):
-        if place and not step.needs and step.id not in needed:
-            parent = rng.choice(steps[:place])
-            needed.add(parent.id)
-            steps[place] = replace(step, needs=((parent.id, True),))
-    if len(steps) > 1 and steps[0].id not in needed:
-        last = steps[-1]
-        if last.over not in (None, "items"):
-            return steps[1:]
-        steps[-1] = replace(last, needs=(*last.needs, (steps[0].id, True)))
-    return steps
+def _any_branch(step: Step) -> tuple[bool, ...] | None:
+    return (True, False) if step.kind == "condition" else None
 
 
-def _with_failures(rng: random.Random, graph: Graph, count: int) -> Graph:
-    functions = [path for path, step in graph.all_steps() if step.kind == "function"]
-    for path in rng.sample(functions, min(count, len(functions))):
-        graph = _changed(graph, path.split("/"), fails=FOREVER)
-    return graph
+def _with_failures(rng: random.Random, graph: Graph) -> Graph:
+    functions = [step.id for _, step in graph.all_steps() if step.kind == "function"]
+    failing = rng.sample(functions, min(rng.randint(1, 2), len(functions)))
+    return graph.changed(lambda step: {"fails": FOREVER} if step.id in failing else {})
 
 
 def _with_flow_retry(rng: random.Random, graph: Graph, default_retry: int) -> Graph:
-    """Return the graph with one step that succeeds only because its sub-flow is repeated."""
+    """Return the graph with a step that succeeds only because its sub-flow is retried."""
     inside = [
-        (path, step)
+        (path.split("/")[-2], step)
         for path, step in graph.all_steps()
-        if step.kind == "function" and step.over is None and "/" in path
+        if step.kind == "function" and "/" in path
     ]
     if not inside:
         return graph
-    path, step = rng.choice(inside)
-    names = path.split("/")
+    flow, step = rng.choice(inside)
+    is_once = any(other.id == flow and other.kind == "flow" for _, other in graph.all_steps())
     retry = default_retry if step.retry is None else step.retry
-    graph = _changed(graph, names, fails=retry + 1 + rng.randint(0, retry))
-    return _changed(graph, names[:-1], retry=rng.randint(1, 2))
-
-
-def _with_tools(graph: Graph) -> Graph:
-    """Return the graph with an agent at its end, which has tools and therefore runs alone."""
-    needed = {parent for step in graph.steps for parent, _ in step.needs}
-    last = tuple((step.id, True) for step in graph.steps if step.id not in needed)
-    return replace(graph, steps=(*graph.steps, Step("tools", "tools", last)))
-
-
-def _changed(graph: Graph, path: list[str], **changes: Any) -> Graph:
-    steps = list(graph.steps)
-    for place, step in enumerate(steps):
-        if step.id == path[0]:
-            if path[1:]:
-                assert step.inner is not None
-                changes = {"inner": _changed(step.inner, path[1:], **changes)}
-            steps[place] = replace(step, **changes)
-    return replace(graph, steps=tuple(steps))
-
-
-def _mended(graph: Graph) -> Graph:
-    steps = [
-        replace(
-            step,
-            fails=0 if step.fails == FOREVER else step.fails,
-            inner=_mended(step.inner) if step.inner else None,
-        )
-        for step in graph.steps
-    ]
-    return replace(graph, steps=tuple(steps))
+    fails = retry + 1 + rng.randint(0, retry)
+    # A repetition of at most four rounds, each of which fails once, needs four.
+    changes = {flow: {"retry": rng.choice([1, 2]) if is_once else 4}, step.id: {"fails": fails}}
+    return graph.changed(lambda step: changes.get(step.id, {}))
