@@ -15,7 +15,7 @@ JOBS ?= 100
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo replays faults bench docs screenshots clean
+.PHONY: help test lint format demo replays faults bench dist docs screenshots clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults  processes of the service that are killed, in the long form"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
+	@echo "make dist    the wheel and the sdist, checked and tried on every Python there is"
 	@echo "make docs    the documentation site, in site/"
 	@echo "make screenshots  the pictures of the docs, in Chromium"
 	@echo "make lint    the checks of make test without the tests"
@@ -55,6 +56,13 @@ faults: $(VENV)/.faults
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+dist: $(VENV)/.dist
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m tests.release dist/*.whl
 
 docs: $(VENV)/.dev docs/javascripts/mermaid.min.js
 	$(BIN)/zensical build --strict
@@ -101,6 +109,10 @@ $(VENV)/.replays: pyproject.toml | $(VENV)/.dev
 
 $(VENV)/.faults: pyproject.toml | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --group faults
+	@touch $@
+
+$(VENV)/.dist: pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --group release
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev

@@ -3,6 +3,9 @@
 Measured in processor time, compared to a program that does the same with httpx and pydantic alone, in a
 virtual environment with the base dependencies only. Both send to a mock transport, which stands for the
 wire, and both parse the response into a model.
+
+In the same environment: what the plugin adds to a pytest run that does not use it, and the size of the
+base install.
 """
 
 from __future__ import annotations
@@ -53,23 +56,48 @@ with Noukai(api_key="nk_bench", http_client=http_client) as client:
 print(time.process_time() * 1e3)
 """
 
+# A pytest run that collects one test, and the same without the plugin.
+PYTEST = """
+import contextlib, io, pathlib, tempfile, time, pytest
+
+path = pathlib.Path(tempfile.mkdtemp()) / "test_nothing.py"
+path.write_text("def test_nothing(): pass")
+with contextlib.redirect_stdout(io.StringIO()):
+    assert pytest.main([str(path), "-p", "no:cacheprovider", *OPTIONS]) == 0
+print(time.process_time() * 1e3)
+"""
+WITHOUT_PLUGIN = f"OPTIONS = ['-p', 'no:noukai']\n{PYTEST}"
+WITH_PLUGIN = f"OPTIONS = []\n{PYTEST}"
+# Every new virtual environment has them.
+NOT_OURS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+
 
 def run() -> list[Row]:
-    """Return the medians, which take turns so that a slow phase of the machine hits both."""
-    times: dict[str, list[list[float]]] = {BARE: [], OURS: []}
+    """Return the medians, which take turns so that a slow phase of the machine hits all."""
+    times: dict[str, list[list[float]]] = {
+        BARE: [],
+        OURS: [],
+        WITHOUT_PLUGIN: [],
+        WITH_PLUGIN: [],
+    }
     with base_environment() as python:
+        size = megabytes(python)
+        install(python, "pytest")
         for _ in range(ROUNDS):
             for program, values in times.items():
                 values.append(milliseconds(python, program))
-    bare, ours = (
+    bare, ours, without_plugin, with_plugin = (
         [statistics.median(column) for column in zip(*rounds, strict=True)]
         for rounds in times.values()
     )
+    plugin = with_plugin[0] - without_plugin[0]
     return [
         Row("start to first request, httpx and pydantic", bare[0], None, "ms"),
         Row("start to first request, execute", ours[0], None, "ms"),
         Row("first request, execute - httpx and pydantic", ours[0] - bare[0], 15.0, "ms"),
         Row("first result, execute - httpx and pydantic", ours[1] - bare[1], None, "ms"),
+        Row("pytest with the plugin - without, no test uses it", plugin, 5.0, "ms"),
+        Row("base install, compiled files included", size, 45.0, "MB"),
     ]
 
 
@@ -79,9 +107,22 @@ def base_environment() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = Path(folder) / "bin" / "python"
-        install = [python, "-m", "pip", "install", "-qqq", "--disable-pip-version-check", ROOT]
-        subprocess.run(install, check=True)
+        install(python, str(ROOT))
         yield python
+
+
+def install(python: Path, package: str) -> None:
+    """Install a package, and compile its modules."""
+    pip = [python, "-m", "pip", "install", "-qqq", "--disable-pip-version-check", package]
+    subprocess.run(pip, check=True)
+
+
+def megabytes(python: Path) -> float:
+    """Return the size of the environment's packages."""
+    folders = python.parents[1].glob("lib/python*/site-packages/*")
+    ours = [folder for folder in folders if not folder.name.startswith(NOT_OURS)]
+    files = [file for folder in ours for file in (folder, *folder.rglob("*")) if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def milliseconds(python: Path, program: str) -> list[float]:
