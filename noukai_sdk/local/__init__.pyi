@@ -25,6 +25,14 @@ from .llm.errors import MissingExtraError as MissingExtraError
 from .llm.response import CompletionStream as CompletionStream
 from .llm.response import LlmResponse as LlmResponse
 from .llm.stats import LlmStats as LlmStats
+from .run_store.base import RunExistsError as RunExistsError
+from .run_store.base import RunInfo as RunInfo
+from .run_store.base import RunInProgressError as RunInProgressError
+from .run_store.base import RunStorage as RunStorage
+from .run_store.base import RunStoreError as RunStoreError
+from .run_store.base import WorkflowChangedError as WorkflowChangedError
+from .run_store.json_text import OutputNotStorableError as OutputNotStorableError
+from .run_store.sqlite import RunStore as RunStore
 from .runtime.runtime import configure_runtime as configure_runtime
 from .runtime.runtime import get_system_info as get_system_info
 from .runtime.runtime import health_check as health_check

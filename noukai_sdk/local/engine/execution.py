@@ -25,6 +25,7 @@ from ..runtime.worker_threads import call_function
 from ..workflow.plan import Plan
 from ..workflow.tool_functions import as_content
 from .failures import NodeError
+from .journal import Journal
 from .result import Outputs, WorkflowResult
 from .runner import check_plan, check_tool_steps
 from .scheduler import Scheduler, Settings
@@ -41,6 +42,7 @@ class Execution:
     Attributes:
         timeout: Seconds for the whole run, None for no limit.
         tool_handler: Answers tool calls while the run goes on, None to pause at them.
+        journal: Writes what is finished to a store, None without one.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Execution:
     settings: Settings
     timeout: float | None
     tool_handler: ToolHandler | None
+    journal: Journal | None = None
 
     def check(self) -> None:
         """Check that the run can start.
@@ -61,7 +64,22 @@ class Execution:
             check_tool_steps(self.plan, self.state)
 
     async def run(self, models: Models, emit: Emit | None = None) -> WorkflowResult:
-        """Run to the end, to a failure, or to a pause for tools."""
+        """Run to the end, to a failure, or to a pause for tools.
+
+        Raises:
+            RunStoreError: The run cannot be stored when it begins.
+        """
+        if self.journal is None:
+            return await self._run(models, emit)
+        await self.journal.open()
+        result = None
+        try:
+            result = await self._run(models, emit)
+        finally:
+            await self.journal.end(self.state, result)
+        return result
+
+    async def _run(self, models: Models, emit: Emit | None) -> WorkflowResult:
         started = time.perf_counter()
         scheduler = Scheduler(
             self.plan,
@@ -70,6 +88,7 @@ class Execution:
             settings=self.settings,
             emit=emit,
             tool_answers=self._answer_tool_calls if self.tool_handler else None,
+            journal=self.journal,
         )
         with anyio.move_on_after(self.timeout) as limit:
             await scheduler.run_all()
@@ -125,6 +144,18 @@ class Execution:
             if not staged:
                 return result
             answer_pause(self.state, result.pause, staged[-1])
+
+    async def answer(
+        self, pause: ToolCallsRequired, tool_results: Sequence[Mapping[str, Any]] | None
+    ) -> None:
+        """Answer the tool calls that the run waits for, by results or by the handler."""
+        if tool_results is None:
+            if self.tool_handler is None:
+                raise ValueError("the run waits for tool results: pass tool_results=")
+            turns = await self._answer_tool_calls(pause)
+            self.state.tool_messages = [*pause.tool_call_messages, *turns]
+        else:
+            answer_pause(self.state, pause, tool_results)
 
     async def _answer_tool_calls(self, event: ToolCallsRequired) -> list[dict[str, Any]]:
         assert self.tool_handler is not None  # checked by run()

@@ -5,24 +5,27 @@ from __future__ import annotations
 import copy
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from typing import Any
 
 from ...models.events import StreamEvent
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
+from ..run_store.base import RunInfo, RunStorage
 from ..runtime.hidden_keys import type_name
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow
 from ..workflow.workflow import Workflow
-from .execution import Execution, ToolHandler, answer_pause
+from .execution import Execution, ToolHandler
+from .journal import Journal, new_run, take
 from .result import WorkflowResult
 from .scheduler import Settings
 from .state import RunState
-from .stats import RunStats
+from .stats import RunStats, Usage
 from .step_context import Models
 from .stream import EventStream, Send
 
@@ -44,6 +47,8 @@ class Executor:
         timeout_seconds: Another name of ``timeout``.
         lightweight_mode: Fail at once: no node is retried, whatever it sets. Runs are not counted, unless
             ``configure(enable_metrics=True)`` says so.
+        store: Keeps what runs finish, so that :meth:`resume` goes on after a failure, a pause or the
+            death of the process: the path of a SQLite file, or a store object. None to keep nothing.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -67,6 +72,7 @@ class Executor:
         debug: bool = False,
         timeout_seconds: float | None = None,
         lightweight_mode: bool = False,
+        store: str | PathLike[str] | RunStorage | None = None,
     ) -> None:
         if config is not None and not isinstance(config, LlmConfig):
             # The type only: some people pass the key here.
@@ -80,6 +86,7 @@ class Executor:
         self._timeout: float | None = None
         self._pools = LoopPools()
         self._stats = RunStats()
+        self._store = _store_of(store)
         timeout = _one_of("timeout", timeout, "timeout_seconds", timeout_seconds, unset=None)
         self.configure(timeout=timeout, max_concurrency=max_concurrency, retry=retry, debug=debug)
 
@@ -147,6 +154,7 @@ class Executor:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
+        run_id: str | None = None,
     ) -> WorkflowResult:
         """Run a workflow and wait for its result. In async code, await :meth:`run_async` instead.
 
@@ -159,15 +167,17 @@ class Executor:
             tool_handler: Takes the pending tool calls and returns their results, as in
                 ``flow.execute(tool_handler=...)`` of the client; may be async. Without it, the run
                 pauses at tool calls: see :meth:`resume`.
+            run_id: The id of the run, by default a new one. A store refuses an id that it has already.
 
         Returns:
             The outcome. If a node fails, it is a failed result with ``errors``.
 
         Raises:
             WorkflowError: The workflow is not valid.
-            FlowExecutionError: The workflow refers to an input that is missing.
+            FlowExecutionError: An input is missing, or the store cannot hold it.
+            RunStoreError: The store cannot be used, or has a run with this id.
         """
-        run = partial(self.run_async, tools=tools, tool_handler=tool_handler)
+        run = partial(self.run_async, tools=tools, tool_handler=tool_handler, run_id=run_id)
         return loop_thread.call(run, workflow, inputs)
 
     async def run_async(
@@ -177,12 +187,13 @@ class Executor:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
+        run_id: str | None = None,
     ) -> WorkflowResult:
         """Run a workflow in the running event loop; otherwise like :meth:`execute`.
 
         Cancelling this cancels everything that the run has under way.
         """
-        return await self._run(self._begin(workflow, inputs, tools, tool_handler))
+        return await self._run(self._begin(workflow, inputs, tools, tool_handler, run_id))
 
     def execute_streaming(
         self,
@@ -191,6 +202,7 @@ class Executor:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         tool_handler: ToolHandler | None = None,
+        run_id: str | None = None,
     ) -> EventStream:
         """Run a workflow and stream its events; the arguments are those of :meth:`execute`.
 
@@ -200,7 +212,7 @@ class Executor:
         Returns:
             The events, for ``async for`` or ``for``. Afterwards, ``result`` is the outcome.
         """
-        execution = self._begin(workflow, inputs, tools, tool_handler)
+        execution = self._begin(workflow, inputs, tools, tool_handler, run_id)
 
         async def run(models: Models, send: Send[StreamEvent]) -> WorkflowResult:
             with self._counting() as set_result:
@@ -211,39 +223,76 @@ class Executor:
     def resume(
         self,
         workflow: Workflow | Flow,
-        run: WorkflowResult,
+        run: WorkflowResult | str,
         tool_results: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        tool_handler: ToolHandler | None = None,
+        allow_edited: bool = False,
     ) -> WorkflowResult:
-        """Go on with a run that has failed or waits, until its end or its next pause.
+        """Go on with a run that has failed, waits, or was interrupted, until its end or its next pause.
 
-        Nodes and items of loops that are finished are not repeated.
+        Nodes and items of loops that are finished are not repeated. A run that has completed returns its
+        result again.
 
         Args:
             workflow: The workflow of the run.
-            run: Its result so far.
+            run: Its id, if the executor has a store, or its result so far. What is in the store counts.
             tool_results: One for each tool call, if the run waits for some.
+            tool_handler: As in :meth:`execute`; it also answers the calls that the run waits for.
+            allow_edited: Go on although the workflow has changed: nodes that have changed, and all nodes
+                behind them, run again.
 
         Raises:
             ValueError: The run waits for tool results, and none are given; or the other way round.
             FlowExecutionError: The results do not match the calls.
+            RunNotFoundError: The store has no such run.
+            RunInProgressError: The run is under way, here or in another process.
+            WorkflowChangedError: The workflow is not the one that the run began with.
         """
-        return loop_thread.call(self.resume_async, workflow, run, tool_results)
+        resume = partial(self.resume_async, tool_handler=tool_handler, allow_edited=allow_edited)
+        return loop_thread.call(resume, workflow, run, tool_results)
 
     async def resume_async(
         self,
         workflow: Workflow | Flow,
-        run: WorkflowResult,
+        run: WorkflowResult | str,
         tool_results: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        tool_handler: ToolHandler | None = None,
+        allow_edited: bool = False,
     ) -> WorkflowResult:
         """Go on with a run in the running event loop; otherwise like :meth:`resume`."""
-        state = copy.deepcopy(run.run_state)
-        if run.pause is not None and tool_results is not None:
-            answer_pause(state, run.pause, tool_results)
-        elif run.pause is not None:
-            raise ValueError("the run waits for tool results: pass tool_results=")
-        elif tool_results is not None:
-            raise ValueError(f"the run is {run.state()} and does not wait for tool results")
-        return await self._run(self._execution(workflow, state, run.inputs, None), run)
+        journal: Journal | None = None
+        if self._store is not None:
+            _check_workflow(workflow)
+            run_id = run if isinstance(run, str) else run.run_id
+            taken = await take(self._store, run_id, workflow.plan, allow_edited=allow_edited)
+            journal, state, pause = taken.journal, taken.state, taken.pause
+        elif isinstance(run, WorkflowResult):
+            state, pause = copy.deepcopy(run.run_state), run.pause
+        else:
+            raise ValueError("a run is found by its id in a store: Executor(store='runs.db')")
+        try:
+            execution = self._execution(
+                workflow, state, state.parameters, tool_handler, journal=journal
+            )
+            if pause is None and tool_results is not None:
+                raise ValueError("the run does not wait for tool results")
+            if pause is not None:
+                await execution.answer(pause, tool_results)
+        except BaseException:
+            if journal is not None:
+                await journal.give_up()
+            raise
+        return await self._run(execution)
+
+    def runs(self) -> list[RunInfo]:
+        """Return the runs of the store, the latest first; none without a store.
+
+        Raises:
+            RunStoreError: The store cannot be used.
+        """
+        return [] if self._store is None else self._store.runs()
 
     def get_stats(self) -> dict[str, Any]:
         """Return the counters since the start or the last :meth:`reset_stats`.
@@ -267,19 +316,23 @@ class Executor:
         return "sequential" if self._settings.max_concurrency == 1 else "dataflow"
 
     def close(self) -> None:
-        """Release the models of blocking calls. May be called more than once."""
+        """Release the models of blocking calls, and the store. May be called more than once."""
+        if self._store is not None:
+            self._store.close()
         if loop_thread.is_running:
             loop_thread.call(self._pools.aclose)
 
     async def aclose(self) -> None:
-        """Release the models of the running event loop; asyncio also does so when the loop ends."""
+        """Release the store and the models of the event loop; asyncio releases these as the loop ends."""
+        if self._store is not None:
+            self._store.close()
         await self._pools.aclose()
 
     def _counting(
-        self, paused: WorkflowResult | None = None
+        self, before: Collection[Usage] = ()
     ) -> AbstractContextManager[Callable[[WorkflowResult], WorkflowResult]]:
         return (
-            self._stats.counting(paused)
+            self._stats.counting(before)
             if self._has_metrics
             else nullcontext(lambda result: result)
         )
@@ -290,18 +343,27 @@ class Executor:
         inputs: RunInputs,
         tools: Sequence[Mapping[str, Any]],
         tool_handler: ToolHandler | None,
+        run_id: str | None,
     ) -> Execution:
+        if run_id is not None and (not isinstance(run_id, str) or not run_id):
+            raise TypeError(
+                f"run_id must be a str of one character or more, not {type_name(run_id)}"
+            )
         values = {"message": inputs} if isinstance(inputs, str) else inputs or {}
         if not isinstance(values, Mapping):
             raise TypeError(f"inputs must be a mapping or a str, not {type(inputs).__name__}")
         state = RunState(
-            execution_id=str(uuid.uuid4()),
+            execution_id=run_id or str(uuid.uuid4()),
             message=values.get("message"),
             messages=_history(values),
             parameters=dict(values),
             tools=[dict(tool) for tool in tools] or None,
         )
-        return self._execution(workflow, state, values, tool_handler)
+        execution = self._execution(workflow, state, values, tool_handler)
+        if self._store is not None:
+            name = workflow.name if isinstance(workflow, Workflow) else str(workflow)
+            execution.journal = Journal(self._store, new_run(workflow.plan, name, state))
+        return execution
 
     def _execution(
         self,
@@ -309,9 +371,9 @@ class Executor:
         state: RunState,
         inputs: Mapping[str, Any],
         tool_handler: ToolHandler | None,
+        journal: Journal | None = None,
     ) -> Execution:
-        if not isinstance(workflow, Workflow | Flow):
-            raise TypeError(f"workflow must be a Workflow or a Flow, not {type(workflow).__name__}")
+        _check_workflow(workflow)
         execution = Execution(
             plan=workflow.plan,
             state=state,
@@ -319,15 +381,30 @@ class Executor:
             settings=self._settings,
             timeout=self._timeout,
             tool_handler=tool_handler,
+            journal=journal,
         )
         execution.check()
         return execution
 
-    async def _run(
-        self, execution: Execution, paused: WorkflowResult | None = None
-    ) -> WorkflowResult:
-        with self._counting(paused) as set_result:
+    async def _run(self, execution: Execution) -> WorkflowResult:
+        before = [Usage(usage) for usage in execution.state.usages.values()]
+        with self._counting(before) as set_result:
             return set_result(await execution.run(await self._pools.get()))
+
+
+def _store_of(store: str | PathLike[str] | RunStorage | None) -> RunStorage | None:
+    if isinstance(store, str | PathLike):
+        from ..run_store.sqlite import RunStore
+
+        return RunStore(store)
+    if store is not None and not hasattr(store, "rewrite"):
+        raise TypeError(f"store must be a path or a RunStore, not {type_name(store)}")
+    return store
+
+
+def _check_workflow(workflow: object) -> None:
+    if not isinstance(workflow, Workflow | Flow):
+        raise TypeError(f"workflow must be a Workflow or a Flow, not {type(workflow).__name__}")
 
 
 def _one_of(name: str, value: Any, other_name: str, other: Any, *, unset: Any = _UNSET) -> Any:

@@ -15,6 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ...errors import FlowExecutionError
+from ..run_store.base import RunStoreError
 from .failures import Attempts, ItemFailedError, node_error
 from .json_values import to_json
 from .step_context import StepContext
@@ -22,7 +23,7 @@ from .step_context import StepContext
 logger = logging.getLogger("noukai_sdk.local")
 
 # These end the run, whatever its loops keep.
-_FATAL = {"RUN_TOO_LARGE"}
+_FATAL = {"RUN_TOO_LARGE", "OUTPUT_NOT_STORABLE"}
 
 
 class ItemError(dict[str, Any]):
@@ -35,6 +36,8 @@ class ItemError(dict[str, Any]):
         >>> error.index, error.code, error.message
         (3, 'STEP_FAILED', 'too long')
     """
+
+    is_plain_json = True
 
     @classmethod
     def of(cls, index: int, code: str, message: str) -> ItemError:
@@ -125,6 +128,7 @@ class Loop:
                 if context.budget is not None:
                     output = to_json(output)
                     context.budget.take_output(node.id, output, copies=1)
+                output = context.checked(output)
             except Exception as error:  # noqa: BLE001 - any exception of an item is its failure
                 delay = attempts.delay_after(error)
                 if delay is not None:
@@ -141,5 +145,10 @@ class Loop:
                 context.usage.use(attempts)
             self._outputs[index] = output
             context.state.inner.pop(attempt.path, None)
-            await context.keep(index, output, is_error=isinstance(output, ItemError))
+            try:
+                await context.keep(index, output, is_error=isinstance(output, ItemError))
+            except RunStoreError as error:
+                # Not retried: the work is done.
+                self._failure = self._failure or ItemFailedError(index)
+                self._failure.__cause__ = self._failure.__cause__ or error
             return

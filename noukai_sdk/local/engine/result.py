@@ -74,6 +74,11 @@ class WorkflowResult:
     cost_usd: str | None = None
     usages: Mapping[str, Usage] = field(default_factory=dict, repr=False)
 
+    @property
+    def run_id(self) -> str:
+        """The id of the run, for ``executor.resume(workflow, run_id)`` of an executor with a store."""
+        return self.run_state.execution_id
+
     def is_success(self) -> bool:
         """Return True if every node completed or was skipped."""
         return self.state() == "completed"

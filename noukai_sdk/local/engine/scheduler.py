@@ -25,15 +25,17 @@ from ...models.events import (
     ToolCallsRequired,
 )
 from ..llm.config import LlmConfig
+from ..run_store.base import RunStoreError
 from ..workflow.kinds import Agent, Route, SubFlow
 from ..workflow.node import Node
 from ..workflow.plan import Plan
 from .failures import Attempts, NodeError, StepTimeoutError, node_error
 from .inputs import Inputs, View
+from .journal import Journal
 from .json_values import to_json
 from .sizes import Budget, SizeLimits
 from .state import RunState
-from .stats import Usage, add_tokens, total_cost
+from .stats import Usage, total_cost, total_tokens
 from .step_context import (
     Emit,
     Models,
@@ -97,13 +99,15 @@ class Scheduler:
         tool_answers: ToolAnswers | None = None,
         places: CapacityLimiter | None = None,
         parent: StepContext | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
         self.error: NodeError | None = None
         self.pause: ToolCallsRequired | None = None
-        self.usages = {name: Usage(usage) for name, usage in state.usages.items()}
+        self.usages = {name: Usage(usage, node_id=name) for name, usage in state.usages.items()}
         self._parent = parent
+        self._journal = journal
         self._models = models
         self._settings = settings
         self._listener = emit
@@ -145,16 +149,12 @@ class Scheduler:
     @property
     def tokens(self) -> TokenBreakdown | None:
         """The tokens of the run so far, those before a pause and of failed nodes included."""
-        tokens: TokenBreakdown | None = None
-        for usage in self.usages.values():
-            tokens = add_tokens(tokens, usage.tokens)
-        return tokens
+        return total_tokens(self.usages.values())
 
     @property
     def total_cost_usd(self) -> str | None:
         """The cost of the run so far, as far as prices are known."""
-        costs = [usage.cost_usd for usage in self.usages.values()]
-        return total_cost([cost for cost in costs if cost is not None])
+        return total_cost(usage.cost_usd for usage in self.usages.values())
 
     async def run_all(self) -> None:
         """Run all remaining nodes, until one fails or waits for tools."""
@@ -222,7 +222,7 @@ class Scheduler:
         state, index = self.state, self.plan.index[node.id]
         is_resumed = state.tool_messages is not None and index == self._first_index
         usage = self.usages.get(node.id) or Usage(
-            parent=None if self._parent is None else self._parent.usage
+            parent=None if self._parent is None else self._parent.usage, node_id=node.id
         )
         if isinstance(node.work, Agent | SubFlow) or node.fallback:
             self.usages[node.id] = usage
@@ -243,6 +243,7 @@ class Scheduler:
                 budget=self._budget,
                 places=self._places,
                 scheduler_of=self._scheduler_of,
+                journal=self._journal,
                 path=path_of(node, self._parent),
                 retry_of=retry_of,
             ).at(attempts)
@@ -277,7 +278,11 @@ class Scheduler:
             else:
                 usage.use(attempts)
                 state.inner.pop(context.path, None)
-                await self._complete(node, output, usage, started)
+                try:
+                    await self._complete(node, output, usage, started)
+                except RunStoreError as error:
+                    # Not retried: the work is done.
+                    self._failed_node, self.error = node, node_error(node, error)
                 return
 
     async def _output(self, context: StepContext) -> Any:
@@ -289,6 +294,7 @@ class Scheduler:
                 output = await run_node(context)
             if scope.cancelled_caught:
                 raise StepTimeoutError
+        output = context.checked(output)
         if not self._settings.json_outputs:
             return output
         output = to_json(output)
@@ -300,14 +306,24 @@ class Scheduler:
 
     async def _complete(self, node: Node, output: Any, usage: Usage, started: float | None) -> None:
         state, nodes = self.state, self.plan.nodes
+        took_ms = 0.0 if started is None else (time.perf_counter() - started) * 1000
+        usage.took_ms += took_ms
+        path = path_of(node, self._parent)
+        has_inner = state.inner.pop(path, None) is not None
+        if self._journal is not None:
+            await self._journal.write(
+                "" if self._parent is None else self._parent.path,
+                node.id,
+                output,
+                usage=usage,
+                drop=path if has_inner else None,
+                waits=started is not None,
+            )
         state.outputs[node.id] = output
-        state.inner.pop(path_of(node, self._parent), None)
         self._done.add(node.id)
         while state.step_index < len(nodes) and nodes[state.step_index].id in self._done:
             state.step_index += 1
             state.iterations_used, state.tool_messages = 0, None
-        took_ms = 0.0 if started is None else (time.perf_counter() - started) * 1000
-        usage.took_ms += took_ms
         tracer.debug("step %s took %.3f ms", node.id, took_ms)
         if self._listener is not None:
             event = StepCompleted(
@@ -333,6 +349,7 @@ class Scheduler:
             tool_answers=self._tool_answers,
             places=self._places,
             parent=parent,
+            journal=self._journal,
         )
 
     async def _end(self) -> None:

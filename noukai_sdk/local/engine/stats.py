@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,10 +24,14 @@ class Usage:
     Args:
         before: What it used before, as returned by :attr:`as_dict`.
         parent: That of the node whose sub-flow the node is a part of. It counts all of this one, too.
+        node_id: The id of the node.
     """
 
     def __init__(
-        self, before: Mapping[str, Any] | None = None, parent: Usage | None = None
+        self,
+        before: Mapping[str, Any] | None = None,
+        parent: Usage | None = None,
+        node_id: str = "",
     ) -> None:
         before = before or {}
         tokens = before.get("tokens")
@@ -36,7 +40,18 @@ class Usage:
         self.cost_usd: str | None = before.get("cost_usd")
         self.took_ms: float = before.get("took_ms", 0.0)
         self.fallbacks: list[str] = list(before.get("fallbacks") or ())
+        self.node_id = node_id
         self._parent = parent
+
+    @property
+    def root(self) -> Usage:
+        """The usage of the run's node that this one is a part of."""
+        return self if self._parent is None else self._parent.root
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is anything to count."""
+        return bool(self.model or self.tokens or self.cost_usd or self.fallbacks)
 
     def add(self, model: str, tokens: TokenBreakdown | None) -> None:
         """Count one response of ``model``."""
@@ -51,7 +66,7 @@ class Usage:
     def _add(self, tokens: TokenBreakdown | None, cost: str | None) -> None:
         if tokens is not None:
             self.tokens = add_tokens(self.tokens, tokens)
-        self.cost_usd = total_cost([text for text in (self.cost_usd, cost) if text is not None])
+        self.cost_usd = total_cost([self.cost_usd, cost])
         if self._parent is not None:
             self._parent._add(tokens, cost)
 
@@ -84,13 +99,22 @@ def add_tokens(one: TokenBreakdown | None, other: TokenBreakdown | None) -> Toke
     )
 
 
-def total_cost(costs: list[str]) -> str | None:
-    """Add decimal strings; None if there are none."""
-    return decimal_text(sum(map(Decimal, costs), Decimal(0))) if costs else None
+def total_tokens(usages: Iterable[Usage]) -> TokenBreakdown | None:
+    """Add the tokens of nodes; None if no model has counted any."""
+    tokens: TokenBreakdown | None = None
+    for usage in usages:
+        tokens = add_tokens(tokens, usage.tokens)
+    return tokens
 
 
-def _total_tokens(result: WorkflowResult | None) -> int:
-    return 0 if result is None or result.tokens is None else result.tokens.total or 0
+def total_cost(costs: Iterable[str | None]) -> str | None:
+    """Add decimal strings; None if there are none. Costs that are not known do not count."""
+    known = [Decimal(cost) for cost in costs if cost is not None]
+    return decimal_text(sum(known, Decimal(0))) if known else None
+
+
+def _count(tokens: TokenBreakdown | None) -> int:
+    return 0 if tokens is None else tokens.total or 0
 
 
 @dataclass
@@ -108,12 +132,12 @@ class RunStats:
 
     @contextmanager
     def counting(
-        self, paused: WorkflowResult | None = None
+        self, before: Collection[Usage] = ()
     ) -> Iterator[Callable[[WorkflowResult], WorkflowResult]]:
         """Count one run. Pass its result to the yielded function; a run without one has failed.
 
         Args:
-            paused: The result that the run goes on from, whose tokens and cost are counted already.
+            before: What the run has used before, which is counted already.
         """
         result: WorkflowResult | None = None
 
@@ -133,11 +157,10 @@ class RunStats:
                 else:
                     self.successful += 1
                 if result is not None:
-                    self.tokens += _total_tokens(result) - _total_tokens(paused)
-                    costs = [cost for cost in (self.cost_usd, result.cost_usd) if cost is not None]
-                    if paused is not None and paused.cost_usd is not None:
-                        costs.append(str(-Decimal(paused.cost_usd)))
-                    self.cost_usd = total_cost(costs)
+                    self.tokens += _count(result.tokens) - _count(total_tokens(before))
+                    earlier = total_cost(usage.cost_usd for usage in before)
+                    less = None if earlier is None else str(-Decimal(earlier))
+                    self.cost_usd = total_cost([self.cost_usd, result.cost_usd, less])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counters as ``Executor.get_stats`` does."""

@@ -26,6 +26,7 @@ from .stats import Usage
 
 if TYPE_CHECKING:
     from ..workflow.plan import Plan
+    from .journal import Journal
     from .scheduler import Scheduler
 
 Emit = Callable[[StreamEvent], Awaitable[None]]
@@ -86,7 +87,9 @@ def path_of(node: Node, parent: StepContext | None) -> str:
         node: The node.
         parent: The node whose sub-flow it is a part of, None if it is the run's own.
     """
-    name = node.id.replace("%", "%25").replace("/", "%2F").replace("[", "%5B")
+    name = node.id
+    for sign, code in (("%", "%25"), ("/", "%2F"), ("[", "%5B"), ("|", "%7C"), ("#", "%23")):
+        name = name.replace(sign, code)
     return name if parent is None else f"{parent.path}/{name}"
 
 
@@ -159,6 +162,7 @@ class StepContext:
         budget: Limits sizes, None for no limits.
         places: Limits how much of the run is worked on at once, None for no limit.
         scheduler_of: Makes the scheduler of a sub-flow.
+        journal: Writes what is finished to the run's store, None without one.
         path: Where in the run this is: the node's id, behind the path of the sub-flow that it is a part of;
             in a loop with the item's index, as in ``"reviews[3]/draft"``.
         retry_of: Returns how often to repeat a failed attempt at a node.
@@ -178,6 +182,7 @@ class StepContext:
     budget: Budget | None = None
     places: CapacityLimiter | None = None
     scheduler_of: Callable[[Plan, RunState, StepContext], Scheduler] | None = None
+    journal: Journal | None = None
     path: str = ""
     retry_of: Callable[[Node], int] = lambda node: node.retry or 0
     _streamed: int = 0
@@ -214,12 +219,34 @@ class StepContext:
             output: Its output.
             is_error: It has failed for good, and ``output`` is its error.
         """
-        state = self.state
+        state, failed = self.state, {}
         if is_error:
             state.failed_items.setdefault(self.path, []).append(part)
-        state.inner.setdefault(self.path, {})[str(part)] = output
+            failed = {self.path: state.failed_items[self.path]}
         # Nobody asks any more for what was finished inside of the part.
-        state.inner.pop(f"{self.path}[{part}]", None)
+        inside = f"{self.path}[{part}]"
+        has_inner = state.inner.pop(inside, None) is not None
+        if self.journal is not None:
+            await self.journal.write(
+                self.path,
+                str(part),
+                output,
+                usage=self.usage,
+                failed=failed,
+                drop=inside if has_inner else None,
+            )
+        state.inner.setdefault(self.path, {})[str(part)] = output
+
+    def checked(self, output: Any) -> Any:
+        """Return an output as the run's store will return it.
+
+        Raises:
+            OutputNotStorableError: The store cannot hold it.
+        """
+        if self.journal is None:
+            return output
+        what = f"the output of step {self.node.id!r}"
+        return self.journal.checked(what, output)
 
     @property
     def takes_place(self) -> bool:

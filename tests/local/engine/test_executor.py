@@ -399,7 +399,7 @@ def test_run_without_tool_handler_pauses_and_resumes(run: Runner) -> None:
     done = asyncio.run(executor.resume_async(asking(), second, weather(second.pause.tool_calls)))
     assert done.is_success()
     assert "Rome: " in done.result
-    with pytest.raises(ValueError, match="the run is completed"):
+    with pytest.raises(ValueError, match="does not wait for tool results"):
         executor.resume(asking(), done, [])
     # A pause is a value: it can be resumed more than once.
     again = executor.resume(asking(), second, weather(second.pause.tool_calls))
