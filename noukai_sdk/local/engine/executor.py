@@ -15,7 +15,7 @@ from typing import Any
 from ...models.events import StreamEvent
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
-from ..run_store.base import RunInfo, RunStorage
+from ..run_store.storage import RunInfo, RunStorage
 from ..runtime.hidden_keys import type_name
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow

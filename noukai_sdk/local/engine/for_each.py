@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ...errors import FlowExecutionError
-from ..run_store.base import RunStoreError
+from ..run_store.storage import RunStoreError
 from .failures import Attempts, ItemFailedError, node_error
 from .json_values import to_json
 from .step_context import StepContext

@@ -17,14 +17,14 @@ import anyio
 from anyio import to_thread
 
 from ...models.events import ToolCallsRequired
-from ..run_store.base import (
+from ..run_store.json_text import plain, to_text
+from ..run_store.storage import (
     Part,
     RunStorage,
     RunStoreError,
     StoredRun,
     WorkflowChangedError,
 )
-from ..run_store.json_text import plain, to_text
 from ..workflow.fingerprint import Shape, changes, shape_of, still_fitting
 from .for_each import ItemError
 from .state import RunState

@@ -25,7 +25,7 @@ from ...models.events import (
     ToolCallsRequired,
 )
 from ..llm.config import LlmConfig
-from ..run_store.base import RunStoreError
+from ..run_store.storage import RunStoreError
 from ..workflow.kinds import Agent, Route, SubFlow
 from ..workflow.node import Node
 from ..workflow.plan import Plan

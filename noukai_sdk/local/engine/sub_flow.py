@@ -51,6 +51,7 @@ async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, A
         if context.budget is not None:
             output = to_json(output)
             context.budget.take_output(context.node.id, output, copies=1)
+        output = context.checked(output)
         await context.keep(done, output)
         outputs.append(output)
     return outputs[-1]

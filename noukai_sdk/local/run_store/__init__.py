@@ -1,4 +1,4 @@
 """Keep what runs finish, so that they can be resumed.
 
-``base`` has the interface of a store and its errors, ``sqlite`` the store in a file.
+``storage`` has the interface of a store and its errors, ``sqlite`` the store in a file.
 """

@@ -30,9 +30,6 @@ def plain(what: str, value: Any) -> Any:
     Example:
         >>> plain("the output", {"size": (3, 4)})
         {'size': [3, 4]}
-        >>> plain("the output", {"price": b"1"})
-        Traceback (most recent call last):
-        noukai_sdk.local.run_store.json_text.OutputNotStorableError: the output cannot be kept ...
     """
     try:
         return _plain(value, "")

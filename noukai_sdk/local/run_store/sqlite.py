@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunNotFoundError
-from .base import (
+from .file_locks import FileLocks
+from .storage import (
     Part,
     RunExistsError,
     RunInfo,
@@ -23,7 +24,6 @@ from .base import (
     RunStoreError,
     StoredRun,
 )
-from .file_locks import FileLocks
 
 _APPLICATION_ID = 0x6E6B7275
 _VERSION = 1
