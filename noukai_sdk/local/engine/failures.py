@@ -17,6 +17,8 @@ from ..workflow.templates import UnresolvedReferenceError
 logger = logging.getLogger("noukai_sdk.local")
 
 _MAX_DELAY = 30.0
+# Codes of errors that a fallback would have too, or that would be paid for twice.
+_SHARED = {"PROMPT_TOO_LARGE", "RUN_TOO_LARGE", "OUTPUT_NOT_STORABLE"}
 
 
 class StepTimeoutError(Exception):
@@ -137,7 +139,7 @@ def may_fall_back(error: Exception) -> bool:
     """Return whether a fallback may succeed. It shares the inputs of the node and the limits of the run."""
     if isinstance(error, UnresolvedReferenceError | LlmClosedError):
         return False
-    return getattr(error, "code", None) not in ("PROMPT_TOO_LARGE", "RUN_TOO_LARGE")
+    return getattr(error, "code", None) not in _SHARED
 
 
 def delay_before(attempt: int, error: Exception) -> float:
