@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +29,7 @@ MAIN_FILE = "flow.yaml"
 
 AGENT_SETTINGS = {
     "prompt", "model", "system", "temperature", "max_tokens", "tools", "max_tool_iterations", "output",
-    "top_p", "seed", "response_format", "extra_body",
+    "repairs", "top_p", "seed", "response_format", "extra_body",
 }  # fmt: skip
 _NAMES = {"id", "name", "needs"}
 _COMMON = _NAMES | {"retry", "timeout", "for_each", "concurrency", "on_error"}
@@ -77,6 +77,11 @@ NeedEntry = Annotated[
     Annotated[Need, Tag("~name")] | Annotated[dict[Identifier, Branches], Tag("~branches")],
     tagged({dict: "~branches", str: "~name"}),
 ]
+Output = Annotated[
+    Annotated[str, Tag("~name")] | Annotated[dict[str, Any], Tag("~schema")],
+    tagged({dict: "~schema", str: "~name"}),
+]
+"""``text``, ``json``, a JSON schema, or ``module:Model`` with the name of a type."""
 Body = Annotated[
     Annotated[str, Tag("~name")]
     | Annotated["StepEntry", Tag("~step")]
@@ -107,7 +112,8 @@ class StepEntry(BaseModel):
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     tools: bool | None = None
     max_tool_iterations: Annotated[int, Field(gt=0)] | None = None
-    output: Literal["text", "json"] | None = None
+    output: Output | None = None
+    repairs: Annotated[int, Field(ge=0)] | None = None
     context: str | dict[str, Any] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..llm.errors import LlmConfigError
 from ..workflow import node_checks
+from ..workflow.json_schemas import JsonSchema, SchemaError
 from ..workflow.kinds import (
     Agent,
     Branch,
@@ -22,6 +23,7 @@ from ..workflow.kinds import (
     with_context,
 )
 from ..workflow.node import Node
+from ..workflow.output_types import output_type
 from ..workflow.plan import Flow, Plan
 from ..workflow.validation import problems_of
 from .flow_entry import AGENT_SETTINGS, ALLOWED, REQUIRED, Body, Loc, StepEntry
@@ -189,7 +191,31 @@ class NodeBuilder:
         self.check(step.model, (*loc, "model"))
         settings = {name: value for name, value in step.given.items() if name in AGENT_SETTINGS}
         settings["system"] = with_context(step.system, step.context)
+        if step.output is not None:
+            settings["output"] = self._output(step.output, (*loc, "output"))
         return Agent(**{"model": self.default_model, **settings})
+
+    def _output(self, output: str | dict[str, Any], loc: Loc) -> Any:
+        """Return the type of an agent's output: a JSON schema, or a type of a Python file."""
+        if isinstance(output, dict):
+            schema = JsonSchema(output)
+            try:
+                schema.check()
+            except SchemaError as error:
+                self.faults.append(((*loc, *error.path), f"not a JSON schema: {error}"))
+            return schema
+        if ":" not in output:
+            return output
+        kind: Any = str
+        try:
+            kind = self.load_function(output)
+            if not isinstance(kind, type):
+                self.faults.append((loc, f"{output} is not a type, such as a pydantic model"))
+            else:
+                output_type(kind)
+        except (TypeError, ValueError) as error:
+            self.faults.append((loc, str(error)))
+        return kind
 
     def _route(self, step: StepEntry, loc: Loc) -> Route:
         branches = step.branches or [True]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from ..llm.config import LlmConfig
 from ..runtime.hidden_keys import shown
@@ -15,10 +15,11 @@ from .expressions import is_true
 from .templates import as_text
 
 if TYPE_CHECKING:
+    from .json_schemas import JsonSchema
     from .plan import Plan
 
 Tool = Callable[..., Any]
-Output = Literal["text", "json"] | type[Any]
+Output = Union[Literal["text", "json"], type[Any], "JsonSchema"]
 Branch = str | int | float | bool
 """A value of a route, and the name of the branch for it."""
 

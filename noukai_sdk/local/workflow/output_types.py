@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
+
+if TYPE_CHECKING:
+    from .json_schemas import JsonSchema
 
 _MOST_PROBLEMS = 10
 _SHOWN_CHARS = 80
@@ -79,9 +82,14 @@ class OutputType:
 _cached = lru_cache(maxsize=256)(OutputType)
 
 
-def output_type(kind: Any) -> OutputType:
-    """Return the output type for a Python type; raise TypeError as :class:`OutputType` does."""
-    return _cached(kind)
+def output_type(kind: Any) -> OutputType | JsonSchema:
+    """Return the output type for a Python type or a JSON schema.
+
+    Raises:
+        TypeError: JSON has no such values.
+    """
+    # Values of a schema have the interface already.
+    return kind if hasattr(kind, "given") else _cached(kind)
 
 
 def unfenced(text: str) -> str:
