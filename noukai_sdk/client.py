@@ -19,7 +19,7 @@ from .arguments import (
 )
 from .errors import AuthenticationError
 from .flow import AsyncFlow, Flow
-from .protocol.call import FlowRef, Service
+from .protocol.call import FlowRef, Service, SpanOptions
 from .protocol.requests import require_org_and_project, require_session_id, resolve_flow
 from .session.options import CASSETTES, replay_enabled
 from .transport.drivers import AsyncTransport, SyncTransport
@@ -61,6 +61,9 @@ class _BaseClient(ABC, Generic[TransportT]):
         log_payloads: bool = False,
         session_id: str | None = None,
         http_client: Any = None,
+        otel: bool = True,
+        otel_steps: bool = False,
+        otel_payloads: bool = False,
     ) -> None:
         self._defaults = require_org_and_project(org, project)
         if log_handler is not None and (
@@ -85,6 +88,7 @@ class _BaseClient(ABC, Generic[TransportT]):
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
             has_key=has_key,
+            spans=_span_options(otel, otel_steps, otel_payloads),
         )
         self._transport: TransportT = self._connect(service, http_client)
 
@@ -138,6 +142,9 @@ class Noukai(_BaseClient[SyncTransport]):
         session_id: A session for all calls that have none and run in no scope.
         http_client: A client of httpx's interface to send with, for instance with a proxy or a mock
             transport. You close it yourself. Requests still go to the service's base URL.
+        otel: Make OpenTelemetry spans, if the program has set a tracer provider. False for none.
+        otel_steps: Make a span for each step, too.
+        otel_payloads: Put inputs and outputs into the spans.
 
     Raises:
         AuthenticationError: The key is missing or malformed.
@@ -269,6 +276,12 @@ def resolve_base_url(base_url: str | None, env: str | None) -> str:
             f'bad env {env!r}: it must be "production" or "dev"; base_url= takes any address'
         )
     return BASE_URLS[env]
+
+
+def _span_options(otel: bool, steps: bool, payloads: bool) -> SpanOptions | None:
+    steps = require_flag("otel_steps", steps)
+    payloads = require_flag("otel_payloads", payloads)
+    return SpanOptions(steps, payloads) if require_flag("otel", otel) else None
 
 
 def _require_key(key: str | None) -> str:

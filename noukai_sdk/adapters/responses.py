@@ -16,8 +16,8 @@ from ..errors import (
     ReplayError,
     ReplayLeftoverError,
 )
+from ..session.clients_beside import note_client
 from ..session.options import NO_CASSETTE
-from ..session.scope import note_client
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport

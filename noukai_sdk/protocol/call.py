@@ -26,6 +26,18 @@ class FlowRef(NamedTuple):
         return f"{self.org}/{self.project}/{self.slug}"
 
 
+class SpanOptions(NamedTuple):
+    """What the OpenTelemetry spans of a client's calls hold (docs/observability.md).
+
+    Attributes:
+        steps: Each step of a call has a span of its own.
+        payloads: Inputs and outputs are attributes.
+    """
+
+    steps: bool = False
+    payloads: bool = False
+
+
 class Service(NamedTuple):
     """The service as one client is configured to call it.
 
@@ -38,6 +50,7 @@ class Service(NamedTuple):
         session_id: The client's own session, for calls that have none and run in no scope.
         custom_http: The user passed ``http_client``, for instance one with a mock transport.
         has_key: False for a client that only replays cassette files. Its requests are refused.
+        spans: None for a client whose calls make no spans.
     """
 
     base_url: str
@@ -49,6 +62,7 @@ class Service(NamedTuple):
     session_id: str | None = None
     custom_http: bool = False
     has_key: bool = True
+    spans: SpanOptions | None = SpanOptions()
 
     @property
     def key(self) -> tuple[str, str | None]:

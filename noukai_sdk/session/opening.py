@@ -29,6 +29,7 @@ from ..errors import (
     ReplaySessionNotFoundError,
 )
 from ..transport.background import is_sending, wait_for_session
+from .clients_beside import keys_beside
 from .lost_scope import count_early, open_captures
 from .options import (
     GATE,
@@ -38,7 +39,7 @@ from .options import (
     find_cassette,
     replay_enabled,
 )
-from .scope import Scope, active, capture_scope, joinable_scope, keys_beside
+from .scope import Scope, active, capture_scope, joinable_scope
 
 if sys.version_info >= (3, 11):
     from typing import Unpack

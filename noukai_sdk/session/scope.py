@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..protocol.call import Watch
+from .clients_beside import MOST_CLIENTS, Key, note_client
 from .lost_scope import check_lost, open_captures, requests, warn_early, watch_late
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ logger = logging.getLogger("noukai_sdk")
 
 Mode = Literal["normal", "capture", "replay"]
 T = TypeVar("T")
-_Key = tuple[str, str | None]
 
 _MOST_ENDS, _MOST_ARRIVALS = 1_000, 100_000
 _current: ContextVar[Scope | None] = ContextVar("noukai_scope", default=None)
@@ -66,7 +66,7 @@ class Scope:
 
     # The clients of live calls with another key than that of the first client, and the number of these
     # calls; and how many calls of a fork were served.
-    _others: dict[_Key, Service] | None = None
+    _others: dict[Key, Service] | None = None
     _calls_of_others = 0
     _served = 0
 
@@ -136,7 +136,7 @@ class Scope:
             return
         if self._others is None:
             self._others = {}
-        if len(self._others) < _MOST_CLIENTS:
+        if len(self._others) < MOST_CLIENTS:
             self._others[service.key] = service
         self._calls_of_others += 1
 
@@ -236,7 +236,7 @@ class Scope:
             return
         if self._service is not None:
             note_client(self._service, service)
-            if len(self.other_services) < _MOST_CLIENTS and service not in self.other_services:
+            if len(self.other_services) < MOST_CLIENTS and service not in self.other_services:
                 self.other_services += (service,)
         elif self._open:
             self._service = service
@@ -297,36 +297,6 @@ class Scope:
         """Write no cassette file at the end."""
 
 
-# The clients that were used in the scopes of another client, by the keys of both, and those that were given
-# together. The first are bounded: a program may make a client for each of its users.
-_clients: dict[_Key, dict[_Key, None]] = {}
-_given: dict[_Key, dict[_Key, None]] = {}
-_MOST_CLIENTS = 20
-
-
-def note_client(of: Service, other: Service, *, given: bool = False) -> None:
-    """Note that two clients take part in the same sessions; ``given`` if the user says so."""
-    if other.key == of.key:
-        return
-    if given:
-        _given.setdefault(of.key, {})[other.key] = None
-        return
-    known = _clients.setdefault(of.key, {})
-    known[other.key] = None
-    # Another thread may change them meanwhile.
-    with suppress(RuntimeError, StopIteration):
-        for latest in (known, _clients):
-            while len(latest) > _MOST_CLIENTS:
-                del latest[next(iter(latest))]
-
-
-def keys_beside(service: Service, *, given: bool = False) -> set[_Key]:
-    """Return the keys of clients that were given with this one; else also those used in its sessions."""
-    key = service.key
-    used = () if given else list(_clients.get(key, ()))
-    return {*list(_given.get(key, ())), *used}
-
-
 def capture_scope(service: Service | None = None) -> Scope:
     """Return a scope with a new session: that of a request, if an adapter's client opens it."""
     scope = Scope("capture", new_session_id())
@@ -347,11 +317,26 @@ def new_session_id() -> str:
 def admit(call: FlowCall) -> Program[Any]:
     """Return the program that serves ``call``: the one seam that every flow call passes once."""
     scope = _current.get()
+    is_traced = call.service.spans is not None and _traces()
     if scope is not None:
         scope.opened_by(call.service)
-        return scope.admit(call)
-    check_lost(call)
-    return call.live()
+        program = scope.admit(call)
+    else:
+        check_lost(call)
+        program = call.live()
+    if not is_traced:
+        return program
+    from .call_spans import traced
+
+    return traced(call, scope, program)
+
+
+def _traces() -> bool:
+    """Return whether the program has set a tracer provider of OpenTelemetry; without one, load nothing."""
+    api: Any = sys.modules.get("opentelemetry.trace")
+    if not hasattr(api, "get_tracer_provider"):  # another thread may be importing it
+        return False
+    return not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
 
 
 def known_job(live: LiveJob) -> JobBackend:
@@ -401,18 +386,27 @@ DETACHED = Scope("normal", None)
 class active:  # noqa: N801  # used like a function: with active(scope)
     """Run a block inside ``scope``, as ``with`` or ``async with``. Never raises by itself."""
 
-    __slots__ = ("_outer", "_scope")
+    __slots__ = ("_otel", "_outer", "_scope")
 
     def __init__(self, scope: Scope | None) -> None:
         self._scope = scope
         self._outer: Scope | None = None
+        self._otel: tuple[Any, Any] | None = None
 
     def __enter__(self) -> None:
         self._outer = _current.get()
         _current.set(self._scope)
+        if _traces():
+            from .call_spans import enter_scope
+
+            self._otel = enter_scope(self._scope)
 
     def __exit__(self, *_: object) -> None:
         _leave(self._scope, self._outer)
+        if self._otel is not None:
+            from ..telemetry import restore
+
+            restore(*self._otel)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -452,7 +446,7 @@ def belonging_to(scope: Scope) -> Callable[[Context], bool | None]:
 def context_with(scope: Scope) -> Context:
     """Return a copy of this context in which ``scope`` is current. Run code with ``context.run``."""
     context = copy_context()
-    context.run(_current.set, scope)
+    context.run(active(scope).__enter__)
     return context
 
 
@@ -465,35 +459,40 @@ class SteppedScope:
     one.
     """
 
-    __slots__ = ("_inside", "_outside")
+    __slots__ = ("_inside", "_otel", "_outside")
 
     def __init__(self, scope: Scope | None) -> None:
         self._inside = scope
         self._outside: Scope | None = None
+        self._otel: Any = None  # does the same for OpenTelemetry's context
 
     def __enter__(self) -> None:
         self._outside = _current.get()
         _current.set(self._inside)
+        if self._otel is not None or _traces():
+            from ..telemetry import SteppedContext
+
+            self._otel = self._otel or SteppedContext()
+            self._otel.enter()
 
     def __exit__(self, *_: object) -> None:
         # Not compared as in _leave(): a plain step begins and ends in one context.
         self._inside = _current.get()
         _current.set(self._outside)
+        if self._otel is not None:
+            self._otel.leave()
 
     async def run(self, step: Awaitable[T]) -> T:
         """Await one step."""
-        outside = _current.get()
-        _current.set(self._inside)
+        self.__enter__()
         try:
             result = await step
         except GeneratorExit:
             # Dropped in the middle of the step, so this may be another context.
-            _leave(self._inside, outside)
+            _leave(self._inside, self._outside)
             raise
         except BaseException:
-            self._inside = _current.get()
-            _current.set(outside)
+            self.__exit__()
             raise
-        self._inside = _current.get()
-        _current.set(outside)
+        self.__exit__()
         return result
