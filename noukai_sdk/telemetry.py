@@ -52,7 +52,7 @@ def restore(inside: Context, outside: Context) -> None:
 
 
 class SteppedContext:
-    """OpenTelemetry's context as a generator sees it: what a step leaves open is current in the next one."""
+    """OpenTelemetry's context as a generator sees it: what a step leaves open is current in the next."""
 
     __slots__ = ("_inside", "_outside")
 

@@ -30,8 +30,8 @@ __version__ carry_threads copy_scope current_session_id detached trace trace_sco
 """
 
 THIRD_PARTY = """
-aiohttp alembic anthropic click fastapi filelock flask httpx2 jinja2 openai opentelemetry pytest rich sqlalchemy
-starlette trio uvicorn werkzeug xllamacpp yaml
+aiohttp alembic anthropic click fastapi filelock flask httpx2 jinja2 openai opentelemetry pytest rich
+sqlalchemy starlette trio uvicorn werkzeug xllamacpp yaml
 """
 OPTIONAL = set(THIRD_PARTY.split())
 
