@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-COOKIE = "noukai_key"
+_PORT = re.compile(r":([0-9]{1,5})\Z")
 TOKEN_FIELD = "csrf"  # noqa: S105  # the name of a form field
 _LONGEST_KEY = 512
 
@@ -37,22 +38,29 @@ HEADERS = {
 
 def key_of(request: Request, open_key: str | None) -> str | None:
     """Return the visitor's API key: of the cookie, else the key that everybody knows, if there is one."""
-    key = request.cookies.get(COOKIE, "")
+    key = request.cookies.get(cookie_name(request), "")
     # What is not a valid value of a header can be no key.
     if key and len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable():
         return key
     return open_key
 
 
+def cookie_name(request: Request) -> str:
+    """Return the name of the visitor's cookie: browsers send cookies to all ports of a host."""
+    port = _PORT.search(request.headers.get("host", ""))
+    return "noukai_key" if port is None else f"noukai_key_{port[1]}"
+
+
 def keep_key(response: Response, request: Request, key: str) -> None:
     """Let the browser send ``key`` with each of its requests, until it is closed."""
     is_secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, key, httponly=True, samesite="strict", path="/", secure=is_secure)
+    name = cookie_name(request)
+    response.set_cookie(name, key, httponly=True, samesite="strict", path="/", secure=is_secure)
 
 
-def forget_key(response: Response) -> None:
+def forget_key(response: Response, request: Request) -> None:
     """Let the browser forget the key."""
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
 
 
 def token_for(key: str | None, open_key: str | None, secret: bytes) -> str:
@@ -76,5 +84,8 @@ def refusal(request: Request, sent_token: str, token: str) -> str | None:
             "Host header on."
         )
     if not hmac.compare_digest(sent_token.encode(), token.encode()):
-        return "This form is older than the service. Go back, reload the page, and send it again."
+        return (
+            "This form is older than the service or your login. Go back, reload the page, and send it "
+            "again."
+        )
     return None

@@ -245,7 +245,8 @@ def test_jobs_page_lists_filters_and_names_reasons(site: Site) -> None:
 
 def test_pages_show_one_organisation_its_own(site: Site) -> None:
     job = site.backend.submit("tests/three", MESSAGE)
-    with httpx.Client(base_url=site.backend.url, cookies={"noukai_key": "nk_other"}) as client:
+    cookie = {f"noukai_key_{httpx.URL(site.backend.url).port}": "nk_other"}
+    with httpx.Client(base_url=site.backend.url, cookies=cookie) as client:
         other = Site(site.backend, client)
         assert "acme/" not in other.get("/flows")
         assert "There are no jobs" in other.get("/jobs")

@@ -102,7 +102,9 @@ def test_service_shows_nothing_without_a_key_and_only_own_sessions_with_one(serv
         response = log_in(anna, KEY, next="/?q=hello")
         assert (response.status_code, response.headers["location"]) == (303, "/?q=hello")
         cookie = response.headers["set-cookie"]
-        assert cookie == f"noukai_key={KEY}; HttpOnly; Path=/; SameSite=strict"
+        # Browsers send cookies to all ports of a host, and another service may be there.
+        name = f"noukai_key_{service.rpartition(':')[2]}"
+        assert cookie == f"{name}={KEY}; HttpOnly; Path=/; SameSite=strict"
         for target in ("//evil.example", "https://evil.example", "/\\evil.example", ""):
             assert log_in(anna, KEY, next=target).headers["location"] == "/"
         assert "Secure" in log_in_by_tls(service).headers["set-cookie"]
@@ -124,8 +126,11 @@ def test_service_shows_nothing_without_a_key_and_only_own_sessions_with_one(serv
         assert anna.get("/").headers["location"] == "/login"
         # A key that is revoked, or never was one.
         for value in ("nk_revoked", "nk_é", "x" * 5000):
-            gone = httpx.get(service, headers={"Cookie": f"noukai_key={value}".encode("latin-1")})
-            assert gone.headers["location"] == "/login", value
+            sent = {"Cookie": f"{name}={value}".encode("latin-1")}
+            gone = httpx.get(service, headers=sent)
+            told = "/login?revoked=1" if value == "nk_revoked" else "/login"
+            assert gone.headers["location"] == told, value
+        assert "not valid any longer" in httpx.get(f"{service}/login?revoked=1").text
 
 
 def log_in_by_tls(service: str) -> httpx.Response:
@@ -223,6 +228,11 @@ def test_dev_needs_no_login_on_loopback_alone(
         assert page.status_code == 200
         assert "Bearer nk_dev" in page.text
         assert "Log out" not in page.text
+        # A service with a login was at this port before.
+        stale = {"Cookie": f"noukai_key_{url.rpartition(':')[2]}=nk_of_before"}
+        led = httpx.get(f"{url}/?q=a", headers=stale)
+        assert led.headers["location"] == "/?q=a"
+        assert "Max-Age=0" in led.headers["set-cookie"]
     everywhere = served("--host", "0.0.0.0")
     assert re.search(r"^Page: http://127\.0\.0\.1:[0-9]+/$", everywhere["output"], re.MULTILINE)
     with serve_app(everywhere["app"]) as url:

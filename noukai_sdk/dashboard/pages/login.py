@@ -15,7 +15,9 @@ async def login_page(visit: Visit) -> Response:
     if visit.request.headers.get("sec-fetch-site") == "cross-site":
         # A link on another site led here, so the browser has sent no cookie. It does when we lead on.
         return visit.render("lead_on.html", target=_target(visit.query.get("next", "")))
-    return visit.render("login.html", message="", next=visit.query.get("next", ""))
+    message = "Your key is not valid any longer. Log in with another one."
+    message = message if "revoked" in visit.query else ""
+    return visit.render("login.html", message=message, next=visit.query.get("next", ""))
 
 
 @action("/login", needs_key=False)
@@ -45,7 +47,7 @@ async def login(visit: Visit) -> Response:
 async def logout(visit: Visit) -> Response:
     """Forget the key."""
     response = visit.to("/login")
-    forget_key(response)
+    forget_key(response, visit.request)
     return response
 
 

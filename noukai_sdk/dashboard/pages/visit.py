@@ -200,21 +200,28 @@ async def _respond(visit: Visit, handler: Handler, needs_key: bool) -> Response:
     return await handler(visit)
 
 
-def _to_login(visit: Visit) -> Response:
-    url = visit.request.url
-    here = f"{url.path}?{url.query}" if url.query else url.path
+def _to_login(visit: Visit, *, was_known: bool = False) -> Response:
+    here = _here(visit)
     asks = visit.request.method == "GET" and not visit.is_fragment
-    response = visit.to(f"/login?next={quote(here)}" if asks and here != "/" else "/login")
+    query = [*([("next", here)] if asks and here != "/" else []), *([("revoked", "1")] * was_known)]
+    url = f"/login?{urlencode(query, safe='/', quote_via=quote)}" if query else "/login"
+    response = visit.to(url)
     if visit.is_fragment:
-        response.headers["HX-Redirect"] = "/login"
+        response.headers["HX-Redirect"] = url
     return response
+
+
+def _here(visit: Visit) -> str:
+    url = visit.request.url
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 def _show(visit: Visit, error: ApiError) -> Response:
     if error.status == 401 and visit.key != visit.site.options.open_key:
-        # The key was revoked.
-        response = _to_login(visit)
-        forget_key(response)
+        # If everybody knows a key, the one in the cookie is of another service, which was here before.
+        is_open = visit.site.options.open_key is not None and visit.request.method == "GET"
+        response = visit.to(_here(visit)) if is_open else _to_login(visit, was_known=True)
+        forget_key(response, visit.request)
         return response
     response = visit.render("error.html", error.status, message=error.message, code=error.code)
     if error.retry_after is not None:
