@@ -170,6 +170,23 @@ def test_run_goes_on_without_its_visitor_and_its_page_follows_it(site: Site) -> 
     assert (executed["status"], executed["triggerType"]) == ("completed", "step")
 
 
+def test_quiet_run_is_looked_at_because_its_process_may_have_died(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(_visit: Any, view: Any) -> None:
+        view.progress.status = "pending"
+
+    monkeypatch.setattr("noukai_sdk.dashboard.pages.runs._QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("noukai_sdk.dashboard.pages.runs._look", look)
+    site.backend.fakes.reached.clear()
+    site.backend.fakes.opened.clear()
+    path = run(site, "gated")
+    assert site.backend.fakes.reached.wait(60)
+    with site.client.stream("GET", f"{path}/events") as response:
+        part_with("pending</span>", response.iter_text())
+    site.backend.fakes.opened.set()
+
+
 def test_run_that_keeps_nothing_says_so_and_a_failed_one_says_why(site: Site) -> None:
     for flow in ("nothing", "metadata"):
         path = run(site, flow)

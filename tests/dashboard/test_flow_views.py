@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations, pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from noukai_sdk.dashboard.rendering import render
 from noukai_sdk.dashboard.views.flow_details import FormError, RunForm
 from noukai_sdk.dashboard.views.flow_picture import MOST_STEPS, Box, draw
+from noukai_sdk.dashboard.views.job_rows import JobList
 from noukai_sdk.dashboard.views.run_progress import MOST_SHOWN, RunProgress
 from noukai_sdk.models.flow_lists import FlowStep
+from noukai_sdk.models.job_lists import JobPage, Worker, WorkerList
 from noukai_sdk.models.traces import Trace
 
 KINDS = ("agent", "function", "condition", "transform")
@@ -201,3 +204,18 @@ def test_hostile_names_outputs_and_arguments_are_shown_and_not_run() -> None:
     assert "<script" not in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize(
+    ("pending", "roles", "is_stuck"),
+    [(1, ["serve"], True), (0, ["serve"], False), (1, ["serve", "worker"], False), (1, [], True)],
+)
+def test_jobs_that_wait_are_stuck_if_no_process_runs_any(
+    pending: int, roles: list[str], is_stuck: bool
+) -> None:
+    workers = WorkerList(workers=tuple(Worker(id=role, role=role) for role in roles))
+    jobs = JobList({}, JobPage(in_progress={"pending": pending}), workers, "http://localhost")
+    assert jobs.is_stuck is is_stuck
+    visit = SimpleNamespace(query={})
+    shown = render("job_list.html", visit=visit, list=jobs)
+    assert ("no process runs them" in shown) is is_stuck

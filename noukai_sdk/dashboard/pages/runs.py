@@ -21,8 +21,10 @@ _RUN = f"{FLOW}/runs/{{execution_id}}"
 
 # Events within this time are shown together.
 _INTERVAL = 0.15
-# A run whose events are not kept is looked at after this time.
+# A run whose events are not kept is looked at after this time. Another one is when it has been quiet for
+# longer: its process may have died, and no event says so.
 _LOOK_SECONDS = 1.0
+_QUIET_SECONDS = 5.0
 # Proxies close a connection on which nothing comes.
 _KEEP_ALIVE_SECONDS = 15.0
 
@@ -122,23 +124,26 @@ async def _frames(visit: Visit, view: RunView) -> AsyncIterator[str]:
     progress = view.progress
     reader = asyncio.ensure_future(_follow(visit, view))
     closing = asyncio.ensure_future(visit.site.streams.closing.wait())
-    shown, sent_at, looked_at = "", time.monotonic(), time.monotonic()
+    # What the browser shows, by the name of the part.
+    shown: dict[str, str] = {}
+    sent_at = looked_at = time.monotonic()
+    pause = _QUIET_SECONDS if view.keeps_events else _LOOK_SECONDS
     try:
         while not closing.done():
             await asyncio.wait((reader, closing), timeout=_INTERVAL)
             now = time.monotonic()
             is_over = reader.done()
-            if is_over or (not view.keeps_events and now - looked_at > _LOOK_SECONDS):
+            since = max(looked_at, sent_at) if view.keeps_events else looked_at
+            if is_over or now - since > pause:
                 looked_at = now
                 await _look(visit, view)
-            frames = [
-                _frame(f"step-{step.number}", render("run_step.html", step=step))
+            parts = {
+                f"step-{step.number}": render("run_step.html", step=step)
                 for step in progress.take_changes()
-            ]
-            state = render("run_state.html", visit=visit, run=view, progress=progress)
-            if state != shown:
-                shown = state
-                frames.append(_frame("state", state))
+            }
+            parts["state"] = render("run_state.html", visit=visit, run=view, progress=progress)
+            frames = [_frame(name, part) for name, part in parts.items() if shown.get(name) != part]
+            shown.update(parts)
             if is_over and progress.has_ended:
                 frames.append(_frame("end", ""))
             if not frames and now - sent_at > _KEEP_ALIVE_SECONDS:

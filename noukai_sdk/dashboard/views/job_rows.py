@@ -62,6 +62,7 @@ class JobList:
 
     Attributes:
         version: Another text if something has changed that is shown.
+        is_stuck: Jobs wait, and no process runs any.
         live_url: Streams the list whenever it is not as it was at ``version``.
     """
 
@@ -74,6 +75,8 @@ class JobList:
         self.pending, self.running = (
             _counted(page.in_progress.get(status, 0)) for status in ("pending", "running")
         )
+        runs_jobs = any(worker.role != "serve" for worker in workers.workers)
+        self.is_stuck = bool(page.in_progress.get("pending")) and not runs_jobs
         self.url = self._url()
         self.next_url = page.next_cursor and self._url(cursor=page.next_cursor)
         self.first_url = self._url(cursor="")
