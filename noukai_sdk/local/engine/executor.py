@@ -16,6 +16,7 @@ from ...models.events import StreamEvent
 from ..llm.config import LlmConfig
 from ..llm.pool import LoopPools
 from ..run_store.storage import RunInfo, RunStorage
+from ..runtime import checks
 from ..runtime.hidden_keys import type_name
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow
@@ -74,13 +75,11 @@ class Executor:
         lightweight_mode: bool = False,
         store: str | PathLike[str] | RunStorage | None = None,
     ) -> None:
-        if config is not None and not isinstance(config, LlmConfig):
-            # The type only: some people pass the key here.
-            raise TypeError(
-                f"config must be an LlmConfig, as in LlmConfig.openai(), not {type_name(config)}"
-            )
+        if config is not None:
+            checks.of_type("config", config, LlmConfig, "an LlmConfig, as in LlmConfig.openai()")
+        checks.flag("lightweight_mode", lightweight_mode)
         self._settings = Settings(
-            default_model=config or "offline", is_lightweight=bool(lightweight_mode)
+            default_model=config or "offline", is_lightweight=lightweight_mode
         )
         self._has_metrics = not lightweight_mode
         self._timeout: float | None = None
@@ -121,29 +120,23 @@ class Executor:
         retry_name = "retry" if max_retries is _UNSET else "max_retries"
         retry = _one_of("retry", retry, "max_retries", max_retries)
         changes: dict[str, Any] = {}
-        limits: list[tuple[str, Any, int]] = [
-            ("max_concurrency", max_concurrency, 1),
-            (retry_name, retry, 0),
-        ]
-        for name, value, least in limits:
-            if value is _UNSET:
-                continue
-            is_unlimited = value is None and name == "max_concurrency"
-            if not is_unlimited and not isinstance(value, int):
-                raise TypeError(f"{name} must be an int of {least} or more, not {type_name(value)}")
-            if not is_unlimited and value < least:
-                raise ValueError(f"{name} must be {least} or more, not {value!r}")
-            changes["retry" if name == retry_name else name] = value
-        seconds: Any = None if timeout is _UNSET else timeout
-        if seconds is not None and not isinstance(seconds, int | float):
-            raise TypeError(f"timeout must be a number of seconds, not {type_name(seconds)}")
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        if max_concurrency is not _UNSET:
+            if max_concurrency is not None:
+                checks.whole("max_concurrency", max_concurrency, least=1)
+            changes["max_concurrency"] = max_concurrency
+        if retry is not _UNSET:
+            checks.whole(retry_name, retry, least=0)
+            changes["retry"] = retry
+        if timeout is not _UNSET and timeout is not None:
+            checks.seconds("timeout", timeout)
+        for name, value in (("debug", debug), ("enable_metrics", enable_metrics)):
+            if value is not _UNSET:
+                checks.flag(name, value)
         self._settings = replace(self._settings, **changes)
         if timeout is not _UNSET:
             self._timeout = timeout
         if enable_metrics is not _UNSET:
-            self._has_metrics = bool(enable_metrics)
+            self._has_metrics = enable_metrics
         if debug is True:
             logging.getLogger("noukai_sdk.local.trace").setLevel(logging.DEBUG)
 
@@ -345,13 +338,15 @@ class Executor:
         tool_handler: ToolHandler | None,
         run_id: str | None,
     ) -> Execution:
-        if run_id is not None and (not isinstance(run_id, str) or not run_id):
-            raise TypeError(
-                f"run_id must be a str of one character or more, not {type_name(run_id)}"
-            )
+        if run_id is not None:
+            checks.of_type("run_id", run_id or None, str, "a str of one character or more")
         values = {"message": inputs} if isinstance(inputs, str) else inputs or {}
-        if not isinstance(values, Mapping):
-            raise TypeError(f"inputs must be a mapping or a str, not {type(inputs).__name__}")
+        checks.of_type("inputs", values, Mapping, "a mapping or a str")
+        checks.of_type("tools", tools, list | tuple, "a list of tools in OpenAI's form")
+        for tool in tools:
+            checks.of_type("a tool", tool, Mapping, "a mapping in OpenAI's form")
+        if tool_handler is not None:
+            checks.of_type("tool_handler", tool_handler, Callable, "a function")
         state = RunState(
             execution_id=run_id or str(uuid.uuid4()),
             message=values.get("message"),
@@ -403,8 +398,7 @@ def _store_of(store: str | PathLike[str] | RunStorage | None) -> RunStorage | No
 
 
 def _check_workflow(workflow: object) -> None:
-    if not isinstance(workflow, Workflow | Flow):
-        raise TypeError(f"workflow must be a Workflow or a Flow, not {type(workflow).__name__}")
+    checks.of_type("workflow", workflow, Workflow | Flow, "a Workflow or a Flow")
 
 
 def _one_of(name: str, value: Any, other_name: str, other: Any, *, unset: Any = _UNSET) -> Any:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..runtime import checks
 from ..runtime.hidden_keys import type_name
 from .chat import ChatDelta, ChatModel, ChatRequest
 from .circuit import CircuitBreaker
-from .config import LlmConfig, check_request
+from .config import LlmConfig
+from .config_checks import check_request
 from .errors import LlmError
 from .loop_bound import CrossLoopStream, LoopBound, LoopBoundClient
 from .providers import open_config
@@ -67,6 +69,9 @@ class LlmClient(LoopBoundClient[ChatModel]):
                 "config must be an LlmConfig, for example LlmConfig.openai(), "
                 f"not a {type(config).__name__}"
             )
+        checks.whole("circuit_threshold", circuit_threshold, least=0)
+        checks.seconds("circuit_cooldown", circuit_cooldown, may_be_zero=True)
+        checks.flag("debug", debug)
         self.config = config
         super().__init__(LoopBound(lambda: open_config(config)))
         self._meter = CallMeter(
@@ -88,6 +93,8 @@ class LlmClient(LoopBoundClient[ChatModel]):
 
         Raises:
             LlmError: See ``errors.py`` for the kinds.
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of range.
         """
         return self.complete_full(prompt, max_tokens, temperature).text
 
@@ -123,7 +130,8 @@ class LlmClient(LoopBoundClient[ChatModel]):
 
         Raises:
             LlmError: As for :meth:`complete`.
-            ValueError: A setting is out of range.
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of range.
         """
         request = _request(prompt, temperature, max_tokens, tools, tool_choice, settings)
         return self._bound.run(lambda model: self._answer(model, request))
@@ -155,7 +163,7 @@ class LlmClient(LoopBoundClient[ChatModel]):
             >>> async for piece in client.complete_stream("Hello"):  # doctest: +SKIP
             ...     print(piece, end="")
         """
-        request = ChatRequest(_messages(prompt), temperature, max_tokens)
+        request = _request(prompt, temperature, max_tokens)
         return CompletionStream(lambda outcome: self._stream(request, outcome))
 
     async def complete_batch(
@@ -183,9 +191,9 @@ class LlmClient(LoopBoundClient[ChatModel]):
         if isinstance(prompts, str):
             # Iterating a str would send each character as a prompt.
             raise TypeError("complete_batch takes a list of prompts, complete one prompt")
-        requests = [ChatRequest(_messages(prompt), temperature, max_tokens) for prompt in prompts]
-        if max_concurrency is not None and max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
+        requests = [_request(prompt, temperature, max_tokens) for prompt in prompts]
+        if max_concurrency is not None:
+            checks.whole("max_concurrency", max_concurrency, least=1)
         is_limited = max_concurrency is not None and max_concurrency < len(requests)
         results: list[str | LlmError] = [""] * len(requests)
 
@@ -246,10 +254,19 @@ def _request(
     prompt: Prompt,
     temperature: float | None,
     max_tokens: int | None,
-    tools: list[dict[str, Any]] | None,
-    tool_choice: str | dict[str, Any] | None,
-    settings: RequestSettings,
+    tools: list[dict[str, Any]] | None = None,
+    tool_choice: str | dict[str, Any] | None = None,
+    settings: RequestSettings | None = None,
 ) -> ChatRequest:
+    settings = settings or {}
+    if temperature is not None:
+        checks.temperature("temperature", temperature)
+    if max_tokens is not None:
+        checks.whole("max_tokens", max_tokens, least=1)
+    if tools is not None:
+        checks.of_type("tools", tools, list | tuple, "a list of tools in OpenAI's form")
+        for tool in tools:
+            checks.of_type("a tool", tool, Mapping, "a mapping in OpenAI's form")
     check_request(**settings)
     messages = _messages(prompt)
     set_ones: Any = {name: value for name, value in settings.items() if value is not None}

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from ..runtime.hidden_keys import SHORTEST_KEY, has_key_form, hide_keys, shown, type_name
-from .errors import LlmConfigError, LlmConfigTypeError
+from ..runtime import checks
+from ..runtime.hidden_keys import hide_keys, shown
+from .config_checks import check_config, config_errors
+from .errors import LlmConfigError, LlmConfigValueError
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -77,8 +79,6 @@ PRESETS: dict[str, Preset] = {
 
 OLLAMA_URL = "http://localhost:11434/v1"
 _OLLAMA_PORTS = {"http": 80, "https": 443}
-_STRAY = re.compile(r"^\s|\s\Z|[\x00-\x1f\x7f]")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SPECS = (
     "'offline', 'smollm2', 'openai:NAME', 'anthropic:NAME', 'ollama:NAME' or, in the same way, "
     f"{', '.join(PRESETS)}"
@@ -105,8 +105,8 @@ class LlmConfig:
         extra_body: Fields to add to the body of every request, for settings that only one provider has.
 
     Raises:
-        LlmConfigError: A setting is out of range; the message says which. If its type is wrong, it is an
-            LlmConfigTypeError, which is a TypeError too.
+        LlmConfigError: A setting is wrong; the message says which. It is a TypeError too if the type is
+            wrong, otherwise a ValueError.
 
     Example:
         >>> config = LlmConfig.openai("sk-secret", timeout=10)
@@ -128,31 +128,12 @@ class LlmConfig:
     extra_body: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
-        if self.provider not in get_args(Provider):
-            raise LlmConfigError(
-                f"unknown provider {shown(self.provider)}: use one of {get_args(Provider)}"
-            )
-        _check_types(self)
-        if not self.model:
-            raise LlmConfigError(f"{self.provider}: name the model, as in model='...'")
-        if not self.timeout > 0:
-            raise LlmConfigError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
-        if self.max_retries < 0:
-            raise LlmConfigError(f"max_retries must be 0 or more, not {self.max_retries!r}")
-        # Names and addresses get into errors, logs and statistics.
-        for name, text in (("model", self.model), ("api_version", self.api_version or "")):
-            if has_key_form(text) or (len(text) >= SHORTEST_KEY and text == self.api_key):
-                message = f"{name} holds an API key: pass the key as api_key="
-                raise LlmConfigError(f"{self.provider}: {message}")
-        if self.base_url is not None:
-            _check_url(self.base_url)
-        _check_headers(self.headers)
-        try:
-            check_request(self.top_p, self.seed, self.response_format, self.extra_body)
-        except ValueError as error:
-            raise LlmConfigError(str(error)) from None
-        if self.provider == "anthropic" and (self.seed, self.response_format) != (None, None):
-            raise LlmConfigError("anthropic has no seed and no response_format: leave them out")
+        with config_errors():
+            checks.text("provider", self.provider)
+            if self.provider not in get_args(Provider):
+                known = get_args(Provider)
+                raise ValueError(f"unknown provider {shown(self.provider)}: use one of {known}")
+            check_config(self)
         for name in ("headers", "response_format", "extra_body"):
             value = getattr(self, name)
             if value is not None:  # a copy, because the caller may change theirs
@@ -182,7 +163,9 @@ class LlmConfig:
             >>> LlmConfig.from_spec("ollama:llama3.2").base_url
             'http://localhost:11434/v1'
         """
-        provider, colon, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+        with config_errors():
+            checks.of_type("a model", spec, str, f"a str: write {SPECS}")
+        provider, colon, name = spec.partition(":")
         if not colon and provider == "offline":
             return cls.offline()
         if not colon and provider == "smollm2":
@@ -195,7 +178,7 @@ class LlmConfig:
             return cls.ollama(name)
         if name and provider in PRESETS:
             return cls(provider, name)  # type: ignore[arg-type]  # a preset is a provider
-        raise LlmConfigError(f"unknown model {shown(spec)}: write {SPECS}")
+        raise LlmConfigValueError(f"unknown model {shown(spec)}: write {SPECS}")
 
     @classmethod
     def offline(cls) -> LlmConfig:
@@ -358,46 +341,6 @@ class LlmConfig:
         return replace(self, model=model)
 
 
-def check_request(
-    top_p: object = None,
-    seed: object = None,
-    response_format: object = None,
-    extra_body: object = None,
-) -> None:
-    """Check the settings of a request; None is always right.
-
-    Raises:
-        ValueError: A setting is out of range or of the wrong type.
-    """
-    is_number = isinstance(top_p, int | float) and not isinstance(top_p, bool)
-    if top_p is not None and not (is_number and 0 < top_p <= 1):  # type: ignore[operator]
-        raise ValueError(f"top_p must be more than 0 and at most 1, not {shown(top_p)}")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise ValueError(f"seed must be a whole number, not {shown(seed)}")
-    if response_format is not None and not (
-        isinstance(response_format, Mapping) and isinstance(response_format.get("type"), str)
-    ):
-        message = "response_format must be a mapping in OpenAI's form, such as"
-        raise ValueError(f"{message} {{'type': 'json_object'}}")
-    if extra_body is not None and not isinstance(extra_body, Mapping):
-        raise ValueError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
-
-
-def _check_headers(headers: object) -> None:
-    if headers is None:
-        return
-    if not isinstance(headers, Mapping):
-        raise LlmConfigTypeError(
-            f"headers must be a mapping of names to texts, not {type(headers).__name__}"
-        )
-    # The HTTP library would report them when a request is sent. No value is printed: it may be a key.
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise LlmConfigError("headers: a name may have letters, digits and '-' only")
-        if not isinstance(value, str) or not value.isascii() or _STRAY.search(value):
-            raise LlmConfigError(f"headers: the value of {name!r} must be a text of ASCII letters")
-
-
 def _ollama_url(host: str) -> str:
     """Return the address that ``OLLAMA_HOST`` stands for, by the rules of Ollama itself.
 
@@ -421,48 +364,3 @@ def _ollama_url(host: str) -> str:
     name = f"[{name}]" if ":" in name else name
     user = "user@" if parts.username else ""  # rejected with the message for any URL
     return f"{parts.scheme}://{user}{name}:{port}{parts.path.rstrip('/')}/v1"
-
-
-def _check_types(config: LlmConfig) -> None:
-    number, text = "a number of more than 0 seconds", "a str"
-    kinds: tuple[tuple[str, Any, str], ...] = (
-        ("model", str, "a str: name the model, as in model='...'"),
-        ("api_key", str | None, text),
-        ("base_url", str | None, "http://... or https://..., as a str"),
-        ("timeout", int | float, number),
-        ("max_retries", int, "an int of 0 or more"),
-        ("api_version", str | None, text),
-    )
-    for name, kind, expected in kinds:
-        value = getattr(config, name)
-        if not isinstance(value, kind):
-            raise LlmConfigTypeError(f"{name} must be {expected}, not {type_name(value)}")
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in ("http", "https") and _is_host(parts.hostname)
-        is_address = is_address and parts.port != 0 and not _STRAY.search(url)
-    except ValueError:
-        # The error quotes what follows the colon, which may be a password.
-        raise LlmConfigError(
-            "base_url must be http://... or https://... with a valid host and port"
-        ) from None
-    # Credentials would be printed with the URL. The messages must not print them either.
-    if parts.username or parts.password:
-        raise LlmConfigError("base_url must not carry a user or password: pass api_key= instead")
-    if parts.query or parts.fragment:
-        raise LlmConfigError("base_url must end with its path, without '?' or '#'")
-    if has_key_form(url):
-        raise LlmConfigError(
-            "base_url must be http://... or https://... and holds an API key: pass it as api_key="
-        )
-    if not is_address:
-        raise LlmConfigError(f"base_url must be http://... or https://..., not {shown(url)}")
-
-
-def _is_host(host: str | None) -> bool:
-    # The limits of DNS; the HTTP library reports them only when a request is sent.
-    labels = (host or "").removesuffix(".").split(".")
-    return all(0 < len(label) < 64 and " " not in label for label in labels)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..runtime.hidden_keys import shown
+from ..runtime import checks
 from .config import LlmConfig
-from .errors import LlmConfigError, LlmConfigTypeError
+from .config_checks import config_errors
 from .loop_bound import LoopBound, LoopBoundClient
 
 if TYPE_CHECKING:
@@ -56,14 +56,15 @@ class EmbeddingConfig:
     dimensions: int | None = None
 
     def __post_init__(self) -> None:
-        size = self.dimensions
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise LlmConfigError(f"dimensions must be at least 1, not {shown(size)}")
-        if self.llm.provider in ("smollm2", "anthropic"):
-            raise LlmConfigError(
-                f"{self.llm.provider} has no embeddings: use openai, azure, ollama, "
-                "openai_compatible, or none for hashed words"
-            )
+        with config_errors():
+            checks.of_type("llm", self.llm, LlmConfig, "an LlmConfig, as in LlmConfig.openai()")
+            if self.dimensions is not None:
+                checks.whole("dimensions", self.dimensions, least=1)
+            if self.llm.provider in ("smollm2", "anthropic"):
+                raise ValueError(
+                    f"{self.llm.provider} has no embeddings: use openai, azure, ollama, "
+                    "openai_compatible, or none for hashed words"
+                )
 
     @classmethod
     def offline(cls, *, dimensions: int = 256) -> EmbeddingConfig:
@@ -161,9 +162,8 @@ class EmbeddingClient(LoopBoundClient[Embedder]):
     def __init__(
         self, config: EmbeddingConfig | LlmConfig | None = None, *, dimensions: int = 256
     ) -> None:
-        if not isinstance(dimensions, int) or dimensions < 1:
-            kind = LlmConfigError if isinstance(dimensions, int) else LlmConfigTypeError
-            raise kind(f"dimensions must be at least 1, not {shown(dimensions)}")
+        with config_errors():
+            checks.whole("dimensions", dimensions, least=1)
         self.config = config or LlmConfig.offline()
         if isinstance(self.config, EmbeddingConfig):
             embedding = self.config

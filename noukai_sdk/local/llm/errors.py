@@ -6,6 +6,7 @@
     └── LlmError
         ├── LlmConfigError             unknown model, invalid or missing setting
         │   ├── LlmConfigTypeError     a setting of the wrong type; a TypeError too
+        │   ├── LlmConfigValueError    a setting that is unknown or out of range; a ValueError too
         │   └── MissingExtraError      the provider's own library is not installed
         ├── LlmConnectionError         no response, or one that was cut off
         │   └── LlmTimeoutError        longer than the timeout
@@ -33,6 +34,7 @@ __all__ = [
     "LlmClosedError",
     "LlmConfigError",
     "LlmConfigTypeError",
+    "LlmConfigValueError",
     "LlmConnectionError",
     "LlmError",
     "LlmRateLimitError",
@@ -67,6 +69,10 @@ class LlmConfigError(LlmError):
 
 class LlmConfigTypeError(LlmConfigError, TypeError):
     """A setting has the wrong type; the message says which type is right."""
+
+
+class LlmConfigValueError(LlmConfigError, ValueError):
+    """A setting is unknown or out of range; the message says what is right."""
 
 
 class MissingExtraError(LlmConfigError):

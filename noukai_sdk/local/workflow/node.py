@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..llm.config import LlmConfig
-from ..runtime.hidden_keys import shown, type_name
+from ..runtime import checks
+from ..runtime.hidden_keys import shown
 from . import node_checks as check
 from .kinds import (
     Agent,
@@ -442,8 +443,7 @@ def _node(
     concurrency: int = 1,
     on_error: OnError = "fail",
 ) -> Node:
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a node must be a str, not {type_name(name)}")
+    checks.text("the name of a node", name)
     check.text(name, "id", node_id)
     check.text(name, "for_each", for_each)
     check.whole(name, "retry", retry, least=0)

@@ -1,4 +1,4 @@
-"""Check the arguments of nodes: their types and ranges. No message shows a value that may be a key.
+"""Check the arguments of nodes, as ``runtime/checks.py`` checks settings.
 
 None is always right: it stands for the default.
 """
@@ -9,50 +9,44 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_origin
 
-from ..llm.config import LlmConfig, check_request
+from ..llm.config import LlmConfig
+from ..llm.config_checks import check_request
+from ..runtime import checks
 from ..runtime.hidden_keys import shown, type_name
 from .kinds import Route, branch_text
 
 
 def of_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
-    """Raise TypeError if ``value`` is not of the type ``kind``, which ``expected`` describes."""
-    if value is not None and not isinstance(value, kind):
-        message = f"{setting} must be {expected}, not {type_name(value)}"
-        raise TypeError(f"node {shown(name)}: {message}")
+    """Check that a value is of the type ``kind``, which ``expected`` describes."""
+    if value is not None:
+        checks.of_type(f"node {shown(name)}: {setting}", value, kind, expected)
 
 
 def text(name: str, setting: str, value: object) -> None:
-    """Raise TypeError if ``value`` is not a str."""
+    """Check that a value is a str."""
     of_type(name, setting, value, str, "a str")
 
 
 def mapping(name: str, setting: str, value: object) -> None:
-    """Raise TypeError if ``value`` is not a mapping."""
+    """Check that a value is a mapping."""
     of_type(name, setting, value, Mapping, "a mapping")
 
 
 def whole(name: str, setting: str, value: int | None, least: int) -> None:
-    """Raise TypeError if ``value`` is not an int, and ValueError if it is less than ``least``."""
-    of_type(name, setting, value, int, f"an int of {least} or more")
-    if value is not None and value < least:
-        raise ValueError(f"node {shown(name)}: {setting} must be {least} or more, not {value!r}")
+    """Check that a value is an int of ``least`` or more."""
+    if value is not None:
+        checks.whole(f"node {shown(name)}: {setting}", value, least)
 
 
-def one_of(name: str, setting: str, value: object, known: Sequence[str]) -> None:
-    """Raise TypeError if ``value`` is not a str, and ValueError if it is not one of ``known``."""
-    text(name, setting, value)
-    if value not in known:
-        message = f"{setting} must be {' or '.join(map(repr, known))}, not {shown(value)}"
-        raise ValueError(f"node {shown(name)}: {message}")
+def one_of(name: str, setting: str, value: object, known: tuple[str, ...]) -> None:
+    """Check that a value is one of several texts."""
+    checks.one_of(f"node {shown(name)}: {setting}", value, known)
 
 
 def seconds(name: str, setting: str, value: float | None) -> None:
-    """Raise TypeError if ``value`` is not a number, and ValueError if it is not more than 0."""
-    of_type(name, setting, value, int | float, "a number of seconds")
-    if value is not None and not value > 0:
-        raise ValueError(
-            f"node {shown(name)}: {setting} must be more than 0 seconds, not {value!r}"
-        )
+    """Check that a value is a number of more than 0."""
+    if value is not None:
+        checks.seconds(f"node {shown(name)}: {setting}", value)
 
 
 def at_most_one(name: str, **settings: object) -> None:
@@ -85,17 +79,16 @@ def model(name: str, spec: object, config: object, temperature: float | None) ->
     at_most_one(name, model=spec, llm_config=config)
     of_type(name, "model", spec, str | LlmConfig, "the name of a model, as a str")
     of_type(name, "llm_config", config, LlmConfig, "an LlmConfig, as in LlmConfig.openai()")
-    of_type(name, "temperature", temperature, int | float, "a number from 0 to 2")
-    if temperature is not None and not 0 <= temperature <= 2:
-        raise ValueError(f"node {shown(name)}: temperature must be 0 to 2, not {temperature!r}")
+    if temperature is not None:
+        checks.temperature(f"node {shown(name)}: temperature", temperature)
 
 
 def request(name: str, **settings: object) -> None:
-    """Check the settings of an agent's requests; raise ValueError if one is not valid."""
+    """Check the settings of an agent's requests, as those of a model are checked."""
     try:
         check_request(**settings)
-    except ValueError as error:
-        raise ValueError(f"node {shown(name)}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"node {shown(name)}: {error}") from None
 
 
 def output(name: str, value: object) -> None:

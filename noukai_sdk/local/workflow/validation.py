@@ -58,7 +58,7 @@ class WorkflowError(NoukaiError, ValueError):
     """A workflow cannot run; ``problems`` lists everything that is wrong with it."""
 
     def __init__(self, message: str, problems: Sequence[Problem]) -> None:
-        super().__init__(message, code="INVALID_TREE")
+        super().__init__(hide_keys(message), code="INVALID_TREE")
         self.problems = list(problems)
 
 

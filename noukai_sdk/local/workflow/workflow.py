@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..runtime import checks
 from .kinds import Branch, Route
 from .mermaid import mermaid
 from .node import Node
@@ -30,6 +31,9 @@ class Workflow:
         parameters: Defaults for ``{{parameters.x}}``; the inputs of a call override them.
         description: What the workflow is for.
 
+    Raises:
+        TypeError: An argument is of the wrong type.
+
     Example:
         >>> workflow = Workflow("Shout")
         >>> workflow.add_node(Node.transform("Loud", "uppercase"))
@@ -40,6 +44,10 @@ class Workflow:
     def __init__(
         self, name: str, *, parameters: Mapping[str, Any] | None = None, description: str = ""
     ) -> None:
+        checks.text("the name of a workflow", name)
+        if parameters is not None:
+            checks.mapping("parameters", parameters)
+        checks.text("description", description)
         self.name = name
         self.parameters = dict(parameters or {})
         self.description = description
@@ -92,8 +100,10 @@ class Workflow:
             The node's id, for :meth:`connect`.
 
         Raises:
+            TypeError: ``node`` is not a Node.
             ValueError: The workflow has a node with this id already.
         """
+        checks.of_type("node", node, Node, "a Node, as in Node.agent('Draft')")
         if node.id in self._ids:
             raise ValueError(f"there is a node {node.id!r} already: give this one another id")
         self._ids.add(node.id)
@@ -115,9 +125,20 @@ class Workflow:
             to_id: A node's id or name.
             when: The branch, or branches, of the condition or route ``from_id`` on which ``to_id`` runs.
                 By default, True for a condition, and any branch for a route.
+
+        Raises:
+            TypeError: A node is not named by a str, or a branch is not a text, a number, True or False.
         """
+        name = "the id or name of a node, as a str, which add_node returns"
+        checks.of_type("from_id", from_id, str, name)
+        checks.of_type("to_id", to_id, str, name)
         if isinstance(when, str | int | float):
             when = [when]
+        if when is not None:
+            branch = "a str, a number, True or False"
+            checks.of_type("when", when, list | tuple | set, f"{branch}, or a list of them")
+            for value in when:
+                checks.of_type("when", value, str | int | float, branch)
         self._edges[_Edge(from_id, to_id, None if when is None else tuple(when))] = None
         self._plan = None
 

@@ -165,7 +165,7 @@ async def test_batch_runs_up_to_max_concurrency_requests_at_once(
 
 async def test_batch_with_invalid_arguments_sends_nothing() -> None:
     with fault_server(ok()) as server, client_of(server) as client:
-        with pytest.raises(ValueError, match="max_concurrency must be at least 1"):
+        with pytest.raises(ValueError, match="max_concurrency must be 1 or more"):
             await client.complete_batch(["x"], max_concurrency=0)
         with pytest.raises(TypeError, match="a prompt is"):
             await client.complete_batch(["x", 5])  # type: ignore[list-item]  # on purpose

@@ -107,8 +107,12 @@ def test_unknown_spec_raises_with_the_valid_forms(spec: Any) -> None:
             "base_url must end with its path",
         ),
         ("base_url", ["http://u:sk-secret@h/v1"], "must not carry a user or password"),
-        ("headers", ["sk-secret", {"A b": "sk-secret"}, {"X": "sk-secret\n"}, {"X": 1}], "headers"),
-        ("top_p", [0, 1.1, True, "sk"], "top_p must be more than 0 and at most 1"),
+        (
+            "headers",
+            ["sk-secret", {"A b": "sk-secret"}, {"X": "sk-secret\n"}, {"X": 1}, {1: "x"}],
+            "header",
+        ),
+        ("top_p", [0, 1.1, True, "sk"], "top_p must be .*more than 0 and at most 1"),
         ("seed", [1.5, True, "1"], "seed must be a whole number"),
         ("response_format", ["json", {}, {"type": 1}], "response_format must be a mapping"),
         ("extra_body", ["x", [1]], "extra_body must be a mapping"),
@@ -119,6 +123,8 @@ def test_invalid_setting_raises_and_names_it(setting: str, values: list[Any], me
         with pytest.raises(LlmConfigError, match=message) as caught:
             LlmConfig(**{"provider": "openai", "model": "m", setting: value})
         assert SECRET not in str(caught.value)
+        # Users of other libraries expect one of these.
+        assert isinstance(caught.value, TypeError) is not isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize(

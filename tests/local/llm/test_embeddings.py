@@ -102,7 +102,7 @@ async def test_embed_with_invalid_arguments_raises(hashing: EmbeddingClient, how
     for texts in ("one text", [1], [None], ["a", b"b"]):
         with pytest.raises(TypeError, match="list of str"):
             await embed(hashing, how, texts)
-    with pytest.raises(LlmConfigError, match="dimensions must be at least 1"):
+    with pytest.raises(LlmConfigError, match="dimensions must be 1 or more"):
         EmbeddingClient(dimensions=0)
     for config in (LlmConfig.anthropic("k"), LlmConfig.smollm2()):
         with pytest.raises(LlmConfigError, match="has no embeddings"):

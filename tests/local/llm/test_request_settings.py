@@ -213,7 +213,7 @@ def test_embedding_config_has_models_of_its_own_and_sends_dimensions() -> None:
     assert EmbeddingConfig.openai_compatible("http://h/v1", "m").llm.model == "m"
     for wrong in (0, True, 1.5, "sk-secret"):
         with pytest.raises(
-            LlmConfigError, match=r"dimensions must be at least 1, not (?!.*secret)"
+            LlmConfigError, match=r"dimensions must be .*1 or more, not (?!.*secret)"
         ):
             EmbeddingConfig.openai("k", dimensions=wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not a str"):
@@ -303,7 +303,6 @@ def test_agent_output_name_and_max_iterations() -> None:
         {"max_iterations": 2, "max_tool_iterations": 3},
         {"agent_id": "a", "output_name": "b"},
         {"top_p": 2},
-        {"seed": "7"},
     ]
     for settings in wrong:
         with pytest.raises(ValueError, match="node 'a': "):
