@@ -68,7 +68,8 @@ class StepRecord:
     """One attempt of a step, or of one item of a step that loops. Times are microseconds since 1970.
 
     Attributes:
-        loop_index: The item's index in the list; None for the step as a whole.
+        loop_index: The index of the item or round; None for the step as a whole.
+        is_round: It is a round of a step that repeats.
         waits: The step is paused for tools; the same attempt continues with their results.
         first_chunk: The number of the event with the first chunk of an output that is still growing.
     """
@@ -89,6 +90,7 @@ class StepRecord:
     error: dict[str, Any] | None = None
     waits: bool = False
     first_chunk: int | None = None
+    is_round: bool = False
 
 
 @dataclass
@@ -127,6 +129,11 @@ class RunLog:
         if isinstance(event, StepInput):
             step.input = wire_event["inputData"]
             step.model_used = getattr(event, "model", None)
+            step.is_round = getattr(event, "is_round", False)
+            before = self.open_steps.get((step.step_id, (step.loop_index or 0) - 1))
+            if step.is_round and before is not None:
+                before.output = step.input["message"]
+                self._close(before, "completed", now)
         elif isinstance(event, StepCompleted):
             step.output = wire_event["output"]
             step.tokens = wire_event.get("tokens")
@@ -167,13 +174,17 @@ class RunLog:
         """Close the attempt and those of its items."""
         for item in [s for s in self.open_steps.values() if s.step_id == step.step_id]:
             if item.loop_index is not None and status == "completed":
-                item.output = step.output[item.loop_index]
-            item.status = status
-            item.completed_at = now
-            item.duration_ms = round((now - item.started_at) / 1000)
+                # The output of the last round is that of the step.
+                item.output = step.output if item.is_round else step.output[item.loop_index]
             item.error = step.error
-            self.steps.append(item)
-            del self.open_steps[item.step_id, item.loop_index]
+            self._close(item, status, now)
+
+    def _close(self, step: StepRecord, status: str, now: int) -> None:
+        step.status = status
+        step.completed_at = now
+        step.duration_ms = round((now - step.started_at) / 1000)
+        self.steps.append(step)
+        del self.open_steps[step.step_id, step.loop_index]
 
     def interrupt(self, error: dict[str, Any], now: int, *, waiting: bool = False) -> str | None:
         """Fail the steps in progress, except those that wait for tools.

@@ -66,18 +66,27 @@ class FlowPage(WireModel):
     next_cursor: str | None = None
 
 
+Branch = str | int | float | bool
+
+
 class FlowStep(WireModel):
     """One step of a flow.
 
     Attributes:
-        kind: ``agent``, ``function``, ``condition`` or ``transform``.
+        kind: ``agent``, ``function``, ``condition``, ``route``, ``transform``, ``flow``, ``repeat`` or
+            another one.
         model, prompt, system: Of an agent.
         needs: The steps that must be done before.
         unless: The conditions among them that must be false.
+        when: The branches of conditions and routes that lead to the step, by the id of the condition or
+            route. A condition without an entry must be true; a route may take any branch.
+        branches: The branches of a route.
         for_each: A reference to a list: the step runs for each item.
         tools: True if the step may ask for the tools of the call.
         functions: The names of Python functions that it may call as tools.
         code: The expression, the transformation or the function's name of another step.
+        at_most: How many rounds a step that repeats may have. ``code`` says when it is done.
+        steps: The steps of a flow within the flow, and of a step that repeats.
     """
 
     id: str
@@ -86,12 +95,16 @@ class FlowStep(WireModel):
     model: str | None = None
     needs: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
+    when: dict[str, tuple[Branch, ...]] = Field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
     for_each: str | None = None
     prompt: str | None = None
     system: str | None = None
     tools: bool = False
     functions: tuple[str, ...] = ()
     code: str | None = None
+    at_most: int | None = None
+    steps: tuple[FlowStep, ...] = ()
 
 
 class FlowDescription(FlowSummary):

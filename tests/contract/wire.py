@@ -438,16 +438,22 @@ class FlowPage(Wire):
 class FlowStep(Wire):
     id: str
     name: str
-    kind: Literal["agent", "function", "condition", "transform"]
+    kind: Literal[
+        "agent", "function", "condition", "route", "transform", "flow", "repeat", "approval"
+    ]
     model: str | None
     needs: list[str]
     unless: list[str]
+    when: dict[str, list[str | int | float | bool]]
+    branches: list[str | int | float | bool]
     for_each: str | None
     prompt: str | None
     system: str | None
     tools: bool
     functions: list[str]
     code: str | None
+    at_most: int | None
+    steps: list[FlowStep]
 
 
 class FlowDescription(FlowSummary):

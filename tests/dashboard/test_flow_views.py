@@ -91,6 +91,26 @@ def test_picture_says_what_each_step_is_and_which_way_conditions_go() -> None:
     assert draw([step(f"s{number}") for number in range(MOST_STEPS + 1)]) is None
 
 
+def test_picture_says_which_branches_lead_where_and_what_repeats() -> None:
+    inner = (step("one"), step("two", "one"))
+    steps = [
+        step("kind", kind="route", code="input", branches=("bug", 3, True)),
+        step("flow", "kind", kind="flow", when={"kind": ("bug", 3)}, steps=inner),
+        step("again", "kind", kind="repeat", code="output > 1", at_most=2, steps=inner[:1]),
+        step("new", "again", kind="not known yet"),
+    ]
+    picture = draw(steps)
+    assert picture is not None
+    assert [arrow.label for arrow in picture.arrows] == ["bug or 3", "", ""]
+    assert [box.note for box in picture.boxes] == ["input", "2 steps", "until output > 1", ""]
+    assert [box.label for box in picture.boxes] == [
+        "kind: route",
+        "flow: flow, 2 steps, if kind is bug or 3",
+        "again: repeat, 1 step, until output > 1, at most 2, after kind",
+        "new: not known yet, after again",
+    ]
+
+
 @pytest.mark.parametrize(
     ("sent", "field", "says"),
     [

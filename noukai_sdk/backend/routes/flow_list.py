@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
-from ...local.workflow.kinds import Agent, Route, SubFlow, Transform, Work
+from ...local.workflow.kinds import Agent, Function, Repeat, Route, SubFlow, Transform, Work
 from ...local.workflow.node import Node
 from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
@@ -110,12 +110,16 @@ def _step(node: Node) -> dict[str, Any]:
         "model": node.model,
         "needs": list(node.needs),
         "unless": [need for need in node.needs if node.when.get(need) == (False,)],
+        "when": {need: list(branches) for need, branches in node.when.items()},
+        "branches": list(work.branches) if node.kind == "route" and isinstance(work, Route) else [],
         "forEach": node.for_each,
         "prompt": None if agent is None else agent.prompt,
         "system": None if agent is None else agent.system,
         "tools": node.tools,
         "functions": [name_of(function) for function in functions],
         "code": _code(work),
+        "atMost": work.at_most if isinstance(work, Repeat) else None,
+        "steps": [_step(step) for step in work.plan.nodes] if isinstance(work, SubFlow) else [],
     }
 
 
@@ -123,9 +127,14 @@ def _code(work: Work) -> str | None:
     """Return what a step does that asks no model: an expression, a transformation, or a function's name."""
     if isinstance(work, Transform):
         return work.transformation
-    if isinstance(work, Agent | SubFlow):
+    if isinstance(work, Route):
+        code = work.by
+    elif isinstance(work, Repeat):
+        code = work.until
+    elif isinstance(work, Function):
+        code = work.call
+    else:
         return None
-    code = work.by if isinstance(work, Route) else work.call
     return code if isinstance(code, str) else name_of(code)
 
 

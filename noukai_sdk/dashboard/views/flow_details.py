@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.flow_lists import FlowDescription
+from ...models.flow_lists import FlowDescription, FlowStep
 from ...models.sessions import RecordedCall
 from .flow_picture import describe, draw
 from .flow_rows import ShownProblem
@@ -130,13 +130,17 @@ class FlowDetails:
         self.live_url = f"/live{self.url}?seen={self.seen}"
         self.problems = [ShownProblem.of(problem) for problem in flow.problems]
         self.picture = draw(flow.steps)
-        by_id = {step.id: step for step in flow.steps}
-        self.described = [describe(step, by_id).partition(": ")[2] for step in flow.steps]
         self.takes_tools = any(step.tools for step in flow.steps)
         has_file = flow.flow_id is not None or flow.problems
         working_copy = [(WORKING_COPY, "the working copy")] if has_file else []
         numbers = sorted((version.version for version in flow.versions), reverse=True)
         self.choices = working_copy + [(str(number), f"version {number}") for number in numbers]
+
+    @staticmethod
+    def described(steps: Sequence[FlowStep]) -> list[tuple[FlowStep, str]]:
+        """Return the steps of the flow, or of a step that has steps, each with what it is in words."""
+        by_id = {step.id: step for step in steps}
+        return [(step, describe(step, by_id).partition(": ")[2]) for step in steps]
 
 
 def _json(field: str, text: str, default: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ...models.flow_lists import FlowStep
+from ...models.flow_lists import Branch, FlowStep
 
 MOST_STEPS = 200
 """A flow with more steps has no picture, because nobody could read it."""
@@ -47,7 +47,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A line between two boxes, as the ``d`` of an SVG path, with the value of a condition."""
+    """A line between two boxes, as the ``d`` of an SVG path, with the branch that it is."""
 
     path: str
     label: str
@@ -98,7 +98,7 @@ def draw(steps: Sequence[FlowStep]) -> Picture | None:
             layers,
             depths[route[0][0]],
             tops,
-            _value(by_id[route[-1][0]], by_id[route[0][0]]),
+            _label(by_id[route[-1][0]], by_id[route[0][0]]),
         )
         for route in routes
     ]
@@ -114,6 +114,10 @@ def describe(step: FlowStep, by_id: Mapping[str, FlowStep]) -> str:
         'ask: agent, offline, may ask for tools'
     """
     parts = [step.kind]
+    if step.steps:
+        parts.append(f"{len(step.steps)} step{'s' if len(step.steps) > 1 else ''}")
+    if step.at_most is not None:
+        parts.append(f"until {step.code}, at most {step.at_most}")
     if step.model:
         parts.append(step.model)
     if step.for_each:
@@ -124,18 +128,26 @@ def describe(step: FlowStep, by_id: Mapping[str, FlowStep]) -> str:
         parts.append(f"with the tools {', '.join(step.functions)}")
     for need in step.needs:
         name = by_id[need].name if need in by_id else need
-        value = _value(step, by_id[need]) if need in by_id else ""
-        parts.append(
-            f"if {name} is {'false' if value == 'no' else 'true'}" if value else f"after {name}"
-        )
+        branches = _branches(step, by_id[need]) if need in by_id else None
+        is_either = " or ".join(_word(each, ("true", "false")) for each in branches or ())
+        parts.append(f"if {name} is {is_either}" if branches else f"after {name}")
     return f"{step.name}: {', '.join(parts)}"
 
 
-def _value(step: FlowStep, needed: FlowStep) -> str:
-    """Return the value that a condition must have for a step to run, empty for another kind of step."""
-    if needed.kind != "condition":
-        return ""
-    return "no" if needed.id in step.unless else "yes"
+def _branches(step: FlowStep, needed: FlowStep) -> Sequence[Branch] | None:
+    """Return the branches of ``needed`` that lead to a step; None for all, and if it has none."""
+    by_default = (needed.id not in step.unless,) if needed.kind == "condition" else None
+    return step.when.get(needed.id, by_default)
+
+
+def _label(step: FlowStep, needed: FlowStep) -> str:
+    """Return what the arrow from ``needed`` to ``step`` is labelled with."""
+    branches = _branches(step, needed) or ()
+    return _cut(" or ".join(_word(each, ("yes", "no")) for each in branches), _LONGEST_NAME)
+
+
+def _word(branch: Branch, words: tuple[str, str]) -> str:
+    return words[0 if branch else 1] if isinstance(branch, bool) else str(branch)
 
 
 def _depths(steps: Sequence[FlowStep]) -> dict[str, int]:
@@ -217,6 +229,10 @@ def _box(number: int, step: FlowStep, by_id: Mapping[str, FlowStep], x: float, y
     if step.kind == "agent":
         notes = [step.model or "", "tools" if step.tools or step.functions else ""]
         note = " · ".join(part for part in notes if part)
+    elif step.kind == "repeat":
+        note = f"until {step.code}"
+    elif step.kind == "flow":
+        note = f"{len(step.steps)} step{'s' if len(step.steps) > 1 else ''}"
     else:
         note = step.code or ""
     return Box(

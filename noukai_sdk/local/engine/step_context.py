@@ -35,15 +35,17 @@ ToolAnswers = Callable[[ToolCallsRequired], Awaitable[list[dict[str, Any]]]]
 
 
 class StepInput(events.StepInput):
-    """The input of a step, or of one item of a loop.
+    """The input of a step, of one item of a loop, or of one round.
 
     Attributes:
-        loop_index: The index of a loop's item, counted from 0; None outside of a loop.
+        loop_index: The index of the item or round, counted from 0; None for other steps.
         model: The name of the model that gets the input, None without one. Not sent.
+        is_round: It is the input of a round, and so the output of the round before. Not sent.
     """
 
     loop_index: int | None = None
     model: str | None = Field(None, exclude=True)
+    is_round: bool = Field(False, exclude=True)
 
 
 class StepOutput(events.StepOutput):
@@ -165,6 +167,7 @@ class StepContext:
         journal: Writes what is finished to the run's store, None without one.
         path: Where in the run this is: the node's id, behind the path of the sub-flow that it is a part of;
             in a loop with the item's index, as in ``"reviews[3]/draft"``.
+        is_round: This is one round of a repetition.
         retry_of: Returns how often to repeat a failed attempt at a node.
     """
 
@@ -183,6 +186,7 @@ class StepContext:
     places: CapacityLimiter | None = None
     scheduler_of: Callable[[Plan, RunState, StepContext], Scheduler] | None = None
     journal: Journal | None = None
+    is_round: bool = False
     path: str = ""
     retry_of: Callable[[Node], int] = lambda node: node.retry or 0
     _streamed: int = 0
@@ -279,7 +283,11 @@ class StepContext:
             self.budget.take_input(self.node.id, value)
         if self.has_listener:
             event = StepInput(
-                step_id=self.node.id, input_data=value, loop_index=self.view.index, model=model
+                step_id=self.node.id,
+                input_data=value,
+                loop_index=self.view.index,
+                model=model,
+                is_round=self.is_round,
             )
             await self._emit(event)
 

@@ -43,9 +43,12 @@ async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, A
         if outputs:
             given["message"] = outputs[-1]
         # As events show the items of a loop, unless the rounds are those of one item.
-        index = done if view.index is None else view.index
+        is_item = view.index is not None
         round_context = replace(
-            context, view=replace(view, index=index), path=f"{context.path}[{done}]"
+            context,
+            view=view if is_item else replace(view, index=done),
+            path=f"{context.path}[{done}]",
+            is_round=not is_item,
         )
         output = await _run_once(round_context, work, given)
         if context.budget is not None:
