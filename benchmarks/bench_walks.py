@@ -28,7 +28,7 @@ from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
 from noukai_sdk.session import lost_scope
 
 PACKAGE = Path(noukai_sdk.__file__).parent
-LIMITS = {"execute": 20, "execute in a replay": 24, "events": 30, "captured FastAPI request": 30}
+LIMITS = {"execute": 20, "execute in a replay": 24, "events": 31, "captured FastAPI request": 30}
 
 DONE = {"status": "completed", "result": "x", "flowId": "f", "blockCount": 1, "executionId": "e"}
 EVENTS = [

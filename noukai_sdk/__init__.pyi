@@ -13,6 +13,7 @@ from .errors import InsufficientCreditsError as InsufficientCreditsError
 from .errors import JobCancelledError as JobCancelledError
 from .errors import NotFoundError as NotFoundError
 from .errors import NoukaiError as NoukaiError
+from .errors import OutputError as OutputError
 from .errors import PermissionDeniedError as PermissionDeniedError
 from .errors import RateLimitError as RateLimitError
 from .errors import ReplayDisabledError as ReplayDisabledError
@@ -29,6 +30,8 @@ from .errors import ToolCallLimitError as ToolCallLimitError
 from .errors import ToolHandlerRequiredError as ToolHandlerRequiredError
 from .flow import AsyncFlow as AsyncFlow
 from .flow import Flow as Flow
+from .function_tools import Tool as Tool
+from .function_tools import tool as tool
 from .job import AsyncJob as AsyncJob
 from .job import Job as Job
 from .models.events import FlowCompleted as FlowCompleted
@@ -40,17 +43,19 @@ from .models.events import StepOutput as StepOutput
 from .models.events import StepPaused as StepPaused
 from .models.events import StepStarted as StepStarted
 from .models.events import StreamEvent as StreamEvent
-from .models.events import TokenBreakdown as TokenBreakdown
 from .models.events import ToolCallsRequired as ToolCallsRequired
 from .models.reports import ReplayReport as ReplayReport
 from .models.results import ExecuteResult as ExecuteResult
 from .models.results import JobAccepted as JobAccepted
 from .models.results import JobStatus as JobStatus
 from .models.results import PausedResult as PausedResult
+from .models.results import ToolCall as ToolCall
 from .models.traces import RunSummary as RunSummary
 from .models.traces import StepAttempts as StepAttempts
 from .models.traces import StepTrace as StepTrace
 from .models.traces import Trace as Trace
+from .models.usage import RunStep as RunStep
+from .models.usage import TokenBreakdown as TokenBreakdown
 from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
 from .run import AsyncRun as AsyncRun
 from .run import Run as Run
@@ -65,3 +70,5 @@ from .session.threads import ContextThreadPoolExecutor as ContextThreadPoolExecu
 from .session.threads import copy_scope as copy_scope
 from .session.threads import detached as detached
 from .session.trace import trace as trace
+from .streams import AsyncStream as AsyncStream
+from .streams import Stream as Stream

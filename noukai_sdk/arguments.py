@@ -124,6 +124,19 @@ def _check_objects(name: str, value: Any, most: int | None = None) -> None:
         raise ValueError(f"{len(value)} {name}: at most {most} are allowed")
 
 
+def _check_tools(name: str, value: Any) -> None:
+    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if is_list and not all(isinstance(item, Mapping) for item in value):
+        from .function_tools import Tool
+
+        for item in value:
+            if callable(item) and not isinstance(item, Tool):
+                function = getattr(item, "__name__", repr(item))
+                raise TypeError(f"{function} in tools must have the decorator @noukai_sdk.tool")
+        value = [{} if isinstance(item, Tool) else item for item in value]
+    _check_objects(name, value, MOST_TOOLS)
+
+
 def _check_attachments(name: str, value: Any) -> None:
     _check_objects(name, value, MOST_ATTACHMENTS)
     for attachment in value:
@@ -161,7 +174,7 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "block_overrides": _check_object,
     "input_overrides": _check_object,
     "attachments": _check_attachments,
-    "tools": lambda name, value: _check_objects(name, value, MOST_TOOLS),
+    "tools": _check_tools,
     "tool_choice": _check_choice,
     "tool_handler": _check_handler,
     "max_tool_rounds": require_count,
@@ -173,12 +186,15 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
 }
 
 
+_INPUTS = ("message", "messages")
+
+
 def check_arguments(
     method: str, accepted: Collection[str], options: Mapping[str, Any], *, is_async: bool
 ) -> None:
     """Raise TypeError or ValueError for the first argument of a call that is not valid."""
     for name, value in options.items():
-        if name not in accepted:
+        if name not in accepted and name not in _INPUTS:
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
         if value is not None and name in _CHECKS:
             _CHECKS[name](name, value)

@@ -14,6 +14,7 @@
     ├── RateLimitError                  429
     ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
     ├── JobCancelledError               ``job.wait`` ends because the job was cancelled
+    ├── OutputError                     a result that does not fit the call's ``response_model``
     ├── ToolCallLimitError              ``max_tool_rounds`` is used up
     ├── ToolHandlerRequiredError        the flow asks for tools and there is no handler
     ├── ClientClosedError               a call on a closed client
@@ -54,6 +55,7 @@ __all__ = [
     "JobCancelledError",
     "NotFoundError",
     "NoukaiError",
+    "OutputError",
     "PermissionDeniedError",
     "RateLimitError",
     "ReplayDisabledError",
@@ -179,6 +181,22 @@ class FlowExecutionError(NoukaiError):
 
 class JobCancelledError(NoukaiError):
     """The job that ``job.wait()`` waited for was cancelled; it has no result."""
+
+
+class OutputError(NoukaiError):
+    """The run's result does not fit the call's ``response_model``.
+
+    Attributes:
+        text: The result as text: as it was, or as JSON if it is not a text.
+        result: The result as it was on the wire.
+    """
+
+    def __init__(
+        self, message: str = "", *, text: str = "", result: Any = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.text = text
+        self.result = result
 
 
 class ToolCallLimitError(NoukaiError):

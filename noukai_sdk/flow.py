@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
-from .errors import FlowExecutionError
-from .options import CallOptions, EventOptions, StepOptions, ToolOptions, Unpack, make_call, takes
-from .protocol.call import CallKind, FlowRef
+from .options import (
+    CallOptions,
+    EventOptions,
+    JSONObject,
+    StepOptions,
+    ToolOptions,
+    Unpack,
+    make_call,
+    takes,
+)
+from .protocol.call import CallKind, FlowRef, Trail
 from .protocol.program import Program
 from .session.scope import admit, known_job
 
@@ -15,10 +23,15 @@ if TYPE_CHECKING:
     # Jobs, runs and events are imported at first use: the first call of most programs needs none.
     from .job import AsyncJob, Job
     from .models.events import StepCompleted, StreamEvent
-    from .models.results import ExecuteResult, PausedResult
+    from .models.results import ExecuteResult, OutputT, PausedResult
     from .protocol.jobs import JobBackend
+    from .protocol.outputs import Parse
     from .run import AsyncRun, Run
+    from .streams import AsyncStream, Stream
     from .transport.drivers import AsyncTransport, SyncTransport
+
+    Model = type[OutputT] | None
+    Turns = Sequence[JSONObject]
 
 
 class _BaseFlow:
@@ -47,15 +60,31 @@ class _BaseFlow:
         return f"{type(self).__name__}({str(self._ref)!r})"
 
     def _begin(
-        self, method: str, kind: CallKind, accepted: type, message: str | None, options: Any
+        self,
+        method: str,
+        kind: CallKind,
+        accepted: type,
+        message: str | None,
+        options: Any,
+        trail: Trail | None = None,
     ) -> Program[Any]:
         if message is not None:
-            if "message" in options:
-                raise TypeError(f"{method}() got multiple values for argument 'message'")
             options["message"] = message
         # Runs when the method is called, not when its result is awaited: a replay claims the
         # call's position here, so that gathered calls keep the order they were written in.
-        return admit(make_call(method, kind, self._ref, self._base_transport, accepted, options))
+        transport = self._base_transport
+        return admit(make_call(method, kind, self._ref, transport, accepted, options, trail))
+
+    def _execution(
+        self, message: str | None, options: Any
+    ) -> Program[ExecuteResult | PausedResult]:
+        parse = parser_of(options)
+        program = self._begin("execute", "execute", ToolOptions, message, options)
+        if parse is None:
+            return program
+        from .protocol.outputs import with_output
+
+        return with_output(program, parse)
 
     def _known_job(self, execution_id: str) -> JobBackend:
         from .protocol.jobs import LiveJob
@@ -63,6 +92,16 @@ class _BaseFlow:
 
         execution_id = require_id("execution_id", execution_id)
         return known_job(LiveJob(self._base_transport.service, self._ref, execution_id))
+
+
+def parser_of(options: dict[str, Any]) -> Parse | None:
+    """Return what sets the ``output`` of the call's result, None without a ``response_model``."""
+    response_model = options.pop("response_model", None)
+    if response_model is None:
+        return None
+    from .protocol.outputs import output_parser
+
+    return output_parser(response_model)
 
 
 class Flow(_BaseFlow):
@@ -75,14 +114,30 @@ class Flow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @overload
+    def execute(
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[ToolOptions]
+    ) -> ExecuteResult[OutputT] | PausedResult[OutputT]: ...
+    @overload
+    def execute(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[ToolOptions],
+    ) -> ExecuteResult[OutputT] | PausedResult[OutputT]: ...
     @takes(ToolOptions)
     def execute(
-        self, message: str | None = None, /, **options: Unpack[ToolOptions]
-    ) -> ExecuteResult | PausedResult:
+        self, message: str | None = None, **options: Any
+    ) -> ExecuteResult[Any] | PausedResult[Any]:
         """Run the flow and wait for its result.
 
         Args:
-            message: The input text, by position or as ``message=``.
+            message: The input text, by position or as ``message=``. Pass it or ``messages``.
+            messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
+            response_model: The type that ``.output`` of the result has: a pydantic model, a dataclass, a
+                TypedDict, or any other type that pydantic validates. A result that is text is read as
+                JSON, also from a code fence.
             **options: See :class:`~noukai_sdk.options.ToolOptions`.
 
         Returns:
@@ -91,6 +146,7 @@ class Flow(_BaseFlow):
 
         Raises:
             NoukaiError: The tree in :mod:`noukai_sdk.errors`.
+            OutputError: The result does not fit the ``response_model``.
             ToolCallLimitError: ``max_tool_rounds`` is used up.
             TypeError, ValueError: Bad arguments; nothing was sent.
 
@@ -98,21 +154,30 @@ class Flow(_BaseFlow):
             >>> with Noukai() as client:                                    # doctest: +SKIP
             ...     client.flow("acme/spelling/grade-3").execute(message="The cat sat.").result
         """
-        program: Program[ExecuteResult | PausedResult] = self._begin(
-            "execute", "execute", ToolOptions, message, options
-        )
-        return self._transport.run(program)
+        return self._transport.run(self._execution(message, options))
 
-    @takes(StepOptions)
+    @overload
     def steps(
-        self, message: str | None = None, /, **options: Unpack[StepOptions]
-    ) -> Generator[StepCompleted, None, None]:
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[StepOptions]
+    ) -> Stream[StepCompleted, OutputT]: ...
+    @overload
+    def steps(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[StepOptions],
+    ) -> Stream[StepCompleted, OutputT]: ...
+    @takes(StepOptions)
+    def steps(self, message: str | None = None, **options: Any) -> Stream[StepCompleted, Any]:
         """Run the flow step by step, and yield one event for each finished step.
 
         Leaving the loop early stops the run and frees the connection.
 
         Args:
-            message: The input text, by position or as ``message=``.
+            message: The input text, by position or as ``message=``. Pass it or ``messages``.
+            messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
+            response_model: The type of the output: see :meth:`execute`.
             **options: See :class:`~noukai_sdk.options.StepOptions`.
 
         Raises:
@@ -123,19 +188,38 @@ class Flow(_BaseFlow):
             >>> for step in flow.steps(message="The cat sat."):             # doctest: +SKIP
             ...     print(step.name, step.output)
         """
-        program = self._begin("steps", "step", StepOptions, message, options)
-        return self._transport.stream(program, keep=_StepFilter())
+        from .streams import StepFilter, Stream
 
-    @takes(EventOptions)
+        parse, trail, keep = parser_of(options), Trail(), StepFilter()
+        program = self._begin("steps", "step", StepOptions, message, options, trail)
+        return Stream(self._transport.stream(program, keep), trail, parse, keep)
+
+    @overload
     def events(
-        self, message: str | None = None, /, **options: Unpack[EventOptions]
-    ) -> Generator[StreamEvent, None, None]:
+        self,
+        message: str,
+        *,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[EventOptions],
+    ) -> Stream[StreamEvent, OutputT]: ...
+    @overload
+    def events(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[EventOptions],
+    ) -> Stream[StreamEvent, OutputT]: ...
+    @takes(EventOptions)
+    def events(self, message: str | None = None, **options: Any) -> Stream[StreamEvent, Any]:
         """Run the flow step by step, and yield every event as it comes.
 
         Tool pauses need ``tool_handler=`` here; only the async client yields them.
 
         Args:
-            message: The input text, by position or as ``message=``.
+            message: The input text, by position or as ``message=``. Pass it or ``messages``.
+            messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
+            response_model: The type of the output: see :meth:`execute`.
             **options: See :class:`~noukai_sdk.options.EventOptions`.
 
         Raises:
@@ -146,16 +230,34 @@ class Flow(_BaseFlow):
             >>> for event in flow.events(message="The cat sat."):           # doctest: +SKIP
             ...     print(event.type)
         """
-        return self._transport.stream(self._begin("events", "step", EventOptions, message, options))
+        from .streams import Stream
 
+        parse, trail = parser_of(options), Trail()
+        program = self._begin("events", "step", EventOptions, message, options, trail)
+        return Stream(self._transport.stream(program), trail, parse)
+
+    @overload
+    def execute_async(
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[CallOptions]
+    ) -> Job[OutputT]: ...
+    @overload
+    def execute_async(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[CallOptions],
+    ) -> Job[OutputT]: ...
     @takes(CallOptions)
-    def execute_async(self, message: str | None = None, /, **options: Unpack[CallOptions]) -> Job:
+    def execute_async(self, message: str | None = None, **options: Any) -> Job[Any]:
         """Put the flow into the service's queue and return at once.
 
         The call is async on the service's side: nothing is awaited here.
 
         Args:
-            message: The input text, by position or as ``message=``.
+            message: The input text, by position or as ``message=``. Pass it or ``messages``.
+            messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
+            response_model: The type of the output: see :meth:`execute`.
             **options: See :class:`~noukai_sdk.options.CallOptions`. Jobs take no tools.
 
         Returns:
@@ -170,14 +272,18 @@ class Flow(_BaseFlow):
         """
         from .job import Job
 
+        parse = parser_of(options)
         program = self._begin("execute_async", "job", CallOptions, message, options)
-        return Job(self._transport.run(program), self._transport)
+        return Job(self._transport.run(program), self._transport, parse)
 
-    def job(self, execution_id: str) -> Job:
+    def job(
+        self, execution_id: str, *, response_model: type[OutputT] | None = None
+    ) -> Job[OutputT]:
         """Return a job that was submitted before, by its ``execution_id``. Nothing is sent.
 
         Args:
             execution_id: The ``execution_id`` of the job.
+            response_model: The type of the output, see :meth:`execute`.
 
         Raises:
             ValueError: It is not a valid id.
@@ -188,7 +294,8 @@ class Flow(_BaseFlow):
         """
         from .job import Job
 
-        return Job(self._known_job(execution_id), self._transport)
+        parse = parser_of({"response_model": response_model})
+        return Job(self._known_job(execution_id), self._transport, parse)
 
     def run(self, execution_id: str) -> Run:
         """Return a past or present run of this flow, to read its traces. Nothing is sent.
@@ -218,24 +325,43 @@ class AsyncFlow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @overload
+    def execute(
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[ToolOptions]
+    ) -> Coroutine[Any, Any, ExecuteResult[OutputT] | PausedResult[OutputT]]: ...
+    @overload
+    def execute(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[ToolOptions],
+    ) -> Coroutine[Any, Any, ExecuteResult[OutputT] | PausedResult[OutputT]]: ...
     @takes(ToolOptions)
     def execute(
-        self, message: str | None = None, /, **options: Unpack[ToolOptions]
-    ) -> Coroutine[Any, Any, ExecuteResult | PausedResult]:
+        self, message: str | None = None, **options: Any
+    ) -> Coroutine[Any, Any, ExecuteResult[Any] | PausedResult[Any]]:
         """Run the flow and await its result. See :meth:`Flow.execute`; the ``tool_handler`` may be async.
 
         Example:
             >>> result = await flow.execute(message="The cat sat.")         # doctest: +SKIP
         """
-        program: Program[ExecuteResult | PausedResult] = self._begin(
-            "execute", "execute", ToolOptions, message, options
-        )
-        return self._transport.run(program)
+        return self._transport.run(self._execution(message, options))
 
-    @takes(StepOptions)
+    @overload
     def steps(
-        self, message: str | None = None, /, **options: Unpack[StepOptions]
-    ) -> AsyncGenerator[StepCompleted, None]:
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[StepOptions]
+    ) -> AsyncStream[StepCompleted, OutputT]: ...
+    @overload
+    def steps(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[StepOptions],
+    ) -> AsyncStream[StepCompleted, OutputT]: ...
+    @takes(StepOptions)
+    def steps(self, message: str | None = None, **options: Any) -> AsyncStream[StepCompleted, Any]:
         """Run the flow step by step. See :meth:`Flow.steps`; use ``async for``.
 
         Leaving the loop early frees the connection at once. On trio wrap the stream in
@@ -245,13 +371,30 @@ class AsyncFlow(_BaseFlow):
             >>> async for step in flow.steps(message="The cat sat."):       # doctest: +SKIP
             ...     print(step.name, step.output)
         """
-        program = self._begin("steps", "step", StepOptions, message, options)
-        return self._transport.stream(program, keep=_StepFilter())
+        from .streams import AsyncStream, StepFilter
 
-    @takes(EventOptions)
+        parse, trail, keep = parser_of(options), Trail(), StepFilter()
+        program = self._begin("steps", "step", StepOptions, message, options, trail)
+        return AsyncStream(self._transport.stream(program, keep), trail, parse, keep)
+
+    @overload
     def events(
-        self, message: str | None = None, /, **options: Unpack[EventOptions]
-    ) -> AsyncGenerator[StreamEvent, None]:
+        self,
+        message: str,
+        *,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[EventOptions],
+    ) -> AsyncStream[StreamEvent, OutputT]: ...
+    @overload
+    def events(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[EventOptions],
+    ) -> AsyncStream[StreamEvent, OutputT]: ...
+    @takes(EventOptions)
+    def events(self, message: str | None = None, **options: Any) -> AsyncStream[StreamEvent, Any]:
         """Run the flow step by step, and yield every event. See :meth:`Flow.events`; use ``async for``.
 
         A tool pause without a ``tool_handler`` is yielded as ToolCallsRequired: resume it with
@@ -261,12 +404,28 @@ class AsyncFlow(_BaseFlow):
             >>> async for event in flow.events(message="The cat sat."):     # doctest: +SKIP
             ...     print(event.type)
         """
-        return self._transport.stream(self._begin("events", "step", EventOptions, message, options))
+        from .streams import AsyncStream
 
+        parse, trail = parser_of(options), Trail()
+        program = self._begin("events", "step", EventOptions, message, options, trail)
+        return AsyncStream(self._transport.stream(program), trail, parse)
+
+    @overload
+    def execute_async(
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[CallOptions]
+    ) -> Coroutine[Any, Any, AsyncJob[OutputT]]: ...
+    @overload
+    def execute_async(
+        self,
+        *,
+        messages: Turns,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[CallOptions],
+    ) -> Coroutine[Any, Any, AsyncJob[OutputT]]: ...
     @takes(CallOptions)
     def execute_async(
-        self, message: str | None = None, /, **options: Unpack[CallOptions]
-    ) -> Coroutine[Any, Any, AsyncJob]:
+        self, message: str | None = None, **options: Any
+    ) -> Coroutine[Any, Any, AsyncJob[Any]]:
         """Put the flow into the service's queue. See :meth:`Flow.execute_async`; ``await`` it.
 
         Example:
@@ -275,41 +434,25 @@ class AsyncFlow(_BaseFlow):
         """
         from .job import AsyncJob
 
+        parse = parser_of(options)
         program = self._begin("execute_async", "job", CallOptions, message, options)
 
-        async def submitted() -> AsyncJob:
-            return AsyncJob(await self._transport.run(program), self._transport)
+        async def submitted() -> AsyncJob[Any]:
+            return AsyncJob(await self._transport.run(program), self._transport, parse)
 
         return submitted()
 
-    def job(self, execution_id: str) -> AsyncJob:
+    def job(
+        self, execution_id: str, *, response_model: type[OutputT] | None = None
+    ) -> AsyncJob[OutputT]:
         """Return a job that was submitted before. See :meth:`Flow.job`."""
         from .job import AsyncJob
 
-        return AsyncJob(self._known_job(execution_id), self._transport)
+        parse = parser_of({"response_model": response_model})
+        return AsyncJob(self._known_job(execution_id), self._transport, parse)
 
     def run(self, execution_id: str) -> AsyncRun:
         """Return a run of this flow. See :meth:`Flow.run`."""
         from .run import AsyncRun
 
         return AsyncRun(self._ref, execution_id, self._transport)
-
-
-class _StepFilter:
-    """Keeps finished steps. A failed step raises, because the loop would end as if all were well."""
-
-    def __init__(self) -> None:
-        self._execution_id: str | None = None
-
-    def __call__(self, event: StreamEvent) -> bool:
-        if event.type == "run_started":
-            self._execution_id = event.execution_id or event.run_id
-        elif event.type == "step_error":
-            code = event.error.code if event.error else None
-            message = event.error.message if event.error else None
-            raise FlowExecutionError(
-                f"step {event.step_id} failed: {message or code or 'no reason given'}",
-                code=code,
-                execution_id=self._execution_id,
-            )
-        return event.type == "step_completed"

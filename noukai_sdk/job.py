@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Generic
+
 from .arguments import check_seconds, require_seconds
-from .models.results import JobStatus
+from .models.results import JobStatus, OutputT
 from .protocol.jobs import JobBackend
 from .protocol.program import Program
 from .transport.drivers import AsyncTransport, SyncTransport
 
+if TYPE_CHECKING:
+    from .protocol.outputs import Parse
+
 WAIT = 300.0  # seconds that ``wait`` waits by default
 
 
-class _BaseJob:
+class _BaseJob(Generic[OutputT]):
     """Checks the arguments of both kinds of job, and makes their programs."""
 
-    def __init__(self, backend: JobBackend) -> None:
+    def __init__(self, backend: JobBackend, parse: Parse | None) -> None:
         self._backend = backend
+        self._parse = parse
 
     @property
     def execution_id(self) -> str:
@@ -35,20 +41,28 @@ class _BaseJob:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
-    def _poll(self, timeout: float | None) -> Program[JobStatus]:
-        return self._backend.poll(check_seconds("timeout", timeout))
+    def _poll(self, timeout: float | None) -> Program[JobStatus[OutputT]]:
+        return self._typed(self._backend.poll(check_seconds("timeout", timeout)))
 
-    def _cancel(self, timeout: float | None) -> Program[JobStatus]:
-        return self._backend.cancel(check_seconds("timeout", timeout))
+    def _cancel(self, timeout: float | None) -> Program[JobStatus[OutputT]]:
+        return self._typed(self._backend.cancel(check_seconds("timeout", timeout)))
 
-    def _wait(self, timeout: float | None, poll_interval: float) -> Program[JobStatus]:
-        return self._backend.wait(
+    def _wait(self, timeout: float | None, poll_interval: float) -> Program[JobStatus[OutputT]]:
+        program = self._backend.wait(
             require_seconds("timeout", WAIT if timeout is None else timeout),
             require_seconds("poll_interval", poll_interval),
         )
+        return self._typed(program)
+
+    def _typed(self, program: Program[JobStatus]) -> Program[JobStatus[OutputT]]:
+        if self._parse is None:
+            return program
+        from .protocol.outputs import with_output
+
+        return with_output(program, self._parse)
 
 
-class Job(_BaseJob):
+class Job(_BaseJob[OutputT]):
     """Poll a submitted job with the sync client. Get one from :meth:`Flow.execute_async`.
 
     Example:
@@ -57,11 +71,13 @@ class Job(_BaseJob):
         'exec_abc123'
     """
 
-    def __init__(self, backend: JobBackend, transport: SyncTransport) -> None:
-        super().__init__(backend)
+    def __init__(
+        self, backend: JobBackend, transport: SyncTransport, parse: Parse | None = None
+    ) -> None:
+        super().__init__(backend, parse)
         self._transport = transport
 
-    def poll(self, *, timeout: float | None = None) -> JobStatus:
+    def poll(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
         """Look at the job once.
 
         Args:
@@ -80,7 +96,9 @@ class Job(_BaseJob):
         """
         return self._transport.run(self._poll(timeout))
 
-    def wait(self, *, timeout: float | None = WAIT, poll_interval: float = 2.0) -> JobStatus:
+    def wait(
+        self, *, timeout: float | None = WAIT, poll_interval: float = 2.0
+    ) -> JobStatus[OutputT]:
         """Poll until the job has completed or failed.
 
         Args:
@@ -100,7 +118,7 @@ class Job(_BaseJob):
         """
         return self._transport.run(self._wait(timeout, poll_interval))
 
-    def cancel(self, *, timeout: float | None = None) -> JobStatus:
+    def cancel(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
         """Cancel the job: a step in progress is stopped, and no further step begins.
 
         A job that has ended stays as it is, and cancelling it again is no error. In a replay nothing is
@@ -124,14 +142,16 @@ class Job(_BaseJob):
         return self._transport.run(self._cancel(timeout))
 
 
-class AsyncJob(_BaseJob):
+class AsyncJob(_BaseJob[OutputT]):
     """Poll a submitted job with the async client. The methods are those of :class:`Job`."""
 
-    def __init__(self, backend: JobBackend, transport: AsyncTransport) -> None:
-        super().__init__(backend)
+    def __init__(
+        self, backend: JobBackend, transport: AsyncTransport, parse: Parse | None = None
+    ) -> None:
+        super().__init__(backend, parse)
         self._transport = transport
 
-    async def poll(self, *, timeout: float | None = None) -> JobStatus:
+    async def poll(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
         """Look at the job once. See :meth:`Job.poll`."""
         return await self._transport.run(self._poll(timeout))
 
@@ -140,10 +160,10 @@ class AsyncJob(_BaseJob):
         *,
         timeout: float | None = WAIT,
         poll_interval: float = 2.0,
-    ) -> JobStatus:
+    ) -> JobStatus[OutputT]:
         """Poll until the job has completed or failed. See :meth:`Job.wait`."""
         return await self._transport.run(self._wait(timeout, poll_interval))
 
-    async def cancel(self, *, timeout: float | None = None) -> JobStatus:
+    async def cancel(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
         """Cancel the job. See :meth:`Job.cancel`."""
         return await self._transport.run(self._cancel(timeout))

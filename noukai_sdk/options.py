@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .arguments import check_arguments
-from .protocol.call import CallKind, FlowCall, FlowRef
+from .protocol.call import CallKind, FlowCall, FlowRef, Trail
 from .protocol.requests import Version
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 else:  # pragma: no cover - Python 3.10
     from typing_extensions import Unpack
+
+if TYPE_CHECKING:
+    from .function_tools import Tool
+    from .models.results import ToolCall
 
 
 JSONObject = dict[str, Any]
@@ -25,8 +29,6 @@ class CallOptions(TypedDict, total=False):
     """The options of every call of a flow.
 
     Attributes:
-        message: The input text. Pass either ``message`` or ``messages``.
-        messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
         parameters: Extra inputs of the flow, by name.
         block_overrides: Settings of single steps, by step id: ``{"step-1": {"temperature": 0.5}}``.
         attachments: At most 10 files, ``{"url": "https://...", "mime_type": "image/png"}``.
@@ -38,8 +40,6 @@ class CallOptions(TypedDict, total=False):
         extra_headers: More headers for the requests of this call.
     """
 
-    message: str | None
-    messages: Sequence[JSONObject] | None
     parameters: Mapping[str, Any] | None
     block_overrides: Mapping[str, Mapping[str, Any]] | None
     attachments: Sequence[Mapping[str, str]] | None
@@ -54,17 +54,18 @@ class ToolOptions(CallOptions, total=False):
     """The options of ``execute``, ``steps`` and ``events``.
 
     Attributes:
-        tools: At most 64 function tools in OpenAI's form.
+        tools: At most 64 tools: functions with the decorator :func:`noukai_sdk.tool`, which the client
+            calls by itself, and dicts in OpenAI's form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
-        tool_handler: Called with the pending tool calls; returns one result for each, as
-            ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``. May be
-            a coroutine function on the async client.
-        max_tool_rounds: How often the handler is called at most (default 10).
+        tool_handler: Called with the pending tool calls of ``tools`` that are dicts; returns one result
+            for each, as ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``.
+            May be a coroutine function on the async client.
+        max_tool_rounds: How often tools are called at most (default 10).
     """
 
-    tools: Sequence[JSONObject] | None
+    tools: Sequence[JSONObject | Tool[..., Any]] | None
     tool_choice: str | JSONObject | None
-    tool_handler: Callable[[list[JSONObject]], Any] | None
+    tool_handler: Callable[[list[ToolCall]], Any] | Callable[[list[JSONObject]], Any] | None
     max_tool_rounds: int
 
 
@@ -87,6 +88,13 @@ class EventOptions(StepOptions, total=False):
 
     run_remaining: bool
 
+
+# What every method takes before its options. An overload of the method requires one of the first two.
+_INPUTS = {
+    "message": "str | None",
+    "messages": "Sequence[JSONObject] | None",
+    "response_model": "type[OutputT] | None",
+}
 
 # The defaults that are not None.
 _DEFAULTS: dict[str, Any] = {
@@ -126,7 +134,7 @@ def takes(options: type) -> Callable[[MethodT], MethodT]:
             default=_DEFAULTS.get(name),
             annotation=getattr(kind, "__forward_arg__", kind),
         )
-        for name, kind in options.__annotations__.items()
+        for name, kind in {**_INPUTS, **options.__annotations__}.items()
     ]
 
     def shown(method: MethodT) -> MethodT:
@@ -145,13 +153,22 @@ def make_call(
     transport: Any,
     accepted: type,
     options: Mapping[str, Any],
+    trail: Trail | None = None,
 ) -> FlowCall:
     """Build the call that these arguments mean. Raises ValueError or TypeError if they are not valid.
 
-    ``accepted`` is the class of options that ``method`` takes.
+    ``accepted`` is the class of options that ``method`` takes, ``trail`` that of the call.
     """
     is_async = transport.is_async
     check_arguments(method, accepted.__annotations__, options, is_async=is_async)
+    handler = options.get("tool_handler")
+    tools = options.get("tools")
+    if tools and not all(isinstance(each, Mapping) for each in tools):
+        from .tool_runner import ToolRunner
+
+        runner = ToolRunner(method, tools, handler, is_async=is_async)
+        options = {**options, "tools": runner.definitions}
+        handler = runner.handler
     request = {}
     for name, value in options.items():
         if name in _BODY and value is not None and value is not False:
@@ -166,9 +183,10 @@ def make_call(
         session_id=options.get("session_id"),
         timeout=options.get("timeout"),
         extra_headers=options.get("extra_headers") or {},
-        tool_handler=options.get("tool_handler"),
+        tool_handler=handler,
         max_tool_rounds=_DEFAULTS["max_tool_rounds"] if rounds is None else rounds,
         manual_tools=is_async and method == "events",
+        trail=trail,
     )
 
 

@@ -12,20 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from .base import DecimalText, WireModel
-from .results import ToolCall, ToolResult
-
-
-class TokenBreakdown(WireModel):
-    """Token counts of one step.
-
-    Attributes:
-        cached: The part of ``prompt`` that the provider has read from its cache; None if it does not say.
-    """
-
-    prompt: int | None = None
-    completion: int | None = None
-    total: int | None = None
-    cached: int | None = None
+from .results import ToolCalls, ToolResult
+from .usage import TokenBreakdown as TokenBreakdown
 
 
 class StepFailure(WireModel):
@@ -129,7 +117,7 @@ class ToolCallsRequired(WireModel):
     step_index: int | None = None
     iterations_used: int = 0
     tool_call_messages: list[dict[str, Any]] = Field(default_factory=list)
-    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_calls: ToolCalls = Field(default_factory=list)
     accumulated_outputs: dict[str, Any] = Field(default_factory=dict)
 
     # Set by the program: takes the results, which the program sends when it continues.

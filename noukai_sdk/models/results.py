@@ -3,20 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pydantic import Field, PrivateAttr
+from typing_extensions import TypedDict, TypeVar
 
-from .base import WireModel
+from ..errors import NoukaiError
+from .base import DecimalText, WireModel
+from .usage import RunStep, TokenBreakdown
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ..protocol.program import Program
 
-ToolCall = dict[str, Any]
+OutputT = TypeVar("OutputT", default=Any)
 ToolResult = dict[str, Any]
 
 
-class ExecuteResult(WireModel):
+class FunctionCall(TypedDict):
+    """The function that a model calls. ``arguments`` is a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A tool call of a model, in OpenAI's form."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+if TYPE_CHECKING:
+    ToolCalls = list[ToolCall]
+else:
+    # Not validated further: a service may add fields, and they must reach the handler.
+    ToolCalls = list[dict[str, Any]]
+
+
+class OutputModel(WireModel, Generic[OutputT]):
+    """Has a result as it was on the wire, and as a value of ``response_model``."""
+
+    result: Any = None
+
+    @property
+    def output(self) -> OutputT:
+        """The result as the call's ``response_model``; without one, the same as ``result``.
+
+        Raises:
+            OutputError: With a ``response_model``: the run has not completed, so it has no output.
+        """
+        output = self.__dict__.get("output", self.result)
+        if isinstance(output, NoukaiError):
+            raise output
+        return output  # type: ignore[no-any-return]  # with_output() has set it
+
+    def with_output(self, output: Any) -> Self:
+        """Set ``output``, or the error that reading it raises. Returns this object."""
+        # Beside the fields, so that neither the wire nor a cassette has it.
+        self.__dict__["output"] = output
+        return self
+
+
+class ExecuteResult(OutputModel[OutputT]):
     """A run that has ended.
 
     Attributes:
@@ -24,19 +75,21 @@ class ExecuteResult(WireModel):
         result: The output of the last step, of any JSON type.
         flow_id, block_count, execution_id: The service's names for the flow and this run.
         session_id: The session that the call was captured in or replayed from, if any.
+        request_id: The response's ``X-Request-ID``, to quote to support.
+        duration_ms, tokens, cost_usd, steps: What the run took, and its finished steps; None if the
+            service does not say. The cost is an estimate, as a decimal string.
     """
 
     status: Literal["completed", "failed"]
-    result: Any = None
     flow_id: str | None = None
     block_count: int | None = None
     execution_id: str | None = None
     session_id: str | None = None
-
-    @property
-    def output(self) -> Any:
-        """The same as ``result``."""
-        return self.result
+    request_id: str | None = None
+    duration_ms: int | float | None = None
+    tokens: TokenBreakdown | None = None
+    cost_usd: DecimalText | None = None
+    steps: list[RunStep] | None = None
 
     @property
     def requires_tool_calls(self) -> Literal[False]:
@@ -44,7 +97,7 @@ class ExecuteResult(WireModel):
         return False
 
 
-class PausedResult(WireModel):
+class PausedResult(WireModel, Generic[OutputT]):
     """A run that waits for tool results; continue it with ``resume`` (async) or ``resume_sync``.
 
     Attributes:
@@ -59,7 +112,7 @@ class PausedResult(WireModel):
     paused_at_step: str
     iterations_used: int = 0
     tool_call_messages: list[dict[str, Any]] = Field(default_factory=list)
-    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_calls: ToolCalls = Field(default_factory=list)
     accumulated_outputs: dict[str, Any] = Field(default_factory=dict)
     flow_id: str | None = None
     block_count: int | None = None
@@ -84,7 +137,9 @@ class PausedResult(WireModel):
         """True: continue with ``resume`` or ``resume_sync``."""
         return True
 
-    async def resume(self, *, tool_results: Sequence[ToolResult]) -> ExecuteResult | PausedResult:
+    async def resume(
+        self, *, tool_results: Sequence[ToolResult]
+    ) -> ExecuteResult[OutputT] | PausedResult[OutputT]:
         """Send the results of the tools and continue the run, on an async client.
 
         Args:
@@ -105,7 +160,9 @@ class PausedResult(WireModel):
         program = self._continue(tool_results, is_async=True)
         return await self._transport.run(program)  # type: ignore[no-any-return]  # set by the client
 
-    def resume_sync(self, *, tool_results: Sequence[ToolResult]) -> ExecuteResult | PausedResult:
+    def resume_sync(
+        self, *, tool_results: Sequence[ToolResult]
+    ) -> ExecuteResult[OutputT] | PausedResult[OutputT]:
         """Send the results of the tools and continue the run, on a sync client. See ``resume``.
 
         Raises:
@@ -132,7 +189,7 @@ class JobAccepted(WireModel):
     block_count: int | None = None
 
 
-class JobStatus(WireModel):
+class JobStatus(OutputModel[OutputT]):
     """The state of a job: ``"pending"``, ``"running"``, ``"completed"`` or ``"failed"``.
 
     A cancelled job is ``"failed"``, and ``is_cancelled`` is True.
@@ -140,7 +197,6 @@ class JobStatus(WireModel):
 
     execution_id: str = ""
     status: Literal["pending", "running", "completed", "failed"]
-    result: Any = None
     error: Any = None
     session_id: str | None = None
 

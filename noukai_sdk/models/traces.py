@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import DecimalText, WireModel
-from .events import StepFailure, TokenBreakdown
+from .events import StepFailure
+from .usage import TokenBreakdown
 
 StepStatus = Literal["running", "completed", "failed", "skipped"]
 

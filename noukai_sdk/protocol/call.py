@@ -133,6 +133,16 @@ class Watch(NamedTuple):
     arrivals: list[tuple[float, int]]
 
 
+class Trail(list[Any]):
+    """The events of a stream, but inputs and chunks of output: they tell the result of the run.
+
+    Attributes:
+        session_id: The session that the call was captured in or replayed from.
+    """
+
+    session_id: str | None = None
+
+
 class FlowCall(NamedTuple):
     """One call of a flow, before the scope decides whether it goes live or is replayed.
 
@@ -144,6 +154,7 @@ class FlowCall(NamedTuple):
         tool_handler, max_tool_rounds: What handles tool pauses, and how often at most.
         manual_tools: The consumer of the stream can resume tool pauses (async clients).
         watch: Notes if the call fails; None in most scopes.
+        trail: Takes the events of a stream, for its final result.
     """
 
     kind: CallKind
@@ -157,6 +168,7 @@ class FlowCall(NamedTuple):
     max_tool_rounds: int = 10
     manual_tools: bool = False
     watch: Watch | None = None
+    trail: Trail | None = None
 
     def tagged(self, session_id: str | None) -> FlowCall:
         """Return this call in that session."""

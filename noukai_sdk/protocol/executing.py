@@ -40,6 +40,7 @@ def execute(call: FlowCall, body: Mapping[str, Any] | None = None) -> Program[Ou
             result = validated(_response.validate_json, "result of execute", response)
             result.session_id = call.session_id
             if isinstance(result, ExecuteResult):
+                result.request_id = response.headers.get("x-request-id")
                 if call.watch is not None:
                     call.watch.log.ended += 1
                     if call.watch.log.has_overlap:

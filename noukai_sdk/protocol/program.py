@@ -105,7 +105,7 @@ class CallTools(Effect):
 
     __slots__ = __match_args__ = ("handler", "tool_calls")
 
-    def __init__(self, handler: ToolHandler, tool_calls: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, handler: ToolHandler, tool_calls: Sequence[Any]) -> None:
         self.handler = handler
         self.tool_calls = tool_calls
 

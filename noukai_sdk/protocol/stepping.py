@@ -49,9 +49,16 @@ class Cursor:
         seen: How many events the reader of the stream got.
         at_reader: The reader has the last one, and has not asked for the next one yet.
         ended: The last one was the final event.
+
+    Args:
+        call: The call, if this client makes it; its trail takes the events.
+        session_id: The session of the call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, call: FlowCall | None = None, session_id: str | None = None) -> None:
+        self._trail = None if call is None else call.trail
+        if self._trail is not None:
+            self._trail.session_id = session_id
         self.execution_id: str | None = None
         self.step_index: int = 0
         self.outputs: dict[str, Any] = {}
@@ -67,6 +74,8 @@ class Cursor:
         """Move on with an event, and correct its ``step_index`` and the run's id."""
         if type(event) in _PASSING:
             return
+        if self._trail is not None:
+            self._trail.append(event)
         if isinstance(event, RunStarted):
             self.execution_id = event.execution_id or event.run_id or self.execution_id
         elif isinstance(event, _INDEXED):
@@ -130,7 +139,7 @@ class Cursor:
 
 def step(call: FlowCall) -> Program[None]:
     """Run a flow step by step, and yield every event."""
-    cursor = Cursor()
+    cursor = Cursor(call, call.session_id)
     rounds = 0
     body: dict[str, Any] = {**call.request, "stepIndex": 0}
     try:

@@ -95,7 +95,7 @@ class RecordedRun:
     def stream(self) -> Program[None]:
         """Serve ``steps`` and ``events``: yield the recorded events."""
         recording = self._recording
-        cursor = Cursor()
+        cursor = Cursor(self._call, self._player.cassette.session_id)
         pauses = 0
         for data in recording.events:
             model = EVENT_CLASSES.get(str(data.get("eventType")))

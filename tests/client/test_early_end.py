@@ -71,8 +71,8 @@ def test_sync_stream_ended_any_way_disconnects(service: Service, way: str) -> No
             with contextlib.closing(events):
                 assert next(events).type == "step_output"
         else:
-            with pytest.raises(Boom):
-                events.throw(Boom())
+            with pytest.raises(Boom), events:
+                raise Boom
         anyio.run(service.has_disconnects)
 
 

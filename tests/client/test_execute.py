@@ -38,7 +38,12 @@ async def test_execute_returns_result(side: Side, service: Service) -> None:
         result = await side.call(flow.execute, message="hi")
         after_byte_order_mark = await side.call(flow.execute, message="hi")
     assert result == ExecuteResult(
-        status="completed", result={"grade": 3}, flow_id="f", block_count=2, execution_id="e"
+        status="completed",
+        result={"grade": 3},
+        flow_id="f",
+        block_count=2,
+        execution_id="e",
+        request_id="req-1",
     )
     assert result.output == {"grade": 3}
     assert (result.session_id, result.requires_tool_calls) == (None, False)

@@ -187,7 +187,8 @@ def test_call_argument_at_its_limit_is_sent(service: Service, most: dict[str, An
 def test_signature_names_every_argument(kind: Any, method: str, options: Any) -> None:
     shown = inspect.signature(getattr(kind, method))
     keywords = {name: each for name, each in shown.parameters.items() if name != "self"}
-    assert set(keywords) == set(options.__optional_keys__)
+    inputs = {"message", "messages", "response_model"}
+    assert set(keywords) == {*inputs, *options.__optional_keys__}
     by_position = [n for n, each in keywords.items() if each.kind is not each.KEYWORD_ONLY]
     assert by_position == list(keywords)[:1] == ["message"]
     assert keywords["version"].default == "draft"

@@ -15,6 +15,7 @@ from noukai_sdk import (
     AsyncJob,
     AsyncNoukai,
     AsyncRun,
+    AsyncStream,
     ExecuteResult,
     Flow,
     FlowCompleted,
@@ -35,8 +36,10 @@ from noukai_sdk import (
     StepPaused,
     StepStarted,
     StepTrace,
+    Stream,
     StreamEvent,
     TokenBreakdown,
+    ToolCall,
     ToolCallsRequired,
     Trace,
 )
@@ -44,7 +47,7 @@ from noukai_sdk.options import ToolOptions
 
 
 def my_log(event: dict[str, Any]) -> None: ...
-def my_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]: ...
+def my_tools(tool_calls: list[ToolCall]) -> list[dict[str, Any]]: ...
 async def my_async_tools(tool_calls: list[dict[str, Any]]) -> list[dict[str, Any]]: ...
 
 
@@ -104,7 +107,7 @@ def results(flow: Flow) -> None:
     assert_type(result, ExecuteResult | PausedResult)
     if result.status == "tool_calls_required":
         assert_type(result, PausedResult)
-        assert_type(result.tool_calls, list[dict[str, Any]])
+        assert_type(result.tool_calls, list[ToolCall])
         assert_type(result.resume_sync(tool_results=[]), ExecuteResult | PausedResult)
     else:
         assert_type(result, ExecuteResult)
@@ -126,7 +129,7 @@ def mistakes(flow: Flow) -> None:
 
 
 def options_of_ones_own(flow: Flow, options: ToolOptions) -> None:
-    assert_type(flow.execute(**options), ExecuteResult | PausedResult)
+    assert_type(flow.execute("hi", **options), ExecuteResult | PausedResult)
 
 
 async def async_results(flow: AsyncFlow) -> None:
@@ -139,8 +142,8 @@ async def async_results(flow: AsyncFlow) -> None:
 
 
 def steps(flow: Flow) -> None:
-    assert_type(flow.steps(message="hi"), Generator[StepCompleted, None, None])
-    assert_type(flow.steps("hi", parameters={}), Generator[StepCompleted, None, None])
+    assert_type(flow.steps(message="hi"), Stream[StepCompleted])
+    assert_type(flow.steps("hi", parameters={}), Stream[StepCompleted])
     for step in flow.steps(message="hi", input_overrides={"a": 1}, tool_handler=my_tools):
         assert_type(step, StepCompleted)
         assert_type(step.step_id, str)
@@ -151,21 +154,21 @@ def steps(flow: Flow) -> None:
 
 
 async def async_steps(flow: AsyncFlow) -> None:
-    assert_type(flow.steps(message="hi"), AsyncGenerator[StepCompleted, None])
+    assert_type(flow.steps(message="hi"), AsyncStream[StepCompleted])
     async for step in flow.steps(message="hi"):
         assert_type(step, StepCompleted)
 
 
 def events(flow: Flow) -> None:
-    assert_type(flow.events(message="hi"), Generator[StreamEvent, None, None])
-    assert_type(flow.events("hi", run_remaining=True), Generator[StreamEvent, None, None])
+    assert_type(flow.events(message="hi"), Stream[StreamEvent])
+    assert_type(flow.events("hi", run_remaining=True), Stream[StreamEvent])
     for event in flow.events(message="hi", run_remaining=True):
         by_type(event)
         by_class(event)
 
 
 async def async_events(flow: AsyncFlow) -> None:
-    assert_type(flow.events(message="hi"), AsyncGenerator[StreamEvent, None])
+    assert_type(flow.events(message="hi"), AsyncStream[StreamEvent])
     async for event in flow.events(message="hi"):
         if event.type == "tool_calls_required":
             assert_type(await event.resume(tool_results=my_tools(event.tool_calls)), None)

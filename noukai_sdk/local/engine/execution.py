@@ -159,7 +159,7 @@ class Execution:
 
     async def _answer_tool_calls(self, event: ToolCallsRequired) -> list[dict[str, Any]]:
         assert self.tool_handler is not None  # checked by run()
-        handler = partial(self.tool_handler, event.tool_calls)
+        handler = partial(self.tool_handler, event.tool_calls)  # type: ignore[arg-type]  # dicts
         is_async = inspect.iscoroutinefunction(self.tool_handler)
         return _result_turns(event, await call_function(handler, is_async=is_async))
 

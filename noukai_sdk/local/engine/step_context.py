@@ -325,7 +325,7 @@ class StepContext:
             step_index=self.step_index,
             iterations_used=self.iterations_used,
             tool_call_messages=messages,
-            tool_calls=calls,
+            tool_calls=calls,  # type: ignore[arg-type]  # dicts of this form
             accumulated_outputs=dict(self.state.outputs),
         )
         if self.tool_answers is None:

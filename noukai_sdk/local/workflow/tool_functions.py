@@ -1,55 +1,25 @@
-"""Python functions as tools: their schema, and calling them as a model requests."""
+"""Call Python functions as a model requests."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Sequence
-from functools import lru_cache, partial
 from typing import Any
 
 import anyio
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs, to_json
+from pydantic import ValidationError
 
+from ...function_tools import as_content, bind, failure, name_of, schema_of, unknown
 from ..runtime.error_text import error_text
 from ..runtime.worker_threads import call_function
 from .kinds import Tool
 
+__all__ = ["as_content", "name_of", "run_tool_calls", "schema_of"]
+
 logger = logging.getLogger("noukai_sdk.local")
 
 ToolCall = dict[str, Any]
-
-
-def schema_of(function: Tool) -> dict[str, Any]:
-    """Return the function as a tool in OpenAI's format, from its name, docstring and annotations.
-
-    Raises:
-        ValueError: It has positional-only arguments, or arguments of a type that JSON does not have.
-
-    Example:
-        >>> def get_weather(city: str) -> str:
-        ...     "Return the weather in a city."
-        >>> schema_of(get_weather)["function"]["description"]
-        'Return the weather in a city.'
-    """
-    name = name_of(function)
-    try:
-        parameters = _adapter(function).json_schema()
-    # Reading annotations runs the code in them.
-    except Exception as error:
-        raise ValueError(f"{name!r} cannot be a tool: {error}") from error
-    if parameters.get("type") != "object":
-        raise ValueError(f"{name!r} cannot be a tool: its arguments need names")
-    description = inspect.getdoc(function) or ""
-    tool = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": tool}
-
-
-def name_of(function: Tool) -> str:
-    """Return the name by which a model calls the function."""
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 async def run_tool_calls(
@@ -83,29 +53,17 @@ async def run_tool_calls(
     ]
 
 
-def as_content(value: Any) -> str:
-    """Convert the result of a tool to the text that the model reads."""
-    return value if isinstance(value, str) else to_json(value, fallback=str).decode()
-
-
 async def _run(by_name: dict[str, Tool], request: dict[str, Any]) -> Any:
     function = by_name.get(request["name"])
     if function is None:
-        return {"error": f"there is no tool {request['name']!r}; there are {', '.join(by_name)}"}
+        return unknown(request["name"], list(by_name))
     try:
-        arguments = ArgsKwargs((), json.loads(request["arguments"] or "{}"))
-        call = partial(_adapter(function).validate_python, arguments)
+        call = bind(function, request["arguments"])
         name = (getattr(function, "__module__", None), name_of(function))
         is_async = inspect.iscoroutinefunction(function)
         return await call_function(call, is_async=is_async, name=name)
-    except ValidationError as error:
-        return {"error": f"wrong arguments: {error}"}
     # The model reads the error, and may try another way.
     except Exception as error:
-        logger.warning("tool %s failed", request["name"], exc_info=error)
-        return {"error": error_text(error)}
-
-
-@lru_cache(maxsize=256)
-def _adapter(function: Tool) -> TypeAdapter[Any]:
-    return TypeAdapter(function)  # type: ignore[arg-type]  # pydantic takes functions too
+        if not isinstance(error, ValidationError):
+            logger.warning("tool %s failed", request["name"], exc_info=error)
+        return failure(error, error_text)
