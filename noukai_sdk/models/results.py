@@ -85,11 +85,20 @@ class ExecuteResult(OutputModel[OutputT]):
     block_count: int | None = None
     execution_id: str | None = None
     session_id: str | None = None
-    request_id: str | None = None
+    # Of one response, not of the run: a replay of a session returns an equal result without it.
+    request_id: str | None = Field(default=None, exclude=True)
     duration_ms: int | float | None = None
     tokens: TokenBreakdown | None = None
     cost_usd: DecimalText | None = None
     steps: list[RunStep] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and {**self.__dict__, "request_id": None} == {
+            **other.__dict__,
+            "request_id": None,
+        }
+
+    __hash__ = None  # type: ignore[assignment]  # models can change, as pydantic's own
 
     @property
     def requires_tool_calls(self) -> Literal[False]:

@@ -99,6 +99,8 @@ class RecordingBuilder:
         """Note the final result of the call."""
         self._mark(self._now(), 1)
         self._result = dump(result)
+        if result.request_id is not None:
+            self._result["requestId"] = result.request_id
         self._error = None  # of an earlier attempt to resume
         self._ended = self._now()
 
