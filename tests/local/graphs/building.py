@@ -35,6 +35,7 @@ class World:
     Args:
         file: Where to keep the calls, for runs that are killed; None to keep them in memory.
         stops: Whether the first call of each function stops the run.
+        slowness: How many times longer each function takes.
 
     Attributes:
         calls: How often each function was called, by where it stands.
@@ -42,11 +43,12 @@ class World:
         running: How many functions run at the moment.
     """
 
-    def __init__(self, file: Path | None = None, *, stops: bool = False) -> None:
+    def __init__(self, file: Path | None = None, *, stops: bool = False, slowness: int = 1) -> None:
         self.calls: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.running = 0
         self.stops = stops
+        self.slowness = slowness
         self._stopped: set[str] = set()
         self._lock = threading.Lock()
         self._file = None
@@ -176,7 +178,7 @@ def _function_of(step: Step, world: World) -> Callable[..., Any]:
         attempt, is_done = world.start(arguments["where"]), False
         try:
             if step.wait_ms:
-                await anyio.sleep(step.wait_ms / 1000)
+                await anyio.sleep(step.wait_ms * world.slowness / 1000)
             output = work(attempt, arguments)
             is_done = True
             return output
@@ -186,7 +188,7 @@ def _function_of(step: Step, world: World) -> Callable[..., Any]:
     def call(**arguments: Any) -> Any:
         attempt = world.start(arguments["where"])
         try:
-            time.sleep(step.wait_ms / 1000)
+            time.sleep(step.wait_ms * world.slowness / 1000)
             return work(attempt, arguments)
         finally:
             # Nobody knows whether its result was used: a thread that is given up runs on.
