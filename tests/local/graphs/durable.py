@@ -16,20 +16,22 @@ from noukai_sdk.errors import RunNotFoundError
 from noukai_sdk.local import Executor
 
 from .building import World, workflow_of
-from .graph import case_of, tool_results
+from .graph import Case, case_of, tool_results
 
 
 async def main(seeds: list[int], folder: Path) -> None:
-    executors = [Executor(store=folder / "runs.db", max_concurrency=most) for most in (None, 1, 3)]
+    cases = [case_of(seed).mended() for seed in seeds if not (folder / f"{seed}.json").exists()]
+    executors = [
+        Executor(store=folder / "runs.db", retry=case.retry, max_concurrency=most)
+        for case, most in zip(cases, [None, 1, 3] * len(cases), strict=False)
+    ]
     print("ready", flush=True)
-    unfinished = [seed for seed in seeds if not (folder / f"{seed}.json").exists()]
-    await asyncio.gather(*(run(seed, folder, executors[seed % 3]) for seed in unfinished))
+    await asyncio.gather(*(run(*pair, folder) for pair in zip(cases, executors, strict=True)))
 
 
-async def run(seed: int, folder: Path, executor: Executor) -> None:
-    case = case_of(seed).mended()
-    workflow = workflow_of(case, World(folder / f"{seed}.calls", slowness=8))
-    run_id = f"run {seed}"
+async def run(case: Case, executor: Executor, folder: Path) -> None:
+    workflow = workflow_of(case, World(folder / f"{case.seed}.calls", slowness=8))
+    run_id = f"run {case.seed}"
     try:
         result = await executor.resume_async(workflow, run_id, tool_handler=tool_results)
     except RunNotFoundError:
@@ -43,9 +45,9 @@ async def run(seed: int, folder: Path, executor: Executor) -> None:
         "errors": [error.code for error in result.errors],
         "tokens": result.tokens.total if result.tokens else 0,
     }
-    written = folder / f"{seed}.part"
+    written = folder / f"{case.seed}.part"
     written.write_text(json.dumps(values))
-    written.rename(folder / f"{seed}.json")
+    written.rename(folder / f"{case.seed}.json")
 
 
 if __name__ == "__main__":

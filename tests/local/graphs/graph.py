@@ -20,7 +20,7 @@ TRANSFORMS = ["uppercase", "lowercase", "trim", "text", "words", "lines", "<{{in
 TESTS = ["function", "function", "truth", "length", "compare"]
 SHAPES = ["number", "text", "text", "list", "list", "record", "word", "none", "echo"]
 WORDS = ["yes", "No.", "False", "0", " none ", "Maybe", "off", ""]
-BRANCHES: dict[str, list[Any]] = {"function": ["Yes", "no", "MAYBE", False], "length": [0, 1, 2]}
+BRANCHES: dict[str, list[Any]] = {"function": ["Yes", "no", "MAYBE", "0"], "length": [0, 1, 2]}
 UNTIL = ["round >= 2", "round >= 3", "len(str(output)) % 2 == 0", "function"]
 DEEPEST = 3
 

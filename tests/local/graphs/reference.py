@@ -319,7 +319,8 @@ def is_true(value: Any) -> bool:
 
 
 def reads_as(value: Any) -> str:
-    return as_text(value).strip(" .").lower()
+    text = as_text(value).strip(" .").lower()
+    return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text, text)
 
 
 def as_text(value: Any) -> str:
