@@ -288,7 +288,11 @@ class RunStore:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if not self._is_ours(connection):
+        # In a transaction, because another process may make the tables meanwhile.
+        connection.execute("BEGIN")
+        is_ours = self._is_ours(connection)
+        connection.execute("COMMIT")
+        if not is_ours:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 if not self._is_ours(connection):  # another process may have been faster

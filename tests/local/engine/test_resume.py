@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -29,6 +31,7 @@ from noukai_sdk.local import (
     Workflow,
     WorkflowChangedError,
 )
+from noukai_sdk.local.run_store import sqlite
 from tests.support.engine import GET_WEATHER, workflow_of
 
 pytestmark = pytest.mark.anyio
@@ -344,3 +347,26 @@ async def test_store_that_fails_in_the_run_fails_the_node_and_keeps_the_run(path
     assert (failed.errors[0].code, calls.counts["each q"]) == ("RUN_STORE_FAILED", 1)
     store.is_full = False
     assert (await executor.resume_async(workflow, result.run_id)).result == "x+a+b"
+
+
+def test_store_that_another_process_makes_at_the_same_moment_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = sqlite._number
+    others: list[threading.Thread] = []
+
+    def number(connection: sqlite3.Connection, statement: str) -> int:
+        answer = ask(connection, statement)
+        if not others:
+            others.append(threading.Thread(target=list_runs))
+            others[0].start()
+            others[0].join(0.2)
+        return answer
+
+    def list_runs() -> None:
+        with closing(RunStore(path)) as store:
+            assert store.runs() == []
+
+    monkeypatch.setattr(sqlite, "_number", number)
+    list_runs()
+    others[0].join(20)

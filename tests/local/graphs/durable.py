@@ -25,7 +25,6 @@ async def main(seeds: list[int], folder: Path) -> None:
         Executor(store=folder / "runs.db", retry=case.retry, max_concurrency=most)
         for case, most in zip(cases, [None, 1, 3] * len(cases), strict=False)
     ]
-    print("ready", flush=True)
     await asyncio.gather(*(run(*pair, folder) for pair in zip(cases, executors, strict=True)))
 
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -33,7 +34,7 @@ from .reference import Outcome, Reference
 
 pytestmark = pytest.mark.anyio
 
-GRAPHS = int(os.environ.get("GRAPHS", "200"))
+GRAPHS = int(os.environ.get("GRAPHS", "150"))
 SECONDS = 30
 """No run takes nearly as long. If one does, pytest shows where it hangs."""
 
@@ -150,22 +151,29 @@ def test_graphs_agree_in_threads(runs: Runs) -> None:
     runs.in_threads(run)
 
 
-def test_graphs_stopped_at_every_function_and_resumed_agree(mended: Runs) -> None:
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_graphs_stopped_at_every_function_and_resumed_agree(
+    mended: Runs, is_stored: bool, tmp_path: Path
+) -> None:
     def run(case: Case) -> None:
         world = World(stops=True)
         workflow = workflow_of(case, world)
         executor = mended.executor(case, 0)
+        if is_stored:  # all that goes on is in the file
+            executor = Executor(store=tmp_path / f"runs-{case.seed % 4}.db", retry=case.retry)
         result = executor.execute(workflow, case.inputs, tools=case.tools)
         most = 10 + 2 * len(mended.references[case.seed].calls)
         for _ in range(most):
+            run: Any = result.run_id if is_stored else result
             if result.pause is not None:
                 answers = tool_results(result.pause.tool_calls)
-                result = executor.resume(workflow, result, answers)
+                result = executor.resume(workflow, run, answers)
             elif "STOPPED" in [error.code for error in result.errors]:
-                result = executor.resume(workflow, result)
+                result = executor.resume(workflow, run)
             else:
                 break
         mended.check(case, result, world)
+        executor.close()
 
     mended.in_threads(run)
 

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, wait_until
 
 from .building import World
 from .graph import Case, case_of
@@ -37,8 +38,8 @@ def test_killed_graphs_are_resumed_and_agree(batch: int, tmp_path: Path) -> None
     kept: dict[int, set[str]] = {case.seed: set() for case in cases}
     calls = {case.seed: World() for case in cases}
     for life in range(LIVES):
-        seconds = rng.uniform(0.02, 0.3) if life < LIVES - 1 else None
-        run_until(seconds, [case.seed for case in cases], tmp_path)
+        size = rng.randint(1, 2_500) if life < LIVES - 1 else None
+        run_until(size, [case.seed for case in cases], tmp_path)
         for case in cases:
             before, world = calls[case.seed], World(tmp_path / f"{case.seed}.calls")
             repeated = world.calls - before.calls
@@ -50,25 +51,25 @@ def test_killed_graphs_are_resumed_and_agree(batch: int, tmp_path: Path) -> None
         check(case, json.loads((tmp_path / f"{case.seed}.json").read_text()), calls[case.seed])
 
 
-def run_until(seconds: float | None, seeds: list[int], folder: Path) -> None:
-    """Run a process, and kill it after that time; None to wait for its end."""
+def run_until(size: int | None, seeds: list[int], folder: Path) -> None:
+    """Run a process, and kill it when its calls have written so many bytes; None to wait for its end."""
     command = [sys.executable, "-m", "tests.local.graphs.durable"]
     command += [",".join(map(str, seeds)), str(folder)]
+
+    def written() -> int:
+        return sum(file.stat().st_size for file in folder.glob("*.calls"))
+
+    start = written()
     with (
         (folder / "log").open("a") as log,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as process,
+        subprocess.Popen(command, cwd=ROOT, stderr=log) as process,
     ):
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun
-        try:
-            # The process ends itself, and says where it hangs, long before.
-            code = process.wait(100 if seconds is None else seconds)
-            assert code == 0, (folder / "log").read_text()[-5_000:]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            assert seconds is not None
+        # If the process hangs, it says where, and ends.
+        wait_until(
+            lambda: process.poll() is not None or (size and written() - start >= size), deadline=100
+        )
+        process.kill()
+    assert process.returncode in (0, -signal.SIGKILL), (folder / "log").read_text()[-5_000:]
 
 
 def path_of(case: Case, where: str) -> str:
