@@ -151,6 +151,14 @@ def test_replay_page_tells_what_the_edited_app_does_otherwise(
     [leftover] = re.findall('href="([^"]+/calls/[^"]+)">The recorded call', page)
     assert "two" in visitor.get(leftover)
     assert "Changed: body." in page
+    # The way back to the list has its filters.
+    form = visitor.get(f"/sessions/{session_id}/replay?from=%2F%3Fq%3Dgrade")
+    [action] = re.findall('action="([^"]+)" class="replay"', form)
+    [token, *_] = re.findall('name="csrf" value="([^"]+)"', form)
+    sent = {"csrf": token, "target": grading.url, "path": "/grade", "body": '["one"]'}
+    begun = visitor.client.post(action, data=sent).headers["location"]
+    assert 'href="/?q=grade"' in visitor.get(begun)
+    wait_until(lambda: "hx-trigger" not in visitor.get(begun))
     history = visitor.get(f"/sessions/{session_id}/replay")
     for headline in ("Replayed as recorded", "Equal but for $.scale", "The replay failed"):
         assert headline in history

@@ -142,11 +142,11 @@ def test_replay_page_shows_hostile_reports_as_text(
     view = view_of(
         state="finished", report=report, summary=hostile, sent=sent, error={"message": hostile}
     )
-    visit = SimpleNamespace(token="t")
-    page = render("replay_result.html", visit=visit, replay=view, look=1000, is_first=True)
+    visit = SimpleNamespace(token="t", from_query="")
+    page = render("replay_result.html", visit=visit, replay=view, look=1000, soon=300)
     assert "<script" not in page
     history = history_view("s", [view.report], [], longest=300)
-    assert "<script" not in render("replay_history.html", visit=None, history=history)
+    assert "<script" not in render("replay_history.html", visit=visit, history=history)
 
 
 def test_form_without_changes_sends_the_request_as_captured() -> None:

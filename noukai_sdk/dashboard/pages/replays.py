@@ -32,6 +32,8 @@ from .compare import load_session
 from .visit import PageError, Visit, action, page
 
 _MOST_FORKS = 20
+# Milliseconds until a replay that has just begun is looked at; later, half of its age.
+_FIRST_LOOK = 300
 # A shorter value of a header would be masked in texts that have nothing to do with it.
 _SHORTEST_SECRET = 6
 
@@ -69,7 +71,7 @@ async def start_replay(visit: Visit) -> Response:
     except TooManyReplaysError:
         problem = "Too many replays are running: wait until one has ended."
         return await _show_again(visit, form, problem, 429)
-    return visit.to(f"/replays/{replay.replay_id}")
+    return visit.to(f"/replays/{replay.replay_id}{visit.from_query}")
 
 
 @page("/replays/{replay_id}")
@@ -80,7 +82,8 @@ async def replay(visit: Visit) -> Response:
     # A short replay is shown at once, a long one from time to time.
     name = "replay_result.html" if visit.is_fragment else "replay.html"
     look = round(visit.site.options.look_seconds * 1000)
-    return visit.render(name, replay=view, look=look, is_first=not visit.is_fragment)
+    soon = min(look, max(_FIRST_LOOK, round(view.age * 500)))
+    return visit.render(name, replay=view, look=look, soon=soon)
 
 
 @action("/replays/{replay_id}/stop")
@@ -93,7 +96,7 @@ async def stop_replay(visit: Visit) -> Response:
             raise PageError(409, "Another program sends this replay: stop it there.")
         # Another process of the service sends it, and looks at the report from time to time.
         await visit.api.post_replay(report.session_id or "", stopped_report(report, report.sent))
-    return visit.to(view.url)
+    return visit.to(f"{view.url}{visit.from_query}")
 
 
 async def replay_history(

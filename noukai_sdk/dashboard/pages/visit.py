@@ -97,6 +97,12 @@ class Visit:
         return url if url.startswith("/?") and url.isprintable() else "/"
 
     @property
+    def from_query(self) -> str:
+        """Return the query with which a link, or a form, leads on to a page with the same way back."""
+        url = self.sessions_url
+        return "" if url == "/" else f"?{urlencode({'from': url})}"
+
+    @property
     def token(self) -> str:
         """Return the token that each form must send."""
         options = self.site.options

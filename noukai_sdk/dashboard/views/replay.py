@@ -152,6 +152,11 @@ class ReplayView:
         return self.state == "running"
 
     @property
+    def age(self) -> float:
+        """Return how many seconds ago it began."""
+        return _age(self.report)
+
+    @property
     def facts(self) -> list[str]:
         """Return the status of the response, and how long the replay took."""
         status = self.report.status
@@ -202,19 +207,19 @@ def _state(report: StoredReport, longest: float, now: datetime | None) -> str:
     sent = report.sent
     # The report of the app is there before the response has been compared.
     is_open = report.state == "running" or (sent is not None and sent.result is None)
-    if is_open:
-        start = read_time(report.started_at)
-        age = 0.0
-        if start is not None:
-            age = ((now or datetime.now(timezone.utc)) - start).total_seconds()
-        if age <= longest:
-            return "running"
+    if is_open and _age(report, now) <= longest:
+        return "running"
     result = report.verdict if sent is None else sent.result or report.verdict
     if sent is not None and sent.live_from is not None and report.verdict == "clean":
         return "forked"  # that the response differs is what a fork is for
     if result in ("clean", "differs", "failed"):
         return result
     return "unknown" if result in (None, "unknown") else "failed"
+
+
+def _age(report: StoredReport, now: datetime | None = None) -> float:
+    start = read_time(report.started_at)
+    return 0.0 if start is None else ((now or datetime.now(timezone.utc)) - start).total_seconds()
 
 
 def _headline(view: ReplayView) -> str:
