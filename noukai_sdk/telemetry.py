@@ -76,20 +76,19 @@ class SteppedContext:
 
 
 @contextmanager
-def inside_span(span: Span, parent: Context | None = None) -> Iterator[Context]:
-    """Run a block in which ``span`` is current, and end the span. An exception is the span's error.
+def inside_span(span: Span, no_errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Run a block in which ``span`` is current, and end the span.
 
-    Args:
-        span: The span.
-        parent: The context that it was started in, None for the current one.
+    An exception is the span's error, but for those of ``no_errors``.
     """
     outside = get_current()
-    inside = trace.set_span_in_context(span, parent)
+    inside = trace.set_span_in_context(span)
     attach(inside)
     try:
-        yield inside
+        yield
     except Exception as error:
-        record_error(span, error)
+        if not isinstance(error, no_errors):
+            record_error(span, error)
         raise
     finally:
         restore(inside, outside)
@@ -161,11 +160,32 @@ def trace_headers(inside: Context) -> dict[str, str]:
     return headers
 
 
-def context_of_headers(headers: Mapping[str, str]) -> Context:
-    """Return the context of an incoming request: the current span, or else that of its ``traceparent``."""
-    if trace.get_current_span().get_span_context().is_valid:
-        return get_current()  # an instrumentation of the framework has read it
-    return _propagator.extract(headers)
+def current_trace() -> str | None:
+    """Return the ``traceparent`` of the current span, None without one."""
+    return trace_headers(get_current()).get("traceparent")
+
+
+def enter_span(
+    tracer: Tracer, name: str, attributes: dict[str, str], traceparent: str | None
+) -> tuple[Span, tuple[Context, Context]]:
+    """Start a span in the trace of ``traceparent``, or else under the current span, and make it current.
+
+    Returns:
+        The span, and the contexts for :func:`leave_span`.
+    """
+    outside = parent = get_current()
+    if traceparent is not None:
+        parent = _propagator.extract({"traceparent": traceparent}, context=outside)
+    span = tracer.start_span(name, context=parent, attributes=attributes)
+    inside = trace.set_span_in_context(span, parent)
+    attach(inside)
+    return span, (inside, outside)
+
+
+def leave_span(span: Span, contexts: tuple[Context, Context]) -> None:
+    """End a span of :func:`enter_span`."""
+    restore(*contexts)
+    span.end()
 
 
 def enter_session(session_id: str, *, is_replay: bool) -> tuple[Context, Context] | None:
@@ -200,10 +220,12 @@ __all__ = [
     "Span",
     "SpanKind",
     "SteppedContext",
-    "context_of_headers",
+    "current_trace",
     "current_tracer",
     "enter_session",
+    "enter_span",
     "inside_span",
+    "leave_span",
     "mark_span",
     "message_attributes",
     "record_error",

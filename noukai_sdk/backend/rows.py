@@ -40,6 +40,7 @@ def _execution_row(run: Run, now: int) -> dict[str, Any]:
         "toolRounds": run.tool_rounds,
         "stepIds": [step.id for step in flow.steps],
         "keepsResult": run.keeps_result,
+        "traceparent": run.traceparent,
     }
     return {
         "id": run.id,
@@ -139,6 +140,7 @@ def run_from(row: Mapping[str, Any], flow: Flow) -> Run:
         owner=row["owner"],
         epoch=row["epoch"],
         strikes=row["strikes"],
+        traceparent=state.get("traceparent"),
     )
 
 

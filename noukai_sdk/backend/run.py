@@ -263,6 +263,7 @@ class Run:
         owner: The process that drives the run; None while none does.
         epoch: Counts the owners: the store refuses what an earlier owner writes.
         strikes: How many processes died in the step that the run is at.
+        traceparent: The trace that its spans belong to.
     """
 
     id: str
@@ -287,6 +288,7 @@ class Run:
     owner: str | None = None
     epoch: int = 0
     strikes: int = 0
+    traceparent: str | None = None
 
     @cached_property
     def flow_id(self) -> str:

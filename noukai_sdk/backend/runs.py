@@ -30,6 +30,7 @@ from .model_usage import CountedModels, Stats
 from .preconditions import check_first_call
 from .resuming import already_running, resumed_run
 from .run import Run, Trigger
+from .run_spans import begin_run_span
 from .store.database import StoreUnavailableError
 from .store.idempotency import IdempotencyKey
 from .store.store import Row, Store
@@ -107,6 +108,7 @@ class Runs:
         session_id: str | None,
         started_at: int,
         admission: Admission | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """Begin a run for a first call.
 
@@ -142,6 +144,7 @@ class Runs:
             keeps_result=admission is not None and admission.key is not None,
             owner=None if trigger == "job" else self._process_id,
             epoch=0 if trigger == "job" else 1,
+            traceparent=traceparent,
         )
         check_run(flow, run.state)
         if admission is not None or trigger != "execute":
@@ -261,6 +264,7 @@ class Runs:
         driven = self._active[run.id]
         driven.task = asyncio.current_task()
         last: StreamEvent | None = None
+        end_span = begin_run_span(run)
 
         async def record(event: StreamEvent) -> None:
             nonlocal last
@@ -312,6 +316,7 @@ class Runs:
         finally:
             driven.task = None
             self.release(run)
+            end_span()
 
     async def _record(self, driven: _Driven, event: StreamEvent) -> Event:
         driven.raise_if_lost()

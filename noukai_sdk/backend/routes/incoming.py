@@ -18,6 +18,7 @@ from ..admission import idempotency_key
 from ..bodies import Body, read_body
 from ..errors import RequestError
 from ..run import Run, Trigger
+from ..run_spans import trace_of_request
 from ..service import Service
 from ..store.idempotency import IdempotencyKey
 from ..store.store import Row
@@ -93,6 +94,7 @@ class IncomingCall:
     started_at: int
     access: Access
     key: IdempotencyKey | None
+    traceparent: str | None = None
 
     async def run(self, trigger: Trigger) -> Run:
         """Begin the run that the call asks for, or resume it.
@@ -106,7 +108,9 @@ class IncomingCall:
             # The run waits on: it can be continued when there are credits again.
             if limits.may_run_out:
                 await self.service.limiter.check_credits(self.flow.org)
-            return await runs.resume(self.flow, self.version, self.body, trigger)
+            run = await runs.resume(self.flow, self.version, self.body, trigger)
+            run.traceparent = self.traceparent
+            return run
         key = None if trigger == "step" else self.key
         admission = self.service.limiter.admission(self.flow.org, limits, key, self.started_at)
         return await runs.begin(
@@ -117,6 +121,7 @@ class IncomingCall:
             session_id=self.session_id,
             started_at=self.started_at,
             admission=admission,
+            traceparent=self.traceparent,
         )
 
 
@@ -148,7 +153,10 @@ async def read_call(request: Request, *, allow_v0: bool = True) -> IncomingCall:
         path = f"{names['project']}/{names['slug']}/v{version or 0}/{verb}"
         key = idempotency_key(header, names["org"], path, body)
     flow = await service.flows.get(*address, version)
-    return IncomingCall(service, flow, version, body, session_id, started_at, access, key)
+    traceparent = trace_of_request(request.headers)
+    return IncomingCall(
+        service, flow, version, body, session_id, started_at, access, key, traceparent
+    )
 
 
 async def find_run(request: Request) -> Row:

@@ -12,6 +12,7 @@ from ..workflow import tool_functions
 from ..workflow.kinds import Agent
 from ..workflow.output_types import output_type
 from .agent_output import OutputInvalidError, output_of, repair_turns
+from .spans import chat_span
 from .step_context import StepContext
 
 
@@ -46,7 +47,9 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
             seed=agent.seed,
             extra_body=agent.extra_body,
         )
-        response = await _ask(context, model, request)
+        with chat_span(model.name, request) as span:
+            response = await _ask(context, model, request)
+            span.used(response.usage)
         context.usage.add(model.name, response.usage)
         if not response.tool_calls:
             try:

@@ -29,6 +29,7 @@ from .journal import Journal
 from .result import Outputs, WorkflowResult
 from .runner import check_plan, check_tool_steps
 from .scheduler import Scheduler, Settings
+from .spans import run_span
 from .state import RunState
 from .step_context import Emit, Models
 
@@ -69,6 +70,14 @@ class Execution:
         Raises:
             RunStoreError: The run cannot be stored when it begins.
         """
+        with run_span(self.state.execution_id) as span:
+            result = await self._run_and_store(models, emit)
+            span.used(result.tokens, result.cost_usd)
+            for error in result.errors:
+                span.failed(error.code, error.message)
+            return result
+
+    async def _run_and_store(self, models: Models, emit: Emit | None) -> WorkflowResult:
         if self.journal is None:
             return await self._run(models, emit)
         await self.journal.open()

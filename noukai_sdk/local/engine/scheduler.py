@@ -34,6 +34,7 @@ from .inputs import Inputs, View
 from .journal import Journal
 from .json_values import to_json
 from .sizes import Budget, SizeLimits
+from .spans import step_span
 from .state import RunState
 from .stats import Usage, total_cost, total_tokens
 from .step_context import (
@@ -256,7 +257,8 @@ class Scheduler:
                     if self._listener is not None:
                         event = StepStarted(step_id=node.id, name=node.name, step_index=index)
                         await self._listener(event)
-                    output = await self._output(context)
+                    with step_span(context):
+                        output = await self._output(context)
             except Paused as pause:
                 self.pause = pause.event
                 state.iterations_used = pause.event.iterations_used
