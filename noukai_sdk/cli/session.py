@@ -381,7 +381,7 @@ _MOST_LINES = 60
 def _print_outcome(outcome: Outcome, page: str | None) -> None:
     console = open_console()
     color = {0: "green", 1: "red"}.get(outcome.exit_code, "yellow")
-    headline = linked_to_replay(outcome.headline, page, outcome.replay_id)
+    headline = linked_to_replay(escape(outcome.headline), page, outcome.replay_id)
     hint = " (--wait SECONDS waits longer)" if outcome.result == "unknown" else ""
     console.print(f"[{color}]{headline}[/]{hint}", soft_wrap=True)
     report = clean_lines(outcome.summary or "no report")

@@ -272,3 +272,9 @@ def test_value_diff_of_large_values_is_cut() -> None:
     assert [line.kind for line in lines] == ["removed", "added"]
     lines = value_diff([str(number) for number in range(1000)], [])
     assert len(lines) == 401
+
+
+def test_input_that_is_too_long_to_be_sent_is_not_offered_for_a_change() -> None:
+    assert fork_inputs({"message": "x" * 20_001, "parameters": {"a": 1}}) == (
+        ("parameters", '{\n  "a": 1\n}'),
+    )

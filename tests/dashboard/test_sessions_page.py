@@ -114,6 +114,15 @@ def test_pages_go_back_in_time_by_links(page: Page, dev: Dev) -> None:
     page.get_by_role("link", name="Newest").click()
     expect(row(page, "paged-51")).to_be_visible()
     assert page.url == f"{dev.url}/?q=%2Fpaged"
+    # The last row is pointed at, and would be on the next page.
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    row(page, "paged-02").get_by_role("link").first.hover()
+    capture(dev, "paged-52", "/paged")
+    expect(page.get_by_text("Paused", exact=True)).to_be_visible()
+    expect(row(page, "paged-52")).to_have_count(0)
+    page.mouse.move(1, 1)
+    expect(row(page, "paged-52")).to_be_attached()
+    expect(row(page, "paged-02")).to_have_count(0)
 
 
 def test_session_is_pinned_and_deleted_from_its_menu(page: Page, dev: Dev) -> None:

@@ -66,19 +66,35 @@
     event.preventDefault();
   });
 
-  // A live part is replaced while somebody reads it. An open menu, a selected text or a field that is typed in makes
-  // the change wait. The focus, what is chosen, and the row under the pointer or the first one in view stay where
+  // A live part is replaced while somebody reads it. An open menu, a selected text, a field that is typed in, or a row
+  // that is pointed at and would be on the next page, makes the change wait. The focus, what is chosen, and the row under the pointer or the first one in view stay where
   // they are.
   const inRow = "a, button, summary, input";
   const waiting = new Map();
   let isPressed = false;
+  let pointer = null;
 
-  function isInUse(part) {
+  // Not `:hover`, which elements that have just come do not have.
+  function rowUnderPointer(part) {
+    const row = pointer && document.elementFromPoint(...pointer)?.closest("[data-row]");
+    return row && part.contains(row) ? row : null;
+  }
+
+  const rowsIn = (html) => html.split(" data-row").length - 1;
+
+  // Whether a row that may be clicked next has no place among those that have come since.
+  function isPushedOut(part, html) {
+    const used = [rowUnderPointer(part), document.activeElement?.closest("[data-row]")];
+    const isGone = (row) => row?.id && part.contains(row) && !html.includes(`id="${row.id}"`);
+    return rowsIn(html) >= rowsOf(part).length && used.some(isGone);
+  }
+
+  function isInUse(part, html) {
     const selection = getSelection();
     const isSelected = !selection.isCollapsed && selection.containsNode(part, true);
     const isTyping = document.activeElement?.matches("textarea, select, input:not([type=checkbox])");
     return isPressed || isSelected || (isTyping && part.contains(document.activeElement))
-      || part.querySelector("details.menu[open]") !== null;
+      || part.querySelector("details.menu[open]") !== null || isPushedOut(part, html);
   }
 
   const keyOf = (row) => row.id || row.querySelector("a[href]")?.href;
@@ -87,7 +103,7 @@
 
   // What must not move: the row that may be clicked next, or in a page that is scrolled down, the first row in view.
   function rowToHold(part) {
-    const pointed = part.querySelector("[data-row]:hover");
+    const pointed = rowUnderPointer(part);
     if (pointed !== null || part.getBoundingClientRect().top >= 0) return pointed;
     return rowsOf(part).find((row) => row.getBoundingClientRect().bottom > 0) ?? null;
   }
@@ -135,19 +151,27 @@
 
   document.addEventListener("htmx:sseBeforeMessage", (event) => {
     event.preventDefault();
-    if (isInUse(event.target)) waiting.set(event.target, event.detail.data);
-    else replace(event.target, event.detail.data);
+    const { target: part, detail: { data: html } } = event;
+    waiting.delete(part);
+    if (isInUse(part, html)) waiting.set(part, html);
+    else replace(part, html);
+    showLive(waiting.size === 0 ? "Live" : "Paused");
   });
 
   function catchUp() {
     for (const [part, html] of [...waiting]) {
-      if (isInUse(part)) continue;
+      if (part.isConnected && isInUse(part, html)) continue;
       waiting.delete(part);
       if (part.isConnected) replace(part, html);
+      showLive("Live");
     }
   }
-  for (const type of ["change", "selectionchange", "focusout"]) document.addEventListener(type, () => setTimeout(catchUp));
+  for (const type of ["change", "selectionchange", "focusout", "pointerout"]) document.addEventListener(type, () => setTimeout(catchUp));
   document.addEventListener("toggle", catchUp, true);
+  addEventListener("pointermove", (event) => {
+    pointer = event.pointerType === "touch" ? null : [event.clientX, event.clientY];
+  });
+  document.documentElement.addEventListener("pointerleave", () => { pointer = null; });
   // Between the press of a button and its release, the click would be lost.
   document.addEventListener("pointerdown", () => { isPressed = true; });
   for (const type of ["pointerup", "pointercancel", "dragend", "blur"]) {

@@ -17,6 +17,7 @@ from .texts import visible
 _LONGEST_EDITED = 500_000
 # A header can take 8,190 bytes in gunicorn, and base64 makes four of three.
 _LONGEST_EDIT = 5_500
+_LONGEST_INPUT = 20_000
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
 _TARGET = re.compile(r"/[!-\"$-~]*\Z")
 # They belong to the connection, or to the replay.
@@ -60,7 +61,8 @@ def fork_inputs(request: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             found.append((name, value))
         elif isinstance(value, kind):
             found.append((name, json.dumps(value, ensure_ascii=False, indent=2)))
-    return tuple(found)
+    # What is longer could not be sent either.
+    return tuple((name, text) for name, text in found if len(text) <= _LONGEST_INPUT)
 
 
 @dataclass
