@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from ..local.workflow.kinds import Agent, Function, Repeat, Route, SubFlow, Transform
+from ..local.workflow.kinds import Agent, Approval, Function, Repeat, Route, SubFlow, Transform
 from ..local.workflow.mermaid import branch_label, until_label
 from ..local.workflow.node import Node
 from ..local.workflow.plan import Flow
@@ -56,6 +56,8 @@ def what_it_does(node: Node) -> list[str]:
             parts.append(f"to {', '.join(others)}{' or ' if others else ''}{last}")
         if work.default is not None:
             parts.append(f"by default {branch_label([work.default])}")
+    elif isinstance(work, Approval):
+        parts = [_code(work.prompt)]
     elif isinstance(work, Repeat):
         parts = [until_label(work)]
     elif isinstance(work, Function):

@@ -1,4 +1,5 @@
 from .engine.agent_output import OutputInvalidError as OutputInvalidError
+from .engine.approval import ApprovalRequest as ApprovalRequest
 from .engine.executor import Executor as Executor
 from .engine.failures import NodeError as NodeError
 from .engine.for_each import ItemError as ItemError

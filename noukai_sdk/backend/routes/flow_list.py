@@ -7,7 +7,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...local.flow_files.catalog import unknown_flow
-from ...local.workflow.kinds import Agent, Function, Repeat, Route, SubFlow, Transform, Work
+from ...local.workflow.kinds import (
+    Agent,
+    Approval,
+    Function,
+    Repeat,
+    Route,
+    SubFlow,
+    Transform,
+    Work,
+)
 from ...local.workflow.node import Node
 from ...local.workflow.tool_functions import name_of
 from ..encoding import iso
@@ -133,6 +142,8 @@ def _code(work: Work) -> str | None:
         code = work.until
     elif isinstance(work, Function):
         code = work.call
+    elif isinstance(work, Approval):
+        code = work.prompt
     else:
         return None
     return code if isinstance(code, str) else name_of(code)

@@ -17,6 +17,7 @@ from ...models.events import (
     RunStarted,
     StepFailed,
     StepFailure,
+    StepPaused,
     StreamEvent,
     ToolCallsRequired,
 )
@@ -25,7 +26,7 @@ from ..runtime.worker_threads import call_function
 from ..workflow.plan import Plan
 from ..workflow.tool_functions import as_content
 from .failures import NodeError
-from .journal import Journal
+from .journal import Journal, node_id_of
 from .result import Outputs, WorkflowResult
 from .runner import check_plan, check_tool_steps
 from .scheduler import Scheduler, Settings
@@ -110,14 +111,21 @@ class Execution:
             if emit is not None:
                 failure = StepFailure(code=error.code, message=message)
                 await emit(StepFailed(step_id=node.id, name=node.name, error=failure))
+        elif emit is not None and scheduler.waiting and not scheduler.is_over:
+            for request in scheduler.waiting:
+                step_id = node_id_of(request.node)
+                paused = StepPaused(step_id=step_id, step_index=self.plan.index[step_id])
+                paused.execution_id = self.state.execution_id
+                await emit(paused)
         elif emit is not None and not scheduler.is_over:
             execution_id = self.state.execution_id
             await emit(FlowCompleted(execution_id=execution_id, result=scheduler.result))
 
+        is_waiting = pause is not None or bool(scheduler.waiting)
         names = {node.id: node.name for node in nodes}
         ran = [node for node in nodes if node.id in outputs and node.id not in scheduler.skipped]
         return WorkflowResult(
-            result=scheduler.result if error is None and pause is None else None,
+            result=scheduler.result if error is None and not is_waiting else None,
             inputs=self.inputs,
             outputs=Outputs({node.name: outputs[node.id] for node in ran}, names),
             took_ms=(time.perf_counter() - started) * 1000,
@@ -126,6 +134,7 @@ class Execution:
             skipped=[node.name for node in nodes if node.id in scheduler.skipped],
             errors=[] if error is None else [error],
             pause=pause,
+            approvals=scheduler.waiting,
             tokens=scheduler.tokens,
             cost_usd=scheduler.total_cost_usd,
             usages=scheduler.usages,

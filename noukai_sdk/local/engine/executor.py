@@ -21,6 +21,7 @@ from ..runtime.hidden_keys import type_name
 from ..runtime.loop_thread import loop_thread
 from ..workflow.plan import Flow
 from ..workflow.workflow import Workflow
+from .approval import ApprovalDecision, ApprovalRequest, decisions_of
 from .execution import Execution, ToolHandler
 from .journal import Journal, new_run, take
 from .result import WorkflowResult
@@ -219,6 +220,7 @@ class Executor:
         run: WorkflowResult | str,
         tool_results: Sequence[Mapping[str, Any]] | None = None,
         *,
+        approvals: Mapping[str, ApprovalDecision] | None = None,
         tool_handler: ToolHandler | None = None,
         allow_edited: bool = False,
     ) -> WorkflowResult:
@@ -231,18 +233,27 @@ class Executor:
             workflow: The workflow of the run.
             run: Its id, if the executor has a store, or its result so far. What is in the store counts.
             tool_results: One for each tool call, if the run waits for some.
+            approvals: Decisions by the name, id or path of the node that waits: True, False, or
+                ``{"approved": ..., "comment": ..., "value": ...}`` with a value instead of the one that was
+                asked about. Without them, the result says again what is asked.
             tool_handler: As in :meth:`execute`; it also answers the calls that the run waits for.
             allow_edited: Go on although the workflow has changed: nodes that have changed, and all nodes
                 behind them, run again.
 
         Raises:
-            ValueError: The run waits for tool results, and none are given; or the other way round.
+            ValueError: The run waits for tool results, and none are given; or the other way round. A
+                decision is not valid, or is not one that the run waits for.
             FlowExecutionError: The results do not match the calls.
             RunNotFoundError: The store has no such run.
             RunInProgressError: The run is under way, here or in another process.
             WorkflowChangedError: The workflow is not the one that the run began with.
         """
-        resume = partial(self.resume_async, tool_handler=tool_handler, allow_edited=allow_edited)
+        resume = partial(
+            self.resume_async,
+            approvals=approvals,
+            tool_handler=tool_handler,
+            allow_edited=allow_edited,
+        )
         return loop_thread.call(resume, workflow, run, tool_results)
 
     async def resume_async(
@@ -251,21 +262,30 @@ class Executor:
         run: WorkflowResult | str,
         tool_results: Sequence[Mapping[str, Any]] | None = None,
         *,
+        approvals: Mapping[str, ApprovalDecision] | None = None,
         tool_handler: ToolHandler | None = None,
         allow_edited: bool = False,
     ) -> WorkflowResult:
         """Go on with a run in the running event loop; otherwise like :meth:`resume`."""
         journal: Journal | None = None
+        waiting: list[ApprovalRequest] | None
         if self._store is not None:
             _check_workflow(workflow)
             run_id = run if isinstance(run, str) else run.run_id
             taken = await take(self._store, run_id, workflow.plan, allow_edited=allow_edited)
-            journal, state, pause = taken.journal, taken.state, taken.pause
+            journal, state, pause, waiting = (
+                taken.journal,
+                taken.state,
+                taken.pause,
+                taken.approvals,
+            )
         elif isinstance(run, WorkflowResult):
-            state, pause = copy.deepcopy(run.run_state), run.pause
+            _check_workflow(workflow)
+            state, pause, waiting = copy.deepcopy(run.run_state), run.pause, [*run.approvals]
         else:
             raise ValueError("a run is found by its id in a store: Executor(store='runs.db')")
         try:
+            state.approvals = decisions_of(workflow.plan, approvals, waiting)
             execution = self._execution(
                 workflow, state, state.parameters, tool_handler, journal=journal
             )

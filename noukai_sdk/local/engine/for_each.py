@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 
 from ...errors import FlowExecutionError
 from ..run_store.storage import RunStoreError
+from .approval import ApprovalRequest, WaitingError
 from .failures import Attempts, ItemFailedError, node_error
 from .json_values import to_json
 from .step_context import StepContext
@@ -74,6 +75,7 @@ class Loop:
         self._context = context
         self._run_once = run_once
         self._failure: ItemFailedError | None = None
+        self._waiting: list[ApprovalRequest] = []
 
     async def run(self) -> list[Any]:
         """Run the items that are not finished yet; return the outputs of all items, in order.
@@ -83,6 +85,7 @@ class Loop:
         Raises:
             FlowExecutionError: ``for_each`` does not lead to a list; code ``NOT_A_LIST``.
             ItemFailedError: An item failed, and the node does not keep errors.
+            WaitingError: Items wait for decisions; all others are finished.
         """
         context, kept = self._context, self._context.kept
         items = self._items()
@@ -96,6 +99,8 @@ class Loop:
                 group.start_soon(self._work, remaining)
         if self._failure is not None:
             raise self._failure from self._failure.__cause__
+        if self._waiting:
+            raise WaitingError(self._waiting)
         return self._outputs
 
     def _items(self) -> Sequence[Any]:
@@ -129,6 +134,9 @@ class Loop:
                     output = to_json(output)
                     context.budget.take_output(node.id, output, copies=1)
                 output = context.checked(output)
+            except WaitingError as waiting:  # the other items need not wait
+                self._waiting += waiting.requests
+                return
             except Exception as error:  # noqa: BLE001 - any exception of an item is its failure
                 delay = attempts.delay_after(error)
                 if delay is not None:

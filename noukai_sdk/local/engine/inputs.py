@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import FlowExecutionError
 from ..workflow import templates
-from ..workflow.kinds import Route
+from ..workflow.kinds import Decision
 from ..workflow.node import Node
 from ..workflow.plan import OpenReference, Plan
 from ..workflow.templates import Reference, UnresolvedReferenceError
@@ -53,7 +53,7 @@ class Inputs:
         """Return the node's input.
 
         The message for a first node; the parent's output if one parent has run; the outputs of
-        several parents by id, in the order of ``needs``. A condition or route passes on its own input.
+        several parents by id, in the order of ``needs``. A node that decides passes on its own input.
         """
         override = self._state.input_overrides.get(node.id, NOTHING)
         if not node.needs:
@@ -72,10 +72,15 @@ class Inputs:
     def _parent_outputs(self, node: Node) -> dict[str, Any]:
         by_id = self.plan.names.by_id
         ran = [need for need in node.needs if need not in self.skipped]
-        data = [need for need in ran if not isinstance(by_id[need].work, Route)]
+        data = [need for need in ran if not isinstance(by_id[need].work, Decision)]
         if data:
             return {need: self._state.outputs[need] for need in data}
-        return {need: self.input_of(by_id[need]) for need in ran[:1]}
+        return {need: self._passed_on(by_id[need]) for need in ran[:1]}
+
+    def _passed_on(self, node: Node) -> Any:
+        """Return what a node that decides passes on."""
+        assert isinstance(node.work, Decision)  # _parent_outputs has checked it
+        return node.work.passes_on(self.input_of(node), self._state.outputs[node.id])
 
     def output(self, name: str, node: Node) -> Any:
         """Return the value of ``{{node.name}}`` in ``node``; an input override replaces a parent's."""

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +26,7 @@ from ..run_store.storage import (
     WorkflowChangedError,
 )
 from ..workflow.fingerprint import Shape, changes, shape_of, still_fitting
+from .approval import ApprovalRequest
 from .for_each import ItemError
 from .state import RunState
 
@@ -178,6 +179,9 @@ class Journal:
                 pause = result.pause.model_dump(mode="json", exclude={"accumulated_outputs"})
                 kept = {"iterations": state.iterations_used, "messages": state.tool_messages}
                 run.position = json.dumps({"pause": pause, **kept})
+            elif result.approvals:
+                asked = [asdict(request) for request in result.approvals]
+                run.position = to_text("what is to be approved", {"approvals": asked})
             if result.errors:
                 run.error = str(result.errors[0])
         else:
@@ -231,11 +235,13 @@ class TakenRun:
     Attributes:
         state: Its state, to go on from.
         pause: The tool calls that it waits for, None if it does not wait.
+        approvals: The decisions that it waits for, None if that is not known: its process has died.
     """
 
     journal: Journal
     state: RunState
     pause: ToolCallsRequired | None
+    approvals: list[ApprovalRequest] | None
 
 
 async def take(
@@ -278,7 +284,10 @@ async def _taken(
             parts = _fitting(parts, before, now, plan)
         _fill(state, parts)
         pause = None
-        if position is not None:
+        approvals: list[ApprovalRequest] | None = None if run.status == "running" else []
+        if position is not None and "approvals" in position:
+            approvals = [ApprovalRequest(**request) for request in position["approvals"]]
+        elif position is not None:
             pause = ToolCallsRequired(**position["pause"], accumulated_outputs=dict(state.outputs))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunStoreError(f"the run {run.id!r} is damaged in its store: {error!r}") from error
@@ -298,7 +307,7 @@ async def _taken(
     if edits:
         run.shape, run.position = json.dumps(now), run.position if pause else None
         await to_thread.run_sync(store.rewrite, run, parts)
-    return TakenRun(journal, state, pause)
+    return TakenRun(journal, state, pause, approvals)
 
 
 def _fitting(parts: list[Part], before: Shape, now: Shape, plan: Plan) -> list[Part]:

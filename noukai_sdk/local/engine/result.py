@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...models.events import TokenBreakdown, ToolCallsRequired
+from .approval import ApprovalRequest
 from .failures import NodeError
 from .state import RunState
 from .stats import Usage
@@ -55,6 +56,7 @@ class WorkflowResult:
         skipped: Names of the nodes that a condition skipped.
         errors: Why the run failed; empty if it did not.
         pause: The tool calls that the run waits for; pass their results to ``executor.resume``.
+        approvals: The decisions that it waits for; pass them to ``executor.resume``.
         tokens: The tokens of all models together, those before a pause and of failed nodes included;
             None if no model counted any.
         cost_usd: Estimated cost in US dollars as a decimal string, as far as prices are known.
@@ -70,6 +72,7 @@ class WorkflowResult:
     skipped: Sequence[str] = ()
     errors: Sequence[NodeError] = ()
     pause: ToolCallsRequired | None = None
+    approvals: Sequence[ApprovalRequest] = ()
     tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
     usages: Mapping[str, Usage] = field(default_factory=dict, repr=False)
@@ -88,14 +91,14 @@ class WorkflowResult:
         return self.state() == "failed"
 
     def is_paused(self) -> bool:
-        """Return True if the run waits for tool results."""
+        """Return True if the run waits for tool results or approvals."""
         return self.state() == "paused"
 
     def state(self) -> State:
         """Return ``"completed"``, ``"failed"`` or ``"paused"``."""
         if self.errors:
             return "failed"
-        return "completed" if self.pause is None else "paused"
+        return "paused" if self.pause is not None or self.approvals else "completed"
 
     def execution_time_ms(self) -> float:
         """Return how long the run took, in milliseconds."""

@@ -90,10 +90,16 @@ def check_run(flow: Flow, state: RunState) -> Plan:
     Raises:
         FlowExecutionError: With status 400 and code ``INVALID_STEP_INDEX``,
             ``BLOCK_OVERRIDE_INVALID``, ``TEMPLATE_UNRESOLVED``, ``TOOLS_IN_NON_SEQUENTIAL_STEP``,
-            or ``STALE_TREE`` if an output is missing.
+            ``APPROVALS_NOT_SUPPORTED``, or ``STALE_TREE`` if an output is missing.
     """
     plan = check_plan(flow.plan, state)
     check_tool_steps(plan, state)
+    if plan.has_approvals:
+        message = (
+            "this flow waits for approvals, which calls to the service cannot give: run it in your own "
+            "process, with executor.resume(..., approvals=...)"
+        )
+        raise _bad_request("APPROVALS_NOT_SUPPORTED", message)
     return plan
 
 

@@ -26,9 +26,10 @@ from ...models.events import (
 )
 from ..llm.config import LlmConfig
 from ..run_store.storage import RunStoreError
-from ..workflow.kinds import Agent, Route, SubFlow
+from ..workflow.kinds import Agent, Decision, SubFlow
 from ..workflow.node import Node
 from ..workflow.plan import Plan
+from .approval import ApprovalRequest, WaitingError
 from .failures import Attempts, NodeError, StepTimeoutError, node_error
 from .inputs import Inputs, View
 from .journal import Journal
@@ -86,6 +87,7 @@ class Scheduler:
     Attributes:
         error: Why the run failed, None if it did not.
         pause: The tool calls that the run waits for, None if it does not wait.
+        waiting: The decisions that it waits for. Whatever does not depend on them goes on.
         usages: What each agent and sub-flow has used, by the node's id.
     """
 
@@ -106,6 +108,7 @@ class Scheduler:
         self.state = state
         self.error: NodeError | None = None
         self.pause: ToolCallsRequired | None = None
+        self.waiting: list[ApprovalRequest] = []
         self.usages = {name: Usage(usage, node_id=name) for name, usage in state.usages.items()}
         self._parent = parent
         self._journal = journal
@@ -185,6 +188,8 @@ class Scheduler:
                 if self.is_over:
                     self._group.cancel_scope.cancel()
                     return
+                if node_id not in self._done:  # it waits for a decision
+                    return
             self._sorter.done(node_id)
             node_id, *others = self._sorter.get_ready() or (None,)
             for other in others:
@@ -212,7 +217,7 @@ class Scheduler:
         for need in ran:
             parent = self.plan.names.by_id[need]
             branches = node.branches_after(parent)
-            if branches is None or not isinstance(parent.work, Route):
+            if branches is None or not isinstance(parent.work, Decision):
                 continue
             if not parent.work.leads_to(self.state.outputs[need], branches):
                 return True
@@ -263,6 +268,10 @@ class Scheduler:
                 self.pause = pause.event
                 state.iterations_used = pause.event.iterations_used
                 state.tool_messages = pause.event.tool_call_messages
+                usage.took_ms += (time.perf_counter() - started) * 1000
+                return
+            except WaitingError as waiting:
+                self.waiting += waiting.requests
                 usage.took_ms += (time.perf_counter() - started) * 1000
                 return
             except Exception as error:  # noqa: BLE001 - any exception of a node is its failure

@@ -32,6 +32,8 @@ class RunState:
             have ended when the run last stopped. See :attr:`~.stats.Usage.as_dict`.
         inner: What is finished inside of steps that are not: outputs by the path of a loop or sub-flow
             (see :class:`~.step_context.StepContext`), then by an item's index or a node's id.
+        approvals: Decisions of people, by the path of the node that waits for them: ``approved``,
+            ``comment``, and ``value`` if the person has edited it.
         failed_items: The indexes of failed items that loops have kept, by the path of the loop.
     """
 
@@ -52,6 +54,7 @@ class RunState:
     usages: dict[str, dict[str, Any]] = field(default_factory=dict)
     inner: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed_items: dict[str, list[int]] = field(default_factory=dict)
+    approvals: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> RunState:

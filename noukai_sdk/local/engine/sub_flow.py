@@ -12,6 +12,7 @@ from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
 from ..workflow.kinds import Function, Repeat, SubFlow
 from ..workflow.templates import Reference
+from .approval import WaitingError
 from .failures import sub_flow_error
 from .json_values import to_json
 from .state import RunState
@@ -85,6 +86,7 @@ async def _run_once(context: StepContext, work: SubFlow, inputs: Mapping[str, An
         outputs=outer.inner.setdefault(context.path, {}),
         inner=outer.inner,
         failed_items=outer.failed_items,
+        approvals=outer.approvals,
         execution_id=outer.execution_id,
         message=message,
         parameters={**outer.parameters, "message": message, **inputs},
@@ -99,4 +101,6 @@ async def _run_once(context: StepContext, work: SubFlow, inputs: Mapping[str, An
     await scheduler.run_all()
     if scheduler.error is not None:
         raise sub_flow_error(scheduler.error) from scheduler.error.error
+    if scheduler.waiting:
+        raise WaitingError(scheduler.waiting)
     return scheduler.result

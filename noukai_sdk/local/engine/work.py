@@ -8,9 +8,10 @@ from typing import Any
 from ...errors import FlowExecutionError
 from ..runtime.worker_threads import call_function
 from ..workflow import expressions, templates
-from ..workflow.kinds import Agent, Branch, Function, NoBranchError, Route, SubFlow
+from ..workflow.kinds import Agent, Approval, Branch, Function, NoBranchError, Route, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
+from .approval import ask_for_approval
 from .for_each import Loop
 from .step_context import StepContext
 from .sub_flow import run_sub_flow
@@ -33,6 +34,8 @@ async def _run_once(context: StepContext) -> Any:
         return await run_sub_flow(context, work)
     if isinstance(work, Route):
         return await _pick_branch(context, work)
+    if isinstance(work, Approval):
+        return await ask_for_approval(context, work)
     if templates.parse(work.transformation).references:
         text = view.value(work.transformation)
         await context.emit_input(text)

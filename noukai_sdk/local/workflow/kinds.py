@@ -105,8 +105,28 @@ class Function:
         return None
 
 
+class Decision:
+    """A kind of work whose output decides which of the nodes after it run.
+
+    Attributes:
+        branches: The branches that there are.
+        unsaid: The branches on which a node is that does not say it; None for all.
+    """
+
+    branches: tuple[Branch, ...]
+    unsaid: ClassVar[tuple[Branch, ...] | None] = None
+
+    def leads_to(self, output: Any, branches: Sequence[Branch]) -> bool:
+        """Return whether ``output``, the node's, is one of ``branches``."""
+        raise NotImplementedError
+
+    def passes_on(self, value: Any, output: Any) -> Any:
+        """Return the input of the nodes behind this one, whose input is ``value``."""
+        return value
+
+
 @dataclass(frozen=True)
-class Route:
+class Route(Decision):
     """Pick a branch by an expression, or a function of the node's input. The output is the branch.
 
     Attributes:
@@ -128,9 +148,6 @@ class Route:
         known = [branch_text(branch) for branch in branches]
         added = () if default is None or branch_text(default) in known else (default,)
         return Route(by, (*branches, *added), default)
-
-    unsaid: ClassVar[tuple[Branch, ...] | None] = None
-    """The branches on which a node is that does not say it; None for all."""
 
     def pick(self, value: Any) -> Branch:
         """Return the branch for a value.
@@ -171,6 +188,28 @@ class Condition(Route):
     def leads_to(self, output: Any, branches: Sequence[Branch]) -> bool:
         """Return whether the output, True or False, is one of ``branches``."""
         return bool(output) in branches
+
+
+@dataclass(frozen=True)
+class Approval(Decision):
+    """Wait for the decision of a person. The output is ``{"approved", "comment", "value"}``.
+
+    Attributes:
+        prompt: What is asked, with references.
+    """
+
+    prompt: str
+    branches: tuple[Branch, ...] = (True, False)
+
+    unsaid: ClassVar[tuple[Branch, ...] | None] = (True,)
+
+    def leads_to(self, output: Any, branches: Sequence[Branch]) -> bool:
+        """Return whether the decision is one of ``branches``."""
+        return bool(output["approved"]) in branches
+
+    def passes_on(self, value: Any, output: Any) -> Any:
+        """Return the value that was approved, which may have been edited."""
+        return output["value"]
 
 
 class NoBranchError(ValueError):
@@ -229,7 +268,7 @@ class Repeat(SubFlow):
     on_limit: OnLimit = "fail"
 
 
-Work = Agent | Function | Route | Transform | SubFlow
+Work = Agent | Function | Route | Approval | Transform | SubFlow
 
 
 def with_context(system: str | None, context: str | Mapping[str, Any] | None) -> str | None:

@@ -13,8 +13,10 @@ from ..runtime.hidden_keys import shown
 from . import node_checks as check
 from .kinds import (
     Agent,
+    Approval,
     Branch,
     Condition,
+    Decision,
     Function,
     OnLimit,
     Output,
@@ -231,6 +233,26 @@ class Node:
         return _node(name, node_id, Route.of(by, branches, default))
 
     @classmethod
+    def approval(cls, name: str, prompt: str = "{{input}}", *, node_id: str | None = None) -> Node:
+        """Make a node at which the run waits for the decision of a person.
+
+        The rest of the run goes on to its end; then it pauses. ``result.approvals`` says what is asked, and
+        ``executor.resume(workflow, result, approvals={"Review": True})`` decides. The nodes after it run if
+        it is approved, or with ``connect(..., when=False)`` if it is not; their input is that of this node,
+        or what the decision has put in its place. The output is ``{"approved", "comment", "value"}``.
+
+        Args:
+            name: The name that people see, and the key of the decision.
+            prompt: What is asked, with references.
+            node_id: The node's id, by default made from the name.
+
+        Raises:
+            TypeError: ``prompt`` is not a str.
+        """
+        check.text(name, "prompt", prompt)
+        return _node(name, node_id, Approval(prompt))
+
+    @classmethod
     def transform(
         cls,
         name: str,
@@ -402,14 +424,14 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """``"agent"``, ``"function"``, ``"condition"``, ``"route"``, ``"transform"``, ``"flow"`` or
-        ``"repeat"``.
+        """``"agent"``, ``"function"``, ``"condition"``, ``"route"``, ``"approval"``, ``"transform"``,
+        ``"flow"`` or ``"repeat"``.
         """
         return "flow" if type(self.work) is SubFlow else type(self.work).__name__.lower()
 
     def branches_after(self, parent: Node) -> tuple[Branch, ...] | None:
         """Return the branches of ``parent`` that lead to this node; None for all, and if it has none."""
-        if not isinstance(parent.work, Route):
+        if not isinstance(parent.work, Decision):
             return None
         return self.when.get(parent.id, parent.work.unsaid)
 

@@ -13,7 +13,7 @@ from ..llm.config import LlmConfig
 from ..llm.config_checks import check_request
 from ..runtime import checks
 from ..runtime.hidden_keys import shown, type_name
-from .kinds import Route, branch_text
+from .kinds import Decision, branch_text
 
 
 def of_type(name: str, setting: str, value: object, kind: Any, expected: str) -> None:
@@ -157,7 +157,7 @@ def fallbacks(name: str, value: Any, kind: Any) -> tuple[Any, ...]:
         if not isinstance(fallback, kind):
             message = f"a fallback must be {expected}, not {type_name(fallback)}"
             raise TypeError(f"node {shown(name)}: {message}")
-        if isinstance(getattr(fallback, "work", None), Route):
+        if isinstance(getattr(fallback, "work", None), Decision):
             raise TypeError(f"node {shown(name)}: a fallback must have an output, not branches")
         if getattr(fallback, "for_each", None) is not None:
             message = "a fallback must not have for_each: it stands in for single items"

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from .kinds import Agent, Route, SubFlow
+from .kinds import Agent, Approval, Decision, SubFlow
 from .mermaid import mermaid
 from .node import Node
 from .templates import Reference
@@ -104,12 +104,19 @@ class Plan:
     @cached_property
     def has_routes(self) -> bool:
         """Whether nodes can be skipped."""
-        return any(isinstance(node.work, Route) for node in self.nodes)
+        return any(isinstance(node.work, Decision) for node in self.nodes)
 
     @cached_property
     def sub_flows(self) -> list[tuple[Node, SubFlow]]:
         """The nodes that run other workflows, with their work."""
         return [(node, node.work) for node in self.nodes if isinstance(node.work, SubFlow)]
+
+    @cached_property
+    def has_approvals(self) -> bool:
+        """Whether a node, also one of a sub-flow, waits for the decision of a person."""
+        return any(isinstance(node.work, Approval) for node in self.nodes) or any(
+            work.plan.has_approvals for _, work in self.sub_flows
+        )
 
     @cached_property
     def has_tools(self) -> bool:

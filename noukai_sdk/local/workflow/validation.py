@@ -16,8 +16,10 @@ from . import expressions, templates
 from .fallbacks import stand_ins
 from .kinds import (
     Agent,
+    Approval,
     Branch,
     Condition,
+    Decision,
     Function,
     Repeat,
     Route,
@@ -132,6 +134,8 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
     if isinstance(work, Agent):
         yield "prompt", work.prompt
         yield "system", work.system or ""
+    elif isinstance(work, Approval):
+        yield "prompt", work.prompt
     elif isinstance(work, Transform):
         yield "transform", work.transformation
     elif isinstance(work, Function):
@@ -181,10 +185,10 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _branch_faults(parent: Node, branches: Sequence[Branch]) -> Iterator[str]:
-    if not isinstance(parent.work, Route):
+    if not isinstance(parent.work, Decision):
         # True is what connect() is often told for every edge.
         if tuple(branches) != (True,):
-            yield f"{parent.id!r} is not a condition or a route: it has no branches"
+            yield f"{parent.id!r} does not decide: it has no branches"
         return
     known = {branch_text(branch) for branch in parent.work.branches}
     for branch in branches:

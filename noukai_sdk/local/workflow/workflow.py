@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..runtime import checks
-from .kinds import Branch, Route
+from .kinds import Branch, Decision
 from .mermaid import mermaid
 from .node import Node
 from .plan import CaptureMode, Flow, Plan
@@ -86,7 +86,7 @@ class Workflow:
             when = edge.when
             if when is None:
                 work = works.get(source)
-                when = work.unsaid if isinstance(work, Route) else None
+                when = work.unsaid if isinstance(work, Decision) else None
             if when is None:
                 anyway.add(source)
             else:

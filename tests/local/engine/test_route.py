@@ -87,7 +87,7 @@ def test_route_problems_name_unknown_branches() -> None:
     workflow.connect("kind", "other", when=[])
     assert [str(problem) for problem in workflow.problems()] == [
         "node 'end': needs: 'kind' has no branch 'refund'; there are 'bug', 'billing', 3",
-        "node 'always': needs: 'fix' is not a condition or a route: it has no branches",
+        "node 'always': needs: 'fix' does not decide: it has no branches",
         "node 'other': needs: it is on no branch of 'kind', and can never run",
         "node 'other': route: not a valid expression: 'input +'",
     ]

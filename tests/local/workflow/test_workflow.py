@@ -96,9 +96,7 @@ def test_problems_of_invalid_graphs_are_listed() -> None:
     assert problems(both_ways) == []
     assert both_ways.nodes[1].when == {"c": (True, False)}
     unless_agent = workflow_of(Node.agent("a"), Node.agent("b"), edges="a!b")
-    assert problems(unless_agent) == [
-        "node 'b': needs: 'a' is not a condition or a route: it has no branches"
-    ]
+    assert problems(unless_agent) == ["node 'b': needs: 'a' does not decide: it has no branches"]
     one_name = workflow_of(Node.agent("same", agent_id="a"), Node.agent("same", agent_id="b"))
     assert problems(one_name) == ["node 'b': name: an earlier node has the name 'same' too"]
     agents = [Node.agent(name) for name in "abcd"]
