@@ -34,8 +34,8 @@ AGENT_SETTINGS = {
 _NAMES = {"id", "name", "needs"}
 _COMMON = _NAMES | {"retry", "timeout", "for_each", "concurrency", "on_error"}
 ALLOWED = {
-    "agent": _COMMON | AGENT_SETTINGS | {"context"},
-    "function": _COMMON | {"function", "arguments"},
+    "agent": _COMMON | AGENT_SETTINGS | {"context", "fallback"},
+    "function": _COMMON | {"function", "arguments", "fallback"},
     "condition": _NAMES | {"condition"},
     "route": _NAMES | {"route", "branches", "default"},
     "transform": _NAMES | {"for_each", "on_error", "transform"},
@@ -89,6 +89,15 @@ Body = Annotated[
     tagged({dict: "~step", list: "~steps", str: "~name"}),
 ]
 """What a step runs: the name of a flow, a step or steps."""
+OneFallback = Annotated[
+    Annotated[str, Tag("~name")] | Annotated["StepEntry", Tag("~step")],
+    tagged({dict: "~step", str: "~name"}),
+]
+Fallbacks = Annotated[
+    Annotated[OneFallback, Tag("~one")] | Annotated[list[OneFallback], Tag("~list")],
+    tagged({list: "~list", str: "~one"}),
+]
+"""Models and steps to try when a step has failed."""
 
 
 class StepEntry(BaseModel):
@@ -104,6 +113,7 @@ class StepEntry(BaseModel):
     for_each: str | None = None
     concurrency: Annotated[int, Field(ge=1)] | None = None
     on_error: OnError | None = None
+    fallback: Fallbacks | None = None
 
     prompt: str | None = None
     model: Annotated[str, Field(min_length=1)] | None = None

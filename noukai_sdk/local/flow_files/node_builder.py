@@ -145,9 +145,42 @@ class NodeBuilder:
             concurrency=step.concurrency or 1,
             on_error=step.on_error or "fail",
         )
-        self.nodes.append(node)
+        self.nodes.append(replace(node, fallback=self._fallbacks(step, node, (*loc, "fallback"))))
         self.locs.append(loc)
         return step_id
+
+    def _fallbacks(self, step: StepEntry, node: Node, loc: Loc) -> tuple[Any, ...]:
+        """Return the models and nodes that stand in for a step."""
+        given = step.fallback if isinstance(step.fallback, list) else [step.fallback]
+        fallbacks: list[str | Node] = []
+        for place, one in enumerate(given):
+            one_loc = (*loc, place) if isinstance(step.fallback, list) else loc
+            if isinstance(one, str):
+                self.check(one, one_loc)
+                fallbacks.append(one)
+            elif one is not None:
+                fallbacks.append(self._fallback(one, node, one_loc))
+        kind = str | Node if isinstance(node.work, Agent) else Node
+        try:
+            return node_checks.fallbacks(node.id, fallbacks, kind)
+        except (TypeError, ValueError) as error:
+            self.faults.append((loc, str(error)))
+            return ()
+
+    def _fallback(self, step: StepEntry, node: Node, loc: Loc) -> Node:
+        self._check_fields(step, loc)
+        for name in ("needs", "on_error", "concurrency", "parallel"):
+            if name in step.given:
+                self.faults.append(((*loc, name), f"{name!r} is not allowed in a fallback"))
+        fallback = Node(
+            id=node.id,
+            name=step.name or step.id or step.kind,
+            work=self._work(step, loc),
+            retry=step.retry,
+            timeout=step.timeout,
+            for_each=step.for_each,
+        )
+        return replace(fallback, fallback=self._fallbacks(step, fallback, (*loc, "fallback")))
 
     def _needs(
         self, step: StepEntry, before: Sequence[str]

@@ -173,6 +173,9 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
             for fault in _branch_faults(names.by_id[need], branches):
                 yield "needs", fault
     yield from _work_faults(node)
+    for name, stand_in in stand_ins(node):
+        for _, fault in _work_faults(stand_in):
+            yield "fallback", f"{name}: {fault}"
     if node.for_each is not None and templates.parse(node.for_each).alone is None:
         yield (
             "for_each",
