@@ -105,7 +105,7 @@ def test_service_shows_nothing_without_a_key_and_only_own_sessions_with_one(serv
         # Browsers send cookies to all ports of a host, and another service may be there.
         name = f"noukai_key_{service.rpartition(':')[2]}"
         assert cookie == f"{name}={KEY}; HttpOnly; Path=/; SameSite=strict"
-        for target in ("//evil.example", "https://evil.example", "/\\evil.example", ""):
+        for target in ("//evil.example", "https://evil.example", "/\\evil.example", "/login", ""):
             assert log_in(anna, KEY, next=target).headers["location"] == "/"
         assert "Secure" in log_in_by_tls(service).headers["set-cookie"]
 

@@ -52,4 +52,4 @@ async def logout(visit: Visit) -> Response:
 
 
 def _target(url: str) -> str:
-    return url if is_local(url) else "/"
+    return url if is_local(url) and not url.startswith("/login") else "/"
