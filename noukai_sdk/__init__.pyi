@@ -60,6 +60,8 @@ from .replay.player import ReplayConcurrencyWarning as ReplayConcurrencyWarning
 from .run import AsyncRun as AsyncRun
 from .run import Run as Run
 from .session.carry_threads import carry_threads as carry_threads
+from .session.log_filter import SessionFilter as SessionFilter
+from .session.log_filter import log_context as log_context
 from .session.lost_scope import LostScopeWarning as LostScopeWarning
 from .session.opening import trace_scope as trace_scope
 from .session.opening import trace_scope_sync as trace_scope_sync

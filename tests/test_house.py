@@ -23,10 +23,10 @@ JobAccepted JobCancelledError JobStatus LateCallWarning LostScopeWarning NotFoun
 NoukaiError OutputError PausedResult PermissionDeniedError RateLimitError ReplayConcurrencyWarning
 ReplayDisabledError ReplayError ReplayForbiddenError ReplayInvalidSessionError ReplayLeftoverError
 ReplayMissError ReplayNoSnapshotsError ReplayReport ReplaySessionExpiredError ReplaySessionNotFoundError
-Run RunNotFoundError RunStarted RunStep RunSummary Scope StepAttempts StepCompleted StepFailed StepInput
-StepOutput StepPaused StepStarted StepTrace Stream StreamEvent TokenBreakdown Tool ToolCall
+Run RunNotFoundError RunStarted RunStep RunSummary Scope SessionFilter StepAttempts StepCompleted StepFailed
+StepInput StepOutput StepPaused StepStarted StepTrace Stream StreamEvent TokenBreakdown Tool ToolCall
 ToolCallLimitError ToolCallsRequired ToolHandlerRequiredError Trace __version__ carry_threads copy_scope
-current_session_id detached tool trace trace_scope trace_scope_sync
+current_session_id detached log_context tool trace trace_scope trace_scope_sync
 """
 
 THIRD_PARTY = """

@@ -125,7 +125,8 @@ def refuse_replay(
     session_id = replay_id = None
     if requested is not None:
         session_id, replay_id = requested.session_id, requested.replay_id
-    logger.warning("replay of session %s refused: %s", session_id, error)
+    extra = {"noukai_session": session_id, "noukai_replay": True, "noukai_error": str(error)}
+    logger.warning("replay of session %s refused: %s", session_id, error, extra=extra)
     verdict = Verdict(session_id, request_line=request_line, replay_id=replay_id)
     headers = [(HEADER_RESPONSE_SESSION, session_id)] if session_id is not None else []
     headers.append((HEADER_REPLAY_ID, verdict.replay_id))
@@ -216,6 +217,12 @@ def finish_replay(
         scope.report.summary(),
         # This is the only place that reports it: the response carries the replay's error.
         exc_info=later_failure,
+        extra={
+            "noukai_session": scope.session_id,
+            "noukai_replay": True,
+            "noukai_error": str(error),
+            "noukai_report": scope.report.summary(),
+        },
     )
     return replace(response, headers=(*response.headers, *session_headers(scope)))
 

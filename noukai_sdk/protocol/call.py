@@ -69,9 +69,23 @@ class Service(NamedTuple):
         """The base URL and the Authorization header: what decides which sessions can be read."""
         return self.base_url, self.headers.get("Authorization")
 
-    def report(self, event: dict[str, Any], payloads: Mapping[str, Any] | None = None) -> None:
-        """Report ``event`` to the ``noukai_sdk`` logger and, with ``payloads``, to the ``log_handler``."""
-        logger.debug("%s", " ".join(f"{name}={value}" for name, value in event.items()))
+    def report(
+        self,
+        event: dict[str, Any],
+        payloads: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+    ) -> None:
+        """Report ``event`` to the ``noukai_sdk`` logger and, with ``payloads``, to the ``log_handler``.
+
+        The log record has the fields of the event as attributes, ``noukai_phase`` and so on.
+        """
+        if logger.isEnabledFor(logging.DEBUG):
+            text = " ".join(f"{name}={value}" for name, value in event.items())
+            fields = {f"noukai_{name}": value for name, value in event.items()}
+            session_id = fields.pop("noukai_session_id", session_id)
+            if session_id is not None:
+                fields["noukai_session"] = session_id
+            logger.debug("%s", text, extra=fields)
         if self.log is None:
             return
         try:

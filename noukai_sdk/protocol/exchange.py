@@ -114,4 +114,4 @@ def log_phase(
         for name, message in (("request_body", request), ("response_body", outcome)):
             body = getattr(message, "body", None)
             payloads[name] = json_or_text(body) if body else None
-    service.report(event, payloads)
+    service.report(event, payloads, request.headers.get("X-Session-Id"))

@@ -206,7 +206,9 @@ def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[P
     # back now, because tools may take long.
     yield CloseStream()
     if pause is None:
-        logger.warning("the stream of run %s closed before the run's end", cursor.execution_id)
+        run = cursor.execution_id
+        text = "the stream of run %s closed before the run's end"
+        logger.warning(text, run, extra={"noukai_execution_id": run})
     return pause
 
 
@@ -241,6 +243,7 @@ def tool_results(
         logger.warning(
             "run %s was left paused: its ToolCallsRequired event was not resumed",
             pause.execution_id,
+            extra={"noukai_execution_id": pause.execution_id},
         )
         return None
     return staged[-1]

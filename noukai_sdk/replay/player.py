@@ -313,6 +313,7 @@ class Player:
                 self.cassette.session_id,
                 report.summary(),
                 "\n".join(report.lines()),
+                extra=self._log_fields(),
             )
 
     def verify(self, *, caught: bool = True) -> None:
@@ -326,9 +327,15 @@ class Player:
             logger.warning(
                 "a replay ended well after errors that the application caught: %s",
                 self.report.summary(),
+                extra=self._log_fields(),
             )
         if self.report.leftovers and not self.options.allow_live:
             raise _leftover_error(self.report)
+
+    def _log_fields(self) -> dict[str, Any]:
+        report = self.report.summary()
+        fields = {"noukai_session": self.cassette.session_id, "noukai_report": report}
+        return {**fields, "noukai_replay": True}
 
     def _pace(self, claim: Claim, recording: Recording) -> Pace:
         pace_of = self.options.pace

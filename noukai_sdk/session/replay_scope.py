@@ -194,8 +194,10 @@ class ReplayScope(Scope):
             reason = "the replay was stopped before" if error is None else type(error).__name__
             detail = f"the calls of another client (another API key) could not be fetched: {reason}"
             self.report.unread.append(ReportEntry(None, None, len(self.report.unread), detail))
+            session_id = self._recorded_session
+            extra = {"noukai_session": session_id, "noukai_replay": True}
             logger.warning(
-                "replay of session %s: %s", self._recorded_session, detail, exc_info=error
+                "replay of session %s: %s", session_id, detail, exc_info=error, extra=extra
             )
 
     def _report_parent(self) -> None:

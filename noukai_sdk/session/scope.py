@@ -127,7 +127,8 @@ class Scope:
             "a call of flow %s came after the end of session %s, and is in session %s of its own: "
             "start tasks and threads that outlive their request in noukai_sdk.detached()"
         )
-        logger.log(level, text, call.flow, self.session_id, own)
+        extra = {"noukai_session": own, "noukai_ended_session": self.session_id}
+        logger.log(level, text, call.flow, self.session_id, own, extra=extra)
         return watch_late(call, call.live(own))
 
     def _count_other(self, service: Service) -> None:
