@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import FlowNotFoundError
+from ..local.engine.approval import ApprovalRequest
 from ..local.engine.executor import Executor
 from ..local.flow_files.catalog import FlowCatalog
 from ..local.llm.config import LlmConfig
@@ -120,6 +122,7 @@ def validate(directory: Path | None, as_json: bool) -> None:
 @address_argument
 @click.option("--message", "-m", help="Message for the flow; - reads it from standard input.")
 @click.option("--parameter", "-p", "parameters", multiple=True, help="NAME=VALUE; repeatable.")
+@click.option("--approve", is_flag=True, help="Give all approvals that the flow waits for.")
 @version_option
 @flows_option
 @model_option
@@ -128,6 +131,7 @@ def run(
     address: str,
     message: str | None,
     parameters: tuple[str, ...],
+    approve: bool,
     version: int | None,
     directory: Path | None,
     model: str,
@@ -135,7 +139,8 @@ def run(
 ) -> None:
     """Run a flow on this machine and show its progress.
 
-    With --json, prints one event per line. The exit code is 1 if the run fails.
+    With --json, prints one event per line. On a terminal, asks for the approvals that the flow waits for.
+    The exit code is 1 if the run fails, or waits for approvals.
     """
     flow = _find(_open_catalog(directory, model), address, version)
     inputs: dict[str, Any] = {}
@@ -149,13 +154,19 @@ def run(
             inputs[name] = value
     if message is not None:
         inputs["message"] = sys.stdin.read() if message == "-" else message
-    stream = Executor().execute_streaming(flow, inputs)
+    executor = Executor()
+    stream = executor.execute_streaming(flow, inputs)
     if as_json:
         for event in stream:
             click.echo(_event_line(event))
     else:
         show_progress(flow, stream, _open_console(sys.stderr))
     result = stream.result
+    while result is not None and result.approvals:
+        result = executor.resume(flow, result, approvals=_decisions(result.approvals, approve))
+    if result is not None and not as_json:
+        for error in result.errors if stream.result is not result else ():
+            click.echo(f"Error: {error}", err=True)
     if result is None or not result.is_success():
         sys.exit(1)
     if not as_json:
@@ -196,6 +207,19 @@ def _open_catalog(
 def _open_console(file: TextIO) -> Console:
     # Programs that read the output through a pipe need each flow, and each step, on one line.
     return Console(file=file, width=None if file.isatty() else _PIPE_COLUMNS)
+
+
+def _decisions(requests: Sequence[ApprovalRequest], approve: bool) -> dict[str, bool]:
+    """Return the decisions on what a run waits for; exit if nobody can be asked."""
+    questions = {request.node: f"{request.name}: {request.prompt}" for request in requests}
+    if approve:
+        return dict.fromkeys(questions, True)
+    if not sys.stdin.isatty():
+        for question in questions.values():
+            click.echo(f"waits for an approval: {question}", err=True)
+        click.echo("Run it on a terminal, or with --approve.", err=True)
+        sys.exit(1)
+    return {node: click.confirm(question, err=True) for node, question in questions.items()}
 
 
 def _find(catalog: FlowCatalog, address: str, version: int | None) -> Flow:

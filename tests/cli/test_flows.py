@@ -209,6 +209,24 @@ def test_run_as_process_prints_result() -> None:
     assert result.stdout == "ABCD\n", result.stderr
 
 
+def test_run_with_approval_waits_or_approves() -> None:
+    text = """
+    steps:
+      - {id: ask, approval: "Send {{message}}?"}
+      - {id: send, needs: [ask], transform: "sent {{input}}"}
+      - {id: keep, needs: [not ask], transform: "kept {{input}}"}
+    """
+    write("mine/demo/asks.yaml", text)
+    waits = run("run", "mine/demo/asks", "-m", "this", exit_code=1)
+    assert "waits for an approval: ask: Send this?\nRun it on a terminal" in waits.stderr
+    assert run("run", "mine/demo/asks", "-m", "this", "--approve").stdout.endswith("sent this\n")
+    assert (
+        "ask  approval  Send {{message}}?"
+        in run("show", "mine/demo/asks", "--format", "text").stdout
+    )
+    assert '    n0{{"ask"}}' in run("show", "mine/demo/asks").stdout.splitlines()
+
+
 def test_show_as_text_has_steps_of_inner_flows_and_their_branches() -> None:
     text = """
     description: All kinds

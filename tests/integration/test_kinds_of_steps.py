@@ -29,6 +29,7 @@ FLOWS = {
     "acme/tests/stuck.yaml": """
         steps: [{id: again, repeat: {transform: "{{input}}."}, until: "round > 9", at_most: 2}]
     """,
+    "acme/tests/asks.yaml": "steps: [{id: inner, flow: [{id: ask, approval: 'Send {{message}}?'}]}]",
 }
 
 
@@ -123,3 +124,18 @@ def test_rounds_are_recorded_with_their_inputs_and_outputs(client: Noukai, backe
     ]
     assert (described["when"], described["atMost"]) == ({"kind": ["bug", "other"]}, 3)
     assert [step["kind"] for step in described["steps"]] == ["agent"]
+
+
+def test_flow_with_approval_is_refused_before_it_runs(client: Noukai) -> None:
+    # No call can give an approval: the protocol has none.
+    asks = client.flow("asks")
+    calls = (
+        lambda: asks.execute("x"),
+        lambda: list(asks.steps("x")),
+        lambda: list(asks.events("x")),
+        lambda: asks.execute_async("x"),
+    )
+    for call in calls:
+        with pytest.raises(FlowExecutionError, match="waits for approvals") as error:
+            call()
+        assert (error.value.status_code, error.value.code) == (400, "APPROVALS_NOT_SUPPORTED")

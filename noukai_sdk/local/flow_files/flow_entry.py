@@ -38,6 +38,7 @@ ALLOWED = {
     "function": _COMMON | {"function", "arguments", "fallback"},
     "condition": _NAMES | {"condition"},
     "route": _NAMES | {"route", "branches", "default"},
+    "approval": _NAMES | {"approval"},
     "transform": _NAMES | {"for_each", "on_error", "transform"},
     "flow": _COMMON | {"flow", "inputs"},
     "repeat": _COMMON | {"repeat", "until", "at_most", "on_limit", "inputs"},
@@ -136,6 +137,7 @@ class StepEntry(BaseModel):
     route: str | None = None
     branches: Annotated[list[OneBranch], Field(min_length=1)] | None = None
     default: OneBranch | None = None
+    approval: str | None = None
     transform: str | None = None
     flow: Body | None = None
     inputs: dict[str, Any] | None = None

@@ -12,6 +12,7 @@ from ..workflow import node_checks
 from ..workflow.json_schemas import JsonSchema, SchemaError
 from ..workflow.kinds import (
     Agent,
+    Approval,
     Branch,
     Condition,
     Function,
@@ -206,6 +207,8 @@ class NodeBuilder:
             return Condition(step.condition)
         if step.route is not None:
             return self._route(step, loc)
+        if step.approval is not None:
+            return Approval(step.approval)
         if step.transform is not None:
             return Transform(step.transform)
         if step.flow is not None:

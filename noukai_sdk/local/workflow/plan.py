@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from .fallbacks import stand_ins
 from .kinds import Agent, Approval, Decision, SubFlow
 from .mermaid import mermaid
 from .node import Node
@@ -108,8 +109,13 @@ class Plan:
 
     @cached_property
     def sub_flows(self) -> list[tuple[Node, SubFlow]]:
-        """The nodes that run other workflows, with their work."""
-        return [(node, node.work) for node in self.nodes if isinstance(node.work, SubFlow)]
+        """The nodes that run other workflows, also as fallbacks, with their work."""
+        return [
+            (one, one.work)
+            for node in self.nodes
+            for one in (node, *(stand_in for _, stand_in in stand_ins(node)))
+            if isinstance(one.work, SubFlow)
+        ]
 
     @cached_property
     def has_approvals(self) -> bool:

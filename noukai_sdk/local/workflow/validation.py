@@ -135,7 +135,7 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
         yield "prompt", work.prompt
         yield "system", work.system or ""
     elif isinstance(work, Approval):
-        yield "prompt", work.prompt
+        yield "approval", work.prompt
     elif isinstance(work, Transform):
         yield "transform", work.transformation
     elif isinstance(work, Function):

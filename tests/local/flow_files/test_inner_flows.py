@@ -161,6 +161,7 @@ def test_flows_that_run_each_other_are_a_problem_of_each(folder: Path) -> None:
             "repeat: {prompt: x}\n    until: '1'\n    at_most: 0",
             ":5: steps[0].at_most: Input should be",
         ),
+        ("approval: '{{oops}}'", ":3: steps[0].approval: {{oops}} does not start with one of"),
         ("route: input", ":3: steps[0].route: a step with 'route' needs 'branches' too"),
         (
             "route: input\n    branches: [a, A.]",
