@@ -266,6 +266,20 @@ def test_fork_runs_with_another_message_and_is_linked_and_compared(
     swapped = visitor.get(f"/sessions/{child}/compare/{session_id}")
     assert "+ two" in swapped
     assert "The sessions are equal" in visitor.get(f"/sessions/{child}/compare/{child}")
+    # The fork is equal to itself: the app still sends what was replaced. All of it is served, and no more.
+    assert "Replayed as recorded" in visitor.replay(child)
+    page = visitor.replay(child, fork="1", from_call="39")
+    assert "Forked: 3 calls replayed, none live" in page
+    assert "Live after 3 calls" in page
+
+    dev.client.delete(f"/seq/sessions/{session_id}").raise_for_status()
+    assert "What it served, 1 call, is gone with it" in visitor.get(f"/sessions/{child}")
+    compared = visitor.client.get(f"/sessions/{session_id}/compare/{child}")
+    assert f"Nothing can be compared with session {session_id}" in compared.text
+    for path in (f"/sessions/{child}/compare/{child}", f"/sessions/{child}/cassette.jsonl"):
+        response = visitor.client.get(path)
+        assert response.status_code == 404
+        assert f"is a fork of session {session_id}, which is gone" in response.text
 
 
 def test_requests_are_sent_to_this_machine_alone_and_by_our_forms_alone(

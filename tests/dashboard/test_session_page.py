@@ -254,3 +254,17 @@ def test_session_downloads_are_those_of_the_command_line_or_say_why_not(
     assert "x" * 30_000 in httpx.get(f"{dev.url}/sessions/long/curl").text
     assert refused("text?part=nothing")[0] == 404
     assert httpx.get(f"{url}/text?part=response.body").text == HOSTILE
+
+
+def test_open_page_of_a_session_that_is_deleted_says_so(
+    page: Page, dev: Dev, console_errors: list[str]
+) -> None:
+    for text in ("one", "two"):
+        assert dev.run("tests/shout", text, session="deleted").status_code == 200
+    page.goto(f"{dev.url}/sessions/deleted")
+    dev.client.delete("/seq/sessions/deleted").raise_for_status()
+    expect(page.get_by_role("alert").filter(has_text="This session is gone")).to_be_visible()
+    page.locator("#calls summary").nth(1).click()
+    expect(page.get_by_role("alert").filter(has_text="This call is gone")).to_be_visible()
+    assert all("404" in error for error in console_errors)
+    console_errors.clear()

@@ -99,7 +99,12 @@ async def session(visit: Visit) -> Response:
 async def changes(visit: Visit) -> Response:
     """Return the lines that differ from those that the browser has; 204 if there are none."""
     offset, started_at = _offset(visit), time.monotonic()
-    view = await _read(visit, offset, "")
+    try:
+        view = await _read(visit, offset, "")
+    except ApiError as error:
+        if error.status not in GONE:
+            raise
+        return visit.render("session_gone.html")
     live = _live(visit, view, offset, "", time.monotonic() - started_at)
     if visit.query.get("mark") == live["mark"] and view.is_live:
         return Response(status_code=204)
