@@ -23,6 +23,7 @@ from ..models.events import (
     ToolCallsRequired,
 )
 from .capture import Event
+from .run_usage import run_usage, step_usage
 from .store.tables import ENDED
 
 __all__ = ["ENDED", "Run", "RunLog", "Status", "StepRecord", "Trigger", "to_wire"]
@@ -99,12 +100,13 @@ class RunLog:
 
     ``events`` and ``steps`` hold those that :meth:`take` has not returned yet. The numbers count from
     the start of the run, in whichever process it began. ``open_steps`` is keyed by the step's id and,
-    for an item of a loop, its index.
+    for an item of a loop, its index. ``usage`` has what each finished step took, with its number.
     """
 
     next_event: int = 0
     next_step: int = 0
     open_steps: dict[tuple[str, int | None], StepRecord] = field(default_factory=dict)
+    usage: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
 
@@ -184,6 +186,9 @@ class RunLog:
         step.completed_at = now
         step.duration_ms = round((now - step.started_at) / 1000)
         self.steps.append(step)
+        if step.loop_index is None and status == "completed":
+            taken = step_usage(step.step_id, step.duration_ms, step.tokens, step.cost_usd)
+            self.usage.append((step.number, taken))
         del self.open_steps[step.step_id, step.loop_index]
 
     def interrupt(self, error: dict[str, Any], now: int, *, waiting: bool = False) -> str | None:
@@ -236,6 +241,7 @@ class RunLog:
             "nextEvent": self.next_event,
             "nextStep": self.next_step,
             "openSteps": [vars(step) for step in self.open_steps.values()],
+            "usage": self.usage,
         }
 
     @classmethod
@@ -243,7 +249,9 @@ class RunLog:
         """Return the log that continues from :meth:`position`."""
         steps = [StepRecord(**step) for step in position["openSteps"]]
         open_steps = {(step.step_id, step.loop_index): step for step in steps}
-        return cls(position["nextEvent"], position["nextStep"], open_steps)
+        # A run that was stored by an earlier version has none.
+        usage = [(number, taken) for number, taken in position.get("usage", ())]
+        return cls(position["nextEvent"], position["nextStep"], open_steps, usage)
 
 
 @dataclass
@@ -345,6 +353,18 @@ class Run:
         self.status = status
         self.completed_at = now
         self.pause = None
+
+    def completed_body(self) -> dict[str, Any]:
+        """Return the response of ``POST execute`` for a completed run, as docs/wire.md defines it."""
+        steps = [taken for _, taken in sorted(self.log.usage, key=lambda each: each[0])]
+        return {
+            "status": "completed",
+            "result": self.result,
+            "flowId": self.flow_id,
+            "blockCount": len(self.flow.steps),
+            "executionId": self.id,
+            **run_usage(self.started_at, self.completed_at, steps, mode=self.flow.capture_mode),
+        }
 
     def paused_body(self) -> dict[str, Any]:
         """Return the response of ``POST execute`` for a tool pause, as docs/wire.md defines it."""

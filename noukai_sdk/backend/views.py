@@ -10,6 +10,7 @@ from .capture import captured, keeps_snapshots, keeps_steps
 from .encoding import from_column, iso, spliced, spliced_list, to_column
 from .errors import step_status
 from .rows import log_from, step_row
+from .run_usage import run_usage, step_usage
 
 Row = Mapping[str, Any]
 Json = dict[str, Any]
@@ -98,6 +99,18 @@ def _attempt(step: Row) -> Json:
     }
 
 
+def usage_of(row: Row, steps: Sequence[Row]) -> Json:
+    """Return what a stored run took, as the response of ``execute`` has it."""
+    taken = [
+        step_usage(
+            step["step_id"], step["duration_ms"], from_column(step["tokens"]), step["cost_usd"]
+        )
+        for step in steps
+        if step["loop_index"] is None and step["status"] == "completed"
+    ]
+    return run_usage(row["started_at"], row["completed_at"], taken, mode=row["capture_mode"])
+
+
 def session_execution(
     row: Row, steps: Sequence[Row], events: Sequence[Row], *, is_deleted: bool
 ) -> Json:
@@ -150,6 +163,8 @@ def session_execution(
     view["error"] = spliced(to_column(error))
     view["events"] = spliced_list(chunk["body"] for chunk in events)
     view["toolRounds"] = spliced(row["tool_rounds"])
+    if row["trigger"] == "execute" and row["status"] == "completed":
+        view["usage"] = usage_of(row, steps)
     return view
 
 

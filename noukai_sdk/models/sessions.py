@@ -91,6 +91,7 @@ class SessionExecution(TypedDict, total=False):
     error: RecordedError | None
     events: list[dict[str, Any]] | None
     toolRounds: list[ToolRound] | None
+    usage: dict[str, Any] | None
 
 
 class Outcome(WireModel):

@@ -258,6 +258,7 @@ def _result(execution: SessionExecution, steps: Sequence[StepSnapshot]) -> dict[
         "flowId": execution.get("flowId"),
         "blockCount": len(steps) if len(steps) < 2 else len({step["stepId"] for step in steps}),
         "executionId": execution["executionId"],
+        **(execution.get("usage") or {}),
     }
 
 

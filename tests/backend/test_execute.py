@@ -19,7 +19,8 @@ def test_execute_completes_with_result_and_ids(backend: Backend) -> None:
     first, second = (backend.post(HELLO, MESSAGE) for _ in "ab")
     assert first.status_code == 200
     body = first.json()
-    assert list(body) == ["status", "result", "flowId", "blockCount", "executionId"]
+    contract = ["status", "result", "flowId", "blockCount", "executionId"]
+    assert list(body) == [*contract, "durationMs", "tokens", "costUsd", "steps"]
     assert body["status"] == "completed"
     assert "The cat sat on the mat." in body["result"]
     assert body["blockCount"] == 1

@@ -29,7 +29,7 @@ CONTRACT = {
     "steps",
 }
 EXTENSIONS = {"version", "contentHash"}
-SNAPSHOT_EXTENSIONS = {"call", "result", "error", "events", "toolRounds"}
+SNAPSHOT_EXTENSIONS = {"call", "result", "error", "events", "toolRounds", "usage"}
 SECRET = {
     "message": "Log in with password: hunter2 and Bearer abcdef12, please",
     "parameters": {"api_key": "k-123", "city": "Paris"},

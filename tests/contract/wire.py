@@ -49,7 +49,23 @@ class ToolCall(Wire):
 # Responses of execute, jobs and errors.
 
 
-class Completed(Wire):
+class UsedStep(Wire):
+    step_id: str
+    duration_ms: Milliseconds
+    tokens: Tokens = ABSENT
+    cost_usd: Decimal = ABSENT
+
+
+class Usage(Wire):
+    duration_ms: Milliseconds
+    tokens: Tokens = ABSENT
+    cost_usd: Decimal = ABSENT
+    steps: list[UsedStep] = ABSENT
+
+
+class Completed(Usage):
+    """The fields of Usage are additions of ours."""
+
     status: Literal["completed"]
     result: Any
     flow_id: str
@@ -309,6 +325,7 @@ class Execution(Wire):
     error: RecordedError | None = ABSENT
     events: list[AnyEvent] = ABSENT
     tool_rounds: list[ToolRound] = ABSENT
+    usage: Usage = ABSENT
 
 
 class OutcomeCall(Wire):

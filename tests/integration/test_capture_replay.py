@@ -394,3 +394,23 @@ async def test_replay_of_unknown_session_or_without_snapshots_raises(client: Asy
         with pytest.raises(error):
             async with trace_scope(client=client, replay_session_id=session_id):
                 raise AssertionError("not reached")
+
+
+async def test_result_tells_what_run_took_and_so_does_its_replay(client: AsyncNoukai) -> None:
+    many, weather = client.flow("acme/tests/many"), client.flow("acme/samples/weather")
+
+    async def calls() -> list[Any]:
+        asked = await weather.execute(**ASK, tool_handler=answer_weather)
+        return [await many.execute("hi", parameters={"words": ["a", "b"]}), asked]
+
+    async with trace_scope(client=client) as capture:
+        live, asked = await calls()
+    async with trace_scope(client=client, replay_session_id=capture.session_id):
+        assert await calls() == [live, asked]
+    assert [step.step_id for step in live.steps] == ["left", "right", "each", "join"]
+    assert live.tokens.total == sum(step.tokens.total for step in live.steps)
+    assert (live.cost_usd, live.duration_ms is None) == ("0", False)
+    assert live.request_id
+    # Summed over its pauses.
+    trace = await weather.run(asked.execution_id).trace()
+    assert asked.tokens.total == trace.steps[0].tokens.total > 0

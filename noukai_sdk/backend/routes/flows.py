@@ -43,15 +43,7 @@ async def execute(request: Request) -> Response:
         code = run.error.get("code") or "INTERNAL_ERROR"
         message = run.error.get("message") or "the run failed"
         raise RequestError(step_status(code), code, message, execution_id=run.id)
-    return json_response(
-        {
-            "status": "completed",
-            "result": run.result,
-            "flowId": run.flow_id,
-            "blockCount": len(run.flow.steps),
-            "executionId": run.id,
-        }
-    )
+    return json_response(run.completed_body())
 
 
 @router.post(f"{_FLOW}/step")

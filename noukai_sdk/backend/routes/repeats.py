@@ -11,6 +11,7 @@ from ..encoding import from_column
 from ..errors import RequestError, step_status
 from ..rows import run_from
 from ..store.store import Row
+from ..views import usage_of
 from .incoming import IncomingCall
 from .responses import json_response
 
@@ -25,8 +26,9 @@ async def repeated_execute(call: IncomingCall, repeated: RepeatedCallError) -> R
     """
     row = await _run_of(call, repeated)
     if row["status"] == "completed":
+        steps = (await call.service.store.steps([row["id"]]))[row["id"]]
         body: dict[str, Any] = {"status": "completed", "result": from_column(row["result"])}
-        return _replayed(body, row)
+        return _replayed(body, row, more=usage_of(row, steps))
     if row["status"] == "paused":
         return json_response(run_from(row, call.flow).paused_body(), headers=_REPLAYED)
     if row["status"] in ("pending", "running"):
@@ -64,6 +66,8 @@ def _in_progress(execution_id: str) -> RequestError:
     )
 
 
-def _replayed(body: dict[str, Any], row: Row, status: int = 200) -> Response:
+def _replayed(
+    body: dict[str, Any], row: Row, status: int = 200, more: dict[str, Any] | None = None
+) -> Response:
     ids = {"flowId": row["flow_id"], "blockCount": row["block_count"], "executionId": row["id"]}
-    return json_response({**body, **ids}, status, headers=_REPLAYED)
+    return json_response({**body, **ids, **(more or {})}, status, headers=_REPLAYED)
