@@ -27,6 +27,7 @@ from .llm.response import CompletionStream as CompletionStream
 from .llm.response import LlmResponse as LlmResponse
 from .llm.stats import LlmStats as LlmStats
 from .run_store.json_text import OutputNotStorableError as OutputNotStorableError
+from .run_store.postgres import PostgresRunStore as PostgresRunStore
 from .run_store.sqlite import RunStore as RunStore
 from .run_store.storage import RunExistsError as RunExistsError
 from .run_store.storage import RunInfo as RunInfo

@@ -8,13 +8,18 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from noukai_sdk.local import Executor, RunInProgressError
+from noukai_sdk.local import Executor, Node, RunExistsError, RunInProgressError
 from tests.support.durable_run import INPUTS, ITEMS, RUN_ID, durable_calls, durable_workflow
+from tests.support.engine import workflow_of
+from tests.support.postgres import PostgresServer
 from tests.support.servers import ROOT, wait_until
 
 RUNS = 20 if "FAULTS" in os.environ else 1
@@ -110,3 +115,46 @@ def test_full_disk_fails_the_run_which_goes_on_when_there_is_room(tmp_path: Path
     assert result.inputs == INPUTS
     assert durable_calls(calls).isdisjoint(calls_of(tmp_path)[len(calls) :])
     executor.close()
+
+
+def test_runs_in_postgres_have_one_owner_who_is_lost_with_the_connection(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.new_database().render_as_string(hide_password=False)
+    started, go, calls = threading.Event(), threading.Event(), list[str]()
+
+    def work(name: str) -> str:
+        calls.append(name)
+        started.set()
+        go.wait(60)
+        return name
+
+    workflow = workflow_of(
+        Node.function("first", lambda: calls.append("first") or "one"),
+        Node.function("second", work),
+        edges="first>second",
+    )
+    one, other = Executor(store=url), Executor(store=url)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(one.execute, workflow, run_id="run")
+        assert started.wait(60)
+        assert [info.state for info in other.runs()] == ["running"]
+        with pytest.raises(RunInProgressError):
+            other.resume(workflow, "run")
+        with pytest.raises(RunExistsError):
+            other.execute(workflow, run_id="run")
+        # The connection of the first one breaks: the run has no owner, and its writes are refused.
+        with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            )
+        wait_until(lambda: other.runs()[0].state == "interrupted")
+        go.set()
+        assert run.result(60).errors[0].code == "RUN_STORE_FAILED"
+    result = other.resume(workflow, "run")
+    assert (result.result, result.get_node_output("first")) == ("one", "one")
+    assert calls == ["first", "one", "one"]
+    assert one.resume(workflow, "run").result == "one"
+    assert [info.state for info in one.runs()] == ["completed"]
+    one.close()
+    other.close()

@@ -50,7 +50,8 @@ class Executor:
         lightweight_mode: Fail at once: no node is retried, whatever it sets. Runs are not counted, unless
             ``configure(enable_metrics=True)`` says so.
         store: Keeps what runs finish, so that :meth:`resume` goes on after a failure, a pause or the
-            death of the process: the path of a SQLite file, or a store object. None to keep nothing.
+            death of the process: the path of a SQLite file, the URL of a Postgres database, or a store
+            object. None to keep nothing.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -408,6 +409,10 @@ class Executor:
 
 
 def _store_of(store: str | PathLike[str] | RunStorage | None) -> RunStorage | None:
+    if isinstance(store, str) and store.startswith(("postgres:", "postgresql:", "postgresql+")):
+        from ..run_store.postgres import PostgresRunStore
+
+        return PostgresRunStore(store)
     if isinstance(store, str | PathLike):
         from ..run_store.sqlite import RunStore
 

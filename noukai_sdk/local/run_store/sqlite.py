@@ -6,31 +6,21 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...errors import RunNotFoundError
 from .file_locks import FileLocks
-from .storage import (
-    Part,
-    RunExistsError,
-    RunInfo,
-    RunInProgressError,
-    RunStatus,
-    RunStoreError,
-    StoredRun,
-)
+from .sql_store import SqlStore
+from .storage import RunStoreError
 
 _APPLICATION_ID = 0x6E6B7275
 _VERSION = 1
 _BUSY_SECONDS = 10.0
 
 _TABLES = f"""
-CREATE TABLE runs (
+CREATE TABLE engine_runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     workflow TEXT NOT NULL,
@@ -42,7 +32,7 @@ CREATE TABLE runs (
     started_at REAL NOT NULL,
     updated_at REAL NOT NULL
 );
-CREATE TABLE parts (
+CREATE TABLE engine_parts (
     run INTEGER NOT NULL,
     path TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -57,10 +47,7 @@ PRAGMA user_version = {_VERSION};
 _abandoned: list[sqlite3.Connection | None] = []
 
 
-_stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
-
-
-class RunStore:
+class RunStore(SqlStore):
     """Runs in a SQLite file, which several processes on one machine may share.
 
     A commit survives the death of the process. A power cut may take the last ones with it, but never breaks
@@ -76,135 +63,29 @@ class RunStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
         self.path = Path(path)
         self._guard = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._locks: FileLocks | None = None
-        self._numbers: dict[str, int] = {}
-        _stores.add(self)
 
     def __repr__(self) -> str:
         return f"RunStore({str(self.path)!r})"
 
-    def begin(self, run: StoredRun) -> None:
-        """Store a new run, and own it."""
-        now = time.time()
-        values = (run.id, run.workflow, run.shape, run.inputs, run.status, now, now)
-        try:
-            with self._transaction() as connection:
-                cursor = connection.execute(
-                    "INSERT OR IGNORE INTO runs"
-                    " (id, workflow, shape, inputs, status, started_at, updated_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    values,
-                )
-                if cursor.rowcount == 0:
-                    raise RunExistsError(run.id)
-                # Before the commit: nobody sees a run that seems to have lost its owner.
-                self._own(run.id, int(cursor.lastrowid or 0))
-        except RunExistsError:
-            raise
-        except BaseException:
-            self._give_up(run.id)
-            raise
+    def try_lock(self, number: int) -> bool:
+        """Lock a run; return False if it is locked, by this process or another."""
+        assert self._locks is not None  # opened with the connection
+        return self._locks.acquire(number)
 
-    def take(self, run_id: str) -> tuple[StoredRun, list[Part]]:
-        """Own a run, and return it with its parts."""
-        number = self._number_of(run_id)
-        self._own(run_id, number)
-        try:
-            with self._transaction() as connection:
-                # Read again as its owner: it may have changed in between.
-                row = connection.execute(
-                    "SELECT id, workflow, shape, inputs, status, position, error, started_at, updated_at"
-                    " FROM runs WHERE number = ?",
-                    (number,),
-                ).fetchone()
-                if row is None:
-                    raise _unknown(run_id)
-                rows = connection.execute(
-                    "SELECT path, name, value FROM parts WHERE run = ?", (number,)
-                ).fetchall()
-                connection.execute(
-                    "UPDATE runs SET status = 'running', updated_at = ? WHERE number = ?",
-                    (time.time(), number),
-                )
-            return StoredRun(*row), [Part(*part) for part in rows]
-        except BaseException:
-            self._give_up(run_id)
-            raise
+    def unlock(self, number: int) -> None:
+        """Free a run."""
+        if self._locks is not None:
+            self._locks.release(number)
 
-    def write(self, run_id: str, parts: Sequence[Part], drop: Sequence[str]) -> None:
-        """Store parts of an own run, and delete those of the paths in ``drop``."""
-        number = self._numbers[run_id]
-        with self._transaction() as connection:
-            _put(connection, number, parts)
-            connection.executemany(
-                "DELETE FROM parts WHERE run = ? AND path = ?", [(number, path) for path in drop]
-            )
-
-    def rewrite(self, run: StoredRun, parts: Sequence[Part]) -> None:
-        """Replace everything of an own run."""
-        number = self._numbers[run.id]
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE runs SET shape = ?, inputs = ?, position = ? WHERE number = ?",
-                (run.shape, run.inputs, run.position, number),
-            )
-            connection.execute("DELETE FROM parts WHERE run = ?", (number,))
-            _put(connection, number, parts)
-
-    def end(
-        self, run_id: str, status: RunStatus, *, position: str | None, error: str | None
-    ) -> None:
-        """Store how an own run has stopped, and give it up."""
-        try:
-            with self._transaction() as connection:
-                connection.execute(
-                    "UPDATE runs SET status = ?, position = ?, error = ?, updated_at = ?"
-                    " WHERE number = ?",
-                    (status, position, error, time.time(), self._numbers[run_id]),
-                )
-        finally:
-            self._give_up(run_id)
-
-    def runs(self) -> list[RunInfo]:
-        """Return all runs, the latest first."""
-        with self._transaction(write=False) as connection:
-            rows = connection.execute(
-                "SELECT number, id, workflow, status, started_at, updated_at, error FROM runs"
-                " ORDER BY number DESC"
-            ).fetchall()
-            locks = self._locks
-        return [
-            RunInfo(
-                run_id=run_id,
-                workflow=workflow,
-                state="interrupted"
-                if status == "running" and locks is not None and not locks.is_held(number)
-                else status,
-                started_at=datetime.fromtimestamp(started_at, timezone.utc),
-                updated_at=datetime.fromtimestamp(updated_at, timezone.utc),
-                error=error,
-            )
-            for number, run_id, workflow, status, started_at, updated_at, error in rows
-        ]
-
-    def delete(self, run_id: str) -> None:
-        """Delete a run that is not under way.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-            RunInProgressError: It is under way.
-        """
-        number = self._number_of(run_id)
-        self._own(run_id, number)
-        try:
-            with self._transaction() as connection:
-                connection.execute("DELETE FROM parts WHERE run = ?", (number,))
-                connection.execute("DELETE FROM runs WHERE number = ?", (number,))
-        finally:
-            self._give_up(run_id)
+    def locked(self, numbers: Collection[int]) -> set[int]:
+        """Return those of these runs that are locked, by whichever process."""
+        locks = self._locks
+        return {number for number in numbers if locks is not None and locks.is_held(number)}
 
     def close(self) -> None:
         """Close the file. The store may be used again afterwards."""
@@ -215,33 +96,14 @@ class RunStore:
 
     def forget(self) -> None:
         """Reset to a closed store that owns no run. For forked children."""
+        super().forget()
         self._guard = threading.Lock()
         _abandoned.append(self._connection)
-        self._connection, self._locks, self._numbers = None, None, {}
-
-    def _number_of(self, run_id: str) -> int:
-        with self._transaction(write=False) as connection:
-            row = connection.execute("SELECT number FROM runs WHERE id = ?", (run_id,)).fetchone()
-        if row is None:
-            raise _unknown(run_id)
-        return int(row[0])
-
-    def _own(self, run_id: str, number: int) -> None:
-        assert self._locks is not None  # opened with the connection
-        for _ in range(3):
-            if self._locks.acquire(number):
-                self._numbers[run_id] = number
-                return
-            time.sleep(0.01)  # who lists the runs holds a lock for an instant
-        raise RunInProgressError(run_id)
-
-    def _give_up(self, run_id: str) -> None:
-        number = self._numbers.pop(run_id, None)
-        if number is not None and self._locks is not None:
-            self._locks.release(number)
+        self._connection, self._locks = None, None
 
     @contextmanager
-    def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+        """Return a transaction, which is committed at the end of the block."""
         with self._guard:
             try:
                 connection = self._opened()
@@ -333,26 +195,6 @@ class RunStore:
         return False
 
 
-def _put(connection: sqlite3.Connection, number: int, parts: Sequence[Part]) -> None:
-    connection.executemany(
-        "INSERT OR REPLACE INTO parts (run, path, name, value) VALUES (?, ?, ?, ?)",
-        [(number, *part) for part in parts],
-    )
-
-
 def _number(connection: sqlite3.Connection, statement: str) -> int:
     row: Any = connection.execute(statement).fetchone()
     return int(row[0])
-
-
-def _unknown(run_id: str) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run_id!r} in this store: executor.runs() lists them")
-
-
-def _forget_all() -> None:
-    for store in list(_stores):
-        store.forget()
-
-
-# Windows cannot fork and lacks the function.
-getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_forget_all)

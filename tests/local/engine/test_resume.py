@@ -319,7 +319,7 @@ async def test_file_that_is_no_store_is_a_typed_error(path: Path, kind: str) -> 
         if kind == "newer":
             connection.execute("PRAGMA user_version = 99")
         else:
-            connection.execute("UPDATE parts SET value = '{'")
+            connection.execute("UPDATE engine_parts SET value = '{'")
         store.close()
     with pytest.raises(RunStoreError, match=str(path) if kind != "damaged" else "is damaged"):
         await Executor(store=path).resume_async(workflow, "one")
