@@ -378,7 +378,9 @@ class Executor:
         execution = self._execution(workflow, state, values, tool_handler)
         if self._store is not None:
             name = workflow.name if isinstance(workflow, Workflow) else str(workflow)
-            execution.journal = Journal(self._store, new_run(workflow.plan, name, state))
+            execution.journal = Journal(
+                self._store, new_run(workflow.plan, name, state), workflow.plan.output_types
+            )
         return execution
 
     def _execution(

@@ -17,7 +17,7 @@ import anyio
 from anyio import to_thread
 
 from ...models.events import ToolCallsRequired
-from ..run_store.json_text import plain, to_text
+from ..run_store.json_text import Types, from_text, plain, to_text
 from ..run_store.storage import (
     Part,
     RunStorage,
@@ -67,11 +67,15 @@ class Journal:
     Args:
         store: The store.
         run: The run, as it is stored at first.
+        types: The types of the outputs of its nodes.
         is_own: The run has been taken from the store already.
     """
 
-    def __init__(self, store: RunStorage, run: StoredRun, *, is_own: bool = False) -> None:
+    def __init__(
+        self, store: RunStorage, run: StoredRun, types: Types, *, is_own: bool = False
+    ) -> None:
         self._store = store
+        self._types = types
         self._run = run
         self._is_new = not is_own
         self._is_own = is_own
@@ -101,7 +105,7 @@ class Journal:
         Raises:
             OutputNotStorableError: The store cannot hold it.
         """
-        return plain(what, output)
+        return plain(what, output, self._types)
 
     async def write(
         self,
@@ -129,7 +133,7 @@ class Journal:
             RunStoreError: It cannot be stored.
         """
         batch = self._next
-        batch.parts.append(Part(path, name, to_text("the output", output)))
+        batch.parts.append(Part(path, name, to_text("the output", output, self._types)))
         if usage is not None and usage.root.is_used:
             root = usage.root
             batch.parts.append(Part(_USAGES, root.node_id, json.dumps(root.as_dict)))
@@ -257,7 +261,7 @@ async def take(
     """
     with anyio.CancelScope(shield=True):
         run, parts = await to_thread.run_sync(store.take, run_id)
-    journal = Journal(store, run, is_own=True)
+    journal = Journal(store, run, plan.output_types, is_own=True)
     try:
         await journal.open()
         return await _taken(store, run, parts, plan, journal, allow_edited=allow_edited)
@@ -282,7 +286,7 @@ async def _taken(
         state = RunState(run.id, **json.loads(run.inputs))
         if edits:
             parts = _fitting(parts, before, now, plan)
-        _fill(state, parts)
+        _fill(state, parts, plan.output_types)
         pause = None
         approvals: list[ApprovalRequest] | None = None if run.status == "running" else []
         if position is not None and "approvals" in position:
@@ -332,9 +336,9 @@ def node_id_of(path: str) -> str:
     return name
 
 
-def _fill(state: RunState, parts: Sequence[Part]) -> None:
+def _fill(state: RunState, parts: Sequence[Part], types: Types) -> None:
     for path, name, text in parts:
-        value = json.loads(text)
+        value = from_text(text, types)
         if path == "":
             state.outputs[name] = value
         elif path == _USAGES:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from ..llm.config import LlmConfig
 from ..runtime.hidden_keys import shown
@@ -269,6 +269,22 @@ class Repeat(SubFlow):
 
 
 Work = Agent | Function | Route | Approval | Transform | SubFlow
+
+
+def classes_in(output: Any) -> Iterator[type]:
+    """Yield the classes that an output of an agent may be an instance of, or a list of.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> list(classes_in(list[Decimal] | None))
+        [<class 'decimal.Decimal'>]
+    """
+    if isinstance(output, type) and get_origin(output) is None:
+        if output.__module__ != "builtins":
+            yield output
+        return
+    for inner in get_args(output):
+        yield from classes_in(inner)
 
 
 def with_context(system: str | None, context: str | Mapping[str, Any] | None) -> str | None:

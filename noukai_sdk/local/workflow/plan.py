@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .fallbacks import stand_ins
-from .kinds import Agent, Approval, Decision, SubFlow
+from .kinds import Agent, Approval, Decision, SubFlow, classes_in
 from .mermaid import mermaid
 from .node import Node
 from .templates import Reference
@@ -130,6 +130,18 @@ class Plan:
         return any(node.tools for node in self.nodes) or any(
             work.plan.has_tools for _, work in self.sub_flows
         )
+
+    @cached_property
+    def output_types(self) -> dict[str, type]:
+        """The classes of which outputs of agents are instances, those of sub-flows included, by name."""
+        found: dict[str, type] = {}
+        for node in self.nodes:
+            for _, one in [("", node), *stand_ins(node)]:
+                if isinstance(one.work, SubFlow):
+                    found |= one.work.plan.output_types
+                elif isinstance(one.work, Agent):
+                    found |= {kind.__qualname__: kind for kind in classes_in(one.work.output)}
+        return found
 
     def with_model(self, model: str) -> Plan:
         """Return the plan with a model for the agents that name none."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -164,6 +165,35 @@ async def test_typed_output_in_a_service_is_json() -> None:
     ]
     assert isinstance(events[-1], FlowCompleted)
     assert events[-1].result == json.loads(GOOD)
+
+
+async def test_typed_outputs_of_a_stored_run_come_back_as_instances(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def stars(reviews: list[Any]) -> int:
+        seen.append(reviews)
+        if len(seen) == 1:
+            raise ValueError("at first")
+        return sum(review["inner"].stars for review in reviews if review)
+
+    inner = workflow_of(
+        Node.agent("review", output=Review),
+        Node.function("wrap", lambda review: {"inner": review}),
+        edges="review>wrap",
+    )
+    workflow = workflow_of(
+        Node.agent("points", "{{item}}", output=list[Point], for_each="{{parameters.n}}"),
+        Node.flow(inner, "inner", for_each="{{parameters.n}}"),
+        Node.function("stars", stars),
+        edges="points>inner inner>stars",
+    )
+    store = tmp_path / "runs.db"
+    failed = await Executor(store=store).run_async(workflow, {"n": [1, 2]}, run_id="r")
+    assert failed.is_failed()
+    result = await Executor(store=store).resume_async(workflow, "r")
+    assert result.result == 2
+    assert seen[0] == seen[1]
+    assert result.get_node_output("points") == [[Point(1, 1)]] * 2
 
 
 @pytest.mark.parametrize("kind", [Review, Point, Movie, list[Review], dict[str, int]])
