@@ -239,3 +239,13 @@ def test_jobs_that_wait_are_stuck_if_no_process_runs_any(
     visit = SimpleNamespace(query={})
     shown = render("job_list.html", visit=visit, list=jobs)
     assert ("no process runs them" in shown) is is_stuck
+
+
+def test_progress_counts_rounds_of_a_repetition_and_items_of_a_loop() -> None:
+    steps = [step("loop", for_each="{{input}}"), step("again", kind="repeat")]
+    steps.append(step("both", kind="repeat", for_each="{{input}}"))
+    progress = RunProgress.of(steps)
+    for each in progress.steps.values():
+        each.items = 2
+    words = [each.summary.rpartition(" ")[2] for each in progress.steps.values()]
+    assert words == ["items", "rounds", "items"]

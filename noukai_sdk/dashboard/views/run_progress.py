@@ -29,6 +29,7 @@ class StepProgress:
         number: Its place among the steps, from 1.
         state: ``waiting``, ``running``, ``completed``, ``skipped`` or ``failed``.
         items: How many items of a list a loop has begun; None if the step is not a loop.
+        item_name: What they are: ``round`` if the step repeats itself.
         text: Its output so far.
     """
 
@@ -42,6 +43,7 @@ class StepProgress:
     tokens: int | None = None
     cost_usd: str | None = None
     items: int | None = None
+    item_name: str = "item"
     text: str = ""
     error: str = ""
 
@@ -50,7 +52,7 @@ class StepProgress:
         """What is known of it besides its state, in a few words."""
         parts = [self.kind, self.model or "", duration(self.duration_ms)]
         if self.items is not None:
-            parts.append(count(self.items, "item"))
+            parts.append(count(self.items, self.item_name))
         if self.tokens:
             parts.append(count(self.tokens, "token"))
         if self.cost_usd is not None:
@@ -110,13 +112,14 @@ class RunProgress:
     @classmethod
     def of(cls, steps: Iterable[FlowStep]) -> RunProgress:
         """Return the progress of a run that has not begun."""
-        return cls(
-            {
-                step.id: StepProgress(number, step.id, step.name, step.kind, step.model)
-                for number, step in enumerate(steps, 1)
-            },
-            status="pending",
-        )
+        progress = {}
+        for number, step in enumerate(steps, 1):
+            # A loop of repetitions shows its items.
+            item_name = "round" if step.kind == "repeat" and step.for_each is None else "item"
+            progress[step.id] = StepProgress(
+                number, step.id, step.name, step.kind, step.model, item_name=item_name
+            )
+        return cls(progress, status="pending")
 
     @property
     def has_ended(self) -> bool:
