@@ -163,6 +163,6 @@ def _psycopg() -> Any:
     try:
         import psycopg
     except ImportError as error:
-        message = "a store of runs in Postgres needs psycopg: pip install 'noukai-sdk[postgres]'"
+        message = "a store of runs in Postgres needs psycopg: pip install 'psycopg[binary]'"
         raise RunStoreError(message) from error
     return psycopg
