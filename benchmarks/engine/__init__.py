@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from benchmarks.engine import in_process, over_http
+from benchmarks.engine import in_process, over_http, resuming
 from benchmarks.engine.comparison import Comparison
 from benchmarks.engine.server import serving
 from benchmarks.measure import Row
@@ -30,3 +30,4 @@ def comparisons() -> Iterator[Comparison]:
         yield asyncio.run(in_process.per_node(url))
     yield from asyncio.run(in_process.growth())
     yield asyncio.run(in_process.memory())
+    yield asyncio.run(resuming.resume())

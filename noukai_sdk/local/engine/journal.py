@@ -25,7 +25,7 @@ from ..run_store.storage import (
     StoredRun,
     WorkflowChangedError,
 )
-from ..workflow.fingerprint import Shape, changes, shape_of, still_fitting
+from ..workflow.fingerprint import Shape, changes, still_fitting
 from .approval import ApprovalRequest
 from .for_each import ItemError
 from .state import RunState
@@ -228,7 +228,7 @@ def new_run(plan: Plan, workflow: str, state: RunState) -> StoredRun:
         OutputNotStorableError: JSON cannot hold an input.
     """
     inputs = {name: getattr(state, name) for name in _INPUTS}
-    shape = json.dumps(shape_of(plan))
+    shape = json.dumps(plan.shape)
     return StoredRun(state.execution_id, workflow, shape, to_text("an input of the run", inputs))
 
 
@@ -280,7 +280,7 @@ async def _taken(
     allow_edited: bool,
 ) -> TakenRun:
     try:
-        before, now = json.loads(run.shape), shape_of(plan)
+        before, now = json.loads(run.shape), plan.shape
         edits = changes(before, now)
         position = json.loads(run.position) if run.position else None
         state = RunState(run.id, **json.loads(run.inputs))

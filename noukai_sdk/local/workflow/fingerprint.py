@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..llm.config import LlmConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Shape = dict[str, Any]
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
 # Settings that change how a node is run, not what it does.
 _OF_RUNS = {"id", "retry", "timeout", "concurrency", "on_error"}
 
@@ -66,14 +68,18 @@ def still_fitting(before: Shape, now: Shape, plan: Plan) -> set[str]:
 
 def _settings(value: Any) -> dict[str, Any]:
     """Return the settings of a dataclass that are not the defaults."""
+    kind: Any = type(value)
     found = {}
-    for field in fields(value):
-        setting = getattr(value, field.name)
-        default = field.default
-        if field.name in _OF_RUNS or (default is not MISSING and setting == default):
-            continue
-        found[field.name] = _plain(setting)
+    for name, default in _fields_of(kind):
+        setting = getattr(value, name)
+        if default is MISSING or setting != default:
+            found[name] = _plain(setting)
     return found
+
+
+@lru_cache(maxsize=64)
+def _fields_of(kind: Any) -> list[tuple[str, Any]]:
+    return [(field.name, field.default) for field in fields(kind) if field.name not in _OF_RUNS]
 
 
 def _plain(value: Any) -> Any:
@@ -88,7 +94,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     if hasattr(value, "nodes") and hasattr(value, "parameters"):
-        return shape_of(value)  # the plan of a sub-flow
+        return value.shape  # the plan of a sub-flow
     if is_dataclass(value) and not isinstance(value, type):
         return _settings(value)
     # Without the module: a script is "__main__" for itself alone, and another program may resume its runs.
@@ -96,5 +102,9 @@ def _plain(value: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
+    return _digest_of_text(_ENCODER.encode(value))
+
+
+@lru_cache(maxsize=1024)
+def _digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -148,6 +148,13 @@ class Plan:
         return Plan([with_model(node, model) for node in self.nodes], self.parameters)
 
     @cached_property
+    def shape(self) -> dict[str, Any]:
+        """What its nodes do, to tell whether it was edited since a run began; see ``fingerprint.py``."""
+        from .fingerprint import shape_of  # imports this module for types
+
+        return shape_of(self)
+
+    @cached_property
     def sinks(self) -> list[Node]:
         """The nodes that no other node needs. Their outputs are the result."""
         needed = {need for node in self.nodes for need in node.needs}
