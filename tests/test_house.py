@@ -206,3 +206,9 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     banned = re.compile("|".join([*map(re.escape, hosts), r"(?<![\w.~])/(?:work|root)/"]))
     files = [ROOT / name for name in names if (ROOT / name).is_file()]
     assert [path for path in files if banned.search(path.read_text(errors="ignore"))] == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
+    assert [page for page in pages if f" {page}\n" not in settings] == []
