@@ -75,4 +75,4 @@ def _notes_in(html: str, place: str) -> dict[str, str]:
 def pages_of(root: Path) -> list[Path]:
     """List every page whose blocks run."""
     fixed = [root / "README.md", root / "CONTRIBUTING.md"]
-    return [*fixed, *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("example_apps/*/*.md"))]
+    return [*fixed, *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("example_apps/**/*.md"))]
