@@ -41,6 +41,9 @@ logger = logging.getLogger("noukai_sdk.backend")
 _RETRY_INTERVAL = 1.0
 """Seconds between two attempts of a job to store its progress in an outage."""
 
+_ITEMS_INTERVAL = 0.5
+"""Seconds until finished items of a job's loop are stored, if the state of the run is small."""
+
 
 @dataclass
 class _Driven:
@@ -50,6 +53,7 @@ class _Driven:
         task: The task that waits for its next event; None before the first.
         saving: Its last save that nobody waited for.
         is_lost: It has another owner now, or has been ended from outside.
+        items_timer: Set while finished items of a loop wait to be saved.
         recording: Held while an event is recorded.
     """
 
@@ -57,6 +61,7 @@ class _Driven:
     task: asyncio.Task[Any] | None = None
     saving: Saving | None = None
     is_lost: bool = False
+    items_timer: asyncio.TimerHandle | None = None
     recording: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def raise_if_lost(self) -> None:
@@ -333,11 +338,26 @@ class Runs:
                 await self._commit(run)
             else:
                 driven.saving = self._store.save(run)
+        elif run.trigger == "job" and getattr(event, "loop_index", None) is not None:
+            self._save_items_soon(driven)
         self._channels.publish(run.id, number, wire_event)
         if run.has_ended or (self.is_shared and run.status != "running"):
             # Another process may continue a paused run.
             self._channels.end(run.id)
         return wire_event
+
+    def _save_items_soon(self, driven: _Driven) -> None:
+        """Save the finished items of a loop, so that they are not repeated if this process dies."""
+
+        def save() -> None:
+            driven.items_timer = None
+            if self._active.get(driven.run.id) is driven and not driven.is_lost:
+                driven.saving = self._store.save(driven.run)
+
+        if driven.items_timer is None:
+            # The whole state is written each time: the larger it is, the less often.
+            delay = _ITEMS_INTERVAL * (1 + driven.run.state.stored_bytes / 1_000_000)
+            driven.items_timer = asyncio.get_running_loop().call_later(delay, save)
 
     async def _commit(self, run: Run) -> None:
         """Wait until the run is on disk. A job, for which no caller waits, outlasts an outage."""

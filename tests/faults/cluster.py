@@ -38,6 +38,7 @@ FLOWS = {
         for name in STEPS
     ),
     "held.yaml": "steps: [{id: wait, function: '_marks.py:wait'}]",
+    "loop.yaml": "steps: [{id: each, function: '_marks.py:item', for_each: '{{parameters.items}}'}]",
     "poison.yaml": "steps: [{id: die, function: '_marks.py:die'}]",
     "_marks.py": """
 import os, time
@@ -54,6 +55,12 @@ def wait(text):
     while not os.path.exists(os.environ["MARKS"] + ".open"):
         time.sleep(0.01)
     return text
+
+def item(name):
+    mark("loop", name)
+    while name == "held" and not os.path.exists(os.environ["MARKS"] + ".open"):
+        time.sleep(0.01)
+    return name
 
 def die(text):
     mark("poison", "die")

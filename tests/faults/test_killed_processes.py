@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.servers import wait_until
@@ -24,6 +26,33 @@ def test_dev_killed_twice_completes_all_jobs(laptop: Cluster) -> None:
         server = laptop.start_dev()
     completed(laptop.finish(server, jobs))
     laptop.check_marks(jobs)
+
+
+@long
+def test_job_killed_in_a_loop_keeps_its_finished_items(laptop: Cluster) -> None:
+    server = laptop.start_dev()
+    body = {"message": "x", "parameters": {"items": ["a", "b", "held", "c"]}}
+    job = laptop.client(server).post("/loop/jobs", json=body).json()["executionId"]
+    laptop.wait_for_marks(3)
+
+    def is_kept() -> bool:
+        with sqlite3.connect(laptop.database) as connection:
+            (state,) = connection.execute("SELECT state FROM executions").fetchone()
+        connection.close()
+        return state is not None and json.loads(state)["run"]["inner"] == {
+            "each": {"0": "a", "1": "b"}
+        }
+
+    wait_until(is_kept)
+    server.kill()
+    laptop.let_go()
+    server = laptop.start_dev()
+    poll = wait_until(
+        lambda: (body := laptop.poll(server, job, "loop"))["status"] == "completed" and body,
+        deadline=60,
+    )
+    assert poll["result"] == ["a", "b", "held", "c"]
+    assert [step for _, step in laptop.lines()] == ["a", "b", "held", "held", "c"]
 
 
 def test_worker_and_replica_killed_completes_all_jobs(service: Cluster) -> None:

@@ -240,6 +240,8 @@ class StepContext:
                 drop=inside if has_inner else None,
             )
         state.inner.setdefault(self.path, {})[str(part)] = output
+        if self.usage.is_used and self.usage is self.usage.root:
+            state.usages[self.node.id] = self.usage.as_dict
 
     def checked(self, output: Any) -> Any:
         """Return an output as the run's store will return it.
