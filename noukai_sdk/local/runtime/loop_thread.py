@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -65,11 +65,11 @@ class LoopThread:
         """
         self._raise_if_on_loop()
         with nullcontext() if _is_inside.get() else self._slots:
-            future = self.submit(function, *args)
+            call = _CancellableCall(function, args)
             try:
-                return future.result()
+                return self.submit(call.run).result()
             finally:
-                future.cancel()
+                call.cancel()
 
     def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """Start an async function on the loop without waiting for it; the limit does not apply."""
@@ -144,6 +144,33 @@ class LoopThread:
         running = self._running
         if running is not None and running.thread is threading.current_thread():
             raise RuntimeError("a blocking call inside async code: await the async form instead")
+
+
+class _CancellableCall(Generic[T]):
+    """An async function on the loop that can be cancelled from the caller's thread, also before it starts.
+
+    A future would not do: an interrupt may come when the function runs already, and the caller has not yet
+    got its future.
+    """
+
+    def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
+        self._function, self._args = function, args
+        self._is_cancelled = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> T:
+        """Run the function, in the loop."""
+        self._task = asyncio.current_task()
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        return await self._function(*self._args)
+
+    def cancel(self) -> None:
+        """Cancel the function; do nothing if it has ended."""
+        self._is_cancelled = True
+        if self._task is not None and not self._task.done():
+            with suppress(RuntimeError):  # the loop is closed already
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
 class _Running:

@@ -24,6 +24,7 @@ from noukai_sdk.local.llm.errors import (
     LlmRequestError,
     LlmServerError,
 )
+from noukai_sdk.local.runtime.loop_thread import loop_thread
 from tests.local.llm.calls import RETRY_NOW, call_client, client_of, happens, offline_client
 from tests.support.llm_servers import (
     Exchange,
@@ -280,6 +281,24 @@ def test_interrupted_sync_call_cancels_the_request() -> None:
         with pytest.raises(KeyboardInterrupt):
             client.complete("Hello")
         thread.join()
+        assert server.hung_up.wait(30)
+
+
+def test_interrupt_before_the_call_is_submitted_whole_cancels_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit = loop_thread.submit
+
+    def interrupted(*args: Any) -> Any:
+        submit(*args)
+        assert server.waiting.wait(30)
+        raise KeyboardInterrupt
+
+    with fault_server(silent()) as server, client_of(server) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop_thread, "submit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.complete("Hello")
         assert server.hung_up.wait(30)
 
 
