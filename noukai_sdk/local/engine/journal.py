@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -184,8 +184,8 @@ class Journal:
                 kept = {"iterations": state.iterations_used, "messages": state.tool_messages}
                 run.position = json.dumps({"pause": pause, **kept})
             elif result.approvals:
-                asked = [asdict(request) for request in result.approvals]
-                run.position = to_text("what is to be approved", {"approvals": asked})
+                asked = {"approvals": [dict(vars(request)) for request in result.approvals]}
+                run.position = to_text("what is to be approved", asked, self._types)
             if result.errors:
                 run.error = str(result.errors[0])
         else:
@@ -282,7 +282,7 @@ async def _taken(
     try:
         before, now = json.loads(run.shape), plan.shape
         edits = changes(before, now)
-        position = json.loads(run.position) if run.position else None
+        position = from_text(run.position, plan.output_types) if run.position else None
         state = RunState(run.id, **json.loads(run.inputs))
         if edits:
             parts = _fitting(parts, before, now, plan)
