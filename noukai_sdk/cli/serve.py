@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import signal
@@ -139,6 +140,7 @@ def serve(
             look_seconds=_LOOK_SECONDS,
             replay_to=replay_to,
             process_id=lambda: app.state.service.process_id,
+            secret=_secret_of(settings),
             replay_to_loopback=False,  # other programs of the machine are not for all who have a key
         )
         dashboard = Dashboard(app, options)
@@ -286,3 +288,9 @@ def _settings(
     check_database(settings)
     check_blobs(settings)
     return settings
+
+
+def _secret_of(settings: Settings) -> bytes:
+    """Return a secret that all processes on a database share: each takes the login form of another."""
+    url = settings.database_url.render_as_string(hide_password=False)
+    return hashlib.sha256(f"noukai forms of {url}".encode()).digest()

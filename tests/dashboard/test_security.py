@@ -331,6 +331,19 @@ def test_service_sends_captured_requests_only_where_it_is_told(service: str) -> 
         assert "is not the address of a server" in result.output
 
 
+def test_login_form_of_one_process_can_be_sent_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = set()
+    for _ in range(2):
+        settings = Settings(tmp_path / "a.db", keys={KEY: "acme"})
+        arguments = ("serve", "--db", "-", "--port", "0")
+        served = served_by(monkeypatch, serve_command, settings, *arguments)
+        with serve_app(served["app"]) as url:
+            tokens.add(token_of(httpx.get(f"{url}/login")))
+    assert len(tokens) == 1
+
+
 def test_page_that_is_open_while_dev_is_started_again_can_send_its_forms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
