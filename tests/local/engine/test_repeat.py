@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
@@ -87,6 +88,37 @@ async def test_repeat_keeps_finished_rounds_over_retry_and_resume() -> None:
     resumed = await Executor().resume_async(node(retry=1), result)
     assert (resumed.result, calls) == ("xxxx", ["", "x", "xx", "xx", "xx", "xxx"])
     assert resumed.run_state.inner == {}
+
+
+async def test_run_stopped_at_any_event_repeats_no_finished_round() -> None:
+    calls: list[str] = []
+
+    def grow(text: str) -> str:
+        calls.append(text)
+        return text + "x"
+
+    body = workflow_of(
+        Node.function("grow", grow), Node.transform("same", "{{input}}"), edges="grow>same"
+    )
+    workflow = workflow_of(
+        Node.route("kind", "input", ["a", "b"]),
+        Node.repeat(body, "three", until="round == 3", at_most=3),
+        Node.transform("skipped", "uppercase"),
+        Node.repeat(body, "each", until="round == 2", at_most=2, for_each="{{parameters.items}}"),
+        edges="kind=a>three kind=b>skipped three>each skipped>each",
+    )
+    flow = workflow.as_flow("acme", "p", "s")
+    for stop in range(1, 16):
+        calls.clear()
+        state = RunState("e", message="a", parameters={"items": ["p", "q"]})
+        events = run_steps(flow, state, models=FakeModels(FakeModel()))
+        seen = [await anext(events) for _ in range(stop)]
+        await events.aclose()
+        stored = RunState.stored(json.loads(json.dumps(vars(state))))
+        rest = [e async for e in run_steps(flow, stored, models=FakeModels(FakeModel()))]
+        assert rest[-1].result == ["pxx", "qxx"], seen  # type: ignore[attr-defined]
+        # The round that was under way may have been finished, without anybody knowing it.
+        assert len(calls) in (7, 8), (stop, calls)
 
 
 async def test_repeat_emits_rounds_as_items_and_sums_tokens() -> None:
