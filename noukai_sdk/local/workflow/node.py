@@ -417,6 +417,7 @@ class Node:
         name = _name_of(body) if name is None else name
         check.mapping(name, "inputs", inputs)
         check.function_or_text(name, "until", until)
+        check.required(name, "at_most", at_most)
         check.whole(name, "at_most", at_most, least=1)
         check.one_of(name, "on_limit", on_limit, ("fail", "keep"))
         work = Repeat(body.plan, inputs, until, at_most, on_limit)

@@ -64,9 +64,16 @@ def function(name: str, value: object) -> None:
 
 
 def function_or_text(name: str, setting: str, value: object) -> None:
-    """Raise TypeError if ``value`` is neither a str nor a function."""
+    """Raise TypeError if ``value`` is neither a str nor a function, or is None."""
+    required(name, setting, value)
     if not callable(value):
         text(name, setting, value)
+
+
+def required(name: str, setting: str, value: object) -> None:
+    """Raise TypeError if ``value`` is None, for settings without a default."""
+    if value is None:
+        raise TypeError(f"node {shown(name)}: {setting} is required, and must not be None")
 
 
 def model(name: str, spec: object, config: object, temperature: float | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -147,9 +147,16 @@ def _texts_of(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _expressions_of(work: Work) -> Iterator[tuple[str, str]]:
-    if isinstance(work, Route) and isinstance(work.by, str):
+    for field, code in _code_of(work):
+        if isinstance(code, str):
+            yield field, code
+
+
+def _code_of(work: Work) -> Iterator[tuple[str, str | Callable[[Any], Any]]]:
+    """Yield the expressions of a node, and the functions in place of expressions."""
+    if isinstance(work, Route):
         yield "condition" if isinstance(work, Condition) else "route", work.by
-    elif isinstance(work, Repeat) and isinstance(work.until, str):
+    elif isinstance(work, Repeat):
         yield "until", work.until
 
 
@@ -220,6 +227,9 @@ def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
         yield from _tool_faults(work.tools)
     elif isinstance(work, Function) and work.arguments is None and work.takes is None:
         yield "function", "it needs more than one argument: name them in arguments"
+    for field, code in _code_of(work):
+        if callable(code) and Function(code).takes is None:
+            yield field, "the function needs more than one argument"
 
 
 def _tool_faults(tools: bool | tuple[Tool, ...]) -> Iterator[tuple[str, str]]:

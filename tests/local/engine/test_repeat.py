@@ -175,8 +175,10 @@ def test_repeat_problems_are_found_early() -> None:
     bad = workflow_of(
         Node.repeat(ADD, until="outptu == 1", at_most=1),
         Node.agent("agent", "{{round}}"),
+        Node.repeat(ADD, "two", until=lambda a, b: a > b, at_most=1),  # type: ignore[misc, arg-type]
     )
-    first, second = map(str, bad.problems())
+    first, second, third = map(str, bad.problems())
+    assert third == "node 'two': until: the function needs more than one argument"
     assert first.startswith(
         "node 'add': until: {{outptu}} does not start with one of message, input"
     )
@@ -185,6 +187,8 @@ def test_repeat_problems_are_found_early() -> None:
     )
     wrong: list[tuple[Any, dict[str, Any], str]] = [
         (ADD, {"until": "1", "at_most": 0}, "at_most must be 1 or more"),
+        (ADD, {"until": None, "at_most": 1}, "until is required, and must not"),
+        (ADD, {"until": "1", "at_most": None}, "at_most is required"),
         (ADD, {"until": 1, "at_most": 1}, "until must be a str, not int"),
         (
             ADD,
