@@ -203,6 +203,16 @@ def enter_session(session_id: str, *, is_replay: bool) -> tuple[Context, Context
     return inside, outside
 
 
+def leave_session() -> tuple[Context, Context] | None:
+    """Take the session out of the baggage, for code that belongs to none; as :func:`enter_session`."""
+    outside = get_current()
+    if baggage.get_baggage(SESSION, outside) is None:
+        return None
+    inside = baggage.remove_baggage(SESSION, outside)
+    attach(inside)
+    return inside, outside
+
+
 def mark_span(span: Span, session_id: str, *, is_replay: bool) -> None:
     """Mark a span of the program with the session that it belongs to."""
     if span.is_recording():
@@ -225,6 +235,7 @@ __all__ = [
     "enter_session",
     "enter_span",
     "inside_span",
+    "leave_session",
     "leave_span",
     "mark_span",
     "message_attributes",

@@ -107,6 +107,21 @@ def test_async_client_loads_models_of_execute_before_event_loop_runs() -> None:
     assert models not in loaded_by(statement.format("Noukai"))
 
 
+def test_call_without_tracer_provider_loads_nothing_of_opentelemetry() -> None:
+    statement = """
+import httpx, sys
+{before}
+from noukai_sdk import Noukai, trace_scope_sync
+reply = lambda request: httpx.Response(200, json={{"status": "completed"}})
+http = httpx.Client(transport=httpx.MockTransport(reply))
+with trace_scope_sync(), Noukai("nk_x", http_client=http) as client:
+    client.flow("a/b/c").execute("hi")
+"""
+    assert "opentelemetry" not in packages(loaded_by(statement.format(before="")))
+    loaded = loaded_by(statement.format(before="import opentelemetry.trace"))
+    assert not loaded & {"noukai_sdk.telemetry", "noukai_sdk.session.call_spans"}
+
+
 def test_import_loads_only_what_it_needs() -> None:
     assert not packages(loaded_by("import noukai_sdk")) & (OPTIONAL | {"httpx", "pydantic"})
 

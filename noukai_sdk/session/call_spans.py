@@ -6,6 +6,7 @@ Import this module only if the program has loaded OpenTelemetry (``noukai_sdk.te
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ from ..telemetry import (
     SESSION,
     current_tracer,
     enter_session,
+    leave_session,
     mark_span,
     message_attributes,
     record_error,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from ..models.results import ToolResult
+    from ..models.usage import RunStep
     from ..protocol.call import FlowCall
     from .scope import Scope
 
@@ -74,7 +77,7 @@ def traced(call: FlowCall, scope: Scope | None, program: Program[Any]) -> Progra
 def enter_scope(scope: Scope | None) -> tuple[Any, Any] | None:
     """Tell OpenTelemetry which session runs; return the contexts to restore at its end, if any."""
     if scope is None or scope.session_id is None:
-        return None
+        return leave_session()
     if scope._service is not None and scope._service.spans is None:
         return None
     return enter_session(scope.session_id, is_replay=scope.mode == "replay")
@@ -118,6 +121,7 @@ class _CallSpan:
     def run(self, program: Program[Any]) -> Program[Any]:
         """Run the program of the call, and end the span whenever it ends."""
         flow = self._call.flow
+        self._begun = time.time_ns()
         self._span = span = self._tracer.start_span(
             f"invoke_workflow {flow}",
             context=self._parent,
@@ -291,6 +295,8 @@ class _CallSpan:
         if isinstance(value, ExecuteResult):
             self._note_run(value.execution_id)
             self._note_usage(value)
+            if self._options.steps and not self._is_replay:
+                self._add_steps(value.steps or [])
             self._set_output(value.result)
             if value.status == "failed":
                 set_error(self._span, "failed", "the run failed")
@@ -311,9 +317,31 @@ class _CallSpan:
 
     def _note_usage(self, result: ExecuteResult) -> None:
         """Note what the run has used, if the service says so."""
-        for name, count in usage_attributes(getattr(result, "tokens", None)).items():
+        for name, count in usage_attributes(result.tokens).items():
             self._used[name] += count
-        self._add_cost(getattr(result, "cost_usd", None))
+        self._add_cost(result.cost_usd)
+
+    def _add_steps(self, steps: Sequence[RunStep]) -> None:
+        """Make spans of finished steps, of which only the duration is known.
+
+        They follow each other. If that takes longer than the call did, some ran at once: then all begin
+        when the call began.
+        """
+        took = [round((step.duration_ms or 0) * 1_000_000) for step in steps]
+        follow = sum(took) <= time.time_ns() - self._begun
+        start = self._begun
+        for index, (step, duration) in enumerate(zip(steps, took, strict=True)):
+            span = self._tracer.start_span(
+                f"step {step.step_id}",
+                context=self._inside,
+                attributes=step_attributes(step.step_id, step.name, index),
+                start_time=start,
+            )
+            span.set_attributes(usage_attributes(step.tokens))
+            if step.cost_usd is not None:
+                span.set_attribute("noukai.cost_usd", float(step.cost_usd))
+            span.end(start + duration)
+            start += duration if follow else 0
 
     def _add_cost(self, cost: Any) -> None:
         if cost is not None:

@@ -17,6 +17,7 @@ from opentelemetry.trace import StatusCode, get_current_span
 from noukai_sdk import (
     FlowExecutionError,
     FlowNotFoundError,
+    detached,
     trace,
     trace_scope,
     trace_scope_sync,
@@ -157,6 +158,31 @@ async def test_stream_has_span_with_steps_and_usage_that_is_never_current_at_rea
     assert attributes(step)["gen_ai.usage.input_tokens"] == 7
 
 
+async def test_execute_has_usage_and_steps_where_service_says_so(
+    side: Side, service: Service, spans: Spans
+) -> None:
+    tokens = {"prompt": 7, "completion": 5, "total": 12}
+    steps = [
+        {"stepId": "a", "durationMs": 0.1, "tokens": tokens, "costUsd": "0.001"},
+        {"stepId": "b", "durationMs": 3_600_000},
+    ]
+    service.reply({**DONE, "tokens": tokens, "costUsd": "0.001", "steps": steps[:1]})
+    async with side.flow(otel_steps=True) as flow:
+        await side.call(flow.execute, "hi")
+        service.reply({**DONE, "steps": steps})
+        await side.call(flow.execute, "hi")
+    first, second = spans.calls
+    assert attributes(first)["gen_ai.usage.output_tokens"] == 5
+    assert attributes(first)["noukai.cost_usd"] == 0.001
+    a, *together = spans.named("step ")
+    assert parent_of(a) == first.context.span_id
+    assert attributes(a)["gen_ai.usage.input_tokens"] == 7
+    assert (a.end_time or 0) - (a.start_time or 0) == 100_000
+    # Longer than the call: they ran at once.
+    assert [parent_of(each) for each in together] == [second.context.span_id] * 2
+    assert together[0].start_time == together[1].start_time
+
+
 async def test_stream_that_reader_leaves_or_drops_ends_its_span(
     side: Side, service: Service, spans: Spans
 ) -> None:
@@ -262,6 +288,9 @@ async def test_scope_marks_current_span_and_baggage(
             async with trace_scope() as scope:
                 assert baggage.get_baggage("noukai.session.id") == scope.session_id
                 await side.call(flow.execute, "hi")
+                with detached():
+                    assert baggage.get_all() == {}
+                assert baggage.get_all() != {}
             assert baggage.get_all() == {}
     (request,) = spans.named("request")
     assert attributes(request) == {"noukai.session.id": scope.session_id}
