@@ -6,10 +6,16 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .protocol.program import Timeout, Timeouts
 from .protocol.requests import require_session_id
+
+if TYPE_CHECKING:
+    import httpx
+
+    TimeoutInput = float | httpx.Timeout | None
 
 MOST_ATTACHMENTS = 10  # docs/wire.md, "POST execute"
 MOST_TOOLS = 64
@@ -41,6 +47,7 @@ FRAMING_HEADERS = frozenset(
 
 # Patterns, not compiled: that takes half a millisecond, and the first call waits for it.
 _HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"
+_IDEMPOTENCY_KEY = r"[\x21-\x7e]{1,255}\Z"
 _HEADER_VALUE = r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z"
 
 
@@ -67,6 +74,24 @@ def require_seconds(name: str, value: float) -> float:
     if value > LONGEST:
         raise ValueError(f"{name} must be a number of seconds up to {LONGEST:g}")
     return float(value)
+
+
+def check_timeout(name: str, value: TimeoutInput) -> Timeout | None:
+    """Return ``value`` if it is a timeout, or None."""
+    return None if value is None else require_timeout(name, value)
+
+
+def require_timeout(name: str, value: float | httpx.Timeout) -> Timeout:
+    """Return ``value`` if it is a positive number of seconds, or the parts of an ``httpx.Timeout``."""
+    if all(hasattr(value, part) for part in Timeouts._fields):  # that of httpx2 as well
+        parts = (getattr(value, part) for part in Timeouts._fields)
+        return Timeouts(*(check_seconds(name, part) for part in parts))
+    return require_seconds(name, value)  # type: ignore[arg-type]  # it checks the type
+
+
+def _check_key(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not re.match(_IDEMPOTENCY_KEY, value):
+        raise ValueError(f"{name} must be a str of 1 to 255 printable ASCII characters")
 
 
 def require_count(name: str, value: int) -> int:
@@ -154,7 +179,9 @@ def _check_handler(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
 
 
-def _check_headers(name: str, value: Any) -> None:
+def check_headers(name: str, value: Any) -> None:
+    """Raise ValueError or TypeError unless ``value`` is a dict of headers that a user may set."""
+    _check_object(name, value)
     for header, text in value.items():
         if not isinstance(header, str) or not re.match(_HEADER_NAME, header):
             raise ValueError(f"{name}: {header!r} is not a valid header name")
@@ -180,9 +207,11 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "max_tool_rounds": require_count,
     "trace": require_flag,
     "run_remaining": require_flag,
-    "timeout": require_seconds,
+    "timeout": require_timeout,
+    "max_retries": require_count,
+    "idempotency_key": _check_key,
     "session_id": lambda name, value: require_session_id(value),
-    "extra_headers": _check_headers,
+    "extra_headers": check_headers,
 }
 
 

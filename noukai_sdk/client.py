@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._version import __version__
 from .arguments import (
+    check_headers,
     is_async_callable,
     require_base_url,
     require_count,
     require_flag,
-    require_seconds,
+    require_timeout,
 )
 from .errors import AuthenticationError
 from .flow import AsyncFlow, Flow
@@ -27,7 +29,10 @@ from .transport.library import user_agent
 from .transport.live_calls import NO_KEY
 
 if TYPE_CHECKING:
+    import httpx  # noqa: F401 - named by the base classes of the clients
     from typing_extensions import Self
+
+    from .arguments import TimeoutInput
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {
@@ -42,9 +47,10 @@ _KEY = r"nk_[\x21-\x7e]+\Z"
 
 LogHandler = Callable[[dict[str, Any]], None]
 TransportT = TypeVar("TransportT", SyncTransport, AsyncTransport)
+HttpT = TypeVar("HttpT")
 
 
-class _BaseClient(ABC, Generic[TransportT]):
+class _BaseClient(ABC, Generic[TransportT, HttpT]):
     """Checks the arguments of both clients."""
 
     def __init__(
@@ -55,12 +61,13 @@ class _BaseClient(ABC, Generic[TransportT]):
         env: Literal["production", "dev"] | None = None,
         org: str | None = None,
         project: str | None = None,
-        timeout: float | None = TIMEOUT,
+        timeout: TimeoutInput = TIMEOUT,
         max_retries: int | None = MAX_RETRIES,
         log_handler: LogHandler | None = None,
         log_payloads: bool = False,
         session_id: str | None = None,
-        http_client: Any = None,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: HttpT | None = None,
         otel: bool = True,
         otel_steps: bool = False,
         otel_payloads: bool = False,
@@ -79,7 +86,7 @@ class _BaseClient(ABC, Generic[TransportT]):
         service = Service(
             base_url=resolve_base_url(base_url, env),
             headers=headers,
-            timeout=require_seconds("timeout", TIMEOUT if timeout is None else timeout),
+            timeout=require_timeout("timeout", TIMEOUT if timeout is None else timeout),
             max_retries=require_count(
                 "max_retries", MAX_RETRIES if max_retries is None else max_retries
             ),
@@ -88,6 +95,7 @@ class _BaseClient(ABC, Generic[TransportT]):
             session_id=None if session_id is None else require_session_id(session_id),
             custom_http=http_client is not None,
             has_key=has_key,
+            default_headers=_lower(default_headers, "default_headers"),
             spans=_span_options(otel, otel_steps, otel_payloads),
         )
         self._transport: TransportT = self._connect(service, http_client)
@@ -106,6 +114,41 @@ class _BaseClient(ABC, Generic[TransportT]):
     def _connect(self, service: Service, http_client: Any) -> TransportT:
         """Make the transport of this kind of client."""
 
+    def with_options(
+        self,
+        *,
+        timeout: TimeoutInput = None,
+        max_retries: int | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return a copy of this client with other options. Nothing is sent.
+
+        Both use the same connections, so closing either one closes both. Scopes and replays take them for
+        the same client.
+
+        Args:
+            timeout: As for the client; None keeps it.
+            max_retries: As for the client; None keeps it.
+            extra_headers: More headers for every request, beside the ``default_headers``.
+
+        Raises:
+            ValueError, TypeError: An argument is not valid.
+
+        Example:
+            >>> patient = client.with_options(timeout=600.0, max_retries=0)  # doctest: +SKIP
+        """
+        service = self._transport.service
+        changed: dict[str, Any] = {}
+        if timeout is not None:
+            changed["timeout"] = require_timeout("timeout", timeout)
+        if max_retries is not None:
+            changed["max_retries"] = require_count("max_retries", max_retries)
+        more = _lower(extra_headers, "extra_headers")
+        changed["default_headers"] = {**service.default_headers, **more}
+        other = copy.copy(self)
+        other._transport = self._transport.with_service(service._replace(**changed))
+        return other
+
     def _ref(self, slug: str | None, org: str | None, project: str | None) -> FlowRef:
         return resolve_flow(slug, org, project, self._defaults)
 
@@ -113,7 +156,7 @@ class _BaseClient(ABC, Generic[TransportT]):
         return f"{type(self).__name__}({self._transport.service.base_url!r})"
 
 
-class Noukai(_BaseClient[SyncTransport]):
+class Noukai(_BaseClient[SyncTransport, "httpx.Client"]):
     """The sync client, for scripts, notebooks and Flask.
 
     Safe to use from many threads, and after a fork. Use it as a context manager, or call :meth:`close`.
@@ -127,8 +170,8 @@ class Noukai(_BaseClient[SyncTransport]):
         org: The organisation of short slugs. Pass ``project``, too, or neither.
         project: The project of short slugs.
         timeout: Seconds for each request of calls without a timeout of their own: to connect, to send,
-            and to wait for the next bytes of the response. A stream may take longer in all. None means
-            the default.
+            and to wait for the next bytes of the response. A stream may take longer in all. An
+            ``httpx.Timeout`` sets each part. None means the default.
         max_retries: How often a request is sent again at most; 0 for never, None for the default. Reads
             are repeated after 408, 5xx and a short 429. Calls that start a run are repeated only if
             nothing reached the service.
@@ -140,8 +183,9 @@ class Noukai(_BaseClient[SyncTransport]):
         log_payloads: Add ``request_body`` and ``response_body`` to that dict. The body of a stream is not
             kept.
         session_id: A session for all calls that have none and run in no scope.
-        http_client: A client of httpx's interface to send with, for instance with a proxy or a mock
-            transport. You close it yourself. Requests still go to the service's base URL.
+        default_headers: More headers for every request. Headers of a call replace those of the same name.
+        http_client: An ``httpx.Client``, or a client with its interface, to send with, for instance with a
+            proxy or a mock transport. You close it yourself. Requests still go to the service's base URL.
         otel: Make OpenTelemetry spans, if the program has set a tracer provider. False for none.
         otel_steps: Make a span for each step, too.
         otel_payloads: Put inputs and outputs into the spans.
@@ -211,7 +255,7 @@ class Noukai(_BaseClient[SyncTransport]):
         self.close()
 
 
-class AsyncNoukai(_BaseClient[AsyncTransport]):
+class AsyncNoukai(_BaseClient[AsyncTransport, "httpx.AsyncClient"]):
     """The async client, for FastAPI, Starlette, and all other code on asyncio or trio.
 
     Takes the arguments of :class:`Noukai`. One client serves thousands of calls at once, and several
@@ -282,6 +326,14 @@ def _span_options(otel: bool, steps: bool, payloads: bool) -> SpanOptions | None
     steps = require_flag("otel_steps", steps)
     payloads = require_flag("otel_payloads", payloads)
     return SpanOptions(steps, payloads) if require_flag("otel", otel) else None
+
+
+def _lower(headers: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    """Return a user's headers with their names in lower case."""
+    if headers is None:
+        return {}
+    check_headers(name, headers)
+    return {header.lower(): value for header, value in headers.items()}
 
 
 def _require_key(key: str | None) -> str:

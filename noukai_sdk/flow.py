@@ -6,11 +6,11 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from .options import (
-    CallOptions,
     EventOptions,
+    ExecuteOptions,
+    JobOptions,
     JSONObject,
     StepOptions,
-    ToolOptions,
     Unpack,
     make_call,
     takes,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models.results import ExecuteResult, OutputT, PausedResult
     from .protocol.jobs import JobBackend
     from .protocol.outputs import Parse
+    from .raw_responses import AsyncRawFlow, RawFlow
     from .run import AsyncRun, Run
     from .streams import AsyncStream, Stream
     from .transport.drivers import AsyncTransport, SyncTransport
@@ -79,12 +80,18 @@ class _BaseFlow:
         self, message: str | None, options: Any
     ) -> Program[ExecuteResult | PausedResult]:
         parse = parser_of(options)
-        program = self._begin("execute", "execute", ToolOptions, message, options)
+        program = self._begin("execute", "execute", ExecuteOptions, message, options)
         if parse is None:
             return program
         from .protocol.outputs import with_output
 
         return with_output(program, parse)
+
+    def _submission(
+        self, message: str | None, options: Any
+    ) -> tuple[Program[JobBackend], Parse | None]:
+        parse = parser_of(options)
+        return self._begin("execute_async", "job", JobOptions, message, options), parse
 
     def _known_job(self, execution_id: str) -> JobBackend:
         from .protocol.jobs import LiveJob
@@ -114,9 +121,20 @@ class Flow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @property
+    def with_raw_response(self) -> RawFlow:
+        """Call ``execute`` or ``execute_async`` of this for a result with the response's headers."""
+        from .raw_responses import RawFlow
+
+        return RawFlow(self)
+
     @overload
     def execute(
-        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[ToolOptions]
+        self,
+        message: str,
+        *,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[ExecuteOptions],
     ) -> ExecuteResult[OutputT] | PausedResult[OutputT]: ...
     @overload
     def execute(
@@ -124,9 +142,9 @@ class Flow(_BaseFlow):
         *,
         messages: Turns,
         response_model: Model[OutputT] = None,
-        **options: Unpack[ToolOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> ExecuteResult[OutputT] | PausedResult[OutputT]: ...
-    @takes(ToolOptions)
+    @takes(ExecuteOptions)
     def execute(
         self, message: str | None = None, **options: Any
     ) -> ExecuteResult[Any] | PausedResult[Any]:
@@ -138,7 +156,7 @@ class Flow(_BaseFlow):
             response_model: The type that ``.output`` of the result has: a pydantic model, a dataclass, a
                 TypedDict, or any other type that pydantic validates. A result that is text is read as
                 JSON, also from a code fence.
-            **options: See :class:`~noukai_sdk.options.ToolOptions`.
+            **options: See :class:`~noukai_sdk.options.ExecuteOptions`.
 
         Returns:
             The finished run; or a :class:`PausedResult` if the flow asks for tools and there is no
@@ -238,7 +256,7 @@ class Flow(_BaseFlow):
 
     @overload
     def execute_async(
-        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[CallOptions]
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[JobOptions]
     ) -> Job[OutputT]: ...
     @overload
     def execute_async(
@@ -246,9 +264,9 @@ class Flow(_BaseFlow):
         *,
         messages: Turns,
         response_model: Model[OutputT] = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[JobOptions],
     ) -> Job[OutputT]: ...
-    @takes(CallOptions)
+    @takes(JobOptions)
     def execute_async(self, message: str | None = None, **options: Any) -> Job[Any]:
         """Put the flow into the service's queue and return at once.
 
@@ -258,7 +276,7 @@ class Flow(_BaseFlow):
             message: The input text, by position or as ``message=``. Pass it or ``messages``.
             messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
             response_model: The type of the output: see :meth:`execute`.
-            **options: See :class:`~noukai_sdk.options.CallOptions`. Jobs take no tools.
+            **options: See :class:`~noukai_sdk.options.JobOptions`. Jobs take no tools.
 
         Returns:
             The job: ``wait()`` for it, or ``poll()``.
@@ -272,8 +290,7 @@ class Flow(_BaseFlow):
         """
         from .job import Job
 
-        parse = parser_of(options)
-        program = self._begin("execute_async", "job", CallOptions, message, options)
+        program, parse = self._submission(message, options)
         return Job(self._transport.run(program), self._transport, parse)
 
     def job(
@@ -325,9 +342,20 @@ class AsyncFlow(_BaseFlow):
         super().__init__(ref, transport)
         self._transport = transport
 
+    @property
+    def with_raw_response(self) -> AsyncRawFlow:
+        """Call ``execute`` or ``execute_async`` of this for a result with the response's headers."""
+        from .raw_responses import AsyncRawFlow
+
+        return AsyncRawFlow(self)
+
     @overload
     def execute(
-        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[ToolOptions]
+        self,
+        message: str,
+        *,
+        response_model: Model[OutputT] = None,
+        **options: Unpack[ExecuteOptions],
     ) -> Coroutine[Any, Any, ExecuteResult[OutputT] | PausedResult[OutputT]]: ...
     @overload
     def execute(
@@ -335,9 +363,9 @@ class AsyncFlow(_BaseFlow):
         *,
         messages: Turns,
         response_model: Model[OutputT] = None,
-        **options: Unpack[ToolOptions],
+        **options: Unpack[ExecuteOptions],
     ) -> Coroutine[Any, Any, ExecuteResult[OutputT] | PausedResult[OutputT]]: ...
-    @takes(ToolOptions)
+    @takes(ExecuteOptions)
     def execute(
         self, message: str | None = None, **options: Any
     ) -> Coroutine[Any, Any, ExecuteResult[Any] | PausedResult[Any]]:
@@ -412,7 +440,7 @@ class AsyncFlow(_BaseFlow):
 
     @overload
     def execute_async(
-        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[CallOptions]
+        self, message: str, *, response_model: Model[OutputT] = None, **options: Unpack[JobOptions]
     ) -> Coroutine[Any, Any, AsyncJob[OutputT]]: ...
     @overload
     def execute_async(
@@ -420,9 +448,9 @@ class AsyncFlow(_BaseFlow):
         *,
         messages: Turns,
         response_model: Model[OutputT] = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[JobOptions],
     ) -> Coroutine[Any, Any, AsyncJob[OutputT]]: ...
-    @takes(CallOptions)
+    @takes(JobOptions)
     def execute_async(
         self, message: str | None = None, **options: Any
     ) -> Coroutine[Any, Any, AsyncJob[Any]]:
@@ -434,8 +462,7 @@ class AsyncFlow(_BaseFlow):
         """
         from .job import AsyncJob
 
-        parse = parser_of(options)
-        program = self._begin("execute_async", "job", CallOptions, message, options)
+        program, parse = self._submission(message, options)
 
         async def submitted() -> AsyncJob[Any]:
             return AsyncJob(await self._transport.run(program), self._transport, parse)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic
 
-from .arguments import check_seconds, require_seconds
+from .arguments import check_timeout, require_seconds
 from .models.results import JobStatus, OutputT
 from .protocol.jobs import JobBackend
 from .protocol.program import Program
 from .transport.drivers import AsyncTransport, SyncTransport
 
 if TYPE_CHECKING:
+    from .arguments import TimeoutInput
     from .protocol.outputs import Parse
 
 WAIT = 300.0  # seconds that ``wait`` waits by default
@@ -41,11 +42,11 @@ class _BaseJob(Generic[OutputT]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
-    def _poll(self, timeout: float | None) -> Program[JobStatus[OutputT]]:
-        return self._typed(self._backend.poll(check_seconds("timeout", timeout)))
+    def _poll(self, timeout: TimeoutInput) -> Program[JobStatus[OutputT]]:
+        return self._typed(self._backend.poll(check_timeout("timeout", timeout)))
 
-    def _cancel(self, timeout: float | None) -> Program[JobStatus[OutputT]]:
-        return self._typed(self._backend.cancel(check_seconds("timeout", timeout)))
+    def _cancel(self, timeout: TimeoutInput) -> Program[JobStatus[OutputT]]:
+        return self._typed(self._backend.cancel(check_timeout("timeout", timeout)))
 
     def _wait(self, timeout: float | None, poll_interval: float) -> Program[JobStatus[OutputT]]:
         program = self._backend.wait(
@@ -77,7 +78,7 @@ class Job(_BaseJob[OutputT]):
         super().__init__(backend, parse)
         self._transport = transport
 
-    def poll(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
+    def poll(self, *, timeout: TimeoutInput = None) -> JobStatus[OutputT]:
         """Look at the job once.
 
         Args:
@@ -118,7 +119,7 @@ class Job(_BaseJob[OutputT]):
         """
         return self._transport.run(self._wait(timeout, poll_interval))
 
-    def cancel(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
+    def cancel(self, *, timeout: TimeoutInput = None) -> JobStatus[OutputT]:
         """Cancel the job: a step in progress is stopped, and no further step begins.
 
         A job that has ended stays as it is, and cancelling it again is no error. In a replay nothing is
@@ -151,7 +152,7 @@ class AsyncJob(_BaseJob[OutputT]):
         super().__init__(backend, parse)
         self._transport = transport
 
-    async def poll(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
+    async def poll(self, *, timeout: TimeoutInput = None) -> JobStatus[OutputT]:
         """Look at the job once. See :meth:`Job.poll`."""
         return await self._transport.run(self._poll(timeout))
 
@@ -164,6 +165,6 @@ class AsyncJob(_BaseJob[OutputT]):
         """Poll until the job has completed or failed. See :meth:`Job.wait`."""
         return await self._transport.run(self._wait(timeout, poll_interval))
 
-    async def cancel(self, *, timeout: float | None = None) -> JobStatus[OutputT]:
+    async def cancel(self, *, timeout: TimeoutInput = None) -> JobStatus[OutputT]:
         """Cancel the job. See :meth:`Job.cancel`."""
         return await self._transport.run(self._cancel(timeout))

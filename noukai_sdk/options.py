@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from .arguments import check_arguments
+from .arguments import check_arguments, require_timeout
 from .protocol.call import CallKind, FlowCall, FlowRef, Trail
 from .protocol.requests import Version
 
@@ -17,6 +17,7 @@ else:  # pragma: no cover - Python 3.10
     from typing_extensions import Unpack
 
 if TYPE_CHECKING:
+    from .arguments import TimeoutInput
     from .function_tools import Tool
     from .models.results import ToolCall
 
@@ -34,7 +35,8 @@ class CallOptions(TypedDict, total=False):
         attachments: At most 10 files, ``{"url": "https://...", "mime_type": "image/png"}``.
         trace: Capture full inputs and outputs for the run's trace.
         version: ``"draft"`` or the number of a published version.
-        timeout: Seconds for each request; None means the client's timeout.
+        timeout: Seconds for each request, or an ``httpx.Timeout``; None means the client's timeout.
+        max_retries: How often a request is sent again at most; None means the client's number.
         session_id: The session to tag the call with. Inside a replay scope, the session to replay
             this call from.
         extra_headers: More headers for the requests of this call.
@@ -45,7 +47,8 @@ class CallOptions(TypedDict, total=False):
     attachments: Sequence[Mapping[str, str]] | None
     trace: bool
     version: Version
-    timeout: float | None
+    timeout: TimeoutInput
+    max_retries: int | None
     session_id: str | None
     extra_headers: Mapping[str, str] | None
 
@@ -67,6 +70,27 @@ class ToolOptions(CallOptions, total=False):
     tool_choice: str | JSONObject | None
     tool_handler: Callable[[list[ToolCall]], Any] | Callable[[list[JSONObject]], Any] | None
     max_tool_rounds: int
+
+
+class ExecuteOptions(ToolOptions, total=False):
+    """The options of ``execute``.
+
+    Attributes:
+        idempotency_key: A service that knows such keys begins one run for all calls with this key. Without
+            one the header is ignored.
+    """
+
+    idempotency_key: str | None
+
+
+class JobOptions(CallOptions, total=False):
+    """The options of ``execute_async``.
+
+    Attributes:
+        idempotency_key: See :class:`ExecuteOptions`.
+    """
+
+    idempotency_key: str | None
 
 
 class StepOptions(ToolOptions, total=False):
@@ -173,6 +197,7 @@ def make_call(
     for name, value in options.items():
         if name in _BODY and value is not None and value is not False:
             request[_BODY[name]] = value
+    timeout = options.get("timeout")
     version = options.get("version", "draft")
     rounds = options.get("max_tool_rounds")
     return FlowCall(
@@ -181,7 +206,9 @@ def make_call(
         service=transport.service,
         request=request,
         session_id=options.get("session_id"),
-        timeout=options.get("timeout"),
+        timeout=None if timeout is None else require_timeout("timeout", timeout),
+        max_retries=options.get("max_retries"),
+        idempotency_key=options.get("idempotency_key"),
         extra_headers=options.get("extra_headers") or {},
         tool_handler=handler,
         max_tool_rounds=_DEFAULTS["max_tool_rounds"] if rounds is None else rounds,
@@ -193,6 +220,8 @@ def make_call(
 __all__ = [
     "CallOptions",
     "EventOptions",
+    "ExecuteOptions",
+    "JobOptions",
     "StepOptions",
     "ToolOptions",
     "Unpack",

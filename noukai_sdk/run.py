@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-from .arguments import check_seconds
+from .arguments import check_timeout
 from .models.events import StreamEvent
 from .models.traces import StepAttempts, StepTrace, Trace
 from .protocol import fetching
@@ -14,6 +14,9 @@ from .protocol.fetching import Attempt
 from .protocol.program import Program
 from .protocol.requests import require_id
 from .transport.drivers import AsyncTransport, SyncTransport
+
+if TYPE_CHECKING:
+    from .arguments import TimeoutInput
 
 
 class _BaseRun:
@@ -29,12 +32,12 @@ class _BaseRun:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
 
-    def _trace(self, timeout: float | None) -> Program[Trace]:
-        timeout = check_seconds("timeout", timeout)
-        return fetching.run_trace(self._service, self._flow, self.execution_id, timeout)
+    def _trace(self, timeout: TimeoutInput) -> Program[Trace]:
+        checked = check_timeout("timeout", timeout)
+        return fetching.run_trace(self._service, self._flow, self.execution_id, checked)
 
     def _step_trace(
-        self, step_id: str, attempt: Attempt, loop_index: int | None, timeout: float | None
+        self, step_id: str, attempt: Attempt, loop_index: int | None, timeout: TimeoutInput
     ) -> Program[StepTrace | StepAttempts]:
         known = attempt in ("latest", "all")
         if not known and (not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1):
@@ -48,12 +51,12 @@ class _BaseRun:
             require_id("step_id", step_id),
             attempt,
             loop_index,
-            check_seconds("timeout", timeout),
+            check_timeout("timeout", timeout),
         )
 
-    def _live(self, timeout: float | None) -> Program[None]:
-        timeout = check_seconds("timeout", timeout)
-        return fetching.live_trace(self._service, self._flow, self.execution_id, timeout)
+    def _live(self, timeout: TimeoutInput) -> Program[None]:
+        checked = check_timeout("timeout", timeout)
+        return fetching.live_trace(self._service, self._flow, self.execution_id, checked)
 
 
 class Run(_BaseRun):
@@ -68,7 +71,7 @@ class Run(_BaseRun):
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
-    def trace(self, *, timeout: float | None = None) -> Trace:
+    def trace(self, *, timeout: TimeoutInput = None) -> Trace:
         """Read the trace of the whole run.
 
         Args:
@@ -94,7 +97,7 @@ class Run(_BaseRun):
         *,
         attempt: int | Literal["latest"] = "latest",
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepTrace: ...
     @overload
     def step_trace(
@@ -103,7 +106,7 @@ class Run(_BaseRun):
         *,
         attempt: Literal["all"],
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepAttempts: ...
     def step_trace(
         self,
@@ -111,7 +114,7 @@ class Run(_BaseRun):
         *,
         attempt: Attempt = "latest",
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepTrace | StepAttempts:
         """Read the trace of one step.
 
@@ -135,7 +138,7 @@ class Run(_BaseRun):
         program = self._step_trace(step_id, attempt, loop_index, timeout)
         return self._transport.run(program)
 
-    def live_trace(self, *, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
+    def live_trace(self, *, timeout: TimeoutInput = None) -> Generator[StreamEvent, None, None]:
         """Yield the run's events: stored ones first, then new ones until the run has ended.
 
         Leaving the loop early frees the connection, and does not touch the run.
@@ -161,7 +164,7 @@ class AsyncRun(_BaseRun):
         super().__init__(flow, execution_id, transport)
         self._transport = transport
 
-    async def trace(self, *, timeout: float | None = None) -> Trace:
+    async def trace(self, *, timeout: TimeoutInput = None) -> Trace:
         """Read the trace of the whole run. See :meth:`Run.trace`."""
         return await self._transport.run(self._trace(timeout))
 
@@ -172,7 +175,7 @@ class AsyncRun(_BaseRun):
         *,
         attempt: int | Literal["latest"] = "latest",
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepTrace: ...
     @overload
     async def step_trace(
@@ -181,7 +184,7 @@ class AsyncRun(_BaseRun):
         *,
         attempt: Literal["all"],
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepAttempts: ...
     async def step_trace(
         self,
@@ -189,12 +192,12 @@ class AsyncRun(_BaseRun):
         *,
         attempt: Attempt = "latest",
         loop_index: int | None = None,
-        timeout: float | None = None,
+        timeout: TimeoutInput = None,
     ) -> StepTrace | StepAttempts:
         """Read the trace of one step. See :meth:`Run.step_trace`."""
         program = self._step_trace(step_id, attempt, loop_index, timeout)
         return await self._transport.run(program)
 
-    def live_trace(self, *, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
+    def live_trace(self, *, timeout: TimeoutInput = None) -> AsyncGenerator[StreamEvent, None]:
         """Yield the run's events. See :meth:`Run.live_trace`; use ``async for``."""
         return self._transport.stream(self._live(timeout))

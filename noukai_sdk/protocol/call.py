@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from .program import Program, ToolHandler
+    from .program import Program, Timeout, ToolHandler
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")
 
@@ -49,19 +49,22 @@ class Service(NamedTuple):
         log_payloads: Put the bodies into that dict.
         session_id: The client's own session, for calls that have none and run in no scope.
         custom_http: The user passed ``http_client``, for instance one with a mock transport.
+        default_headers: The user's own, sent with every request that has none of the same name. The names
+            are in lower case.
         has_key: False for a client that only replays cassette files. Its requests are refused.
         spans: None for a client whose calls make no spans.
     """
 
     base_url: str
     headers: Mapping[str, str]
-    timeout: float
+    timeout: Timeout
     max_retries: int
     log: Callable[[dict[str, Any]], None] | None
     log_payloads: bool = False
     session_id: str | None = None
     custom_http: bool = False
     has_key: bool = True
+    default_headers: Mapping[str, str] = {}
     spans: SpanOptions | None = SpanOptions()
 
     @property
@@ -165,6 +168,8 @@ class FlowCall(NamedTuple):
         request: The body of the fresh call, in the wire's names, without null fields. Only ``step``
             calls carry ``inputOverrides`` and ``runRemaining``; the program adds cursor fields.
         session_id: The session passed to the method; ``live`` falls back to the scope's or the client's.
+        max_retries: How often a request of it is sent again at most; None means the client's number.
+        idempotency_key: Sent with the request that starts the run, so that the same key is the same run.
         tool_handler, max_tool_rounds: What handles tool pauses, and how often at most.
         manual_tools: The consumer of the stream can resume tool pauses (async clients).
         watch: Notes if the call fails; None in most scopes.
@@ -176,8 +181,10 @@ class FlowCall(NamedTuple):
     service: Service
     request: Mapping[str, Any]
     session_id: str | None = None
-    timeout: float | None = None
+    timeout: Timeout | None = None
+    max_retries: int | None = None
     extra_headers: Mapping[str, str] = {}
+    idempotency_key: str | None = None
     tool_handler: ToolHandler | None = None
     max_tool_rounds: int = 10
     manual_tools: bool = False

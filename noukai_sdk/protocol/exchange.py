@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import APIConnectionError, FlowExecutionError, NoukaiError
 from .call import Service, logger
 from .decoding import error_from, json_or_text, retry_after
-from .program import Effect, OpenStream, Program, Request, Response, SendRequest, Sleep
+from .program import Effect, OpenStream, Program, Request, Response, SendRequest, Sleep, longest
 
 RETRYABLE = frozenset({408, 500, 502, 503, 504})
 FIRST_DELAY = 0.5  # seconds; doubles with each retry
@@ -75,7 +75,8 @@ def errors_name_run(execution_id: str | None) -> Iterator[None]:
 
 def _delay(service: Service, request: Request, attempt: int, outcome: Outcome) -> float | None:
     """Return the seconds to wait before the next attempt, None if there must be none."""
-    if attempt > service.max_retries:
+    retries = service.max_retries if request.max_retries is None else request.max_retries
+    if attempt > retries:
         return None
     backoff = min(FIRST_DELAY * float(2 ** min(attempt - 1, 10)), LONGEST_DELAY)
     if not isinstance(outcome, Response):
@@ -85,8 +86,8 @@ def _delay(service: Service, request: Request, attempt: int, outcome: Outcome) -
         return None
     seconds = retry_after(outcome)
     if seconds is not None and outcome.status in RETRYABLE | {429}:
-        longest = service.timeout if request.timeout is None else request.timeout
-        return seconds if seconds <= longest else None
+        timeout = service.timeout if request.timeout is None else request.timeout
+        return seconds if seconds <= longest(timeout) else None
     return backoff if outcome.status in RETRYABLE else None
 
 

@@ -23,7 +23,7 @@ from ..models.traces import StepAttempts, StepTrace, Trace
 from .call import FlowRef, Service
 from .decoding import decode
 from .exchange import errors_name_run, exchange, open_stream
-from .program import READ_CHUNK, Program
+from .program import READ_CHUNK, Program, Timeout
 from .requests import get, session_path, step_trace_path, trace_path
 from .sse import SSEDecoder
 from .stepping import Cursor
@@ -32,7 +32,7 @@ Attempt = int | Literal["latest", "all"]
 
 
 def run_trace(
-    service: Service, flow: FlowRef, execution_id: str, timeout: float | None
+    service: Service, flow: FlowRef, execution_id: str, timeout: Timeout | None
 ) -> Program[Trace]:
     """Read the trace of a whole run."""
     request = get(service, trace_path(flow, execution_id), timeout=timeout)
@@ -47,7 +47,7 @@ def step_trace(
     step_id: str,
     attempt: Attempt,
     loop_index: int | None,
-    timeout: float | None,
+    timeout: Timeout | None,
 ) -> Program[StepTrace | StepAttempts]:
     """Read the trace of one step, or of all its attempts for ``attempt="all"``."""
     query: dict[str, Any] = {} if attempt == "latest" else {"attempt": attempt}
@@ -63,7 +63,7 @@ def step_trace(
 
 
 def live_trace(
-    service: Service, flow: FlowRef, execution_id: str, timeout: float | None
+    service: Service, flow: FlowRef, execution_id: str, timeout: Timeout | None
 ) -> Program[None]:
     """Yield a run's events, stored ones first, until it has ended."""
     cursor = Cursor()

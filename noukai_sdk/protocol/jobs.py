@@ -15,7 +15,7 @@ from ..models.results import JobAccepted, JobStatus
 from .call import FlowCall, FlowRef, Service
 from .decoding import decode
 from .exchange import errors_name_run, exchange
-from .program import Now, Program, Sleep
+from .program import Now, Program, Sleep, Timeout, longest
 from .requests import delete, get, job_path, post
 
 # The hosted service can respond 404 for a few seconds after it took a job (docs/wire.md, "Jobs").
@@ -43,7 +43,7 @@ class JobBackend(Protocol):
         """The session that the job was submitted in."""
         ...
 
-    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+    def poll(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Look at the job once."""
         ...
 
@@ -51,7 +51,7 @@ class JobBackend(Protocol):
         """Poll until the job is done. Raises APITimeoutError after ``timeout`` seconds."""
         ...
 
-    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+    def cancel(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Cancel the job, and return its state."""
         ...
 
@@ -85,7 +85,7 @@ class LiveJob(NamedTuple):
     session_id: str | None = None
     flow_id: str | None = None
 
-    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+    def poll(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Look at the job once."""
         request = get(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
         try:
@@ -104,9 +104,9 @@ class LiveJob(NamedTuple):
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
         """Poll until the job is done."""
-        return wait(self, self.service.timeout, timeout, poll_interval)
+        return wait(self, longest(self.service.timeout), timeout, poll_interval)
 
-    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+    def cancel(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Cancel the job, and return its state."""
         request = delete(self.service, job_path(self.flow, self.execution_id), timeout=timeout)
         try:

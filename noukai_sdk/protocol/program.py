@@ -27,19 +27,40 @@ ToolHandler = Callable[[list[dict[str, Any]]], Any]
 """Takes the pending tool calls; returns their results, or an awaitable of them (async clients)."""
 
 
+class Timeouts(NamedTuple):
+    """The parts of an ``httpx.Timeout``, in seconds; None for no limit. HTTP libraries take the tuple."""
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+
+
+Timeout = float | Timeouts
+
+
+def longest(timeout: Timeout) -> float:
+    """Return the longest part of a timeout in seconds, infinity for no limit."""
+    if isinstance(timeout, tuple):
+        return max(float("inf") if part is None else part for part in timeout)
+    return timeout
+
+
 class Request(NamedTuple):
     """One HTTP request.
 
     Attributes:
         path: Under the base URL, percent-encoded.
         timeout: Seconds; None means the client's.
+        max_retries: How often it is sent again at most; None means the client's number.
     """
 
     method: str
     path: str
     headers: Mapping[str, str] = {}
     body: bytes | None = None
-    timeout: float | None = None
+    timeout: Timeout | None = None
+    max_retries: int | None = None
 
 
 class Response(NamedTuple):

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from ..errors import ReplayInvalidSessionError
 from .call import CallKind, FlowCall, FlowRef, Service
-from .program import Request
+from .program import Request, Timeout
 
 # A pattern, not compiled: that takes a third of a millisecond, and the first call waits for it.
 _SESSION_ID = r"(?!\.+\Z)[A-Za-z0-9._-]{1,128}\Z"
@@ -137,20 +137,23 @@ def post(call: FlowCall, body: Mapping[str, Any], *, accept: str | None = None) 
         headers["X-Session-Id"] = call.session_id
     if accept is not None:
         headers["Accept"] = accept
+    if call.idempotency_key is not None and "executionId" not in body:
+        headers["Idempotency-Key"] = call.idempotency_key
     if call.extra_headers:
         # Ours win over a header of the same name in other letters.
         ours = {name.lower() for name in headers}
         extra = {name: v for name, v in call.extra_headers.items() if name.lower() not in ours}
         headers = extra | headers
     timeout = call.service.timeout if call.timeout is None else call.timeout
-    return Request("POST", call_path(call.kind, call.flow), headers, encode(body), timeout)
+    path = call_path(call.kind, call.flow)
+    return Request("POST", path, headers, encode(body), timeout, call.max_retries)
 
 
 def get(
     service: Service,
     path: str,
     *,
-    timeout: float | None = None,
+    timeout: Timeout | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Request:
     """Build a GET of ``path``."""
@@ -158,7 +161,7 @@ def get(
     return Request("GET", path, dict(headers or {}), None, timeout)
 
 
-def delete(service: Service, path: str, *, timeout: float | None = None) -> Request:
+def delete(service: Service, path: str, *, timeout: Timeout | None = None) -> Request:
     """Build a DELETE of ``path``."""
     return Request("DELETE", path, {}, None, service.timeout if timeout is None else timeout)
 

@@ -9,7 +9,7 @@ from ..errors import APITimeoutError, NoukaiError
 from ..models.results import JobStatus
 from ..models.sessions import RecordedError
 from ..protocol.jobs import raise_if_cancelled
-from ..protocol.program import CHECKPOINT, Program, Sleep
+from ..protocol.program import CHECKPOINT, Program, Sleep, Timeout
 from .recording import Recording
 
 
@@ -48,7 +48,7 @@ class RecordedJob:
         job.session_id = job.flow_id = None
         return job
 
-    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+    def poll(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Return the next recorded status, or raise the next recorded error."""
         yield CHECKPOINT
         poll = self._polls.next()
@@ -76,7 +76,7 @@ class RecordedJob:
             if self._paced:
                 yield Sleep(poll_interval)
 
-    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+    def cancel(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Return the next recorded status: the recorder takes the state after a cancel for a poll."""
         return self.poll(timeout)
 

@@ -16,7 +16,7 @@ from ..models.results import ExecuteResult, JobStatus, ToolResult
 from ..protocol import jobs
 from ..protocol.call import FlowCall
 from ..protocol.jobs import JobBackend
-from ..protocol.program import PausedRun, Program
+from ..protocol.program import PausedRun, Program, Timeout, longest
 from .recording import Recording
 from .recording_builder import RecordingBuilder
 
@@ -91,11 +91,11 @@ class RecordingJob:
         self.session_id = job.session_id
         self.flow_id = job.flow_id
 
-    def poll(self, timeout: float | None = None) -> Program[JobStatus]:
+    def poll(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Poll the job once."""
         return self._recorded(self._job.poll(timeout))
 
-    def cancel(self, timeout: float | None = None) -> Program[JobStatus]:
+    def cancel(self, timeout: Timeout | None = None) -> Program[JobStatus]:
         """Cancel the job. Its state afterwards is recorded as if it was polled."""
         return self._recorded(self._job.cancel(timeout))
 
@@ -110,9 +110,9 @@ class RecordingJob:
 
     def wait(self, timeout: float, poll_interval: float) -> Program[JobStatus]:
         """Poll the job until it is done."""
-        longest = self._builder.call.service.timeout
+        most = longest(self._builder.call.service.timeout)
         try:
-            return (yield from jobs.wait(self, longest, timeout, poll_interval))
+            return (yield from jobs.wait(self, most, timeout, poll_interval))
         except JobCancelledError:  # follows from the recorded status
             raise
         except NoukaiError as error:

@@ -13,7 +13,7 @@ from ..errors import NoukaiError
 from ..models.reports import ReportEntry
 from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend, LiveJob
-from ..protocol.program import Program
+from ..protocol.program import Program, longest
 from ..replay.activity import Activity
 from ..replay.callsite import call_site
 from ..replay.cassette import Cassette, Claim
@@ -245,7 +245,7 @@ class ReplayScope(Scope):
 
 def quick(service: Service) -> Service:
     """Return the service for a fetch that may fail, but may not take long."""
-    return service._replace(timeout=min(service.timeout, 5.0), max_retries=0)
+    return service._replace(timeout=min(longest(service.timeout), 5.0), max_retries=0)
 
 
 def open_session(

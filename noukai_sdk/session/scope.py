@@ -233,10 +233,11 @@ class Scope:
 
     def opened_by(self, service: Service) -> None:
         """Report ``scope_open`` to a client, and ``scope_close`` at the end. The first client counts."""
-        if service is self._service:
-            return
-        if self._service is not None:
-            note_client(self._service, service)
+        known = self._service
+        if known is not None and (service is known or service.key == known.key):
+            return  # the same client, perhaps with other options
+        if known is not None:
+            note_client(known, service)
             if len(self.other_services) < MOST_CLIENTS and service not in self.other_services:
                 self.other_services += (service,)
         elif self._open:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from ..errors import APIConnectionError, APITimeoutError, NoukaiError
 from ..protocol.call import Service
-from ..protocol.program import Program
+from ..protocol.program import Program, longest
 from .live_calls import check_allowed
 
 Send = Callable[..., Program[bool]]
@@ -136,7 +136,7 @@ class _Sender:
         if not self.takes(service, send):
             return
         check_allowed(service, "")  # now, because the rule may not hold any more in the background
-        quick = service._replace(timeout=min(TIMEOUT, service.timeout), max_retries=0)
+        quick = service._replace(timeout=min(TIMEOUT, longest(service.timeout)), max_retries=0)
         transport = None
         if service.custom_http:
             from .drivers import custom_transport

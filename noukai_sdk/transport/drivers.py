@@ -32,13 +32,13 @@ from ..protocol.program import (
     SendRequest,
     Sleep,
 )
-from .after_fork import renew_in_children
 from .driving import END, EventFilter, jittered, not_awaitable, to_sdk_error
-from .library import build_request, closed_before_call, read_response, response_head, sync_client
+from .library import build_request, closed_before_call, read_response, response_head
 from .live_calls import check_allowed
+from .sync_clients import SyncClients
 
 if TYPE_CHECKING:
-    from .async_clients import Lease
+    from .async_clients import AsyncClients, Lease
 
 T = TypeVar("T")
 
@@ -69,29 +69,23 @@ class SyncTransport:
 
     is_async = False
 
-    def __init__(self, service: Service, http_client: Any = None) -> None:
+    def __init__(
+        self, service: Service, http_client: Any = None, clients: SyncClients | None = None
+    ) -> None:
         self.service = service
-        self.client: Any = http_client
-        self._owned = http_client is None
-        self._closed = False
+        self.clients: SyncClients = SyncClients(http_client) if clients is None else clients
         _transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
-        if self._owned:
-            self._open()
-            renew_in_children(self)
 
-    def _open(self) -> None:
-        self.client = sync_client()
-        # For clients that are never closed: Python warns of sockets that are dropped open.
-        self._end = weakref.finalize(self, self.client.close)
+    def with_service(self, service: Service) -> SyncTransport:
+        """Return a transport with other options over the same connections."""
+        return SyncTransport(service, clients=self.clients)
 
-    def start_afresh(self) -> Any:
-        """Open a new client in a forked process. Returns the one of the parent process."""
-        inherited = self.client
-        self._end.detach()
-        self._open()
-        return inherited
+    @property
+    def client(self) -> Any:
+        """The HTTP client to send with."""
+        return self.clients.client
 
     def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""
@@ -117,13 +111,11 @@ class SyncTransport:
     @property
     def closed(self) -> bool:
         """Whether calls are refused."""
-        return self._closed or getattr(self.client, "is_closed", False)
+        return self.clients.closed
 
     def close(self) -> None:
         """Release the connections. May be called any number of times."""
-        self._closed = True
-        if self._owned:
-            self.client.close()
+        self.clients.close()
 
 
 class _Drive:
@@ -210,8 +202,9 @@ class _SyncDrive(_Drive):
         self._path = request.path
         transport = self._transport
         check_allowed(transport.service, request.path)
-        built = build_request(transport.client, transport.service, request)
-        return transport.client.send(built, stream=stream, auth=None)
+        client = transport.clients.client
+        built = build_request(client, transport.service, request)
+        return client.send(built, stream=stream, auth=None)
 
     def _open(self, request: Request) -> Response:
         self._close()
@@ -234,7 +227,9 @@ class AsyncTransport:
 
     is_async = True
 
-    def __init__(self, service: Service, http_client: Any = None) -> None:
+    def __init__(
+        self, service: Service, http_client: Any = None, clients: AsyncClients | None = None
+    ) -> None:
         # The models of ``execute`` are imported here, because the first call would do it in the event loop.
         import_module("noukai_sdk.protocol.executing")
         # Imports asyncio, which a program with a sync client can do without.
@@ -242,10 +237,14 @@ class AsyncTransport:
 
         self.service = service
         self.client: Any = http_client
-        self.clients: AsyncClients = AsyncClients(http_client)
+        self.clients: AsyncClients = AsyncClients(http_client) if clients is None else clients
         _transports.add(self)
         if service.custom_http:
             _custom[id(service)] = self
+
+    def with_service(self, service: Service) -> AsyncTransport:
+        """Return a transport with other options over the same connections."""
+        return AsyncTransport(service, self.client, self.clients)
 
     async def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -84,12 +84,17 @@ def _tls() -> ssl.SSLContext:
 
 def build_request(client: Any, service: Service, request: Request) -> Any:
     """Build the HTTP library's own request."""
+    headers: Mapping[str, str] = {**service.headers, **request.headers}
+    if service.default_headers:
+        names = {name.lower() for name in headers}
+        more = {name: v for name, v in service.default_headers.items() if name not in names}
+        headers = {**more, **headers}
     url_of_its_library: Callable[[str], Any] = type(getattr(client, "base_url", ""))
     return client.build_request(
         request.method,
         _url(url_of_its_library, service.base_url + request.path),
         content=request.body,
-        headers={**service.headers, **request.headers},
+        headers=headers,
         timeout=request.timeout,
     )
 

@@ -9,15 +9,22 @@ from typing import Any
 import pytest
 
 from noukai_sdk import AsyncFlow, Flow, ReplayInvalidSessionError
-from noukai_sdk.options import CallOptions, EventOptions, StepOptions, ToolOptions
+from noukai_sdk.options import (
+    CallOptions,
+    EventOptions,
+    ExecuteOptions,
+    JobOptions,
+    StepOptions,
+    ToolOptions,
+)
 from tests.support.service import COMPLETED, DONE, PAUSED, STARTED, Reply, Service, finished, stream
 from tests.support.sides import SYNC, Side
 
 METHODS = {
-    "execute": ToolOptions,
+    "execute": ExecuteOptions,
     "steps": StepOptions,
     "events": EventOptions,
-    "execute_async": CallOptions,
+    "execute_async": JobOptions,
 }
 TOOL = {"type": "function", "function": {"name": "f"}}
 ATTACHMENT = {"url": "https://files.test/a"}

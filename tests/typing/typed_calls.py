@@ -5,20 +5,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+import httpx
 from pydantic import BaseModel
 from typing_extensions import TypedDict, assert_type
 
 from noukai_sdk import (
     AsyncFlow,
     AsyncJob,
+    AsyncNoukai,
     AsyncStream,
     ExecuteResult,
     Flow,
     Job,
     JobStatus,
+    Noukai,
     PausedResult,
     RunStep,
     StepCompleted,
@@ -30,6 +33,7 @@ from noukai_sdk import (
     tool,
 )
 from noukai_sdk.options import ToolOptions
+from noukai_sdk.raw_responses import RawResponse
 
 
 class Grade(BaseModel):
@@ -137,3 +141,18 @@ def tools(flow: Flow) -> None:
     flow.execute("hi", tools=mixed, tool_handler=tool_results)
     flow.execute("hi", tools=[get_weather, count_to])
     flow.execute("hi", tools=[len])  # type: ignore[list-item]
+
+
+def options(flow: Flow, client: Noukai) -> None:
+    raw = flow.with_raw_response.execute("hi", response_model=Grade, idempotency_key="k")
+    assert_type(raw, RawResponse[ExecuteResult[Grade] | PausedResult[Grade]])
+    assert_type(raw.headers, Mapping[str, str])
+    assert_type(flow.with_raw_response.execute_async("hi").parsed, Job)
+    assert_type(client.with_options(timeout=httpx.Timeout(5.0), max_retries=0), Noukai)
+    flow.execute("hi", timeout=httpx.Timeout(5.0, read=None), max_retries=0)
+    flow.execute_async("hi", idempotency_key="k")
+    flow.steps("hi", idempotency_key="k")  # type: ignore[call-overload]
+    flow.with_raw_response.execute()  # type: ignore[call-overload]
+    Noukai(http_client=httpx.Client(), default_headers={"X-Mine": "1"})
+    Noukai(http_client=httpx.AsyncClient())  # type: ignore[arg-type]
+    AsyncNoukai(http_client=httpx.AsyncClient())
