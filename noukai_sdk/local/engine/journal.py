@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -92,12 +93,15 @@ class Journal:
         self._limiter = anyio.CapacityLimiter(1)
         if self._is_own:
             return
-        with anyio.CancelScope(shield=True):
-            if self._is_new:
-                await to_thread.run_sync(self._store.begin, self._run)
-            else:  # an event stream that goes on after a pause
-                await to_thread.run_sync(self._store.take, self._run.id)
+        if self._is_new:
+            await _own(self._store, self._begin)
+        else:  # an event stream that goes on after a pause
+            await _own(self._store, lambda: self._store.take(self._run.id))
         self._is_own, self._is_new = True, False
+
+    def _begin(self) -> tuple[StoredRun, list[Part]]:
+        self._store.begin(self._run)
+        return self._run, []
 
     def checked(self, what: str, output: Any) -> Any:
         """Return an output as the store will return it.
@@ -164,6 +168,9 @@ class Journal:
                         )
                     except RunStoreError as error:
                         batch.error = error
+                    except BaseException:
+                        batch.error = RunStoreError("the run was stopped before this was stored")
+                        raise
                     finally:
                         batch.done.set()
         if batch.error is not None:
@@ -232,6 +239,43 @@ def new_run(plan: Plan, workflow: str, state: RunState) -> StoredRun:
     return StoredRun(state.execution_id, workflow, shape, to_text("an input of the run", inputs))
 
 
+async def _own(
+    store: RunStorage, acquire: Callable[[], tuple[StoredRun, list[Part]]]
+) -> tuple[StoredRun, list[Part]]:
+    """Begin or take a run in a thread. Give it up if this task is cancelled meanwhile.
+
+    ``asyncio.wait_for`` and the like cancel a task also behind anyio's shields, and the thread goes on.
+    """
+    guard, owned, is_left = threading.Lock(), list[StoredRun](), False
+
+    def give_up(run: StoredRun) -> None:
+        status = "interrupted" if run.status == "running" else run.status
+        with suppress(RunStoreError):
+            store.end(run.id, status, position=run.position, error=run.error)
+
+    def call() -> tuple[StoredRun, list[Part]]:
+        run, parts = acquire()
+        with guard:
+            owned.append(run)
+            nobody_waits = is_left
+        if nobody_waits:
+            give_up(run)
+        return run, parts
+
+    try:
+        with anyio.CancelScope(shield=True):
+            taken = await to_thread.run_sync(call)
+    except BaseException:
+        with guard:
+            is_left = True
+            runs = [*owned]
+        for run in runs:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(give_up, run)
+        raise
+    return taken
+
+
 @dataclass
 class TakenRun:
     """A run that was taken from its store.
@@ -259,8 +303,7 @@ async def take(
         WorkflowChangedError: ``plan`` is not the one that it began with.
         RunStoreError: The store cannot be used.
     """
-    with anyio.CancelScope(shield=True):
-        run, parts = await to_thread.run_sync(store.take, run_id)
+    run, parts = await _own(store, lambda: store.take(run_id))
     journal = Journal(store, run, plan.output_types, is_own=True)
     try:
         await journal.open()

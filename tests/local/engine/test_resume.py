@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -370,3 +371,44 @@ def test_store_that_another_process_makes_at_the_same_moment_is_opened(
     monkeypatch.setattr(sqlite, "_number", number)
     list_runs()
     others[0].join(20)
+
+
+async def test_task_cancelled_while_it_begins_or_takes_a_run_gives_the_run_up(path: Path) -> None:
+    """asyncio cancels tasks behind anyio's shields, as ``asyncio.wait_for`` does."""
+
+    class Slow(RunStore):
+        def __init__(self) -> None:
+            super().__init__(path)
+            self.entered, self.go = threading.Event(), threading.Event()
+
+        def begin(self, *arguments: Any) -> None:
+            super().begin(*arguments)
+            self.wait()
+
+        def take(self, *arguments: Any) -> Any:
+            taken = super().take(*arguments)
+            self.wait()
+            return taken
+
+        def wait(self) -> None:
+            self.entered.set()
+            self.go.wait(20)
+
+    workflow = workflow_of(Node.transform("loud", "uppercase"))
+    plain = Executor(store=path)
+    for call in ("run_async", "resume_async"):
+        store = Slow()
+        executor = Executor(store=store)
+        arguments = (workflow, "x") if call == "run_async" else (workflow, "run")
+        settings = {"run_id": "run"} if call == "run_async" else {}
+        task = asyncio.create_task(getattr(executor, call)(*arguments, **settings))
+        await anyio.to_thread.run_sync(store.entered.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert plain.runs()[0].state == "running"
+        store.go.set()
+        with anyio.fail_after(20):
+            while plain.runs()[0].state != "interrupted":
+                await anyio.sleep(0.01)
+    assert (await plain.resume_async(workflow, "run")).result == "X"
