@@ -111,7 +111,7 @@ class SyncTransport:
     @property
     def closed(self) -> bool:
         """Whether calls are refused."""
-        return self.clients.closed
+        return self.clients.closed or getattr(self.clients.client, "is_closed", False)
 
     def close(self) -> None:
         """Release the connections. May be called any number of times."""

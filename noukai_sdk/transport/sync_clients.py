@@ -17,12 +17,13 @@ class SyncClients:
 
     Attributes:
         client: The client to send with.
+        closed: Calls are refused.
     """
 
     def __init__(self, own: Any = None) -> None:
         self.client: Any = own
         self._owned = own is None
-        self._closed = False
+        self.closed = False
         if self._owned:
             self._open()
             renew_in_children(self)
@@ -39,13 +40,8 @@ class SyncClients:
         self._open()
         return inherited
 
-    @property
-    def closed(self) -> bool:
-        """Whether calls are refused."""
-        return self._closed or getattr(self.client, "is_closed", False)
-
     def close(self) -> None:
         """Release the connections. May be called any number of times."""
-        self._closed = True
+        self.closed = True
         if self._owned:
             self.client.close()
