@@ -28,12 +28,17 @@ async def run_sub_flow(context: StepContext, work: SubFlow) -> Any:
 
 
 async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, Any]) -> Any:
-    """Run the workflow on its own output until that is enough. Finished rounds are kept."""
+    """Run the workflow on its own output until that is enough.
+
+    Finished rounds are kept: the last two, since nobody asks for those before.
+    """
     view = context.view
-    outputs = [context.kept[key] for key in sorted(context.kept, key=int)]
-    first = inputs.get("message", view.input)
-    while not outputs or not await _is_enough(context, work, [first, *outputs]):
-        done = len(outputs)
+    kept = {int(key): output for key, output in context.kept.items()}
+    done = max(kept, default=-1) + 1
+    before, output = None, inputs.get("message", view.input)
+    if done:
+        before, output = kept.get(done - 2, output), kept[done - 1]
+    while not done or not await _is_enough(context, work, before, output, done):
         if done == work.at_most and work.on_limit == "keep":
             break
         if done == work.at_most:
@@ -41,8 +46,8 @@ async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, A
             message = f"step {context.node.id!r}: `until` is not true after {done} {rounds}"
             raise FlowExecutionError(message, code="REPEAT_LIMIT")
         given = {**inputs, "round": done + 1}
-        if outputs:
-            given["message"] = outputs[-1]
+        if done:
+            given["message"] = output
         # As events show the items of a loop, unless the rounds are those of one item.
         is_item = view.index is not None
         round_context = replace(
@@ -51,23 +56,26 @@ async def _run_rounds(context: StepContext, work: Repeat, inputs: Mapping[str, A
             path=f"{context.path}[{done}]",
             is_round=not is_item,
         )
-        output = await _run_once(round_context, work, given)
+        before, output = output, await _run_once(round_context, work, given)
         if context.budget is not None:
             output = to_json(output)
             context.budget.take_output(context.node.id, output, copies=1)
         output = context.checked(output)
         await context.keep(done, output)
-        outputs.append(output)
-    return outputs[-1]
+        context.kept.pop(str(done - 2), None)
+        done += 1
+    return output
 
 
-async def _is_enough(context: StepContext, work: Repeat, values: list[Any]) -> bool:
-    """Return whether ``until`` is true; ``values`` are the first input and the outputs of all rounds."""
+async def _is_enough(
+    context: StepContext, work: Repeat, before: Any, output: Any, number: int
+) -> bool:
+    """Return whether ``until`` is true after a round, whose input is ``before``."""
     if not isinstance(work.until, str):
         function = Function(work.until)
-        call = partial(work.until, *values[-1:][: function.takes])
+        call = partial(work.until, *[output][: function.takes])
         return expressions.is_true(await call_function(call, is_async=function.is_async))
-    of_round = {"input": values[-2], "output": values[-1], "round": len(values) - 1}
+    of_round = {"input": before, "output": output, "round": number}
 
     def resolve(reference: Reference) -> Any:
         if reference.root in of_round:
