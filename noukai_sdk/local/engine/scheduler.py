@@ -163,12 +163,15 @@ class Scheduler:
     async def run_all(self) -> None:
         """Run all remaining nodes, until one fails or waits for tools."""
         self._sorter.prepare()
-        async with anyio.create_task_group() as self._group:
-            first, *others = self._sorter.get_ready()
-            for node_id in others:
-                self._group.start_soon(self._follow, node_id)
-            await self._follow(first)
-        await self._end()
+        try:
+            async with anyio.create_task_group() as self._group:
+                first, *others = self._sorter.get_ready()
+                for node_id in others:
+                    self._group.start_soon(self._follow, node_id)
+                await self._follow(first)
+        finally:  # also of a run that is cancelled, or takes too long
+            self._keep_usages()
+        await self._emit_end()
 
     async def run_some(self, count: int) -> None:
         """Run the next ``count`` nodes, one after the other."""
@@ -177,7 +180,8 @@ class Scheduler:
                 await self._run(node)
             if self.is_over:
                 break
-        await self._end()
+        self._keep_usages()
+        await self._emit_end()
 
     async def _follow(self, node_id: str | None) -> None:
         """Run a node, then one of the nodes that this makes ready, and so on."""
@@ -363,8 +367,10 @@ class Scheduler:
             journal=self._journal,
         )
 
-    async def _end(self) -> None:
+    def _keep_usages(self) -> None:
         self.state.usages = {name: usage.as_dict for name, usage in self.usages.items()}
+
+    async def _emit_end(self) -> None:
         if self._listener is None:
             return
         if self.pause is not None:

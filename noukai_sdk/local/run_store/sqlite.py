@@ -64,6 +64,10 @@ class RunStore(SqlStore):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
+        if str(path) == ":memory:":
+            raise ValueError(
+                "a store of runs needs a file: what is in memory ends with the process"
+            )
         self.path = Path(path)
         self._guard = threading.Lock()
         self._connection: sqlite3.Connection | None = None

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -412,3 +413,34 @@ async def test_task_cancelled_while_it_begins_or_takes_a_run_gives_the_run_up(pa
             while plain.runs()[0].state != "interrupted":
                 await anyio.sleep(0.01)
     assert (await plain.resume_async(workflow, "run")).result == "X"
+
+
+async def test_tokens_of_a_run_that_was_cancelled_are_not_lost(path: Path) -> None:
+    started, is_first = anyio.Event(), [True]
+
+    async def work(text: str) -> str:
+        if is_first:
+            is_first.clear()
+            started.set()
+            await anyio.sleep_forever()
+        return text
+
+    def agents(*more: Node) -> Workflow:
+        edges = "ask>work" if more else ""
+        inner = workflow_of(Node.agent("ask"), *more, edges=edges)
+        return workflow_of(Node.agent("first"), Node.flow(inner, "inner"), edges="first>inner")
+
+    workflow, executor = agents(Node.function("work", work)), Executor(store=path)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(executor.run_async, workflow, "x", run_id="run"))
+            await started.wait()
+            group.cancel_scope.cancel()
+        result = await executor.resume_async(workflow, "run")
+    assert result.is_success()
+    assert result.tokens == (await Executor().run_async(agents(), "x")).tokens is not None
+
+
+def test_store_in_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a file"):
+        Executor(store=":memory:")
