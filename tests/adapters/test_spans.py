@@ -109,9 +109,9 @@ def test_captured_and_replayed_requests_at_once_have_their_own_traces(
         captured = dict(pool.map(get, paths))
         live = len(sessions.calls)
         # A request ends a moment after its client has the response.
-        wait_until(lambda: spans.requests >= len(paths))
+        wait_until(lambda: len(spans.calls) == len(paths) and all(map(spans.root_of, spans.calls)))
         replayed = dict(pool.map(lambda path: get(path, captured[path]), paths))
-    wait_until(lambda: spans.requests >= 2 * len(paths))
+    wait_until(lambda: len(spans.calls) == 2 * len(paths) and all(map(spans.root_of, spans.calls)))
     assert replayed == captured
     assert len(sessions.calls) == live == len(paths)
 
@@ -122,9 +122,8 @@ def test_captured_and_replayed_requests_at_once_have_their_own_traces(
         values = attributes(call)
         assert values["noukai.replay"] is is_replay
         assert values["noukai.outcome"] == "completed"
-        request = call
-        while parent_of(request) in by_id:
-            request = by_id[parent_of(request) or 0]
+        request = spans.root_of(call)
+        assert request is not None
         # The request is marked as well: a dashboard can leave it out.
         assert attributes(request)["noukai.session.id"] == values["noukai.session.id"]
         assert attributes(request).get("noukai.replay", False) is is_replay

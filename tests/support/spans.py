@@ -30,10 +30,13 @@ class Spans:
         """Return the spans whose name begins like this."""
         return [span for span in self.ended if span.name.startswith(name)]
 
-    @property
-    def requests(self) -> int:
-        """The number of traces that are complete."""
-        return sum(span.parent is None for span in self.ended)
+    def root_of(self, span: ReadableSpan) -> ReadableSpan | None:
+        """Return the span at the top of the trace, None if one on the way there has not ended."""
+        by_id = {each.context.span_id: each for each in self.ended}
+        above: ReadableSpan | None = span
+        while above is not None and above.parent is not None:
+            above = by_id.get(above.parent.span_id)
+        return above
 
     @property
     def calls(self) -> list[ReadableSpan]:
