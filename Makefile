@@ -11,16 +11,20 @@ COVERAGE ?=
 TIMES ?= 20
 # How many jobs are in progress when `make faults` kills a process; with fewer than 100, hearts beat faster.
 JOBS ?= 100
+# How many random graphs `make graphs` runs and kills; then it runs others for so many seconds.
+GRAPHS ?= 600
+SECONDS ?= 600
 # `make demo MODEL=smollm2` or `MODEL=offline`. Without it, smollm2 is used if it is installed.
 MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo replays faults bench dist docs screenshots clean
+.PHONY: help test lint format demo replays faults graphs bench dist docs screenshots clean
 
 help:
 	@echo "make test    lint, types, import rules and all tests; COVERAGE=1 measures coverage, too"
 	@echo "make replays each pattern of calls on all servers and frameworks, captured, replayed and edited"
 	@echo "make faults  processes of the service that are killed, in the long form"
+	@echo "make graphs  random graphs beside a reference interpreter: resumed, killed, cancelled; 10 minutes"
 	@echo "make demo    capture and replay on two real apps; MODEL=offline or MODEL=smollm2"
 	@echo "make bench   the measurements of benchmarks/"
 	@echo "make dist    the wheel and the sdist, checked and tried on every Python there is"
@@ -54,6 +58,10 @@ replays: $(VENV)/.replays
 
 faults: $(VENV)/.faults
 	FAULTS=$(JOBS) $(BIN)/python -m pytest -n 2 --dist=load --timeout 600 tests/faults tests/backend/test_blobs.py
+
+graphs: $(VENV)/.dev
+	GRAPHS=$(GRAPHS) KILLED_GRAPHS=$(GRAPHS) GRAPHS_SECONDS=$(SECONDS) \
+	  $(BIN)/python -m pytest -n 2 --dist=load --timeout 600 tests/local/graphs
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -294,11 +294,11 @@ class Executor:
                 raise ValueError("the run does not wait for tool results")
             if pause is not None:
                 await execution.answer(pause, tool_results)
+            return await self._run(execution)
         except BaseException:
             if journal is not None:
                 await journal.give_up()
             raise
-        return await self._run(execution)
 
     def runs(self) -> list[RunInfo]:
         """Return the runs of the store, the latest first; none without a store.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +27,7 @@ from ..run_store.storage import (
     StoredRun,
     WorkflowChangedError,
 )
+from ..runtime.uninterrupted import uninterrupted
 from ..workflow.fingerprint import Shape, changes, still_fitting
 from .approval import ApprovalRequest
 from .for_each import ItemError
@@ -149,32 +151,26 @@ class Journal:
             await self._commit(batch)
 
     async def _commit(self, batch: _Batch) -> None:
-        # The first who waits for a batch writes it, after the one before it. Others join until then.
-        with anyio.CancelScope(shield=True):
-            if batch.is_begun:
-                await batch.done.wait()
-            else:
-                batch.is_begun = True
-                async with self._lock:
-                    if self._next is batch:
-                        self._next = _Batch()
-                    try:
-                        await to_thread.run_sync(
-                            self._store.write,
-                            self._run.id,
-                            batch.parts,
-                            batch.drop,
-                            limiter=self._limiter,
-                        )
-                    except RunStoreError as error:
-                        batch.error = error
-                    except BaseException:
-                        batch.error = RunStoreError("the run was stopped before this was stored")
-                        raise
-                    finally:
-                        batch.done.set()
+        await uninterrupted(partial(self._write_batch, batch))
         if batch.error is not None:
             raise batch.error
+
+    async def _write_batch(self, batch: _Batch) -> None:
+        # The first who waits for a batch writes it, after the one before it. Others join until then.
+        if batch.is_begun:
+            await batch.done.wait()
+            return
+        batch.is_begun = True
+        async with self._lock:
+            if self._next is batch:
+                self._next = _Batch()
+            write = partial(self._store.write, self._run.id, batch.parts, batch.drop)
+            try:
+                await to_thread.run_sync(write, limiter=self._limiter)
+            except RunStoreError as error:
+                batch.error = error
+            finally:
+                batch.done.set()
 
     async def end(self, state: RunState, result: WorkflowResult | None) -> None:
         """Store how the run has stopped, and give it up.
@@ -201,13 +197,14 @@ class Journal:
                 state.tool_messages is None
             ):  # else it still waits in the node that has asked for them
                 run.position = None
-        with anyio.CancelScope(shield=True):
-            batch = self._next
-            for name, usage in state.usages.items():
-                batch.parts.append(Part(_USAGES, name, json.dumps(usage)))
+        batch = self._next
+        for name, usage in state.usages.items():
+            batch.parts.append(Part(_USAGES, name, json.dumps(usage)))
+        try:
             with suppress(RunStoreError):  # said by the write that needed it, or below
                 if batch.parts or batch.drop:
                     await self._commit(batch)
+        finally:
             await self.give_up()
 
     async def give_up(self) -> None:
@@ -221,11 +218,10 @@ class Journal:
         def call() -> None:
             end(run.id, status, position=run.position, error=run.error)
 
-        with anyio.CancelScope(shield=True):
-            try:
-                await to_thread.run_sync(call)
-            except RunStoreError as error:
-                logger.error("the end of run %s is not stored: %s", run.id, error)
+        try:
+            await uninterrupted(partial(to_thread.run_sync, call))
+        except RunStoreError as error:
+            logger.error("the end of run %s is not stored: %s", run.id, error)
 
 
 def new_run(plan: Plan, workflow: str, state: RunState) -> StoredRun:
@@ -242,10 +238,7 @@ def new_run(plan: Plan, workflow: str, state: RunState) -> StoredRun:
 async def _own(
     store: RunStorage, acquire: Callable[[], tuple[StoredRun, list[Part]]]
 ) -> tuple[StoredRun, list[Part]]:
-    """Begin or take a run in a thread. Give it up if this task is cancelled meanwhile.
-
-    ``asyncio.wait_for`` and the like cancel a task also behind anyio's shields, and the thread goes on.
-    """
+    """Begin or take a run in a thread. Give it up if the event loop ends before the thread does."""
     guard, owned, is_left = threading.Lock(), list[StoredRun](), False
 
     def give_up(run: StoredRun) -> None:
@@ -263,8 +256,7 @@ async def _own(
         return run, parts
 
     try:
-        with anyio.CancelScope(shield=True):
-            taken = await to_thread.run_sync(call)
+        taken = await uninterrupted(partial(to_thread.run_sync, call))
     except BaseException:
         with guard:
             is_left = True
@@ -353,7 +345,7 @@ async def _taken(
             pause = None
     if edits:
         run.shape, run.position = json.dumps(now), run.position if pause else None
-        await to_thread.run_sync(store.rewrite, run, parts)
+        await uninterrupted(partial(to_thread.run_sync, store.rewrite, run, parts))
     return TakenRun(journal, state, pause, approvals)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import threading
@@ -25,6 +26,19 @@ class FlakyError(Exception):
     retry_after = 0
 
 
+class OddError(BaseException):
+    """An error that is not an Exception."""
+
+
+RUDE: list[type[BaseException]] = [
+    SystemExit,
+    KeyboardInterrupt,
+    OddError,
+    asyncio.CancelledError,
+    StopIteration,
+]
+
+
 class StopError(FlowExecutionError):
     """A failure that is not retried: the run stops, and can be resumed."""
 
@@ -35,19 +49,30 @@ class World:
     Args:
         file: Where to keep the calls, for runs that are killed; None to keep them in memory.
         stops: Whether the first call of each function stops the run.
+        is_rude: Whether functions fail with errors that are not an Exception.
         slowness: How many times longer each function takes.
 
     Attributes:
         calls: How often each function was called, by where it stands.
         done: How often each function has returned.
         running: How many functions run at the moment.
+        is_interrupted: Whether functions may be interrupted, and called again.
     """
 
-    def __init__(self, file: Path | None = None, *, stops: bool = False, slowness: int = 1) -> None:
+    def __init__(
+        self,
+        file: Path | None = None,
+        *,
+        stops: bool = False,
+        is_rude: bool = False,
+        slowness: int = 1,
+    ) -> None:
         self.calls: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.running = 0
-        self.stops = stops
+        self._stops = stops
+        self.is_interrupted = stops or is_rude
+        self._is_rude = is_rude
         self.slowness = slowness
         self._stopped: set[str] = set()
         self._lock = threading.Lock()
@@ -61,7 +86,7 @@ class World:
     def start(self, where: str) -> int:
         """Count a call, and return how many there have been of this function."""
         with self._lock:
-            if self.stops and where not in self._stopped:
+            if self._stops and where not in self._stopped:
                 self._stopped.add(where)
                 raise StopError(f"stopped at {where}", code="STOPPED")
             self.running += 1
@@ -76,6 +101,11 @@ class World:
             if is_done:
                 self.done[where] += 1
                 self._write(f"-{where}\n")
+
+    def failure(self, step: Step, attempt: int) -> BaseException:
+        """Return the error of a failed call."""
+        kinds = RUDE if self._is_rude else [FlakyError]
+        return kinds[attempt % len(kinds)](f"{step.id} is broken")
 
     def _write(self, line: str) -> None:
         if self._file is not None:
@@ -171,7 +201,7 @@ def _function_of(step: Step, world: World) -> Callable[..., Any]:
     def work(attempt: int, arguments: dict[str, Any]) -> Any:
         fails = step.fails if arguments["index"] in (None, step.fails_at) else 0
         if attempt <= fails:
-            raise FlakyError(f"{step.id} is broken")
+            raise world.failure(step, attempt)
         return made(step.does, arguments["value"], arguments["read"], arguments["tone"])
 
     async def call_async(**arguments: Any) -> Any:
