@@ -404,6 +404,15 @@ async def test_run_timeout_fails_run_and_keeps_outputs() -> None:
     assert result.get_all_node_outputs() == {"first": "hi"}
 
 
+async def test_run_timeout_keeps_what_the_nodes_have_used() -> None:
+    workflow = workflow_of(
+        Node.agent("ask", "hi"), Node.function("hang", anyio.sleep_forever), edges="ask>hang"
+    )
+    result = await run(workflow, timeout=0.5)
+    assert codes(result) == ["RUN_TIMEOUT"]
+    assert result.run_state.usages == {name: use.as_dict for name, use in result.usages.items()}
+
+
 async def test_run_cancelled_stops_all_nodes() -> None:
     forever = Forever()
     workflow = workflow_of(*(Node.function(f"n{i}", forever) for i in range(3)))
