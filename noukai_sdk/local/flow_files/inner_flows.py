@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..workflow.plan import Flow
+from ..workflow.plan import DEEPEST, Flow
 from .flow_entry import MAIN_FILE
 from .node_builder import InnerFlowError
 
@@ -67,6 +67,8 @@ class FlowLoader:
         if path in stack:
             files = [each.stem for each in (*stack[stack.index(path) :], path)]
             raise InnerFlowError([f"these flows run each other: {' -> '.join(files)}"])
+        if len(stack) > DEEPEST:
+            raise InnerFlowError([f"flows within flows are nested more than {DEEPEST} deep"])
         loaded = self._file.opened.loaded
         key = (path, self._model)
         if key not in loaded:

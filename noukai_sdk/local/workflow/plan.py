@@ -19,6 +19,9 @@ from .templates import Reference
 
 CaptureMode = Literal["full", "redacted", "metadata_only", "off"]
 
+DEEPEST = 20
+"""How deep workflows may be nested. Each level takes a part of Python's stack."""
+
 
 class Names:
     """Find nodes by the name in ``{{node.name}}``, which is an id or else a display name."""
@@ -116,6 +119,11 @@ class Plan:
             for one in (node, *(stand_in for _, stand_in in stand_ins(node)))
             if isinstance(one.work, SubFlow)
         ]
+
+    @cached_property
+    def depth(self) -> int:
+        """How deep workflows are nested: 1 without a sub-flow."""
+        return 1 + max((work.plan.depth for _, work in self.sub_flows), default=0)
 
     @cached_property
     def has_approvals(self) -> bool:

@@ -30,7 +30,7 @@ from .kinds import (
     branch_text,
 )
 from .node import Node
-from .plan import Names
+from .plan import DEEPEST, Names
 from .templates import Reference
 from .transforms import TRANSFORMS
 
@@ -180,6 +180,8 @@ def _faults(node: Node, names: Names) -> Iterator[tuple[str, str]]:
             for fault in _branch_faults(names.by_id[need], branches):
                 yield "needs", fault
     yield from _work_faults(node)
+    if isinstance(node.work, SubFlow) and node.work.plan.depth > DEEPEST:
+        yield node.kind, f"flows within flows are nested more than {DEEPEST} deep"
     for name, stand_in in stand_ins(node):
         for _, fault in _work_faults(stand_in):
             yield "fallback", f"{name}: {fault}"

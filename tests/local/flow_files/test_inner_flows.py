@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from noukai_sdk.errors import FlowExecutionError
 from noukai_sdk.local import Executor, WorkflowResult
 from noukai_sdk.local.flow_files.catalog import FlowCatalog
 from noukai_sdk.local.llm.errors import LlmConfigError
@@ -185,6 +186,22 @@ def test_step_that_runs_others_with_a_fault_is_a_problem_with_line_and_field(
     write(folder, "all.yaml", f"steps:\n  - id: a\n    {step}\n")
     first, *_ = map(str, catalog_of(folder).problems())
     assert problem in first.removeprefix("acme/p/all.yaml")
+
+
+def test_flows_nested_too_deep_are_a_problem(folder: Path) -> None:
+    for number in range(30):
+        write(folder, f"f{number}.yaml", f"steps: [{{id: x, flow: f{number + 1}}}]")
+    write(folder, "f30.yaml", "steps: [{id: x, transform: uppercase}]")
+    catalog = catalog_of(folder)
+    assert run(catalog, "a", "f10").result == "A"
+    with pytest.raises(FlowExecutionError, match="nested more than 20 deep"):
+        catalog.get("acme", "p", "f9")
+    steps = "{id: x, transform: uppercase}"
+    for _ in range(25):
+        steps = f"{{id: x, flow: [{steps}]}}"
+    write(folder, "inline.yaml", f"steps: [{steps}]")
+    with pytest.raises(FlowExecutionError, match="nested more than 20 deep"):
+        catalog.get("acme", "p", "inline")
 
 
 def test_unknown_branch_in_flow_file_names_the_branches(folder: Path) -> None:
