@@ -12,6 +12,7 @@ from .errors import FlowNotFoundError as FlowNotFoundError
 from .errors import InsufficientCreditsError as InsufficientCreditsError
 from .errors import JobCancelledError as JobCancelledError
 from .errors import NotFoundError as NotFoundError
+from .errors import NotSupportedError as NotSupportedError
 from .errors import NoukaiError as NoukaiError
 from .errors import OutputError as OutputError
 from .errors import PermissionDeniedError as PermissionDeniedError
@@ -26,6 +27,7 @@ from .errors import ReplayNoSnapshotsError as ReplayNoSnapshotsError
 from .errors import ReplaySessionExpiredError as ReplaySessionExpiredError
 from .errors import ReplaySessionNotFoundError as ReplaySessionNotFoundError
 from .errors import RunNotFoundError as RunNotFoundError
+from .errors import SessionNotFoundError as SessionNotFoundError
 from .errors import ToolCallLimitError as ToolCallLimitError
 from .errors import ToolHandlerRequiredError as ToolHandlerRequiredError
 from .flow import AsyncFlow as AsyncFlow

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .arguments import TimeoutInput
+    from .listings import AsyncFlows, AsyncSessions, Flows, Sessions
 
 API_VERSION = "2026-05-31"
 BASE_URLS = {
@@ -235,6 +236,20 @@ class Noukai(_BaseClient[SyncTransport, "httpx.Client"]):
         """
         return Flow(self._ref(slug, org, project), self._transport)
 
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of the service: ``list``, ``get``, ``delete``."""
+        from .listings import Sessions
+
+        return Sessions(self._transport)
+
+    @property
+    def flows(self) -> Flows:
+        """The flows of the service: ``list``."""
+        from .listings import Flows
+
+        return Flows(self._transport)
+
     def close(self) -> None:
         """Release the connections. May be called any number of times.
 
@@ -287,6 +302,20 @@ class AsyncNoukai(_BaseClient[AsyncTransport, "httpx.AsyncClient"]):
     ) -> AsyncFlow:
         """Return a flow. See :meth:`Noukai.flow`."""
         return AsyncFlow(self._ref(slug, org, project), self._transport)
+
+    @property
+    def sessions(self) -> AsyncSessions:
+        """The sessions of the service: ``list``, ``get``, ``delete``."""
+        from .listings import AsyncSessions
+
+        return AsyncSessions(self._transport)
+
+    @property
+    def flows(self) -> AsyncFlows:
+        """The flows of the service: ``list``."""
+        from .listings import AsyncFlows
+
+        return AsyncFlows(self._transport)
 
     async def aclose(self) -> None:
         """Release the connections of this event loop. May be called any number of times.

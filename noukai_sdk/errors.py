@@ -10,7 +10,9 @@
     ├── PermissionDeniedError           403
     ├── NotFoundError                   404
     │   ├── FlowNotFoundError           no such flow, or version of it
-    │   └── RunNotFoundError            no such run, job or step of a run
+    │   ├── RunNotFoundError            no such run, job or step of a run
+    │   └── SessionNotFoundError        no such session
+    ├── NotSupportedError               the service does not have this route
     ├── RateLimitError                  429
     ├── FlowExecutionError              5xx, 408 and every other 4xx: branch on ``.code``
     ├── JobCancelledError               ``job.wait`` ends because the job was cancelled
@@ -54,6 +56,7 @@ __all__ = [
     "InsufficientCreditsError",
     "JobCancelledError",
     "NotFoundError",
+    "NotSupportedError",
     "NoukaiError",
     "OutputError",
     "PermissionDeniedError",
@@ -68,6 +71,7 @@ __all__ = [
     "ReplaySessionExpiredError",
     "ReplaySessionNotFoundError",
     "RunNotFoundError",
+    "SessionNotFoundError",
     "ToolCallLimitError",
     "ToolHandlerRequiredError",
 ]
@@ -163,6 +167,14 @@ class FlowNotFoundError(NotFoundError):
 
 class RunNotFoundError(NotFoundError):
     """The run, the job, or the step of the run does not exist."""
+
+
+class SessionNotFoundError(NotFoundError):
+    """The session does not exist, or belongs to another organisation."""
+
+
+class NotSupportedError(NoukaiError):
+    """The service does not have this extension of ``noukai dev`` and ``noukai serve``."""
 
 
 class RateLimitError(NoukaiError):

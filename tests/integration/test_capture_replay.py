@@ -21,6 +21,7 @@ from noukai_sdk import (
     ReplayMissError,
     ReplayNoSnapshotsError,
     ReplaySessionNotFoundError,
+    SessionNotFoundError,
     trace_scope,
     trace_scope_sync,
 )
@@ -414,3 +415,20 @@ async def test_result_tells_what_run_took_and_so_does_its_replay(client: AsyncNo
     # Summed over its pauses.
     trace = await weather.run(asked.execution_id).trace()
     assert asked.tokens.total == trace.steps[0].tokens.total > 0
+
+
+async def test_sessions_and_flows_are_listed_read_and_deleted(client: AsyncNoukai) -> None:
+    async with trace_scope(client=client) as capture:
+        await client.flow("hello-world").execute("to be listed")
+    session_id = capture.session_id
+    assert session_id is not None
+    listed = [each async for each in client.sessions.list(q="to be listed", page_size=1)]
+    assert [(each.session_id, each.calls) for each in listed] == [(session_id, 1)]
+    assert len((await client.sessions.get(session_id)).executions) == 1
+    await client.sessions.delete(session_id)
+    for call in (client.sessions.get, client.sessions.delete):
+        with pytest.raises(SessionNotFoundError):
+            await call(session_id)
+    addresses = [flow.address async for flow in client.flows.list(page_size=2)]
+    assert addresses == sorted(addresses)
+    assert "acme/tests/many" in addresses

@@ -32,6 +32,9 @@ from noukai_sdk import (
     ToolCall,
     tool,
 )
+from noukai_sdk.models.flow_lists import FlowSummary
+from noukai_sdk.models.session_lists import SessionSummary
+from noukai_sdk.models.sessions import Session
 from noukai_sdk.options import ToolOptions
 from noukai_sdk.raw_responses import RawResponse
 
@@ -156,3 +159,13 @@ def options(flow: Flow, client: Noukai) -> None:
     Noukai(http_client=httpx.Client(), default_headers={"X-Mine": "1"})
     Noukai(http_client=httpx.AsyncClient())  # type: ignore[arg-type]
     AsyncNoukai(http_client=httpx.AsyncClient())
+
+
+async def lists(client: Noukai, async_client: AsyncNoukai) -> None:
+    for session in client.sessions.list(status="failed", since="7d"):
+        assert_type(session, SessionSummary)
+    assert_type(client.sessions.get("s"), Session)
+    async for flow in async_client.flows.list(problems=True):
+        assert_type(flow, FlowSummary)
+    assert_type(await async_client.sessions.delete("s"), None)
+    client.sessions.list(status="lost")  # type: ignore[arg-type]
