@@ -238,6 +238,11 @@ class ReplayReport:
             lines.append(f"{flow} [{entry.kind}] call {entry.position + 1} {entry.detail}")
         return lines
 
+    def _repr_html_(self) -> str:
+        from .notebooks import report_html
+
+        return report_html(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain JSON values."""
         lists = ["hits", "misses", "drift", "leftovers", "live", "lost", "unread", "findings"]

@@ -66,6 +66,11 @@ class OutputModel(WireModel, Generic[OutputT]):
         self.__dict__["output"] = output
         return self
 
+    def _repr_html_(self) -> str:
+        from .notebooks import result_html
+
+        return result_html(self)  # type: ignore[arg-type]  # its subclasses
+
 
 class ExecuteResult(OutputModel[OutputT]):
     """A run that has ended.
@@ -145,6 +150,11 @@ class PausedResult(WireModel, Generic[OutputT]):
     def requires_tool_calls(self) -> Literal[True]:
         """True: continue with ``resume`` or ``resume_sync``."""
         return True
+
+    def _repr_html_(self) -> str:
+        from .notebooks import result_html
+
+        return result_html(self)
 
     async def resume(
         self, *, tool_results: Sequence[ToolResult]

@@ -70,3 +70,8 @@ class Trace(WireModel):
     def summary(self) -> RunSummary:
         """The same as ``flow_run``."""
         return self.flow_run
+
+    def _repr_html_(self) -> str:
+        from .notebooks import trace_html
+
+        return trace_html(self)
