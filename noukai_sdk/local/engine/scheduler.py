@@ -51,6 +51,7 @@ from .step_context import (
 from .work import run_node
 
 logger = logging.getLogger("noukai_sdk.local")
+_USING = (Agent, SubFlow)  # the kinds of work that use models
 tracer = logging.getLogger("noukai_sdk.local.trace")
 
 
@@ -234,7 +235,7 @@ class Scheduler:
         usage = self.usages.get(node.id) or Usage(
             parent=None if self._parent is None else self._parent.usage, node_id=node.id
         )
-        if isinstance(node.work, Agent | SubFlow) or node.fallback:
+        if isinstance(node.work, _USING) or node.fallback:
             self.usages[node.id] = usage
         retry_of = self._settings.retry_of
         attempts = Attempts(node, retry_of, has_fallbacks=node.for_each is None)

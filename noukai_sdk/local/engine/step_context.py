@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -89,10 +90,15 @@ def path_of(node: Node, parent: StepContext | None) -> str:
         node: The node.
         parent: The node whose sub-flow it is a part of, None if it is the run's own.
     """
-    name = node.id
+    name = _escaped(node.id)
+    return name if parent is None else f"{parent.path}/{name}"
+
+
+@lru_cache(maxsize=4096)
+def _escaped(name: str) -> str:
     for sign, code in (("%", "%25"), ("/", "%2F"), ("[", "%5B"), ("|", "%7C"), ("#", "%23")):
         name = name.replace(sign, code)
-    return name if parent is None else f"{parent.path}/{name}"
+    return name
 
 
 class Timeout:

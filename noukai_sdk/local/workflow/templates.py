@@ -133,10 +133,12 @@ def cut(text: str) -> Iterator[str | Reference]:
 
 def as_text(value: Any) -> str:
     """Convert a value to text: a str as it is, None to the empty text, all else to JSON if possible."""
-    if value is not None and not isinstance(value, str | int | float | Mapping | list | tuple):
-        value = _plain(value)
     if isinstance(value, str):
         return value
+    if value is not None and not isinstance(value, int | float | Mapping | list | tuple):
+        value = _plain(value)
+        if isinstance(value, str):
+            return value
     try:
         return "" if value is None else json.dumps(value, ensure_ascii=False, default=_plain)
     except (TypeError, ValueError, RecursionError):  # keys JSON does not have; a list within itself
