@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from .arguments import is_async_callable
 from .errors import ReplayError
 from .function_tools import Tool, as_content, bind, failure, unknown
+from .session.scope import has_provider
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -28,11 +30,14 @@ class ToolRunner:
     Attributes:
         definitions: The tools as the service gets them.
         handler: Takes all tool calls of a pause.
+        makes_tool_spans: Each function has an OpenTelemetry span of its own.
 
     Raises:
         TypeError: An async function on the sync client, or a dict without ``others``.
         ValueError: A function cannot be a tool, or two tools have the same name.
     """
+
+    makes_tool_spans = True
 
     def __init__(
         self,
@@ -70,7 +75,8 @@ class ToolRunner:
         if not rest:
             return results
         assert self._others is not None  # __init__ has checked
-        return [*results, *_list_of(self._others(rest))]
+        with _span(rest):
+            return [*results, *_list_of(self._others(rest))]
 
     async def _run_async(self, calls: list[Any]) -> list[dict[str, Any]]:
         """Call the functions and the handler, all at once."""
@@ -90,8 +96,10 @@ class ToolRunner:
         async def run_others() -> None:
             assert self._others is not None  # __init__ has checked
             try:
-                returned = self._others(rest)
-                more.extend(_list_of(await returned if inspect.isawaitable(returned) else returned))
+                with _span(rest):
+                    returned = self._others(rest)
+                    is_awaitable = inspect.isawaitable(returned)
+                    more.extend(_list_of(await returned if is_awaitable else returned))
             except Exception as error:  # noqa: BLE001 - a task group would put it into a group
                 errors.append(error)
 
@@ -119,30 +127,32 @@ class ToolRunner:
         name = call["function"]["name"]
         if name not in self._functions:
             return unknown(name, [str(each) for each in self._names])
-        try:
-            return bind(self._functions[name], call["function"]["arguments"])()
-        except ReplayError:
-            raise  # says that the replay is wrong, not the call
-        except Exception as error:  # noqa: BLE001 - the model reads it
-            return _failed(name, error)
+        with _span([call]) as span:
+            try:
+                return bind(self._functions[name], call["function"]["arguments"])()
+            except ReplayError:
+                raise  # says that the replay is wrong, not the call
+            except Exception as error:  # noqa: BLE001 - the model reads it
+                return _failed(name, error, span)
 
     async def _call_async(self, call: Any) -> Any:
         name = call["function"]["name"]
         if name not in self._functions:
             return self._call(call)
-        try:
-            bound = bind(self._functions[name], call["function"]["arguments"])
-            if is_async_callable(self._functions[name].function):
-                return await bound()
-            from anyio.to_thread import run_sync
+        with _span([call]) as span:
+            try:
+                bound = bind(self._functions[name], call["function"]["arguments"])
+                if is_async_callable(self._functions[name].function):
+                    return await bound()
+                from anyio.to_thread import run_sync
 
-            # In a list: trio refuses a thread's awaitable as a result.
-            (result,) = await run_sync(lambda: [bound()], abandon_on_cancel=True)
-            return await result if inspect.isawaitable(result) else result
-        except ReplayError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the model reads it
-            return _failed(name, error)
+                # In a list: trio refuses a thread's awaitable as a result.
+                (result,) = await run_sync(lambda: [bound()], abandon_on_cancel=True)
+                return await result if inspect.isawaitable(result) else result
+            except ReplayError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the model reads it
+                return _failed(name, error, span)
 
 
 def _name(definition: Any) -> Any:
@@ -164,7 +174,20 @@ def _result(call: Any, value: Any) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": call["id"], "content": content}
 
 
-def _failed(name: str, error: Exception) -> dict[str, str]:
+def _span(calls: list[Any]) -> AbstractContextManager[Any]:
+    """Return the OpenTelemetry span of tool calls, or None in its place."""
+    if not has_provider():
+        return nullcontext()
+    from .session.call_spans import tool_span
+
+    return tool_span(calls)
+
+
+def _failed(name: str, error: Exception, span: Any = None) -> dict[str, str]:
+    if span is not None:
+        from .telemetry import record_error
+
+        record_error(span, error)
     if not isinstance(error, ValidationError):
         logger.warning("tool %s failed: the model reads the error", name, exc_info=error)
     return failure(error, lambda each: f"{type(each).__name__}: {each}")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
-from opentelemetry.context import attach, get_current
+from opentelemetry.context import Context, attach, get_current, get_value, set_value
 from opentelemetry.trace import Link, SpanKind
 
 from ..masking.values import Masker
@@ -43,6 +45,7 @@ from ..telemetry import (
     SESSION,
     current_tracer,
     enter_session,
+    inside_span,
     leave_session,
     mark_span,
     message_attributes,
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
 
 _OPERATION = "gen_ai.operation.name"
 OUTCOME = "noukai.outcome"
+# Set in the context of a handler that makes the spans of its tools itself.
+_IN_CALL = "noukai-in-call"
 
 
 def traced(call: FlowCall, scope: Scope | None, program: Program[Any]) -> Program[Any]:
@@ -129,7 +134,8 @@ class _CallSpan:
             attributes=self._attributes(),
             links=self._links,
         )
-        self._inside = inside = trace.set_span_in_context(span, self._parent)
+        self._inside = trace.set_span_in_context(span, self._parent)
+        thrown: Exception | None = None
         try:
             item = next(program)
             while True:
@@ -138,15 +144,7 @@ class _CallSpan:
                     yield item
                     item = next(program)
                     continue
-                around, tools = inside, None
-                if isinstance(item, (SendRequest, OpenStream)):
-                    item = self._with_trace_headers(item)
-                elif isinstance(item, CallTools):
-                    tools = self._tools_span(item)
-                    around = trace.set_span_in_context(tools, inside)
-                elif isinstance(item, ResultsSent):
-                    self._rounds += 1
-                    self._waits = False
+                item, around, tools = self._prepare(item)
                 thrown = None
                 outside = get_current()
                 attach(around)
@@ -175,10 +173,26 @@ class _CallSpan:
             self._fail(error)
             raise
         finally:
+            thrown = None  # its traceback has this frame
             program.close()
             for step in self._steps.values():
                 step.end()
             span.end()
+
+    def _prepare(self, effect: Effect) -> tuple[Effect, Context, Span | None]:
+        """Return the effect to perform, the context to do it in, and the span of its tools, if any."""
+        if isinstance(effect, (SendRequest, OpenStream)):
+            return self._with_trace_headers(effect), self._inside, None
+        if isinstance(effect, CallTools):
+            runner = getattr(effect.handler, "__self__", None)
+            if getattr(runner, "makes_tool_spans", False):
+                return effect, set_value(_IN_CALL, True, self._inside), None
+            span = _start_tool_span(self._tracer, effect.tool_calls, self._inside)
+            return effect, trace.set_span_in_context(span, self._inside), span
+        if isinstance(effect, ResultsSent):
+            self._rounds += 1
+            self._waits = False
+        return effect, self._inside, None
 
     def _attributes(self) -> dict[str, Any]:
         call = self._call
@@ -223,17 +237,6 @@ class _CallSpan:
             return effect  # the user's own, by extra_headers
         headers = {**request.headers, **trace_headers(self._inside)}
         return type(effect)(request._replace(headers=headers))
-
-    def _tools_span(self, effect: CallTools) -> Span:
-        """Return the span of one call of the handler, which may answer several tool calls."""
-        names = [str((each.get("function") or {}).get("name")) for each in effect.tool_calls]
-        name = "execute_tool"
-        attributes: dict[str, Any] = {_OPERATION: name, "noukai.tool.names": names}
-        if len(names) == 1:
-            name = f"execute_tool {names[0]}"
-            attributes["gen_ai.tool.name"] = names[0]
-            attributes["gen_ai.tool.call.id"] = str(effect.tool_calls[0].get("id"))
-        return self._tracer.start_span(name, context=self._inside, attributes=attributes)
 
     def _see(self, event: Any) -> None:
         """Learn from an event of a stream."""
@@ -374,6 +377,32 @@ class _CallSpan:
             self._span.set_attributes({name: n for name, n in self._used.items() if n})
             if self._cost is not None:
                 self._span.set_attribute("noukai.cost_usd", float(self._cost))
+
+
+def tool_span(tool_calls: Sequence[Any]) -> AbstractContextManager[Span | None]:
+    """Return the span of a tool, for a handler with ``makes_tool_spans`` that a traced call runs."""
+    tracer = current_tracer()
+    if tracer is None or not get_value(_IN_CALL):
+        return nullcontext()
+    return _ended_after(_start_tool_span(tracer, tool_calls, get_current()))
+
+
+@contextmanager
+def _ended_after(span: Span) -> Iterator[Span]:
+    with inside_span(span):
+        yield span
+
+
+def _start_tool_span(tracer: Tracer, tool_calls: Sequence[Any], context: Context) -> Span:
+    """Start the span of one call of a handler, which may answer several tool calls."""
+    names = [str((each.get("function") or {}).get("name")) for each in tool_calls]
+    name = "execute_tool"
+    attributes: dict[str, Any] = {_OPERATION: name, "noukai.tool.names": names}
+    if len(names) == 1:
+        name = f"execute_tool {names[0]}"
+        attributes["gen_ai.tool.name"] = names[0]
+        attributes["gen_ai.tool.call.id"] = str(tool_calls[0].get("id"))
+    return tracer.start_span(name, context=context, attributes=attributes)
 
 
 @lru_cache(maxsize=64)

@@ -319,7 +319,7 @@ def new_session_id() -> str:
 def admit(call: FlowCall) -> Program[Any]:
     """Return the program that serves ``call``: the one seam that every flow call passes once."""
     scope = _current.get()
-    is_traced = call.service.spans is not None and _traces()
+    is_traced = call.service.spans is not None and has_provider()
     if scope is not None:
         scope.opened_by(call.service)
         program = scope.admit(call)
@@ -333,7 +333,7 @@ def admit(call: FlowCall) -> Program[Any]:
     return traced(call, scope, program)
 
 
-def _traces() -> bool:
+def has_provider() -> bool:
     """Return whether the program has set a tracer provider of OpenTelemetry; without one, load nothing."""
     api: Any = sys.modules.get("opentelemetry.trace")
     if not hasattr(api, "get_tracer_provider"):  # another thread may be importing it
@@ -398,7 +398,7 @@ class active:  # noqa: N801  # used like a function: with active(scope)
     def __enter__(self) -> None:
         self._outer = _current.get()
         _current.set(self._scope)
-        if _traces():
+        if has_provider():
             from .call_spans import enter_scope
 
             self._otel = enter_scope(self._scope)
@@ -471,7 +471,7 @@ class SteppedScope:
     def __enter__(self) -> None:
         self._outside = _current.get()
         _current.set(self._inside)
-        if self._otel is not None or _traces():
+        if self._otel is not None or has_provider():
             from ..telemetry import SteppedContext
 
             self._otel = self._otel or SteppedContext()

@@ -18,6 +18,7 @@ from noukai_sdk import (
     FlowExecutionError,
     FlowNotFoundError,
     detached,
+    tool,
     trace,
     trace_scope,
     trace_scope_sync,
@@ -232,10 +233,10 @@ async def test_tool_handler_runs_in_span_of_its_own(
 
     async with side.flow() as flow:
         await side.call(flow.execute, "hi", tools=TOOLS, tool_handler=handler)
-    (tool,) = spans.named("execute_tool get_weather")
-    assert current == [tool.context.span_id]
-    assert parent_of(tool) == spans.call.context.span_id
-    assert attributes(tool)["gen_ai.tool.call.id"] == CALL["id"]
+    (span,) = spans.named("execute_tool get_weather")
+    assert current == [span.context.span_id]
+    assert parent_of(span) == spans.call.context.span_id
+    assert attributes(span)["gen_ai.tool.call.id"] == CALL["id"]
     assert attributes(spans.call)["noukai.tool.rounds"] == 1
 
     def broken(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -246,6 +247,38 @@ async def test_tool_handler_runs_in_span_of_its_own(
         with pytest.raises(OSError, match="no weather"):
             await side.call(flow.execute, "hi", tools=TOOLS, tool_handler=broken)
     assert spans.named("execute_tool")[-1].status.status_code is StatusCode.ERROR
+
+
+async def test_functions_as_tools_have_a_span_each_and_failures_are_errors(
+    side: Side, service: Service, spans: Spans
+) -> None:
+    function = {"name": "get_time", "arguments": "{}"}
+    calls = [CALL, {"id": "call_2", "type": "function", "function": function}]
+    service.reply({**PAUSED, "toolCalls": calls}, DONE)
+    current = []
+
+    @tool
+    def get_weather(city: str) -> str:
+        """Return the weather."""
+        current.append(id_of(get_current_span()))
+        return city
+
+    @tool
+    def get_time() -> str:
+        """Return the time."""
+        raise OSError("no clock")
+
+    async with side.flow() as flow:
+        await side.call(flow.execute, "hi", tools=[get_weather, get_time])
+    (weather,) = spans.named("execute_tool get_weather")
+    (clock,) = spans.named("execute_tool get_time")
+    assert current == [weather.context.span_id]
+    assert [parent_of(each) for each in (weather, clock)] == [spans.call.context.span_id] * 2
+    assert weather.status.status_code is StatusCode.UNSET
+    # The model reads it, and the call goes on.
+    assert clock.status.status_code is StatusCode.ERROR
+    assert spans.call.status.status_code is StatusCode.UNSET
+    assert len(spans.named("execute_tool")) == 2
 
 
 async def test_resumed_call_has_span_linked_to_first(
