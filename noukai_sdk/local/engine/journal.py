@@ -151,16 +151,17 @@ class Journal:
             await self._commit(batch)
 
     async def _commit(self, batch: _Batch) -> None:
-        await uninterrupted(partial(self._write_batch, batch))
+        # The first who waits for a batch writes it, after the one before it. Others join until then.
+        if batch.is_begun:
+            with anyio.CancelScope(shield=True):
+                await batch.done.wait()
+        else:
+            batch.is_begun = True
+            await uninterrupted(partial(self._write_batch, batch))
         if batch.error is not None:
             raise batch.error
 
     async def _write_batch(self, batch: _Batch) -> None:
-        # The first who waits for a batch writes it, after the one before it. Others join until then.
-        if batch.is_begun:
-            await batch.done.wait()
-            return
-        batch.is_begun = True
         async with self._lock:
             if self._next is batch:
                 self._next = _Batch()
