@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_json
-from typing_extensions import ParamSpec
+from typing_extensions import ParamSpec, TypeIs
 
 Function = Callable[..., Any]
 P = ParamSpec("P")
@@ -98,7 +99,8 @@ def schema_of(
     """Return the function as a tool in OpenAI's format, from its name, docstring and annotations.
 
     Raises:
-        ValueError: It has positional-only arguments, or arguments of a type that JSON does not have.
+        ValueError: It has positional-only arguments, or arguments of a type that JSON does not have, it is
+            a method that is not bound, or its name is not valid.
 
     Example:
         >>> def get_weather(city: str) -> str:
@@ -114,6 +116,12 @@ def schema_of(
         raise ValueError(f"{name!r} cannot be a tool: {error}") from error
     if parameters.get("type") != "object":
         raise ValueError(f"{name!r} cannot be a tool: its arguments need names")
+    if not re.fullmatch(r"[\w-]{1,64}", name, re.ASCII):
+        raise ValueError(
+            f"{name!r} cannot be a tool: pass tool(name=...), of letters, digits, _ and -"
+        )
+    if "self" in parameters["properties"]:
+        raise ValueError(f"{name!r} cannot be a tool: it is not bound, pass tool(service.{name})")
     if description is None:
         description = inspect.getdoc(function) or ""
     tool = {"name": name, "description": description, "parameters": parameters}
@@ -139,9 +147,17 @@ def bind(function: Function, arguments: str) -> Callable[[], Any]:
 
 def failure(error: Exception, describe: Callable[[BaseException], str]) -> dict[str, str]:
     """Return what the model reads of a call that failed. ``describe`` returns the text of an error."""
-    if isinstance(error, ValidationError):
-        return {"error": f"wrong arguments: {error}"}
-    return {"error": describe(error)}
+    if not is_about_arguments(error):
+        return {"error": describe(error)}
+    # Not str(error): it names the version of pydantic, and a replay by another one would drift.
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    each = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems]
+    return {"error": f"wrong arguments: {'; '.join(each)}"}
+
+
+def is_about_arguments(error: Exception) -> TypeIs[ValidationError]:
+    """Return whether a model's arguments do not fit. The function may raise ValidationError, too."""
+    return isinstance(error, ValidationError) and error.title.startswith("call[")
 
 
 def unknown(name: str, names: list[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
@@ -68,15 +69,20 @@ def result_of(trail: Trail, parse: Parse | None) -> Any:
 
 
 class StepFilter:
-    """Keeps finished steps. A failed step raises, because the loop would end as if all were well.
-
-    Attributes:
-        keep_texts: Keep the chunks of outputs, too.
-    """
+    """Keeps finished steps. A failed step raises, because the loop would end as if all were well."""
 
     def __init__(self) -> None:
-        self.keep_texts = False
+        self._keeps_texts = False
         self._execution_id: str | None = None
+
+    @contextmanager
+    def with_texts(self) -> Iterator[None]:
+        """Keep the chunks of outputs too, while a text is read."""
+        self._keeps_texts = True
+        try:
+            yield
+        finally:
+            self._keeps_texts = False
 
     def __call__(self, event: StreamEvent) -> bool:
         """Return whether the caller gets this event."""
@@ -85,7 +91,7 @@ class StepFilter:
         elif isinstance(event, StepFailed):
             raise error_of(event, self._execution_id)
         return isinstance(event, StepCompleted) or (
-            self.keep_texts and isinstance(event, StepOutput)
+            self._keeps_texts and isinstance(event, StepOutput)
         )
 
 
@@ -130,7 +136,7 @@ class Stream(Iterator[EventT], Generic[EventT, OutputT]):
         self._events = events
         self._trail = trail
         self._parse = parse
-        self._filter = keep
+        self._filter = keep or StepFilter()  # events() keeps all
 
     def __iter__(self) -> Iterator[EventT]:  # noqa: PYI034 - the generator itself is faster
         return self._events
@@ -144,9 +150,13 @@ class Stream(Iterator[EventT], Generic[EventT, OutputT]):
 
         The chunks of all steps, in the order in which they come. A failed step raises FlowExecutionError.
         """
-        if self._filter is not None:
-            self._filter.keep_texts = True
-        return (text for event in self._events if (text := _text_of(event)) is not None)
+        while True:
+            with self._filter.with_texts():
+                event = next(self._events, None)
+            if event is None:
+                return
+            if (text := _text_of(event)) is not None:
+                yield text
 
     def final_result(self) -> ExecuteResult[OutputT]:
         """Read the stream to its end, and return the result as ``execute`` does.
@@ -186,7 +196,7 @@ class AsyncStream(AsyncIterator[EventT], Generic[EventT, OutputT]):
         self._events = events
         self._trail = trail
         self._parse = parse
-        self._filter = keep
+        self._filter = keep or StepFilter()  # events() keeps all
 
     def __aiter__(self) -> AsyncIterator[EventT]:  # noqa: PYI034 - as above
         return self._events
@@ -197,9 +207,7 @@ class AsyncStream(AsyncIterator[EventT], Generic[EventT, OutputT]):
     @property
     def text_stream(self) -> AsyncIterator[str]:
         """The texts that the steps produce. See :attr:`Stream.text_stream`."""
-        if self._filter is not None:
-            self._filter.keep_texts = True
-        return _Texts(self._events)
+        return _Texts(self._events, self._filter)
 
     async def final_result(self) -> ExecuteResult[OutputT]:
         """Read the stream to its end, and return the result. See :meth:`Stream.final_result`."""
@@ -221,10 +229,14 @@ class AsyncStream(AsyncIterator[EventT], Generic[EventT, OutputT]):
 class _Texts(AsyncIterator[str]):
     """No generator: on trio each that is left halfway would have to be closed."""
 
-    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Any, None], steps: StepFilter) -> None:
         self._events = events
+        self._filter = steps
 
     async def __anext__(self) -> str:
-        while (text := _text_of(await anext(self._events))) is None:
-            pass
+        text = None
+        while text is None:
+            with self._filter.with_texts():
+                event = await anext(self._events)
+            text = _text_of(event)
         return text

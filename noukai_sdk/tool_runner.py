@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from pydantic import ValidationError
-
 from .arguments import is_async_callable
 from .errors import ReplayError
-from .function_tools import Tool, as_content, bind, failure, unknown
+from .function_tools import Tool, as_content, bind, failure, is_about_arguments, unknown
 from .session.scope import has_provider
 
 logger = logging.getLogger("noukai_sdk")
@@ -188,6 +186,6 @@ def _failed(name: str, error: Exception, span: Any = None) -> dict[str, str]:
         from .telemetry import record_error
 
         record_error(span, error)
-    if not isinstance(error, ValidationError):
+    if not is_about_arguments(error):
         logger.warning("tool %s failed: the model reads the error", name, exc_info=error)
     return failure(error, lambda each: f"{type(each).__name__}: {each}")

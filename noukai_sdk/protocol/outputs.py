@@ -102,7 +102,12 @@ def _adapter(response_model: Any) -> TypeAdapter[Any]:
 
 def _new_adapter(response_model: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(response_model)
+        adapter = TypeAdapter(response_model)
+        if not getattr(
+            adapter, "pydantic_complete", True
+        ):  # pydantic 2.10 puts it off to the first use
+            adapter.rebuild(raise_errors=True)
+        return adapter
     except Exception as error:
         # PydanticSchemaGenerationError and others, or what the model's own annotations raise.
         raise TypeError(

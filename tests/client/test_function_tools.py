@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import TypeAdapter
 
 from noukai_sdk import ReplayMissError, Tool, tool, trace_scope_sync
 from tests.support.service import ASKS, COMPLETED, DONE, PAUSED, STARTED, Service, stream
@@ -31,6 +32,12 @@ async def count_to(number: int) -> str:
 def broken(reason: str) -> str:
     """Fail."""
     raise RuntimeError(reason)
+
+
+@tool
+def look_up(word: str) -> int:
+    """Read data that is not valid."""
+    return TypeAdapter(int).validate_python(word)
 
 
 def paused(*calls: tuple[str, str]) -> dict[str, Any]:
@@ -68,25 +75,29 @@ async def test_tool_function_is_called_with_validated_arguments(
     service.reply(
         paused(("get_weather", '{"city": "Paris", "days": "2"}'), ("get_weather", '{"city": 5}')),
         paused(("broken", '{"reason": "no luck"}'), ("get_weather", "no json"), ("nobody", "{}")),
+        paused(("look_up", '{"word": "cat"}')),
         DONE,
     )
     async with side.flow() as flow:
-        tools = [get_weather, broken]
+        tools = [get_weather, broken, look_up]
         result = await side.call(flow.execute, "hi", tools=tools)
     assert result.status == "completed"
-    assert service.requests[0].body["tools"] == [get_weather.definition, broken.definition]
+    assert service.requests[0].body["tools"] == [each.definition for each in tools]
     first = {
         turn["tool_call_id"]: turn["content"]
         for turn in service.requests[1].body["toolCallMessages"][1:]
     }
     assert json.loads(first["c0"]) == {"city": "Paris", "unit": "C", "days": 2}
-    assert "wrong arguments" in json.loads(first["c1"])["error"]
-    second = contents(service)
+    assert (
+        json.loads(first["c1"])["error"] == "wrong arguments: city: Input should be a valid string"
+    )
+    second = contents(service, 2)
     assert json.loads(second["c0"]) == {"error": "RuntimeError: no luck"}
     assert "JSONDecodeError" in json.loads(second["c1"])["error"]
     assert json.loads(second["c2"])["error"] == (
-        "there is no tool 'nobody'; there are get_weather, broken"
+        "there is no tool 'nobody'; there are get_weather, broken, look_up"
     )
+    assert "ValidationError: 1 validation error for int" in contents(service)["c0"]
 
 
 async def test_async_client_awaits_async_tools_and_runs_others_in_threads(
@@ -133,6 +144,8 @@ async def test_dict_tools_beside_functions_go_to_handler(side: Side, service: Se
         ([len], TypeError, "len in tools must have the decorator @noukai_sdk.tool"),
         ([get_weather] * 65, ValueError, "65 tools: at most 64 are allowed"),
         ([Tool(lambda a, /: a, "f")], ValueError, "'f' cannot be a tool: its arguments need names"),
+        ([tool(lambda a: a)], ValueError, r"'<lambda>' cannot be a tool: pass tool\(name="),
+        ([tool(Path.exists)], ValueError, "'exists' cannot be a tool: it is not bound"),
     ],
     ids=str,
 )

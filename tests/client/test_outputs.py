@@ -169,6 +169,7 @@ def test_response_model_not_valid_raises_before_request(service: Service) -> Non
     with SYNC.make() as client:
         flow = client.flow("grade-3")
         for call in (flow.execute, flow.steps, flow.events, flow.execute_async):
-            with pytest.raises(TypeError, match="response_model must be a type"):
-                call("hi", response_model=object())
+            for not_valid in (object(), "NotDefined"):
+                with pytest.raises(TypeError, match="response_model must be a type"):
+                    call("hi", response_model=not_valid)
     assert not service.requests

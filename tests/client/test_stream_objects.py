@@ -66,6 +66,15 @@ async def test_text_stream_yields_chunks_then_final_result(
         assert (await final(every_side, events)).result == "end"
 
 
+async def test_steps_after_a_text_are_steps_again(side: Side, service: Service) -> None:
+    service.reply(FIRST, SECOND)
+    async with side.flow() as flow:
+        events = flow.steps("hi")
+        texts = events.text_stream
+        assert (await anext(texts) if side.is_async else next(texts)) == "ab"
+        assert [step.step_id for step in await side.collect(events)] == ["a", "b"]
+
+
 async def test_stream_that_fails_or_ends_early_has_no_final_result(
     side: Side, service: Service
 ) -> None:
