@@ -37,7 +37,10 @@ def check(
         assert outputs == expected.outputs, where
         assert skipped == expected.skipped, where
         assert result.result == expected.result, where
-        assert (0 if result.tokens is None else result.tokens.total) == reference.tokens, where
+        tokens = 0 if result.tokens is None else result.tokens.total
+        # An agent that is interrupted between its rounds asks its model again.
+        is_asked_again = world.is_interrupted and case.tools and tokens > reference.tokens
+        assert tokens == reference.tokens or is_asked_again, (where, tokens, reference.tokens)
         if world.is_interrupted:  # functions that were interrupted are called again
             assert not reference.calls - world.calls, where
         elif not reference.has_failed_flow:

@@ -120,6 +120,8 @@ def check(case: Case, values: dict[str, Any], world: World) -> None:
     assert outputs == expected.outputs, where
     assert skipped == expected.skipped, where
     assert values["result"] == expected.result, where
-    assert values["tokens"] == reference.tokens, where
+    # An agent that is killed between its rounds asks its model again.
+    is_asked_again = case.tools and values["tokens"] > reference.tokens
+    assert values["tokens"] == reference.tokens or is_asked_again, where
     assert not reference.calls - world.calls, where
     assert max(world.done.values(), default=0) <= LIVES, where
