@@ -69,6 +69,7 @@ def test_cancelled_graphs_are_resumed_and_agree(mended: Runs, tmp_path: Path) ->
             with suppress(asyncio.CancelledError):
                 await task
             if run_id not in [info.run_id for info in executor.runs()]:
+                await executor.aclose()
                 return  # cancelled before it began
             resume = executor.resume_async(workflow, run_id, **arguments)
             task = asyncio.create_task(resume)
