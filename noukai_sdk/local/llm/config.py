@@ -345,7 +345,7 @@ def _ollama_url(host: str) -> str:
     """Return the address that ``OLLAMA_HOST`` stands for, by the rules of Ollama itself.
 
     Example:
-        >>> _ollama_url("gpu"), _ollama_url("https://gpu/llm"), _ollama_url("0.0.0.0:80")
+        >>> _ollama_url("gpu"), _ollama_url("https://gpu/llm"), _ollama_url("0.0.0.0:80/v1")
         ('http://gpu:11434/v1', 'https://gpu:443/llm/v1', 'http://127.0.0.1:80/v1')
     """
     host = host.strip()
@@ -357,10 +357,10 @@ def _ollama_url(host: str) -> str:
         parts = urlsplit(url)
         port = parts.port or (_OLLAMA_PORTS.get(scheme, 11434) if has_scheme else 11434)
     except ValueError as error:
-        raise LlmConfigError(f"OLLAMA_HOST is not an address: {error}") from error
+        raise LlmConfigError(f"OLLAMA_HOST is not an address: {error}") from None
     # A server listens on every interface under these names; a client cannot send to them everywhere.
     name = parts.hostname or "127.0.0.1"
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
     name = f"[{name}]" if ":" in name else name
     user = "user@" if parts.username else ""  # rejected with the message for any URL
-    return f"{parts.scheme}://{user}{name}:{port}{parts.path.rstrip('/')}/v1"
+    return f"{parts.scheme}://{user}{name}:{port}{parts.path.rstrip('/').removesuffix('/v1')}/v1"

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ...errors import RunNotFoundError
+from ..runtime.hidden_keys import shown
 from .storage import (
     Part,
     RunExistsError,
@@ -232,7 +233,9 @@ def _put(statements: Statements, number: int, parts: Sequence[Part]) -> None:
 
 
 def _unknown(run_id: str) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run_id!r} in this store: executor.runs() lists them")
+    return RunNotFoundError(
+        f"there is no run {shown(run_id)} in this store: executor.runs() lists them"
+    )
 
 
 def _forget_all() -> None:

@@ -140,9 +140,10 @@ class RunStore(SqlStore):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._locks = FileLocks.of(self.path.with_name(self.path.name + "-lock"))
         except OSError as error:
+            reason = error.strerror or error  # the error itself has the path, as it is
             raise RunStoreError(
-                f"the store of runs {self.path} cannot be opened: {error}"
-            ) from error
+                f"the store of runs {self.path} cannot be opened: {reason}"
+            ) from None
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from ...errors import NoukaiError
+from ..runtime.hidden_keys import hide_keys
 
 RunStatus = Literal["running", "completed", "failed", "paused", "interrupted"]
 
@@ -16,7 +17,7 @@ class RunStoreError(NoukaiError):
     """The store cannot be used, or cannot do what was asked."""
 
     def __init__(self, message: str, *, code: str = "RUN_STORE_FAILED") -> None:
-        super().__init__(message, code=code)
+        super().__init__(hide_keys(message), code=code)
 
 
 class RunInProgressError(RunStoreError):

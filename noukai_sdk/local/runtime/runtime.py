@@ -14,6 +14,7 @@ from typing import Any
 
 from ..._version import __version__
 from . import worker_threads as workers
+from .hidden_keys import shown
 from .loop_thread import loop_thread
 
 _LEVELS = {
@@ -55,7 +56,7 @@ def init(
     global _started_at, _handler  # noqa: PLW0603 - the process has one runtime
     level = "debug" if debug else log_level or "warn"
     if level not in _LEVELS:
-        raise ValueError(f"log_level must be one of {', '.join(_LEVELS)}, not {log_level!r}")
+        raise ValueError(f"log_level must be one of {', '.join(_LEVELS)}, not {shown(log_level)}")
     package = logging.getLogger(_PACKAGE)
     package.setLevel(_LEVELS[level])
     tracing = logging.DEBUG if debug or enable_tracing else logging.NOTSET
@@ -131,7 +132,7 @@ def configure_runtime(
     }
     for name, value in settings.items():
         if value is not None and not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name} must be 1 or more, not {value!r}")
+            raise ValueError(f"{name} must be 1 or more, not {shown(value)}")
     if thread_stack_size_mb is not None:
         previous = threading.stack_size()
         try:

@@ -61,7 +61,7 @@ class WorkflowError(NoukaiError, ValueError):
 
     def __init__(self, message: str, problems: Sequence[Problem]) -> None:
         super().__init__(hide_keys(message), code="INVALID_TREE")
-        self.problems = list(problems)
+        self.problems = [replace(at, message=hide_keys(at.message)) for at in problems]
 
 
 def problems_of(nodes: Sequence[Node]) -> list[Problem]:

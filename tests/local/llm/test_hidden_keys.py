@@ -2,11 +2,25 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noukai_sdk.local import EmbeddingClient, Executor, LlmClient, LlmConfig, Node, Workflow
+from noukai_sdk.errors import NoukaiError
+from noukai_sdk.local import (
+    EmbeddingClient,
+    Executor,
+    LlmClient,
+    LlmConfig,
+    Node,
+    RunStore,
+    Workflow,
+    WorkflowError,
+    configure_runtime,
+    init,
+)
 from noukai_sdk.local.llm.errors import LlmConfigError, LlmError
 from noukai_sdk.local.runtime.error_text import error_text
 from noukai_sdk.local.runtime.hidden_keys import hide_keys, shown
@@ -43,6 +57,8 @@ CASES: dict[str, Callable[[str], Any]] = {
     "function": lambda key: Node.function("a", key),  # type: ignore[arg-type]
     "transform": lambda key: workflow_of(Node.transform("a", key)).validate(),
     "loop": lambda key: workflow_of(Node.agent("a", for_each=key)).validate(),
+    "log level": init,
+    "threads": lambda key: configure_runtime(worker_threads=key),  # type: ignore[arg-type]
 }
 
 
@@ -87,6 +103,22 @@ def test_key_in_a_header_that_the_server_quotes_is_hidden() -> None:
             client.complete("hi")
     assert PLAIN not in "".join(traceback.format_exception(caught.value))
     assert PLAIN not in repr(vars(caught.value))
+    assert caught.value.__context__ is None
+
+
+def test_key_as_run_or_store_or_reference_is_hidden(tmp_path: Path) -> None:
+    workflow = workflow_of(Node.agent("a", f"{{{{node.{KEY}}}}}"))
+    with pytest.raises(WorkflowError) as invalid:
+        workflow.validate()
+    assert KEY not in repr(invalid.value.problems)
+    with (
+        closing(RunStore(tmp_path / "runs.db")) as store,
+        pytest.raises(NoukaiError) as unknown,
+    ):
+        Executor(store=store).resume(workflow_of(Node.transform("a", "trim")), KEY)
+    with pytest.raises(NoukaiError) as unopened:
+        Executor(store=tmp_path / KEY / "runs.db").runs()
+    assert KEY not in f"{unknown.value!r} {unopened.value!r} {unopened.value.__cause__!r}"
 
 
 def test_hide_keys_keeps_what_is_no_key() -> None:

@@ -74,7 +74,10 @@ def raise_translated(sdk: Any, provider: str, keys: Sequence[str], error: Except
         attempts = translated.attempts
         translated = type(translated)(message, status_code=translated.status_code)
         translated.attempts = attempts
-        raise translated from None
+        try:
+            raise translated from None
+        finally:
+            translated.__context__ = None  # some loggers follow it, also if it is not to be shown
     raise translated from error
 
 
