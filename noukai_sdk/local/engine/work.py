@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import FlowExecutionError
 from ..runtime.worker_threads import call_function
-from ..workflow import expressions, templates
+from ..workflow import expressions
 from ..workflow.kinds import Agent, Approval, Branch, Function, NoBranchError, Route, SubFlow
 from ..workflow.transforms import TRANSFORMS
 from .agent import run_agent
@@ -36,7 +36,7 @@ async def _run_once(context: StepContext) -> Any:
         return await _pick_branch(context, work)
     if isinstance(work, Approval):
         return await ask_for_approval(context, work)
-    if templates.parse(work.transformation).references:
+    if work.transformation not in TRANSFORMS:
         text = view.value(work.transformation)
         await context.emit_input(text)
         return text

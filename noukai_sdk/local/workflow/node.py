@@ -267,7 +267,8 @@ class Node:
         Args:
             name: The name that people see.
             transformation: A name such as ``"uppercase"`` or ``"lines"`` (see
-                :data:`~noukai_sdk.local.workflow.transforms.TRANSFORMS`), or a text with references.
+                :data:`~noukai_sdk.local.workflow.transforms.TRANSFORMS`), or a text with references
+                or spaces.
             node_id: The node's id, by default made from the name.
             for_each: A reference to a list.
             on_error: ``"keep"`` to go on if an item fails, with its error in the output.

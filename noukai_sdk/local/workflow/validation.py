@@ -218,10 +218,11 @@ def _work_faults(node: Node) -> Iterator[tuple[str, str]]:
         if message:
             yield field, message
     if isinstance(work, Transform):
-        has_references = bool(templates.parse(work.transformation).references)
-        if work.transformation not in TRANSFORMS and not has_references:
+        text = work.transformation
+        is_text = len(text.split()) > 1 or bool(templates.parse(text).references)
+        if text not in TRANSFORMS and not is_text:  # one word is a name that is misspelt
             known = ", ".join(sorted(TRANSFORMS))
-            message = f"{shown(work.transformation)} is not one of {known}, and has no references"
+            message = f"{shown(text)} is not one of {known}, and no text with spaces or references"
             yield "transform", message
     elif isinstance(work, Agent):
         if isinstance(work.output, str) and work.output not in ("text", "json"):
