@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from noukai_sdk import ReplayMissError, Tool, tool, trace_scope_sync
+from noukai_sdk.local import Executor, Node, Workflow
 from tests.support.service import ASKS, COMPLETED, DONE, PAUSED, STARTED, Service, stream
 from tests.support.sides import SYNC, Side
 
@@ -186,3 +187,10 @@ def test_tool_functions_run_again_in_replay_and_misses_pass_through(
             trace_scope_sync(client=client, cassette=tmp_path / "c.jsonl"),
         ):
             flow.execute("hi", tools=[lookup])
+
+
+def test_agents_of_local_engine_take_tools() -> None:
+    workflow = Workflow("weather")
+    prompt = "What is the weather in Paris?"
+    workflow.add_node(Node.agent("a", prompt=prompt, tools=[get_weather], model="offline"))
+    assert "Paris" in str(Executor().execute(workflow).result)
