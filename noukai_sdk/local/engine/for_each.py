@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ...errors import FlowExecutionError
 from ..run_store.storage import RunStoreError
@@ -97,6 +97,8 @@ class Loop:
         async with anyio.create_task_group() as group:
             for _ in range(workers):
                 group.start_soon(self._work, remaining)
+        # A timeout may have ended these tasks alone.
+        await checkpoint_if_cancelled()
         if self._failure is not None:
             raise self._failure from self._failure.__cause__
         if self._waiting:

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ...models.events import (
     StepFailed,
@@ -170,6 +170,8 @@ class Scheduler:
                 for node_id in others:
                     self._group.start_soon(self._follow, node_id)
                 await self._follow(first)
+            # A timeout may have ended the other tasks alone.
+            await checkpoint_if_cancelled()
         finally:  # also of a run that is cancelled, or takes too long
             self._keep_usages()
         await self._emit_end()
