@@ -100,12 +100,14 @@ class NodeError:
 def node_error(node: Node, error: Exception, fallback: str | None = None) -> NodeError:
     """Describe an exception with a code and a message. An unexpected one is logged as well."""
     step = f"step {node.id!r}" if fallback is None else f"the fallback {fallback!r} of {node.id!r}"
+    of_item = ""
     if isinstance(error, ItemFailedError) and isinstance(error.__cause__, Exception):
+        of_item = f"item {error.index} of {step}: "
         step, error = f"item {error.index} of {step}", error.__cause__
     if isinstance(error, SubFlowError):
         code, message = error.code or "STEP_FAILED", f"{step}: {error.message}"
     elif isinstance(error, NoukaiError):
-        code, message = error.code or "MODEL_ERROR", error.message
+        code, message = error.code or "MODEL_ERROR", f"{of_item}{error.message}"
     elif isinstance(error, UnresolvedReferenceError):
         code, message = "TEMPLATE_UNRESOLVED", f"{step}: {error}"
     elif isinstance(error, StepTimeoutError):

@@ -55,6 +55,8 @@ _ARITHMETIC: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
 }
 # As in flow files, which are YAML.
 _WORDS = {"true": True, "false": False, "null": None}
+# What models write around a word.
+AROUND_WORDS = " \t\r\n.!\"'`*"
 _FALSE_TEXTS = frozenset({"", "false", "no", "off", "0", "none", "null"})
 _MAX_DEPTH = 50
 
@@ -86,7 +88,7 @@ def is_true(value: Any) -> bool:
         (True, False, False)
     """
     if isinstance(value, str):
-        return value.strip().rstrip(".!").lower() not in _FALSE_TEXTS
+        return value.strip(AROUND_WORDS).lower() not in _FALSE_TEXTS
     return bool(value)
 
 

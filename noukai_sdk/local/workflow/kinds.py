@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_o
 
 from ..llm.config import LlmConfig
 from ..runtime.hidden_keys import shown
-from .expressions import is_true
+from .expressions import AROUND_WORDS, is_true
 from .templates import as_text
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ OnLimit = Literal["fail", "keep"]
 
 # As in YAML, where a bare "yes" is True.
 _SAME = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-# What models write around a word.
-_AROUND = " \t\r\n.!\"'`*"
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ def branch_text(value: Any) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = as_text(value).strip(_AROUND).casefold()
+    text = as_text(value).strip(AROUND_WORDS).casefold()
     return _SAME.get(text, text)
 
 

@@ -128,6 +128,7 @@ async def test_service_gets_errors_of_items_as_json_and_events_of_each_attempt()
     assert done.output[0] == 1
     assert type(done.output[1]) is dict
     assert done.output[1]["error"]["code"] == "OUTPUT_INVALID"
+    assert done.output[1]["error"]["message"].startswith("item 1 of step 'each': ")
     assert (done.tokens.total, answers) == (15, {"a": 1, "b": 2})
     assert state.failed_items == {"each": [1]}
 

@@ -314,7 +314,7 @@ def transform(name: str, value: Any) -> Any:
 
 def is_true(value: Any) -> bool:
     if isinstance(value, str):
-        return value.strip().rstrip(".!").lower() not in FALSE_TEXTS
+        return value.strip(" \t\r\n.!\"'`*").lower() not in FALSE_TEXTS
     return bool(value)
 
 

@@ -87,7 +87,7 @@ def test_evaluate_missing_subscript_raises_unresolved_reference_error(text: str)
 
 
 def test_is_true_text_that_says_no_is_false() -> None:
-    for text in ("False", "false", " NO.\n", "0", "None", "null", "off", ""):
+    for text in ("False", "false", " NO.\n", "0", "None", "null", "off", "", '"False"', "**No**"):
         assert not is_true(text), text
     for text in ("True", "yes", "1", "nothing", "False alarm"):
         assert is_true(text), text
