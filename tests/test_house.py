@@ -228,3 +228,15 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     settings = (ROOT / "mkdocs.yml").read_text()
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
     assert [page for page in pages if f" {page}\n" not in settings] == []
+
+
+def test_reference_has_every_public_name() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    entries = set(re.findall(r"^::: ([\w.]+)", pages, re.MULTILINE))
+    for package in ("noukai_sdk", "noukai_sdk.local"):
+        stub = (ROOT / package.replace(".", "/") / "__init__.pyi").read_text()
+        for module, name in re.findall(
+            r"^from (\.[\w.]+) import \w+ as (\w+)$", stub, re.MULTILINE
+        ):
+            is_shown = {package + module, f"{package}{module}.{name}"} & entries
+            assert is_shown or name == "__version__", f"docs/reference has no {package}.{name}"
