@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn
 
 from pydantic import Field, PrivateAttr
 from typing_extensions import TypedDict, TypeVar
 
-from ..errors import NoukaiError
+from ..errors import NoukaiError, OutputError
 from .base import DecimalText, WireModel
 from .usage import RunStep, TokenBreakdown
 
@@ -142,9 +142,23 @@ class PausedResult(WireModel, Generic[OutputT]):
         return None
 
     @property
-    def output(self) -> None:
-        """None: there is no result yet."""
+    def output(self) -> NoReturn:
+        """Not there yet. The type of ``result.output`` is that of an ExecuteResult, without None.
+
+        Raises:
+            OutputError: Always.
+        """
+        raise OutputError(
+            "the run waits for tool results, so it has no output yet: see resume()",
+            execution_id=self.execution_id,
+        )
+
+    @property
+    def duration_ms(self) -> None:
+        """None: the run has not ended."""
         return None
+
+    tokens = cost_usd = steps = duration_ms
 
     @property
     def requires_tool_calls(self) -> Literal[True]:

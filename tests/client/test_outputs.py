@@ -105,6 +105,9 @@ async def test_output_after_tool_rounds_and_resume_is_typed(side: Side, service:
         assert result.output == Grade(grade=1)
         result = await side.call(flow.execute, **options)
         while isinstance(result, PausedResult):
+            assert result.tokens is None
+            with pytest.raises(OutputError, match="waits for tool results"):
+                _ = result.output
             result = await side.resume(result, handler([CALL]))
         assert result.output == Grade(grade=2)
 
