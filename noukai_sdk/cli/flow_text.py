@@ -8,9 +8,11 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from ..local.workflow.fallbacks import stand_ins
 from ..local.workflow.kinds import Agent, Approval, Function, Repeat, Route, SubFlow, Transform
 from ..local.workflow.mermaid import branch_label, until_label
 from ..local.workflow.node import Node
+from ..local.workflow.output_types import output_type
 from ..local.workflow.plan import Flow
 
 _LONGEST = 60
@@ -48,7 +50,11 @@ def what_it_does(node: Node) -> list[str]:
     work = node.work
     parts: list[str] = []
     if isinstance(work, Agent):
+        output = work.output if isinstance(work.output, str) else output_type(work.output).name
         parts = [node.model or "", "may ask for tools" if node.tools else ""]
+        parts.append(
+            "" if output == "text" else f"returns {'JSON' if output == 'json' else output}"
+        )
     elif isinstance(work, Route):
         parts = [_code(work.by)]
         if node.kind == "route":
@@ -67,6 +73,7 @@ def what_it_does(node: Node) -> list[str]:
     if node.for_each:
         at_once = f", {node.concurrency} at once" if node.concurrency > 1 else ""
         parts.append(f"for each of {node.for_each}{at_once}")
+    parts += [f"else {name}" for name, _ in stand_ins(node)]
     return parts
 
 

@@ -251,6 +251,23 @@ def test_show_as_text_has_steps_of_inner_flows_and_their_branches() -> None:
     ]
 
 
+def test_show_has_fallbacks_and_types_of_outputs() -> None:
+    step = "{id: ask, prompt: x, output: '_kinds.py:Kind', fallback: [smollm2, {transform: Try later.}]}"
+    write(
+        "mine/demo/_kinds.py", "import pydantic\n\nclass Kind(pydantic.BaseModel):\n    word: str\n"
+    )
+    write("mine/demo/spare.yaml", f"steps: [{step}]")
+    assert "ask  agent  offline  returns Kind  else smollm2  else transform" in (
+        run("show", "mine/demo/spare", "--format", "text").stdout
+    )
+    assert run("show", "mine/demo/spare").stdout.splitlines() == [
+        "flowchart TD",
+        '    n0["ask"]',
+        '    n0 -.->|"else"| n0_f0["smollm2"]',
+        '    n0_f0 -.->|"else"| n0_f1[/"transform"/]',
+    ]
+
+
 def test_show_prints_mermaid_flowchart() -> None:
     assert run("show", "mine/demo/branches").stdout.splitlines() == [
         "flowchart TD",

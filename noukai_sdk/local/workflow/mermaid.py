@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .fallbacks import stand_ins
 from .kinds import Branch, Repeat, SubFlow
 from .node import Node
 from .templates import as_text
@@ -23,7 +24,7 @@ def mermaid(nodes: Sequence[Node]) -> str:
     """Return a top-down Mermaid flowchart.
 
     The arrows of branches are labelled. Workflows in workflows are boxes around their nodes; the nodes of a
-    repetition have an arrow back.
+    repetition have an arrow back. Dotted arrows lead to fallbacks.
     """
     return "\n".join(["flowchart TD", *(f"    {line}" for line in _lines(nodes, "n"))])
 
@@ -61,6 +62,9 @@ def _lines(nodes: Sequence[Node], prefix: str) -> Iterator[str]:
             yield "end"
         else:
             yield name + _SHAPES[node.kind].format(label)
+        for place, (fallback, stand_in) in enumerate(stand_ins(node)):
+            box = _SHAPES.get(stand_in.kind, _SHAPES["function"]).format(_escape(fallback))
+            yield f'{name}{f"_f{place - 1}" if place else ""} -.->|"else"| {name}_f{place}{box}'
     for node in nodes:
         for need in node.needs:
             parent = by_id.get(need)
