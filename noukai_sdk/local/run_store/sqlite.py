@@ -69,6 +69,8 @@ class RunStore(SqlStore):
                 "a store of runs needs a file: what is in memory ends with the process"
             )
         self.path = Path(path)
+        if not self.path.name:
+            raise ValueError("the path of a store must name a file, such as runs.db")
         self._guard = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._locks: FileLocks | None = None

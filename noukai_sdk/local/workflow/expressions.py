@@ -257,7 +257,13 @@ def _comparison(operands: list[Evaluate], comparisons: list[Callable[[Any, Any],
         left = first(resolve)
         for holds, operand in pairs:
             right = operand(resolve)
-            if not holds(left, right):
+            try:
+                is_held = holds(left, right)
+            except TypeError:
+                kinds = f"{type(left).__name__} and {type(right).__name__}"
+                message = f"{kinds} do not compare: convert with int(), float() or str()"
+                raise TypeError(message) from None
+            if not is_held:
                 return False
             left = right
         return True

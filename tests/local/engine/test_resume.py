@@ -325,6 +325,8 @@ async def test_file_that_is_no_store_is_a_typed_error(path: Path, kind: str) -> 
         store.close()
     with pytest.raises(RunStoreError, match=str(path) if kind != "damaged" else "is damaged"):
         await Executor(store=path).resume_async(workflow, "one")
+    with pytest.raises(ValueError, match="must name a file"):
+        Executor(store="")
     with pytest.raises(TypeError, match="store must be a path or a RunStore, not int"):
         Executor(store=3)  # type: ignore[arg-type]
 

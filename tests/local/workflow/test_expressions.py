@@ -76,7 +76,7 @@ def test_evaluate_and_or_stop_at_the_deciding_operand() -> None:
 
 @pytest.mark.parametrize("text", ["input > 3", "input * 1000", "'%9d' % 1", "parameters.list * 9"])
 def test_evaluate_values_of_wrong_types_raises_type_error(text: str) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="convert with int"):
         parse(text).evaluate(resolve)
 
 
