@@ -137,8 +137,8 @@ class PausedResult(WireModel, Generic[OutputT]):
     _transport: Any = PrivateAttr(None)
 
     @property
-    def result(self) -> None:
-        """None: there is no result yet."""
+    def result(self) -> Any:
+        """None: there is no result yet. Not typed so, for calls that need not think of pauses."""
         return None
 
     @property

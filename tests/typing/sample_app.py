@@ -141,6 +141,7 @@ def report() -> list[str]:
         )
         lines = [f"{raw.status_code} {raw.headers['content-type']} {raw.request_id}"]
         lines.append(str(raw.parsed.output.grade))
+        lines += client.flow("acme/samples/hello-world").execute("hi").result.split()
         job = client.flow("acme/spelling/grade-3").execute_async("hi", response_model=Grade)
         lines.append(job.wait(timeout=60.0).output.comment)
         try:
