@@ -86,6 +86,15 @@ def threads_carry_no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(patches, "_turned_off", False)
 
 
+@pytest.fixture(autouse=True)
+def every_service_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock service of another test, at the same address, may have failed or taken no outcomes."""
+    background = sys.modules.get("noukai_sdk.transport.background")
+    if background is not None and background._current is not None:
+        monkeypatch.setattr(background._current, "_not_taken", {})
+        monkeypatch.setattr(background._current, "_outages", {})
+
+
 @pytest.fixture
 def use_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return a function that points clients at a base URL, here and in processes that the test starts."""
