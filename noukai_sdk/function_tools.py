@@ -64,8 +64,8 @@ def tool(
 ) -> Any:
     """Make a function a tool, for ``tools=[...]`` of a call, and for agents of the local engine.
 
-    The schema comes from the annotations and defaults, the description from the docstring. The arguments
-    of a model are validated by pydantic before the function is called. If they are not valid, or the
+    The schema comes from the annotations and defaults, the description from the docstring, those of the
+    arguments from its section ``Args:``. The arguments of a model are validated by pydantic before the function is called. If they are not valid, or the
     function raises an exception, the result of the call is ``{"error": "..."}``, which the model reads.
 
     The function may be async on the async client, which calls other functions in worker threads. It needs
@@ -123,9 +123,28 @@ def schema_of(
     if "self" in parameters["properties"]:
         raise ValueError(f"{name!r} cannot be a tool: it is not bound, pass tool(service.{name})")
     if description is None:
-        description = inspect.getdoc(function) or ""
+        description, of_arguments = _described(inspect.getdoc(function) or "")
+        for argument, text in of_arguments.items():
+            if argument in parameters["properties"]:
+                parameters["properties"][argument].setdefault("description", text)
     tool = {"name": name, "description": description, "parameters": parameters}
     return {"type": "function", "function": tool}
+
+
+def _described(docstring: str) -> tuple[str, dict[str, str]]:
+    """Split a docstring into what it says of the function, and of each argument (Google's style)."""
+    before, header, section = docstring.partition("\nArgs:\n")
+    listed = re.match(r"(?:[ \t]+.*\n?|\n)*", section)
+    if not header or listed is None:
+        return docstring, {}
+    # An argument begins at the indentation of the first one; lines further in continue it.
+    indentation = re.match(r"[ \t]*", section)
+    first = re.escape(indentation[0]) if indentation else ""
+    begins = re.compile(rf"^{first}\*{{0,2}}(\w+)(?: *\([^)\n]*\))?:", re.MULTILINE)
+    _, *parts = begins.split(listed[0])
+    texts = [" ".join(text.split()) for text in parts[1::2]]
+    after = section[listed.end() :]
+    return f"{before.rstrip()}\n\n{after}".strip(), dict(zip(parts[::2], texts, strict=True))
 
 
 def name_of(function: Function) -> str:

@@ -56,6 +56,40 @@ def contents(service: Service, number: int = -1) -> dict[str, str]:
     return {turn["tool_call_id"]: turn["content"] for turn in turns[1:]}
 
 
+@tool
+def book(city: str, nights: int = 1, *, quiet: bool = False) -> str:
+    """Book a room.
+
+    Only in Europe.
+
+    Args:
+        city: The city, such as
+            "Paris": any spelling.
+        nights (int): At most 7.
+        other: Is not an argument.
+
+    Returns:
+        The number of the room.
+    """
+    return f"{city} {nights} {quiet}"
+
+
+def test_docstring_describes_tool_and_its_arguments() -> None:
+    function = book.definition["function"]
+    assert function["description"] == (
+        "Book a room.\n\nOnly in Europe.\n\nReturns:\n    The number of the room."
+    )
+    described = {
+        name: schema.get("description")
+        for name, schema in function["parameters"]["properties"].items()
+    }
+    assert described == {
+        "city": 'The city, such as "Paris": any spelling.',
+        "nights": "At most 7.",
+        "quiet": None,
+    }
+
+
 def test_tool_schema_comes_from_annotations_defaults_and_docstring() -> None:
     function = get_weather.definition["function"]
     assert (function["name"], function["description"]) == (
