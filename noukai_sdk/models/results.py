@@ -135,6 +135,7 @@ class PausedResult(WireModel, Generic[OutputT]):
     # Set by the program that paused: how the run continues, and the driver that runs it.
     _resume: Callable[[Sequence[ToolResult]], Program[Any]] | None = PrivateAttr(None)
     _transport: Any = PrivateAttr(None)
+    _is_typed: bool = PrivateAttr(False)  # the call has a response_model
 
     @property
     def result(self) -> Any:
@@ -143,15 +144,17 @@ class PausedResult(WireModel, Generic[OutputT]):
 
     @property
     def output(self) -> NoReturn:
-        """Not there yet. The type of ``result.output`` is that of an ExecuteResult, without None.
+        """None: there is no output yet. Typed so that ``result.output`` has the type of an ExecuteResult's.
 
         Raises:
-            OutputError: Always.
+            OutputError: The call has a ``response_model``.
         """
-        raise OutputError(
-            "the run waits for tool results, so it has no output yet: see resume()",
-            execution_id=self.execution_id,
-        )
+        if self._is_typed:
+            raise OutputError(
+                "the run waits for tool results, so it has no output yet: see resume()",
+                execution_id=self.execution_id,
+            )
+        return None  # type: ignore[misc]  # see above
 
     @property
     def duration_ms(self) -> None:

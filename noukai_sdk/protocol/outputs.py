@@ -52,6 +52,7 @@ def with_output(program: Program[Any], parse: Parse) -> Program[Any]:
     value = yield from program
     if isinstance(value, PausedRun):
         resume = value.resume
+        value.pause._is_typed = True
         return PausedRun(value.pause, lambda results: with_output(resume(results), parse))
     return parse(value)
 
