@@ -4,7 +4,7 @@ Measured in processor time, compared to a program that does the same with httpx 
 virtual environment with the base dependencies only. Both send to a mock transport, which stands for the
 wire, and both parse the response into a model.
 
-In the same environment: what the plugin adds to a pytest run that does not use it, and the size of the
+In the same environment: what pytest spends on the plugin in a run that does not use it, and the size of the
 base install.
 """
 
@@ -56,48 +56,50 @@ with Noukai(api_key="nk_bench", http_client=http_client) as client:
 print(time.process_time() * 1e3)
 """
 
-# A pytest run that collects one test, and the same without the plugin.
-PYTEST = """
-import contextlib, io, pathlib, tempfile, time, pytest
+# What pytest does with the plugin in a run that does not use it: import it, and register its parts.
+PLUGIN = """
+import time, pytest
 
-path = pathlib.Path(tempfile.mkdtemp()) / "test_nothing.py"
-path.write_text("def test_nothing(): pass")
-with contextlib.redirect_stdout(io.StringIO()):
-    assert pytest.main([str(path), "-p", "no:cacheprovider", *OPTIONS]) == 0
-print(time.process_time() * 1e3)
+manager = pytest.PytestPluginManager()
+start = time.process_time()
+from noukai_sdk.pytest_plugin import drift_summary, orphans, plugin
+for part in (plugin, drift_summary, orphans):
+    manager.register(part)
+print((time.process_time() - start) * 1e3)
 """
-WITHOUT_PLUGIN = f"OPTIONS = ['-p', 'no:noukai']\n{PYTEST}"
-WITH_PLUGIN = f"OPTIONS = []\n{PYTEST}"
 # Every new virtual environment has them.
 NOT_OURS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
 
 
 def run() -> list[Row]:
-    """Return the medians, which take turns so that a slow phase of the machine hits all."""
-    times: dict[str, list[list[float]]] = {
-        BARE: [],
-        OURS: [],
-        WITHOUT_PLUGIN: [],
-        WITH_PLUGIN: [],
-    }
+    """Return what is shown."""
     with base_environment() as python:
         size = megabytes(python)
+        bare, ours = medians(python, BARE, OURS, rounds=ROUNDS)
         install(python, "pytest")
-        for _ in range(ROUNDS):
-            for program, values in times.items():
-                values.append(milliseconds(python, program))
-    bare, ours, without_plugin, with_plugin = (
-        [statistics.median(column) for column in zip(*rounds, strict=True)]
-        for rounds in times.values()
-    )
-    plugin = with_plugin[0] - without_plugin[0]
+        ((plugin,),) = medians(python, PLUGIN, rounds=ROUNDS)
     return [
         Row("start to first request, httpx and pydantic", bare[0], None, "ms"),
         Row("start to first request, execute", ours[0], None, "ms"),
         Row("first request, execute - httpx and pydantic", ours[0] - bare[0], 15.0, "ms"),
         Row("first result, execute - httpx and pydantic", ours[1] - bare[1], None, "ms"),
-        Row("pytest with the plugin - without, no test uses it", plugin, 5.0, "ms"),
+        Row("the plugin in a pytest run that does not use it", plugin, 5.0, "ms"),
         Row("base install, compiled files included", size, 45.0, "MB"),
+    ]
+
+
+def medians(python: Path, *programs: str, rounds: int) -> list[list[float]]:
+    """Return the medians of the times that each program prints.
+
+    The programs take turns, so that a slow phase of the machine hits all.
+    """
+    times: dict[str, list[list[float]]] = {program: [] for program in programs}
+    for _ in range(rounds):
+        for program, values in times.items():
+            values.append(milliseconds(python, program))
+    return [
+        [statistics.median(column) for column in zip(*values, strict=True)]
+        for values in times.values()
     ]
 
 

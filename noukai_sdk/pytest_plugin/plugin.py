@@ -11,8 +11,8 @@ test may be started.
 from __future__ import annotations
 
 import inspect
+import sys
 import types
-import unittest
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -182,7 +182,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     name = "obj"
     case = getattr(item, "instance", None)
     # pytest leaves the coroutine functions of a test case to unittest, which takes them from there.
-    if isinstance(case, unittest.TestCase) and inspect.iscoroutinefunction(holder.obj):
+    unittest: Any = sys.modules.get("unittest")  # importing it takes longer than all else here
+    is_test_case = unittest is not None and isinstance(case, unittest.TestCase)
+    if is_test_case and inspect.iscoroutinefunction(holder.obj):
         holder, name = case, item.name
     with _wrapped(holder, name, lambda: _Body(test)):
         return (yield)
