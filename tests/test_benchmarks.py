@@ -31,28 +31,34 @@ def test_row_beyond_limit_is_missed(row: Row, holds: bool) -> None:
     assert row.name in table.line(row)
 
 
-@pytest.mark.parametrize(
-    ("names", "value", "code", "verdict"),
-    [([], 1.0, 0, "all limits held"), (["client"], 2.0, 1, "1 limits missed")],
-)
-def test_table_exit_code_is_one_if_limit_is_missed(
-    names: list[str],
-    value: float,
-    code: int,
-    verdict: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(("value", "code"), [(1.0, 0), (2.0, 1)])
+def test_benchmark_exit_code_is_one_if_limit_is_missed(
+    value: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def import_module(name: str) -> Any:
-        rows = [Row("speed", value, 1.25, "times")] if name.endswith("bench_client") else []
-        return SimpleNamespace(run=lambda: rows)
+        assert name == "benchmarks.bench_client"
+        return SimpleNamespace(run=lambda: [Row("speed", value, 1.25, "times")])
 
     monkeypatch.setattr(table.importlib, "import_module", import_module)
-    assert table.main(names) == code
-    shown = capsys.readouterr().out
-    assert "speed" in shown
-    assert verdict in shown
-    assert ("bench_import" in shown) is (names == [])
+    assert table.main(["client"]) == code
+    assert "speed" in capsys.readouterr().out
+
+
+def test_each_benchmark_runs_in_its_process_and_those_with_missed_limits_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], **_: Any) -> SimpleNamespace:
+        ran.append(command[-1])
+        return SimpleNamespace(returncode=1 if command[-1] == "client" else 0)
+
+    monkeypatch.setattr(table.subprocess, "run", run)
+    assert table.main([]) == 1
+    assert {"client", "import", "engine"} <= set(ran)
+    assert "limits missed in: client" in capsys.readouterr().out
+    assert table.main(["import", "engine"]) == 0
+    assert ran[-2:] == ["import", "engine"]
 
 
 def test_best_of_each_runs_each_function_in_turn() -> None:
