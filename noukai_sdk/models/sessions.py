@@ -15,6 +15,7 @@ from pydantic import Field
 from typing_extensions import Required, TypedDict
 
 from .base import WireModel
+from .boundaries import Boundary
 
 
 class RecordedCall(WireModel):
@@ -191,3 +192,5 @@ class Session(WireModel):
     parent: ForkParent | None = None
     total_calls: int | None = None  # with all API keys, if it was made with several
     client_left: bool = False  # of the captured request, before the end of the response
+    boundaries: list[Boundary] = Field(default_factory=list)
+    total_boundaries: int | None = None  # if not all of them are kept
