@@ -61,6 +61,7 @@ def result_of(trail: Trail, parse: Parse | None) -> Any:
         block_count=started.step_count,
         execution_id=run or last.execution_id or last.run_id,
         session_id=trail.session_id,
+        request_id=trail.request_id,
         tokens=sum_of_tokens(steps),
         cost_usd=sum_of_costs(steps),
         steps=steps,

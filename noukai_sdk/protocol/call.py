@@ -155,9 +155,11 @@ class Trail(list[Any]):
 
     Attributes:
         session_id: The session that the call was captured in or replayed from.
+        request_id: The ``X-Request-ID`` of its last response.
     """
 
     session_id: str | None = None
+    request_id: str | None = None
 
 
 class FlowCall(NamedTuple):

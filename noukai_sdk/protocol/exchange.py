@@ -49,8 +49,8 @@ def exchange(
         yield Sleep(delay, JITTER)
 
 
-def open_stream(service: Service, request: Request) -> Program[None]:
-    """Send ``request`` and leave the body of its event stream open for ReadChunk."""
+def open_stream(service: Service, request: Request) -> Program[Response]:
+    """Send ``request``, leave the body of its event stream open for ReadChunk, and return the rest."""
     response = yield from exchange(service, request, OpenStream)
     content_type = response.headers.get("content-type", "").lower()
     # A proxy's error page, for example: read as events it would be an empty stream.
@@ -61,6 +61,7 @@ def open_stream(service: Service, request: Request) -> Program[None]:
             code="INVALID_RESPONSE",
             request_id=response.headers.get("x-request-id"),
         )
+    return response
 
 
 @contextmanager

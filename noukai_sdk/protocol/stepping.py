@@ -180,7 +180,9 @@ def step(call: FlowCall) -> Program[None]:
 
 def _one_call(call: FlowCall, body: dict[str, Any], cursor: Cursor) -> Program[Pause | None]:
     """Make one step call and yield its events. Returns the pause it ended with, None at the run's end."""
-    yield from open_stream(call.service, post(call, body, accept="text/event-stream"))
+    response = yield from open_stream(call.service, post(call, body, accept="text/event-stream"))
+    if call.trail is not None:
+        call.trail.request_id = response.headers.get("x-request-id")
     decoder = SSEDecoder()
     pause: Pause | None = None
     while (events := decoder.read_events((yield READ_CHUNK))) is not None:

@@ -51,6 +51,7 @@ async def test_final_result_has_output_usage_and_steps(
         assert await final(side, events) == result
     assert (result.status, result.result, result.output) == ("completed", "end", "end")
     assert (result.execution_id, result.session_id, result.block_count) == ("e", "s1", 2)
+    assert result.request_id == "req-1"
     assert (result.tokens.total, result.cost_usd) == (6, "0.02")
     assert [(step.step_id, step.duration_ms) for step in result.steps] == [("a", 5), ("b", 5)]
 
