@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Generator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import TypedDict, Unpack
+
 from .arguments import require_count, require_flag
 from .protocol import listing
 from .protocol.program import Program
@@ -20,15 +22,49 @@ Status = Literal["failed", "running", "completed"]
 Verdict = Literal["clean", "differs", "failed", "running", "any", "never"]
 
 
-def _sessions(
-    transport: Any, since: str | datetime | None, page_size: int | None, **query: Any
+class SessionFilters(TypedDict, total=False):
+    """The keyword arguments of ``client.sessions.list``."""
+
+    flow: str | None
+    status: Status | None
+    since: str | datetime | None
+    parent: str | None
+    replay: Verdict | None
+    error: str | None
+    q: str | None
+    page_size: int | None
+
+
+def list_sessions(
+    transport: Any,
+    *,
+    since: str | datetime | None = None,
+    page_size: int | None = None,
+    flow: str | None = None,
+    status: Status | None = None,
+    parent: str | None = None,
+    replay: Verdict | None = None,
+    error: str | None = None,
+    q: str | None = None,
 ) -> Program[None]:
-    query["since"] = since.isoformat() if isinstance(since, datetime) else since
-    query["limit"] = None if page_size is None else require_count("page_size", page_size)
+    """Check the filters of ``client.sessions.list``, and return its program."""
+    query = {
+        "flow": flow,
+        "status": status,
+        "since": since.isoformat() if isinstance(since, datetime) else since,
+        "parent": parent,
+        "replay": replay,
+        "error": error,
+        "q": q,
+        "limit": None if page_size is None else require_count("page_size", page_size),
+    }
     return listing.all_sessions(transport.service, query)
 
 
-def _flows(transport: Any, q: str | None, problems: bool, page_size: int | None) -> Program[None]:
+def list_flows(
+    transport: Any, q: str | None, problems: bool, page_size: int | None
+) -> Program[None]:
+    """Check the filters of ``client.flows.list``, and return its program."""
     only = "true" if require_flag("problems", problems) else None
     limit = None if page_size is None else require_count("page_size", page_size)
     return listing.all_flows(transport.service, {"q": q, "problems": only, "limit": limit})
@@ -40,18 +76,7 @@ class Sessions:
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
-    def list(
-        self,
-        *,
-        flow: str | None = None,
-        status: Status | None = None,
-        since: str | datetime | None = None,
-        parent: str | None = None,
-        replay: Verdict | None = None,
-        error: str | None = None,
-        q: str | None = None,
-        page_size: int | None = None,
-    ) -> Generator[SessionSummary, None, None]:
+    def list(self, **filters: Unpack[SessionFilters]) -> Generator[SessionSummary, None, None]:
         """Yield the sessions that fit all filters, newest first. Pages are read as they are needed.
 
         Args:
@@ -72,15 +97,7 @@ class Sessions:
             >>> for session in client.sessions.list(status="failed"):       # doctest: +SKIP
             ...     print(session.session_id, session.cost_usd)
         """
-        filters = {
-            "flow": flow,
-            "status": status,
-            "parent": parent,
-            "replay": replay,
-            "error": error,
-            "q": q,
-        }
-        return self._transport.stream(_sessions(self._transport, since, page_size, **filters))
+        return self._transport.stream(list_sessions(self._transport, **filters))
 
     def get(self, session_id: str) -> Session:
         """Read a session with its runs and their steps.
@@ -116,28 +133,9 @@ class AsyncSessions:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    def list(
-        self,
-        *,
-        flow: str | None = None,
-        status: Status | None = None,
-        since: str | datetime | None = None,
-        parent: str | None = None,
-        replay: Verdict | None = None,
-        error: str | None = None,
-        q: str | None = None,
-        page_size: int | None = None,
-    ) -> AsyncGenerator[SessionSummary, None]:
+    def list(self, **filters: Unpack[SessionFilters]) -> AsyncGenerator[SessionSummary, None]:
         """Yield the sessions that fit all filters. See :meth:`Sessions.list`; use ``async for``."""
-        filters = {
-            "flow": flow,
-            "status": status,
-            "parent": parent,
-            "replay": replay,
-            "error": error,
-            "q": q,
-        }
-        return self._transport.stream(_sessions(self._transport, since, page_size, **filters))
+        return self._transport.stream(list_sessions(self._transport, **filters))
 
     async def get(self, session_id: str) -> Session:
         """Read a session with its runs and their steps. See :meth:`Sessions.get`."""
@@ -171,7 +169,7 @@ class Flows:
         Example:
             >>> [flow.address for flow in client.flows.list()]              # doctest: +SKIP
         """
-        return self._transport.stream(_flows(self._transport, q, problems, page_size))
+        return self._transport.stream(list_flows(self._transport, q, problems, page_size))
 
 
 class AsyncFlows:
@@ -184,4 +182,4 @@ class AsyncFlows:
         self, *, q: str | None = None, problems: bool = False, page_size: int | None = None
     ) -> AsyncGenerator[FlowSummary, None]:
         """Yield the flows. See :meth:`Flows.list`; use ``async for``."""
-        return self._transport.stream(_flows(self._transport, q, problems, page_size))
+        return self._transport.stream(list_flows(self._transport, q, problems, page_size))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .protocol.outputs import Parse
 
 EventT = TypeVar("EventT", default=StreamEvent)
+EventsT = TypeVar("EventsT")
 
 
 def result_of(trail: Trail, parse: Parse | None) -> Any:
@@ -115,7 +116,24 @@ def _text_of(event: Any) -> str | None:
     return event.output_data if is_text else None
 
 
-class Stream(Iterator[EventT], Generic[EventT, OutputT]):
+class _BaseStream(Generic[EventsT, OutputT]):
+    """What both kinds of stream hold: the events, and what is known of the run so far."""
+
+    def __init__(
+        self, events: EventsT, trail: Trail, parse: Parse | None, keep: StepFilter | None = None
+    ) -> None:
+        self._events = events
+        self._trail = trail
+        self._parse = parse
+        self._filter = keep or StepFilter()  # events() keeps all
+
+    def _result(self) -> ExecuteResult[OutputT]:
+        return result_of(self._trail, self._parse)  # type: ignore[no-any-return]  # parsed as OutputT
+
+
+class Stream(
+    _BaseStream[Generator[EventT, None, None], OutputT], Iterator[EventT], Generic[EventT, OutputT]
+):
     """The events of a run, or its steps, as they come. Iterate it once.
 
     Leaving the loop, or the end of a ``with`` block, stops the run and frees the connection.
@@ -126,18 +144,6 @@ class Stream(Iterator[EventT], Generic[EventT, OutputT]):
         ...         print(text, end="")
         ...     print(stream.final_result().tokens)
     """
-
-    def __init__(
-        self,
-        events: Generator[EventT, None, None],
-        trail: Trail,
-        parse: Parse | None,
-        keep: StepFilter | None = None,
-    ) -> None:
-        self._events = events
-        self._trail = trail
-        self._parse = parse
-        self._filter = keep or StepFilter()  # events() keeps all
 
     def __iter__(self) -> Iterator[EventT]:  # noqa: PYI034 - the generator itself is faster
         return self._events
@@ -171,7 +177,7 @@ class Stream(Iterator[EventT], Generic[EventT, OutputT]):
         """
         for _ in self._events:
             pass
-        return result_of(self._trail, self._parse)  # type: ignore[no-any-return]  # parsed as OutputT
+        return self._result()
 
     def close(self) -> None:
         """Stop the run and free the connection. May be called any number of times."""
@@ -184,20 +190,12 @@ class Stream(Iterator[EventT], Generic[EventT, OutputT]):
         self.close()
 
 
-class AsyncStream(AsyncIterator[EventT], Generic[EventT, OutputT]):
+class AsyncStream(
+    _BaseStream[AsyncGenerator[EventT, None], OutputT],
+    AsyncIterator[EventT],
+    Generic[EventT, OutputT],
+):
     """The events of a run on the async client. See :class:`Stream`; use it with ``async``."""
-
-    def __init__(
-        self,
-        events: AsyncGenerator[EventT, None],
-        trail: Trail,
-        parse: Parse | None,
-        keep: StepFilter | None = None,
-    ) -> None:
-        self._events = events
-        self._trail = trail
-        self._parse = parse
-        self._filter = keep or StepFilter()  # events() keeps all
 
     def __aiter__(self) -> AsyncIterator[EventT]:  # noqa: PYI034 - as above
         return self._events
@@ -214,7 +212,7 @@ class AsyncStream(AsyncIterator[EventT], Generic[EventT, OutputT]):
         """Read the stream to its end, and return the result. See :meth:`Stream.final_result`."""
         async for _ in self._events:
             pass
-        return result_of(self._trail, self._parse)  # type: ignore[no-any-return]  # parsed as OutputT
+        return self._result()
 
     async def aclose(self) -> None:
         """Stop the run and free the connection. May be called any number of times."""

@@ -29,25 +29,28 @@ _NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT
 
 def all_sessions(service: Service, query: Mapping[str, Any]) -> Program[None]:
     """Yield every session that fits, newest first. A page is read when its first session is asked for."""
-    cursor: str | None = None
-    while True:
-        path = _path("/seq/sessions", query, cursor)
-        with _may_lack("list sessions"):
-            page = decode(SessionPage, (yield from exchange(service, get(service, path))))
-        yield from page.sessions
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    return _all(service, "/seq/sessions", query, SessionPage, "sessions")
 
 
 def all_flows(service: Service, query: Mapping[str, Any]) -> Program[None]:
     """Yield every flow that fits, by address. A page is read when its first flow is asked for."""
+    return _all(service, "/flows", query, FlowPage, "flows")
+
+
+def _all(
+    service: Service,
+    path: str,
+    query: Mapping[str, Any],
+    page_model: type[SessionPage | FlowPage],
+    items: str,
+) -> Program[None]:
+    """Yield the ``items`` of page after page."""
     cursor: str | None = None
     while True:
-        path = _path("/flows", query, cursor)
-        with _may_lack("list flows"):
-            page = decode(FlowPage, (yield from exchange(service, get(service, path))))
-        yield from page.flows
+        request = get(service, _path(path, query, cursor))
+        with _may_lack(f"list {items}"):
+            page = decode(page_model, (yield from exchange(service, request)))
+        yield from getattr(page, items)
         cursor = page.next_cursor
         if cursor is None:
             return

@@ -141,7 +141,6 @@ class PostgresRunStore(SqlStore):
     def forget(self) -> None:
         """Reset to a closed store that owns no run. For forked children."""
         super().forget()
-        # Reentrant: a run is locked in the transaction that begins it.
         self._guard = threading.RLock()
         _abandoned.append(self._connection)
         self._connection = None
