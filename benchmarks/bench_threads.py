@@ -19,7 +19,7 @@ def run() -> Iterator[Row]:
         carry_threads()
 
         def submit(method: Callable[..., object]) -> None:
-            wait([method(pool, int) for _ in range(TASKS)])  # type: ignore[misc]
+            wait([method(pool, int) for _ in range(TASKS)])  # type: ignore[misc]  # the method is unbound
 
         def submit_in_scope() -> None:
             with trace_scope_sync():

@@ -24,7 +24,7 @@ def attach(
     new_names = renamed or {}
     homes: dict[str, str] = {}
     # The loader reads files in a zip archive too.
-    stub: bytes = sys.modules[package].__spec__.loader.get_data(file.rpartition(".py")[0] + ".pyi")  # type: ignore[union-attr]
+    stub: bytes = sys.modules[package].__spec__.loader.get_data(file.rpartition(".py")[0] + ".pyi")  # type: ignore[union-attr]  # a file of the package has both
     for line in stub.decode().splitlines():
         if line.startswith("from ."):
             _, module, _, name, *_ = line.split()

@@ -153,7 +153,7 @@ class Stream(
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The texts that the steps produce, chunk by chunk, in place of the events.
+        """The texts that the steps produce, chunk by chunk, instead of the events.
 
         The chunks of all steps, in the order in which they come. A failed step raises FlowExecutionError.
         """

@@ -167,7 +167,7 @@ class GuardedProtocol(_Base):
     _header_timer: asyncio.TimerHandle | None = None
     _stalled_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a server's transport is one of streams
         """Accept the connection, or refuse it if there are too many."""
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""

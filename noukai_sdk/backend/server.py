@@ -53,7 +53,7 @@ def create_server(
     guard = connections or Connections()
 
     class Server(uvicorn.Server):
-        def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # uvicorn's returns a generator's context
             return super().capture_signals() if handles_signals else nullcontext()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

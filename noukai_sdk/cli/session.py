@@ -253,7 +253,7 @@ def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) 
 @click.option(
     "--expect",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the body to expect, in place of the captured response.",
+    help="File with the body to expect, instead of the captured response.",
 )
 @ignore_option
 @click.option(

@@ -65,7 +65,7 @@ base_url_option = click.option(
     envvar="NOUKAI_BASE_URL",
     show_envvar=True,
     callback=_check_base_url,
-    help="The address of the service to fetch from, in place of --env.",
+    help="The address of the service to fetch from, instead of --env.",
 )
 
 

@@ -48,7 +48,7 @@ def pytest_runtest_makereport(
     """Put the drift into the test's last report: under pytest-xdist, that goes to another process."""
     report = yield
     if report.when == "teardown" and _lines in item.stash:
-        report.noukai_drift = item.stash[_lines]  # type: ignore[attr-defined]
+        report.noukai_drift = item.stash[_lines]  # type: ignore[attr-defined]  # pytest keeps unknown attributes
     return report
 
 

@@ -70,7 +70,7 @@ class ReplayOptions:
         pace: When the parts of a response come; None: at once, but overlapping calls in recorded order.
         on_miss: ``"live"`` sends a call that has no recording to the service.
         live_from: Serve this many calls and let the rest go live.
-        edit: Fields of the first live call's request, in place of those of the application.
+        edit: Fields of the first live call's request, instead of those of the application.
         redactor: Makes calls comparable with a redacted cassette or session.
         writer: Records the calls that go live.
     """

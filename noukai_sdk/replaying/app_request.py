@@ -21,7 +21,7 @@ class RequestEdits:
     """What the user says about the request; None leaves it as it was captured.
 
     Attributes:
-        url: The whole address, in place of the captured one.
+        url: The whole address, instead of the captured one.
         server: Without ``url``, the server to send the request to: ``scheme://host[:port][/prefix]``.
         content: The body.
         file: The file that holds the body.

@@ -59,7 +59,7 @@ class ScopeOptions(TypedDict, total=False):
         cassette: Serve the calls from this cassette file, as ``record_mode`` says.
         record_mode: ``"none"`` (default) serves and never records. ``"once"`` serves the file if it
             exists, and records it if not. ``"new_episodes"`` serves the recorded calls and records
-            new ones. ``"all"`` records everything, in place of the file's recordings of the same
+            new ones. ``"all"`` records everything, instead of the file's recordings of the same
             calls. ``"rewrite"`` starts the file anew.
         redact: A function called with each recording as a dict before it is written; returns the
             dict to keep. When a call is compared with a recording, the dict holds only the sent
@@ -155,7 +155,7 @@ class ReplayRequest:
         on_miss: What happens to calls that have no recording.
         pacing: Whether the timing of the live calls is kept.
         strict_inputs: An input that differs from the recorded one is a miss.
-        edit: Fields of the first live call's request, in place of those of the application.
+        edit: Fields of the first live call's request, instead of those of the application.
         replay_id: The id that the replay gets; None for a new one.
     """
 

@@ -83,7 +83,7 @@ def send_captured_request(
         app: An ASGI or WSGI app, or its name: ``"main:app"`` or ``"main:create_app()"``.
         cassette: The file. Not needed in a test with the marker ``noukai_cassette``, which has one.
         headers: Headers to add or to replace, such as those that were removed at capture.
-        body: The body to send in place of the captured one.
+        body: The body to send instead of the captured one.
         ignore: What may differ, such as ``$.id`` or ``$.items[*].created_at``, with all that is inside.
 
     Returns:

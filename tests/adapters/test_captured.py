@@ -492,7 +492,7 @@ def test_memory_of_a_large_upload_and_download_is_bounded(side: Side, store: Sto
             body = wsgi_app(environ, lambda *_: lambda _: None)
             for _ in body:
                 pass
-            body.close()  # type: ignore[attr-defined]
+            body.close()  # type: ignore[attr-defined]  # its type is known here
         assert tracemalloc.get_traced_memory()[1] < 40 * MB
     finally:
         tracemalloc.stop()

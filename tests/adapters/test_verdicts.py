@@ -269,7 +269,7 @@ async def test_first_part_of_asgi_stream_goes_out_while_the_app_waits(
         if message.get("body") == b"a":
             seen.set()
 
-    replay.send = send  # type: ignore[method-assign]
+    replay.send = send  # type: ignore[method-assign]  # a stand-in
     await replay.run()
     assert replay.body == b"ab"
     assert replay.types.count("http.response.start") == 1
@@ -290,7 +290,7 @@ async def test_failing_send_of_released_part_is_raised_to_the_app(
         tried.set()
         raise OSError("gone")
 
-    replay.send = send  # type: ignore[method-assign]
+    replay.send = send  # type: ignore[method-assign]  # a stand-in
     with pytest.raises(OSError, match="gone"):
         await replay.run()
 

@@ -179,7 +179,7 @@ async def test_health_of_hanging_database_answers_within_its_time() -> None:
             raise NotImplementedError
 
     engine = Hanging()
-    health = Health(engine, seconds=0.01)  # type: ignore[arg-type]
+    health = Health(engine, seconds=0.01)  # type: ignore[arg-type]  # a stand-in
     for _ in range(3):
         assert await health.look() == ("it did not respond within 0.01 seconds", {})
     assert engine.asked == 1
@@ -201,7 +201,7 @@ def test_json_log_has_line_for_each_request_and_record() -> None:
         async def send(message: object) -> None:
             pass
 
-        await JsonRequestLog(app, lines.append)(scope, send, send)  # type: ignore[arg-type]
+        await JsonRequestLog(app, lines.append)(scope, send, send)  # type: ignore[arg-type]  # a stand-in
 
     lines: list[str] = []
     asyncio.run(call())

@@ -52,7 +52,7 @@ class BadObject:
         raise RuntimeError("no text")
 
     __str__ = __repr__
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as in the class that it stands for
 
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("no comparison")

@@ -80,7 +80,7 @@ def test_call_nested_too_deep_to_be_stored_is_rejected(stored: Backend) -> None:
 
 
 def test_call_deeply_nested_tools_and_messages_are_stored(stored: Backend) -> None:
-    function = {**WEATHER[0]["function"], "parameters": {"x": nested(122)}}  # type: ignore[dict-item]
+    function = {**WEATHER[0]["function"], "parameters": {"x": nested(122)}}  # type: ignore[dict-item]  # wrong on purpose
     tools = [{"type": "function", "function": function}]
     pause = stored.post("samples/weather/execute", {**ASKS_WEATHER, "tools": tools}, "deep").json()
     results = answered(pause)

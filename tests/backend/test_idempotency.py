@@ -185,6 +185,6 @@ def test_key_finds_its_runs_after_the_process_was_killed(tmp_path: Path) -> None
 
 def test_invalid_key_is_400(backend: Backend) -> None:
     for key in ("", "k" * 256, "\u00e9", "a\tb"):
-        response = send(backend, THREE, key.encode("latin-1"))  # type: ignore[arg-type]
+        response = send(backend, THREE, key.encode("latin-1"))  # type: ignore[arg-type]  # wrong on purpose
         assert code_of(response) == (400, "IDEMPOTENCY_KEY_INVALID")
     assert send(backend, THREE, "k" * 255).status_code == 200

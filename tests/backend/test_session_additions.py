@@ -211,7 +211,7 @@ def test_outcomes_keep_what_the_capture_mode_of_the_flow_keeps(backend: Backend)
     stored = Session.model_validate(backend.get("/seq/sessions/modes").json()).outcomes
     assert stored[0].call.request == secret
     masked = {"message": "password: [redacted]", "parameters": {"api_key": "[redacted]"}}
-    masked["parameters"]["city"] = "Paris"  # type: ignore[index]
+    masked["parameters"]["city"] = "Paris"  # type: ignore[index]  # its type is known here
     assert stored[1].call.request == masked
     for outcome in stored[1:]:
         assert "hunter2" not in outcome.model_dump_json()
@@ -243,10 +243,10 @@ BAD_EXCHANGES: list[dict[str, Any]] = [
     {"response": {"status": 10**30}},
     {"response": {"status": 200, "body": {"text": "%%", "encoding": "base64"}}},
     {"response": {"status": 200, "body": {"text": "", "size": -1}}},
-    {"request": {**EXCHANGE["request"], "method": "get\0"}},  # type: ignore[dict-item]
-    {"request": {**EXCHANGE["request"], "path": "/a\0b"}},  # type: ignore[dict-item]
-    {"request": {**EXCHANGE["request"], "path": "nowhere"}},  # type: ignore[dict-item]
-    {"request": {**EXCHANGE["request"], "headers": [["a"]]}},  # type: ignore[dict-item]
+    {"request": {**EXCHANGE["request"], "method": "get\0"}},  # type: ignore[dict-item]  # wrong on purpose
+    {"request": {**EXCHANGE["request"], "path": "/a\0b"}},  # type: ignore[dict-item]  # wrong on purpose
+    {"request": {**EXCHANGE["request"], "path": "nowhere"}},  # type: ignore[dict-item]  # wrong on purpose
+    {"request": {**EXCHANGE["request"], "headers": [["a"]]}},  # type: ignore[dict-item]  # wrong on purpose
 ]
 BAD_OUTCOMES: list[dict[str, Any]] = [
     {"outcomes": [{**REFUSED, "kind": "other"}]},

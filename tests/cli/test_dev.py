@@ -66,7 +66,7 @@ class Listener:
 def test_dev_on_another_address_than_loopback_does_not_accept_nk_dev() -> None:
     def keys(address: str, named: str = "") -> tuple[set[str], str | None]:
         settings = Settings("a.db", keys=keys_from(named))
-        settings, key = _add_key(settings, Listener(address))  # type: ignore[arg-type]
+        settings, key = _add_key(settings, Listener(address))  # type: ignore[arg-type]  # a stand-in
         return set(settings.keys or ()), key
 
     for address in ("127.0.0.1", "127.1.2.3", "::1"):

@@ -134,7 +134,7 @@ def test_session_page_shows_calls_request_and_downloads_and_is_live(page: Page, 
     for width in (1280, 360):
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of playwright's literals
             check_accessible(page)
     page.set_viewport_size({"width": 1280, "height": 800})
     page.reload()

@@ -234,7 +234,7 @@ def test_session_views_judge_status_and_overlaps_of_calls() -> None:
     assert "2 calls were made with other API keys" in view.notes[0]
 
     clock = {"started_at": 5.0, "completed_at": 6.5}
-    good = Recording(slug="s", kind="execute", result={"result": "fine"}, **clock)  # type: ignore[arg-type]
+    good = Recording(slug="s", kind="execute", result={"result": "fine"}, **clock)  # type: ignore[arg-type]  # two kinds of values
     bad = Recording(slug=None, kind=None, error=RecordedError(message="no"))
     file = file_session(CassetteFile(None, [good, bad], ("$.x",), missing_calls=1), "a", limit=None)
     assert (file.status, file.milliseconds, file.total) == ("failed", 1500.0, 2)

@@ -68,7 +68,7 @@ def test_row_shows_what_is_known_of_session_and_escapes_it(page: Page, dev: Dev)
     for width in (1280, 900, 360):
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of playwright's literals
             check_accessible(page)
 
 

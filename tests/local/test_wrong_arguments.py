@@ -29,18 +29,18 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ),
     ("extra_body must be a mapping", lambda value: LlmConfig.openai("k", extra_body=value)),
     ("headers must be a mapping", lambda value: LlmConfig.openai("k", headers=value)),
-    ("the header 'X' must be a str", lambda value: LlmConfig.openai("k", headers={"X": [value]})),  # type: ignore[dict-item]
+    ("the header 'X' must be a str", lambda value: LlmConfig.openai("k", headers={"X": [value]})),  # type: ignore[dict-item]  # wrong on purpose
     ("timeout must be a number", lambda value: LlmConfig.openai("k", timeout=value)),
     ("max_retries must be an int", lambda value: LlmConfig.openai("k", max_retries=value)),
     ("dimensions must be an int", lambda value: EmbeddingConfig.openai("k", dimensions=value)),
     ("llm must be an LlmConfig", lambda value: EmbeddingConfig(value)),
-    ("the name of a workflow must be a str", lambda value: Workflow([value])),  # type: ignore[arg-type]
+    ("the name of a workflow must be a str", lambda value: Workflow([value])),  # type: ignore[arg-type]  # wrong on purpose
     ("parameters must be a mapping", lambda value: Workflow("w", parameters=value)),
-    ("description must be a str", lambda value: Workflow("w", description=[value])),  # type: ignore[arg-type]
+    ("description must be a str", lambda value: Workflow("w", description=[value])),  # type: ignore[arg-type]  # wrong on purpose
     ("node must be a Node", lambda value: Workflow("w").add_node(value)),
-    ("from_id must be the id", lambda value: Workflow("w").connect([value], "a")),  # type: ignore[arg-type]
-    ("to_id must be the id", lambda value: Workflow("w").connect("a", [value])),  # type: ignore[arg-type]
-    ("when must be a str, a number", lambda value: Workflow("w").connect("a", "b", when=[[value]])),  # type: ignore[list-item]
+    ("from_id must be the id", lambda value: Workflow("w").connect([value], "a")),  # type: ignore[arg-type]  # wrong on purpose
+    ("to_id must be the id", lambda value: Workflow("w").connect("a", [value])),  # type: ignore[arg-type]  # wrong on purpose
+    ("when must be a str, a number", lambda value: Workflow("w").connect("a", "b", when=[[value]])),  # type: ignore[list-item]  # wrong on purpose
     ("config must be an LlmConfig", lambda value: Executor(value)),
     ("max_concurrency must be an int", lambda value: Executor(max_concurrency=value)),
     ("retry must be an int", lambda value: Executor(retry=value)),

@@ -102,7 +102,7 @@ def organisations() -> Iterator[Organisations]:
         ("nk_b", run_of(4, "b/q/other")),
     )
     with serve_app(service, lifespan="off") as url:
-        service.url = f"{url}/api/v1"  # type: ignore[attr-defined]
+        service.url = f"{url}/api/v1"  # type: ignore[attr-defined]  # its type is known here
         yield service
 
 
@@ -455,7 +455,7 @@ async def test_pulled_cassette_knows_of_the_calls_that_it_lacks(
 ) -> None:
     organisations.total_calls = 5
     path = tmp_path / "pulled.jsonl"
-    options = ["pull", "s-1", "-o", str(path), "--base-url", organisations.url]  # type: ignore[attr-defined]
+    options = ["pull", "s-1", "-o", str(path), "--base-url", organisations.url]  # type: ignore[attr-defined]  # its type is known here
     pulled = await anyio.to_thread.run_sync(
         lambda: CliRunner().invoke(session, options, env={"NOUKAI_API_KEY": "nk_a"})
     )

@@ -196,7 +196,7 @@ def test_hook_comes_last_and_its_result_is_kept() -> None:
 def test_hook_that_returns_no_dict_or_drops_the_request_is_an_error() -> None:
     for result in (None, 5, []):
         with pytest.raises(TypeError, match="must return the dict to keep"):
-            Redactor(hook=lambda recording, result=result: result)({})  # type: ignore[misc]
+            Redactor(hook=lambda recording, result=result: result)({})  # type: ignore[misc]  # wrong on purpose
     redactor = Redactor(hook=lambda recording: {})
     assert redactor({"request": {}}) == {}
     with pytest.raises(TypeError, match="must keep the 'request'"):

@@ -159,7 +159,7 @@ async def test_failure_beside_a_waiting_node_fails_the_run_which_still_waits(
 async def test_stream_of_a_run_that_waits_ends_with_its_pause() -> None:
     stream = Executor().execute_streaming(publishing(Ran()), "cats")
     events = [event async for event in stream]
-    assert (events[-1].type, events[-1].step_id) == ("step_paused", "Review")  # type: ignore[union-attr]
+    assert (events[-1].type, events[-1].step_id) == ("step_paused", "Review")  # type: ignore[union-attr]  # its type is known here
     assert stream.result is not None
     assert stream.result.is_paused()
 

@@ -464,7 +464,7 @@ def test_settings_have_the_names_of_graphbit_too() -> None:
     assert (error.code, executor.get_stats()["total_executions"]) == ("RUN_TIMEOUT", 2)
     for both in ({"timeout": 1, "timeout_seconds": 1}, {"retry": 1, "max_retries": 1}):
         with pytest.raises(ValueError, match="not both"):
-            executor.configure(**both)  # type: ignore[arg-type]
+            executor.configure(**both)  # type: ignore[arg-type]  # two kinds of values
     with pytest.raises(ValueError, match="max_retries must be 0 or more"):
         executor.configure(max_retries=-1)
 

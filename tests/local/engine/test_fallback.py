@@ -52,7 +52,7 @@ async def test_model_that_fails_is_replaced_by_the_next_that_does_not(code: int)
     assert fallbacks_of(result) == ["ollama:smollm2"]
     assert result.get_node_response_metadata("a")["model"] == "ollama:smollm2"
     assert sum(isinstance(event, StepStarted) for event in seen) == (4 if code == 503 else 3)
-    assert [event.fallbacks for event in seen if event.type == "step_completed"] == [  # type: ignore[attr-defined]
+    assert [event.fallbacks for event in seen if event.type == "step_completed"] == [  # type: ignore[attr-defined]  # its type is known here
         ["ollama:smollm2"]
     ]
 
@@ -67,7 +67,7 @@ async def test_tokens_of_the_model_and_of_its_fallback_count() -> None:
         alone = await executor.run_async(workflow_of(Node.agent("b", output=Answer)), "hi")
         await executor.aclose()
     assert isinstance(result.result, Answer)
-    assert result.tokens.total > alone.tokens.total  # type: ignore[union-attr, operator]
+    assert result.tokens.total > alone.tokens.total  # type: ignore[union-attr, operator]  # its type is known here
     assert len(server.requests) == 2  # with the repair
 
 
@@ -149,9 +149,9 @@ async def test_error_that_a_fallback_would_share_is_not_caught(code: str) -> Non
 def test_fallback_of_a_wrong_kind_raises() -> None:
     for fallback in (5, None, {"a": 1}, ["offline", 5]):
         with pytest.raises(TypeError, match="fallback must be a Node, or the name or LlmConfig"):
-            Node.agent("a", fallback=fallback)  # type: ignore[arg-type]
+            Node.agent("a", fallback=fallback)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="a fallback must be a Node, not str"):
-        Node.function("a", fail, fallback=["offline"])  # type: ignore[list-item]
+        Node.function("a", fail, fallback=["offline"])  # type: ignore[list-item]  # wrong on purpose
     with pytest.raises(TypeError, match="not branches"):
         Node.function("a", fail, fallback=Node.condition("c", "input"))
     with pytest.raises(ValueError, match="must not have for_each"):
@@ -174,4 +174,4 @@ def test_validate_checks_the_fallbacks() -> None:
 def test_model_of_a_flow_is_that_of_its_fallbacks_too() -> None:
     workflow = workflow_of(Node.function("a", fail, fallback=Node.agent("b")))
     flow = workflow.as_flow("acme", "docs", "x", model="openai:gpt-5")
-    assert flow.steps[0].fallback[0].model == "openai:gpt-5"  # type: ignore[union-attr]
+    assert flow.steps[0].fallback[0].model == "openai:gpt-5"  # type: ignore[union-attr]  # its type is known here

@@ -158,6 +158,6 @@ async def test_tokens_of_kept_items_are_counted_once() -> None:
 
 def test_on_error_is_checked() -> None:
     with pytest.raises(ValueError, match="on_error must be 'fail' or 'keep', not 'ignore'"):
-        Node.agent("each", for_each="{{input}}", on_error="ignore")  # type: ignore[arg-type]
+        Node.agent("each", for_each="{{input}}", on_error="ignore")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="on_error must be a str"):
-        Node.transform("each", "trim", on_error=1)  # type: ignore[arg-type]
+        Node.transform("each", "trim", on_error=1)  # type: ignore[arg-type]  # wrong on purpose

@@ -61,7 +61,7 @@ def in_turn(*replies: Any) -> FakeModel:
 
 async def run(model: FakeModel, *nodes: Node, edges: str = "", **settings: Any) -> Any:
     executor = Executor(**settings)
-    executor._pools.get = lambda: _answer(FakeModels(model))  # type: ignore[method-assign]
+    executor._pools.get = lambda: _answer(FakeModels(model))  # type: ignore[method-assign]  # a stand-in
     return await executor.run_async(workflow_of(*nodes, edges=edges), "a message")
 
 
@@ -141,7 +141,7 @@ async def test_repair_after_a_tool_call_and_retry_of_the_node_work_together() ->
 async def test_other_types_are_outputs_too(kind: Any, text: str, output: Any) -> None:
     model = in_turn(text)
     assert (await run(model, Node.agent("a", output=kind))).result == output
-    assert model.requests[0].json_schema["type"] == "object"  # type: ignore[index]
+    assert model.requests[0].json_schema["type"] == "object"  # type: ignore[index]  # its type is known here
 
 
 async def test_typed_outputs_of_a_loop_reach_functions_as_instances() -> None:

@@ -116,7 +116,7 @@ async def test_run_stopped_at_any_event_repeats_no_finished_round() -> None:
         await events.aclose()
         stored = RunState.stored(json.loads(json.dumps(vars(state))))
         rest = [e async for e in run_steps(flow, stored, models=FakeModels(FakeModel()))]
-        assert rest[-1].result == ["pxx", "qxx"], seen  # type: ignore[attr-defined]
+        assert rest[-1].result == ["pxx", "qxx"], seen  # type: ignore[attr-defined]  # its type is known here
         # The round that was under way may have been finished, without anybody knowing it.
         assert len(calls) in (7, 8), (stop, calls)
 
@@ -127,14 +127,14 @@ async def test_repeat_emits_rounds_as_items_and_sums_tokens() -> None:
     flow = workflow.as_flow("acme", "p", "s")
     events = [e async for e in run_steps(flow, RunState("e", message="m"), models=models)]
     inputs = [event for event in events if isinstance(event, StepInput)]
-    assert [(event.loop_index, event.input_data["round"]) for event in inputs] == [  # type: ignore[attr-defined]
+    assert [(event.loop_index, event.input_data["round"]) for event in inputs] == [  # type: ignore[attr-defined]  # its type is known here
         (0, 1),
         (1, 2),
         (2, 3),
     ]
     completed = next(event for event in events if event.type == "step_completed")
-    assert completed.output == "<<<m>>>"  # type: ignore[attr-defined]
-    assert completed.tokens.total == 15  # type: ignore[attr-defined]
+    assert completed.output == "<<<m>>>"  # type: ignore[attr-defined]  # its type is known here
+    assert completed.tokens.total == 15  # type: ignore[attr-defined]  # its type is known here
 
 
 async def test_repeat_works_within_limits_of_run() -> None:
@@ -175,7 +175,7 @@ def test_repeat_problems_are_found_early() -> None:
     bad = workflow_of(
         Node.repeat(ADD, until="outptu == 1", at_most=1),
         Node.agent("agent", "{{round}}"),
-        Node.repeat(ADD, "two", until=lambda a, b: a > b, at_most=1),  # type: ignore[misc, arg-type]
+        Node.repeat(ADD, "two", until=lambda a, b: a > b, at_most=1),  # type: ignore[misc, arg-type]  # wrong on purpose
     )
     first, second, third = map(str, bad.problems())
     assert third == "node 'two': until: the function needs more than one argument"

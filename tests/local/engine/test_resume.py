@@ -115,7 +115,7 @@ async def test_run_that_fails_anywhere_goes_on_and_repeats_nothing(path: Path, b
     assert (info.run_id, info.workflow, info.state) == ("r1", "test", "completed")
     # A run that has completed returns its result again.
     assert (await other.resume_async(workflow, "r1")).outputs == result.outputs
-    assert other.get_stats()["total_tokens"] == straight.tokens.total - failed.tokens.total  # type: ignore[union-attr]
+    assert other.get_stats()["total_tokens"] == straight.tokens.total - failed.tokens.total  # type: ignore[union-attr]  # its type is known here
 
 
 async def test_run_that_waits_for_tools_goes_on_in_another_process(path: Path) -> None:
@@ -328,7 +328,7 @@ async def test_file_that_is_no_store_is_a_typed_error(path: Path, kind: str) -> 
     with pytest.raises(ValueError, match="must name a file"):
         Executor(store="")
     with pytest.raises(TypeError, match="store must be a path or a RunStore, not int"):
-        Executor(store=3)  # type: ignore[arg-type]
+        Executor(store=3)  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_store_that_fails_in_the_run_fails_the_node_and_keeps_the_run(path: Path) -> None:

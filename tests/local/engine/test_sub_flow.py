@@ -134,7 +134,7 @@ async def test_loops_over_sub_flows_two_deep_keep_limits_order_and_finished_item
     assert [pair for pair in worked if pair in finished] == []
     events = [event async for event in Executor().execute_streaming(rows())]
     inputs = [event for event in events if event.type == "step_input"]
-    assert [event.loop_index for event in inputs[1:]] == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    assert [event.loop_index for event in inputs[1:]] == [0, 1, 2, 3]  # type: ignore[attr-defined]  # its type is known here
 
 
 async def test_sub_flow_counts_tokens_and_cost_for_its_node() -> None:
@@ -150,9 +150,9 @@ async def test_sub_flow_that_cannot_run_raises_before_anything_runs() -> None:
     with pytest.raises(WorkflowError, match="no nodes"):
         Node.flow(Workflow("empty"))
     with pytest.raises(TypeError, match="takes a Workflow or a Flow, not str"):
-        Node.flow("acme/samples/two-step")  # type: ignore[arg-type]
+        Node.flow("acme/samples/two-step")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="inputs must be a mapping"):
-        Node.flow(shout(), inputs=["x"])  # type: ignore[arg-type]
+        Node.flow(shout(), inputs=["x"])  # type: ignore[arg-type]  # wrong on purpose
     ran: list[str] = []
     flow = Node.flow(workflow_of(Node.flow(shout({}), "deep")), "outer")
     workflow = workflow_of(Node.function("first", ran.append), flow, edges="first>outer")
@@ -170,4 +170,4 @@ async def test_model_of_flow_is_model_of_its_sub_flows() -> None:
     inner = workflow_of(Node.agent("agent"), Node.agent("own", model="offline"))
     flow = workflow_of(Node.flow(inner, "outer")).as_flow("acme", "p", "s", model="openai:x")
     (node,) = flow.steps
-    assert [step.model for step in node.work.plan.nodes] == ["openai:x", "offline"]  # type: ignore[union-attr]
+    assert [step.model for step in node.work.plan.nodes] == ["openai:x", "offline"]  # type: ignore[union-attr]  # its type is known here

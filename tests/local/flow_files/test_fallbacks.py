@@ -38,7 +38,7 @@ async def test_fallbacks_of_flow_file_stand_in_one_after_the_other(tmp_path: Pat
     models = FakeModels(FakeModel(lambda _: ConnectionError("down")))
     events = [event async for event in run_steps(flow, RunState("e", message="Ann"), models=models)]
     done = [event for event in events if event.type == "step_completed"]
-    assert [(each.output, each.fallbacks) for each in done] == [  # type: ignore[attr-defined]
+    assert [(each.output, each.fallbacks) for each in done] == [  # type: ignore[attr-defined]  # its type is known here
         ("Sorry, Ann", ["Sorry"]),
         ("Try later.", ["transform"]),
     ]

@@ -225,4 +225,4 @@ def test_models_of_inner_flows_are_checked_and_default_to_the_outer_one(folder: 
         catalog_of(folder, check_model=check).problems()[0]
     )
     (node,) = catalog_of(folder).get("acme", "p", "all").steps
-    assert [step.model for step in node.work.plan.nodes] == ["outer", "nonesuch"]  # type: ignore[union-attr]
+    assert [step.model for step in node.work.plan.nodes] == ["outer", "nonesuch"]  # type: ignore[union-attr]  # its type is known here

@@ -58,7 +58,7 @@ async def test_output_of_step_fits_its_schema_or_is_repaired(tmp_path: Path) -> 
     outputs = {e.step_id: e.output for e in events if e.type == "step_completed"}
     assert outputs == {"grade": {"score": 9}, "words": ["a"], "typed": {"score": 7}}
     assert "score: 11 is greater than the maximum of 10" in requests[1].messages[-1]["content"]
-    assert requests[0].json_schema == catalog.get("a", "p", "f").steps[0].work.output.given  # type: ignore[union-attr]
+    assert requests[0].json_schema == catalog.get("a", "p", "f").steps[0].work.output.given  # type: ignore[union-attr]  # its type is known here
     assert requests[2].json_schema is not None
     assert requests[2].json_schema["properties"]["result"]["items"] == {"type": "string"}
     events, _ = await run(catalog, '{"score": 9}', '{"r": 1}', "no")

@@ -35,7 +35,7 @@ CASES: dict[str, Callable[[str], Any]] = {
     "model of a spec": lambda key: LlmConfig.from_spec(f"openai:{key}"),
     "spec": LlmConfig.from_spec,
     "model and key": lambda key: LlmConfig.openai(key, key),
-    "provider": lambda key: LlmConfig(key, "m"),  # type: ignore[arg-type]
+    "provider": lambda key: LlmConfig(key, "m"),  # type: ignore[arg-type]  # wrong on purpose
     "address": lambda key: LlmConfig.openai_compatible(key, "m"),
     "host": lambda key: LlmConfig.openai(base_url=f"http://{key} /v1"),
     "port": lambda key: LlmConfig.openai(base_url=f"http://user:{key}"),
@@ -43,22 +43,22 @@ CASES: dict[str, Callable[[str], Any]] = {
     "password": lambda key: LlmConfig.openai(base_url=f"http://user:{key}@host/v1"),
     "query": lambda key: LlmConfig.openai(base_url=f"http://host/v1?key={key}"),
     "header": lambda key: LlmConfig.openai(headers={"X-Key": f"{key}\n"}),
-    "headers": lambda key: LlmConfig.openai(headers=key),  # type: ignore[arg-type]
-    "timeout": lambda key: LlmConfig.openai(timeout=key),  # type: ignore[arg-type]
-    "retries": lambda key: LlmConfig.openai(max_retries=key),  # type: ignore[arg-type]
-    "key as bytes": lambda key: LlmConfig.openai(key.encode()),  # type: ignore[arg-type]
-    "client": LlmClient,  # type: ignore[dict-item]
-    "embeddings": EmbeddingClient,  # type: ignore[dict-item]
-    "executor": Executor,  # type: ignore[dict-item]
-    "turn": lambda key: LlmClient(LlmConfig.offline()).complete([key]),  # type: ignore[list-item]
-    "name of a node": lambda key: Node.agent(key, prompt=3),  # type: ignore[arg-type]
-    "temperature": lambda key: Node.agent("a", temperature=key),  # type: ignore[arg-type]
-    "tools": lambda key: Node.agent("a", tools=[key]),  # type: ignore[list-item]
-    "function": lambda key: Node.function("a", key),  # type: ignore[arg-type]
+    "headers": lambda key: LlmConfig.openai(headers=key),  # type: ignore[arg-type]  # wrong on purpose
+    "timeout": lambda key: LlmConfig.openai(timeout=key),  # type: ignore[arg-type]  # wrong on purpose
+    "retries": lambda key: LlmConfig.openai(max_retries=key),  # type: ignore[arg-type]  # wrong on purpose
+    "key as bytes": lambda key: LlmConfig.openai(key.encode()),  # type: ignore[arg-type]  # wrong on purpose
+    "client": LlmClient,  # type: ignore[dict-item]  # wrong on purpose
+    "embeddings": EmbeddingClient,  # type: ignore[dict-item]  # wrong on purpose
+    "executor": Executor,  # type: ignore[dict-item]  # wrong on purpose
+    "turn": lambda key: LlmClient(LlmConfig.offline()).complete([key]),  # type: ignore[list-item]  # wrong on purpose
+    "name of a node": lambda key: Node.agent(key, prompt=3),  # type: ignore[arg-type]  # wrong on purpose
+    "temperature": lambda key: Node.agent("a", temperature=key),  # type: ignore[arg-type]  # wrong on purpose
+    "tools": lambda key: Node.agent("a", tools=[key]),  # type: ignore[list-item]  # wrong on purpose
+    "function": lambda key: Node.function("a", key),  # type: ignore[arg-type]  # wrong on purpose
     "transform": lambda key: workflow_of(Node.transform("a", key)).validate(),
     "loop": lambda key: workflow_of(Node.agent("a", for_each=key)).validate(),
     "log level": init,
-    "threads": lambda key: configure_runtime(worker_threads=key),  # type: ignore[arg-type]
+    "threads": lambda key: configure_runtime(worker_threads=key),  # type: ignore[arg-type]  # wrong on purpose
 }
 
 

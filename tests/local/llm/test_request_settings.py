@@ -215,9 +215,9 @@ def test_embedding_config_has_models_of_its_own_and_sends_dimensions() -> None:
         with pytest.raises(
             LlmConfigError, match=r"dimensions must be .*1 or more, not (?!.*secret)"
         ):
-            EmbeddingConfig.openai("k", dimensions=wrong)  # type: ignore[arg-type]
+            EmbeddingConfig.openai("k", dimensions=wrong)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="not a str"):
-        EmbeddingClient("sk-secret")  # type: ignore[arg-type]
+        EmbeddingClient("sk-secret")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_debug_client_logs_each_call_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
@@ -308,4 +308,4 @@ def test_agent_output_name_and_max_iterations() -> None:
         with pytest.raises(ValueError, match="node 'a': "):
             Node.agent("a", **settings)
     with pytest.raises(TypeError, match="context must be a str or a mapping"):
-        Node.agent("a", context=5)  # type: ignore[arg-type]
+        Node.agent("a", context=5)  # type: ignore[arg-type]  # wrong on purpose

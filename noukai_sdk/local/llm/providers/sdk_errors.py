@@ -53,7 +53,7 @@ def seconds_to_wait(error: Exception) -> float | None:
 
 
 def raise_translated(sdk: Any, provider: str, keys: Sequence[str], error: Exception) -> None:
-    """Raise our error in place of one that the official client has raised.
+    """Raise our error instead of one that the official client has raised.
 
     Return if the error is ours already, or is not the client's: raise it again then.
 
