@@ -222,7 +222,7 @@ class NoukaiTraceMiddleware:
                 raise failure
             await load_other_parts(session)
             if failure is None:
-                await _wait_for_late_calls(session)
+                await wait_for_late_calls(session)
             await held.finish(failure)
         finally:
             if captured is not None:
@@ -401,7 +401,8 @@ def _call_later(seconds: float, function: Callable[..., object], *args: Any) -> 
     return True
 
 
-async def _wait_for_late_calls(session: Scope) -> None:
+async def wait_for_late_calls(session: Scope) -> None:
+    """Wait a moment for the calls of a replay that threads or tasks make after the response."""
     if session.has_unplayed:
         import anyio
 

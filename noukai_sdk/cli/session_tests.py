@@ -16,9 +16,9 @@ from ..replay.cassette_file import write_cassette
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..replaying.app_request import refuse_websocket
+from ..replaying.apps import interface_of, load_app
 from ..replaying.controls import clean_lines
 from ..testing import AppError, send_captured_request
-from ..testing.apps import interface_of, load_app
 from ..testing.written_tests import call_source, name_of_test, source_of_test
 from .session_source import (
     Env,

@@ -1,4 +1,5 @@
-"""Send a captured request to a running app again, and judge what came of it.
+"""Send a captured request to an app again, and judge what came of it.
 
-The command line and the page both use it. ``testing`` does the same with an app in this process.
+The command line and the page send it to a running app. ``app_runner.py`` runs the app in this process, and
+``testing`` shares its parts.
 """

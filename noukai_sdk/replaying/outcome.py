@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import json
+import sysconfig
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ..models.reports import CallSite
 from ..models.session_lists import StoredReport
 from ..replay.response_diff import ResponseDifference
 
 _PROBLEMS = ("misses", "drift", "leftovers", "lost", "unread")
+_LAST_LINES = 12
+# Where code is that is not the application's: the standard library, packages, this one.
+_NOT_APP = tuple(
+    str(Path(path).resolve())
+    for path in (
+        *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")),
+        str(Path(__file__).parent.parent),
+    )
+)
+
+
+@dataclass(frozen=True)
+class AppException:
+    """An exception that an app did not handle.
+
+    Attributes:
+        type: The name of its class.
+        message: Its text.
+        site: The last line of the application's own code that it passed.
+        lines: The last lines of the traceback.
+    """
+
+    type: str
+    message: str
+    site: CallSite | None
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, error: BaseException) -> AppException:
+        """Describe an exception."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [each for each in frames if not each.filename.startswith((*_NOT_APP, "<"))]
+        last = (own or frames)[-1:]
+        site = CallSite(last[0].filename, last[0].lineno or 0, last[0].name) if last else None
+        lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+        return cls(type(error).__name__, str(error), site, tuple(lines[-_LAST_LINES:]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the exception as plain JSON values."""
+        return {
+            "type": self.type,
+            "message": self.message,
+            "site": None if self.site is None else str(self.site),
+            "traceback": list(self.lines),
+        }
 
 
 @dataclass(frozen=True)
@@ -24,6 +74,8 @@ class Outcome:
         error: The body of an error response of the replay.
         differences: Between the captured response and this one; None if the captured one is not known.
         notes: What else to say.
+        exception: What an app in this process raised and did not handle.
+        timed_out: After how many seconds an app in this process was given up.
     """
 
     status: int
@@ -36,6 +88,8 @@ class Outcome:
     error: Mapping[str, Any] | None = None
     differences: Sequence[ResponseDifference] | None = None
     notes: list[str] = field(default_factory=list)
+    exception: AppException | None = None
+    timed_out: float | None = None
 
     @property
     def summary(self) -> str | None:
@@ -52,7 +106,9 @@ class Outcome:
 
     @property
     def result(self) -> str:
-        """The result: ``clean``, ``differs``, ``failed``, ``unknown`` or ``not replayed``."""
+        """``clean``, ``differs``, ``failed``, ``timed out``, ``unknown`` or ``not replayed``."""
+        if self.timed_out is not None:
+            return "timed out"
         if not self.replayed:
             return "not replayed"
         if self.verdict is not None and self.verdict.state == "finished":
@@ -93,6 +149,8 @@ class Outcome:
         if self.result == "unknown":
             state = "the replay is still running" if self.verdict else "its report was not found"
             return f"replayed, with an unknown result: {state}"
+        if self.timed_out is not None:
+            return f"the app did not respond within {self.timed_out:g} seconds"
         if self.result == "failed":
             return "the replay failed"
         if self.differences:
@@ -112,13 +170,17 @@ class Outcome:
             text = str(finding.get("text"))
             if text not in message:
                 lines.append(f"probably: {text}")
-        return [*lines, *_problem_lines(self.details), *self.notes]
+        lines += _problem_lines(self.details)
+        if self.exception is not None:
+            lines += self.exception.lines
+        return [*lines, *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON values."""
         differences = None
         if self.differences is not None:
             differences = [difference.as_dict() for difference in self.differences]
+        known = {} if self.exception is None else {"exception": self.exception.as_dict()}
         return {
             "status": self.status,
             "sessionId": self.session_id,
@@ -131,6 +193,7 @@ class Outcome:
             "differences": differences,
             "bodyDiffers": bool(self.differences),
             "body": self.body,
+            **known,
             "exitCode": self.exit_code,
         }
 
@@ -150,3 +213,21 @@ def _problem_lines(report: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  {change.get('path')}"
                 for text in str(change.get("diff")).splitlines():
                     yield f"    {text}"
+
+
+def body_text(content: bytes, encoding: str) -> str:
+    """Return a body as text, whatever its encoding is called."""
+    try:
+        return content.decode(encoding, "replace")
+    except (LookupError, ValueError):  # Python has "encodings" that are none of text, such as "hex"
+        return content.decode("utf-8", "replace")
+
+
+def replay_error(body: bytes) -> dict[str, Any] | None:
+    """Return the body of a response by which an adapter reports an error of the replay."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(content, dict) and str(content.get("error", "")).startswith("replay_")
+    return content if is_ours else None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import httpx
@@ -25,7 +23,7 @@ from ..models.exchanges import CapturedResponse
 from ..models.session_lists import StoredReport
 from ..replay.response_diff import ReceivedResponse, compare_responses, without_ignored
 from .app_request import AppRequest
-from .outcome import Outcome
+from .outcome import Outcome, body_text, replay_error
 
 # The app may work for long, even though no model is called.
 _TIMEOUT = 300.0
@@ -120,7 +118,7 @@ class RequestSender:
         summary = response.headers.get(HEADER_REPLAY_REPORT)
         named = response.headers.get(HEADER_RESPONSE_SESSION)
         replay_id = response.headers.get(HEADER_REPLAY_ID)
-        error = _replay_error(content)
+        error = replay_error(content)
         # An app that refuses the replay names the session too, but reports nothing about its calls.
         replayed = summary is not None or (
             named is not None and named == session_id and error is None
@@ -137,7 +135,7 @@ class RequestSender:
                 differences = [each for each in differences if each.where == "status"]
         return Outcome(
             status=response.status_code,
-            body=_text(content, response.encoding or "utf-8"),
+            body=body_text(content, response.encoding or "utf-8"),
             session_id=named,
             summary_line=summary,
             replayed=replayed,
@@ -289,20 +287,3 @@ def _size_of_part(captured: CapturedResponse | None) -> int | None:
 def _raw(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     # As bytes: httpx encodes text as ASCII, curl as UTF-8.
     return [(name.encode(), value.encode()) for name, value in headers]
-
-
-def _text(content: bytes, encoding: str) -> str:
-    try:
-        return content.decode(encoding, "replace")
-    except (LookupError, ValueError):  # Python has "encodings" that are none of text, such as "hex"
-        return content.decode("utf-8", "replace")
-
-
-def _replay_error(body: bytes) -> dict[str, Any] | None:
-    """Return the body of a response by which an adapter reports an error of the replay."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    is_ours = isinstance(content, dict) and str(content.get("error", "")).startswith("replay_")
-    return content if is_ours else None

@@ -1,6 +1,6 @@
 """Help for tests: send a captured request through an app, and shuffle the order of flow calls."""
 
-from .apps import AppError
+from ..replaying.apps import AppError
 from .captured_requests import ReplayedRequest, send_captured_request
 from .shuffling import ShuffleDifference, ShuffleReport, shuffle_replay
 

@@ -18,19 +18,25 @@ from ..models.reports import ReplayReport
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.player import ReplayConcurrencyWarning, ReplayOptions
 from ..replay.redaction import Redactor
-from ..replay.resending import sent_again
 from ..replay.response_diff import (
     ReceivedResponse,
     ResponseDifference,
     compare_responses,
     without_ignored,
 )
+from ..replaying.app_interfaces import (
+    AppResponse,
+    resent_request,
+    send_to_asgi,
+    send_to_wsgi,
+    size_of_part,
+    started,
+)
+from ..replaying.apps import api_key_for_clients, interface_of, load_app
 from ..session.replay_scope import ReplayScope
 from ..session.scope import Scope, active, current_scope
 from ..transport.live_calls import live_calls_refused
-from .apps import load_app, send
-
-_KEY = "NOUKAI_API_KEY"
+from .shuffling import run_in_loop
 
 
 @dataclass(frozen=True)
@@ -113,16 +119,15 @@ def send_captured_request(
         raise CapturedRequestError(
             f"{os.fspath(path)} has no captured request: capture it with capture_requests=True"
         )
-    request = _request(captured, headers or {}, body)
-    part = captured.response.body
-    enough = part.size if part is not None and not part.complete else None
-    with _api_key():
+    request = resent_request(captured, headers, body)
+    enough = size_of_part(captured)
+    with api_key_for_clients():
         loaded = load_app(app, beside=Path(path)) if isinstance(app, str) else app
         with nullcontext(scope) if scope is not None else _replay(file) as scope:
             with warnings.catch_warnings():
                 # A test that compares the response need not warn of how concurrent calls were matched.
                 warnings.simplefilter("ignore", ReplayConcurrencyWarning)
-                result = send(loaded, request, enough)
+                result = _send(loaded, request, enough)
             # An app that catches a miss may respond with anything.
             if isinstance(result.failure, ReplayError):
                 raise result.failure
@@ -135,19 +140,6 @@ def send_captured_request(
     differences = compare_responses(captured.response, received)
     kept = without_ignored(differences, ignore) if scope.mode == "replay" else ()
     return ReplayedRequest(captured, response, tuple(kept), scope.report, result.failure)
-
-
-def _request(
-    captured: Exchange, headers: Mapping[str, str], body: str | bytes | None
-) -> httpx.Request:
-    if body is not None:
-        request = captured.request.model_copy(update={"body": None})
-        captured = captured.model_copy(update={"request": request})
-    again = sent_again(captured)
-    sent = httpx.Headers(list(again.headers))
-    sent.update(headers)
-    content = again.content if body is None else body
-    return httpx.Request(again.method, again.origin + again.target, headers=sent, content=content)
 
 
 @contextmanager
@@ -166,14 +158,16 @@ def _replay(file: CassetteFile) -> Iterator[Scope]:
         scope.end()
 
 
-@contextmanager
-def _api_key() -> Iterator[None]:
-    """Set an API key that is not valid anywhere, unless there is one."""
-    if os.environ.get(_KEY):
-        yield
-        return
-    os.environ[_KEY] = "nk_test"
-    try:
-        yield
-    finally:
-        os.environ.pop(_KEY, None)
+def _send(app: Any, request: httpx.Request, enough: int | None) -> AppResponse:
+    """Send a request through an app of either interface, in this thread if it can be.
+
+    An ASGI app is started before, and stopped afterwards.
+    """
+    if interface_of(app) == "wsgi":
+        return send_to_wsgi(app, request, enough)
+
+    async def send() -> AppResponse:
+        async with started(app) as state:
+            return await send_to_asgi(app, request, enough, state)
+
+    return run_in_loop(send())

@@ -24,8 +24,8 @@ from noukai_sdk import (
 from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.replay.cassette_file import read_cassette, write_cassette
 from noukai_sdk.replay.recording import Recording
+from noukai_sdk.replaying.apps import interface_of, load_app
 from noukai_sdk.testing import AppError, send_captured_request
-from noukai_sdk.testing.apps import interface_of, load_app
 from tests.cli.commands import run, run_json
 from tests.support.servers import ROOT, serve_backend, serve_command, wait_until
 
