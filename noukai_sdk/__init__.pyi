@@ -17,6 +17,8 @@ from .errors import NoukaiError as NoukaiError
 from .errors import OutputError as OutputError
 from .errors import PermissionDeniedError as PermissionDeniedError
 from .errors import RateLimitError as RateLimitError
+from .errors import RecordedFunctionError as RecordedFunctionError
+from .errors import RecordedValueError as RecordedValueError
 from .errors import ReplayDisabledError as ReplayDisabledError
 from .errors import ReplayError as ReplayError
 from .errors import ReplayForbiddenError as ReplayForbiddenError

@@ -20,6 +20,8 @@
     ├── ToolCallLimitError              ``max_tool_rounds`` is used up
     ├── ToolHandlerRequiredError        the flow asks for tools and there is no handler
     ├── ClientClosedError               a call on a closed client
+    ├── RecordedValueError              a value of a recorded function that cannot be kept, or read back
+    ├── RecordedFunctionError           the recorded error of a function, of a class that is not loaded
     └── ReplayError
         ├── ReplayDisabledError         replay requested, ``NOUKAI_REPLAY_ENABLED`` not set
         ├── ReplayForbiddenError        403: another organisation's session
@@ -61,6 +63,8 @@ __all__ = [
     "OutputError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RecordedFunctionError",
+    "RecordedValueError",
     "ReplayDisabledError",
     "ReplayError",
     "ReplayForbiddenError",
@@ -221,6 +225,43 @@ class ToolHandlerRequiredError(NoukaiError):
 
 class ClientClosedError(NoukaiError):
     """The client was closed; make a new one."""
+
+
+class RecordedValueError(NoukaiError):
+    """A value of a recorded function cannot be kept in a recording, or not be read from it.
+
+    Attributes:
+        function: The name of the recorded function.
+        place: The part of the value, such as ``result.books[3].author``.
+    """
+
+    def __init__(
+        self, message: str = "", *, function: str = "", place: str = "", **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.function = function
+        self.place = place
+
+
+class RecordedFunctionError(NoukaiError):
+    """A recorded function raised an error whose class is not loaded now; this error stands for it.
+
+    Attributes:
+        error_type: The full name of the recorded error's class.
+        error_message: Its message.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        error_type: str = "",
+        error_message: str = "",
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.error_type = error_type
+        self.error_message = error_message
 
 
 class ReplayError(NoukaiError):

@@ -21,6 +21,7 @@ AuthenticationError CapturedRequestError CassetteError ClientClosedError Context
 ExecuteResult Flow FlowCompleted FlowExecutionError FlowNotFoundError InsufficientCreditsError Job
 JobAccepted JobCancelledError JobStatus LateCallWarning LostScopeWarning NotFoundError NotSupportedError
 Noukai NoukaiError OutputError PausedResult PermissionDeniedError RateLimitError
+RecordedFunctionError RecordedValueError
 ReplayConcurrencyWarning ReplayDisabledError ReplayError ReplayForbiddenError ReplayInvalidSessionError
 ReplayLeftoverError ReplayMissError ReplayNoSnapshotsError ReplayReport ReplaySessionExpiredError
 ReplaySessionNotFoundError Run RunNotFoundError RunStarted RunStep RunSummary Scope SessionFilter
@@ -50,6 +51,7 @@ REPEATED = {
     "runs": "the backend's engine; its routes; the page of one",
     "sessions": "their models; the backend's routes; the page",
     "stats": "of an executor's runs; of a model client's calls",
+    "values": "masks those of JSON; those of recorded functions as JSON",
 }
 
 PACKAGE = ROOT / "noukai_sdk"

@@ -1,0 +1,1 @@
+"""Recorded functions: their results and errors in a session, beside the flow calls."""
