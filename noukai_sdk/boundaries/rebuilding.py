@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from ..masking.values import REDACTED
 from .annotations import Classes, fields_of, named_fields
+from .library_values import LIBRARY_TYPES, make_library_value
 from .scalars import decode_scalar
 
 FACTORIES: dict[str, Callable[[], Any]] = {
@@ -28,7 +29,7 @@ class Unreadable(Exception):
 
 
 class NotKept:
-    """Stands for a part of a recorded error that could not be kept, such as a connection."""
+    """Stands for a part of a recorded error that was not kept, such as a connection."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -61,6 +62,8 @@ class Decoder:
         try:
             if read is not None:
                 return read(self, data)
+            if tag in LIBRARY_TYPES:
+                return make_library_value(tag, self._entries(data))
             if "." in tag:
                 return self._instance(data, tag)
             return decode_scalar(data)

@@ -32,6 +32,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ..errors import RecordedValueError
 from .annotations import Classes, Unresolved, classes_of, full_name, named_fields
+from .library_values import library_fields
 from .rebuilding import FACTORIES, Decoder, Unreadable, adapter_of
 from .scalars import encode_scalar, is_small, is_unicode
 
@@ -41,8 +42,8 @@ JSON = Any
 MAX_DEPTH = 150
 
 
-class _Unkept(Exception):
-    """Why a value cannot be kept; its path grows on the way up."""
+class Unkept(Exception):
+    """Why a value cannot be kept; its path grows on the way up to `encode`."""
 
     def __init__(self, reason: str, fix: str, *, unnamed: type | None = None) -> None:
         super().__init__(reason)
@@ -69,15 +70,15 @@ def encode(value: Any, annotation: Any = None, *, name: str = "", place: str = "
         {'id': 7, 'tags': {'$type': 'tuple', '$items': ['a', 'b']}}
     """
     classes = classes_of(annotation)
-    encoder = _Encoder(classes)
+    encoder = Encoder(classes)
     try:
         encoded = encoder.value(value, 0)
         if encoder.has_instances:
             _check_round_trip(encoded, classes)
-    except _Unkept as problem:
+    except Unkept as problem:
         raise _error(problem, annotation, name, place, value) from None
     except RecursionError:
-        deep = _Unkept("is nested too deeply", "record a smaller part of it")
+        deep = Unkept("is nested too deeply", "record a smaller part of it")
         raise _error(deep, annotation, name, place, value) from None
     return encoded
 
@@ -118,22 +119,29 @@ def encode_arguments(arguments: Mapping[str, Any]) -> dict[str, JSON]:
 
 def encode_loosely(value: Any) -> JSON:
     """Return a value as JSON in which ``{"$object": NAME}`` stands for what cannot be kept."""
-    encoder = _Encoder(None)
+    encoder = Encoder(None, lenient=True)
     try:
         return encoder.value(value, 0)
     except RecursionError:
         return _placeholder(value)
 
 
-class _Encoder:
-    """Encodes one value. Without ``classes`` it takes instances of all classes, and never fails."""
+class Encoder:
+    """Encodes one value.
 
-    def __init__(self, classes: Classes | None) -> None:
+    Args:
+        classes: The classes whose instances are kept; None for all.
+        lenient: Write ``{"$object": NAME}`` for what cannot be kept, instead of an error.
+    """
+
+    def __init__(self, classes: Classes | None, *, lenient: bool = False) -> None:
         self.classes = classes
+        self.lenient = lenient
         self.has_instances = False
         self._open: set[int] = set()
 
     def value(self, value: Any, depth: int) -> JSON:
+        """Return the JSON of ``value``, which is ``depth`` levels inside; raise `Unkept`."""
         kind = type(value)
         if kind is str:
             return value if is_unicode(value) else encode_scalar(value)
@@ -151,18 +159,18 @@ class _Encoder:
         except RecursionError:
             raise
         except Exception as error:
-            if self.classes is None:
+            if self.lenient:
                 return _placeholder(value)
-            if isinstance(error, _Unkept):
+            if isinstance(error, Unkept):
                 raise
             reason = f"cannot be read: {type(error).__name__}: {error}"
-            raise _Unkept(reason, _ONLY_DATA) from None
+            raise Unkept(reason, _ONLY_DATA) from None
 
     def _container(self, value: Any, kind: type, depth: int) -> JSON:
         if depth > MAX_DEPTH:
-            raise _Unkept(f"is nested deeper than {MAX_DEPTH} levels", "record a part of it")
+            raise Unkept(f"is nested deeper than {MAX_DEPTH} levels", "record a part of it")
         if id(value) in self._open:
-            raise _Unkept("contains itself", "return a value without a cycle")
+            raise Unkept("contains itself", "return a value without a cycle")
         self._open.add(id(value))
         try:
             if kind is dict:
@@ -181,7 +189,7 @@ class _Encoder:
         try:
             for item in values:
                 encoded.append(self.value(item, depth + 1))  # noqa: PERF401 - errors name the index
-        except _Unkept as problem:
+        except Unkept as problem:
             problem.path.append(f"[{len(encoded)}]")
             raise
         return encoded
@@ -192,11 +200,11 @@ class _Encoder:
         try:
             for key, value in values.items():
                 encoded[self._key(key, depth)] = self.value(value, depth + 1)
-        except _Unkept as problem:
+        except Unkept as problem:
             problem.path.append(f"[{key!r:.60}]")
             raise
-        if len(encoded) != len(values) and self.classes is not None:
-            raise _Unkept("has keys that read alike", "make its keys distinct")
+        if len(encoded) != len(values) and not self.lenient:
+            raise Unkept("has keys that read alike", "make its keys distinct")
         return encoded
 
     def _key(self, key: Any, depth: int) -> str:
@@ -222,19 +230,23 @@ class _Encoder:
     def _defaultdict(self, value: defaultdict[Any, Any], depth: int) -> JSON:
         factory = value.default_factory
         if factory is not None and factory not in FACTORIES.values():
-            raise _Unkept("is a defaultdict with a function of its own", "return dict(...) of it")
+            raise Unkept("is a defaultdict with a function of its own", "return dict(...) of it")
         factory_name = None if factory is None else getattr(factory, "__name__", "")
         return {**self._tagged_entries(value, depth), "$factory": factory_name}
 
     def _instance(self, value: Any, kind: type, depth: int) -> JSON:
         """Encode an instance of a class of the program."""
         if hasattr(kind, "__mapper__") or "_sa_instance_state" in getattr(value, "__dict__", ()):
-            raise _Unkept(
+            raise Unkept(
                 f"is a {kind.__qualname__}, an ORM object that belongs to its database session",
                 "return a pydantic model or a dataclass with its fields",
             )
         if isinstance(value, (SecretStr, SecretBytes)):
             return {"$type": "SecretStr" if isinstance(value, SecretStr) else "SecretBytes"}
+        fields = library_fields(value)
+        if fields is not None:
+            self.has_instances = True
+            return {"$type": full_name(kind), **self._fields(fields, depth)}
         is_enum = isinstance(value, Enum)
         is_model = isinstance(value, BaseModel)
         is_dataclass = dataclasses.is_dataclass(kind) and not isinstance(value, BaseException)
@@ -242,8 +254,10 @@ class _Encoder:
         if not (is_enum or is_model or is_dataclass or names):
             return self._other(value, kind, depth)
         if self.classes is not None and self.classes.get(full_name(kind)) is not kind:
+            if self.lenient:
+                return self._other(value, kind, depth)
             reason = f"is a {kind.__qualname__}, which the return annotation does not name"
-            raise _Unkept(reason, "", unnamed=kind)
+            raise Unkept(reason, "", unnamed=kind)
         self.has_instances = True
         data: dict[str, JSON] = {"$type": full_name(kind)}
         if is_enum:
@@ -265,7 +279,7 @@ class _Encoder:
         try:
             for name, value in fields.items():
                 encoded[self._key(name, depth)] = self.value(value, depth + 1)
-        except _Unkept as problem:
+        except Unkept as problem:
             problem.path.append(f".{name}")
             raise
         return encoded
@@ -303,13 +317,13 @@ class _Encoder:
             read = adapter.validate_python(written)
             if type(read) is kind and read == value:
                 return {"$type": full_name(kind), "$value": self.value(written, depth + 1)}
-        if self.classes is None:
+        if self.lenient:
             # Of a subclass of a type of JSON, the value is what counts.
             plain = next((cls for cls in _PLAIN if isinstance(value, cls)), None)
             if plain is not None:
                 return self.value(plain(value), depth)
         name = kind.__qualname__ if kind.__module__ == "builtins" else full_name(kind)
-        raise _Unkept(f"is of the type {name}, which cannot be kept", _ONLY_DATA)
+        raise Unkept(f"is of the type {name}, which cannot be kept", _ONLY_DATA)
 
 
 def _model_fields(model: BaseModel) -> dict[str, Any]:
@@ -322,24 +336,24 @@ def _model_fields(model: BaseModel) -> dict[str, Any]:
 _ONLY_DATA = "return data instead: JSON, a pydantic model, a dataclass, a type of the docs' table"
 _PLAIN: tuple[type[Any], ...] = (str, int, float, list, tuple, dict)
 _CONTAINERS: dict[type, Any] = {
-    tuple: _Encoder._tagged_items,
-    set: _Encoder._sorted_items,
-    frozenset: _Encoder._sorted_items,
-    deque: _Encoder._deque,
-    Counter: _Encoder._tagged_entries,
-    OrderedDict: _Encoder._tagged_entries,
-    defaultdict: _Encoder._defaultdict,
+    tuple: Encoder._tagged_items,
+    set: Encoder._sorted_items,
+    frozenset: Encoder._sorted_items,
+    deque: Encoder._deque,
+    Counter: Encoder._tagged_entries,
+    OrderedDict: Encoder._tagged_entries,
+    defaultdict: Encoder._defaultdict,
 }
 
 
 def _check_round_trip(encoded: JSON, classes: Classes) -> None:
     """Check that the JSON becomes a value that has the same JSON."""
     try:
-        again = _Encoder(classes).value(Decoder(classes).value(encoded), 0)
+        again = Encoder(classes).value(Decoder(classes).value(encoded), 0)
     except Unreadable as error:
-        raise _Unkept(f"cannot be read back: {error}", _ONLY_DATA) from None
+        raise Unkept(f"cannot be read back: {error}", _ONLY_DATA) from None
     if again != encoded:
-        problem = _Unkept("would not come back as it is", _ONLY_DATA)
+        problem = Unkept("would not come back as it is", _ONLY_DATA)
         problem.path = _first_difference(encoded, again)[::-1]
         raise problem
 
@@ -358,7 +372,7 @@ def _first_difference(before: JSON, after: JSON) -> list[str]:
 
 
 def _error(
-    problem: _Unkept, annotation: Any, name: str, place: str, value: Any
+    problem: Unkept, annotation: Any, name: str, place: str, value: Any
 ) -> RecordedValueError:
     where = place + "".join(reversed(problem.path))
     if len(where) > 200:
