@@ -78,3 +78,6 @@ from .session.threads import detached as detached
 from .session.trace import trace as trace
 from .streams import AsyncStream as AsyncStream
 from .streams import Stream as Stream
+from .whatif.compared_calls import LiveCall as LiveCall
+from .whatif.compared_calls import WhatIf as WhatIf
+from .whatif.measures import Measure as Measure

@@ -19,8 +19,8 @@ PUBLIC = """
 APIConnectionError APITimeoutError AsyncFlow AsyncJob AsyncNoukai AsyncRun AsyncStream
 AuthenticationError CapturedRequestError CassetteError ClientClosedError ContextThreadPoolExecutor
 ExecuteResult Flow FlowCompleted FlowExecutionError FlowNotFoundError InsufficientCreditsError Job
-JobAccepted JobCancelledError JobStatus LateCallWarning LostScopeWarning NotFoundError NotSupportedError
-Noukai NoukaiError OutputError PausedResult PermissionDeniedError RateLimitError
+JobAccepted JobCancelledError JobStatus LateCallWarning LiveCall LostScopeWarning Measure NotFoundError
+NotSupportedError Noukai NoukaiError OutputError PausedResult PermissionDeniedError RateLimitError
 RecordedFunctionError RecordedValueError
 ReplayConcurrencyWarning ReplayDisabledError ReplayError ReplayForbiddenError ReplayInvalidSessionError
 ReplayLeftoverError ReplayMissError ReplayNoSnapshotsError ReplayReport ReplaySessionExpiredError
@@ -28,7 +28,7 @@ ReplaySessionNotFoundError Run RunNotFoundError RunStarted RunStep RunSummary Sc
 SessionNotFoundError StepAttempts StepCompleted StepFailed StepInput StepOutput StepPaused StepStarted
 StepTrace Stream StreamEvent TokenBreakdown Tool ToolCall ToolCallLimitError ToolCallsRequired
 ToolHandlerRequiredError Trace __version__ carry_threads copy_scope current_session_id detached
-log_context tool trace trace_scope trace_scope_sync
+log_context tool trace trace_scope trace_scope_sync WhatIf
 """
 
 THIRD_PARTY = """

@@ -142,6 +142,7 @@ class Runs:
                 attachments=call.attachments or [],
                 block_overrides=call.block_overrides or {},
                 input_overrides=call.input_overrides or {},
+                step_outputs=call.step_outputs or {},
                 tools=call.tools,
                 tool_choice=call.tool_choice,
             ),

@@ -149,9 +149,9 @@ async def read_outcomes(
     if not body.outcomes and body.parent is None and body.total_calls is None:
         return None
     called = {_flow_of(outcome.call) for outcome in body.outcomes}
-    edited = None if body.parent is None else body.parent.edited
-    if edited is not None:
-        called.add(_flow_of(edited.call))
+    called |= {
+        _flow_of(each.call) for each in (body.parent.all_edited if body.parent is not None else ())
+    }
     if len(called) > MAX_FLOWS:
         raise _invalid("outcomes", f"must not name more than {MAX_FLOWS} flows")
     modes = {address: await _capture_mode(flows, address) for address in called}
@@ -185,12 +185,16 @@ def _outcomes_row(
     body: Outcomes, outcomes: Sequence[Outcome], modes: Mapping[_Flow, str]
 ) -> dict[str, Any]:
     parent = None if body.parent is None else body.parent.model_dump(by_alias=True)
-    edited = None if body.parent is None else body.parent.edited
-    if parent is not None and edited is None:
-        del parent["edited"]
-    elif parent is not None and edited is not None:
-        request = _captured_request(edited.call.request, modes[_flow_of(edited.call)])
-        parent["edited"]["call"]["request"] = request
+    if parent is not None:
+        stored_edits = [parent.pop("edited"), *parent.pop("alsoEdited")]
+        edits = [each for each in stored_edits if each is not None]
+        for edit, given in zip(edits, body.parent.all_edited if body.parent else (), strict=True):
+            request = _captured_request(given.call.request, modes[_flow_of(given.call)])
+            edit["call"]["request"] = request
+        if edits:
+            parent["edited"] = edits[0]
+        if edits[1:]:
+            parent["alsoEdited"] = edits[1:]
     stored = [_captured(outcome, modes[_flow_of(outcome.call)]) for outcome in outcomes]
     refused = dict.fromkeys(
         "/".join(part or "" for part in (call.org, call.project, call.slug))

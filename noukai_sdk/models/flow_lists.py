@@ -108,7 +108,12 @@ class FlowStep(WireModel):
 
 
 class FlowDescription(FlowSummary):
-    """A flow as ``GET /flows/{org}/{project}/{slug}`` returns it."""
+    """A flow as ``GET /flows/{org}/{project}/{slug}`` returns it.
+
+    Attributes:
+        takes_step_outputs: Calls may give outputs of steps that are not to run, as ``stepOutputs``.
+    """
 
     parameters: dict[str, Any] = Field(default_factory=dict)
     steps: tuple[FlowStep, ...] = ()
+    takes_step_outputs: bool = False

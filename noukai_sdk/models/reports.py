@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ..whatif.compared_calls import LiveCall
 
 # A log line, a test's summary and an error message stay readable. The report itself has everything.
 _MOST_SHOWN = 20
@@ -178,7 +181,8 @@ class ReplayReport:
     lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
     ``unread`` lists the clients of a session whose calls could not be fetched, so that nobody knows whether
     they were made. ``unordered`` lists overlapping calls that may have completed in another order than
-    recorded. ``findings`` is filled at the end of a replay with misses, drift or leftovers.
+    recorded. ``what_if`` has the live calls of a what-if, beside their recordings. ``findings`` is filled
+    at the end of a replay with misses, drift or leftovers.
 
     Example:
         >>> ReplayReport().summary()
@@ -194,6 +198,7 @@ class ReplayReport:
     unread: list[ReportEntry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unordered: list[ReportEntry] = field(default_factory=list)
+    what_if: list[LiveCall] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -248,4 +253,7 @@ class ReplayReport:
         lists = ["hits", "misses", "drift", "leftovers", "live", "lost", "unread", "findings"]
         if self.unordered:
             lists.append("unordered")
-        return {name: [entry.as_dict() for entry in getattr(self, name)] for name in lists}
+        report = {name: [entry.as_dict() for entry in getattr(self, name)] for name in lists}
+        if self.what_if:
+            report["whatIf"] = [call.as_dict() for call in self.what_if]
+        return report

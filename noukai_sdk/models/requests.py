@@ -23,12 +23,17 @@ class ExecuteRequest(WireModel):
 
     A fresh call has ``message`` (or ``messages``). A resume has ``execution_id``, ``paused_at_step``,
     ``iterations_used``, ``accumulated_outputs`` and ``tool_call_messages`` instead.
+
+    Attributes:
+        step_outputs: Outputs of steps that are not to run, by step id. Of a fresh call; an extension of
+            our backend.
     """
 
     message: str | None = None
     messages: list[dict[str, Any]] | None = None
     parameters: dict[str, Any] | None = None
     block_overrides: dict[str, dict[str, Any]] | None = None
+    step_outputs: dict[str, Any] | None = None
     attachments: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None

@@ -160,12 +160,19 @@ class ForkParent(WireModel):
     """The session that a fork was replayed from, and which calls were served from it.
 
     Attributes:
-        edited: The call that went to the service with another input, None if there is none.
+        edited: The first call that went to the service with another input, None if there is none.
+        also_edited: The others.
     """
 
     session_id: str
     served: tuple[ServedCall, ...] = ()
     edited: EditedCall | None = None
+    also_edited: tuple[EditedCall, ...] = ()
+
+    @property
+    def all_edited(self) -> tuple[EditedCall, ...]:
+        """The calls that went to the service with another input."""
+        return self.also_edited if self.edited is None else (self.edited, *self.also_edited)
 
 
 class Outcomes(WireModel):

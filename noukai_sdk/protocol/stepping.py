@@ -30,7 +30,7 @@ from .tools import call_handler, wire_results, with_results
 logger: logging.Logger = logging.getLogger("noukai_sdk")
 
 # Sent with the first call of a run only; the service keeps them (docs/wire.md, "POST step").
-FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments")
+FIRST_CALL_ONLY = ("message", "messages", "parameters", "attachments", "stepOutputs")
 
 Pause = StepPaused | ToolCallsRequired
 

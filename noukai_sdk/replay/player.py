@@ -12,11 +12,10 @@ from pydantic_core import to_json
 from ..errors import (
     NoukaiError,
     ReplayError,
-    ReplayLeftoverError,
     ReplayMissError,
     ReplayNoSnapshotsError,
 )
-from ..models.reports import CallSite, Change, Finding, ReplayReport, ReportEntry, printable
+from ..models.reports import CallSite, Change, ReplayReport, ReportEntry
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, AwaitTurn, Program
 from ..protocol.requests import encode
@@ -26,12 +25,14 @@ from .cassette import Cassette, CassetteClosed, Claim, Decision
 from .cassette_writer import CassetteWriter
 from .completion_order import CompletionOrder, OrderedPace
 from .jobs import RecordedJob
+from .leftovers import OF_OTHER_CLIENT, leftover_error, of_other_clients
 from .pacing import Pace, PaceOf
 from .recording import Recording, differing_fields
 from .redaction import Redactor
 from .serving import RecordedRun
 
 if TYPE_CHECKING:
+    from ..whatif.changes import WhatIfOptions
     from .drift import Sent
 
 ErrorT = TypeVar("ErrorT", bound=NoukaiError)
@@ -39,7 +40,6 @@ ErrorT = TypeVar("ErrorT", bound=NoukaiError)
 
 # Recordings of clients that the replay does not know: so many are listed.
 _MOST_ELSEWHERE = 10_000
-_OF_OTHER_CLIENT = "a call of another client (another API key)"
 _ENDED_BY_CLIENT = (
     "In production the client left in the middle of the response, after the last of these calls: what "
     "the code does then was not recorded. Let the client of the replay leave there, too."
@@ -73,6 +73,8 @@ class ReplayOptions:
         edit: Fields of the first live call's request, instead of those of the application.
         redactor: Makes calls comparable with a redacted cassette or session.
         writer: Records the calls that go live.
+        what_if: The calls that go live in place of being served, with a change.
+        is_stored: The service has the recorded session, so forks of it name it as their parent.
     """
 
     lost: Literal["refuse", "live"] = "live"
@@ -84,11 +86,14 @@ class ReplayOptions:
     edit: Mapping[str, Any] | None = None
     redactor: Redactor | None = None
     writer: CassetteWriter | None = None
+    what_if: WhatIfOptions | None = None
+    is_stored: bool = False
 
     @property
     def allow_live(self) -> bool:
         """Whether calls may go live. Then recordings may also stay unplayed."""
-        return self.on_miss == "live" or self.live_from is not None
+        forks = self.on_miss == "live" or self.live_from is not None
+        return forks or self.what_if is not None
 
 
 class Player:
@@ -106,7 +111,12 @@ class Player:
         sent: The inputs of those that differ from their recording or have none.
         keys: The API keys of these calls.
         shown: How many characters of their inputs were read to be shown.
+        divert: Returns the program of a call that goes live although it may have a recording, None for
+            one that is served. Called when the recording is chosen, which is then used up.
+        diverted: The claims of those calls.
     """
+
+    divert: Callable[[FlowCall, Claim], Program[Any] | None] | None = None
 
     def __init__(
         self,
@@ -125,6 +135,7 @@ class Player:
         self._past_end: list[tuple[ReportEntry, NoukaiError]] = []
         self._warned: dict[tuple[Any, ...], Claim] = {}
         self.made: list[Claim] = []
+        self.diverted: set[Claim] = set()
         self.sent: dict[Claim, Sent] = {}
         self.keys: set[str] = set()
         self.shown = 0
@@ -180,6 +191,10 @@ class Player:
             if not claim.assigned:
                 yield from self._order.settle()
                 decision = self._assign(call, claim)
+            live = None if self.divert is None else self.divert(call, claim)
+            if live is not None:
+                self._pass_by(claim)
+                return (yield from live)
             recording = self._take(call, claim, sent, decision)
             if recording is None:
                 assert self._go_live is not None  # _take() has checked
@@ -192,6 +207,15 @@ class Player:
             return (yield from (run.stream() if call.kind == "step" else run.job()))
         finally:
             self.cassette.finish(claim, by_input=self.options.by_input)
+            if isinstance(pace, OrderedPace):
+                pace.close()
+
+    def _pass_by(self, claim: Claim) -> None:
+        """Note that a call goes live in place of its recording, for which no other call waits then."""
+        self.diverted.add(claim)
+        self.made.append(claim)
+        if claim.index is not None:
+            pace = self._pace(claim, claim.lane.recordings[claim.index])
             if isinstance(pace, OrderedPace):
                 pace.close()
 
@@ -297,7 +321,7 @@ class Player:
         if self.options.allow_live:
             elsewhere = 0  # a fork need not make them
         for position in range(elsewhere):
-            report.leftovers.append(ReportEntry(None, None, position, _OF_OTHER_CLIENT))
+            report.leftovers.append(ReportEntry(None, None, position, OF_OTHER_CLIENT))
         if not (report.misses or report.drift or report.leftovers) or self.options.by_input:
             return
         from .misses import confirm_swaps, findings
@@ -305,7 +329,7 @@ class Player:
         complete = complete and not report.misses and not self.options.allow_live
         report.findings[:] = findings(self, complete=complete)
         if elsewhere > 0:
-            report.findings.append(_of_other_clients(elsewhere))
+            report.findings.append(of_other_clients(elsewhere))
         confirm_swaps(report)
         if report.drift:
             logger.warning(
@@ -330,7 +354,7 @@ class Player:
                 extra=self._log_fields(),
             )
         if self.report.leftovers and not self.options.allow_live:
-            raise _leftover_error(self.report)
+            raise leftover_error(self.report)
 
     def _log_fields(self) -> dict[str, Any]:
         report = self.report.summary()
@@ -466,31 +490,3 @@ def _changed_fields(
 def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> ReportEntry:
     lane = claim.lane
     return ReportEntry(lane.slug, lane.kind, claim.position, detail, claim.site, changes)
-
-
-def _of_other_clients(count: int) -> Finding:
-    what = "1 call of another client" if count == 1 else f"{count} calls of other clients"
-    verb, none = ("was", "it was not made") if count == 1 else ("were", "none of them was made")
-    text = f"{what} (another API key) {verb} recorded in this session, and {none} in the replay"
-    return Finding("removed", text, None, None)
-
-
-def _name(entry: ReportEntry) -> str:
-    slug = "(another client)" if entry.detail == _OF_OTHER_CLIENT else entry.slug
-    return f"{printable(slug or '(deleted flow)', 80)} #{entry.position + 1}"
-
-
-def _leftover_error(report: ReplayReport) -> ReplayLeftoverError:
-    left = [(entry.slug, entry.position) for entry in report.leftovers]
-    names = ", ".join(map(_name, report.leftovers[:10]))
-    more = f" and {len(left) - 10} more" if len(left) > 10 else ""
-    count = "1 recording" if len(left) == 1 else f"{len(left)} recordings"
-    explanation = f" {report.explanation}." if report.findings else ""
-    if any(entry.detail != _OF_OTHER_CLIENT for entry in report.leftovers):
-        explanation = explanation and f" By their inputs:{explanation}"
-    return ReplayLeftoverError(
-        f"the replay ended with {count} unplayed: {names}{more}. "
-        f"The code makes fewer calls than when it was recorded.{explanation}",
-        leftovers=left,
-        report=report,
-    )

@@ -154,8 +154,8 @@ def recordings_of_fork(sessions: Sequence[Session], *, as_made: bool = False) ->
     for session in reversed(sessions):
         own, parent = recordings_of(session), session.parent
         recordings = own if parent is None else with_parent(own, recordings, parent)
-        if as_made and parent is not None and parent.edited is not None:
-            _restore_input(recordings, parent.edited)
+        for edited in parent.all_edited if as_made and parent is not None else ():
+            _restore_input(recordings, edited)
     return recordings
 
 
@@ -190,7 +190,7 @@ def _is_redacted(session: Session) -> bool:
     """Return whether secrets were removed from the calls."""
     modes = {execution.get("traceCaptureMode") for execution in session.executions}
     parent = session.parent
-    edited = () if parent is None or parent.edited is None else (parent.edited,)
+    edited = () if parent is None else parent.all_edited
     return "redacted" in modes or has_masked_calls([*session.outcomes, *edited])
 
 

@@ -72,6 +72,7 @@ class Verdict:
         replay_id: The id in ``X-Noukai-Replay-Id``.
         error: The replay's error, as ``{"error": code, "message": text}``. Set it before the end.
         status: The status of the response. Set it before the end.
+        allow_leftovers: The replay may leave recordings unplayed.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Verdict:
         self.size = 0
         self._report = report or ReplayReport()
         self._request_line = request_line
-        self._allow_leftovers = allow_leftovers
+        self.allow_leftovers = allow_leftovers
         self._started = _now()
         self._completed: str | None = None
         self._verdict: str | None = None
@@ -119,7 +120,7 @@ class Verdict:
         lists = {name: list(entries) for name, entries in vars(self._report).items()}
         report = self._report = ReplayReport(**lists)
         failed = self.error or report.misses or report.lost or report.unread
-        if failed or (report.leftovers and not self._allow_leftovers):
+        if failed or (report.leftovers and not self.allow_leftovers):
             self._verdict = "failed"
         else:
             self._verdict = "differs" if report.drift or report.unordered else "clean"

@@ -261,7 +261,7 @@ def _replay_options(options: Mapping[str, Any]) -> ReplayOptions:
     from ..replay.pacing import PACES
     from ..replay.player import ReplayOptions
 
-    names = ("strict_inputs", "on_miss", "live_from", "edit")
+    names = ("strict_inputs", "on_miss", "live_from", "edit", "what_if")
     return ReplayOptions(
         lost=options.get("lost") or ("refuse" if options.get("strict") else "live"),
         pace=PACES[options.get("pacing", "instant")],
@@ -421,7 +421,7 @@ def _begin_verdict(
         session_id,
         scope.report,
         request_line=request_line,
-        allow_leftovers=options.get("on_miss") == "live" or options.get("live_from") is not None,
+        allow_leftovers=scope.is_fork,
         replay_id=options.get("replay_id"),
     )
     if post:

@@ -18,6 +18,7 @@ from ..protocol.requests import require_session_id
 if TYPE_CHECKING:
     from ..client import AsyncNoukai, Noukai
     from ..transport.drivers import AsyncTransport, SyncTransport
+    from ..whatif.changes import WhatIfOptions
 
 GATE = "NOUKAI_REPLAY_ENABLED"
 CASSETTES = "NOUKAI_CASSETTES"
@@ -29,7 +30,8 @@ _SEGMENT = r"[A-Za-z0-9 ._@+=,-]+"
 _LONGEST_NAME = 255
 _OPTIONS_HELP = (
     "write '<session id>' or 'file:<name>', then any of '; live-from=N', '; on-miss=live', "
-    "'; strict', '; pacing=recorded', '; lost=live', '; edit=<base64>', '; id=<uuid>'"
+    "'; strict', '; pacing=recorded', '; lost=live', '; edit=<base64>', '; live=FLOW', "
+    "'; change=<base64>', '; id=<uuid>'"
 )
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EDITABLE = {"message": str, "messages": list, "parameters": dict}
@@ -156,6 +158,7 @@ class ReplayRequest:
         pacing: Whether the timing of the live calls is kept.
         strict_inputs: An input that differs from the recorded one is a miss.
         edit: Fields of the first live call's request, instead of those of the application.
+        what_if: Calls that go live with a change, while the others are served.
         replay_id: The id that the replay gets; None for a new one.
     """
 
@@ -166,6 +169,7 @@ class ReplayRequest:
     pacing: Literal["instant", "recorded"] = "instant"
     strict_inputs: bool = False
     edit: Mapping[str, Any] | None = None
+    what_if: WhatIfOptions | None = None
     replay_id: str | None = None
 
     @property
@@ -177,15 +181,15 @@ class ReplayRequest:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the scope, by the names of :class:`ScopeOptions`."""
-        names = ("live_from", "lost", "on_miss", "pacing", "strict_inputs", "edit", "replay_id")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "session_id"}
 
 
 def requested_replay(header: str | None) -> ReplayRequest | None:
     """Parse the ``X-Noukai-Replay`` header: a session id or ``file:<name>``, then options.
 
     The options are ``live-from=N``, ``on-miss=live``, ``strict``, ``pacing=recorded``, ``lost=live``,
-    ``edit=<base64>`` and ``id=<uuid>``, in any order, each after a semicolon.
+    ``edit=<base64>``, ``live=<flow, call or step>``, which may be there several times, with
+    ``change=<base64>``, and ``id=<uuid>``, in any order, each after a semicolon.
 
     Returns:
         None if there is no header or replay is not enabled: then the request is captured.
@@ -201,6 +205,8 @@ def requested_replay(header: str | None) -> ReplayRequest | None:
     else:
         session_id = require_session_id(session_id)
     options: dict[str, Any] = {}
+    live: list[str] = []
+    change: str | None = None
     for part in parts:
         name, equals, given = (word.strip() for word in part.partition("="))
         name, value = name.lower(), given.lower()
@@ -212,6 +218,12 @@ def requested_replay(header: str | None) -> ReplayRequest | None:
             chosen = int(value[:9])
         elif name == "edit":
             chosen = _edited_input(given)
+        elif name == "live" and given:
+            live.append(given)
+            continue
+        elif name == "change" and given and change is None:
+            change = given
+            continue
         elif name == "id" and _UUID.fullmatch(value):
             field = "replay_id"
         elif name not in ("on-miss", "pacing", "lost") or value not in _CHOICES[field]:
@@ -221,7 +233,21 @@ def requested_replay(header: str | None) -> ReplayRequest | None:
         options[field] = chosen
     if "edit" in options and "live_from" not in options:
         raise ReplayInvalidSessionError("edit= changes the first live call: it needs live-from=N")
+    if live or change is not None:
+        options["what_if"] = _what_if(live, change, options)
     return ReplayRequest(session_id, **options)
+
+
+def _what_if(live: list[str], change: str | None, options: Mapping[str, Any]) -> WhatIfOptions:
+    """Return the what-if of the options ``live`` and ``change``."""
+    from ..whatif.changes import read_header
+
+    if "live_from" in options:
+        raise ReplayInvalidSessionError("live= and live-from= exclude each other")
+    try:
+        return read_header(live, change)
+    except ValueError as error:
+        raise ReplayInvalidSessionError(f"bad what-if: {error}") from error
 
 
 def _edited_input(encoded: str) -> dict[str, Any]:

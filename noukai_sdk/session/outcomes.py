@@ -8,6 +8,7 @@ errors, gives up the same calls, and notices calls that it cannot read.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,14 +104,14 @@ class OutcomeLog:
         self,
         session_id: str,
         calls: list[tuple[int, int, Recording]],
-        edited: tuple[int, FlowCall] | None = None,
+        edited: Sequence[tuple[int, FlowCall]] = (),
     ) -> bool:
         """Note the parent of a fork, and the order, index and recording of each call it served.
 
         Args:
             session_id: The parent.
             calls: The calls that it served.
-            edited: The order of a call that went live with another input, and the call without it.
+            edited: The order of each call that went live with another input, and the call without it.
 
         Returns:
             Whether there was nothing to send before.
@@ -123,10 +124,13 @@ class OutcomeLog:
         )
         with self._lock:
             self.parent = ForkParent(session_id=session_id, served=served)
-            if edited is not None:
-                order, call = edited
+            changed = []
+            for order, call in edited:
                 request = to_jsonable_python(call.request, fallback=str)
-                self.parent.edited = EditedCall(order=order, call=_recorded_call(call, request))
+                changed.append(EditedCall(order=order, call=_recorded_call(call, request)))
+            # Earlier versions know of one such call.
+            self.parent.edited = changed[0] if changed else None
+            self.parent.also_edited = tuple(changed[1:])
             return self._has_news()
 
     def note_total(self, calls: int, told: list[Service]) -> bool:

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import NoukaiError
+from ..errors import NoukaiError, ReplayError, ReplayInvalidSessionError
 from ..models.reports import ReportEntry
 from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend, LiveJob
@@ -19,10 +19,15 @@ from ..replay.callsite import call_site
 from ..replay.cassette import Cassette, Claim
 from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
+from ..replay.recording import Recording
 from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
 from .parts import Key, Others, SessionParts
 from .scope import Scope, belonging_to, new_session_id
+
+if TYPE_CHECKING:
+    from ..whatif.changes import WhatIfOptions
+    from ..whatif.compared_calls import WhatIf
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -48,7 +53,8 @@ class ReplayScope(Scope):
         self._ended = False
         self._reports_outcomes = False
         self._abandoned: list[Claim] = []
-        self._edited: tuple[int, FlowCall] | None = None
+        self._edited: list[tuple[int, FlowCall]] = []
+        self._what_ifs: list[WhatIf] = []
         self.activity = Activity(belonging_to(self))
         self.activity.note_loop()
         self._player = Player(
@@ -56,6 +62,11 @@ class ReplayScope(Scope):
         )
         self.report = self._player.report
         self.refuses_lost = self._options.lost == "refuse"
+        if self._options.what_if is not None:
+            try:
+                self._begin_what_if(self._options.what_if)
+            except ValueError as error:
+                raise ReplayInvalidSessionError(f"bad what-if: {error}") from error
         lost_scope.began(self)
 
     def admit(self, call: FlowCall) -> Program[Any]:
@@ -72,7 +83,7 @@ class ReplayScope(Scope):
             # The service takes a message or messages.
             replaced = {"message", "messages"} if options.edit.keys() - {"parameters"} else set()
             kept = {name: part for name, part in call.request.items() if name not in replaced}
-            self._edited = order, call
+            self._edited.append((order, call))
             return self._go_live(call._replace(request={**kept, **options.edit}))
         if options.redactor is not None:
             options.redactor.add_secrets(api_keys(call))
@@ -101,7 +112,7 @@ class ReplayScope(Scope):
             others: As for :class:`SessionParts`.
         """
         self.parts = SessionParts(self._player, session, service, refused, others)
-        if self._options.allow_live:
+        if self.is_fork:
             # The child session remembers what it was served.
             self._reports_outcomes = True
 
@@ -132,11 +143,101 @@ class ReplayScope(Scope):
             raise
         return (yield from serve(call, claim))
 
+    def _begin_what_if(self, options: WhatIfOptions) -> WhatIf:
+        if self._ended:
+            raise RuntimeError(
+                "the replay has ended: call whatif() before the calls that it is about"
+            )
+        if self._options.writer is not None:
+            raise ValueError("a what-if records nothing: replay the cassette without record_mode")
+        recorded = self._player.cassette
+        flows = {(each.org, each.project, each.slug) for each in recorded.recordings}
+        for target in options.targets if not recorded.missing else ():
+            if not any(target.is_flow(*flow) for flow in flows):
+                known = ", ".join(sorted({str(slug) for _, _, slug in flows})) or "no call"
+                raise ValueError(f"the recording has no call of flow {target}: it has {known}")
+        if not self.is_fork:
+            # Live calls never go into the recorded session.
+            self.session_id, self.is_fork = new_session_id(), True
+        self._reports_outcomes = self.parts is not None or self._options.is_stored
+        if self.verdict is not None:
+            self.verdict.allow_leftovers = True
+        from ..whatif.compared_calls import WhatIf  # most replays have none
+
+        what_if = WhatIf(options)
+        self._what_ifs.append(what_if)
+        self._options = replace(self._options, what_if=options)
+        self._player.options = replace(self._player.options, what_if=options)
+        self._player.divert = self._divert
+        return what_if
+
+    def whatif(
+        self,
+        *live: str,
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        message: str | None = None,
+    ) -> WhatIf:
+        """Run the named calls of this replay live, with a change: see :meth:`Scope.whatif`."""
+        from ..whatif.changes import WhatIfOptions
+
+        changes = {"settings": settings, "parameters": parameters, "message": message}
+        return self._begin_what_if(WhatIfOptions.of(live, model=model, **changes))
+
+    def _divert(self, call: FlowCall, claim: Claim) -> Program[Any] | None:
+        """Return the program of a call that a what-if runs live; None for one that is served."""
+        recording = None if claim.index is None else claim.lane.recordings[claim.index]
+        number = self._number_of(call, claim, recording)
+        for what_if in self._what_ifs:
+            if what_if.targets_of(call.flow, number):
+                return self._live(what_if, call, claim, number, recording)
+        return None
+
+    def _live(
+        self,
+        what_if: WhatIf,
+        call: FlowCall,
+        claim: Claim,
+        number: int,
+        recording: Recording | None,
+    ) -> Program[Any]:
+        lane = claim.lane
+        entry = ReportEntry(lane.slug, lane.kind, claim.position, str(what_if.changes), claim.site)
+        self.report.live.append(entry)
+        program = what_if.live(
+            call,
+            number,
+            recording,
+            self._go_live,
+            redactor=self._player.options.redactor,
+            on_live=self.report.what_if.append,
+            on_changed=lambda: self._edited.append((claim.order, call)),
+        )
+        try:
+            return (yield from program)
+        except ReplayError as error:
+            raise self._player.refused(claim, error) from error.__cause__
+
+    def _number_of(self, call: FlowCall, claim: Claim, recording: Recording | None) -> int:
+        """Return the number of a call among those of its flow, however they are made."""
+        number = 0
+        for each in self._player.cassette.recordings:
+            address = (each.org, each.project)
+            if each.slug == call.flow.slug and address in (call.flow[:2], (None, None)):
+                number += 1
+                if each is recording:
+                    return number
+        return number + max(1, claim.position + 1 - len(claim.lane.recordings))
+
     def job(self, live: LiveJob) -> JobBackend:
         """Return the recorded job of this id; the live one if this scope may submit jobs live."""
         recorded = self._player.jobs.get(live.execution_id)
         if recorded is not None:
             return recorded.by_id()
+        for what_if in self._what_ifs:
+            if (noted := what_if.job(live)) is not live:
+                return noted
         if not self._options.allow_live:
             raise self._player.unknown_job(live.flow.slug, live.execution_id)
         writer = self._options.writer
@@ -207,7 +308,7 @@ class ReplayScope(Scope):
         index_of = {id(each): index for index, each in enumerate(cassette.recordings)}
         served = []
         for claim in self._player.made:
-            if claim.index is not None:
+            if claim.index is not None and claim not in self._player.diverted:
                 recording = claim.lane.recordings[claim.index]
                 served.append((claim.order, index_of[id(recording)], recording))
         self._served = len(served)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ..protocol.call import Watch
 from .clients_beside import MOST_CLIENTS, Key, note_client
 from .lost_scope import check_lost, open_captures, requests, warn_early, watch_late
+from .whatif_method import whatif
 
 if TYPE_CHECKING:
     from ..models.reports import ReplayReport
@@ -49,7 +50,7 @@ class Scope:
         captured: The request that an adapter captures in this scope.
         is_captured: An adapter stores that request with the session.
         is_fork: Calls of a replay may go live, under the new session ``session_id``.
-        verdict: The result of a replay, if the replay has an id.
+        verdict: The result of a replay that has an id.
         file: The cassette file that a request's header names, as ``file:<name>``.
         other_services: The clients of its calls beside the first client.
         activity: What its tasks and threads do at the moment, if it is a replay.
@@ -64,8 +65,7 @@ class Scope:
     other_services: tuple[Service, ...] = ()
     activity: Activity | None = None
 
-    # The clients of live calls with another key than that of the first client, and the number of these
-    # calls; and how many calls of a fork were served.
+    # The clients of live calls with another key than the first one's; their calls; those a fork was served.
     _others: dict[Key, Service] | None = None
     _calls_of_others = 0
     _served = 0
@@ -73,16 +73,15 @@ class Scope:
     def __init__(self, mode: Mode, session_id: str | None) -> None:
         self.mode = mode
         self.session_id = session_id
-        # The client whose log handler hears of this scope, and whether the scope is still open.
+        # The client whose log handler hears of it, and whether it is still open.
         self._service: Service | None = None
         self._open = True
         self._had_late_call = False
         self._sends: list[tuple[Any, ...]] | None = None
-        # Whether the service is told how calls ended for their callers, and the calls of each flow.
+        # Whether the service is told how calls ended, and the calls of each flow.
         self._reports_outcomes = session_id is not None
         self._calls_of: dict[tuple[str, ...], int] = {}
-        # How many of its calls were made, have ended, and whether they overlapped. Not exact for calls
-        # of several threads, and need not be.
+        # How many calls were made, have ended, and whether they overlapped. Not exact in threads.
         self._made = self.ended = 0
         self.has_overlap = False
         self._ends: list[tuple[Any, ...]] = []
@@ -227,8 +226,7 @@ class Scope:
     ) -> None:
         """Raise what a replay found wrong. Called once, at the end of the scope's body.
 
-        With ``caught=False`` not the errors of calls, which the body has caught. With
-        ``complete=False`` the body has not reached its end.
+        With ``caught=False`` not the errors of calls, which the body has caught. ``complete``: to its end.
         """
 
     def opened_by(self, service: Service) -> None:
@@ -297,6 +295,8 @@ class Scope:
 
     def discard(self) -> None:
         """Write no cassette file at the end."""
+
+    whatif = whatif
 
 
 def capture_scope(service: Service | None = None) -> Scope:

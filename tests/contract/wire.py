@@ -476,6 +476,7 @@ class FlowStep(Wire):
 class FlowDescription(FlowSummary):
     parameters: Json
     steps: list[FlowStep]
+    takes_step_outputs: bool
 
 
 # Jobs and workers.

@@ -63,6 +63,7 @@ async def show_flow(request: Request) -> Response:
     details = {
         "parameters": {} if flow is None else flow.parameters,
         "steps": [] if flow is None else [_step(step) for step in flow.steps],
+        "takesStepOutputs": True,
     }
     return json_response({**_summary(listed), **details})
 

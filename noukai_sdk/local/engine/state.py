@@ -21,6 +21,7 @@ class RunState:
             temperature, max_tokens, timeout, retry.
         input_overrides: Step id to the input of that step, instead of the message or its parents'
             outputs.
+        step_outputs: Step id to the output of a step that is not to run.
         tools: Offered to the steps that allow tools, in OpenAI's form.
         tool_choice: Sent along with ``tools``.
         outputs: Step id to output, for completed steps; None for a skipped step.
@@ -44,6 +45,7 @@ class RunState:
     attachments: list[dict[str, Any]] = field(default_factory=list)
     block_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     input_overrides: dict[str, Any] = field(default_factory=dict)
+    step_outputs: dict[str, Any] = field(default_factory=dict)
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     outputs: dict[str, Any] = field(default_factory=dict)
