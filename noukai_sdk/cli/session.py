@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 from rich.markup import escape
 
+from ..contexts.chosen import ChosenCall
 from ..errors import APIConnectionError, NoukaiError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ..models.session_lists import StoredReport
@@ -34,6 +35,7 @@ from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
 from .page_links import linked, linked_to_replay, page_of_service
+from .session_context import context_option, print_context
 from .session_list import list_command
 from .session_open import html_command, open_command
 from .session_source import (
@@ -147,6 +149,7 @@ session.add_command(test_command)
 @click.option(
     "--call", "number", type=click.IntRange(min=1), help="Show only call N, in full.", metavar="N"
 )
+@context_option
 @env_option
 @base_url_option
 @json_option
@@ -154,12 +157,18 @@ def show(
     source: str,
     full: bool,
     number: int | None,
+    context: tuple[ChosenCall, ...] | None,
     env: Env | None,
     base_url: str | None,
     as_json: bool,
 ) -> None:
     """Show the calls of a session: inputs, outputs, tokens, cost and times."""
+    if number is not None and context is not None:
+        raise click.UsageError("--call and --context exclude each other")
     file, parent = load_with_parent(source, env, base_url)
+    if context is not None:
+        print_context(file, source, context, env, base_url, full=full, as_json=as_json)
+        return
     rows = call_rows(file.recordings)
     if number is not None and number > len(rows):
         calls = count(len(rows), "call")

@@ -14,12 +14,12 @@ from ..arguments import require_base_url
 from ..client import Noukai
 from ..errors import CassetteError, NoukaiError, ReplayError
 from ..models.exchanges import Exchange
-from ..models.sessions import ForkParent
+from ..models.sessions import ForkParent, StepSnapshot
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
 from ..replay.cassette_file import CassetteFile, read_cassette
-from ..replay.sources import load_session
+from ..replay.sources import MOST_ANCESTORS, load_session
 from ..replaying.controls import clean_lines
 from ..session.options import find_cassette
 from .shared_options import CommandError
@@ -109,6 +109,28 @@ def load_with_parent(
         session.session_id, session.recordings, exchange=exchange, missing_calls=missing
     )
     return file, session.parent
+
+
+def load_steps(
+    source: str, execution_id: str, env: Env | None, base_url: str | None
+) -> list[StepSnapshot]:
+    """Return the steps of a call, as the service has them; none if it does not have the call.
+
+    A call of a fork can be one that its parent served.
+    """
+    session_id, seen = require_id(source), set[str]()
+    with open_client(env, base_url) as client:
+        transport = client._transport
+        while session_id not in seen and len(seen) <= MOST_ANCESTORS:
+            seen.add(session_id)
+            session = transport.run(fetch_session(transport.service, session_id))
+            for execution in session.executions:
+                if execution["executionId"] == execution_id:
+                    return execution.get("steps", [])
+            if session.parent is None:
+                break
+            session_id = session.parent.session_id
+    return []
 
 
 def find_exchange(

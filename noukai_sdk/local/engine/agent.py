@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import FlowExecutionError
 from ...models.events import TokenBreakdown
 from ..llm.chat import ChatDelta, ChatModel, ChatRequest
+from ..llm.sent_requests import model_input
 from ..workflow import tool_functions
 from ..workflow.kinds import Agent
 from ..workflow.output_types import output_type
@@ -79,12 +80,7 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
 async def _ask(context: StepContext, model: ChatModel, request: ChatRequest) -> ChatDelta:
     if not context.has_listener:
         return await model.answer(request)
-    settings: dict[str, Any] = {"model": model.name, "messages": request.messages}
-    if request.temperature is not None:
-        settings["temperature"] = request.temperature
-    if request.tools:
-        settings["tools"] = request.tools
-    await context.emit_input(settings, model.name)
+    await context.emit_input(model_input(model, request), model.name)
 
     texts: list[str] = []
     calls: tuple[dict[str, Any], ...] = ()

@@ -71,7 +71,7 @@ async def test_flow_of_two_steps_emits_these_events() -> None:
     started, step_input, *chunks, completed = events[:6]
     assert (started.step_id, started.name, started.step_index) == ("one", "one", 0)
     messages = [{"role": "user", "content": "hi"}]
-    assert step_input.input_data == {"model": "fake", "messages": messages}
+    assert step_input.input_data == {"model": "fake", "messages": messages, "request": {}}
     assert [chunk.output_data for chunk in chunks] == ["<", "hi", ">"]
     assert (completed.output, completed.step_index) == ("<hi>", 0)
     assert completed.tokens == TokenBreakdown(prompt=3, completion=2, total=5)

@@ -136,6 +136,14 @@ class SdkModel(ABC):
             task.cancel(_CLOSED)
         await self._client.close()
 
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the body that :meth:`stream` sends.
+
+        Raises:
+            LlmRequestError: There is none: the request is not in OpenAI's format.
+        """
+        return self._checked_body(request, stream=True)
+
     def _checked_body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
         try:
             return self._body(request, stream=stream)
