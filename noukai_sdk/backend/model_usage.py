@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..local.llm.chat import ChatDelta, ChatModel, ChatRequest
 from ..local.llm.pool import ModelPool
+from ..local.llm.sent_requests import body_of
 from .encoding import from_column
 from .store.writer import Changes
 
@@ -96,6 +98,10 @@ class _CountedModel:
         self.name = model.name
         self._model = model
         self._stats = stats
+
+    def body(self, request: ChatRequest) -> dict[str, Any] | None:
+        """Return the body of the request, for the trace; None if the model sends none."""
+        return body_of(self._model, request)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         self._stats.model_calls += 1

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from ..contexts.chosen import ChosenCall, read_choice, with_step
 from ..contexts.comparison import CallChange, RequestChange, compare_calls, tool_name
 from ..contexts.message_changes import MessageChange, TextLine
-from ..contexts.messages import Message
 from ..contexts.model_inputs import CallInputs, ModelInput, StepInputs, call_inputs
 from ..replay.cassette_file import CassetteFile
 from ..replaying.controls import clean_lines
@@ -37,6 +36,7 @@ _SIGNS = {
 }
 _COLORS = {"added": "green", "removed": "red", "truncated": "yellow", "changed": "yellow"}
 _COLORS["reordered"] = "cyan"
+_LINES = {"same": (" ", None), "added": ("+", "green"), "removed": ("-", "red")}
 _WORDS = {"same": "unchanged"}
 
 
@@ -78,8 +78,9 @@ def print_context(
         print_json({"sessionId": file.session_id, **shown})
         return
     lines = _call_lines(calls[0], full=full) if change is None else _change_lines(change, full=full)
-    # Lines are not broken, so that texts can be searched and copied.
-    open_console().print(*lines, sep="\n", soft_wrap=True)
+    # Not through the console, which expands tabs: texts can be searched and copied as they were.
+    open_console()
+    click.echo("\n".join(lines), color=False if os.environ.get("NO_COLOR") else None)
 
 
 def _inputs(
@@ -103,26 +104,27 @@ def _inputs(
 def _call_lines(call: CallInputs, *, full: bool) -> Iterator[str]:
     yield _title(call)
     if call.note:
-        yield _plain(f"note: {call.note}")
+        yield clean_lines(f"note: {call.note}")
     for step in call.steps:
         yield ""
-        yield f"[bold]step {_plain(step.label)}[/]" + _attempt(step)
+        yield _bold(f"step {clean_lines(step.label)}") + _attempt(step)
         if step.note:
-            yield _plain(step.note)
+            yield clean_lines(step.note)
         if step.tokens:
-            yield _plain(f"tokens: {_tokens(step.tokens)}")
-        before: tuple[Message, ...] = ()
+            yield clean_lines(f"tokens: {_tokens(step.tokens)}")
+        before: ModelInput | None = None
         for request in step.inputs:
             if len(step.inputs) > 1:
                 yield ""
-                yield f"[bold]request {request.number} of {len(step.inputs)}[/]"
+                yield _bold(f"request {request.number} of {len(step.inputs)}")
             yield from _request_lines(request, before, full=full)
-            before = () if full else request.messages
+            before = None if full else request
 
 
 def _title(call: CallInputs) -> str:
     facts = "  ".join(filter(None, (call.kind, call.execution_id)))
-    return f"[bold]call {call.number}  {_plain(short(call.slug))}[/]  {_plain(facts)}"
+    title = _bold(f"call {call.number}  {short(call.slug)}")
+    return f"{title}  {clean_lines(facts)}"
 
 
 def _attempt(step: StepInputs) -> str:
@@ -135,31 +137,41 @@ def _tokens(tokens: Any) -> str:
     return f"{listed} (all requests of the step)"
 
 
-def _request_lines(
-    request: ModelInput, before: tuple[Message, ...], *, full: bool
-) -> Iterator[str]:
+def _request_lines(request: ModelInput, before: ModelInput | None, *, full: bool) -> Iterator[str]:
     if request.note:
-        yield _plain(f"note: {request.note}")
-    if request.model:
-        yield f"model: {_plain(request.model)}"
-    if request.settings:
-        listed = [f"{name}={_value(value, full)}" for name, value in request.settings.items()]
-        yield f"settings: {_plain(', '.join(listed))}"
-    if request.schema is not None:
-        yield f"output: {_plain(_value(request.schema, full))}"
-    for tool in request.tools:
-        yield f"tool {_plain(tool_name(tool))}: {_plain(_value(tool, full))}"
+        yield clean_lines(f"note: {request.note}")
+    if before is not None and _without_messages(before) == _without_messages(request):
+        yield _dim("model, settings and tools: as in the request before")
+    else:
+        yield from _setting_lines(request, full=full)
     yield f"messages: {len(request.messages)}, {count_characters(request.size)}"
     same = 0
-    for one, other in zip(before, request.messages, strict=False):
+    for one, other in zip(before.messages if before else (), request.messages, strict=False):
         if one.key != other.key:
             break
         same += 1
     if same:
-        yield f"[dim]{_numbers(1, same)}: as in the request before (--full shows them)[/]"
+        yield _dim(f"{_numbers(1, same)}: as in the request before (--full shows them)")
     for number, message in enumerate(request.messages[same:], same + 1):
-        yield f"[dim]{escape(f'[{number}]')} {_plain(message.title)}, {count_characters(message.size)}:[/]"
-        yield _plain(message.text)
+        title = f"{clean_lines(message.title)}, {count_characters(message.size)}"
+        yield _dim(f"[{number}] {title}:")
+        yield clean_lines(message.text)
+
+
+def _without_messages(request: ModelInput) -> tuple[Any, ...]:
+    return request.model, request.settings, request.tools, request.schema
+
+
+def _setting_lines(request: ModelInput, *, full: bool) -> Iterator[str]:
+    if request.model:
+        yield f"model: {clean_lines(request.model)}"
+    if request.settings:
+        listed = [f"{name}={_value(value, full)}" for name, value in request.settings.items()]
+        yield f"settings: {clean_lines(', '.join(listed))}"
+    if request.schema is not None:
+        yield f"output: {clean_lines(_value(request.schema, full))}"
+    for tool in request.tools:
+        yield f"tool {clean_lines(tool_name(tool))}: {clean_lines(_value(tool, full))}"
 
 
 def count_characters(number: int) -> str:
@@ -168,7 +180,7 @@ def count_characters(number: int) -> str:
 
 
 def _numbers(first: int, last: int) -> str:
-    return escape(f"[{first}]" if first == last else f"[{first}] to [{last}]")
+    return f"[{first}]" if first == last else f"[{first}] to [{last}]"
 
 
 def _value(value: Any, full: bool) -> str:
@@ -178,27 +190,32 @@ def _value(value: Any, full: bool) -> str:
     return f"{text[:_LONGEST_VALUE]}… {len(text) - _LONGEST_VALUE:,} more characters"
 
 
-def _plain(text: str) -> str:
-    return escape(clean_lines(text))
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _dim(text: str) -> str:
+    return click.style(text, dim=True)
 
 
 def _change_lines(change: CallChange, *, full: bool) -> Iterator[str]:
     for sign, call in (("-", change.old), ("+", change.new)):
         yield f"{sign} {_title(call)}"
         if call.note:
-            yield _plain(f"  note: {call.note}")
+            yield clean_lines(f"  note: {call.note}")
     if not change.steps:
         yield "no requests to models to compare"
-    elif change.is_same:
+    elif change.is_same and not full:
         yield "the models received the same"
+        return
     for step in change.steps:
         yield ""
-        yield f"[bold]step {_plain(step.label)}[/]" + _only(change, step.old, step.new)
+        yield _bold(f"step {clean_lines(step.label)}") + _only(change, step.old, step.new)
         for request in step.requests:
             if len(step.requests) > 1:
                 number = request.new.number if request.new else request.old and request.old.number
                 only = _only(change, request.old, request.new)
-                yield f"[bold]request {number}[/]{only}"
+                yield _bold(f"request {number}") + only
             yield from _request_change_lines(request, full=full)
 
 
@@ -210,16 +227,17 @@ def _only(change: CallChange, old: object, new: object) -> str:
 
 def _request_change_lines(request: RequestChange, *, full: bool) -> Iterator[str]:
     notes = {each.note for each in (request.old, request.new) if each is not None and each.note}
-    yield from (_plain(f"note: {note}") for note in sorted(notes))
+    yield from (clean_lines(f"note: {note}") for note in sorted(notes))
     for value in request.values:
-        yield f"[yellow]{_plain(value.name)}: {_plain(_pair(value.old, value.new, full))}[/]"
+        pair = _pair(value.old, value.new, full)
+        yield click.style(clean_lines(f"{value.name}: {pair}"), fg="yellow")
     counts = (f"{number} {_WORDS.get(kind, kind)}" for kind, number in request.counts.items())
     yield f"messages: {', '.join(counts) or 'none'}"
     for is_same, group in groupby(request.messages, lambda each: each.kind == "same"):
         changes = list(group)
         if is_same and not full and len(changes) > 2:
             first, last = changes[0].new_number or 0, changes[-1].new_number or 0
-            yield f"[dim]= {_numbers(first, last)}: unchanged[/]"
+            yield _dim(f"= {_numbers(first, last)}: unchanged")
             continue
         for each in changes:
             yield from _message_lines(each, full=full)
@@ -230,8 +248,9 @@ def _pair(old: Any, new: Any, full: bool) -> str:
 
 
 def _message_lines(change: MessageChange, *, full: bool) -> Iterator[str]:
-    color = _COLORS.get(change.kind, "dim")
-    yield f"[{color}]{_SIGNS[change.kind]} {escape(_headline(change))}[/]"
+    headline = f"{_SIGNS[change.kind]} {_headline(change)}"
+    color = _COLORS.get(change.kind)
+    yield _dim(headline) if color is None else click.style(headline, fg=color)
     if change.kind in ("same", "reordered"):
         if full:
             yield from _text_lines([TextLine("same", change.message.text)])
@@ -242,7 +261,7 @@ def _message_lines(change: MessageChange, *, full: bool) -> Iterator[str]:
     lines = change.lines()
     if not full and change.kind == "removed" and len(lines) > _MOST_REMOVED:
         yield from _text_lines(lines[:_MOST_REMOVED])
-        yield f"  [dim]… {count(len(lines) - _MOST_REMOVED, 'more line')} removed[/]"
+        yield _dim(f"  … {count(len(lines) - _MOST_REMOVED, 'more line')} removed")
         return
     yield from _text_lines(lines if full else list(_folded(lines)))
 
@@ -268,9 +287,10 @@ def _cut_lines(change: MessageChange) -> Iterator[str]:
     for place, cut in (("start", text[:start]), ("end", text[stop:])):
         if cut:
             size = count_characters(len(cut))
-            yield f"  [red]- {size} cut at the {place}: {escape(short(cut, _PREVIEW))}[/]"
+            line = f"  - {size} cut at the {place}: {short(cut, _PREVIEW)}"
+            yield click.style(line, fg="red")
     if change.rest != change.new.text:
-        yield f"  [dim]now: {escape(short(change.new.text, _PREVIEW))}[/]"
+        yield _dim(f"  now: {short(change.new.text, _PREVIEW)}")
 
 
 def _folded(lines: Sequence[TextLine]) -> Iterator[TextLine]:
@@ -289,8 +309,7 @@ def _folded(lines: Sequence[TextLine]) -> Iterator[TextLine]:
 
 def _text_lines(lines: Sequence[TextLine]) -> Iterator[str]:
     for line in lines:
-        sign, color = {"same": (" ", "dim"), "added": ("+", "green"), "removed": ("-", "red")}[
-            line.kind
-        ]
+        sign, color = _LINES[line.kind]
         for text in line.text.removesuffix("\n").split("\n"):
-            yield f"  [{color}]{sign} {_plain(text)}[/]"
+            shown = f"  {sign} {clean_lines(text)}"
+            yield _dim(shown) if color is None else click.style(shown, fg=color)

@@ -256,9 +256,11 @@ def _from_snapshots(snapshots: Sequence[StepSnapshot]) -> list[StepInputs]:
 def _model_input(number: int, value: Mapping[str, Any]) -> ModelInput:
     """Read the input of a step that calls a model, as docs/wire.md defines it ("Model inputs")."""
     sent, given = value.get("request"), value["messages"]
-    note = ""
+    model, note = str(value.get("model") or ""), ""
     if isinstance(sent, Mapping):
         settings = dict(sent)
+        if model.endswith(f":{settings.get('model')}"):
+            del settings["model"]
     else:
         note = _OLD
         settings = {name: value[name] for name in ("temperature",) if name in value}
@@ -274,7 +276,7 @@ def _model_input(number: int, value: Mapping[str, Any]) -> ModelInput:
         schema = settings.pop(name, None) or schema
     return ModelInput(
         number,
-        str(value.get("model") or ""),
+        model,
         tuple(map(message_of, messages)),
         tuple(tools) if isinstance(tools, (list, tuple)) else (tools,),
         schema,

@@ -20,7 +20,7 @@ def model_input(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
     """Return the input of a step that calls a model, as its event holds it (docs/wire.md, "Model inputs").
 
     Args:
-        model: The model. If it has a method ``body``, that returns the body of the request.
+        model: The model. If it has a method ``body``, that returns the body of the request or None.
         request: The request in OpenAI's form.
     """
     shown: dict[str, Any] = {"model": model.name, "messages": request.messages}
@@ -28,7 +28,7 @@ def model_input(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
         shown["temperature"] = request.temperature
     if request.tools:
         shown["tools"] = request.tools
-    sent = _body(model, request)
+    sent = _settings(model, request)
     messages, tools = sent.pop("messages", request.messages), sent.pop("tools", request.tools)
     # Texts and schemas for the model, not settings that could hold a key.
     kept = {name: sent.pop(name) for name in _UNMASKED if name in sent}
@@ -40,15 +40,20 @@ def model_input(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
     return {**shown, "request": described}
 
 
-def _body(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
-    """Return the body of the request, or the settings of a model that is not asked over HTTP."""
+def body_of(model: ChatModel, request: ChatRequest) -> dict[str, Any] | None:
+    """Return the body of the request that a model sends; None if it sends none."""
     body = getattr(model, "body", None)
+    try:
+        return None if body is None else body(request)
+    except LlmRequestError:
+        return None  # the request itself fails with this error
+
+
+def _settings(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
+    """Return the body of the request, or the settings of a model that is not asked over HTTP."""
+    body = body_of(model, request)
     if body is not None:
-        try:
-            sent = body(request)
-            return {name: value for name, value in sent.items() if name not in _DELIVERY}
-        except LlmRequestError:
-            pass  # the request itself fails with this error
+        return {name: value for name, value in body.items() if name not in _DELIVERY}
     settings = {each.name: getattr(request, each.name) for each in fields(request)}
     if settings["response_format"] == "text":
         del settings["response_format"]
