@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from ..contexts.call_changes import CallChange, RequestChange, compare_calls, tool_name
 from ..contexts.chosen import ChosenCall, read_choice, with_step
-from ..contexts.comparison import CallChange, RequestChange, compare_calls, tool_name
 from ..contexts.message_changes import MessageChange, TextLine
 from ..contexts.model_inputs import CallInputs, ModelInput, StepInputs, call_inputs
 from ..replay.cassette_file import CassetteFile

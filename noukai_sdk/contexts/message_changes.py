@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-from .messages import Message
+from .model_messages import Message
 
 Kind = Literal["same", "added", "removed", "truncated", "changed", "reordered"]
 
@@ -253,9 +253,8 @@ def text_lines(old: str, new: str) -> list[TextLine]:
     r"""Return two texts line by line.
 
     Example:
-        >>> text_lines("a\nb", "a\nc")  # doctest: +NORMALIZE_WHITESPACE
-        [TextLine(kind='same', text='a\\n'), TextLine(kind='removed', text='b'),
-         TextLine(kind='added', text='c')]
+        >>> [(line.kind, line.text) for line in text_lines("a\nb", "a\nc")]
+        [('same', 'a\n'), ('removed', 'b'), ('added', 'c')]
     """
     left, right = (_LINES.findall(text) for text in (old, new))
     found: list[TextLine] = []

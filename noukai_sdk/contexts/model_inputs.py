@@ -9,7 +9,7 @@ from typing import Any
 from ..models.sessions import StepSnapshot
 from ..replay.recording import Recording
 from ..replay.sources import RENDERED_PROMPT
-from .messages import Message, message_of
+from .model_messages import Message, message_of
 
 # Where each provider has the schema of the output.
 _SCHEMAS = ("json_schema", "response_format")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noukai_sdk import Noukai, tool, trace_scope_sync
-from noukai_sdk.contexts.messages import message_of
+from noukai_sdk.contexts.model_messages import message_of
 from noukai_sdk.replay.cassette_file import write_cassette
 from noukai_sdk.replay.recording import Recording
 from tests.cli.commands import run, run_json

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noukai_sdk.contexts.message_changes import MessageChange, message_changes
-from noukai_sdk.contexts.messages import Message, message_of
+from noukai_sdk.contexts.model_messages import Message, message_of
 
 SYSTEM = {"role": "system", "content": "You are brief."}
 LONG = {"role": "user", "content": "Please read this report. " + "It rained all day. " * 20}
