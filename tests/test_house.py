@@ -33,7 +33,7 @@ log_context tool trace trace_scope trace_scope_sync WhatIf
 
 THIRD_PARTY = """
 aiohttp alembic anthropic click fastapi filelock flask httpx2 jinja2 openai opentelemetry pytest rich
-sqlalchemy starlette trio uvicorn werkzeug xllamacpp yaml
+sqlalchemy starlette time_machine trio uvicorn werkzeug xllamacpp yaml
 """
 OPTIONAL = set(THIRD_PARTY.split())
 

@@ -15,7 +15,7 @@ from collections.abc import (
     MutableMapping,
 )
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Union
 
 from ..errors import PermissionDeniedError
@@ -298,4 +298,5 @@ def origin_of(scheme: str, headers: Iterable[tuple[str, str]], server: Any) -> s
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+    # With the UTC offset of this process, which a replay can take over.
+    return datetime.now().astimezone().isoformat()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -35,6 +35,7 @@ from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
 from .page_links import linked, linked_to_replay, page_of_service
+from .session_app import replay_in_app
 from .session_context import context_option, print_context
 from .session_list import list_command
 from .session_open import html_command, open_command
@@ -260,6 +261,18 @@ def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) 
 @session.command()
 @request_options
 @click.option(
+    "--app",
+    "app_name",
+    metavar="MODULE:APP",
+    help="Replay in this process, without a server: the ASGI or WSGI app, such as main:app or "
+    "main:create_app().",
+)
+@click.option(
+    "--freeze",
+    is_flag=True,
+    help="With --app: hold clock, uuids and random numbers; the clock at the time of the captured request.",
+)
+@click.option(
     "--expect",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with the body to expect, instead of the captured response.",
@@ -279,6 +292,8 @@ def replay(
     /,
     source: str,
     as_json: bool,
+    app_name: str | None,
+    freeze: bool,
     expect: Path | None,
     ignore: tuple[str, ...],
     wait: float,
@@ -288,11 +303,32 @@ def replay(
 
     Without URL it is the captured request: the app must capture its requests (capture_requests=True).
 
+    With --app the request goes through the app in this process: breakpoint() works, and no server is
+    needed. What the app prints is on stderr, unless stdout is a terminal.
+
     The exit code is 0 if all calls were served as recorded and the response is as captured, 1 if
     something differs, and 2 if the request could not be sent, the app did not replay, or its report
     was not found.
     """
     expected_body = None if expect is None else expect.read_bytes()
+    if app_name is not None:
+        if options["url"] is not None or _is_given(context, "against"):
+            raise click.UsageError(
+                "--app excludes URL and --against: the request goes to no server"
+            )
+        file = load(source, options["env"], options["base_url"], as_made=True)
+        outcome, request = replay_in_app(
+            app_name,
+            file,
+            _edits(options, server=None),
+            options,
+            expect=expected_body,
+            ignore=ignore,
+            freeze=freeze,
+        )
+        _finish(outcome, request, None, as_json)
+    if freeze:
+        raise click.UsageError("--freeze needs --app: the clock of a server cannot be held")
     request, exchange = _prepare(context, source, options, compares=True)
     session_id = replayed_session_id(source)
     captured = exchange.response if exchange is not None else None
@@ -331,13 +367,24 @@ def replay(
         outcome.notes.append(
             f"the app fetches the session of {source} by its id, and its service does not have it"
         )
+    page = None if as_json else page_of_service(env, base_url)
+    _finish(outcome, request, page, as_json)
+
+
+def _finish(outcome: Outcome, request: AppRequest, page: str | None, as_json: bool) -> NoReturn:
+    """Print the outcome of a replay, and exit."""
     if request.masked and outcome.exit_code != 0:
         outcome.notes.append(_masked_note(request))
     if as_json:
         print_json(outcome.as_dict())
     else:
-        _print_outcome(outcome, page_of_service(env, base_url))
+        _print_outcome(outcome, page)
     sys.exit(outcome.exit_code)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    """Return whether an option is on the command line, and not in the environment only."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _prepare(
@@ -349,19 +396,10 @@ def _prepare(
     """
     url, against = options["url"], options["against"]
     if url is not None and against is not None:
-        if context.get_parameter_source("against") is ParameterSource.COMMANDLINE:
+        if _is_given(context, "against"):
             raise click.UsageError("URL and --against exclude each other: URL is the whole address")
         against = None
-    data = options["data"]
-    is_file_name = data is not None and data[:1] == "@"
-    edits = RequestEdits(
-        url=url,
-        server=against,
-        method=options["method"],
-        content=None if data is None or is_file_name else data.encode(),
-        file=data[1:] if is_file_name else None,
-        headers=options["headers"],
-    )
+    edits = _edits(options, against)
     names = ("live_from", "on_miss", "strict", "pacing", "lost")
     header = replay_header(replay_name(source), **{name: options[name] for name in names})
     exchange = None
@@ -376,6 +414,20 @@ def _prepare(
         refuse_websocket(exchange)
         edits = replace(edits, server=server_of(exchange))
     return build_request(edits, header, exchange), exchange
+
+
+def _edits(options: dict[str, Any], server: str | None) -> RequestEdits:
+    """Return what the command line says about the request."""
+    data = options["data"]
+    is_file_name = data is not None and data[:1] == "@"
+    return RequestEdits(
+        url=options["url"],
+        server=server,
+        method=options["method"],
+        content=None if data is None or is_file_name else data.encode(),
+        file=data[1:] if is_file_name else None,
+        headers=options["headers"],
+    )
 
 
 def _masked_note(request: AppRequest) -> str:

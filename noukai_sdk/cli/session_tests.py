@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -16,9 +17,10 @@ from ..replay.cassette_file import write_cassette
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..replaying.app_request import refuse_websocket
-from ..replaying.apps import interface_of, load_app
+from ..replaying.apps import AppError, interface_of, load_app
 from ..replaying.controls import clean_lines
-from ..testing import AppError, send_captured_request
+from ..testing.captured_requests import replay_request
+from ..testing.freezing import FreezeError
 from ..testing.written_tests import call_source, name_of_test, source_of_test
 from .session_source import (
     Env,
@@ -38,6 +40,9 @@ from .shared_options import (
     json_option,
     output_option,
 )
+
+# Another year, month, weekday, hour, minute and second.
+_ANOTHER_TIME = timedelta(days=500, hours=5, minutes=7, seconds=11)
 
 
 @click.command("test")
@@ -73,7 +78,10 @@ def test_command(
 
     The calls of the session become the cassette of the test. The test fails if the response differs, if
     calls are added or removed, or if their inputs change. It is tried at once: the exit code is 1 if it
-    does not pass. If the inputs differ already then (a time, a random id), the test allows that.
+    does not pass.
+
+    If it would fail on another day, it holds clock, uuids and random numbers (freeze=True), which needs
+    time-machine. If the inputs differ already now (a time to the microsecond, a uuid), it allows that.
     """
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
@@ -94,8 +102,8 @@ def test_command(
     missing = file.missing_calls
     write_cassette(cassette, file.session_id, file.recordings, redactor, captured, missing)
     path.parent.mkdir(parents=True, exist_ok=True)
-    call = call_source(app_name, headers, body, ignore)
-    problems, drift = _try(app_name, cassette, headers, body, ignore)
+    problems, drift, freeze = _try(app_name, cassette, headers, body, ignore)
+    call = call_source(app_name, headers, body, ignore, freeze=freeze)
     text = source_of_test(captured, file.session_id, name, call, allow_drift=bool(drift))
     path.write_text(text, "utf-8")
 
@@ -110,10 +118,13 @@ def test_command(
             "passes": not problems,
             "problems": problems,
             "drift": drift,
+            "freeze": freeze,
         }
         print_json({**written, **result, "command": command})
     else:
         click.echo(f"{path}: {name}, {count(len(file.recordings), 'call')} from {cassette}")
+        if freeze:
+            click.echo("It holds clock, uuids and random numbers, and needs time-machine.")
         if drift:
             click.echo("The inputs of calls differ from the captured ones, which the test allows:")
             _print_indented(drift)
@@ -163,22 +174,43 @@ def _try(
     headers: Sequence[Header],
     body: str | None,
     ignore: Sequence[str],
-) -> tuple[list[str], list[str]]:
-    """Do what the test does; return why it does not pass, and how calls differ from the captured ones."""
-    drift: list[str] = []
+) -> tuple[list[str], list[str], bool]:
+    """Do what the test does.
+
+    Returns:
+        Why it does not pass; how calls differ from the captured ones; and whether it passes only if clock,
+        uuids and random numbers are held.
+    """
+
+    def attempt(held: timedelta | None) -> tuple[list[str], list[str]]:
+        drift: list[str] = []
+        try:
+            replayed = replay_request(
+                app_name, cassette, headers=dict(headers), body=body, ignore=ignore, held=held
+            )
+            drift = replayed.report.lines() if replayed.report.drift else []
+            replayed.assert_unchanged()
+        except CassetteError:
+            raise
+        except (ReplayError, AppError, AssertionError) as error:
+            cause = error.__cause__
+            reason = [] if cause is None else [f"the app raised {type(cause).__name__}: {cause}"]
+            return [str(error), *reason], drift
+        return [], drift
+
+    problems, drift = attempt(None)
     try:
-        replayed = send_captured_request(
-            app_name, cassette, headers=dict(headers), body=body, ignore=ignore
-        )
-        drift = replayed.report.lines() if replayed.report.drift else []
-        replayed.assert_unchanged()
-    except CassetteError:
-        raise
-    except (ReplayError, AppError, AssertionError) as error:
-        cause = error.__cause__
-        reason = [f"the app raised {type(cause).__name__}: {cause}"] if cause is not None else []
-        return [str(error), *reason], drift
-    return [], drift
+        # What passes today may fail tomorrow: a date in a prompt.
+        problems_later, drift_later = attempt(_ANOTHER_TIME)
+        if problems or drift or problems_later or drift_later:
+            problems_held, drift_held = attempt(timedelta())
+            # Held, an input may still differ from that of production, as a uuid does.
+            helps = problems or problems_later or not drift_held
+            if helps and not problems_held:
+                return problems_held, drift_held, True
+    except FreezeError:  # time-machine is not installed
+        pass
+    return problems, drift, False
 
 
 def _print_indented(lines: Sequence[str]) -> None:

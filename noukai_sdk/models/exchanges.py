@@ -70,9 +70,10 @@ class CapturedResponse(WireModel):
 
 
 class Exchange(WireModel):
-    """One request and its response. Times are ISO 8601, in UTC.
+    """One request and its response.
 
     Attributes:
+        started_at, completed_at: ISO 8601, with the UTC offset of the application's process.
         client_left: The client went away before the end of the response.
     """
 

@@ -17,6 +17,7 @@ OPTIONS = frozenset(
         "redact_pii",
         "strict_inputs",
         "drift",
+        "freeze",
         "pacing",
         "on_miss",
         "live_from",
@@ -51,6 +52,20 @@ def check_marker(item: pytest.Item, options: Mapping[str, Any]) -> None:
             f"{MARKER} got unknown options {', '.join(sorted(unknown))}: "
             f"its options are {', '.join(sorted(OPTIONS))}"
         )
+
+
+def freezes(config: pytest.Config, options: Mapping[str, Any]) -> bool:
+    """Return whether a test holds the clock: the command line comes first, then its marker, then the file.
+
+    Raises:
+        ValueError: The marker's value is not a boolean.
+    """
+    value = config.getoption("--noukai-freeze") or options.get("freeze")
+    if value is None:
+        value = config.getini("noukai_freeze")
+    if not isinstance(value, bool):
+        raise ValueError(f"bad freeze {value!r}: use True or False")
+    return value
 
 
 def cassette_of(item: pytest.Item) -> Path:

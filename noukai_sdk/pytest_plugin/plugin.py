@@ -14,14 +14,14 @@ import inspect
 import sys
 import types
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .drift_summary import MODES as DRIFT_MODES
 from .drift_summary import drift_failure, drift_mode, keep_drift
-from .marker import MARKER, OPTIONS, cassette_of, check_marker, has_cassette, options_of
+from .marker import MARKER, OPTIONS, cassette_of, check_marker, freezes, has_cassette, options_of
 
 if TYPE_CHECKING:
     from ..session.scope import Scope
@@ -44,13 +44,28 @@ _HOW_TO_RECORD = "run the test with --noukai-record=once while the service can b
 
 
 class _Test:
-    """A running test that has a cassette. ``drift`` says what drift means for it."""
+    """A running test that has a cassette.
 
-    def __init__(self, item: pytest.Item, scope: Scope, drift: str) -> None:
+    Attributes:
+        drift: What drift means for it.
+        freeze: Whether its replay holds clock, uuids and random numbers.
+    """
+
+    def __init__(self, item: pytest.Item, scope: Scope, drift: str, freeze: bool) -> None:
         self.scope = scope
         self.drift = drift
+        self.freeze = freeze
         self.has_passed = False
         self._item = item
+
+    def held(self) -> AbstractContextManager[None]:
+        """Return the block that holds the clock for the test's function."""
+        if not self.freeze or self.scope.mode != "replay":
+            return nullcontext()
+        from ..replay.cassette_file import read_cassette
+        from ..testing.freezing import frozen_replay
+
+        return frozen_replay(self.scope, read_cassette(cassette_of(self._item)))
 
     def end(self) -> None:
         """Write the recordings; write nothing if the test has failed."""
@@ -64,7 +79,7 @@ _test = pytest.StashKey[_Test]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--noukai-record``, ``--noukai-drift``, ``noukai_drift`` and ``noukai_network``."""
+    """Add the options, and the settings ``noukai_drift``, ``noukai_freeze`` and ``noukai_network``."""
     group = parser.getgroup("noukai", "cassettes for Noukai flows")
     group.addoption(
         "--noukai-record",
@@ -87,6 +102,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "Live calls of tests without a cassette: allow (default), or block unless they are recorded.",
         default="allow",
     )
+    group.addoption(
+        "--noukai-freeze",
+        action="store_true",
+        help="Hold clock, uuids and random numbers in replays: the clock at the time of the recording.",
+    )
+    parser.addini("noukai_freeze", "The default of freeze= in markers.", type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -202,14 +223,23 @@ class _Body:
 
         self._test = test
         self._active = active(test.scope)
+        self._held = ExitStack()
 
     def __enter__(self) -> None:
+        if self._test.freeze:
+            from ..testing.freezing import FreezeError
+
+            try:
+                self._held.enter_context(self._test.held())
+            except FreezeError as error:
+                raise _failure(str(error)) from None
         self._active.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         from ..errors import ReplayError
 
         self._active.__exit__()
+        self._held.close()
         if kind is not None:
             return
         try:
@@ -269,11 +299,12 @@ def _open_test(item: pytest.Item, options: dict[str, Any]) -> _Test:
     path = cassette_of(item)
     try:
         check_marker(item, options)
-        drift = drift_mode(item.config, options)
+        drift, freeze = drift_mode(item.config, options), freezes(item.config, options)
         options = {**options, "cassette": path, "strict": True}
-        options.pop("drift", None)
+        for name in ("drift", "freeze"):
+            options.pop(name, None)
         check_options(options)
-        return _Test(item, cassette_scope(options), drift)
+        return _Test(item, cassette_scope(options), drift, freeze)
     except CassetteError as error:
         hint = "" if path.exists() else f": {_HOW_TO_RECORD}"
         raise _failure(f"{error}{hint}") from None

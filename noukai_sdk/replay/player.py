@@ -75,6 +75,7 @@ class ReplayOptions:
         writer: Records the calls that go live.
         what_if: The calls that go live in place of being served, with a change.
         is_stored: The service has the recorded session, so forks of it name it as their parent.
+        on_served: Called with the end of each served call: seconds since 1970, 0 if it is not known.
     """
 
     lost: Literal["refuse", "live"] = "live"
@@ -88,6 +89,7 @@ class ReplayOptions:
     writer: CassetteWriter | None = None
     what_if: WhatIfOptions | None = None
     is_stored: bool = False
+    on_served: Callable[[float], object] | None = None
 
     @property
     def allow_live(self) -> bool:
@@ -209,6 +211,8 @@ class Player:
             self.cassette.finish(claim, by_input=self.options.by_input)
             if isinstance(pace, OrderedPace):
                 pace.close()
+            if self.options.on_served is not None and claim.index is not None:
+                self.options.on_served(claim.lane.recordings[claim.index].completed_at or 0.0)
 
     def _pass_by(self, claim: Claim) -> None:
         """Note that a call goes live in place of its recording, for which no other call waits then."""

@@ -151,8 +151,8 @@ def differing_fields(recorded: Mapping[str, Any], called: Mapping[str, Any]) -> 
     return [name for name in INPUT_FIELDS if _differs(recorded.get(name), called.get(name))]
 
 
-def seconds_of(time: str | None) -> float | None:
-    """Return an ISO 8601 time in seconds since 1970; None if it is not valid."""
+def moment_of(time: str | None) -> datetime | None:
+    """Return an ISO 8601 time with its UTC offset; None if it is not valid."""
     if time is None:
         return None
     try:
@@ -162,10 +162,15 @@ def seconds_of(time: str | None) -> float | None:
             moment = _time.validate_python(time)
         except ValidationError:
             return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)  # the service's own
+    # A time without an offset is the service's own.
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return an ISO 8601 time in seconds since 1970; None if it is not valid."""
+    moment = moment_of(time)
     try:
-        return moment.timestamp()
+        return None if moment is None else moment.timestamp()
     except (ValueError, OverflowError):
         return None  # a year that the platform does not know
 

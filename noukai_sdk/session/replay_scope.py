@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -242,6 +243,16 @@ class ReplayScope(Scope):
             raise self._player.unknown_job(live.flow.slug, live.execution_id)
         writer = self._options.writer
         return live if writer is None else writer.recorder.job(live)
+
+    @contextmanager
+    def notifying(self, on_served: Callable[[float], object]) -> Iterator[None]:
+        """Call ``on_served``, as in :class:`ReplayOptions`, while the block runs."""
+        before = self._player.options.on_served
+        self._player.options = replace(self._player.options, on_served=on_served)
+        try:
+            yield
+        finally:
+            self._player.options = replace(self._player.options, on_served=before)
 
     @property
     def has_unplayed(self) -> bool:

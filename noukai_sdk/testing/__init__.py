@@ -2,10 +2,12 @@
 
 from ..replaying.apps import AppError
 from .captured_requests import ReplayedRequest, send_captured_request
+from .freezing import FreezeError
 from .shuffling import ShuffleDifference, ShuffleReport, shuffle_replay
 
 __all__ = [
     "AppError",
+    "FreezeError",
     "ReplayedRequest",
     "ShuffleDifference",
     "ShuffleReport",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..replaying.apps import api_key_for_clients, interface_of, load_app
 from ..session.replay_scope import ReplayScope
 from ..session.scope import Scope, active, current_scope
 from ..transport.live_calls import live_calls_refused
+from .freezing import frozen_replay
 from .shuffling import run_in_loop
 
 
@@ -79,6 +81,7 @@ def send_captured_request(
     headers: Mapping[str, str] | None = None,
     body: str | bytes | None = None,
     ignore: Sequence[str] = (),
+    freeze: bool = False,
 ) -> ReplayedRequest:
     """Send the request that a cassette was captured with through an app, in this process.
 
@@ -91,6 +94,8 @@ def send_captured_request(
         headers: Headers to add or to replace, such as those that were removed at capture.
         body: The body to send instead of the captured one.
         ignore: What may differ, such as ``$.id`` or ``$.items[*].created_at``, with all that is inside.
+        freeze: Hold clock, uuids and random numbers of this process while the app responds: the clock at
+            the time of the captured request. Needs time-machine.
 
     Returns:
         The response, and how it differs from the captured one. Nothing differs while the cassette is
@@ -101,11 +106,29 @@ def send_captured_request(
         ReplayError: The app made a call that is not in the cassette; or, without the marker, it did
             not make one that is.
         AppError: The app cannot be imported, or does not start.
+        FreezeError: time-machine is not installed, or another replay holds the clock of this process.
 
     Example:
         >>> @pytest.mark.noukai_cassette                                    # doctest: +SKIP
         ... def test_grade():
         ...     send_captured_request("main:app").assert_unchanged()
+    """
+    held = timedelta() if freeze else None
+    return replay_request(app, cassette, headers=headers, body=body, ignore=ignore, held=held)
+
+
+def replay_request(
+    app: Any,
+    cassette: str | os.PathLike[str] | None,
+    *,
+    headers: Mapping[str, str] | None,
+    body: str | bytes | None,
+    ignore: Sequence[str],
+    held: timedelta | None,
+) -> ReplayedRequest:
+    """Do the work of :func:`send_captured_request`: hold the clock so much later than it was captured.
+
+    With ``held=None`` nothing is held.
     """
     scope = current_scope()
     path = cassette if cassette is not None else getattr(scope, "cassette_path", None)
@@ -127,7 +150,8 @@ def send_captured_request(
             with warnings.catch_warnings():
                 # A test that compares the response need not warn of how concurrent calls were matched.
                 warnings.simplefilter("ignore", ReplayConcurrencyWarning)
-                result = _send(loaded, request, enough)
+                hold = nullcontext() if held is None else frozen_replay(scope, file, later=held)
+                result = _send(loaded, request, enough, hold)
             # An app that catches a miss may respond with anything.
             if isinstance(result.failure, ReplayError):
                 raise result.failure
@@ -158,16 +182,20 @@ def _replay(file: CassetteFile) -> Iterator[Scope]:
         scope.end()
 
 
-def _send(app: Any, request: httpx.Request, enough: int | None) -> AppResponse:
+def _send(
+    app: Any, request: httpx.Request, enough: int | None, hold: AbstractContextManager[None]
+) -> AppResponse:
     """Send a request through an app of either interface, in this thread if it can be.
 
-    An ASGI app is started before, and stopped afterwards.
+    An ASGI app is started before, and stopped afterwards. ``hold`` is entered for the request alone.
     """
     if interface_of(app) == "wsgi":
-        return send_to_wsgi(app, request, enough)
+        with hold:
+            return send_to_wsgi(app, request, enough)
 
     async def send() -> AppResponse:
         async with started(app) as state:
-            return await send_to_asgi(app, request, enough, state)
+            with hold:
+                return await send_to_asgi(app, request, enough, state)
 
     return run_in_loop(send())

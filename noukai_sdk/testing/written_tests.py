@@ -77,6 +77,8 @@ def call_source(
     headers: Sequence[Header] = (),
     body: str | None = None,
     ignore: Sequence[str] = (),
+    *,
+    freeze: bool = False,
 ) -> str:
     """Return the call of ``send_captured_request`` with these arguments."""
     arguments = [_literal(app_name)]
@@ -87,6 +89,8 @@ def call_source(
         arguments.append(f"body={_literal(body)}")
     if ignore:
         arguments.append(f"ignore=[{', '.join(map(_literal, ignore))}]")
+    if freeze:
+        arguments.append("freeze=True")
     call = f"send_captured_request({', '.join(arguments)})"
     if len(f"    replayed = {call}") <= _LINE:
         return call
