@@ -42,6 +42,7 @@ REPEATED = {
     "app": "the backend; the dashboard beside it",
     "client": "of the service; of a model",
     "errors": "of the SDK; of the backend's responses; of the model providers",
+    "failures": "of calls in the engine; of recorded functions as JSON",
     "flows": "the CLI's commands; the backend's routes; the pages",
     "jobs": "in the protocol; in a replay; the pages",
     "options": "of a call; of a scope; of the dashboard",

@@ -26,13 +26,13 @@ _TAG = "builtins.Exception"
 _MAX_CAUSES = 3
 
 
-def encode_failure(error: Exception) -> JSON:
+def encode_error(error: Exception) -> JSON:
     """Return an error as JSON: its class, message, arguments and attributes, its notes and its cause.
 
     What cannot be kept of them is ``{"$object": NAME}`` with the name of its type.
 
     Example:
-        >>> encode_failure(KeyError("isbn"))["name"], encode_failure(KeyError("isbn"))["args"]
+        >>> encode_error(KeyError("isbn"))["name"], encode_error(KeyError("isbn"))["args"]
         ('KeyError', ['isbn'])
     """
     try:
@@ -41,8 +41,8 @@ def encode_failure(error: Exception) -> JSON:
         return _described(error)
 
 
-def decode_failure(data: JSON, *, name: str = "") -> Exception:
-    """Return the error that `encode_failure` made this JSON from.
+def decode_error(data: JSON, *, name: str = "") -> Exception:
+    """Return the error that `encode_error` made this JSON from.
 
     Returns:
         A `RecordedFunctionError` that describes the recorded error, if its class is not loaded now.
@@ -58,11 +58,11 @@ def decode_failure(data: JSON, *, name: str = "") -> Exception:
     return error
 
 
-def failure_text(data: Mapping[str, Any]) -> str:
+def error_text(data: Mapping[str, Any]) -> str:
     """Return an encoded error as one line: its class and its message.
 
     Example:
-        >>> failure_text(encode_failure(ValueError("no such shelf")))
+        >>> error_text(encode_error(ValueError("no such shelf")))
         'ValueError: no such shelf'
     """
     kind, message = str(data.get("name", "Exception")), str(data.get("message", ""))
@@ -265,4 +265,4 @@ def _stand_in(data: Mapping[str, Any]) -> RecordedFunctionError:
     )
 
 
-__all__ = ["NotKept", "decode_failure", "encode_failure", "failure_text"]
+__all__ = ["NotKept", "decode_error", "encode_error", "error_text"]

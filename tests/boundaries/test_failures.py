@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from noukai_sdk.boundaries.failures import decode_failure, encode_failure, failure_text
+from noukai_sdk.boundaries.failures import decode_error, encode_error, error_text
 from noukai_sdk.boundaries.rebuilding import NotKept
 from noukai_sdk.boundaries.values import decode, encode
 from noukai_sdk.errors import FlowExecutionError, NoukaiError, RecordedFunctionError
@@ -44,7 +44,7 @@ constructed: list[int] = []
 
 
 def round_trip(error: Exception) -> Any:
-    return decode_failure(json.loads(json.dumps(encode_failure(error)).encode()))
+    return decode_error(json.loads(json.dumps(encode_error(error)).encode()))
 
 
 def raised(function: Any) -> Exception:
@@ -172,7 +172,7 @@ def test_errors_of_the_program_come_back_without_their_constructor() -> None:
         back.lock.acquire()
     assert repr(back.__cause__) == "KeyError('inner')"
     assert getattr(back, "__notes__", None) == getattr(error, "__notes__", None)
-    assert failure_text(encode_failure(error)) == "ShelfError: shelf 3 is gone"
+    assert error_text(encode_error(error)) == "ShelfError: shelf 3 is gone"
 
 
 def test_error_whose_message_needs_what_is_gone_keeps_its_message() -> None:
@@ -194,7 +194,7 @@ def test_groups_come_back_with_their_errors() -> None:
 
 
 def test_class_that_is_not_loaded_becomes_error_that_tells_what_was_raised() -> None:
-    data = encode_failure(ValueError("no shelf"))
+    data = encode_error(ValueError("no shelf"))
     for module, name in [
         ("app.errors", "NotFound"),  # not imported here
         ("os", "system"),
@@ -202,12 +202,12 @@ def test_class_that_is_not_loaded_becomes_error_that_tells_what_was_raised() -> 
         ("noukai_sdk", "errors"),
         ("sys", "modules"),
     ]:
-        error = decode_failure({**data, "module": module, "name": name}, name="load")
+        error = decode_error({**data, "module": module, "name": name}, name="load")
         assert type(error) is RecordedFunctionError
         assert (error.error_type, error.error_message) == (f"{module}.{name}", "no shelf")
         assert f"load: the recorded call raised {module}.{name}: no shelf" in str(error)
     for damaged in [None, {}, {"$type": "builtins.Exception"}, {**data, "args": 5}]:
-        assert isinstance(decode_failure(damaged), RecordedFunctionError)
+        assert isinstance(decode_error(damaged), RecordedFunctionError)
 
 
 def test_local_class_of_an_error_is_found_among_loaded_classes() -> None:
