@@ -15,8 +15,8 @@ def value_text(data: Any, width: int = 100) -> str:
     """Return an encoded value as Python text, on several lines if it is wider than ``width``.
 
     Example:
-        >>> value_text({"$type": "app.Book", "title": "Dune", "year": {"$type": "Decimal", "$value": "1965"}})
-        "Book(title='Dune', year=Decimal('1965'))"
+        >>> value_text({"$type": "app.Book", "title": "Dune", "price": {"$type": "Decimal", "$value": "9"}})
+        "Book(title='Dune', price=Decimal('9'))"
     """
     return _text(data, width, "")
 
