@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_BRACKETS = {"tuple": "()", "set": "{}"}
+_BRACKETS = {"tuple": ("(", ")"), "set": ("{", "}")}
 # What a scalar of the standard library holds beside its text.
 _DETAILS = ("$zone", "$base64", "$escaped")
 
