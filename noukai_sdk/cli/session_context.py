@@ -12,16 +12,22 @@ import click
 
 from ..contexts.call_changes import CallChange, RequestChange, compare_calls, tool_name
 from ..contexts.chosen import ChosenCall, read_choice, with_step
-from ..contexts.message_changes import MessageChange, TextLine
-from ..contexts.model_inputs import CallInputs, ModelInput, StepInputs, call_inputs
+from ..contexts.message_changes import MessageChange, TextLine, folded, word_of
+from ..contexts.model_inputs import (
+    CallInputs,
+    ModelInput,
+    StepInputs,
+    call_inputs,
+    shared_messages,
+)
+from ..contexts.model_messages import count_characters
 from ..replay.cassette_file import CassetteFile
 from ..replaying.controls import clean_lines
 from .session_source import Env, is_file, load_steps, name_of
 from .session_views import open_console, print_json, short
 from .shared_options import CommandError, count
 
-# Lines around a change, and characters of what is not shown in full.
-_AROUND = 2
+# Characters of a text that is not shown in full.
 _PREVIEW = 100
 # A longer removed text is folded.
 _MOST_REMOVED = 12
@@ -37,7 +43,6 @@ _SIGNS = {
 _COLORS = {"added": "green", "removed": "red", "truncated": "yellow", "changed": "yellow"}
 _COLORS["reordered"] = "cyan"
 _LINES = {"same": (" ", None), "added": ("+", "green"), "removed": ("-", "red")}
-_WORDS = {"same": "unchanged"}
 
 
 def _check_choice(_context: Any, _option: Any, text: str | None) -> tuple[ChosenCall, ...] | None:
@@ -140,26 +145,18 @@ def _tokens(tokens: Any) -> str:
 def _request_lines(request: ModelInput, before: ModelInput | None, *, full: bool) -> Iterator[str]:
     if request.note:
         yield clean_lines(f"note: {request.note}")
-    if before is not None and _without_messages(before) == _without_messages(request):
+    if before is not None and before.around == request.around:
         yield _dim("model, settings and tools: as in the request before")
     else:
         yield from _setting_lines(request, full=full)
     yield f"messages: {len(request.messages)}, {count_characters(request.size)}"
-    same = 0
-    for one, other in zip(before.messages if before else (), request.messages, strict=False):
-        if one.key != other.key:
-            break
-        same += 1
+    same = 0 if before is None else shared_messages(before, request)
     if same:
         yield _dim(f"{_numbers(1, same)}: as in the request before (--full shows them)")
     for number, message in enumerate(request.messages[same:], same + 1):
         title = f"{clean_lines(message.title)}, {count_characters(message.size)}"
         yield _dim(f"[{number}] {title}:")
         yield clean_lines(message.text)
-
-
-def _without_messages(request: ModelInput) -> tuple[Any, ...]:
-    return request.model, request.settings, request.tools, request.schema
 
 
 def _setting_lines(request: ModelInput, *, full: bool) -> Iterator[str]:
@@ -172,11 +169,6 @@ def _setting_lines(request: ModelInput, *, full: bool) -> Iterator[str]:
         yield f"output: {clean_lines(_value(request.schema, full))}"
     for tool in request.tools:
         yield f"tool {clean_lines(tool_name(tool))}: {clean_lines(_value(tool, full))}"
-
-
-def count_characters(number: int) -> str:
-    """Return a number of characters with its noun."""
-    return f"{number:,} character" + ("" if number == 1 else "s")
 
 
 def _numbers(first: int, last: int) -> str:
@@ -231,7 +223,7 @@ def _request_change_lines(request: RequestChange, *, full: bool) -> Iterator[str
     for value in request.values:
         pair = _pair(value.old, value.new, full)
         yield click.style(clean_lines(f"{value.name}: {pair}"), fg="yellow")
-    counts = (f"{number} {_WORDS.get(kind, kind)}" for kind, number in request.counts.items())
+    counts = (f"{number} {word_of(kind)}" for kind, number in request.counts.items())
     yield f"messages: {', '.join(counts) or 'none'}"
     for is_same, group in groupby(request.messages, lambda each: each.kind == "same"):
         changes = list(group)
@@ -263,17 +255,11 @@ def _message_lines(change: MessageChange, *, full: bool) -> Iterator[str]:
         yield from _text_lines(lines[:_MOST_REMOVED])
         yield _dim(f"  … {count(len(lines) - _MOST_REMOVED, 'more line')} removed")
         return
-    yield from _text_lines(lines if full else list(_folded(lines)))
+    yield from _text_lines(lines if full else folded(lines))
 
 
 def _headline(change: MessageChange) -> str:
-    numbers = [each for each in (change.old_number, change.new_number) if each is not None]
-    place = " → ".join(f"[{number}]" for number in dict.fromkeys(numbers))
-    words = _WORDS.get(change.kind, change.kind) + (", moved" if change.is_moved else "")
-    size = count_characters(change.message.size)
-    if change.old is not None and change.new is not None and change.old.size != change.new.size:
-        size = f"{change.old.size:,} → {size}"
-    headline = f"{place} {clean_lines(change.message.title)}, {words}, {size}"
+    headline = clean_lines(change.headline)
     if change.kind in ("same", "reordered"):
         return f"{headline}: {short(change.message.text, _PREVIEW)}"
     return headline
@@ -291,20 +277,6 @@ def _cut_lines(change: MessageChange) -> Iterator[str]:
             yield click.style(line, fg="red")
     if change.rest != change.new.text:
         yield _dim(f"  now: {short(change.new.text, _PREVIEW)}")
-
-
-def _folded(lines: Sequence[TextLine]) -> Iterator[TextLine]:
-    """Yield the lines that differ and those around them; the others as one line."""
-    near: set[int] = set()
-    for at, line in enumerate(lines):
-        if line.kind != "same":
-            near.update(range(at - _AROUND, at + _AROUND + 1))
-    for is_near, group in groupby(range(len(lines)), near.__contains__):
-        numbers = list(group)
-        if is_near or len(numbers) == 1:
-            yield from (lines[number] for number in numbers)
-        else:
-            yield TextLine("same", f"… {count(len(numbers), 'line')} unchanged")
 
 
 def _text_lines(lines: Sequence[TextLine]) -> Iterator[str]:

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any, Literal
 
-from .model_messages import Message
+from .model_messages import Message, count_characters
 
 Kind = Literal["same", "added", "removed", "truncated", "changed", "reordered"]
 
@@ -24,6 +25,8 @@ _CUT_START = re.compile(rf"\A(?:{_MARK}\s*)+")
 _CUT_END = re.compile(rf"(?:\s*{_MARK})+\Z")
 # A shorter rest is found in any text.
 _SHORTEST_REST = 8
+# Lines that are shown around a change.
+_AROUND = 2
 # Words in common, of all words, that make two messages versions of one.
 _SIMILAR = 0.5
 # Longer texts are compared by their beginnings alone: that is enough to tell if they are similar.
@@ -69,6 +72,17 @@ class MessageChange:
         assert message is not None
         return message
 
+    @property
+    def headline(self) -> str:
+        """The change in one line: numbers, role, kind, size."""
+        numbers = [each for each in (self.old_number, self.new_number) if each is not None]
+        place = " → ".join(f"[{number}]" for number in dict.fromkeys(numbers))
+        words = word_of(self.kind) + (", moved" if self.is_moved else "")
+        size = count_characters(self.message.size)
+        if self.old is not None and self.new is not None and self.old.size != self.new.size:
+            size = f"{self.old.size:,} → {size}"
+        return f"{place} {self.message.title}, {words}, {size}"
+
     def lines(self) -> list[TextLine]:
         """Return the text line by line, with what was removed and added."""
         old = "" if self.old is None else _text(self.old, self.new)
@@ -92,6 +106,27 @@ class MessageChange:
         if self.kind == "changed":
             shown["diff"] = [[line.kind, line.text] for line in self.lines()]
         return shown
+
+
+def word_of(kind: str) -> str:
+    """Return a kind of change as a word."""
+    return "unchanged" if kind == "same" else kind
+
+
+def folded(lines: Sequence[TextLine]) -> list[TextLine]:
+    """Return the lines that differ and those around them; the others as one line."""
+    near: set[int] = set()
+    for at, line in enumerate(lines):
+        if line.kind != "same":
+            near.update(range(at - _AROUND, at + _AROUND + 1))
+    found: list[TextLine] = []
+    for is_near, group in groupby(range(len(lines)), near.__contains__):
+        numbers = list(group)
+        if is_near or len(numbers) == 1:
+            found += [lines[number] for number in numbers]
+        else:
+            found.append(TextLine("same", f"… {len(numbers):,} lines unchanged\n"))
+    return found
 
 
 def message_changes(old: Sequence[Message], new: Sequence[Message]) -> list[MessageChange]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from ..models.sessions import StepSnapshot
@@ -52,6 +53,11 @@ class ModelInput:
     def size(self) -> int:
         """The number of characters of all messages."""
         return sum(each.size for each in self.messages)
+
+    @property
+    def around(self) -> tuple[Any, ...]:
+        """All but the messages: model, settings, tools and schema."""
+        return self.model, self.settings, self.tools, self.schema
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain JSON values."""
@@ -153,6 +159,12 @@ def call_inputs(
         note = "the service has cut some of the inputs or outputs"
     slug, kind = recording.slug or "(deleted flow)", recording.kind or "call"
     return CallInputs(number, slug, kind, recording.execution_id, steps, note)
+
+
+def shared_messages(before: ModelInput, request: ModelInput) -> int:
+    """Return with how many messages of the request before it a request begins."""
+    pairs = zip(before.messages, request.messages, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0].key == pair[1].key, pairs))
 
 
 def _has_inputs(recording: Recording) -> bool:

@@ -123,3 +123,8 @@ def _json(value: Any, **options: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=str, **options)
     except RecursionError:
         return "(nested too deep to be shown)"
+
+
+def count_characters(number: int) -> str:
+    """Return a number of characters with its noun."""
+    return f"{number:,} character" + ("" if number == 1 else "s")

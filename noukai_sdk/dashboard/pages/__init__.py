@@ -17,6 +17,7 @@ from ..replay_runs import ReplayRuns
 from ..security import HEADERS
 from . import (  # noqa: F401  # they register their routes
     compare,
+    context,
     flows,
     jobs,
     login,

@@ -7,23 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...contexts.model_inputs import StepInputs, call_inputs
 from ...models.sessions import RecordedError, StepSnapshot
 from ...replay.recording import INPUT_FIELDS, Recording
 from ...replay.sources import RENDERED_PROMPT
 from .messages import ToolCall, Turn, results_by_id, tool_calls, turns
-from .recorded_values import Parts, Value
+from .received import Received, received_of
+from .recorded_values import Named, Parts, Value
 from .times import milliseconds_between, read_time
 from .waterfall import Bar, axis
 
 Event = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A value with its name, such as a parameter of the request."""
-
-    name: str
-    value: Value
 
 
 @dataclass
@@ -32,6 +26,7 @@ class StepView:
 
     Attributes:
         prompt: The rendered prompt as turns; empty if the step calls no model.
+        received: Each request to its model, as far as that is known.
         settings: What else was sent to the model.
         input: The input of a step that calls no model.
         streamed: The number of parts in which the output came; 0 if it was not streamed.
@@ -49,6 +44,7 @@ class StepView:
     cost: str | None = None
     milliseconds: float | None = None
     prompt: tuple[Turn, ...] = ()
+    received: tuple[Received, ...] = ()
     settings: tuple[Named, ...] = ()
     input: Value | None = None
     output: Value | None = None
@@ -80,6 +76,11 @@ class CallView:
     note: str = ""
     is_in_progress: bool = False
 
+    @property
+    def has_received(self) -> bool:
+        """Whether it is known what the models received."""
+        return any(step.received for step in self.steps)
+
 
 def call_view(
     recording: Recording,
@@ -107,6 +108,7 @@ def call_view(
         if request.get(name) not in (None, {}, []) and not (name == "messages" and view.turns)
     )
     view.steps = _steps(recording.events, snapshots, parts)
+    _add_received(view.steps, call_inputs(0, recording, snapshots).steps, parts)
     view.rounds = [
         tool_calls(
             each.paused.get("toolCalls"),
@@ -126,6 +128,14 @@ def call_view(
         view.error = error_text(recording.error)
     view.note = _note(recording)
     return view
+
+
+def _add_received(steps: Sequence[StepView], inputs: Sequence[StepInputs], parts: Parts) -> None:
+    known = {(each.id, each.loop_index, each.attempt): each for each in inputs}
+    for at, step in enumerate(steps):
+        found = known.get((step.id, step.loop_index, step.attempt))
+        if found is not None:
+            step.received = received_of(found, parts, f"steps.{at}")
 
 
 def error_text(error: RecordedError) -> str:
@@ -157,6 +167,7 @@ class _Streamed:
     chunks: list[Any] = field(default_factory=list)
     end: Event | None = None
     error: Any = None
+    is_paused: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -172,9 +183,13 @@ def _read_events(events: Sequence[Event]) -> dict[tuple[str, int | None], list[_
         if step_id is None:
             continue
         key = (str(step_id), event.get("loopIndex"))
-        if not found[key] or (kind == "step_started" and not found[key][-1].is_empty):
+        before = found[key][-1] if found[key] else None
+        if before is None or (
+            kind == "step_started" and not before.is_empty and not before.is_paused
+        ):
             found[key].append(_Streamed(*key))
         step = found[key][-1]
+        step.is_paused = kind == "step_paused_for_tool_calls"
         step.name = str(event.get("name") or step.name)
         if kind == "step_input":
             step.input = event.get("inputData")
@@ -192,8 +207,11 @@ def _steps(
 ) -> list[StepView]:
     streamed = _read_events(events)
     if not snapshots:
-        attempts = [each for all_of_step in streamed.values() for each in all_of_step]
-        return [_step(None, each, parts, f"steps.{at}") for at, each in enumerate(attempts)]
+        attempts = [each for of_step in streamed.values() for each in enumerate(of_step, 1)]
+        views = [_step(None, each, parts, f"steps.{at}") for at, (_, each) in enumerate(attempts)]
+        for view, (attempt, _) in zip(views, attempts, strict=True):
+            view.attempt = attempt
+        return views
     steps = []
     for at, snapshot in enumerate(snapshots):
         step_id, index = snapshot["stepId"], snapshot.get("loopIndex")
@@ -293,5 +311,5 @@ def _add_input(view: StepView, given: Any, prompt: Any, parts: Parts, name: str)
     view.settings = tuple(
         Named(key, parts.add(f"{name}.input.{key}", value))
         for key, value in given.items()
-        if key not in ("messages", "model") and value is not None
+        if key not in ("messages", "model", "request") and value is not None
     )

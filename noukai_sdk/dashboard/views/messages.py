@@ -36,13 +36,20 @@ class Turn:
         return self.role if self.role in _ROLES else "other"
 
 
-def turns(messages: Any, parts: Parts, name: str) -> tuple[Turn, ...]:
-    """Return messages as turns; none if they are not a list of messages."""
+def turns(messages: Any, parts: Parts, name: str, first: int = 0) -> tuple[Turn, ...]:
+    """Return messages as turns; none if they are not a list of messages.
+
+    Args:
+        messages: The messages.
+        parts: Gets the texts.
+        name: Their name, to which the number of the message is added.
+        first: The number of the first message.
+    """
     if not isinstance(messages, list) or not all(
         isinstance(each, Mapping) and "role" in each for each in messages
     ):
         return ()
-    return tuple(_turn(each, parts, f"{name}.{at}") for at, each in enumerate(messages))
+    return tuple(_turn(each, parts, f"{name}.{at}") for at, each in enumerate(messages, first))
 
 
 def tool_calls(

@@ -60,6 +60,14 @@ class Value:
     root: Node | None = None
 
 
+@dataclass(frozen=True)
+class Named:
+    """A value with its name, such as a parameter of the request."""
+
+    name: str
+    value: Value
+
+
 class Parts:
     """The values of a call by the names of their parts.
 
