@@ -66,6 +66,12 @@ def main() -> None:
                 page.goto(server.url)
                 expect(page.get_by_text("Live", exact=True)).to_be_visible()
                 save("sessions", page.screenshot())
+                page.set_viewport_size({"width": 1120, "height": 660})
+                page.goto(
+                    f"{server.url}/sessions/{make_conversation(server.api)}/context?from=1&to=2"
+                )
+                expect(page.get_by_text("1 truncated")).to_be_visible()
+                save("context", page.screenshot())
                 browser.close()
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
     print(f"{total:,} bytes")
@@ -116,6 +122,25 @@ def make_sessions(client: httpx.Client, app: FastAPI) -> tuple[str, str]:
     client.post("/titles", json={"title": "A dog"})
     app.state.is_fixed = True
     return wrong.headers["X-Noukai-Session"], failed.headers["X-Noukai-Session"]
+
+
+def make_conversation(api: str) -> str:
+    """Make two calls of a conversation that grows and is cut, and return the id of the session."""
+    report = (
+        "My card was declined in a shop in Lisbon, although there is enough money in my account. "
+    )
+    report += "I also got a text message with a code that I did not ask for."
+    answer = {"role": "assistant", "content": "Which card is it?"}
+    turns = [{"role": "user", "content": report}]
+    cut = [{"role": "user", "content": f"{report[:70]}..."}, answer]
+    for sent in (turns, [*cut, {"role": "user", "content": "What should I do about the code?"}]):
+        httpx.post(
+            f"{api}/seq/acme/samples/hello-world/execute",
+            json={"messages": sent},
+            headers={"Authorization": "Bearer nk_dev", "X-Session-Id": "conversation"},
+            timeout=30,
+        ).raise_for_status()
+    return "conversation"
 
 
 def save(name: str, png: bytes) -> None:

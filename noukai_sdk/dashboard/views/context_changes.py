@@ -99,6 +99,9 @@ def _message(change: MessageChange) -> ShownMessage:
     elif change.kind == "changed":
         lines = folded(lines)
     shown = tuple(_diff_lines(lines))
+    if change.new is not None and change.kind == "truncated" and change.rest != change.new.text:
+        now = change.new.text.removeprefix(change.rest).removesuffix(change.rest)
+        shown = (*shown, DiffLine("added", f"+ {' '.join(now.split())}"))
     is_open = change.kind in ("added", "changed", "truncated") or (
         change.kind == "removed" and len(shown) <= _OPEN_LINES
     )
