@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ from ..replaying.app_request import AppRequest, RequestEdits, build_request
 from ..replaying.app_runner import running_app
 from ..replaying.apps import AppError
 from ..replaying.outcome import Outcome
-from ..testing.freezing import FreezeError, HeldClock, frozen
+from ..testing.freezing import FreezeError, frozen_replay
 from .session_source import name_of
 from .shared_options import CommandError
 
@@ -41,7 +42,7 @@ def replay_in_app(
 ) -> tuple[Outcome, AppRequest]:
     """Replay a session in an app.
 
-    What the app prints goes to stderr, unless stdout is a terminal: there debuggers need it.
+    What the app prints goes where :func:`app_output` says: debuggers need a terminal.
 
     Args:
         app_name: The app, as ``module:attribute``.
@@ -91,24 +92,25 @@ def replay_in_app(
 
     async def run() -> Outcome:
         async with running_app(app_name, live_calls="allow" if goes_live else "refuse") as running:
-            # The start of the app is no part of the request.
-            held: AbstractContextManager[HeldClock | None]
-            held = frozen(file) if freeze else nullcontext()
-            with held as clock:
-                on_served = None if clock is None else clock.move
-                return await running.replay(
-                    file,
-                    options=replace(replay_options, on_served=on_served),
-                    ignore=ignore,
-                    request=sent,
-                    timeout=float("inf") if sys.stdin.isatty() else _LONGEST,
-                )
+            return await running.replay(
+                file,
+                options=replay_options,
+                ignore=ignore,
+                request=sent,
+                timeout=float("inf") if sys.stdin.isatty() else _LONGEST,
+                hold=partial(frozen_replay, file=file) if freeze else nullcontext,
+            )
 
-    with nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr):
+    with app_output():
         try:
             return asyncio.run(run()), request
         except (AppError, FreezeError) as error:
             raise CommandError(str(error)) from error
+
+
+def app_output() -> AbstractContextManager[object]:
+    """Return a block in which an app may print: to stderr, unless stdout is a terminal."""
+    return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)
 
 
 def _expecting(exchange: Exchange, body: bytes) -> Exchange:

@@ -22,6 +22,7 @@ from ..replaying.controls import clean_lines
 from ..testing.captured_requests import replay_request
 from ..testing.freezing import FreezeError
 from ..testing.written_tests import call_source, name_of_test, source_of_test
+from .session_app import app_output
 from .session_source import (
     Env,
     base_url_option,
@@ -94,7 +95,8 @@ def test_command(
         if target.exists() and not force:
             raise CommandError(f"{target} exists: use --force to replace it")
     try:
-        interface_of(load_app(app_name, beside=path))
+        with app_output():
+            interface_of(load_app(app_name, beside=path))
     except AppError as error:
         raise CommandError(str(error)) from error
 
@@ -185,9 +187,10 @@ def _try(
     def attempt(held: timedelta | None) -> tuple[list[str], list[str]]:
         drift: list[str] = []
         try:
-            replayed = replay_request(
-                app_name, cassette, headers=dict(headers), body=body, ignore=ignore, held=held
-            )
+            with app_output():
+                replayed = replay_request(
+                    app_name, cassette, headers=dict(headers), body=body, ignore=ignore, held=held
+                )
             drift = replayed.report.lines() if replayed.report.drift else []
             replayed.assert_unchanged()
         except CassetteError:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -99,6 +99,7 @@ class RunningApp:
         ignore: Sequence[str] = (),
         request: httpx.Request | None = None,
         timeout: float = LONGEST_REPLAY,
+        hold: Callable[[ReplayScope], AbstractContextManager[object]] = nullcontext,
     ) -> Outcome:
         """Send the captured request through the app, in a scope of its own that replays its calls.
 
@@ -111,6 +112,7 @@ class RunningApp:
             request: The request to send, in place of the captured one.
             timeout: How many seconds the app may take. One that takes longer is cancelled; a thread
                 cannot be, and is left behind.
+            hold: Returns a block to be in while the app works, such as one that holds the clock.
 
         Raises:
             CapturedRequestError: The session has no captured request, or only a part of its body.
@@ -137,11 +139,12 @@ class RunningApp:
         # In the thread that serves it: a replay takes the event loop that it is made in for its own.
         scope = open_scope() if self._state is not None else await _in_thread(open_scope)
         try:
-            result = await self._send(scope, sent, size_of_part(captured), timeout)
+            with hold(scope):
+                result = await self._send(scope, sent, size_of_part(captured), timeout)
+                if result is not None and result.failure is None:
+                    await wait_for_late_calls(scope)
             if result is None:
                 return _timed_out(scope, timeout)
-            if result.failure is None:
-                await wait_for_late_calls(scope)
             return _outcome(scope, captured, result, ignore)
         finally:
             scope.end()
