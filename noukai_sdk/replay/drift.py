@@ -110,6 +110,16 @@ def change(path: str, recorded: Any, sent: Any) -> Change:
     )
 
 
+def changed_values(recorded: Any, received: Any) -> list[Change]:
+    """Return the changes between two values: field by field if both are JSON objects or lists.
+
+    Example:
+        >>> [each.path for each in changed_values({"a": 1, "b": [2]}, {"a": 1, "b": [3]})]
+        ['$.b[0]']
+    """
+    return [change(*each) for each in _differences(recorded, received, "$")]
+
+
 def listed(paths: Sequence[str]) -> str:
     """Return paths as text for one line."""
     shown = [printable(path, 80) for path in paths[:_MOST_PATHS]]

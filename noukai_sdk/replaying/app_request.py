@@ -12,6 +12,7 @@ from ..errors import CapturedRequestError
 from ..models.exchanges import Exchange, Header
 from ..replay.resending import sent_again
 from ..session.options import encode_edit
+from ..whatif.changes import WhatIfOptions
 
 _NOT_SENT_AGAIN = frozenset({HEADER_REPLAY.lower(), "accept-encoding"})
 
@@ -86,6 +87,7 @@ def replay_header(
     pacing: str | None = None,
     lost: str | None = None,
     edit: Mapping[str, Any] | None = None,
+    what_if: WhatIfOptions | None = None,
     replay_id: str | None = None,
 ) -> Header:
     """Return the header that asks an app to replay a session.
@@ -105,6 +107,7 @@ def replay_header(
     parts = [
         session_id,
         *(f"{name}={value}" for name, value in options.items() if value is not None),
+        *(f"{name}={value}" for name, value in (what_if.header_options() if what_if else ())),
     ]
     return HEADER_REPLAY, "; ".join([*parts, "strict"] if strict else parts)
 
