@@ -64,6 +64,7 @@ from .session_views import (
     print_json,
     request_lines,
 )
+from .session_whatif import whatif_command
 from .shared_options import (
     EXIT_CODES,
     CommandError,
@@ -142,6 +143,7 @@ session.add_command(list_command)
 session.add_command(open_command)
 session.add_command(html_command)
 session.add_command(test_command)
+session.add_command(whatif_command)
 
 
 @session.command()

@@ -219,7 +219,8 @@ class WhatIf:
 def complete(call: LiveCall, service: Service, flow: FlowRef) -> Program[None]:
     """Read the trace of a live run, for what its response does not tell. Never fails."""
     recording = call._recording()
-    if recording is None or recording.execution_id is None or recording.kind == "step":
+    is_known = call._trace or recording is None or recording.kind == "step"
+    if is_known or recording is None or recording.execution_id is None:
         return
     try:
         trace = yield from run_trace(_quick(service), flow, recording.execution_id, None)

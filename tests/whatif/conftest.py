@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,16 +35,20 @@ class Provider:
 
     Attributes:
         requests: The model, the temperature and the prompt of each request.
+        holds_from: The request of this index, and later ones, wait for :meth:`release`.
     """
 
     def __init__(self) -> None:
+        self.holds_from = sys.maxsize
+        self._released = threading.Event()
         self.requests: list[tuple[str, float | None, str]] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
-    def since(self, start: int) -> list[tuple[str, float | None, str]]:
-        """Return the requests after the first ``start``, sorted: calls may overlap."""
-        return sorted(self.requests[start:], key=str)
+    def release(self) -> None:
+        """Answer all requests."""
+        self.holds_from = sys.maxsize
+        self._released.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -58,6 +64,9 @@ class Provider:
         with self._lock:
             self.requests.append((body["model"], body.get("temperature"), prompt))
             number = next(self._numbers)
+            holds = len(self.requests) > self.holds_from
+        while holds and not self._released.is_set():
+            await asyncio.sleep(0.01)
         text = f"{prompt.split(':')[0].lower()} by {body['model']} #{number}"
         usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}

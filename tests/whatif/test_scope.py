@@ -107,7 +107,7 @@ async def test_step_of_a_stream_and_of_a_job(provider: Provider) -> None:
         async def work() -> list[Any]:
             outputs = [each.output async for each in client.flow("grade").steps("a cat")]
             job = await client.flow("grade").execute_async("a dog")
-            return [*outputs, (await job.wait(timeout=60)).result]
+            return [*outputs, (await job.wait(timeout=60, poll_interval=0.02)).result]
 
         async with trace_scope(client=client) as scope:
             answers = await work()

@@ -12,7 +12,7 @@ from typing import Any
 from ..models.reports import Change
 from ..replay.drift import changed_values
 from .compared_calls import LiveCall
-from .measures import Measure
+from .measures import Measure, decimal_of
 
 _MOST_FIELDS = 200
 _MOST_CHANGES = 200
@@ -67,7 +67,12 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer as JSON values."""
-        changes = None if self.changes is None else [each.as_dict() for each in self.changes]
+        changes = None
+        if self.changes is not None:
+            changes = [
+                {"path": each.path, "recorded": each.recorded, "live": each.sent, "diff": each.diff}
+                for each in self.changes
+            ]
         return {"output": self.output, "runs": list(self.runs), "changes": changes}
 
 
@@ -201,8 +206,6 @@ def number_of(measure: Measure, name: str) -> int | float | Decimal | None:
     """Return one of the numbers of a measure."""
     value = getattr(measure, name)
     if name == "cost_usd":
-        from .measures import decimal_of
-
         return decimal_of(value)
     return value if isinstance(value, int | float) else None
 
