@@ -24,6 +24,7 @@ COMMANDS = {
     "orgs": ("noukai_sdk.cli.organisations:orgs", "Set and list the limits of organisations."),
     "serve": ("noukai_sdk.cli.serve:serve", "Answer the requests of a service, over Postgres."),
     "session": ("noukai_sdk.cli.session:session", "Show, compare and replay recorded sessions."),
+    "sessions": ("noukai_sdk.cli.sessions:sessions", "Replay many captured requests at once."),
     "worker": ("noukai_sdk.cli.serve:worker", "Run the jobs of a service, over Postgres."),
 }
 
@@ -57,7 +58,7 @@ class NoukaiGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note if errors are to be JSON: they may occur before the command has read its options."""
-        ctx.meta["as_json"] = "--json" in args
+        ctx.meta["as_json"] = "--json" in args and args[:1] != ["sessions"]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -69,7 +70,10 @@ class NoukaiGroup(click.Group):
 
     def _report(self, ctx: click.Context, error: Exception) -> NoReturn:
         # A run that failed is a result. Sessions are only read.
-        is_result = isinstance(error, FlowExecutionError) and ctx.invoked_subcommand != "session"
+        is_result = isinstance(error, FlowExecutionError) and ctx.invoked_subcommand not in (
+            "session",
+            "sessions",
+        )
         exit_code = 1 if is_result else 2
         message = str(error)
         if isinstance(error, click.ClickException):

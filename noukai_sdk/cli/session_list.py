@@ -20,7 +20,7 @@ from .session_views import open_console, print_json, short
 from .shared_options import CommandError, json_option
 
 # The service reads no more at once.
-_LARGEST_PAGE = 100
+LARGEST_PAGE = 100
 _NOT_LISTED = (405, 501)
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -111,23 +111,33 @@ def _read_pages(
     with open_client(env, base_url) as client:
         transport = client._transport
         while True:
-            size = min(limit - len(sessions), _LARGEST_PAGE)
-            program = list_sessions(transport.service, limit=size, cursor=cursor, **query)
-            try:
-                page = transport.run(program)
-            except (NotFoundError, FlowExecutionError) as error:
-                if isinstance(error, NotFoundError) or error.status_code in _NOT_LISTED:
-                    address = transport.service.base_url
-                    raise CommandError(
-                        f"{address} does not list sessions: only a backend of `noukai dev` does. "
-                        "The id of a session is in the response header X-Noukai-Session of its request"
-                    ) from error
-                raise
+            page = read_page(transport, min(limit - len(sessions), LARGEST_PAGE), cursor, query)
             sessions += page.sessions[: limit - len(sessions)]
             # A cursor that does not move would be read for ever.
             if page.next_cursor in (None, cursor) or not page.sessions or len(sessions) >= limit:
                 return SessionPage(sessions=tuple(sessions), next_cursor=page.next_cursor)
             cursor = page.next_cursor
+
+
+def read_page(transport: Any, size: int, cursor: str | None, query: dict[str, Any]) -> SessionPage:
+    """Read one page of the sessions.
+
+    Raises:
+        CommandError: The service does not list sessions.
+    """
+    try:
+        page: SessionPage = transport.run(
+            list_sessions(transport.service, limit=size, cursor=cursor, **query)
+        )
+        return page
+    except (NotFoundError, FlowExecutionError) as error:
+        if isinstance(error, NotFoundError) or error.status_code in _NOT_LISTED:
+            address = transport.service.base_url
+            raise CommandError(
+                f"{address} does not list sessions: only a backend of `noukai dev` does. "
+                "The id of a session is in the response header X-Noukai-Session of its request"
+            ) from error
+        raise
 
 
 def session_table(

@@ -21,10 +21,10 @@ def session_html(file: CassetteFile, source: str = "") -> str:
         file: The recordings. What the page must not show has been removed from them.
         source: The name of the file that they come from.
     """
-    style = _text("style.css", "session.css")
-    script = _text("page.js", "session.js")
+    style = text_of("style.css", "session.css")
+    script = text_of("page.js", "session.js")
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; style-src '{hash_of(style)}'; script-src '{hash_of(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     return render(
@@ -37,9 +37,11 @@ def session_html(file: CassetteFile, source: str = "") -> str:
     )
 
 
-def _text(*names: str) -> str:
+def text_of(*names: str) -> str:
+    """Return static files, one after the other."""
     return "".join(STATIC[name].content.decode() for name in names)
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """Return the hash by which a content security policy names a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

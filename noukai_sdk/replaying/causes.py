@@ -1,0 +1,327 @@
+"""Why a replay is not as recorded, in terms that are the same for all sessions with the same cause.
+
+A change of the code breaks many sessions in one way. :func:`causes_of` names what went wrong in one session
+by the call or the field and the line of code, without what belongs to this session alone. :func:`grouped`
+counts the sessions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..models.reports import printable
+from ..replay.response_diff import ResponseDifference
+from .outcome import Outcome
+
+Status = Literal["equal", "changed", "drifted", "missed", "error", "skipped"]
+STATUSES: tuple[Status, ...] = ("equal", "changed", "drifted", "missed", "error", "skipped")
+
+# By the codes of docs/wire.md: the session cannot be replayed, whatever the app does.
+_NOT_REPLAYABLE = (
+    *("replay_forbidden", "replay_not_found", "replay_expired"),
+    *("replay_invalid_session", "replay_no_snapshots"),
+)
+_VERBS = {
+    "added": " was added",
+    "removed": " was removed",
+    "moved": " was moved",
+    "swapped": " was swapped with another",
+    "redirected": " goes to another flow, or by another method",
+}
+_ENTRIES = {
+    "misses": " has no recording",
+    "leftovers": " was not made",
+    "lost": " lost its scope",
+    "unread": " could not be fetched",
+    "unordered": " may have completed in another order",
+}
+_LONGEST_VALUE = 60
+_LONGEST_LINE = 300
+_MOST_LINES = 60
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One reason why a session is not equal.
+
+    Attributes:
+        status: The result that it leads to.
+        what: What happened, such as ``: message differs`` after the name of a call.
+        flow: The flow of the call, None if it is not about a call.
+        place: The line of the application's code, such as ``main.py:41``.
+        calls: The numbers of the calls of this flow, from 1.
+        example: The values in this session, such as ``"B" -> "A"``.
+    """
+
+    status: Status
+    what: str
+    flow: str | None = None
+    place: str | None = None
+    calls: tuple[int, ...] = ()
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What came of one session of a batch.
+
+    Attributes:
+        source: The session's id, or the path of its cassette file.
+        session_id: The id; None for a file without one.
+        request: The captured request, such as ``POST /grade``.
+        headline: The result in one line.
+        lines: What is wrong, in full.
+        seconds: How long the replay took.
+    """
+
+    source: str
+    status: Status
+    headline: str
+    session_id: str | None = None
+    request: str = ""
+    causes: tuple[Cause, ...] = ()
+    lines: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The id of the session, or the file."""
+        return self.session_id or self.source
+
+    @property
+    def problems(self) -> set[Status]:
+        """All results that its causes lead to; ``status`` is the most serious one."""
+        return {self.status, *(cause.status for cause in self.causes)} - {"equal"}
+
+
+@dataclass
+class CauseGroup:
+    """All sessions with the same cause."""
+
+    cause: Cause
+    sessions: list[str] = field(default_factory=list)
+    calls: set[int] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        cause = self.cause
+        text = f"{_calls(self.calls)} of {cause.flow}{cause.what}" if cause.flow else cause.what
+        return f"{text} at {cause.place}" if cause.place else text
+
+
+def skipped(source: str, reason: str, session_id: str | None = None) -> SessionResult:
+    """Return the result of a session that cannot be replayed."""
+    return SessionResult(source, "skipped", reason, session_id, causes=(Cause("skipped", reason),))
+
+
+def failed(source: str, reason: str, session_id: str | None = None) -> SessionResult:
+    """Return the result of a session whose replay failed for a reason outside of the app's code."""
+    return SessionResult(source, "error", reason, session_id, causes=(Cause("error", reason),))
+
+
+def result_of(
+    source: str,
+    session_id: str | None,
+    request: str,
+    outcome: Outcome,
+    *,
+    seconds: float,
+    flows: Mapping[str, str] | None = None,
+) -> SessionResult:
+    """Return what came of one session.
+
+    Args:
+        source: The session's id, or the path of its file.
+        session_id: Its id.
+        request: The captured request.
+        outcome: What came of its replay.
+        seconds: How long it took.
+        flows: The full names of the flows, by their slugs.
+    """
+    causes = tuple(dict.fromkeys(causes_of(outcome, flows or {})))
+    status: Status = "equal"
+    for cause in causes:
+        status = max(status, cause.status, key=STATUSES.index)
+    lines = [*outcome.problems, *map(str, outcome.differences or ())] if causes else []
+    shown = [printable(line, _LONGEST_LINE) for text in lines for line in text.splitlines()]
+    if len(shown) > _MOST_LINES:
+        shown[_MOST_LINES:] = [f"and {len(shown) - _MOST_LINES} more lines"]
+    return SessionResult(
+        source, status, outcome.headline, session_id, request, causes, tuple(shown), seconds
+    )
+
+
+def causes_of(outcome: Outcome, flows: Mapping[str, str]) -> Iterator[Cause]:
+    """Yield why a replay is not as recorded; nothing if it is."""
+    if outcome.exit_code == 0:
+        return
+    error = outcome.error or (outcome.verdict.error if outcome.verdict is not None else None)
+    if not outcome.replayed:
+        code = str((error or {}).get("error"))
+        message = _plain(str((error or {}).get("message") or outcome.headline))
+        yield Cause("skipped" if code in _NOT_REPLAYABLE else "error", message)
+        return
+    if outcome.timed_out is not None or outcome.result == "unknown":
+        yield Cause("error", outcome.headline)
+        return
+    calls = list(_of_calls(outcome.details, flows))
+    yield from calls
+    is_missed = any(cause.status == "missed" for cause in calls)
+    exception = outcome.exception
+    if error is not None:
+        if not calls:
+            yield Cause("error", _plain(str(error.get("message"))))
+    elif exception is not None:
+        # A call without a recording is often the reason why the app failed.
+        if not is_missed:
+            place = _place(None if exception.site is None else str(exception.site))
+            yield Cause("error", exception.type, None, place, (), _short(exception.message))
+    else:
+        for difference in outcome.differences or ():
+            yield _of_response(difference)
+
+
+def grouped(results: Iterable[SessionResult]) -> list[CauseGroup]:
+    """Return the causes with their sessions, the most frequent first."""
+    groups: dict[tuple[Any, ...], CauseGroup] = {}
+    for result in results:
+        for cause in result.causes:
+            key = (cause.status, cause.what, cause.flow, cause.place)
+            group = groups.setdefault(key, CauseGroup(cause))
+            group.calls.update(cause.calls)
+            if result.name not in group.sessions[-1:]:  # of each session only once
+                group.sessions.append(result.name)
+    return sorted(groups.values(), key=lambda group: -len(group.sessions))
+
+
+def _of_calls(report: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[Cause]:
+    """Yield what differs in the calls: by the findings, which explain the rest, or else call by call."""
+    status: Status = "missed" if report.get("misses") or report.get("leftovers") else "drifted"
+    drift = {(*_lane(each), each["position"]): each for each in report.get("drift") or ()}
+    explained = set()
+    for finding in report.get("findings") or ():
+        what = finding["what"]
+        if what in _VERBS:
+            explained.add(_lane(finding))
+            numbers = finding["made"] or finding["recorded"]
+            # What else the text says is the name of the call; of a removed one, also its input.
+            quoted = re.search(r"\('(.*)'\)", str(finding["text"]))
+            example = quoted[1] if quoted else ""
+            yield _cause(status, _VERBS[what], finding, flows, numbers, example)
+        elif what == "changed":
+            explained.add(_lane(finding))
+            for position in finding["made"]:
+                entry = drift.get((*_lane(finding), position))
+                yield from [] if entry is None else _of_drift(entry, flows)
+    for (*lane, _), entry in drift.items():
+        if tuple(lane) not in explained:
+            yield from _of_drift(entry, flows)
+    for name, what in _ENTRIES.items():
+        for entry in report.get(name) or ():
+            if name in ("misses", "leftovers") and (
+                _lane(entry) in explained or None in _lane(entry)
+            ):
+                continue
+            of_entry: Status = "drifted" if name == "unordered" else "missed"
+            yield _cause(of_entry, what, entry, flows, [entry["position"]], entry["detail"])
+
+
+def _of_drift(entry: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[Cause]:
+    changes = entry.get("changes") or ()
+    if not changes:
+        what = f": {_plain(str(entry['detail']))}"
+        yield _cause("drifted", what, entry, flows, [entry["position"]])
+    for change in changes:
+        what = f": {_plain(str(change['path']))} differs"
+        example = _pair(change["recorded"], change["sent"])
+        yield _cause("drifted", what, entry, flows, [entry["position"]], example)
+
+
+def _cause(
+    status: Status,
+    what: str,
+    entry: Mapping[str, Any],
+    flows: Mapping[str, str],
+    positions: Sequence[int],
+    example: str = "",
+) -> Cause:
+    slug = entry.get("slug")
+    flow = flows.get(slug, slug) if slug else "another client"
+    calls = tuple(position + 1 for position in positions)
+    return Cause(status, what, flow, _place(entry.get("callSite")), calls, _short(example))
+
+
+def _of_response(difference: ResponseDifference) -> Cause:
+    where, captured, received = difference.where, difference.captured, difference.received
+    example = _pair(captured, received)
+    if where == "status":
+        return Cause("changed", f"status {captured} -> {received}")
+    if captured == "(missing)":
+        return Cause("changed", f"{_plain(where)} is new", example=example)
+    verb = "is missing" if received == "(missing)" else "differs"
+    return Cause("changed", f"{_plain(where)} {verb}", example=example)
+
+
+def _lane(entry: Mapping[str, Any]) -> tuple[Any, Any]:
+    return entry.get("slug"), entry.get("kind")
+
+
+def _plain(text: str) -> str:
+    """Return a text without the numbers and ids of one session.
+
+    Example:
+        >>> _plain("$.items[3].name of s-4"), _plain("event 12, $.id")
+        ('$.items[*].name of s-4', 'event *, $.id')
+    """
+    text = re.sub(r"\[\d+\]", "[*]", text)
+    text = re.sub(r"\b(event|line|call|calls) \d+", r"\1 *", text)
+    return printable(re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "*", text), 200)
+
+
+def _place(site: str | None) -> str | None:
+    """Return a place in the code: relative to this folder if it is inside, else by the file's name."""
+    if not site:
+        return None
+    file, colon, line = site.rpartition(" in ")[0].rpartition(":")
+    path = Path(file)
+    inside = path.is_relative_to(Path.cwd())
+    return f"{os.path.relpath(path) if inside else path.name}{colon}{line}"
+
+
+def _pair(before: Any, after: Any) -> str:
+    """Return two values in one line, from shortly before the place where they differ.
+
+    Example:
+        >>> print(_pair("The text is long, and at its end it says a", "The text is long, and at its end it says b"))
+        …d it says a" -> …d it says b"
+    """
+    texts = [json.dumps(each, ensure_ascii=False, default=str) for each in (before, after)]
+    same = len(os.path.commonprefix(texts))
+    if same > _LONGEST_VALUE // 2:
+        texts = [f"…{text[same - 10 :]}" for text in texts]
+    return " -> ".join(map(_short, texts))
+
+
+def _short(text: str) -> str:
+    return printable(" ".join(text.split()), _LONGEST_VALUE)
+
+
+def _calls(numbers: Iterable[int]) -> str:
+    """Name calls by their numbers.
+
+    Example:
+        >>> _calls({2}), _calls({1, 2, 3}), _calls({1, 3})
+        ('call 2', 'calls 1-3', 'calls 1, 3')
+    """
+    listed = sorted(numbers)
+    if len(listed) < 2:
+        return f"call {listed[0]}" if listed else "a call"
+    if listed[-1] - listed[0] == len(listed) - 1 and len(listed) > 2:
+        return f"calls {listed[0]}-{listed[-1]}"
+    more = "" if len(listed) <= 4 else ", ..."
+    return f"calls {', '.join(map(str, listed[:4]))}{more}"
