@@ -42,6 +42,7 @@ _ENTRIES = {
     "unordered": " may have completed in another order",
 }
 _LONGEST_VALUE = 60
+_SAME_START = 20
 _LONGEST_LINE = 300
 _MOST_LINES = 60
 
@@ -297,13 +298,14 @@ def _pair(before: Any, after: Any) -> str:
     """Return two values in one line, from shortly before the place where they differ.
 
     Example:
-        >>> print(_pair("The text is long, and at its end it says a", "The text is long, and at its end it says b"))
-        …d it says a" -> …d it says b"
+        >>> print(_pair("a long text that ends in yes", "a long text that ends in no"))
+        …" ends in yes" -> …" ends in no"
     """
     texts = [json.dumps(each, ensure_ascii=False, default=str) for each in (before, after)]
-    same = len(os.path.commonprefix(texts))
-    if same > _LONGEST_VALUE // 2:
-        texts = [f"…{text[same - 10 :]}" for text in texts]
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((index for index, (one, other) in pairs if one != other), 0)
+    if same > _SAME_START:
+        texts = [f'…"{text[same - 9 :]}' for text in texts]
     return " -> ".join(map(_short, texts))
 
 

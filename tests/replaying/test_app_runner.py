@@ -17,53 +17,17 @@ from flask import Flask, request
 from noukai_sdk import AsyncNoukai, CapturedRequestError, Noukai, NoukaiError
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
 from noukai_sdk.adapters.flask import init_noukai_trace
-from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.replay.cassette_file import CassetteFile
-from noukai_sdk.replay.recording import recording_adapter
 from noukai_sdk.replaying.app_runner import running_app
 from noukai_sdk.session.threads import detached
 from noukai_sdk.testing import AppError
-
-CALLS = 4
+from tests.support.captured import CALLS, captured
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """The runner is the command line's, which runs on asyncio."""
     return "asyncio"
-
-
-def captured(number: int, path: str = "/all", answer: Any = None) -> CassetteFile:
-    """Return a session of one request, whose overlapping calls differ in nothing but their input."""
-    texts = [f"{number}-{call}" for call in range(CALLS)]
-    recordings = [
-        recording_adapter().validate_python(
-            {
-                "slug": "upper",
-                "kind": "execute",
-                "request": {"message": text},
-                "started_at": call,
-                "completed_at": call + 10,
-                "result": {"status": "completed", "result": f"R{text}"},
-            }
-        )
-        for call, text in enumerate(texts)
-    ]
-    expected = {"results": [f"R{text}" for text in texts]} if answer is None else answer
-    headers = (("content-type", "application/json"),)
-    request = CapturedRequest(
-        method="POST",
-        origin="http://shop.example",
-        path=path,
-        headers=headers,
-        body=CapturedBody(text=json.dumps({"texts": texts}), size=1),
-    )
-    response = CapturedResponse(
-        status=200, headers=headers, body=CapturedBody(text=json.dumps(expected))
-    )
-    return CassetteFile(
-        f"s-{number}", recordings, exchange=Exchange(request=request, response=response)
-    )
 
 
 def fastapi_app(events: list[str], *, adapter: bool) -> FastAPI:
