@@ -124,8 +124,8 @@ class _BaseClient(ABC, Generic[TransportT, HttpT]):
     ) -> Self:
         """Return a copy of this client with other options. Nothing is sent.
 
-        Both use the same connections, so closing either one closes both. Scopes and replays take them for
-        the same client.
+        Both use the same connections, so closing either one closes both. Scopes and replays treat both
+        as one client.
 
         Args:
             timeout: As for the client; None keeps it.
@@ -179,8 +179,8 @@ class Noukai(_BaseClient[SyncTransport, "httpx.Client"]):
         log_handler: Called with a dict at every request, response and retry: ``phase``, ``method``,
             ``path``, ``attempt``, ``status_code``, ``request_id``, and ``error`` if there was no
             response. Also at the beginning and end of a scope: ``phase`` is ``scope_open`` or
-            ``scope_close``, with ``session_id`` and ``mode``. An exception in it is logged, and the call
-            goes on.
+            ``scope_close``, with ``session_id`` and ``mode``. An exception in it is logged, and the
+            call continues.
         log_payloads: Add ``request_body`` and ``response_body`` to that dict. The body of a stream is not
             kept.
         session_id: A session for all calls that have none and run in no scope.

@@ -127,7 +127,7 @@ class APIConnectionError(NoukaiError):
     """The service could not be reached, or the connection broke before the response was complete.
 
     ``request_sent`` is False if nothing can have reached the service (the connection was refused or never
-    made), so that sending the call again cannot pay for a run twice. The HTTP library's own error is the
+    made), so sending the call again cannot pay for a run twice. The HTTP library's own error is the
     ``__cause__``.
     """
 
@@ -268,7 +268,7 @@ class ReplayError(NoukaiError):
     """Base of everything that can go wrong with a replay.
 
     ``report`` is the scope's :class:`~noukai_sdk.models.reports.ReplayReport` so far, if there is one.
-    ``parent_session_id`` is set if the session is a fork, and its parent is the one that is not available.
+    ``parent_session_id`` is set if the session is a fork whose parent is not available.
     """
 
     parent_session_id: str | None = None

@@ -154,8 +154,8 @@ class Flow(_BaseFlow):
             message: The input text, by position or as ``message=``. Pass it or ``messages``.
             messages: Chat turns, ``{"role": "user" | "assistant" | "tool", "content"}``.
             response_model: The type that ``.output`` of the result has: a pydantic model, a dataclass, a
-                TypedDict, or any other type that pydantic validates. A result that is text is read as
-                JSON, also from a code fence.
+                TypedDict, or any other type that pydantic validates. A text result is parsed as JSON,
+                in a code fence or not.
             **options: See :class:`~noukai_sdk.options.ExecuteOptions`.
 
         Returns:

@@ -62,17 +62,17 @@ def tool(
 def tool(
     function: Any = None, /, *, name: str | None = None, description: str | None = None
 ) -> Any:
-    """Make a function a tool, for ``tools=[...]`` of a call, and for agents of the local engine.
+    """Turn a function into a tool, for ``tools=[...]`` of a call and for agents of the local engine.
 
-    The schema comes from the annotations and defaults, the description from the docstring, those of the
-    arguments from its section ``Args:``.
+    The schema comes from the annotations and defaults, the description from the docstring, and the
+    descriptions of arguments from its section ``Args:``.
 
     The arguments of a model are validated by pydantic before the function is called. If they are not valid,
     or the function raises an exception, the result of the call is ``{"error": "..."}``, which the model
     reads.
 
-    The function may be async on the async client, which calls other functions in worker threads. It needs
-    arguments that have names and types with a JSON form. A method must be bound: ``tool(service.search)``.
+    On the async client, the function may be async; other functions run in worker threads. Arguments
+    need names, and types that have a JSON form. A method must be bound: ``tool(service.search)``.
 
     Args:
         function: The function.

@@ -111,7 +111,7 @@ class Job(_BaseJob[OutputT]):
 
         Raises:
             JobCancelledError: The job was cancelled.
-            APITimeoutError: The job is not done after ``timeout``; it goes on.
+            APITimeoutError: The job is not done after ``timeout``; it keeps running.
             NoukaiError: As for ``execute``.
 
         Example:
@@ -122,8 +122,8 @@ class Job(_BaseJob[OutputT]):
     def cancel(self, *, timeout: TimeoutInput = None) -> JobStatus[OutputT]:
         """Cancel the job: a step in progress is stopped, and no further step begins.
 
-        A job that has ended stays as it is, and cancelling it again is no error. In a replay nothing is
-        sent: the next recorded state is returned, as for ``poll``.
+        Cancelling a job that has ended changes nothing. In a replay nothing is sent: the next recorded
+        state is returned, as for ``poll``.
 
         Args:
             timeout: Seconds for the request; None means the client's timeout.

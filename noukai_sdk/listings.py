@@ -113,7 +113,7 @@ class Sessions:
         return self._transport.run(listing.read_session(self._transport.service, session_id))
 
     def delete(self, session_id: str) -> None:
-        """Delete a session: its runs, and all that is stored of it.
+        """Delete a session: its runs, and everything stored of it.
 
         Args:
             session_id: The id.

@@ -60,8 +60,8 @@ class ToolOptions(CallOptions, total=False):
         tools: At most 64 tools: functions with the decorator :func:`noukai_sdk.tool`, which the client
             calls by itself, and dicts in OpenAI's form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"`` or OpenAI's object form.
-        tool_handler: Called with the pending tool calls of ``tools`` that are dicts; returns one result
-            for each, as ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``.
+        tool_handler: Called with the pending calls of ``tools`` that are dicts; returns one result for
+            each, as ``{"tool_call_id", "output"}`` or ``{"role": "tool", "tool_call_id", "content"}``.
             May be a coroutine function on the async client.
         max_tool_rounds: How often tools are called at most (default 10).
     """
@@ -76,8 +76,8 @@ class ExecuteOptions(ToolOptions, total=False):
     """The options of ``execute``.
 
     Attributes:
-        idempotency_key: A service that knows such keys begins one run for all calls with this key. Without
-            one the header is ignored.
+        idempotency_key: A service that supports idempotency keys starts one run for all calls with this
+            key. Others ignore it.
     """
 
     idempotency_key: str | None

@@ -66,10 +66,10 @@ Hook = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
 @dataclass(frozen=True)
 class CaptureRequests:
-    """What ``capture_requests=`` captures of each request and its response, besides the usual.
+    """What ``capture_requests=`` captures of each request and response, beyond the defaults.
 
     Attributes:
-        headers: More headers to keep, of requests and responses. Headers whose name speaks of a
+        headers: More headers to keep, of requests and responses. Headers whose name suggests a
             credential are never kept.
         redact_pii: Mask e-mail addresses, phone numbers, payment cards and IBANs too.
         redact: Called with the masked exchange as a dict, with the names of

@@ -39,8 +39,9 @@ App = TypeVar("App", bound="Starlette")
 class NoukaiTraceMiddleware(asgi.NoukaiTraceMiddleware):
     """The ASGI middleware, with the session header on unhandled 500s too.
 
-    Starlette responds to unhandled exceptions in a layer outside of all middleware. That layer is told
-    to add the headers. Nothing else about its response changes, and the exception goes on as ever.
+    Starlette responds to unhandled exceptions in a layer outside of all middleware. The middleware
+    makes that layer add the headers. Nothing else about its response changes, and the exception
+    propagates as usual.
     """
 
     def _prepare(self, scope: asgi.Message) -> None:

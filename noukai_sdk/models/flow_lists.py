@@ -36,8 +36,8 @@ class FlowSummary(WireModel):
     """A flow as ``GET /flows`` lists it.
 
     Attributes:
-        flow_id, description, block_count, trace_capture_mode, content_hash: Of the working copy; None if
-            there is none that was valid once.
+        flow_id, description, block_count, trace_capture_mode, content_hash: Of the working copy; None
+            if none was ever valid.
         versions: The published versions, and those in files, by number.
         problems: What is wrong with its files now.
     """

@@ -115,7 +115,7 @@ class ReportEntry(NamedTuple):
 
     ``position`` counts the calls to this slug and kind from 0. ``detail`` describes a difference or a
     decision. ``call_site`` is None for leftovers, which have no call. ``changes`` are the differences
-    of a drifted call; past the first 100 drifted calls of a replay, ``detail`` alone names them.
+    of a drifted call; after the first 100 drifted calls of a replay, only ``detail`` names them.
     """
 
     slug: str | None
@@ -179,10 +179,10 @@ class ReplayReport:
 
     ``live`` lists the calls that a fork, or a recording of new calls, has sent to the service. ``lost``
     lists calls that belonged to no scope while the replay ran, from threads or tasks that lost it.
-    ``unread`` lists the clients of a session whose calls could not be fetched, so that nobody knows whether
+    ``unread`` lists the clients of a session whose calls could not be fetched, so it is unknown whether
     they were made. ``unordered`` lists overlapping calls that may have completed in another order than
-    recorded. ``what_if`` has the live calls of a what-if, beside their recordings. ``findings`` is filled
-    at the end of a replay with misses, drift or leftovers.
+    recorded. ``what_if`` has the live calls of a what-if, beside their recordings. ``findings`` is
+    filled at the end of a replay with misses, drift or leftovers.
 
     Example:
         >>> ReplayReport().summary()

@@ -139,7 +139,7 @@ class PausedResult(WireModel, Generic[OutputT]):
 
     @property
     def result(self) -> Any:
-        """None: there is no result yet. Not typed so, for calls that need not think of pauses."""
+        """None: there is no result yet. Typed Any, so calls that never pause need no check for None."""
         return None
 
     @property

@@ -1,6 +1,6 @@
 """Lists that our backend keeps beside the runs: replay reports, and the sessions themselves.
 
-Extensions of our backend (docs/wire.md, "Sessions"); the hosted service answers 404.
+Extensions of our backend (docs/wire.md, "Sessions"); the hosted service returns 404.
 """
 
 from __future__ import annotations

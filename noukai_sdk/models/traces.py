@@ -16,7 +16,7 @@ StepStatus = Literal["running", "completed", "failed", "skipped"]
 class RunSummary(WireModel):
     """The run as a whole. Times are ISO 8601 strings, durations milliseconds.
 
-    Our backend alone sends ``version``, ``session_id`` and ``error``.
+    Only our backend sends ``version``, ``session_id`` and ``error``.
     """
 
     id: str

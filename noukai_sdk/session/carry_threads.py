@@ -35,7 +35,7 @@ def carry_threads(enabled: bool = True) -> None:
     carried, no other context variable.
 
     Args:
-        enabled: False undoes it for the whole process, and adapters do not turn it on again.
+        enabled: False turns it off for the whole process, and adapters do not turn it on again.
 
     Example:
         >>> from threading import Thread

@@ -60,9 +60,9 @@ LONGEST_FLUSH = 1.0
 def trace_scope(**options: Unpack[ScopeOptions]) -> AbstractAsyncContextManager[Scope]:
     """Run a block in a scope of its own, even inside another scope.
 
-    In a replay, and in a request that an adapter captures, a block that names no session, no cassette and
-    no file to record joins the scope that it is in: its calls are part of the request. ``capture=True``
-    opens a scope of its own in a captured request all the same.
+    In a replay, and in a request that an adapter captures, a block that names no session, no cassette
+    and no file to record joins the scope that it is in: its calls are part of the request.
+    ``capture=True`` opens a scope of its own even in a captured request.
 
     Args:
         **options: See :class:`ScopeOptions`.

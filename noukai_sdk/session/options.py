@@ -50,8 +50,8 @@ class ScopeOptions(TypedDict, total=False):
             ``NOUKAI_REPLAY_ENABLED``, and ``client`` or ``transport``.
         capture: Tag calls with a new session (default). False leaves them untagged.
         transport: The transport of a client, to fetch the session with: ``client._transport``. The
-            client's ``log_handler`` hears of the scope; without a client, that of its first call does.
-        client: The same, as the client itself.
+            client's ``log_handler`` receives the scope; without a client, that of its first call does.
+        client: The client itself, instead of its transport.
         strict: Raise if replay is not enabled, instead of capturing with a logged warning; and
             refuse lost calls.
         lost: What happens to calls from threads and tasks that lost the scope while this replay runs.
@@ -61,8 +61,8 @@ class ScopeOptions(TypedDict, total=False):
         cassette: Serve the calls from this cassette file, as ``record_mode`` says.
         record_mode: ``"none"`` (default) serves and never records. ``"once"`` serves the file if it
             exists, and records it if not. ``"new_episodes"`` serves the recorded calls and records
-            new ones. ``"all"`` records everything, instead of the file's recordings of the same
-            calls. ``"rewrite"`` starts the file anew.
+            new ones. ``"all"`` records everything, and replaces the file's recordings of the same
+            calls. ``"rewrite"`` starts a new file.
         redact: A function called with each recording as a dict before it is written; returns the
             dict to keep. When a call is compared with a recording, the dict holds only the sent
             parts: ``request``, and in ``rounds`` the ``tool_results``.

@@ -97,7 +97,7 @@ class Scope:
 
     @property
     def replay_id(self) -> str | None:
-        """The id of this replay, by which its report can be asked for. None without a client."""
+        """The id of this replay, to request its report with. None without a client."""
         return None if self.verdict is None else self.verdict.replay_id
 
     def admit(self, call: FlowCall) -> Program[Any]:

@@ -47,7 +47,7 @@ class ReplayedRequest:
 
     Attributes:
         captured: The captured request and response.
-        response: The response of now.
+        response: The response that the app sends now.
         differences: Between the two responses: status, media type, ``Location`` and body.
         report: What the replay of the flow calls found: hits, drift and so on.
         failure: The exception that the app raised, None if it raised none.
@@ -85,15 +85,16 @@ def send_captured_request(
 ) -> ReplayedRequest:
     """Send the request that a cassette was captured with through an app, in this process.
 
-    The app's flow calls are served from the cassette: no model is called, and no service is needed. Without
-    ``NOUKAI_API_KEY`` the app sees one that is not valid anywhere, so that its clients can be made.
+    The app's flow calls are served from the cassette: no model is called, and no service is needed.
+    Without ``NOUKAI_API_KEY`` the app gets a dummy key, so it can create its clients.
 
     Args:
         app: An ASGI or WSGI app, or its name: ``"main:app"`` or ``"main:create_app()"``.
         cassette: The file. Not needed in a test with the marker ``noukai_cassette``, which has one.
         headers: Headers to add or to replace, such as those that were removed at capture.
         body: The body to send instead of the captured one.
-        ignore: What may differ, such as ``$.id`` or ``$.items[*].created_at``, with all that is inside.
+        ignore: What may differ, such as ``$.id`` or ``$.items[*].created_at``, including everything
+            inside it.
         freeze: Hold clock, uuids and random numbers of this process while the app responds: the clock at
             the time of the captured request. Needs time-machine.
 

@@ -120,7 +120,7 @@ def shuffle_replay(
         seed: Chooses the orders.
 
     Returns:
-        The report, to be asserted: it is true if the result was always the same.
+        The report. Assert it: it is true if the result was always the same.
 
     Raises:
         ValueError: The application returns two results in the same order; or ``runs`` is less than 1.

@@ -42,16 +42,16 @@ class Executor:
     Args:
         config: The model for agents that do not name one; by default the offline model.
         timeout: Seconds for a whole run, None for no limit.
-        max_concurrency: How many nodes, and items of loops, of one run are worked on at once, None for
+        max_concurrency: How many nodes and loop items of one run are in progress at once, None for
             no limit.
         retry: How often to retry a failed node that does not set ``retry`` itself.
         debug: Log every step to the logger ``noukai_sdk.local.trace``.
         timeout_seconds: Another name of ``timeout``.
         lightweight_mode: Fail at once: no node is retried, whatever it sets. Runs are not counted, unless
             ``configure(enable_metrics=True)`` says so.
-        store: Keeps what runs finish, so that :meth:`resume` goes on after a failure, a pause or the
-            death of the process: the path of a SQLite file, the URL of a Postgres database, or a store
-            object. None to keep nothing.
+        store: Saves what runs finish, so :meth:`resume` can continue after a failure, a pause or a
+            crash: the path of a SQLite file, the URL of a Postgres database, or a store object. None to
+            keep nothing.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -105,7 +105,7 @@ class Executor:
         """Change settings for the runs that start from now on. Settings that are left out stay.
 
         Args:
-            max_concurrency: How many nodes, and items of loops, of one run are worked on at once, None for
+            max_concurrency: How many nodes and loop items of one run are in progress at once, None for
                 no limit.
             timeout: Seconds for a whole run, None for no limit.
             retry: How often to retry a failed node that does not set ``retry`` itself.
@@ -225,7 +225,7 @@ class Executor:
         tool_handler: ToolHandler | None = None,
         allow_edited: bool = False,
     ) -> WorkflowResult:
-        """Go on with a run that has failed, waits, or was interrupted, until its end or its next pause.
+        """Continue a run that has failed, waits, or was interrupted, to its end or its next pause.
 
         Nodes and items of loops that are finished are not repeated. A run that has completed returns its
         result again.
@@ -236,10 +236,10 @@ class Executor:
             tool_results: One for each tool call, if the run waits for some.
             approvals: Decisions by the name, id or path of the node that waits: True, False, or
                 ``{"approved": ..., "comment": ..., "value": ...}`` with a value instead of the one that was
-                asked about. Without them, the result says again what is asked.
+                asked about. Without them, the result has the open requests again.
             tool_handler: As in :meth:`execute`; it also answers the calls that the run waits for.
-            allow_edited: Go on although the workflow has changed: nodes that have changed, and all nodes
-                behind them, run again.
+            allow_edited: Continue although the workflow has changed: nodes that have changed, and all
+                nodes after them, run again.
 
         Raises:
             ValueError: The run waits for tool results, and none are given; or the other way round. A
@@ -267,7 +267,7 @@ class Executor:
         tool_handler: ToolHandler | None = None,
         allow_edited: bool = False,
     ) -> WorkflowResult:
-        """Go on with a run in the running event loop; otherwise like :meth:`resume`."""
+        """Continue a run in the running event loop; otherwise like :meth:`resume`."""
         journal: Journal | None = None
         waiting: list[ApprovalRequest] | None
         if self._store is not None:

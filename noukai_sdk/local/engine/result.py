@@ -124,8 +124,8 @@ class WorkflowResult:
         """Return what the agent or sub-flow with this name or id has used, over all its attempts.
 
         Returns:
-            ``model``, ``tokens``, ``cost_usd``, ``latency_ms`` and ``fallbacks``, the names of the models
-            and nodes that stood in; None for any other node.
+            ``model``, ``tokens``, ``cost_usd``, ``latency_ms`` and ``fallbacks``, the names of the
+            models and nodes used as fallbacks; None for any other node.
         """
         ids = {node_name: node_id for node_id, node_name in self.names.items()}
         usage = self.usages.get(ids.get(name, name))

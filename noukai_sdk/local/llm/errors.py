@@ -49,7 +49,7 @@ __all__ = [
 class LlmError(NoukaiError):
     """Base of all errors of model providers.
 
-    Keys that somebody passed by mistake, such as in the name of a model, are ``...`` in the message.
+    Keys passed by mistake, such as in the name of a model, appear as ``...`` in the message.
 
     Attributes:
         is_retryable: Another attempt can help.

@@ -55,11 +55,11 @@ _abandoned: list[Any] = []
 
 
 class PostgresRunStore(SqlStore):
-    """Runs in a Postgres database, in tables of their own: that of ``noukai serve`` will do.
+    """Runs in a Postgres database, in tables of their own; the database of ``noukai serve`` works too.
 
-    One connection does everything. The locks of the runs that are under way belong to it, so that they end
-    with it, and a process that has lost it cannot write any more. A pool that gives each transaction a
-    connection of its own, as PgBouncer may do, does not work.
+    One connection does everything. It holds the locks of the runs in progress, so they end with it, and
+    a process that has lost it cannot write any more. Do not use a pooler that gives each transaction a
+    connection of its own, as PgBouncer may.
 
     Args:
         url: Such as ``postgresql://user@host/database``; needs the extra ``postgres``.

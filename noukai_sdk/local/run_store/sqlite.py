@@ -50,7 +50,7 @@ _abandoned: list[sqlite3.Connection | None] = []
 class RunStore(SqlStore):
     """Runs in a SQLite file, which several processes on one machine may share.
 
-    A commit survives the death of the process. A power cut may take the last ones with it, but never breaks
+    A commit survives the death of the process. A power cut may lose the last ones, but never damages
     the file. ``FILE-lock`` beside it says which runs are under way.
 
     Args:

@@ -53,10 +53,10 @@ class Node:
         timeout: Seconds for one attempt, None for no limit.
         for_each: A reference to a list: the node does its work for each item, as ``{{item}}``.
         concurrency: How many items are worked on at once.
-        on_error: ``"fail"`` if an item that has failed for good fails the node; ``"keep"`` to put its error
-            into the output, an :class:`~noukai_sdk.local.engine.for_each.ItemError`.
+        on_error: ``"fail"`` to fail the node if an item has failed for good; ``"keep"`` to put its
+            error into the output, an :class:`~noukai_sdk.local.engine.for_each.ItemError`.
         fallback: What is tried, in this order, when all attempts have failed: other models for the same
-            prompt, or nodes whose output stands in. In a loop, for each item.
+            prompt, or nodes whose output is used instead. In a loop, for each item.
 
     Example:
         >>> Node.agent("Draft", "Write about {{message}}").id
@@ -133,7 +133,7 @@ class Node:
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
-            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            on_error: ``"keep"`` to continue if an item fails, with its error in the output.
             fallback: A model, a configuration or a node to try when all attempts have failed; or several.
 
         Raises:
@@ -236,10 +236,11 @@ class Node:
     def approval(cls, name: str, prompt: str = "{{input}}", *, node_id: str | None = None) -> Node:
         """Make a node at which the run waits for the decision of a person.
 
-        The rest of the run goes on to its end; then it pauses. ``result.approvals`` says what is asked, and
-        ``executor.resume(workflow, result, approvals={"Review": True})`` decides. The nodes after it run if
-        it is approved, or with ``connect(..., when=False)`` if it is not; their input is that of this node,
-        or what the decision has put in its place. The output is ``{"approved", "comment", "value"}``.
+        The rest of the run runs to its end; then it pauses. ``result.approvals`` has the open requests,
+        and ``executor.resume(workflow, result, approvals={"Review": True})`` decides. The nodes after
+        it run if it is approved, or with ``connect(..., when=False)`` if it is not; their input is that
+        of this node, or the ``value`` of the decision. The output is ``{"approved", "comment",
+        "value"}``.
 
         Args:
             name: The name that people see, and the key of the decision.
@@ -271,7 +272,7 @@ class Node:
                 or spaces.
             node_id: The node's id, by default made from the name.
             for_each: A reference to a list.
-            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            on_error: ``"keep"`` to continue if an item fails, with its error in the output.
 
         Raises:
             TypeError: ``transformation`` is not a str.
@@ -297,7 +298,7 @@ class Node:
     ) -> Node:
         """Make a node that calls Python.
 
-        A function that is not async runs in a worker thread. After its timeout the run goes on
+        A function that is not async runs in a worker thread. After its timeout the run continues
         without it, but the thread cannot be stopped.
 
         Args:
@@ -309,7 +310,7 @@ class Node:
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
-            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            on_error: ``"keep"`` to continue if an item fails, with its error in the output.
             fallback: A node to try when all attempts have failed; or several.
 
         Raises:
@@ -339,19 +340,19 @@ class Node:
     ) -> Node:
         """Make a node that runs another workflow; the output is that one's result.
 
-        It needs no thread, stops with the run, and its nodes count for the run's ``max_concurrency``.
+        It needs no thread, stops with the run, and its nodes count towards the run's ``max_concurrency``.
 
         Args:
-            workflow: The workflow as it is now; later changes to it do not count.
+            workflow: The workflow as it is now; later changes have no effect.
             name: The name that people see, by default the workflow's.
             inputs: Values for the workflow's ``{{parameters.x}}``, besides those of the run; texts among
                 them may hold references. The message is ``inputs["message"]``, or else the node's input.
             node_id: The node's id, by default made from the name.
-            retry: How often to go on at the nodes that have failed; these have retries of their own.
+            retry: How often to resume at the nodes that have failed; these have retries of their own.
             timeout: Seconds for one attempt.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
-            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            on_error: ``"keep"`` to continue if an item fails, with its error in the output.
 
         Raises:
             TypeError: ``workflow`` is neither a Workflow nor a Flow, or ``inputs`` is not a mapping.
@@ -402,7 +403,7 @@ class Node:
             timeout: Seconds for one attempt, all rounds together.
             for_each: A reference to a list.
             concurrency: How many items are worked on at once.
-            on_error: ``"keep"`` to go on if an item fails, with its error in the output.
+            on_error: ``"keep"`` to continue if an item fails, with its error in the output.
 
         Raises:
             TypeError: A setting is of the wrong type.
