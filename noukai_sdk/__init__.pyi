@@ -1,4 +1,8 @@
 from ._version import __version__ as __version__
+from .boundaries.decorator import recorded as recorded
+from .boundaries.standard import now as now
+from .boundaries.standard import random as random
+from .boundaries.standard import uuid4 as uuid4
 from .client import AsyncNoukai as AsyncNoukai
 from .client import Noukai as Noukai
 from .errors import APIConnectionError as APIConnectionError

@@ -29,6 +29,7 @@ SessionNotFoundError StepAttempts StepCompleted StepFailed StepInput StepOutput 
 StepTrace Stream StreamEvent TokenBreakdown Tool ToolCall ToolCallLimitError ToolCallsRequired
 ToolHandlerRequiredError Trace __version__ carry_threads copy_scope current_session_id detached
 log_context tool trace trace_scope trace_scope_sync WhatIf
+now random recorded uuid4
 """
 
 THIRD_PARTY = """

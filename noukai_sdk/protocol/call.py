@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("noukai_sdk")
 
-CallKind = Literal["execute", "step", "job"]
+CallKind = Literal["execute", "step", "job", "recorded"]
+"""How a flow is called, or that the call is one of a recorded function."""
+
+FLOW_KINDS: tuple[CallKind, ...] = ("execute", "step", "job")
 
 
 class FlowRef(NamedTuple):

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from ..errors import FlowExecutionError, NotFoundError, NoukaiError
 from ..models.base import WireModel
+from ..models.boundaries import Boundaries
 from ..models.exchanges import Exchange
 from ..models.session_lists import ReplayList, SessionPage, StoredReport
 from ..models.sessions import Outcomes
@@ -62,6 +63,11 @@ def put_exchange(service: Service, session_id: str, captured: Exchange) -> Progr
 def put_outcomes(service: Service, session_id: str, outcomes: Outcomes) -> Program[bool]:
     """Store the outcomes of a session's calls; return False if the service does not take them."""
     return (yield from _send(service, "PUT", f"{session_path(session_id)}/outcomes", outcomes))
+
+
+def put_boundaries(service: Service, session_id: str, boundaries: Boundaries) -> Program[bool]:
+    """Store the calls of a session's recorded functions; return False if the service does not take them."""
+    return (yield from _send(service, "PUT", f"{session_path(session_id)}/boundaries", boundaries))
 
 
 def post_report(service: Service, session_id: str, report: StoredReport) -> Program[bool]:

@@ -1,8 +1,7 @@
-"""Match calls to recordings.
+"""Hold the recordings of one session, and give each call its own.
 
-A cassette has one lane for each flow and kind of call. Sequential calls match by position within their
-lane: the Nth call gets the Nth recording, whatever its input. If calls overlap, in the recording or
-now, position is meaningless, so they match by input first and by position second.
+A cassette has one lane for each flow and kind of call, and one for each recorded function
+(:mod:`~noukai_sdk.replay.lanes`).
 
 A flow is its organisation, project and slug. A source that does not tell organisation and project has one
 lane for each bare slug. The hosted service is one: there, what each API key can read is a part of the
@@ -12,21 +11,16 @@ session, and each part has lanes of its own.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
+from ..models.boundaries import Boundary
 from ..models.reports import CallSite
 from ..protocol.call import FlowCall
-from .recording import Recording, fingerprint, message_fingerprint
-
-Redact = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-Address = tuple[str | None, str | None]
-"""Organisation and project."""
+from .boundary_recordings import BoundaryLane, boundary_lanes, boundary_recordings
+from .lanes import Address, Claim, Decision, Lane, Redact
+from .recording import Recording
 
 # Kind, slug and address. The number of a part stands for addresses that it does not tell.
 _LaneKey = tuple[str | None, str | None, Address | int]
@@ -36,266 +30,20 @@ class CassetteClosed(Exception):
     """The cassette assigns no more recordings."""
 
 
-class Claim:
-    """The place of one call in its lane, taken when the method is called.
-
-    Only the program that serves the call holds its claim. So a call that is dropped before it begins
-    (a coroutine that is never awaited) takes no recording, just as it would send nothing.
-
-    Attributes:
-        assigned: Whether ``index`` is decided.
-        index: The position of the call's recording, None for a miss.
-        address: The call's organisation and project, None in a lane that has only one.
-        order: The number of the call among all calls of a fork.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "address",
-        "assigned",
-        "index",
-        "lane",
-        "order",
-        "position",
-        "redact",
-        "request",
-        "site",
-        "version",
-    )
-
-    def __init__(
-        self,
-        lane: Lane,
-        position: int,
-        request: Mapping[str, Any],
-        version: int | None,
-        site: CallSite | None,
-        redact: Redact | None,
-        address: Address | None = None,
-    ) -> None:
-        self.lane = lane
-        self.position = position
-        self.address = address
-        self.order = 0
-        self.request = request
-        self.version = version
-        self.site = site
-        self.redact = redact
-        self.assigned = False
-        self.index: int | None = None
-
-    def redacted_request(self) -> Mapping[str, Any]:
-        """Return the request as a redacted recording of it would hold it."""
-        return self.request if self.redact is None else self.redact(self.request)
-
-
-@dataclass
-class Decision:
-    """How overlapping calls were matched.
-
-    Attributes:
-        together: How many calls were matched at once.
-        by_input: How many of them got the recording of their own input.
-        ambiguous: How many of those have an input that other recordings have as well.
-        reordered: The calls are known to overlap, or one did not get the recording at its position.
-    """
-
-    together: int
-    by_input: int = 0
-    ambiguous: int = 0
-    reordered: bool = False
-
-
-class Lane:
-    """The recordings of one flow and kind, and the calls that claimed them. Not thread-safe.
-
-    Attributes:
-        address: The organisation and project of the recordings; None if some have none.
-        problem: Why there may be no recordings: the part of the session that has them cannot be read.
-    """
-
-    def __init__(
-        self,
-        slug: str | None,
-        kind: str | None,
-        recordings: Sequence[Recording] = (),
-        address: Address | None = None,
-    ) -> None:
-        self.slug = slug
-        self.kind = kind
-        self.address = address
-        self.problem: str | None = None
-        self.recordings = recordings
-        # Recordings of a known organisation among those of unknown ones never serve another one.
-        self._is_mixed = address is None and any(each.org is not None for each in recordings)
-        self.calls = 0
-        self.under_way = 0
-        self.skipped = 0
-        self._waiting: list[ref[Claim]] = []
-        self._played = bytearray(len(recordings))
-        # A call was claimed while another one was under way. That alone may mean nothing: a stream
-        # that is still being read is under way.
-        self._crowded = False
-
-    @cached_property
-    def _overlapping(self) -> bool:
-        # Once calls have overlapped, the order of the later calls is meaningless too.
-        return _overlap(self.recordings)
-
-    def claim(
-        self,
-        request: Mapping[str, Any],
-        version: int | None = None,
-        site: CallSite | None = None,
-        redact: Redact | None = None,
-    ) -> Claim:
-        """Take a place for a call that is made now."""
-        position = self.calls + len(self._waiting)
-        claim = Claim(self, position, request, version, site, redact)
-        self._waiting.append(ref(claim))
-        self._crowded = self._crowded or self.under_way > 0
-        return claim
-
-    def take_over(self, claim: Claim) -> None:
-        """Take a place for a call that was made before this lane was there."""
-        claim.lane, claim.position = self, self.calls + len(self._waiting)
-        self._waiting.append(ref(claim))
-        self._crowded = self._crowded or self.under_way > 0
-
-    def extend(self, recordings: Sequence[Recording]) -> None:
-        """Add recordings of another part of the session."""
-        recordings = [*self.recordings, *recordings]
-        if not any(self._played):
-            recordings.sort(key=lambda each: each.started_at or 0.0)
-        self.recordings = recordings
-        self._played.extend(bytes(len(recordings) - len(self._played)))
-        self._overlapping = self._overlapping or _overlap(recordings)
-        self._is_mixed = self.address is None and any(each.org is not None for each in recordings)
-        self.__dict__.pop("_positions_by_input", None)
-
-    def assign(
-        self, claim: Claim, *, by_input: bool = False, settled: bool = True
-    ) -> Decision | None:
-        """Give ``claim`` its recording, and all other waiting claims theirs.
-
-        Args:
-            claim: A claim of this lane.
-            by_input: A call whose input was not recorded is a miss, even if its position has a
-                recording.
-            settled: The program can go no further, so all calls that are made together with this one
-                have their claims. If not, an overlapping call whose input was not recorded gets nothing
-                yet: the recording at its position may belong to a call that comes.
-
-        Returns:
-            The decision; None if order alone decided, or ``claim`` was assigned before or is not yet.
-        """
-        if claim.assigned:
-            return None
-        waiting = [each for place in self._waiting if (each := place()) is not None]
-        self._waiting.clear()
-        for each in waiting:
-            each.position = self.calls
-            self.calls += 1
-        if len(waiting) > 1:
-            self._overlapping = True
-        if not (self._overlapping or self._crowded or by_input):
-            position = claim.position
-            self._take(claim, self._first_of(claim.address) if self._is_mixed else position)
-            return None
-
-        decision = Decision(0, reordered=self._overlapping)
-        # All inputs come before any position: a call whose input was never recorded must not take
-        # the recording of another waiting call.
-        unmatched = [each for each in waiting if not self._match_input(each, decision)]
-        decision.together = decision.by_input
-        if claim.index is None and claim not in unmatched:
-            unmatched.append(claim)  # it has waited until the program settled
-        for each in unmatched:
-            if not by_input and not (settled and each is claim):
-                continue
-            each.assigned = True
-            decision.together += 1
-            position = each.position
-            if by_input and not self._has_unknown_input(position):
-                continue
-            if self._is_mixed:
-                position = self._first_of(each.address)
-            elif position >= len(self._played) or self._played[position]:
-                position = self._played.find(0)
-                decision.reordered = True
-            self._take(each, position)
-        waits = not settled and claim in unmatched
-        return None if by_input or waits else decision
-
-    def unplayed(self) -> list[int]:
-        """Return the positions of the recordings that no call has taken, in order."""
-        return [index for index, played in enumerate(self._played) if not played]
-
-    @property
-    def remaining(self) -> int:
-        """How many recordings no call has taken."""
-        return len(self.recordings) - sum(self._played)
-
-    @property
-    def unordered(self) -> bool:
-        """Whether calls have overlapped, so that they match by input."""
-        return self._overlapping or self._crowded
-
-    def _take(self, claim: Claim, position: int) -> None:
-        claim.assigned = True
-        if 0 <= position < len(self._played):
-            self._played[position] = 1
-            claim.index = position
-
-    def _first_of(self, address: Address | None) -> int:
-        """Return the first unplayed position that may belong to the organisation; -1 if there is none."""
-        for position, recording in enumerate(self.recordings):
-            known = _address(recording)
-            if not self._played[position] and (known is None or known == address):
-                return position
-        return -1
-
-    def _has_unknown_input(self, position: int) -> bool:
-        return position < len(self.recordings) and self.recordings[position].request is None
-
-    def _match_input(self, claim: Claim, decision: Decision) -> bool:
-        request = claim.redacted_request()
-        for key in (fingerprint(request, claim.version), message_fingerprint(request)):
-            matches = self._positions_by_input.get(key, ())
-            while matches and self._played[matches[0]]:
-                matches.popleft()
-            if matches and self._is_mixed:
-                known = _address(self.recordings[matches[0]])
-                if known is not None and known != claim.address:
-                    continue
-            if matches:
-                decision.by_input += 1
-                decision.ambiguous += len(matches) > 1
-                decision.reordered |= matches[0] != claim.position
-                self._take(claim, matches.popleft())
-                return True
-        return False
-
-    @cached_property
-    def _positions_by_input(self) -> dict[str, deque[int]]:
-        positions: dict[str, deque[int]] = {}
-        for position, recording in enumerate(self.recordings):
-            if recording.fingerprint is not None:
-                positions.setdefault(recording.fingerprint, deque()).append(position)
-        return positions
-
-
 class Cassette:
     """The recordings of one session, each played once. Safe to use from many threads.
 
     Args:
         session_id: The session of the recordings.
         recordings: In the order in which the calls began.
-
-    Attributes:
         client_left: The client of the recorded request left before the end of the response.
         total_calls: How many calls the session has, if clients with several API keys made them: the
             recordings of some may be missing here. None if that is not known.
+        boundaries: The calls of recorded functions, in the order in which they began.
+        total_boundaries: How many the session has, if some were not kept.
+
+    Attributes:
+        boundaries: Their recordings. They count apart from flow calls, and have lanes of their own.
         loading: Another part of the session is being fetched; awaited as an ``AwaitTurn``.
     """
 
@@ -305,17 +53,22 @@ class Cassette:
         recordings: Sequence[Recording],
         client_left: bool = False,
         total_calls: int | None = None,
+        boundaries: Sequence[Boundary] = (),
+        total_boundaries: int | None = None,
     ) -> None:
         self.session_id = session_id
         self.total_calls = total_calls
         self.client_left = client_left
         self.recordings = list(recordings)
+        self.boundaries = boundary_recordings(boundaries)
+        self.total_boundaries = total_boundaries
         self.loading: Any = None
         self._closed = False
         self._lock = threading.Lock()
         self._pending: dict[Any, list[tuple[ref[Claim], FlowCall]]] = {}
         self._problems: dict[int, str] = {}
         self._lanes = {key: _lane(key, group) for key, group in _grouped(recordings, 0).items()}
+        self._boundary_lanes = boundary_lanes(self.boundaries)
         # Of calls to flows without recordings, by kind, slug, address and part.
         self._empty: dict[tuple[str, str, Address, int], Lane] = {}
 
@@ -422,7 +175,8 @@ class Cassette:
         """Assign nothing from now on; return the lane and position of each unplayed recording."""
         with self._lock:
             self._closed = True
-            return [(lane, index) for lane in self._lanes.values() for index in lane.unplayed()]
+            lanes = [*self._lanes.values(), *self._boundary_lanes.values()]
+            return [(lane, index) for lane in lanes for index in lane.unplayed()]
 
     @property
     def remaining(self) -> int:
@@ -437,10 +191,13 @@ class Cassette:
     def lanes(self) -> list[Lane]:
         """Return the lanes that hold recordings."""
         with self._lock:
-            return list(self._lanes.values())
+            lanes = [*self._lanes.values(), *self._boundary_lanes.values()]
+            return [lane for lane in lanes if lane.recordings]
 
     def _lane_of(self, call: FlowCall, part: int) -> Lane:
         kind, slug, lanes = call.kind, call.flow.slug, self._lanes
+        if kind == "recorded":
+            return self._boundary_lanes.setdefault(slug, BoundaryLane(slug, kind))
         address = call.flow[:2]
         lane = lanes.get((kind, slug, address)) or lanes.get((kind, slug, part))
         if lane is None:
@@ -452,12 +209,6 @@ class Cassette:
                 lane = self._empty[key] = Lane(slug, kind, (), address)
                 lane.problem = self._problems.get(part)
         return lane
-
-
-def _address(recording: Recording) -> Address | None:
-    if recording.org is None or recording.project is None:
-        return None
-    return recording.org, recording.project
 
 
 def _lane(key: _LaneKey, recordings: Sequence[Recording]) -> Lane:
@@ -486,14 +237,3 @@ def _grouped(recordings: Sequence[Recording], part: int) -> dict[_LaneKey, list[
         address = part if slug in without_address else (recording.org, recording.project)
         groups.setdefault((kind, slug, address), []).append(recording)
     return groups
-
-
-def _overlap(recordings: Sequence[Recording]) -> bool:
-    latest = float("-inf")
-    for recording in recordings:
-        if recording.started_at is None:
-            continue
-        if recording.started_at < latest:
-            return True
-        latest = recording.completed_at or recording.started_at
-    return False

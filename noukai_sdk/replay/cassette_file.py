@@ -6,7 +6,10 @@
     {"slug": "grade-3", "kind": "execute", ...}
     {"slug": "grade-3", "kind": "step", ...}
 
-If the request that made the calls was captured, the header also has it, as ``"exchange"``.
+If the request that made the calls was captured, the header also has it, as ``"exchange"``. Calls of
+recorded functions follow the recordings, a line each, and make the file one of version 3::
+
+    {"boundary": "load_rubric", "position": 0, "arguments": {"level": "b1"}, "result": "...", ...}
 
 A file can be edited by hand and merged by git. The header's count of recordings shows if lines were
 lost; after adding or removing lines on purpose, correct the count or delete it.
@@ -31,6 +34,7 @@ from pydantic_core import from_json
 
 from .._version import __version__
 from ..errors import CassetteError
+from ..models.boundaries import Boundary
 from ..models.exchanges import Exchange
 from ..protocol.decoding import first_problem
 from .cassette import Cassette
@@ -41,6 +45,8 @@ from .repeated_values import SAME, with_repetitions, without_repetitions
 FORMAT_VERSION = 1
 # Of files in which a recording names repeated values: readers of version 1 would take them for null.
 _WITH_SAME = 2
+# Of files with calls of recorded functions: without them a replay would not be that of the session.
+_WITH_BOUNDARIES = 3
 # A line of fewer bytes is written as it is.
 _LONG = 10_000
 _MARK = "noukai_cassette"
@@ -58,6 +64,8 @@ class CassetteFile:
         redacted_pii: Personal data was removed from the file.
         exchange: The request that made the calls, and its response, if they were captured.
         missing_calls: How many calls of the session, made with other API keys, are not in the file.
+        boundaries: The calls of recorded functions, in the order in which they began.
+        total_boundaries: How many the session has, if some were not kept.
     """
 
     session_id: str | None
@@ -66,12 +74,21 @@ class CassetteFile:
     redacted_pii: bool = False
     exchange: Exchange | None = None
     missing_calls: int = 0
+    boundaries: list[Boundary] = field(default_factory=list)
+    total_boundaries: int | None = None
 
     def cassette(self) -> Cassette:
         """Return the recordings as a cassette to play."""
         client_left = self.exchange is not None and self.exchange.client_left
         total = len(self.recordings) + self.missing_calls if self.missing_calls > 0 else None
-        return Cassette(self.session_id, self.recordings, client_left, total)
+        return Cassette(
+            self.session_id,
+            self.recordings,
+            client_left,
+            total,
+            self.boundaries,
+            self.total_boundaries,
+        )
 
 
 class _Header(BaseModel):
@@ -87,6 +104,8 @@ class _Header(BaseModel):
     exchange: Exchange | None = None
     recordings: int | None = None
     missing_calls: int = 0
+    boundaries: int | None = None
+    total_boundaries: int | None = None
 
 
 def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
@@ -107,25 +126,32 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
         if line.startswith(_CONFLICT):
             raise _error(name, number, "a git merge conflict is not resolved here")
     header = _read_header(name, lines[0])
-    recordings = []
+    recordings: list[Recording] = []
+    boundaries: list[Boundary] = []
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
         try:
-            recordings.append(_read_recording(line))
+            if header.noukai_cassette >= _WITH_BOUNDARIES and _is_boundary(line):
+                boundaries.append(_read_boundary(line))
+            else:
+                recordings.append(_read_recording(line))
         except ValueError as error:
             what = first_problem(error) if isinstance(error, ValidationError) else error
             problem = f"this line is not a valid recording: {what}"
             raise _error(name, number, problem) from error
-    if header.recordings not in (None, len(recordings)):
-        raise _error(
-            name,
-            1,
-            f'the header says "recordings": {header.recordings}, but the file holds '
-            f"{len(recordings)}. If recordings were added or removed on purpose, set "
-            f'"recordings": {len(recordings)} in line 1; if not, the file was cut: restore it or '
-            "record it again",
-        )
+    for what, said, count in (
+        ("recordings", header.recordings, len(recordings)),
+        ("boundaries", header.boundaries, len(boundaries)),
+    ):
+        if said not in (None, count):
+            raise _error(
+                name,
+                1,
+                f'the header says "{what}": {said}, but the file holds {count}. If {what} were added '
+                f'or removed on purpose, set "{what}": {count} in line 1; if not, the file was cut: '
+                "restore it or record it again",
+            )
     return CassetteFile(
         header.session_id,
         recordings,
@@ -133,7 +159,19 @@ def read_cassette(path: str | os.PathLike[str]) -> CassetteFile:
         header.redacted_pii,
         header.exchange,
         header.missing_calls,
+        boundaries,
+        header.total_boundaries,
     )
+
+
+def _is_boundary(line: bytes) -> bool:
+    value = from_json(line)
+    return isinstance(value, dict) and "boundary" in value
+
+
+def _read_boundary(line: bytes) -> Boundary:
+    value = from_json(line)
+    return Boundary.model_validate({**value, "name": value["boundary"]})
 
 
 def _read_recording(line: bytes) -> Recording:
@@ -151,11 +189,11 @@ def _read_header(name: str, line: bytes) -> _Header:
         raise _error(name, 1, "not a cassette: the first line is not JSON") from error
     if not isinstance(header, dict) or _MARK not in header:
         raise _error(name, 1, f"not a cassette: the first line has no {_MARK!r}")
-    if header[_MARK] not in (FORMAT_VERSION, _WITH_SAME):
+    if header[_MARK] not in (FORMAT_VERSION, _WITH_SAME, _WITH_BOUNDARIES):
         raise _error(
             name,
             1,
-            f"noukai-sdk {__version__} reads format version {_WITH_SAME}, not "
+            f"noukai-sdk {__version__} reads format version {_WITH_BOUNDARIES}, not "
             f"{header[_MARK]!r}: update the package, or record the cassette again",
         )
     try:
@@ -172,6 +210,8 @@ def write_cassette(
     redactor: Redactor | None = None,
     exchange: Exchange | None = None,
     missing_calls: int = 0,
+    boundaries: Sequence[Boundary] = (),
+    total_boundaries: int | None = None,
 ) -> None:
     """Write a cassette file in one move. Missing folders are created.
 
@@ -182,12 +222,19 @@ def write_cassette(
         redactor: Removes secrets; the default one knows the usual forms of keys and tokens.
         exchange: The request that made the calls, and its response.
         missing_calls: As in :class:`CassetteFile`.
+        boundaries: As there.
+        total_boundaries: As there.
 
     Raises:
         CassetteError: The file cannot be written, or a redacted recording is not valid any more.
     """
     file = CassetteFile(
-        session_id, list(recordings), exchange=exchange, missing_calls=missing_calls
+        session_id,
+        list(recordings),
+        exchange=exchange,
+        missing_calls=missing_calls,
+        boundaries=list(boundaries),
+        total_boundaries=total_boundaries,
     )
     write_redacted(path, redacted_file(file, redactor or Redactor(), path))
 
@@ -203,7 +250,14 @@ def redacted_file(
     clean = [redacted(recording, redactor, path) for recording in file.recordings]
     kept = None if file.exchange is None else redacted_exchange(file.exchange, redactor)
     return CassetteFile(
-        file.session_id, clean, redactor.paths, redactor.pii, kept, file.missing_calls
+        file.session_id,
+        clean,
+        redactor.paths,
+        redactor.pii,
+        kept,
+        file.missing_calls,
+        [redacted_boundary(each, redactor) for each in file.boundaries],
+        file.total_boundaries,
     )
 
 
@@ -218,6 +272,14 @@ def redacted(recording: Recording, redactor: Redactor, path: str | os.PathLike[s
     except ValidationError as error:
         problem = f"after redaction {recording} is not a valid recording: {first_problem(error)}"
         raise _error(os.fspath(path), None, problem) from error
+
+
+def redacted_boundary(boundary: Boundary, redactor: Redactor) -> Boundary:
+    """Return the call of a recorded function as it may be written to a file.
+
+    Its own ``redact=`` has removed what it removes before.
+    """
+    return Boundary.model_validate(redactor.boundary(boundary.model_dump(mode="json")))
 
 
 def redacted_exchange(exchange: Exchange, redactor: Redactor) -> Exchange:
@@ -272,6 +334,15 @@ def encode_cassette(file: CassetteFile) -> bytes:
                 line = json.dumps(value, ensure_ascii=False)
                 header[_MARK] = _WITH_SAME
         lines.append(line + "\n")
+    if file.boundaries or file.total_boundaries:
+        header[_MARK] = _WITH_BOUNDARIES
+        header["boundaries"] = len(file.boundaries)
+        if file.total_boundaries:
+            header["total_boundaries"] = file.total_boundaries
+    for boundary in file.boundaries:
+        value = boundary.model_dump(mode="json", exclude_defaults=True)
+        value = {"boundary": value.pop("name"), **value}
+        lines.append(json.dumps(value, ensure_ascii=False) + "\n")
     lines[0] = json.dumps(header, ensure_ascii=False) + "\n"
     # Half a surrogate pair cannot be encoded; no service could have sent or read it.
     return "".join(lines).encode("utf-8", "replace")

@@ -6,18 +6,41 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
+from ..models.boundaries import Boundary
 from ..models.exchanges import Exchange
+from .boundary_recordings import renumbered
 from .cassette_file import (
     CassetteFile,
     check_writable,
     redacted,
+    redacted_boundary,
     redacted_exchange,
     write_redacted,
 )
 from .recorder import Recorder
 from .recording import Recording
 from .redaction import Redactor
+
+
+class BoundarySource(Protocol):
+    """What collects the calls of recorded functions in a scope.
+
+    Attributes:
+        secrets: The API keys of the scope's clients.
+    """
+
+    secrets: set[str]
+
+    @property
+    def has_news(self) -> bool:
+        """Whether any function ran."""
+        ...
+
+    def boundaries(self) -> list[Boundary]:
+        """Return the calls so far, in the order in which they began."""
+        ...
 
 
 class CassetteWriter:
@@ -35,6 +58,7 @@ class CassetteWriter:
     Attributes:
         discarded: Set it to write nothing.
         exchange: The request that made the calls, if it is captured.
+        boundaries: The calls of recorded functions in this scope, None if there are none.
     """
 
     def __init__(
@@ -50,6 +74,7 @@ class CassetteWriter:
         self.recorder = Recorder()
         self.discarded = False
         self.exchange: Exchange | None = None
+        self.boundaries: BoundarySource | None = None
         self._file: CassetteFile | None = None
         self._redactor = redactor
         self._kept = kept
@@ -61,9 +86,13 @@ class CassetteWriter:
         if self._flushed or self.discarded:
             return
         self._flushed = True
-        if self._kept is not None and not self.recorder.has_news:
+        source = self.boundaries
+        has_news = self.recorder.has_news or (source is not None and source.has_news)
+        if self._kept is not None and not has_news:
             return
         self._redactor.add_secrets(self.recorder.api_keys)
+        if source is not None:
+            self._redactor.add_secrets(source.secrets)
         kept = self._kept.recordings if self._kept is not None else []
         # The hook has seen the kept recordings before, and must see each recording only once.
         without_hook = self._redactor.without_hook()
@@ -77,7 +106,19 @@ class CassetteWriter:
         exchange = self._kept.exchange if self._kept is not None else None
         if self.exchange is not None:
             exchange = redacted_exchange(self.exchange, redactor)
-        self._file = CassetteFile(session_id, recordings, redactor.paths, redactor.pii, exchange)
+        boundaries = merged_boundaries(
+            self._kept.boundaries if self._kept is not None else [],
+            [] if source is None else source.boundaries(),
+            replaces=self._replaces,
+        )
+        self._file = CassetteFile(
+            session_id,
+            recordings,
+            redactor.paths,
+            redactor.pii,
+            exchange,
+            boundaries=[redacted_boundary(each, redactor) for each in boundaries],
+        )
         write_redacted(self.path, self._file)
 
     def add_exchange(self, exchange: Exchange | None) -> None:
@@ -85,6 +126,23 @@ class CassetteWriter:
         if self._file is not None and exchange is not None:
             self._file.exchange = redacted_exchange(exchange, self._redactor)
             write_redacted(self.path, self._file)
+
+
+def merged_boundaries(
+    kept: Sequence[Boundary], run: Sequence[Boundary], *, replaces: bool = False
+) -> list[Boundary]:
+    """Return the boundaries of a run, then the kept ones that had no part in it, as :func:`merged`."""
+    played = {id(each) for each in run}
+    replaced = Counter(each.name for each in run if replaces)
+    others = []
+    for each in kept:
+        if id(each) in played:
+            continue
+        if replaced[each.name] > 0:
+            replaced[each.name] -= 1
+        else:
+            others.append(each)
+    return renumbered([*run, *others])
 
 
 def merged(

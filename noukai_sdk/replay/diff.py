@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .alignment import Input, Pair, align, input_text
-from .cassette import Lane
+from .lanes import Lane
 from .recording import Recording, differing_fields, message_fingerprint
 
 Key = tuple[str | None, str | None]

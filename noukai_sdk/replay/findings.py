@@ -17,11 +17,16 @@ from typing import NamedTuple
 
 from ..models.reports import CallSite, Finding, printable
 from .alignment import Input, Pair, align, input_text, same_input
-from .cassette import Claim, Lane
 from .drift import Sent, differing_parts, listed
+from .lanes import Claim, Lane
 from .recording import INPUT_FIELDS, Recording
 
-METHODS = {"execute": "execute()", "step": "steps() or events()", "job": "execute_async()"}
+METHODS = {
+    "execute": "execute()",
+    "step": "steps() or events()",
+    "job": "execute_async()",
+    "recorded": "a recorded function",
+}
 
 _MOST_FINDINGS = 100
 
@@ -384,7 +389,7 @@ def _crossed(lanes: Sequence[LaneAlignment], describe: _Describe) -> list[Findin
     for lane in lanes:
         for index, other in list(lane.changed):
             sent = lane.calls[other].sent
-            if sent is None:
+            if sent is None or lane.lane.kind == "recorded":
                 continue
             for partner, at, call in [each for key in sent.keys for each in changed.get(key, ())]:
                 back = partner.calls[call].sent
@@ -401,8 +406,8 @@ def _recorded_elsewhere(
     lane: LaneAlignment, other: int, gone: Sequence[tuple[LaneAlignment, int]]
 ) -> tuple[LaneAlignment, int] | None:
     sent = lane.calls[other].sent
-    if sent is None:
-        return None
+    if sent is None or lane.lane.kind == "recorded":
+        return None  # functions without arguments all have the same input
     for old, index in gone:
         if old is not lane and old.recorded[index].key in sent.keys:
             return old, index

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from ..masking.values import REDACTED
 from ..models.events import EVENT_CLASSES
 from ..models.sessions import EditedCall, ForkParent, Outcome
-from ..protocol.call import CallKind
+from ..protocol.call import FLOW_KINDS
 from .recording import Recording, fingerprint, message_fingerprint, seconds_of
 from .redaction import ServiceRedactor
 
-_KINDS: tuple[CallKind, ...] = get_args(CallKind)
 # Sent by gateways too, when the service may have begun a run.
 _MAYBE_BEGUN = frozenset({408, 500, 502, 503, 504})
 # By so many seconds two parts of a fork overlap, if their calls did in its parent.
@@ -38,7 +37,7 @@ def with_outcomes(recordings: Sequence[Recording], outcomes: Iterable[Outcome]) 
     known = {each.execution_id: each for each in merged if each.execution_id is not None}
     others: dict[_Lane, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome.kind not in _KINDS or outcome.completed:
+        if outcome.kind not in FLOW_KINDS or outcome.completed:
             continue  # of a later version, or only its times are told
         run = known.pop(outcome.execution_id, None) if outcome.execution_id else None
         if run is not None:
@@ -300,7 +299,7 @@ def _recording_of(outcome: Outcome) -> Recording:
     call = outcome.call
     return Recording(
         slug=call.slug,
-        kind=next(kind for kind in _KINDS if kind == outcome.kind),
+        kind=next(kind for kind in FLOW_KINDS if kind == outcome.kind),
         org=call.org,
         project=call.project,
         version=call.version,

@@ -16,9 +16,10 @@ from ..errors import ReplayMissError
 from ..masking.values import Masker
 from ..models.reports import Candidate, Change, Finding, ReplayReport
 from ..protocol.call import FlowCall
-from .cassette import Cassette, Claim, Lane
+from .cassette import Cassette
 from .drift import Sent, change, changes_between, differing_parts, listed, tool_changes
 from .findings import METHODS, Made, align_lanes
+from .lanes import Claim, Lane
 from .recorder import api_keys
 from .recording import Recording
 from .redaction import Redactor
@@ -56,10 +57,17 @@ def miss(player: Player, call: FlowCall, claim: Claim, reason: str | None) -> Re
     candidates = nearest(cassette, call, claim)
     at = f" at {claim.site}" if claim.site else ""
     names = f" Nearest: {'; '.join(map(str, candidates))}." if candidates else ""
+    number, slug = claim.position + 1, call.flow.slug
+    if call.kind == "recorded":
+        name = f"call {number} of the recorded function {slug!r}"
+        unplayed = f"{lane.remaining} of them are unplayed"
+    else:
+        name = f"{call.kind} call {number} of flow {slug!r}"
+        left = sum(each.remaining for each in cassette.lanes() if each.kind != "recorded")
+        unplayed = f"{left} of {len(cassette.recordings)} are unplayed"
     return ReplayMissError(
-        f"no recording answers {call.kind} call {claim.position + 1} of flow "
-        f"{call.flow.slug!r}{at}: the cassette holds {len(lane.recordings)} for it, "
-        f"{cassette.remaining} of {len(cassette.recordings)} are unplayed. {reason}{names}",
+        f"no recording answers {name}{at}: the cassette holds {len(lane.recordings)} for it, "
+        f"{unplayed}. {reason}{names}",
         slug=call.flow.slug,
         kind=call.kind,
         position=claim.position,
@@ -122,6 +130,26 @@ def describe_tools(
     if redactor is not None:  # its hook removes from these what it removes from recordings
         sent = redactor.tool_results(call.request, number, list(sent)) or ()
     return tool_changes(number, recorded, sent, shown_by(player))
+
+
+def note_live_drift(
+    player: Player, claim: Claim, differing: Sequence[tuple[str, Any, Any]]
+) -> None:
+    """Report a function that runs in replays too, and did something else than in the recording.
+
+    Args:
+        player: The player.
+        claim: The call.
+        differing: Name, recorded value and value of now of each part that differs.
+    """
+    names = [name for name, _, _ in differing]
+    text = f"the function ran, and differs from its recording in: {listed(names)}"
+    then = {name: value for name, value, _ in differing}
+    now = {name: value for name, _, value in differing}
+    changes: tuple[Change, ...] = ()
+    if len(player.report.drift) < MOST_SHOWN and _may_read(player, [then, now]):
+        changes = changes_between(then, now, names, shown_by(player))
+    player.drifted(claim, text, changes)
 
 
 def _may_read(player: Player, values: Any) -> bool:
@@ -197,11 +225,13 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     slug = call.flow.slug
     if claim.lane.problem is not None:
         return claim.lane.problem
+    if call.kind == "recorded":
+        return _reason_of_function(cassette, claim.lane)
     if claim.lane.recordings:
         return "The code calls this flow more often than when it was recorded."
     if not cassette.recordings:
         return "The session holds no calls: it was recorded elsewhere, or is not complete yet."
-    same = [lane for lane in cassette.lanes() if lane.slug == slug]
+    same = [lane for lane in cassette.lanes() if lane.slug == slug and lane.kind != "recorded"]
     others = sorted({"/".join(map(str, lane.address)) for lane in same if lane.address})
     if others and all(lane.address not in (None, call.flow[:2]) for lane in same):
         return (
@@ -220,9 +250,32 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     )
 
 
+def _reason_of_function(cassette: Cassette, lane: Lane) -> str:
+    kept, total = len(cassette.boundaries), cassette.total_boundaries or 0
+    if total > kept:
+        return (
+            f"The session has {total} calls of recorded functions, and {kept} of them were kept: the "
+            "log of the application that was recorded says why."
+        )
+    if lane.recordings:
+        return "The code calls this function more often than when it was recorded."
+    if kept:
+        return (
+            "The function was not called when the session was recorded, was not decorated with "
+            "@noukai_sdk.recorded yet, or had another name: record the request again, or declare it "
+            "live=True, so that it runs in replays."
+        )
+    return (
+        "The session holds no calls of recorded functions: it was recorded before a function was "
+        "decorated with @noukai_sdk.recorded, or by a service that does not keep such calls. Record "
+        "the request again, or declare the function live=True, so that it runs in replays."
+    )
+
+
 def nearest(cassette: Cassette, call: FlowCall, claim: Claim) -> list[Candidate]:
     """Return at most three candidates: recordings of the same flow, then flows of similar names."""
-    lanes = cassette.lanes()
+    is_recorded = call.kind == "recorded"
+    lanes = [lane for lane in cassette.lanes() if (lane.kind == "recorded") is is_recorded]
     same = [lane for lane in lanes if lane.slug == call.flow.slug]
     same.sort(key=lambda lane: lane.kind != call.kind)
     candidates = [each for lane in same for each in _nearest_in(lane, claim)][:_MOST]

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from pydantic_core import to_json
-
 from ..errors import (
     NoukaiError,
     ReplayError,
@@ -20,14 +18,16 @@ from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, AwaitTurn, Program
 from ..protocol.requests import encode
 from .activity import Activity
+from .boundary_recordings import BoundaryRecording, timed
 from .callsite import call_site, warn_at
-from .cassette import Cassette, CassetteClosed, Claim, Decision
+from .cassette import Cassette, CassetteClosed
 from .cassette_writer import CassetteWriter
 from .completion_order import CompletionOrder, OrderedPace
 from .jobs import RecordedJob
+from .lanes import Claim, Decision, Redact
 from .leftovers import OF_OTHER_CLIENT, leftover_error, of_other_clients
 from .pacing import Pace, PaceOf
-from .recording import Recording, differing_fields
+from .recording import Recording
 from .redaction import Redactor
 from .serving import RecordedRun
 
@@ -141,19 +141,28 @@ class Player:
         self.sent: dict[Claim, Sent] = {}
         self.keys: set[str] = set()
         self.shown = 0
-        self._order = CompletionOrder(cassette.recordings, activity)
+        timed_calls = [*cassette.recordings, *timed(cassette.boundaries)]
+        self._order = CompletionOrder(timed_calls, activity)
         self._go_live = go_live if self.options.on_miss == "live" else None
 
-    def claim(self, call: FlowCall, site: CallSite | None = None, part: int = 0) -> Claim:
+    def claim(
+        self,
+        call: FlowCall,
+        site: CallSite | None = None,
+        part: int = 0,
+        redact: Redact | None = None,
+    ) -> Claim:
         """Take the call's place, in the order of the calls.
 
         Args:
             call: The call.
             site: Where it was made.
             part: The part of the session that its client can read.
+            redact: Makes the call of a recorded function comparable with its recordings.
         """
         redactor = self.options.redactor
-        redact = redactor.request if redactor is not None else None
+        if redact is None and redactor is not None:
+            redact = redactor.request
         return self.cassette.claim(call, site, redact, part)
 
     def claim_later(self, call: FlowCall, site: CallSite | None, key: Any) -> Claim:
@@ -193,17 +202,22 @@ class Player:
             if not claim.assigned:
                 yield from self._order.settle()
                 decision = self._assign(call, claim)
-            live = None if self.divert is None else self.divert(call, claim)
+            divert = None if call.kind == "recorded" else self.divert
+            live = None if divert is None else divert(call, claim)
             if live is not None:
                 self._pass_by(claim)
                 return (yield from live)
             recording = self._take(call, claim, sent, decision)
             if recording is None:
+                if call.kind == "recorded":
+                    return None  # its caller runs it
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
-            assert claim.index is not None  # there is a recording
-            pace = self._pace(claim, claim.lane.recordings[claim.index])
+            assert claim.recording is not None
+            pace = self._pace(claim, claim.recording)
             run = RecordedRun(self, call, claim, recording, pace)
+            if isinstance(recording, BoundaryRecording):
+                return (yield from run.boundary(recording))
             if call.kind == "execute":
                 return (yield from run.execute())
             return (yield from (run.stream() if call.kind == "step" else run.job()))
@@ -218,10 +232,21 @@ class Player:
         """Note that a call goes live in place of its recording, for which no other call waits then."""
         self.diverted.add(claim)
         self.made.append(claim)
-        if claim.index is not None:
-            pace = self._pace(claim, claim.lane.recordings[claim.index])
+        if claim.recording is not None:
+            pace = self._pace(claim, claim.recording)
             if isinstance(pace, OrderedPace):
                 pace.close()
+
+    def recording_of(self, claim: Claim) -> BoundaryRecording | None:
+        """Return the recording of a function that runs in the replay too; None if there is none."""
+        self.cassette.begin(claim)
+        try:
+            self.cassette.assign(claim)
+        except CassetteClosed:
+            return None
+        finally:
+            self.cassette.finish(claim)
+        return claim.recording if isinstance(claim.recording, BoundaryRecording) else None
 
     def moves(self) -> int | None:
         """Return how often calls came to their turns or left them; None while one waits."""
@@ -396,7 +421,10 @@ class Player:
         ``sent`` is the call's request as JSON.
         """
         if claim.index is None:
-            if self._go_live is None:
+            may_go_live = (
+                self.options.allow_live if call.kind == "recorded" else self._go_live is not None
+            )
+            if not may_go_live:
                 if self.cassette.client_left and not self.cassette.remaining:
                     raise self._ended_by_client(call, claim)
                 self.made.append(claim)
@@ -413,11 +441,11 @@ class Player:
             )
             raise self.refused(claim, error)
         self.report.hits.append(_entry(claim))
-        if self.options.writer is not None:
+        if self.options.writer is not None and call.kind != "recorded":
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
-        fields, request = _changed_fields(recording, claim, sent)
+        fields, request = claim.changed_fields(recording, sent)
         if fields:
             from .misses import describe_drift, note_sent
 
@@ -453,42 +481,16 @@ class Player:
     def _warn(self, claim: Claim, decision: Decision) -> None:
         """Warn of a decision, once for each lane and kind of decision."""
         lane = claim.lane
+        if lane.kind == "recorded" and not (decision.ambiguous and claim.request["arguments"]):
+            return  # of a clock, say, any order is right
         key = (lane.kind, lane.slug, decision.ambiguous > 0)
         if self._warned.setdefault(key, claim) is not claim:
             return
-        if decision.ambiguous:
-            text = "some have the same input, so these were served in recorded order"
-        elif decision.by_input == decision.together:
-            text = "each got the recording of its own input"
-        else:
-            text = "calls whose input was not recorded were matched by position"
         warn_at(
             claim.site,
-            f"concurrent {lane.kind} calls of flow {lane.slug!r} in a replay: {text}",
+            f"concurrent {lane.name} in a replay: {decision}",
             ReplayConcurrencyWarning,
         )
-
-
-def _changed_fields(
-    recording: Recording, claim: Claim, sent: bytes
-) -> tuple[list[str], Mapping[str, Any]]:
-    """Return the fields of the input that are known to differ from the recorded ones.
-
-    Returns:
-        The fields, and the redacted request that was compared.
-    """
-    if recording.request is None:
-        return [], {}
-    # Most replays send what was recorded, and that comparison needs no redaction.
-    same_version = recording.version == claim.version
-    if same_version and to_json(recording.request) == sent:
-        return [], {}
-    request = claim.redacted_request()
-    if recording.message_only:
-        differs = recording.request.get("message") != request.get("message")
-        return (["message"] if differs else []), request
-    changed = differing_fields(recording.request, request)
-    return (changed if same_version else [*changed, "version"]), request
 
 
 def _entry(claim: Claim, detail: str = "", changes: tuple[Change, ...] = ()) -> ReportEntry:

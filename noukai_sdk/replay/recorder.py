@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import JobCancelledError, NoukaiError
 from ..models.results import ExecuteResult, JobStatus, ToolResult
 from ..protocol import jobs
-from ..protocol.call import FlowCall
+from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend
 from ..protocol.program import PausedRun, Program, Timeout, longest
 from .recording import Recording
@@ -77,7 +77,12 @@ class Recorder:
 
 def api_keys(call: FlowCall) -> set[str]:
     """Return the key that a call is made with, as a set."""
-    key = call.service.headers.get("Authorization", "").removeprefix("Bearer ")
+    return keys_of(call.service)
+
+
+def keys_of(service: Service) -> set[str]:
+    """Return the API key of a client, as a set."""
+    key = service.headers.get("Authorization", "").removeprefix("Bearer ")
     return {key} if key else set()
 
 

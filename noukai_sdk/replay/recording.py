@@ -29,6 +29,7 @@ INPUT_FIELDS = (
     "inputOverrides",
     "tools",
     "toolChoice",
+    "arguments",  # of a recorded function
 )
 
 

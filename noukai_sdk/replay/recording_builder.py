@@ -184,6 +184,11 @@ class RecordingBuilder:
         return round(_WALL + self._began + since_began, 6)
 
 
+def wall_time() -> float:
+    """Return the time on the clock of recordings."""
+    return _WALL + time.perf_counter()
+
+
 def recorded_error(error: NoukaiError) -> RecordedError:
     """Return an exception as a file holds it."""
     details = {

@@ -99,6 +99,20 @@ class Redactor:
                 body["text"] = json.dumps(content, ensure_ascii=False)
         return clean
 
+    def boundary(self, boundary: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of the call of a recorded function without secrets of this redactor.
+
+        Of the JSON paths those count that begin with ``boundary``. The hook takes only recordings, and what
+        names and forms tell to be secret is up to the function's own ``redact=``.
+        """
+        clean: dict[str, Any] = (
+            self._masker.value(boundary) if self.pii else _without(boundary, self._secrets)
+        )
+        for path in self._parsed:
+            if path[0] == "boundary":
+                _blank({"boundary": clean}, path)
+        return clean
+
     def without_hook(self) -> Redactor:
         """Return the same redactor without its hook; its other rules can be applied twice."""
         return Redactor(self.paths, secrets=self._secrets, pii=self.pii)
@@ -164,6 +178,19 @@ def parse_path(path: str) -> Path:
     if not parts or position != len(rest):
         raise ValueError(f"bad JSON path {path!r}: write it like 'request.parameters.email'")
     return tuple(parts)
+
+
+def _without(value: Any, secrets: Iterable[str]) -> Any:
+    """Return a copy of a JSON value in which ``secrets`` are redacted."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, REDACTED)
+        return value
+    if isinstance(value, Mapping):
+        return {_without(name, secrets): _without(item, secrets) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without(item, secrets) for item in value]
+    return value
 
 
 def _blank(value: Any, path: Path) -> None:

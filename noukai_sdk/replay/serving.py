@@ -24,8 +24,9 @@ from ..protocol.decoding import error_class, first_problem
 from ..protocol.program import PausedRun, Program, Sleep
 from ..protocol.stepping import Cursor, tool_results
 from ..protocol.tools import call_handler, wire_results
-from .cassette import Claim
+from .boundary_recordings import BoundaryRecording
 from .jobs import RecordedJob
+from .lanes import Claim
 from .pacing import Pace, RecordedPace
 from .recording import Recording
 
@@ -126,6 +127,24 @@ class RecordedRun:
         if not recording.closed:
             yield from self._time_out()
 
+    def boundary(self, recording: BoundaryRecording) -> Program[BoundaryRecording]:
+        """Serve a call of a recorded function: yield its items, return the recording."""
+        for item in recording.boundary.items or ():
+            yield from self._pace.part()
+            yield item
+        if recording.abandoned:
+            yield from self._pace.part()
+            yield from self._time_out()
+        if not recording.has_ended and recording.boundary.items is None:
+            yield from self._time_out()
+        if not recording.has_ended:
+            count = len(recording.boundary.items or ())
+            raise self._miss(
+                f"Its reader left after {count} items when it was recorded, and reads on now."
+            )
+        yield from self._pace.part()
+        return recording
+
     def job(self) -> Program[RecordedJob]:
         """Serve ``execute_async``: return the recorded job."""
         recording = self._recording
@@ -183,6 +202,8 @@ class RecordedRun:
             yield Sleep(min(_PASS, _AT_MOST))
         if self._recording.abandoned:
             reason = f"Its caller gave up after {seconds:.3g} s when it was recorded"
+        elif self._call.kind == "recorded":
+            reason = "The call had not ended when its session did"
         else:
             reason = (
                 "The recording is not complete: the run had not ended when it was recorded, or its "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ..errors import (
     ReplayError,
@@ -14,6 +14,7 @@ from ..errors import (
     ReplayNoSnapshotsError,
     ReplaySessionNotFoundError,
 )
+from ..models.boundaries import Boundary
 from ..models.events import EVENT_CLASSES
 from ..models.sessions import (
     EditedCall,
@@ -23,7 +24,7 @@ from ..models.sessions import (
     SessionExecution,
     StepSnapshot,
 )
-from ..protocol.call import CallKind, Service
+from ..protocol.call import FLOW_KINDS, CallKind, Service
 from ..protocol.fetching import fetch_session
 from ..protocol.program import Program
 from .cassette import Cassette
@@ -34,7 +35,7 @@ from .redaction import Redactor, ServiceRedactor
 # The service keeps the rendered prompt here; user code never sees it (docs/wire.md, "Sessions").
 RENDERED_PROMPT = "__rendered_prompt__"
 
-_KIND_OF: dict[str | None, CallKind] = {kind: kind for kind in get_args(CallKind)}
+_KIND_OF: dict[str | None, CallKind] = {kind: kind for kind in FLOW_KINDS}
 _WITHOUT_SNAPSHOTS = ("metadata_only", "off")
 # The caller of a run with another status saw neither its result nor its error.
 _ENDED = ("completed", "failed")
@@ -50,7 +51,7 @@ class LoadedSession(NamedTuple):
         redactor: Makes calls comparable with redacted recordings; None if nothing was redacted.
         parent: The session that it was forked from, None if it is not a fork.
         client_left: The client of the request left before the end of the response.
-        total_calls: As in :class:`Cassette`.
+        total_calls, boundaries, total_boundaries: As in :class:`Cassette`.
     """
 
     session_id: str
@@ -59,6 +60,8 @@ class LoadedSession(NamedTuple):
     parent: ForkParent | None = None
     client_left: bool = False
     total_calls: int | None = None
+    boundaries: Sequence[Boundary] = ()
+    total_boundaries: int | None = None
 
     def require_snapshots(self) -> None:
         """Raise ReplayNoSnapshotsError if there are runs, but none was captured with snapshots."""
@@ -77,7 +80,14 @@ class LoadedSession(NamedTuple):
             ReplayNoSnapshotsError: The session has runs, but none was captured with snapshots.
         """
         self.require_snapshots()
-        return Cassette(self.session_id, self.recordings, self.client_left, self.total_calls)
+        return Cassette(
+            self.session_id,
+            self.recordings,
+            self.client_left,
+            self.total_calls,
+            self.boundaries,
+            self.total_boundaries,
+        )
 
 
 def load_session(
@@ -139,6 +149,8 @@ def with_ancestors(sessions: Sequence[Session], *, as_made: bool = True) -> Load
         first.parent,
         first.client_left,
         first.total_calls,
+        first.boundaries,
+        first.total_boundaries,
     )
 
 

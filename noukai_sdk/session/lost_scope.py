@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from ..protocol.call import FlowCall
     from ..protocol.program import Program
 
-# Weak, so that a scope whose generator was dropped and never closed does not count for ever.
-_replays: WeakSet[Any] = WeakSet()
+replays_under_way: WeakSet[Any] = WeakSet()
+"""Weak, so that a scope whose generator was dropped and never closed does not count for ever."""
+
 _lock = threading.Lock()
 _warned: set[CallSite | None] = set()
 
@@ -64,13 +65,13 @@ class LostScopeWarning(UserWarning):
 def began(scope: Any) -> None:
     """Note that a replay is under way."""
     with _lock:
-        _replays.add(scope)
+        replays_under_way.add(scope)
 
 
 def ended(scope: Any) -> None:
     """Note that the replay is over."""
     with _lock:
-        _replays.discard(scope)
+        replays_under_way.discard(scope)
 
 
 def check_lost(call: FlowCall) -> None:
@@ -81,18 +82,18 @@ def check_lost(call: FlowCall) -> None:
     Raises:
         ReplayError: A replay refuses calls without a scope.
     """
-    if not (_replays or open_captures or requests.served):
+    if not (replays_under_way or open_captures or requests.served):
         return
     from ..replay.callsite import call_site, warn_at
 
     site = call_site()
-    if not (_replays or open_captures):
+    if not (replays_under_way or open_captures):
         _note_early(call, site)
         return
     lost = f"a call of flow {call.flow} in {_running()} carries no scope while"
-    if _replays:
+    if replays_under_way:
         with _lock:
-            replays = list(_replays)
+            replays = list(replays_under_way)
         _count(call, site, replays, f"in {_running()}")
         text = f"{lost} a replay is under way, and would reach the live service: {_WAY_OUT}"
         if any(scope.refuses_lost for scope in replays):
@@ -106,6 +107,28 @@ def check_lost(call: FlowCall) -> None:
         warn_at(site, text, LostScopeWarning)
     else:
         _note_early(call, site)
+
+
+def note_lost_function(name: str) -> None:
+    """Report a recorded function that is called without a scope to the replays under way.
+
+    It runs: what it reads is not what was recorded, but costs nothing.
+    """
+    from ..models.reports import ReportEntry
+    from ..replay.callsite import call_site, warn_at
+
+    site = call_site()
+    with _lock:
+        replays = list(replays_under_way)
+    for scope in replays:
+        lost = scope.report.lost
+        position = sum((entry.slug, entry.kind) == (name, "recorded") for entry in lost)
+        lost.append(ReportEntry(name, "recorded", position, f"in {_running()}", site))
+    text = (
+        f"the recorded function {name} in {_running()} carries no scope while a replay is under way, so "
+        f"it ran: {_WAY_OUT}"
+    )
+    warn_at(site, text, LostScopeWarning)
 
 
 def _note_early(call: FlowCall, site: CallSite | None) -> None:
@@ -161,12 +184,12 @@ def watch_late(call: FlowCall, program: Program[Any]) -> Program[Any]:
     A replay that waits for what a late task does cannot end before the call does. So each replay that
     lasts as long as the call reports it as lost.
     """
-    if not _replays:
+    if not replays_under_way:
         return program
     from ..replay.callsite import call_site
 
     with _lock:
-        replays = list(_replays)
+        replays = list(replays_under_way)
     return _watched(call, program, replays, call_site())
 
 
@@ -177,7 +200,7 @@ def _watched(
         return (yield from program)
     finally:
         with _lock:
-            lasting = [scope for scope in replays if scope in _replays]
+            lasting = [scope for scope in replays if scope in replays_under_way]
         _count(call, site, lasting, "from a scope that had ended: it went live")
 
 

@@ -12,6 +12,7 @@ from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program
 from ..replay.callsite import call_site, warn_at
 from ..replay.cassette_writer import CassetteWriter
+from ..replay.recording_builder import wall_time
 from .scope import Scope, joinable_scope, new_session_id
 
 
@@ -57,6 +58,11 @@ class RecordingScope(Scope):
     def discard(self) -> None:
         """Write no cassette file at the end."""
         self._writer.discarded = True
+
+    def keep_boundaries(self, log: Any, send: Any) -> None:
+        """Write the calls of recorded functions into the file."""
+        log.write_to_file(wall_time)
+        self._writer.boundaries = log
 
     def end(self) -> None:
         """Write the file."""

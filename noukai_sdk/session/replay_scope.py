@@ -17,10 +17,12 @@ from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program, longest
 from ..replay.activity import Activity
 from ..replay.callsite import call_site
-from ..replay.cassette import Cassette, Claim
+from ..replay.cassette import Cassette
+from ..replay.lanes import Claim
 from ..replay.player import Player, ReplayOptions
 from ..replay.recorder import api_keys
 from ..replay.recording import Recording
+from ..replay.recording_builder import wall_time
 from ..replay.sources import LoadedSession, load_session
 from . import lost_scope
 from .parts import Key, Others, SessionParts
@@ -96,6 +98,34 @@ class ReplayScope(Scope):
         if call.session_id in (None, self.session_id, self._recorded_session):
             return self._player.play(call, claim)
         return self._from_other_session(call, claim)
+
+    @property
+    def player(self) -> Player:
+        """What plays the cassette."""
+        return self._player
+
+    def claim_boundary(self, call: FlowCall, redact: Callable[[Any], Any]) -> Claim:
+        """Claim the place of a call of a recorded function.
+
+        Args:
+            call: The call.
+            redact: What the function itself removes from its arguments.
+        """
+        redactor = self._options.redactor
+
+        def comparable(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            clean = redact(request)
+            return clean if redactor is None else redactor.boundary(clean)
+
+        return self._player.claim(call, call_site(), redact=comparable)
+
+    def keep_boundaries(self, log: Any, send: Any) -> None:
+        """Keep the calls of recorded functions of a fork: with its own session, or in the file."""
+        if self._options.writer is not None:
+            log.write_to_file(wall_time)
+            self._options.writer.boundaries = log
+        elif self.is_fork:
+            super().keep_boundaries(log, send)
 
     def replays_session(
         self,
@@ -319,6 +349,8 @@ class ReplayScope(Scope):
         index_of = {id(each): index for index, each in enumerate(cassette.recordings)}
         served = []
         for claim in self._player.made:
+            if claim.lane.kind == "recorded":
+                continue  # the fork has a copy
             if claim.index is not None and claim not in self._player.diverted:
                 recording = claim.lane.recordings[claim.index]
                 served.append((claim.order, index_of[id(recording)], recording))

@@ -64,6 +64,7 @@ class Scope:
     file: str | None = None
     other_services: tuple[Service, ...] = ()
     activity: Activity | None = None
+    boundaries: Any = None  # the log of what recorded functions did
 
     # The clients of live calls with another key than the first one's; their calls; those a fork was served.
     _others: dict[Key, Service] | None = None
@@ -82,8 +83,7 @@ class Scope:
         self._reports_outcomes = session_id is not None
         self._calls_of: dict[tuple[str, ...], int] = {}
         # How many calls were made, have ended, and whether they overlapped. Not exact in threads.
-        self._made = self.ended = 0
-        self.has_overlap = False
+        self._made, self.ended, self.has_overlap = 0, 0, False
         self._ends: list[tuple[Any, ...]] = []
         self._arrivals = 0
 
@@ -141,10 +141,7 @@ class Scope:
         self._calls_of_others += 1
 
     def _report_total(self) -> None:
-        """Tell the organisation of each key how many calls the session has, if several keys made them.
-
-        A replay can read only the calls of the keys that it knows.
-        """
+        """Tell the organisation of each key how many calls there are: a replay may read only some."""
         first = self._service
         assert first is not None  # there are others
         others = [] if self._others is None else [*self._others.values()]
@@ -256,7 +253,7 @@ class Scope:
                 self._send_all(self._sends)
 
     def send_at_end(
-        self, send: Send, *args: Any, size: int = 1_000, for_replays: bool = True
+        self, send: Send, *args: Any, size: Any = 1_000, for_replays: bool = True
     ) -> None:
         """Run ``send(service, session_id, *args)`` in the background once this scope has ended.
 
@@ -266,14 +263,18 @@ class Scope:
         Args:
             send: A function of ``protocol/session_extensions.py``, or one that uses them.
             *args: The other arguments of ``send``.
-            size: How many bytes the arguments take, about.
+            size: How many bytes the arguments take, about, or a function that returns it.
             for_replays: Replays of this session need it, so those in this process wait for it.
         """
-        if self._sends is None:
-            self._sends = []
+        self._sends = self._sends or []
         self._sends.append((send, size, self.session_id if for_replays else None, args))
         if not self._open:
             self._send_all(self._sends)
+
+    def keep_boundaries(self, log: Any, send: Send) -> None:
+        """Send the calls of recorded functions at the end, with the times of later flow calls."""
+        self.has_overlap = True
+        self.send_at_end(send, log, size=log.size)
 
     def _send_all(self, sends: list[tuple[Any, ...]]) -> None:
         if self._service is None or self.session_id is None:
@@ -282,6 +283,7 @@ class Scope:
 
         while sends:
             send, size, about, args = sends.pop(0)
+            size = size() if callable(size) else size
             send_later(self._service, send, self.session_id, *args, size=size, about=about)
 
     def _report(self, phase: str) -> None:
@@ -428,9 +430,8 @@ def run_in_scope(scope: Scope, function: Callable[..., T], /, *args: Any, **kwar
 
 
 def _leave(scope: Scope | None, outer: Scope | None) -> None:
-    # Compared and set instead of reset by token, because a generator may be closed in another
-    # context than it was started in (garbage collection, aclose from another task): there a token's
-    # reset raises, and the value to restore does not belong to that context.
+    # Not reset by token: a generator may be closed in another context (garbage collection, aclose from
+    # another task), where a token's reset raises, and the value to restore does not belong.
     if _current.get() is scope:
         _current.set(outer)
 
@@ -455,10 +456,9 @@ def context_with(scope: Scope) -> Context:
 class SteppedScope:
     """The current scope as a generator sees it.
 
-    The scope is current during each step and not between two steps, so the consumer of the steps
-    never sees it. A scope that a step leaves open (a ``trace_scope`` block around a ``yield``) is
-    current again in the next step. Use ``with`` for a plain step and ``await run(...)`` for an async
-    one.
+    The scope is current during each step and not between two, so the consumer never sees it. A scope that
+    a step leaves open (a ``trace_scope`` block around a ``yield``) is current again in the next step. Use
+    ``with`` for a plain step and ``await run(...)`` for an async one.
     """
 
     __slots__ = ("_inside", "_otel", "_outside")

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from .scope import SteppedScope, current_scope
 
@@ -30,14 +30,30 @@ class ScopeFactory:
     asynchronous: Callable[[], AbstractAsyncContextManager[object]]
 
 
+Kind = Literal["plain", "coroutine", "generator", "async generator"]
+
+
 def wrap(function: Any, factory: ScopeFactory) -> Any:
     """Return ``function`` with its body inside the scopes of ``factory``.
 
     Raises:
         TypeError: ``function`` is a class or not callable.
     """
+    return decorate(function, lambda kind, target: _WRAPPERS[kind](target, factory))
+
+
+def decorate(function: Any, make: Callable[[Kind, Function], Function]) -> Any:
+    """Return the wrapper that ``make`` returns for ``function``, as a function of the same kind.
+
+    Args:
+        function: A function, class method, static method, partial or callable object.
+        make: Takes the kind and the function; returns a wrapper of that kind.
+
+    Raises:
+        TypeError: ``function`` is a class or not callable.
+    """
     if isinstance(function, (classmethod, staticmethod)):
-        return type(function)(wrap(function.__func__, factory))
+        return type(function)(decorate(function.__func__, make))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(
             f"cannot decorate {function!r}: it must be a function, a method or a callable object"
@@ -49,18 +65,14 @@ def wrap(function: Any, factory: ScopeFactory) -> Any:
         definition = definition.func
     if not inspect.isroutine(definition):
         definition = type(definition).__call__
-    make = _plain
-    for is_kind, make_wrapper in (
-        (inspect.isasyncgenfunction, _async_generator),
-        (inspect.iscoroutinefunction, _coroutine),
-        (inspect.isgeneratorfunction, _generator),
-    ):
+    kind: Kind = "plain"
+    for is_kind, name in _KINDS:
         if is_kind(function) or is_kind(definition):
-            make = make_wrapper
+            kind = name
             break
-    wrapper = make(function, factory)
-    name = getattr(definition, "__name__", wrapper.__name__)
-    wrapper.__name__ = type(function).__name__ if name == "__call__" else name
+    wrapper = make(kind, function)
+    own_name = getattr(definition, "__name__", wrapper.__name__)
+    wrapper.__name__ = type(function).__name__ if own_name == "__call__" else own_name
     # An object's attributes are its state, not its description: they stay its own.
     updated = ("__dict__",) if inspect.isroutine(function) else ()
     return functools.update_wrapper(wrapper, function, updated=updated)
@@ -125,7 +137,7 @@ def _async_generator(function: Function, factory: ScopeFactory) -> Function:
         stepped = SteppedScope(current_scope())
         async with _SteppedBlock(factory.asynchronous(), stepped):
             steps = function(*args, **kwargs)
-            step = _first_step(steps)
+            step = first_step(steps)
             while True:
                 try:
                     item = await stepped.run(step)
@@ -163,7 +175,7 @@ class _SteppedBlock:
         return await self._scope.run(self._opened.__aexit__(kind, error, trace))
 
 
-def _first_step(steps: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+def first_step(steps: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
     """Begin a generator that only its wrapper will close.
 
     An event loop that ends closes all the generators that it saw begin at once. If it knew the inner
@@ -175,3 +187,16 @@ def _first_step(steps: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
         return steps.__anext__()
     finally:
         sys.set_asyncgen_hooks(*hooks)
+
+
+_KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
+    (inspect.isasyncgenfunction, "async generator"),
+    (inspect.iscoroutinefunction, "coroutine"),
+    (inspect.isgeneratorfunction, "generator"),
+)
+_WRAPPERS: dict[Kind, Callable[[Function, ScopeFactory], Function]] = {
+    "plain": _plain,
+    "coroutine": _coroutine,
+    "generator": _generator,
+    "async generator": _async_generator,
+}

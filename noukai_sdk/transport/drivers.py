@@ -89,7 +89,7 @@ class SyncTransport:
 
     def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""
-        with _SyncDrive(self, program) as drive:
+        with SyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
                 drive.perform(item)
             return drive.result  # type: ignore[no-any-return]  # the program's T
@@ -98,7 +98,7 @@ class SyncTransport:
         self, program: Program[None], keep: EventFilter | None = None
     ) -> Generator[Any, None, None]:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
-        with _SyncDrive(self, program) as drive:
+        with SyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
                 while not isinstance(item, Effect):
                     if keep is None or keep(item):
@@ -149,7 +149,7 @@ class _Drive:
 
 
 @final
-class _SyncDrive(_Drive):
+class SyncDrive(_Drive):
     """Performs the effects of one program, holds its open stream, and closes both at the end."""
 
     _transport: SyncTransport
@@ -160,7 +160,7 @@ class _SyncDrive(_Drive):
         self._response: Any = None
         self._chunks: Iterator[bytes] = iter(())
 
-    def __enter__(self) -> _SyncDrive:
+    def __enter__(self) -> SyncDrive:
         if self._transport.closed:
             raise closed_before_call()
         return self
@@ -248,7 +248,7 @@ class AsyncTransport:
 
     async def run(self, program: Program[T]) -> T:
         """Run a program without events, and return its result."""
-        async with _AsyncDrive(self, program) as drive:
+        async with AsyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
                 await drive.perform(item)
             return drive.result  # type: ignore[no-any-return]  # the program's T
@@ -257,7 +257,7 @@ class AsyncTransport:
         self, program: Program[None], keep: EventFilter | None = None
     ) -> AsyncGenerator[Any, None]:
         """Run a program and yield its events, or those that ``keep`` returns True for."""
-        async with _AsyncDrive(self, program) as drive:
+        async with AsyncDrive(self, program) as drive:
             while (item := drive.next_item()) is not END:
                 while not isinstance(item, Effect):
                     if keep is None or keep(item):
@@ -278,8 +278,8 @@ class AsyncTransport:
 
 
 @final
-class _AsyncDrive(_Drive):
-    """As :class:`_SyncDrive`. Holds also the client that its open stream comes from."""
+class AsyncDrive(_Drive):
+    """As :class:`SyncDrive`. Holds also the client that its open stream comes from."""
 
     _transport: AsyncTransport
 
@@ -290,7 +290,7 @@ class _AsyncDrive(_Drive):
         self._response: Any = None
         self._chunks: Any = None
 
-    async def __aenter__(self) -> _AsyncDrive:
+    async def __aenter__(self) -> AsyncDrive:
         if self._transport.closed:
             raise closed_before_call()
         return self

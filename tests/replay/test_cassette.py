@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noukai_sdk.replay.cassette import Cassette, Claim
+from noukai_sdk.replay.cassette import Cassette
+from noukai_sdk.replay.lanes import Claim
 from noukai_sdk.replay.recording import Recording
 from tests.support.stepping import make_call
 

@@ -187,8 +187,8 @@ HEADER = (
 @pytest.mark.parametrize(
     ("content", "line", "problem"),
     [
-        (b'{"noukai_cassette": 3}\n', 1, "reads format version 2, not 3: update the package"),
-        (b'{"noukai_cassette": "x"}\n', 1, "reads format version 2, not 'x'"),
+        (b'{"noukai_cassette": 4}\n', 1, "reads format version 3, not 4: update the package"),
+        (b'{"noukai_cassette": "x"}\n', 1, "reads format version 3, not 'x'"),
         (b'{"noukai_cassette": 1}\n', 1, "the header is damaged: session_id: "),
         (b"interactions:\n- request:\n", 1, "not a cassette: the first line is not JSON"),
         (b'{"a": 1}\n', 1, "not a cassette: the first line has no 'noukai_cassette'"),

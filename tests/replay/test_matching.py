@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from noukai_sdk import ContextThreadPoolExecutor, ReplayMissError, trace_scope_sync
-from noukai_sdk.replay import cassette, recording
+from noukai_sdk.replay import lanes, recording
 from noukai_sdk.replay.player import ReplayConcurrencyWarning
 from tests.support.replays import (
     AsyncSide,
@@ -338,7 +338,7 @@ def test_matching_by_input_needs_no_search(
 
         return fingerprint
 
-    for module in (cassette, recording):
+    for module in (lanes, recording):
         original = module.message_fingerprint  # type: ignore[attr-defined]  # imported there
         monkeypatch.setattr(module, "message_fingerprint", counting(original))
     count = 300

@@ -14,7 +14,8 @@ import pytest
 from noukai_sdk import ReplayLeftoverError, ReplayMissError, trace_scope_sync
 from noukai_sdk.models.reports import ReplayReport
 from noukai_sdk.replay import callsite
-from noukai_sdk.replay.cassette import Cassette, Claim
+from noukai_sdk.replay.cassette import Cassette
+from noukai_sdk.replay.lanes import Claim
 from tests.support.replays import AsyncSide, SessionService, SyncSide, execution
 from tests.support.servers import wait_until
 
