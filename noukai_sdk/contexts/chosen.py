@@ -46,7 +46,7 @@ def with_step(call: CallInputs, step: str | None) -> CallInputs:
     """
     if step is None:
         return call
-    steps = [each for each in call.steps if step in (each.id, each.label)]
+    steps = [each for each in call.steps if step in (each.id, each.label, each.outer)]
     if not steps:
         raise LookupError(
             f"call {call.number} has no step {step!r}: {_names([each.label for each in call.steps])}"

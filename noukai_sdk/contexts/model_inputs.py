@@ -15,6 +15,7 @@ from .model_messages import Message, message_of
 # Where each provider has the schema of the output.
 _SCHEMAS = ("json_schema", "response_format")
 _NO_MODEL = "this step calls no model"
+_SUB_FLOW = "this step runs a workflow, whose agents follow"
 _RENDERED = (
     "the service keeps only the rendered prompt: settings, tools and earlier turns are unknown"
 )
@@ -82,6 +83,7 @@ class StepInputs:
         tokens: What the step has used in all of its attempts and rounds, None if that is not known.
         inputs: The requests to its model, in their order.
         note: Why there are none.
+        outer: The step that runs the workflow of this one, whose id is then its path.
     """
 
     id: str
@@ -90,6 +92,7 @@ class StepInputs:
     tokens: Mapping[str, Any] | None = None
     inputs: list[ModelInput] = field(default_factory=list)
     note: str = ""
+    outer: str | None = None
 
     @property
     def label(self) -> str:
@@ -170,7 +173,7 @@ def shared_messages(before: ModelInput, request: ModelInput) -> int:
 def _has_inputs(recording: Recording) -> bool:
     """Return whether the events have the inputs of steps, those of steps without a model too."""
     kinds = {event.get("eventType") for event in recording.events}
-    return "step_input" in kinds
+    return not kinds.isdisjoint(("step_input", "sub_flow_input"))
 
 
 class _Reader:
@@ -197,10 +200,12 @@ class _Reader:
         elif kind == "step_paused_for_tool_calls":
             self._paused.add(step_id)
         elif kind == "step_input":
-            value = event.get("inputData")
-            step = self._step(step_id, index)
-            if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
-                step.inputs.append(_model_input(len(step.inputs) + 1, value))
+            _add_input(self._step(step_id, index), event.get("inputData"))
+        elif kind == "sub_flow_input":
+            attempt = self._attempts.setdefault(step_id, 1)
+            step = self._step(str(event.get("path")), None, attempt)
+            step.outer = step_id
+            _add_input(step, event.get("inputData"))
         elif kind == "step_completed":
             step = self._step(step_id, None)
             if event.get("skipped"):
@@ -208,14 +213,20 @@ class _Reader:
             if isinstance(event.get("tokens"), Mapping):
                 step.tokens = event["tokens"]
 
-    def _step(self, step_id: str, index: int | None) -> StepInputs:
-        attempt = self._attempts.setdefault(step_id, 1)
+    def _step(self, step_id: str, index: int | None, attempt: int | None = None) -> StepInputs:
+        attempt = attempt or self._attempts.setdefault(step_id, 1)
         for step in reversed(self.steps):
             if (step.id, step.loop_index, step.attempt) == (step_id, index, attempt):
                 return step
         step = StepInputs(step_id, attempt, index)
         self.steps.append(step)
         return step
+
+
+def _add_input(step: StepInputs, value: Any) -> None:
+    """Add the input of a step, if it is a request to a model."""
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        step.inputs.append(_model_input(len(step.inputs) + 1, value))
 
 
 def _from_events(events: Sequence[Mapping[str, Any]]) -> list[StepInputs]:
@@ -233,9 +244,10 @@ def _noted(steps: Sequence[StepInputs]) -> list[StepInputs]:
         for step in steps
         if step.inputs or step.loop_index is not None or (step.id, step.attempt) not in loops
     ]
+    outer = {step.outer for step in kept}
     for step in kept:
         if not step.inputs:
-            step.note = step.note or _NO_MODEL
+            step.note = step.note or (_SUB_FLOW if step.id in outer else _NO_MODEL)
     return kept
 
 
@@ -251,9 +263,8 @@ def _from_snapshots(snapshots: Sequence[StepSnapshot]) -> list[StepInputs]:
         given, output = snapshot.get("inputSnapshot"), snapshot.get("outputSnapshot")
         prompt = output.get(RENDERED_PROMPT) if isinstance(output, Mapping) else None
         model = snapshot.get("modelUsed") or ""
-        if isinstance(given, Mapping) and isinstance(given.get("messages"), list):
-            step.inputs.append(_model_input(1, given))
-        elif prompt is not None:
+        _add_input(step, given)
+        if not step.inputs and prompt is not None:
             messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
             read = tuple(map(message_of, messages))
             step.inputs.append(ModelInput(1, model, read, note=_RENDERED))
@@ -276,9 +287,10 @@ def _model_input(number: int, value: Mapping[str, Any]) -> ModelInput:
     else:
         note = _OLD
         settings = {name: value[name] for name in ("temperature",) if name in value}
+    listed = settings.pop("messages", given)
     messages = [
         given[each] if isinstance(each, int) and 0 <= each < len(given) else each
-        for each in settings.pop("messages", given)
+        for each in (listed if isinstance(listed, list) else given)
     ]
     if settings.get("system"):
         messages.insert(0, {"role": "system", "content": settings.pop("system")})

@@ -28,6 +28,15 @@ FLOWS = {
     "acme/chat/talk.yaml": "steps: [{id: reply, model: 'openai:m', system: Be brief.}]",
     "acme/chat/masked.yaml": "{capture: redacted, steps: [{id: reply, model: 'openai:m'}]}",
     "acme/chat/unseen.yaml": "{capture: metadata_only, steps: [{id: reply, model: 'openai:m'}]}",
+    "acme/chat/inner.yaml": "steps: [{id: draft, model: 'openai:m', prompt: 'Draft {{message}}'}]",
+    "acme/chat/outer.yaml": """
+        steps:
+          - {id: each, for_each: "{{parameters.words}}", flow: inner}
+          - id: polish
+            repeat: {model: "openai:m", prompt: "Shorten {{input}}"}
+            until: "round == 2"
+            at_most: 2
+    """,
     "acme/chat/claude.yaml": """
         steps:
           - {id: write, model: "anthropic:c", system: Be kind., prompt: "Say {{message}}", output: json}
@@ -136,6 +145,22 @@ def test_context_of_anthropic_has_system_and_blocks_as_sent(model: FaultServer) 
     assert system == {"role": "system", "content": body["system"]}
     assert messages == body["messages"]
     assert shown["settings"]["max_tokens"] == body["max_tokens"]
+
+
+def test_context_has_agents_of_flows_in_flows_and_of_each_round(model: FaultServer) -> None:
+    session_id = call("outer", {"message": "hello", "parameters": {"words": ["one", "two"]}})
+    steps = run_json("show", session_id, "--context", "1")["call"]["steps"]
+    agents = {step["step"]: step["requests"] for step in steps if step["requests"]}
+    assert sorted(agents) == [
+        "each[0]/draft", "each[1]/draft", "polish[0]/polish", "polish[1]/polish",
+    ]  # fmt: skip
+    shown = [request["messages"] for requests in agents.values() for request in requests]
+    received = [request.body["messages"] for request in model.requests]
+    assert sorted(shown, key=str) == sorted(received, key=str)
+    text = run("show", session_id, "--context", "1/polish").stdout
+    assert "step polish[0]\nthis step runs a workflow, whose agents follow\n" in text
+    assert "step polish[1]/polish\n" in text
+    assert "each" not in text
 
 
 def test_context_compares_calls_of_a_growing_conversation(model: FaultServer) -> None:

@@ -94,3 +94,17 @@ def test_rounds_of_a_step_show_what_the_round_before_did_not_have() -> None:
     assert html.count("Weather?") == 1
     assert "Request 2 of 2" in html
     assert "Message 1 as in the request before" in html
+
+
+def test_agents_of_a_workflow_are_shown_on_the_item_that_runs_it() -> None:
+    def asked(path: str) -> dict[str, Any]:
+        value = {"model": "m", "messages": [{"role": "user", "content": path}], "request": {}}
+        return {"eventType": "sub_flow_input", "stepId": "a", "path": path, "inputData": value}
+
+    step = {"stepId": "a"}
+    items = [{**step, "eventType": "step_input", "loopIndex": n, "inputData": {}} for n in (0, 1)]
+    started, ended = {**step, "eventType": "step_started"}, {**step, "eventType": "step_completed"}
+    events = (started, *items, asked("a[1]/b"), asked("a/c"), {**ended, "output": 1})
+    views = call_view(Recording("s", "execute", events=events), limit=None).steps
+    agents = {(each.id, each.loop_index): list(each.agents) for each in views}
+    assert agents == {("a", None): ["a/c"], ("a", 0): [], ("a", 1): ["a[1]/b"]}

@@ -71,6 +71,7 @@ def test_export_of_hostile_recordings_has_only_our_elements(a: str, b: str, valu
         "model": a,
         "messages": [{"role": b, "content": a, "tool_calls": [value]}],
         "x": value,
+        "request": value,
     }
     events = (
         {"eventType": "step_input", "stepId": a, "name": b, "inputData": prompt},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from .waterfall import Bar, axis
 
 Event = Mapping[str, Any]
 
+_INDEX = re.compile(r"\[([0-9]{1,9})\]")
+
 
 @dataclass
 class StepView:
@@ -27,6 +30,7 @@ class StepView:
     Attributes:
         prompt: The rendered prompt as turns; empty if the step calls no model.
         received: Each request to its model, as far as that is known.
+        agents: The requests of the agents in its workflow, by their paths.
         settings: What else was sent to the model.
         input: The input of a step that calls no model.
         streamed: The number of parts in which the output came; 0 if it was not streamed.
@@ -45,6 +49,7 @@ class StepView:
     milliseconds: float | None = None
     prompt: tuple[Turn, ...] = ()
     received: tuple[Received, ...] = ()
+    agents: dict[str, tuple[Received, ...]] = field(default_factory=dict)
     settings: tuple[Named, ...] = ()
     input: Value | None = None
     output: Value | None = None
@@ -79,7 +84,7 @@ class CallView:
     @property
     def has_received(self) -> bool:
         """Whether it is known what the models received."""
-        return any(step.received for step in self.steps)
+        return any(step.received or step.agents for step in self.steps)
 
 
 def call_view(
@@ -131,11 +136,20 @@ def call_view(
 
 
 def _add_received(steps: Sequence[StepView], inputs: Sequence[StepInputs], parts: Parts) -> None:
-    known = {(each.id, each.loop_index, each.attempt): each for each in inputs}
-    for at, step in enumerate(steps):
-        found = known.get((step.id, step.loop_index, step.attempt))
-        if found is not None:
-            step.received = received_of(found, parts, f"steps.{at}")
+    known = {(step.id, step.loop_index, step.attempt): at for at, step in enumerate(steps)}
+    for number, each in enumerate(inputs):
+        at = known.get((each.id, each.loop_index, each.attempt))
+        if at is not None:
+            steps[at].received = received_of(each, parts, f"steps.{at}")
+        elif each.outer is not None:
+            # Of an item or a round of the step, if it has some.
+            index = _INDEX.match(each.id.removeprefix(each.outer))
+            indexes = (int(index[1]), None) if index else (None,)
+            places = [(each.outer, item, each.attempt) for item in indexes]
+            at = next((known[place] for place in places if place in known), None)
+            if at is not None:
+                name = f"steps.{at}.agents.{number}"
+                steps[at].agents[each.id] = received_of(each, parts, name)
 
 
 def error_text(error: RecordedError) -> str:

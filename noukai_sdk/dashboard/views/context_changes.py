@@ -99,9 +99,6 @@ def _message(change: MessageChange) -> ShownMessage:
     elif change.kind == "changed":
         lines = folded(lines)
     shown = tuple(_diff_lines(lines))
-    if change.new is not None and change.kind == "truncated" and change.rest != change.new.text:
-        now = change.new.text.removeprefix(change.rest).removesuffix(change.rest)
-        shown = (*shown, DiffLine("added", f"+ {' '.join(now.split())}"))
     is_open = change.kind in ("added", "changed", "truncated") or (
         change.kind == "removed" and len(shown) <= _OPEN_LINES
     )
@@ -111,13 +108,17 @@ def _message(change: MessageChange) -> ShownMessage:
 
 
 def _cut_lines(change: MessageChange) -> Iterator[TextLine]:
-    """Yield the text before, with what was cut as removed lines."""
+    """Yield the text before, with what was cut as removed lines, and marks of the cut as added ones."""
     assert change.old is not None
-    text, (start, stop) = change.old.text, change.kept
-    kept, removed = text[start:stop], (text[:start], text[stop:])
-    yield from (TextLine("removed", line) for line in removed[0].splitlines())
-    yield from (TextLine("same", line) for line in kept.splitlines())
-    yield from (TextLine("removed", line) for line in removed[1].splitlines())
+    assert change.new is not None
+    start, stop = change.kept
+    old, new = change.old.text, change.new.text
+    before, _, after = new.partition(change.rest)
+    yield from (TextLine("removed", line) for line in old[:start].splitlines())
+    yield from (TextLine("added", line) for line in before.splitlines())
+    yield from (TextLine("same", line) for line in change.rest.splitlines())
+    yield from (TextLine("removed", line) for line in old[stop:].splitlines())
+    yield from (TextLine("added", line) for line in after.splitlines())
 
 
 def _diff_lines(lines: list[TextLine]) -> Iterator[DiffLine]:

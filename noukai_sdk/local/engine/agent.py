@@ -79,6 +79,8 @@ async def run_agent(context: StepContext, agent: Agent) -> Any:
 
 async def _ask(context: StepContext, model: ChatModel, request: ChatRequest) -> ChatDelta:
     if not context.has_listener:
+        if context.observer is not None:
+            await context.emit_sub_flow_input(model_input(model, request))
         return await model.answer(request)
     await context.emit_input(model_input(model, request), model.name)
 

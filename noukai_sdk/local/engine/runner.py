@@ -71,7 +71,7 @@ async def run_flow(
             await anyio.sleep_forever()
 
     with anyio.CancelScope() as scope:
-        settings = Settings(json_outputs=True, sizes=sizes)
+        settings = Settings(json_outputs=True, sizes=sizes, observes_sub_flows=True)
         scheduler = Scheduler(plan, state, models=models, settings=settings, emit=emit_or_stop)
         if state.step_index < len(plan.nodes):
             await (scheduler.run_all() if max_steps is None else scheduler.run_some(max_steps))

@@ -44,6 +44,7 @@ from .step_context import (
     Paused,
     StepCompleted,
     StepContext,
+    SubFlowObserver,
     Timeout,
     ToolAnswers,
     path_of,
@@ -66,6 +67,7 @@ class Settings:
         is_lightweight: Retry no node, whatever it sets.
         json_outputs: Convert outputs to JSON values, for runs whose outputs leave the process.
         sizes: Limits for such outputs, and for inputs; None for no limits.
+        observes_sub_flows: Emit the requests of agents in sub-flows.
     """
 
     max_concurrency: int | None = None
@@ -74,6 +76,7 @@ class Settings:
     default_model: str | LlmConfig = "offline"
     json_outputs: bool = False
     sizes: SizeLimits | None = None
+    observes_sub_flows: bool = False
 
     def retry_of(self, node: Node) -> int:
         """Return how often to repeat failed attempts at a node."""
@@ -261,6 +264,7 @@ class Scheduler:
                 journal=self._journal,
                 path=path_of(node, self._parent),
                 retry_of=retry_of,
+                observer=self._observer_of(node),
             ).at(attempts)
             # The items of a loop take places of their own, and a node that waits for its retry has none.
             takes_place = node.for_each is None and context.takes_place
@@ -378,6 +382,13 @@ class Scheduler:
             parent=parent,
             journal=self._journal,
         )
+
+    def _observer_of(self, node: Node) -> SubFlowObserver | None:
+        if self._parent is not None:
+            return self._parent.observer
+        if self._listener is None or not self._settings.observes_sub_flows:
+            return None
+        return SubFlowObserver(node.id, self._listener, self._budget)
 
     def _keep_usages(self) -> None:
         self.state.usages = {name: usage.as_dict for name, usage in self.usages.items()}

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 import anyio
 from anyio import CapacityLimiter
 from pydantic import Field
 
 from ...models import events
+from ...models.base import WireModel
 from ...models.events import StreamEvent, ToolCallsRequired
 from ..llm.chat import ChatModel
 from ..llm.config import LlmConfig
@@ -67,6 +68,21 @@ class StepCompleted(events.StepCompleted):
     fallbacks: list[str] | None = None
 
 
+class SubFlowInput(WireModel):
+    """A request to a model by an agent in the workflow of a step.
+
+    Attributes:
+        step_id: The step of the run.
+        path: The agent below it, as in ``"reviews[3]/draft"``.
+    """
+
+    type: ClassVar[Literal["sub_flow_input"]] = "sub_flow_input"
+    event_type: str = "sub_flow_input"
+    step_id: str
+    path: str
+    input_data: Any
+
+
 class Models(Protocol):
     """The source of models: a :class:`~noukai_sdk.local.llm.pool.ModelPool`, or a fake."""
 
@@ -81,6 +97,21 @@ class Paused(Exception):
     def __init__(self, event: ToolCallsRequired) -> None:
         super().__init__(event.step_id)
         self.event = event
+
+
+@dataclass(frozen=True)
+class SubFlowObserver:
+    """Where agents in the workflow of a step tell their requests.
+
+    Attributes:
+        step_id: The step of the run.
+        emit: Receives the events.
+        budget: The run's.
+    """
+
+    step_id: str
+    emit: Emit
+    budget: Budget | None
 
 
 def path_of(node: Node, parent: StepContext | None) -> str:
@@ -175,6 +206,7 @@ class StepContext:
             in a loop with the item's index, as in ``"reviews[3]/draft"``.
         is_round: This is one round of a repetition.
         retry_of: Returns how often to repeat a failed attempt at a node.
+        observer: Receives the requests of agents in a sub-flow, None if nobody does.
     """
 
     node: Node
@@ -195,6 +227,7 @@ class StepContext:
     is_round: bool = False
     path: str = ""
     retry_of: Callable[[Node], int] = lambda node: node.retry or 0
+    observer: SubFlowObserver | None = None
     _streamed: int = 0
 
     @property
@@ -298,6 +331,16 @@ class StepContext:
                 is_round=self.is_round,
             )
             await self._emit(event)
+
+    async def emit_sub_flow_input(self, value: Any) -> None:
+        """Emit a SubFlowInput event to the observer, which there must be."""
+        observer = self.observer
+        assert observer is not None  # callers check it
+        if observer.budget is not None:
+            observer.budget.take(size_of(value))
+        event = SubFlowInput(step_id=observer.step_id, path=self.path, input_data=value)
+        with self.timeout.stopped() if self.timeout else nullcontext():
+            await observer.emit(cast("StreamEvent", event))
 
     async def emit_output(self, text: str) -> None:
         """Emit one chunk of output."""
