@@ -126,7 +126,7 @@ def end_after(seconds: float) -> threading.Timer:
 
     def end() -> None:
         # What is not finished is what kill -9 leaves, too: other processes go on with it.
-        os.write(2, b"Error: the database does not respond: the process ends without it\n")
+        os.write(2, b"Error: the database does not respond: exiting without it\n")
         os._exit(1)
 
     timer = threading.Timer(seconds + _CLEAN_UP, end)

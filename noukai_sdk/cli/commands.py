@@ -22,10 +22,10 @@ COMMANDS = {
     "flows": ("noukai_sdk.cli.flows:flows", "List, check, run and publish flows."),
     "keys": ("noukai_sdk.cli.organisations:keys", "Create, list and revoke API keys."),
     "orgs": ("noukai_sdk.cli.organisations:orgs", "Set and list the limits of organisations."),
-    "serve": ("noukai_sdk.cli.serve:serve", "Answer the requests of a service, over Postgres."),
+    "serve": ("noukai_sdk.cli.serve:serve", "Serve the HTTP API of a service, on Postgres."),
     "session": ("noukai_sdk.cli.session:session", "Show, compare and replay recorded sessions."),
     "sessions": ("noukai_sdk.cli.sessions:sessions", "Replay many captured requests at once."),
-    "worker": ("noukai_sdk.cli.serve:worker", "Run the jobs of a service, over Postgres."),
+    "worker": ("noukai_sdk.cli.serve:worker", "Run the jobs of a service, on Postgres."),
 }
 
 

@@ -56,7 +56,7 @@ _PREPARE_AFTER = 2.0
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 picks a free one. Clients find others than 8080 by NOUKAI_BASE_URL.",
+    help="Port to listen on; 0 picks a free one. For a port other than 8080, clients need NOUKAI_BASE_URL.",
 )
 @flows_option
 @click.option(
@@ -85,9 +85,9 @@ def dev(
 ) -> None:
     """Serve flows on this machine, as the hosted service does.
 
-    To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". On another address
-    than those of loopback, nk_dev is not accepted: without NOUKAI_DEV_KEYS, a new key is printed. To let
-    sessions expire, set NOUKAI_DEV_RETENTION_DAYS.
+    To accept API keys besides nk_dev, set NOUKAI_DEV_KEYS="nk_ci,nk_other:otherorg". On other addresses
+    than loopback, nk_dev is not accepted: without NOUKAI_DEV_KEYS, a new key is printed. To let sessions
+    expire, set NOUKAI_DEV_RETENTION_DAYS.
     """
     if opens_page and no_ui:
         raise click.UsageError("--open and --no-ui exclude each other")
@@ -194,7 +194,7 @@ def _add_key(settings: Settings, listener: socket.socket) -> tuple[Settings, str
         key = DEV_KEY
     elif DEV_KEY in named:
         message = (
-            f"NOUKAI_DEV_KEYS: everybody knows {DEV_KEY}, and {host} is not an address of loopback: "
+            f"NOUKAI_DEV_KEYS: everybody knows {DEV_KEY}, and {host} is not a loopback address: "
             "choose another key"
         )
         raise click.UsageError(message)

@@ -31,7 +31,7 @@ _address = click.argument("address", metavar="ORG/PROJECT/SLUG")
 def publish(address: str, env: Env | None, base_url: str | None, as_json: bool) -> None:
     """Freeze a flow as its next version.
 
-    The service reads its own copy of the flow files. If a version has the same content, that is named.
+    The service reads its own copy of the flow files. A version with the same content is used again.
     """
     published = _ask(publish_flow, address, env, base_url)
     if as_json:
@@ -78,7 +78,7 @@ def _ask(
             if error.code == "FLOW_NOT_FOUND" or error.status_code not in (404, 405, 501):
                 raise
             raise CommandError(
-                f"{transport.service.base_url} does not publish flows: only a backend of `noukai dev` or "
-                "`noukai serve` does"
+                f"{transport.service.base_url} does not publish flows: only `noukai dev` and "
+                "`noukai serve` do"
             ) from error
     return result

@@ -55,9 +55,9 @@ def keys() -> None:
 @click.option("--name", default="", help="What the key is for, such as ci.")
 @db_option
 def create(org: str, name: str, db: str) -> None:
-    """Create an API key, and print it alone on standard output.
+    """Create an API key, and print only the key on standard output.
 
-    Only its SHA-256 is stored, so that it cannot be shown again.
+    Only its SHA-256 is stored, so it cannot be shown again.
     """
     from ..backend.encoding import Clock
 
@@ -116,7 +116,7 @@ def orgs() -> None:
 @click.option("--concurrent", metavar="N|none", help="Runs that may be in progress at once.")
 @click.option("--per-minute", metavar="N|none", help="Requests that its keys may send a minute.")
 @click.option("--credits", "credits_", metavar="USD|none", help="US dollars that it may spend.")
-@click.option("--add-credits", metavar="USD", help="Added to what is left.")
+@click.option("--add-credits", metavar="USD", help="US dollars to add to the remaining credits.")
 @db_option
 def set_limits(
     org: str,
@@ -126,7 +126,7 @@ def set_limits(
     add_credits: str | None,
     db: str,
 ) -> None:
-    """Set limits of an organisation; none removes one. Others stay as they are."""
+    """Set limits of an organisation; none removes a limit. Other limits do not change."""
     values: dict[str, int | None] = {}
     if concurrent is not None:
         values["max_running"] = _count("--concurrent", concurrent)
@@ -148,7 +148,7 @@ def set_limits(
 @db_option
 @json_option
 def list_limits(db: str, as_json: bool) -> None:
-    """List the organisations that have limits, and what is left of their credits."""
+    """List the organisations that have limits, and their remaining credits."""
     rows = [
         {
             "org": row.org,
@@ -165,7 +165,7 @@ def _count(option: str, text: str) -> int | None:
     if text == "none":
         return None
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise click.UsageError(f"{option}: {text!r} is neither a number from 1 on nor none")
+        raise click.UsageError(f"{option}: {text!r} is neither a number of at least 1 nor none")
     return int(text)
 
 

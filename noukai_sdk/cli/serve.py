@@ -57,7 +57,7 @@ grace_option = click.option(
     default=20.0,
     show_default=True,
     type=click.FloatRange(0, 3600),
-    help="Seconds for what is in progress to end after SIGTERM.",
+    help="Seconds for work in progress to end after SIGTERM.",
 )
 log_option = click.option(
     "--log",
@@ -106,7 +106,7 @@ def serve(
     no_ui: bool,
     replay_to: tuple[str, ...],
 ) -> None:
-    """Answer the requests of a service, beside any number of others.
+    """Serve the HTTP API of a service. Run as many of these processes as you like.
 
     Jobs wait in the queue until a noukai worker takes them. Create API keys with noukai keys create. The
     page with sessions, flows and jobs asks for one of them. To let Prometheus read /metrics, set
@@ -194,7 +194,7 @@ def worker(
     status_port: int | None,
     status_host: str,
 ) -> None:
-    """Run the jobs of a service, beside any number of others."""
+    """Run the jobs of a service. Run as many of these processes as you like."""
     require_backend("noukai worker")
     settings = _settings(
         "worker",
@@ -281,7 +281,7 @@ def _settings(
     if backend != "postgresql":
         message = (
             f"--db: noukai {role} shares its database with other processes, which needs Postgres: "
-            "postgresql://user@host/name. On a file, noukai dev does the work of both"
+            "postgresql://user@host/name. For a SQLite file, run noukai dev instead"
         )
         raise click.UsageError(message)
     let_flows_import(settings.flows)

@@ -251,7 +251,7 @@ def diff(a: str, b: str, env: Env | None, base_url: str | None, as_json: bool) -
 def curl(context: click.Context, /, source: str, as_json: bool, **options: Any) -> None:
     """Print the curl command for a request that replays the session.
 
-    Without URL it is the captured request: the app must capture its requests (capture_requests=True).
+    Without URL, this is the captured request, so the app must capture requests (capture_requests=True).
     """
     request, _ = _prepare(context, source, options, compares=False)
     line = curl_line(request)
@@ -303,7 +303,7 @@ def replay(
 ) -> None:
     """Send a request that replays the session, and compare the response with the captured one.
 
-    Without URL it is the captured request: the app must capture its requests (capture_requests=True).
+    Without URL, this is the captured request, so the app must capture requests (capture_requests=True).
 
     With --app the request goes through the app in this process: breakpoint() works, and no server is
     needed. What the app prints is on stderr, unless stdout is a terminal.

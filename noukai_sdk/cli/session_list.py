@@ -134,7 +134,7 @@ def read_page(transport: Any, size: int, cursor: str | None, query: dict[str, An
         if isinstance(error, NotFoundError) or error.status_code in _NOT_LISTED:
             address = transport.service.base_url
             raise CommandError(
-                f"{address} does not list sessions: only a backend of `noukai dev` does. "
+                f"{address} does not list sessions: only `noukai dev` and `noukai serve` do. "
                 "The id of a session is in the response header X-Noukai-Session of its request"
             ) from error
         raise

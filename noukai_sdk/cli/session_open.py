@@ -33,7 +33,7 @@ _TIMEOUT = 10.0
 
 @click.command("open")
 @source_argument
-@click.option("--no-browser", is_flag=True, help="Print the address, and open nothing.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
 @env_option
 @base_url_option
 @json_option
@@ -42,7 +42,7 @@ def open_command(
 ) -> None:
     """Open a session in the browser: its page, or a cassette as an HTML file.
 
-    Without a display, the address is printed alone.
+    Without a display, only the address is printed.
     """
     if is_file(source):
         file = load(source, env, base_url)
@@ -113,7 +113,7 @@ def _page_of(session_id: str, env: Env | None, base_url: str | None) -> str:
     page = page_of_service(env, base_url)
     if page is None:
         raise CommandError(
-            "the hosted service has no page of sessions: write the session to a file, by "
+            "the hosted service has no page of sessions: write the session to a file with "
             f"`noukai session html {session_id} -o FILE`"
         )
     try:
@@ -123,7 +123,7 @@ def _page_of(session_id: str, env: Env | None, base_url: str | None) -> str:
         raise CommandError(f"{page} cannot be reached: {error}") from error
     if status != 200:
         raise CommandError(
-            f"{page} has no page: it was started with --no-ui. Write the session to a file, by "
+            f"{page} has no page: it was started with --no-ui. Write the session to a file with "
             f"`noukai session html {session_id} -o FILE`"
         )
     return session_url(page, session_id)

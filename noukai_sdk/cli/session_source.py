@@ -57,7 +57,7 @@ source_argument = click.argument(
 env_option = click.option(
     "--env",
     type=click.Choice(["production", "dev"]),
-    help="The service to fetch from.  [default: NOUKAI_ENV]",
+    help="The service.  [default: NOUKAI_ENV]",
 )
 base_url_option = click.option(
     "--base-url",
@@ -65,7 +65,7 @@ base_url_option = click.option(
     envvar="NOUKAI_BASE_URL",
     show_envvar=True,
     callback=_check_base_url,
-    help="The address of the service to fetch from, instead of --env.",
+    help="The address of the service, instead of --env.",
 )
 
 
@@ -173,8 +173,8 @@ def replay_name(source: str) -> str:
     session_id = replayed_session_id(source)
     if session_id is None:
         message = (
-            "this file has no session id, by which an app could fetch its session: put the file into "
-            "the folder NOUKAI_CASSETTES of the app"
+            "this file has no session id, so the app cannot fetch its session: put the file into the "
+            "folder that NOUKAI_CASSETTES names for the app"
         )
         raise CassetteError(f"{source}: {message}", path=source)
     return session_id

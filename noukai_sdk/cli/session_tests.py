@@ -151,7 +151,7 @@ def _require_request(exchange: Exchange | None, name: str, body: str | None) -> 
         if masked:
             raise CapturedRequestError(
                 f"secrets were masked in the request of {name} ({', '.join(masked)}): pass a body with "
-                "other values by --data"
+                "other values with --data"
             )
     return exchange
 

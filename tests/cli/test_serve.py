@@ -17,7 +17,7 @@ from noukai_sdk.cli.commands import noukai
     [
         ([], "Missing option '--db'"),
         (["--db", "some.db"], "needs Postgres: postgresql://user@host/name"),
-        (["--db", "sqlite:///some.db"], "On a file, noukai dev does the work of both"),
+        (["--db", "sqlite:///some.db"], "For a SQLite file, run noukai dev instead"),
         (["--db", "mysql://x:nope@h/d"], "mysql://x:***@h/d is neither a file nor in Postgres"),
         (
             ["--db", "postgresql://x:nope@127.0.0.1:1/d"],
