@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -108,9 +109,19 @@ def replay_in_app(
             raise CommandError(str(error)) from error
 
 
-def app_output() -> AbstractContextManager[object]:
-    """Return a block in which an app may print: to stderr, unless stdout is a terminal."""
-    return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)
+@contextmanager
+def app_output() -> Iterator[None]:
+    """Send what an app prints to stderr, unless stdout is a terminal.
+
+    The commands print what a replay found. Its log is for apps that have set up logging.
+    """
+    logger, handler = logging.getLogger("noukai_sdk"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        with nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _expecting(exchange: Exchange, body: bytes) -> Exchange:
