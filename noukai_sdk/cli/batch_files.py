@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import click
 
-from ..replaying.causes import STATUSES, SessionResult, grouped
+from ..batch.causes import STATUSES, SessionResult, grouped
 from . import missing_modules, packages_to_install
 from .shared_options import CommandError
 

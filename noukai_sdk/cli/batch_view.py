@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typing_extensions import Self
 
-from ..replaying.batch_state import BatchHeader
-from ..replaying.causes import CauseGroup, SessionResult, grouped
+from ..batch.causes import CauseGroup, SessionResult, grouped
+from ..batch.state_file import BatchHeader
 from .batch_files import BatchRun, counts_of
 from .page_links import linked
 from .session_views import open_console
@@ -136,9 +136,12 @@ def _print_next(console: Console, failed: Sequence[SessionResult], header: Batch
         target = f"--app {shlex.quote(header.app)}"
     else:
         target = f"--against {shlex.quote(header.server or '')}"
+    freeze = " --freeze" if header.freeze else ""
     lines = [("noukai session show", example, "its calls")]
     if len(failed) > 1 or len(header.sources) > MOST_IN_FULL:
-        lines.append(("noukai sessions replay", f"{example} {target}", "what differs, in full"))
+        lines.append(
+            ("noukai session replay", f"{example} {target}{freeze}", "what differs, in full")
+        )
     if header.app is not None:
         written = f"{example} {target} -o tests/test_replayed.py"
         lines.append(("noukai session test", written, "a test of it"))

@@ -15,16 +15,16 @@ from typing import Any
 
 import click
 
-from ..replaying.batch import BatchError, BatchSettings, replay_sessions
-from ..replaying.batch_sessions import NO_REQUEST
-from ..replaying.batch_state import (
+from ..batch.causes import SessionResult, Status, skipped
+from ..batch.loading import NO_REQUEST
+from ..batch.state_file import (
     BatchHeader,
     BatchState,
     StateError,
     StateWriter,
     fingerprint_of_code,
 )
-from ..replaying.causes import SessionResult, Status, skipped
+from ..batch.workers import BatchError, BatchSettings, replay_sessions
 from .app_server import check_server
 from .batch_files import BatchRun, write_html, write_json, write_junit
 from .batch_view import MOST_IN_FULL, ProgressView, print_batch
@@ -99,6 +99,11 @@ class Selection:
 )
 @ignore_option
 @click.option(
+    "--freeze",
+    is_flag=True,
+    help="With --app: hold clock, uuids and random numbers; the clock at the time of each request.",
+)
+@click.option(
     "--fail-on",
     type=FailOn(),
     default=_FAILURES,
@@ -160,6 +165,7 @@ def replay(
     text: str | None,
     limit: int,
     ignore: tuple[str, ...],
+    freeze: bool,
     fail_on: frozenset[Status],
     timeout: float,
     workers: int | None,
@@ -192,9 +198,7 @@ def replay(
     if app is not None:
         against = None
 
-    header = _header_of(state if repeats else None, app, against, ignore)
-    if header.app is None and header.server is None:
-        raise click.UsageError("name the app: --app main:app, or --against http://localhost:8000")
+    header = _header_of(state if repeats else None, app, against, ignore, freeze)
     known: dict[str, SessionResult] = {}
     if repeats:
         selection, known = _of_last_run(state, header, only_failed=only_failed)
@@ -216,6 +220,7 @@ def replay(
         timeout,
         workers or min(os.cpu_count() or 1, 4),
         concurrency,
+        header.freeze,
         env,
         base_url,
     )
@@ -235,14 +240,29 @@ def replay(
 
 
 def _header_of(
-    state: Path | None, app: str | None, server: str | None, ignore: tuple[str, ...]
+    state: Path | None,
+    app: str | None,
+    server: str | None,
+    ignore: tuple[str, ...],
+    freeze: bool,
 ) -> BatchHeader:
     """Return what is given; what is not is as in the last run, if ``state`` names its file."""
     earlier = BatchHeader((), None, None, ()) if state is None else _read_state(state).header
     if app is None and server is None:
         app, server = earlier.app, earlier.server
+    if app is None and server is None:
+        raise click.UsageError("name the app: --app main:app, or --against http://localhost:8000")
+    if freeze and app is None:
+        raise click.UsageError("--freeze needs --app: the clock of a server cannot be held")
     code = None if app is None else fingerprint_of_code(Path.cwd())
-    return replace(earlier, app=app, server=server, ignore=ignore or earlier.ignore, code=code)
+    return replace(
+        earlier,
+        app=app,
+        server=server,
+        ignore=ignore or earlier.ignore,
+        freeze=freeze or (earlier.freeze and app is not None),
+        code=code,
+    )
 
 
 def _read_state(state: Path) -> BatchState:

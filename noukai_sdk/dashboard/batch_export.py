@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from ..replaying.causes import STATUSES, SessionResult, grouped
+from ..batch.causes import STATUSES, SessionResult, grouped
 from .export import hash_of, text_of
 from .rendering import render
 

@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from noukai_sdk import Noukai, trace_scope_sync
+from noukai_sdk.batch import workers
 from noukai_sdk.cli.commands import noukai
 from noukai_sdk.replay.cassette_file import write_cassette
-from noukai_sdk.replaying import batch
 from tests.support.captured import captured
 from tests.support.servers import serve_app, serve_backend, wait_until
 
@@ -29,6 +29,7 @@ import asyncio
 import contextvars
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -70,6 +71,11 @@ async def one(text: str) -> str:
 @app.post("/all")
 async def all_texts(body: dict) -> dict:
     return {"results": [await one(text) for text in body["texts"]]}
+
+
+@app.post("/clock")
+async def clock(body: dict) -> dict:
+    return {**await all_texts(body), "year": datetime.now().year}
 
 
 @app.post("/exits")
@@ -270,6 +276,15 @@ def test_flask_app_replays_cassette_files_without_a_service(folder: Path) -> Non
     assert causes(found) == [(3, "drifted", expected)]
 
 
+def test_freeze_holds_the_clock_of_each_session(folder: Path) -> None:
+    for number in range(2):
+        results = [f"R{number}-{call}" for call in range(4)]
+        file = captured(number, "/clock", answer={"results": results, "year": 1970})
+        write_cassette(f"{number}.jsonl", f"s-{number}", file.recordings, exchange=file.exchange)
+    found = run_json("0.jsonl", "1.jsonl", "--app", "main:app", "--freeze")
+    assert found["counts"]["equal"] == 2
+
+
 def test_running_app_replays_only_if_it_says_that_it_does(
     backend_url: str,
     use_service: Callable[[str], None],
@@ -344,7 +359,7 @@ def test_app_that_exits_or_blocks_is_told_and_the_other_sessions_go_on(
     found = run_json(*names, "--app", "main:app", exit_code=1)
     assert causes(found) == [(1, "error", "the app ended its process: out of memory")]
     assert found["counts"]["equal"] == 2
-    monkeypatch.setattr(batch, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(workers, "HEARTBEAT", 0.5)
     blocked = write_sessions(folder, "/blocks")
     found = run_json(*blocked, "--app", "main:app", "--timeout", "0.5", exit_code=1)
     assert causes(found) == [(1, "error", "the app blocked its event loop for 3 seconds")]
@@ -363,6 +378,7 @@ def test_wrong_words_and_apps_are_explained(folder: Path) -> None:
     (name,) = write_sessions(folder, "/all")
     for words, message in (
         ((name,), "name the app: --app main:app"),
+        ((name, "--freeze", "--against", "http://localhost"), "--freeze needs --app"),
         ((name, "--app", "main:nothing"), "module main has no nothing"),
         ((name, "--app", "main:app", "--failed"), "--failed selects sessions, and so does"),
         (("--resume",), "there is no earlier run to go on with"),

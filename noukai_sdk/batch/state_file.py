@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +37,7 @@ class BatchHeader:
         app: The name of the app.
         server: The address of a running app, in place of ``app``.
         ignore: What may differ in the responses.
+        freeze: The clock is held.
         code: The fingerprint of the app's code; None for a running app, whose code is not known.
     """
 
@@ -44,16 +45,14 @@ class BatchHeader:
     app: str | None
     server: str | None
     ignore: tuple[str, ...]
+    freeze: bool = False
     code: str | None = None
     noukai_batch: int = _FORMAT
 
     def is_same_run(self, other: BatchHeader) -> bool:
         """Return whether results of ``other`` would be the same again: same app, code and rules."""
-        return (self.app, self.server, {*self.ignore}, self.code) == (
-            other.app,
-            other.server,
-            {*other.ignore},
-            other.code,
+        return replace(self, sources=(), ignore=()) == replace(other, sources=(), ignore=()) and (
+            {*self.ignore} == {*other.ignore}
         )
 
 

@@ -19,11 +19,11 @@ import httpx
 from ..adapters.responses import HEADER_REPLAY_REPORT
 from ..errors import APIConnectionError, CapturedRequestError
 from ..models.session_lists import StoredReport
-from .app_request import RequestEdits, build_request, replay_header
-from .batch_sessions import NotReplayableError, SessionLoader
-from .batch_worker import HEARTBEAT, results_as_json
+from ..replaying.app_request import RequestEdits, build_request, replay_header
+from ..replaying.sending import Limits, RequestSender
 from .causes import SessionResult, failed, result_of, skipped
-from .sending import Limits, RequestSender
+from .loading import NotReplayableError, SessionLoader
+from .worker_process import HEARTBEAT, results_as_json
 
 # An app that is being imported and started sends no sign of life.
 _LONGEST_START = 300.0
@@ -51,6 +51,8 @@ class BatchSettings:
         timeout: How many seconds a request may take.
         workers: The number of worker processes.
         concurrency: How many sessions are replayed at once in all.
+        freeze: Hold clock, uuids and random numbers, at the time of each session. Then each worker replays
+            one session at a time.
         env, base_url: The service that has the sessions.
     """
 
@@ -60,6 +62,7 @@ class BatchSettings:
     timeout: float = 60.0
     workers: int = 2
     concurrency: int = 16
+    freeze: bool = False
     env: Literal["production", "dev"] | None = None
     base_url: str | None = None
 
@@ -94,7 +97,7 @@ async def _through_workers(
 ) -> None:
     alone: deque[str] = deque()
     number = max(1, min(settings.workers, len(sources)))
-    each = max(1, settings.concurrency // number)
+    each = 1 if settings.freeze else max(1, settings.concurrency // number)
     tasks = [
         asyncio.ensure_future(_Worker(settings, each, alone).work(sources, results))
         for _ in range(number)
@@ -154,7 +157,7 @@ class _Worker:
     async def _start(self, log: BinaryIO) -> asyncio.subprocess.Process:
         settings = self._settings
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "noukai_sdk.replaying.batch_worker"),
+            *(sys.executable, "-m", "noukai_sdk.batch.worker_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
@@ -165,6 +168,7 @@ class _Worker:
             "app": settings.app,
             "ignore": list(settings.ignore),
             "timeout": settings.timeout,
+            "freeze": settings.freeze,
             "env": settings.env,
             "base_url": settings.base_url,
             "folder": str(Path.cwd()),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ..models.reports import printable
 from ..replay.response_diff import ResponseDifference
-from .outcome import Outcome
+from ..replaying.outcome import Outcome
 
 Status = Literal["equal", "changed", "drifted", "missed", "error", "skipped"]
 STATUSES: tuple[Status, ...] = ("equal", "changed", "drifted", "missed", "error", "skipped")

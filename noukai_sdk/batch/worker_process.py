@@ -3,7 +3,7 @@
 The app may print, hang, block its event loop or end the process: the parent and the other workers go on.
 Lines of JSON come in by standard input, and go out by what was standard output::
 
-    {"app": "main:app", "ignore": [], "timeout": 60, "env": null, "base_url": null, "folder": null}
+    {"app": "main:app", "ignore": [], "timeout": 60, "freeze": false, "env": null, ...}
     {"source": "s-1"}
 
     {"ready": true}           the app has started, or {"error": "..."}
@@ -23,6 +23,8 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,10 +32,11 @@ from pydantic import TypeAdapter
 
 from ..errors import APIConnectionError, CapturedRequestError, NoukaiError
 from ..replay.player import ReplayOptions
-from .app_runner import RunningApp, running_app
-from .apps import AppError
-from .batch_sessions import NotReplayableError, SessionLoader
+from ..replaying.app_runner import RunningApp, running_app
+from ..replaying.apps import AppError
+from ..testing.freezing import FreezeError, frozen_replay
 from .causes import SessionResult, failed, result_of, skipped
+from .loading import NotReplayableError, SessionLoader
 
 HEARTBEAT = 1.0
 
@@ -100,14 +103,12 @@ async def _beat(out: BinaryIO) -> None:
 async def _replay(
     app: RunningApp, loader: SessionLoader, source: str, settings: dict[str, Any], out: BinaryIO
 ) -> None:
-    result = await replay_one(
-        app, loader, source, ignore=settings["ignore"], timeout=settings["timeout"]
-    )
+    result = await _result(app, loader, source, settings)
     _write(out, {"result": results_as_json.dump_python(result, mode="json")})
 
 
-async def replay_one(
-    app: RunningApp, loader: SessionLoader, source: str, *, ignore: list[str], timeout: float
+async def _result(
+    app: RunningApp, loader: SessionLoader, source: str, settings: dict[str, Any]
 ) -> SessionResult:
     """Load a session and replay it, and return what came of it, whatever happens."""
     try:
@@ -116,15 +117,16 @@ async def replay_one(
         outcome = await app.replay(
             session.file,
             options=ReplayOptions(lost="refuse", redactor=session.redactor),
-            ignore=ignore,
-            timeout=timeout,
+            ignore=settings["ignore"],
+            timeout=settings["timeout"],
+            hold=partial(frozen_replay, file=session.file) if settings["freeze"] else nullcontext,
         )
     except (NotReplayableError, CapturedRequestError) as error:
         return skipped(source, str(error))
     except APIConnectionError as error:
         return failed(source, f"the service cannot be reached: {error.message}")
-    except NoukaiError as error:
-        return failed(source, error.message)
+    except (NoukaiError, FreezeError) as error:
+        return failed(source, str(error))
     seconds = time.perf_counter() - started
     return result_of(
         source,
