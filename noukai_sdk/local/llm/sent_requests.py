@@ -12,7 +12,8 @@ from .errors import LlmRequestError
 
 # They say how the response is delivered.
 _DELIVERY = ("stream", "stream_options")
-_UNMASKED = ("system", "response_format", "json_schema")
+# Names, texts and schemas; the others could hold a key.
+_UNMASKED = ("model", "system", "response_format", "json_schema")
 _masker = Masker()
 
 
@@ -30,7 +31,6 @@ def model_input(model: ChatModel, request: ChatRequest) -> dict[str, Any]:
         shown["tools"] = request.tools
     sent = _settings(model, request)
     messages, tools = sent.pop("messages", request.messages), sent.pop("tools", request.tools)
-    # Texts and schemas for the model, not settings that could hold a key.
     kept = {name: sent.pop(name) for name in _UNMASKED if name in sent}
     described = {**_masker.value(sent), **kept}
     if messages != request.messages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from noukai_sdk.local import (
 from noukai_sdk.local.flow_files.flow_file import FlowFile
 from noukai_sdk.local.llm.config import PRESETS
 from noukai_sdk.local.llm.providers import open_model
+from noukai_sdk.local.llm.sent_requests import model_input
 from noukai_sdk.local.workflow.node import Node
 from tests.local.llm.calls import call_model, config_of, opened, request_of
 from tests.support.llm_servers import fault_server, ok, raw, status
@@ -309,3 +311,21 @@ def test_agent_output_name_and_max_iterations() -> None:
             Node.agent("a", **settings)
     with pytest.raises(TypeError, match="context must be a str or a mapping"):
         Node.agent("a", context=5)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_model_input_has_the_body_as_sent_without_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = request_of("Hello", json_schema={"type": "object", "title": "T"}, max_tokens=5)
+    extra = {"api_key": "sk-1", "n": 1}
+    async with opened("openai", "http://localhost:9", extra_body=extra) as model:
+        sent = model_input(model, request)["request"]
+    assert sent["api_key"] == "[redacted]"
+    assert (sent["n"], sent["max_completion_tokens"]) == (1, 5)
+    assert sent["response_format"]["json_schema"]["schema"] == request.json_schema
+    assert not {"messages", "tools", "stream", "stream_options"} & sent.keys()
+    # A provider without schemas gets one in the system turn: only that turn is stored twice.
+    monkeypatch.setenv(PRESETS["deepseek"].key_variable, "k")
+    async with aclosing(open_model("deepseek:m")) as other:
+        added, number = model_input(other, request)["request"]["messages"]
+    assert (added["role"], number) == ("system", 0)
