@@ -80,7 +80,7 @@ class Selection:
     envvar="NOUKAI_APP_URL",
     show_envvar=True,
     callback=check_server,
-    help="A running app to send the requests to, in place of --app.",
+    help="A running app to send the requests to, instead of --app.",
 )
 @click.option("--failed", is_flag=True, help="Only sessions with a failed call or response.")
 @click.option("--flow", metavar="SLUG", help="Only sessions that called this flow.")

@@ -97,7 +97,7 @@ class Service(NamedTuple):
         try:
             self.log({**event, **(payloads or {})})
         except Exception:
-            logger.warning("the log_handler raised; the call goes on", exc_info=True)
+            logger.warning("the log_handler raised; the call continues", exc_info=True)
 
     def __repr__(self) -> str:
         return f"Service({self.base_url!r})"

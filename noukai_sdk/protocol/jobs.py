@@ -126,7 +126,7 @@ def _cannot_cancel(error: NoukaiError) -> FlowExecutionError:
     """Return the error of a service without the endpoint."""
     return FlowExecutionError(
         f"the service cannot cancel jobs (HTTP {error.status_code}): only `noukai dev` and `noukai serve` "
-        f"can. The job {error.execution_id} goes on",
+        f"can. The job {error.execution_id} keeps running",
         status_code=error.status_code,
         code="CANCEL_NOT_SUPPORTED",
         execution_id=error.execution_id,
@@ -156,7 +156,7 @@ def wait(
         if now >= deadline:
             raise APITimeoutError(
                 f"job {job.execution_id} is still {status.status} after {timeout:g} s; "
-                "it goes on: wait() or poll() again",
+                "it keeps running: wait() or poll() again",
                 execution_id=job.execution_id,
             )
         yield Sleep(min(poll_interval, deadline - now))

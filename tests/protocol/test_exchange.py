@@ -132,7 +132,7 @@ def test_log_handler_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> 
 
     assert play(exchange(make_service(log=hook), GET), [respond()]).result.status == 200
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["the log_handler raised; the call goes on"] * 2
+    assert messages == ["the log_handler raised; the call continues"] * 2
 
 
 def test_logger_gets_phases_at_debug_level_only(caplog: pytest.LogCaptureFixture) -> None:
