@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _API = frozenset(("api", "healthz", "readyz", "metrics"))
 _PAGES = frozenset(
     (
-        *("", "sessions", "flows", "jobs", "workers", "replays", "live"),
+        *("", "sessions", "flows", "jobs", "workers", "replays", "whatifs", "live"),
         *("login", "logout", "static", "favicon.ico"),
     )
 )

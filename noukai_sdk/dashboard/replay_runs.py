@@ -84,14 +84,14 @@ class Replay:
 
 @dataclass
 class ReplayRuns:
-    """The replays of this process. ``closing`` ends them."""
+    """The replays and what-ifs of this process. ``closing`` ends them."""
 
     closing: asyncio.Event
     most: int = MOST_AT_ONCE
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    async def start(self, api: Api, replay: Replay) -> None:
+    async def start(self, run: StoredRun) -> None:
         """Store the report of a replay that begins, and run it in a task of its own.
 
         Raises:
@@ -100,13 +100,12 @@ class ReplayRuns:
         """
         if len(self._tasks) >= self.most:
             raise TooManyReplaysError
-        run = _Run(api, replay)
-        stop = self._stops[replay.replay_id] = asyncio.Event()
+        stop = self._stops[run.replay_id] = asyncio.Event()
         task = asyncio.create_task(self._run(run, stop))
         # Counted before anything is awaited, so that no more begin meanwhile.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._stops.pop(replay.replay_id))
+        task.add_done_callback(lambda _: self._stops.pop(run.replay_id))
         await run.begun
 
     def stop(self, replay_id: str) -> bool:
@@ -116,7 +115,7 @@ class ReplayRuns:
             stop.set()
         return stop is not None
 
-    async def _run(self, run: _Run, stop: asyncio.Event) -> None:
+    async def _run(self, run: StoredRun, stop: asyncio.Event) -> None:
         if not await run.begin():
             return
         work = asyncio.create_task(run.run())
@@ -135,33 +134,27 @@ class ReplayRuns:
             await run.fail(STOPPED, _BY_HAND if stop.is_set() else _WITH_SERVICE)
 
 
-class _Run:
-    """One replay: what is known of it so far, and where it is stored."""
+class StoredRun:
+    """Work of the page on a session: what is known of it so far, and where it is stored.
 
-    def __init__(self, api: Api, replay: Replay) -> None:
+    Args:
+        api: The API with the visitor's key.
+        report: The report at the beginning, with ``sent``.
+    """
+
+    def __init__(self, api: Api, report: StoredReport) -> None:
+        assert report.sent is not None, "the page is the sender"
         self._api = api
-        self._replay = replay
-        request = replay.exchange.request
-        self._next_note = 0.0
+        self._report = report
+        self._sent: SentReplay = report.sent
+        self.replay_id = report.replay_id
+        self._session_id = report.session_id or ""
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sent = SentReplay(
-            target=str(replay.target.origin),
-            edits=replay.edits,
-            live_from=replay.live_from,
-            process_id=replay.process_id,
-        )
-        self._report = StoredReport(
-            replay_id=replay.replay_id,
-            session_id=replay.session_id,
-            request_line=f"{request.method} {request.path}",
-            started_at=_now(),
-            sent=self._sent,
-        )
 
     async def begin(self) -> bool:
         """Store the report for the first time; return whether it was stored."""
         try:
-            await self._api.post_replay(self._replay.session_id, self._report)
+            await self._api.post_replay(self._session_id, self._report)
         except Exception as error:  # noqa: BLE001  # of the API, for who has started it
             if not self.begun.done():  # that one may have gone
                 self.begun.set_exception(error)
@@ -169,6 +162,74 @@ class _Run:
         if not self.begun.done():
             self.begun.set_result(None)
         return True
+
+    async def run(self) -> None:
+        """Do the work, and store what comes of it."""
+        raise NotImplementedError
+
+    async def stopped_elsewhere(self) -> None:
+        """Return when a page of another process has stopped the replay."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            for stored in await self._stored_reports():
+                if stored.sent is not None and stored.sent.result == STOPPED:
+                    return
+
+    async def fail(self, result: str, message: str) -> None:
+        """Store why there is no outcome."""
+        await self._store(_failed(self._report, self._sent, result, message), is_final=True)
+
+    async def _store(self, report: StoredReport, *, is_final: bool) -> bool:
+        """Store a report; return False if the API does not take it."""
+        update: dict[str, Any] = {
+            "replay_id": self.replay_id,  # an app with an earlier version names another
+            "session_id": self._session_id,
+            "started_at": self._report.started_at,
+            "sent": report.sent or self._sent,
+        }
+        if is_final:
+            update |= {"state": "finished", "completed_at": report.completed_at or now()}
+        stored = within_limit(report.model_copy(update=update))
+        for _ in range(_ATTEMPTS if is_final else 1):
+            try:
+                await self._api.post_replay(self._session_id, stored)
+            except ApiError as error:  # noqa: PERF203 - each attempt is a request
+                logger.warning("the replay %s cannot be stored: %s", self.replay_id, error)
+                if error.status not in (429, 503):
+                    return False
+                await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_PAUSE))
+            else:
+                return True
+        return False
+
+    async def _stored_reports(self) -> Sequence[StoredReport]:
+        try:
+            return [await self._api.replay(self.replay_id)]
+        except (ApiError, httpx.HTTPError):
+            return ()
+
+
+class ReplayRun(StoredRun):
+    """A replay: sends a captured request to its app."""
+
+    def __init__(self, api: Api, replay: Replay) -> None:
+        self._replay = replay
+        request = replay.exchange.request
+        self._next_note = 0.0
+        sent = SentReplay(
+            target=str(replay.target.origin),
+            edits=replay.edits,
+            live_from=replay.live_from,
+            process_id=replay.process_id,
+        )
+        report = StoredReport(
+            replay_id=replay.replay_id,
+            session_id=replay.session_id,
+            request_line=f"{request.method} {request.path}",
+            started_at=now(),
+            sent=sent,
+        )
+        super().__init__(api, report)
 
     async def run(self) -> None:
         """Send the request, and store what comes of it."""
@@ -198,24 +259,8 @@ class _Run:
             logger.exception("the replay %s failed", replay.replay_id)
             await self.fail("not sent", "the replay failed: see the log of the service")
 
-    async def stopped_elsewhere(self) -> None:
-        """Return when a page of another process has stopped the replay."""
-        while True:
-            await asyncio.sleep(_LOOK)
-            for stored in await self._stored_reports():
-                if stored.sent is not None and stored.sent.result == STOPPED:
-                    return
-
-    async def fail(self, result: str, message: str) -> None:
-        """Store why there is no outcome."""
-        await self._store(_failed(self._report, self._sent, result, message), is_final=True)
-
     async def _finish(self, outcome: Outcome) -> None:
-        differences = None
-        if outcome.differences is not None:
-            masker = Masker(secrets=sorted(self._replay.secrets, key=len, reverse=True))
-            shown = outcome.differences[:_MOST_DIFFERENCES]
-            differences = tuple(_within(masker.value(_difference(each)) for each in shown))
+        differences = shown_differences(outcome, self._replay.secrets)
         notes = list(outcome.notes)
         more = len(outcome.differences or ()) - len(differences or ())
         if more > 0:
@@ -248,41 +293,22 @@ class _Run:
             lists = {name: list(rows) for name, rows in report.report.items() if name != "hits"}
             await self._store(report.model_copy(update={"report": lists}), is_final=False)
 
-    async def _store(self, report: StoredReport, *, is_final: bool) -> bool:
-        """Store a report; return False if the API does not take it."""
-        replay = self._replay
-        update: dict[str, Any] = {
-            "replay_id": replay.replay_id,  # an app with an earlier version names another
-            "session_id": replay.session_id,
-            "started_at": self._report.started_at,
-            "sent": report.sent or self._sent,
-        }
-        if is_final:
-            update |= {"state": "finished", "completed_at": report.completed_at or _now()}
-        stored = within_limit(report.model_copy(update=update))
-        for _ in range(_ATTEMPTS if is_final else 1):
-            try:
-                await self._api.post_replay(replay.session_id, stored)
-            except ApiError as error:  # noqa: PERF203 - each attempt is a request
-                logger.warning("the replay %s cannot be stored: %s", replay.replay_id, error)
-                if error.status not in (429, 503):
-                    return False
-                await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_PAUSE))
-            else:
-                return True
-        return False
 
-    async def _stored_reports(self) -> Sequence[StoredReport]:
-        try:
-            return [await self._api.replay(self._replay.replay_id)]
-        except (ApiError, httpx.HTTPError):
-            return ()
+def shown_differences(
+    outcome: Outcome, secrets: Sequence[str]
+) -> tuple[dict[str, Any], ...] | None:
+    """Return the differences of a response as they are stored; None if there is no response to compare."""
+    if outcome.differences is None:
+        return None
+    masker = Masker(secrets=sorted(secrets, key=len, reverse=True))
+    shown = outcome.differences[:_MOST_DIFFERENCES]
+    return tuple(_within(masker.value(_difference(each)) for each in shown))
 
 
 def stopped_report(report: StoredReport, sent: SentReplay) -> StoredReport:
     """Return the report of a replay that another process sends, to stop it."""
     stopped = _failed(report, sent, STOPPED, _BY_HAND)
-    return stopped.model_copy(update={"state": "finished", "completed_at": _now()})
+    return stopped.model_copy(update={"state": "finished", "completed_at": now()})
 
 
 def _failed(report: StoredReport, sent: SentReplay, result: str, message: str) -> StoredReport:
@@ -331,5 +357,6 @@ def _is_deep(value: Any, levels: int = 100) -> bool:
     return levels == 0 or any(_is_deep(each, levels - 1) for each in value)
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time in ISO 8601."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

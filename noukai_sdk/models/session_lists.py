@@ -20,6 +20,8 @@ class SentReplay(WireModel):
         target: Where the request was sent, such as ``http://localhost:8000``.
         edits: What was changed in the captured request, such as ``body``. Never the values.
         live_from: The number of calls that were replayed in a fork, None if it was none.
+        what_if: Of a what-if that the page has started: ``live``, ``changes``, ``runs`` (their number) and
+            ``app`` (the request went through the app). The runs themselves are ``runs`` in the report.
         session_id: The session that the response names: of a fork, the new one.
         process_id: The process of the service that sends the request, None if another program does.
         result: ``clean``, ``differs``, ``failed``, ``unknown``, ``not replayed``, ``not sent`` or
@@ -33,6 +35,7 @@ class SentReplay(WireModel):
     target: str
     edits: tuple[str, ...] = ()
     live_from: int | None = None
+    what_if: dict[str, Any] | None = None
     session_id: str | None = None
     process_id: str | None = None
     result: str | None = None

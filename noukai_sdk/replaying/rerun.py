@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..client import AsyncNoukai
 from ..errors import NoukaiError, ReplayError
 from ..flow import AsyncFlow
-from ..protocol.call import FlowCall
+from ..protocol.call import FlowCall, Service
 from ..protocol.program import Program
+from ..protocol.session_extensions import put_outcomes
 from ..replay.cassette_file import CassetteFile
 from ..replay.recording import Recording
 from ..replay.redaction import Redactor
 from ..session.scope import Scope, active, new_session_id
+from ..transport.background import Send
 from ..whatif.changes import WhatIfOptions
 from ..whatif.compared_calls import WhatIf, complete
 
@@ -92,9 +95,14 @@ class RerunScope(Scope):
             on_changed=lambda: self._edited.append((order, call)),
         )
 
-    def end(self) -> None:
-        """End the session, and tell the service which calls of the recorded one belong to it."""
-        if self._open and self._reports_outcomes:
+    def send_at_end(
+        self, send: Send, *args: Any, size: int = 1_000, for_replays: bool = True
+    ) -> None:
+        """Send nothing in the background: :meth:`tell` does."""
+
+    def tell(self, service: Service) -> Program[None]:
+        """Tell the service how calls ended, and which calls of the recorded session belong to this one."""
+        if self._reports_outcomes and self.session_id is not None:
             live = {order for order, _, _ in named_calls(self._file, self.what_if.options)}
             served = [
                 (order, order, each)
@@ -102,10 +110,10 @@ class RerunScope(Scope):
                 if order not in live
             ]
             assert self._file.session_id is not None  # it reports outcomes
-            self._served = len(served)
-            log = self._outcomes
-            self._report_at_end(log.note_served(self._file.session_id, served, self._edited))
-        super().end()
+            self._outcomes.note_served(self._file.session_id, served, self._edited)
+            for client, outcomes in self._outcomes.take(service):
+                if client.key == service.key:
+                    yield from put_outcomes(service, self.session_id, outcomes)
 
 
 async def rerun(client: AsyncNoukai, scope: RerunScope, file: CassetteFile) -> str | None:
@@ -133,6 +141,8 @@ async def rerun(client: AsyncNoukai, scope: RerunScope, file: CassetteFile) -> s
                         await client._transport.run(program)
     finally:
         scope.end()
+    with suppress(NoukaiError):  # the calls were made all the same
+        await client._transport.run(scope.tell(client._transport.service))
     return problem
 
 

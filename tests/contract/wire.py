@@ -561,6 +561,7 @@ class SentReplay(Wire):
     target: str
     edits: list[str]
     live_from: int | None
+    what_if: Json | None
     session_id: str | None
     process_id: str | None
     result: str | None

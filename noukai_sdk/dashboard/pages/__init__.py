@@ -27,6 +27,7 @@ from . import (  # noqa: F401  # they register their routes
     session_page,
     sessions,
     static_files,
+    whatifs,
 )
 from .visit import ROUTES, Site
 

@@ -16,7 +16,7 @@ from ...replay.recording import Recording
 from ...replay.sources import recordings_of_fork
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.targets import TargetError
-from ..replay_runs import LONGEST, Replay, TooManyReplaysError, stopped_report
+from ..replay_runs import LONGEST, Replay, ReplayRun, TooManyReplaysError, stopped_report
 from ..views.replay import ReplayHistory, history_view, replay_view
 from ..views.replay_form import (
     HEADER_FIELD,
@@ -65,7 +65,7 @@ async def start_replay(visit: Visit) -> Response:
         return await _show_again(visit, form, form.why_not)
     try:
         replay = await _replay(visit, session_id, exchange, read_form(visit.form, exchange))
-        await visit.site.replays.start(visit.api, replay)
+        await visit.site.replays.start(ReplayRun(visit.api, replay))
     except (FormError, TargetError, CapturedRequestError) as error:
         return await _show_again(visit, form, f"{error}.".replace("..", "."))
     except TooManyReplaysError:
@@ -78,6 +78,8 @@ async def start_replay(visit: Visit) -> Response:
 async def replay(visit: Visit) -> Response:
     """Show a replay, also while it runs."""
     report = await visit.api.replay(visit.path["replay_id"])
+    if report.sent is not None and report.sent.what_if is not None:
+        return visit.to(f"/whatifs/{report.replay_id}{visit.from_query}")
     view = replay_view(report, longest=LONGEST)
     # A short replay is shown at once, a long one from time to time.
     name = "replay_result.html" if visit.is_fragment else "replay.html"

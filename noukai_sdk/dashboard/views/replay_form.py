@@ -181,13 +181,13 @@ def read_form(form: Mapping[str, str], exchange: Exchange) -> Sending:
     headers: list[Header] = []
     for name, value in form.items():
         if name.startswith(HEADER_FIELD) and value:
-            headers.append(_header(name.removeprefix(HEADER_FIELD), value))
+            headers.append(header_of(name.removeprefix(HEADER_FIELD), value))
     for line in form.get("headers", "").splitlines():
         if line.strip():
             name, colon, value = line.partition(":")
             if not colon:
                 raise FormError("Write each header as 'Name: value'.")
-            headers.append(_header(name.strip(), value.strip()))
+            headers.append(header_of(name.strip(), value.strip()))
     edits += [f"header {name.lower()}" for name, _ in headers]
     content = None
     body, _ = _editable_body(request)
@@ -208,7 +208,12 @@ def read_form(form: Mapping[str, str], exchange: Exchange) -> Sending:
     )
 
 
-def _header(name: str, value: str) -> Header:
+def header_of(name: str, value: str) -> Header:
+    """Return a header that the visitor has entered.
+
+    Raises:
+        FormError: It is not valid, or not to be set here.
+    """
     is_ours = name.lower() in _OWN_HEADERS or name.lower().startswith("x-noukai-")
     if not _HEADER_NAME.match(name) or is_ours:
         raise FormError(f"The header {name[:100]!r} cannot be set here.")
