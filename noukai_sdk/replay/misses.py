@@ -236,17 +236,17 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     if others and all(lane.address not in (None, call.flow[:2]) for lane in same):
         return (
             f"The flow was recorded in {' and '.join(others)}, and the call is to {call.flow.org}/"
-            f"{call.flow.project}: flows of other organisations and projects are other flows."
+            f"{call.flow.project}: a flow of another organisation or project is a different flow."
         )
     kinds = {lane.kind for lane in same if lane.kind}
     if kinds:
         recorded = ", ".join(METHODS[kind] for kind in sorted(kinds))
-        return f"The flow was recorded through {recorded}, and is called another way now."
+        return f"The flow was recorded through {recorded}, and is now called by another method."
     if any(lane.slug is None for lane in cassette.lanes()):
-        return "A flow of this session was deleted since, and its recordings lost their name."
+        return "A flow of this session has since been deleted, so its recordings have no name."
     return (
         "The code calls a flow that it did not call when it was recorded; or the service refused the "
-        "call then, and did not take the client's report of it."
+        "call then, and did not accept the client's report of it."
     )
 
 

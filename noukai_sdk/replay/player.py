@@ -295,7 +295,7 @@ class Player:
         """Report a job that this replay has not submitted; return its error."""
         error = ReplayMissError(
             f"job {execution_id} of flow {slug!r} was not submitted in this replay: the cassette "
-            "holds nothing of a job that was submitted elsewhere",
+            "has no recording of jobs submitted elsewhere",
             slug=slug,
             kind="job",
             remaining=self.cassette.remaining,
@@ -378,7 +378,7 @@ class Player:
             raise self._errors[0]
         if self._errors:
             logger.warning(
-                "a replay ended well after errors that the application caught: %s",
+                "a replay succeeded despite errors that the application caught: %s",
                 self.report.summary(),
                 extra=self._log_fields(),
             )

@@ -173,7 +173,7 @@ def warn_early() -> None:
             text = (
                 f"a call of flow {call.flow} was made before its request reached "
                 "NoukaiTraceMiddleware, so it is in no session: place the middleware that makes it "
-                "inside of ours (instrument(app) is always outside)"
+                "inside of ours (instrument(app) is always outermost)"
             )
             warn_at(site, text, LostScopeWarning)
 

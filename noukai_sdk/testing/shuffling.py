@@ -140,7 +140,7 @@ def shuffle_replay(
     expected = _run(app_call, file, InstantPace).result()
     if _run(app_call, file, InstantPace).result() != expected:
         raise ValueError(
-            "the application returns two results in the same order: leave out what changes by itself "
+            "the application returns two results in the same order: leave out values that always change "
             "(times, random ids), and return a value that can be compared by =="
         )
     orders: set[tuple[str, ...]] = set()

@@ -56,7 +56,7 @@ async def test_miss_of_one_call_too_many_carries_the_facts(
         ),
         (
             [execution(0, triggerType="step"), execution(1, triggerType="job")],
-            "The flow was recorded through execute_async(), steps() or events(), and is called another way",
+            "recorded through execute_async(), steps() or events(), and is now called by another method",
             [
                 "grade-3 [step] #1, unplayed, has this input",
                 "grade-3 [job] #1, unplayed, differs in message",
@@ -64,7 +64,7 @@ async def test_miss_of_one_call_too_many_carries_the_facts(
         ),
         (
             [execution(0, slug=None), execution(1, slug="other")],
-            "A flow of this session was deleted since",
+            "A flow of this session has since been deleted",
             ["other [execute] with 1 of 1 unplayed"],
         ),
     ],
