@@ -16,6 +16,7 @@ from ..errors import FlowExecutionError, FlowNotFoundError
 from ..masking.http_messages import mask_body, mask_headers, mask_query
 from ..masking.values import Masker
 from ..models.base import WireModel
+from ..models.boundaries import Boundaries
 from ..models.exchanges import CapturedBody, CapturedRequest, Exchange, Header
 from ..models.session_lists import StoredReport
 from ..models.sessions import Outcome, Outcomes, RecordedCall
@@ -30,6 +31,9 @@ MAX_BYTES = 4 * 1024 * 1024
 
 MAX_OUTCOMES_BYTES = 8 * 1024 * 1024
 MAX_TOTAL_CALLS = 1_000_000
+MAX_BOUNDARIES_BYTES = 16 * 1024 * 1024
+MAX_BOUNDARIES = 10_000
+MAX_NAME = 500
 # Each flow is looked up.
 MAX_FLOWS = 1000
 
@@ -239,6 +243,35 @@ def _captured(outcome: Outcome, mode: str) -> Outcome:
         error = error.model_copy(update={"message": message, "details": details})
     call = call.model_copy(update={"request": request})
     return outcome.model_copy(update={"call": call, "error": error})
+
+
+async def read_boundaries(request: Request, receiver: BodyReceiver) -> dict[str, Any] | None:
+    """Read the calls of a session's recorded functions; return the columns of their row, None without any.
+
+    They belong to no flow, so no capture mode decides about them: each function's ``redact=`` has.
+    """
+    async with receiver.received(request, MAX_BOUNDARIES_BYTES, "BODY_TOO_LARGE") as data:
+        return await receiver.parse(_boundaries_row, data)
+
+
+def _boundaries_row(data: bytes) -> dict[str, Any] | None:
+    body = _parsed(data, Boundaries)
+    if len(body.boundaries) > MAX_BOUNDARIES:
+        raise _invalid("boundaries", f"must not be more than {MAX_BOUNDARIES}")
+    if body.total is not None and not 0 <= body.total <= MAX_TOTAL_CALLS:
+        raise _invalid("total", f"must be from 0 to {MAX_TOTAL_CALLS}")
+    for index, boundary in enumerate(body.boundaries):
+        where = f"boundaries.{index}"
+        if not 1 <= len(boundary.name) <= MAX_NAME:
+            raise _invalid(f"{where}.name", f"must have 1 to {MAX_NAME} characters")
+        if boundary.position < 0:
+            raise _invalid(f"{where}.position", "must be 0 or more")
+        if any(at < 0 or count < 0 for at, count in boundary.chunks):
+            raise _invalid(f"{where}.chunks", "must be pairs of seconds and a count, from 0")
+    if not body.boundaries and body.total is None:
+        return None
+    stored = [each.model_dump(by_alias=True, exclude_defaults=True) for each in body.boundaries]
+    return {"body": to_column(stored), "total": body.total}
 
 
 async def read_report(request: Request, receiver: BodyReceiver, session_id: str) -> StoredReport:

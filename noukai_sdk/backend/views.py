@@ -168,7 +168,7 @@ def session_execution(
     return view
 
 
-def session_additions(rows: Sequence[Row]) -> Json:
+def session_additions(rows: Sequence[Row], boundaries: Sequence[Row] = ()) -> Json:
     """Return what clients stored of a session's calls, as far as there is any, for ``encode_spliced``."""
     outcomes: list[Json] = []
     for row in rows:
@@ -178,4 +178,12 @@ def session_additions(rows: Sequence[Row]) -> Json:
     totals = [row["total_calls"] for row in rows if row["total_calls"] is not None]
     total = max(totals, default=None)
     additions: Json = {"outcomes": outcomes, "parent": parent, "totalCalls": total}
-    return {name: spliced(to_column(value)) for name, value in additions.items() if value}
+    view = {name: spliced(to_column(value)) for name, value in additions.items() if value}
+    # A key for all organisations may have stored the same list for several.
+    lists = list(dict.fromkeys(row["body"] for row in boundaries))
+    if lists:
+        view["boundaries"] = spliced_list(lists)
+    totals = [row["total"] for row in boundaries if row["total"] is not None]
+    if totals:
+        view["totalBoundaries"] = sum(totals)
+    return view

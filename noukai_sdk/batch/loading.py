@@ -16,7 +16,7 @@ from ..models.exchanges import Exchange
 from ..models.session_lists import StoredReport
 from ..protocol.fetching import fetch_session
 from ..protocol.session_extensions import fetch_exchange, fetch_reports
-from ..replay.cassette_file import CassetteFile, read_cassette
+from ..replay.cassette_file import CassetteFile, file_of, read_cassette
 from ..replay.redaction import Redactor
 from ..replay.sources import load_session
 
@@ -109,13 +109,7 @@ class SessionLoader:
                 session = await transport.run(load_session(transport.service, source))
                 session.require_snapshots()
                 redactor = session.redactor
-                missing = max(0, (session.total_calls or 0) - len(session.recordings))
-                file = CassetteFile(
-                    session.session_id,
-                    session.recordings,
-                    exchange=exchange,
-                    missing_calls=missing,
-                )
+                file = file_of(session, exchange)
         if file.exchange is None:
             raise NotReplayableError(NO_REQUEST)
         if file.exchange.request.origin.startswith("ws") or file.exchange.response.status == 101:

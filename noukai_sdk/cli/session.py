@@ -18,7 +18,7 @@ from ..errors import APIConnectionError, NoukaiError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ..models.session_lists import StoredReport
 from ..protocol.session_extensions import fetch_reports
-from ..replay.cassette_file import write_cassette
+from ..replay.cassette_file import redacted_file, write_redacted
 from ..replay.diff import differences
 from ..replay.redaction import Redactor
 from ..replay.response_diff import ReceivedResponse
@@ -213,7 +213,7 @@ def pull(
     # A replay redacts its calls like the file, to compare them.
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
     missing = file.missing_calls
-    write_cassette(path, file.session_id, file.recordings, redactor, file.exchange, missing)
+    write_redacted(path, redacted_file(file, redactor, path))
     number = len(file.recordings)
     if missing:
         verb = "is" if missing == 1 else "are"

@@ -18,7 +18,7 @@ from ..models.sessions import ForkParent, StepSnapshot
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
 from ..protocol.session_extensions import fetch_exchange
-from ..replay.cassette_file import CassetteFile, read_cassette
+from ..replay.cassette_file import CassetteFile, file_of, read_cassette
 from ..replay.sources import MOST_ANCESTORS, load_session
 from ..replaying.controls import clean_lines
 from ..session.options import find_cassette
@@ -104,11 +104,7 @@ def load_with_parent(
         exchange = None
         with suppress(NoukaiError):  # a service that has no exchanges may say so in its own way
             exchange = transport.run(fetch_exchange(transport.service, session_id))
-    missing = max(0, (session.total_calls or 0) - len(session.recordings))
-    file = CassetteFile(
-        session.session_id, session.recordings, exchange=exchange, missing_calls=missing
-    )
-    return file, session.parent
+    return file_of(session, exchange), session.parent
 
 
 def load_steps(

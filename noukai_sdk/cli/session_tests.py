@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import click
 from ..errors import CapturedRequestError, CassetteError, ReplayError
 from ..models.exchanges import Exchange, Header
 from ..pytest_plugin.folders import cassette_path
-from ..replay.cassette_file import write_cassette
+from ..replay.cassette_file import redacted_file, write_redacted
 from ..replay.redaction import Redactor
 from ..replay.resending import sent_again
 from ..replaying.app_request import refuse_websocket
@@ -101,8 +102,8 @@ def test_command(
         raise CommandError(str(error)) from error
 
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
-    missing = file.missing_calls
-    write_cassette(cassette, file.session_id, file.recordings, redactor, captured, missing)
+    contents = redacted_file(replace(file, exchange=captured), redactor, cassette)
+    write_redacted(cassette, contents)
     path.parent.mkdir(parents=True, exist_ok=True)
     problems, drift, freeze = _try(app_name, cassette, headers, body, ignore)
     call = call_source(app_name, headers, body, ignore, freeze=freeze)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from .base import DecimalText, WireModel
+from .boundaries import Boundary
 from .sessions import ForkParent, Outcome, RecordedError
 
 
@@ -179,3 +180,5 @@ class SessionCalls(WireModel):
     parent: ForkParent | None = None
     total_calls: int | None = None
     client_left: bool = False
+    boundaries: tuple[Boundary, ...] = ()
+    total_boundaries: int | None = None

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -41,6 +41,9 @@ from .cassette import Cassette
 from .recording import Recording, recording_adapter
 from .redaction import Redactor
 from .repeated_values import SAME, with_repetitions, without_repetitions
+
+if TYPE_CHECKING:
+    from .sources import LoadedSession
 
 FORMAT_VERSION = 1
 # Of files in which a recording names repeated values: readers of version 1 would take them for null.
@@ -89,6 +92,19 @@ class CassetteFile:
             self.boundaries,
             self.total_boundaries,
         )
+
+
+def file_of(session: LoadedSession, exchange: Exchange | None = None) -> CassetteFile:
+    """Return a session of the service as a file would hold it, without redaction."""
+    missing = max(0, (session.total_calls or 0) - len(session.recordings))
+    return CassetteFile(
+        session.session_id,
+        session.recordings,
+        exchange=exchange,
+        missing_calls=missing,
+        boundaries=list(session.boundaries),
+        total_boundaries=session.total_boundaries,
+    )
 
 
 class _Header(BaseModel):

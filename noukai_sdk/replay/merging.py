@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..masking.values import REDACTED
+from ..models.boundaries import Boundary
 from ..models.events import EVENT_CLASSES
 from ..models.sessions import EditedCall, ForkParent, Outcome
 from ..protocol.call import FLOW_KINDS
@@ -90,6 +91,29 @@ def _on_clock_of_caller(
     if all(run.started_at is not None for run in result):
         result.sort(key=lambda run: run.started_at or 0.0)
     return result
+
+
+def before_boundaries(
+    recordings: list[Recording], outcomes: Iterable[Outcome], boundaries: Iterable[Boundary]
+) -> list[Recording]:
+    """Return the recordings with those first that ended before any recorded function was called.
+
+    From its first recorded function on, a caller tells the times of its calls. The others have those of the
+    service, whose clock may differ.
+    """
+    starts = [seconds_of(each.started_at) for each in boundaries]
+    first = min((start for start in starts if start is not None), default=None)
+    told = {outcome.execution_id for outcome in outcomes}
+    untold = [
+        each
+        for each in recordings
+        if each.execution_id not in told and each.kind != "job" and each.completed_at is not None
+    ]
+    late = max((each.completed_at or 0.0 for each in untold), default=0.0) - (first or 0.0)
+    if first is None or late <= 0:
+        return recordings
+    early = {id(each) for each in untold}
+    return [_shifted(each, -late - _OVERLAP) if id(each) in early else each for each in recordings]
 
 
 def _as_they_arrived(run: Recording, outcome: Outcome, chunks: _Chunks) -> _Chunks:

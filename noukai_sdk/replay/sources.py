@@ -28,7 +28,7 @@ from ..protocol.call import FLOW_KINDS, CallKind, Service
 from ..protocol.fetching import fetch_session
 from ..protocol.program import Program
 from .cassette import Cassette
-from .merging import has_masked_calls, with_outcomes, with_parent
+from .merging import before_boundaries, has_masked_calls, with_outcomes, with_parent
 from .recording import Recording, seconds_of
 from .redaction import Redactor, ServiceRedactor
 
@@ -195,7 +195,11 @@ def recordings_of(session: Session) -> list[Recording]:
     session.executions.reverse()
     while session.executions:
         recordings.append(_recording(session.executions.pop()))
-    return with_outcomes(recordings, session.outcomes) if session.outcomes else recordings
+    if session.outcomes:
+        recordings = with_outcomes(recordings, session.outcomes)
+    if session.boundaries and session.parent is None:
+        recordings = before_boundaries(recordings, session.outcomes, session.boundaries)
+    return recordings
 
 
 def _is_redacted(session: Session) -> bool:

@@ -245,15 +245,16 @@ def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient)
     session = f"/seq/sessions/{client.session_id}"
     pages = Path(__file__).parents[2] / "docs/wire.md"
     examples = re.findall(r"^```json\n(.*?)^```", pages.read_text(), re.MULTILINE | re.DOTALL)
-    outcomes, report = (
+    outcomes, boundaries, report = (
         next(json.loads(text) for text in examples if text.startswith(start))
-        for start in ('{"outcomes"', '{"replayId"')
+        for start in ('{"outcomes"', '{"boundaries"', '{"replayId"')
     )
     outcomes["parent"]["sessionId"] = report["replayId"] = "an-id"
     request = {"method": "GET", "origin": "http://localhost", "path": "/"}
     exchange = {"request": request, "response": {"status": 500}}
     for method, name, body in [
         ("PUT", "outcomes", outcomes),
+        ("PUT", "boundaries", {**boundaries, "total": 2}),
         ("PUT", "exchange", exchange),
         ("POST", "replays", report),
     ]:
@@ -262,6 +263,8 @@ def test_what_clients_store_of_a_session_fits_the_contract(client: StrictClient)
     stored = client.read(wire.Session, "GET", session)
     assert [outcome.error.code for outcome in stored.outcomes] == ["CREDITS_EXHAUSTED"]
     assert stored.total_calls == outcomes["totalCalls"]
+    assert [boundary.result for boundary in stored.boundaries] == [{"title": "Dune"}]
+    assert stored.total_boundaries == 2
     assert len(stored.executions) == 1
     assert client.read(wire.Exchange, "GET", f"{session}/exchange").response.status == 500
     [kept] = client.read(wire.ReplayList, "GET", f"{session}/replays").replays

@@ -376,6 +376,23 @@ class ForkParent(Wire):
     edited: EditedCall = ABSENT
 
 
+class Boundary(Wire):
+    name: str
+    position: int
+    kind: Literal["generator"] = ABSENT
+    arguments: Any = ABSENT
+    result: Any = ABSENT
+    items: list[Any] = ABSENT
+    chunks: list[tuple[float, int]] = ABSENT
+    error: dict[str, Any] = ABSENT
+    started_at: str = ABSENT
+    completed_at: str = ABSENT
+    abandoned: Literal[True] = ABSENT
+    live: Literal[True] = ABSENT
+    site: str = ABSENT
+    unavailable: str = ABSENT
+
+
 class Session(Wire):
     session_id: str
     executions: list[Execution]
@@ -384,6 +401,8 @@ class Session(Wire):
     parent: ForkParent = ABSENT
     total_calls: int = ABSENT
     client_left: bool = ABSENT
+    boundaries: list[Boundary] = ABSENT
+    total_boundaries: int = ABSENT
 
 
 # What noukai dev keeps of sessions besides their runs.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from noukai_sdk import FlowExecutionError, copy_scope, detached, trace_scope
+from noukai_sdk import FlowExecutionError, copy_scope, detached, recorded, trace_scope
+from noukai_sdk import now as time_now
+from noukai_sdk import random as random_number
+from noukai_sdk import uuid4 as random_id
 
 from . import sync_routes
 from .calls import SHAKY, AsyncRoute, Calls
@@ -177,6 +181,28 @@ async def _work() -> None:
         await (await _jobs.get())()
 
 
+@recorded
+async def rate(user: str, delay: float) -> str:
+    """Stands for an HTTP call: each call returns something else."""
+    await asyncio.sleep(delay)
+    return f"{user}: {uuid.uuid4()}"
+
+
+async def recorded_values(calls: Calls) -> Any:
+    """Recorded functions and flow calls race each other."""
+    slow, fast = asyncio.create_task(calls.aask("slow@0.4")), asyncio.create_task(rate("a", 0.02))
+    done, _ = await asyncio.wait([slow, fast], return_when=asyncio.FIRST_COMPLETED)
+    slow.cancel()
+    race = [calls.aask("b@0.1"), rate("c", 0.2), rate("d", 0.03)]
+    order = [await each for each in asyncio.as_completed(race)]
+    try:
+        await asyncio.wait_for(rate("e", 30.0), 0.05)
+    except asyncio.TimeoutError:
+        order.append("timeout")
+    ids = [time_now().isoformat(), str(random_id()), random_number()]
+    return [done.pop().result(), *order, *ids, await calls.aask("last")]
+
+
 ROUTES: dict[str, AsyncRoute] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -199,5 +225,6 @@ ROUTES: dict[str, AsyncRoute] = {
         late,
         not_awaited,
         worker,
+        recorded_values,
     )
 }

@@ -50,6 +50,11 @@ class Backend:
             return None
         return [call["call"]["request"]["message"] for call in calls]
 
+    def recorded(self, session_id: str | None) -> int:
+        """Return the number of calls of recorded functions in a session."""
+        response = self._http.get(f"/seq/sessions/{session_id}")
+        return len(response.json().get("boundaries", []))
+
 
 @pytest.fixture(scope="session")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
-from noukai_sdk import FlowExecutionError, copy_scope, detached, trace_scope_sync
+from noukai_sdk import FlowExecutionError, copy_scope, detached, recorded, trace_scope_sync
+from noukai_sdk import uuid4 as random_id
 
 from .calls import SHAKY, Calls, SyncRoute
 
@@ -155,6 +158,21 @@ def set_outcome(job: Callable[[], Any], outcome: Future[Any]) -> None:
         outcome.set_exception(error)
 
 
+@recorded
+def row(number: int, delay: float) -> str:
+    """Stands for a database: each call returns something else."""
+    time.sleep(delay)
+    return f"{number}: {uuid.uuid4()}"
+
+
+def recorded_values(calls: Calls) -> Any:
+    """Recorded functions in threads, beside flow calls."""
+    work = [POOL.submit(row, number, 0.03 * (3 - number)) for number in range(3)]
+    work.append(POOL.submit(calls.ask, "other@0.05"))
+    order = [each.result() for each in as_completed(work)]
+    return [*order, str(random_id()), calls.ask("last")]
+
+
 ROUTES: dict[str, SyncRoute] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -173,5 +191,6 @@ ROUTES: dict[str, SyncRoute] = {
         tools,
         late,
         worker,
+        recorded_values,
     )
 }

@@ -34,7 +34,10 @@ def capture(server: Running, backend: Backend, route: str) -> tuple[str, Outcome
     wait_until(lambda: backend.messages(captured.session) is not None, what="the end of all runs")
     messages = backend.messages(captured.session) or []
     assert all(message.startswith(f"{user}: ") for message in messages)
-    return user, captured, len(messages)
+    if not route.endswith("/recorded-values"):
+        return user, captured, len(messages)
+    wait_until(lambda: backend.recorded(captured.session), what="the recorded functions")
+    return user, captured, len(messages) + backend.recorded(captured.session)
 
 
 @on_each_route()

@@ -45,10 +45,11 @@ async def session_calls(request: Request) -> Response:
         limit=read_number(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
     )
     outcomes = await service.store.sessions.outcomes(session_id, org)
+    boundaries = await service.store.sessions.boundaries(session_id, org)
     exchange = await service.store.sessions.exchange(session_id, org)
-    if not calls.counts and not outcomes and exchange is None:
+    if not (calls.counts or outcomes or boundaries) and exchange is None:
         raise found.unknown()
-    additions = session_additions(outcomes)
+    additions = session_additions(outcomes, boundaries)
     if await service.store.sessions.client_left(session_id, org):
         additions["clientLeft"] = True
     total = calls.total

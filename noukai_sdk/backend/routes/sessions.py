@@ -18,6 +18,7 @@ from ..service import Service
 from ..session_bodies import (
     is_valid_id,
     merge_reports,
+    read_boundaries,
     read_exchange,
     read_outcomes,
     read_report,
@@ -117,9 +118,11 @@ async def session(request: Request) -> Response:
         for row in rows
     ]
     outcomes = await service.store.sessions.outcomes(session_id, org)
-    if not rows and not outcomes and await service.store.sessions.exchange(session_id, org) is None:
+    boundaries = await service.store.sessions.boundaries(session_id, org)
+    is_empty = not (rows or outcomes or boundaries)
+    if is_empty and await service.store.sessions.exchange(session_id, org) is None:
         raise found.unknown()
-    additions = session_additions(outcomes)
+    additions = session_additions(outcomes, boundaries)
     if await service.store.sessions.client_left(session_id, org):
         additions["clientLeft"] = True
     body = encode_spliced({"sessionId": session_id, "executions": executions, **additions})
@@ -160,6 +163,17 @@ async def put_outcomes(request: Request) -> Response:
     values = await read_outcomes(request, found.service.bodies, found.service.flows)
     now = found.service.clock.now()
     put = found.service.store.sessions.put_outcomes
+    await put(found.session_id, found.access.org, values, now)
+    return json_response({"sessionId": found.session_id})
+
+
+@router.put(f"{SESSION_PATH}/boundaries")
+async def put_boundaries(request: Request) -> Response:
+    """Store the calls of the session's recorded functions; replace what was stored before."""
+    found = await session_of(request, may_be_new=True)
+    values = await read_boundaries(request, found.service.bodies)
+    now = found.service.clock.now()
+    put = found.service.store.sessions.put_boundaries
     await put(found.session_id, found.access.org, values, now)
     return json_response({"sessionId": found.session_id})
 

@@ -22,6 +22,7 @@ from .sessions import is_kept
 from .tables import (
     ALL,
     ENDED,
+    boundaries,
     events,
     exchanges,
     executions,
@@ -155,7 +156,7 @@ def _sessions(before: int) -> Batch:
         is_old = and_(old.c.started_at < before, ~later_run, ~is_kept(old.c.session_id, old.c.org))
         oldest = select(old.c.session_id, old.c.org).where(is_old).order_by(old.c.started_at)
         keys = [tuple(row) for row in await connection.execute(oldest.limit(limit))]
-        for table in (exchanges, outcomes, replays):
+        for table in (boundaries, exchanges, outcomes, replays):
             is_expired = tuple_(table.c.session_id, table.c.org).in_(keys)
             await connection.execute(delete(table).where(is_expired))
         expired = tuple_(sessions.c.session_id, sessions.c.org).in_(keys)

@@ -1,4 +1,4 @@
-"""What is stored of sessions besides their runs: request and response, outcomes, replay reports, pins.
+"""What is stored of sessions besides their runs: request and response, outcomes, boundaries, reports, pins.
 
 ``org`` is always the organisation of the API key, None if the key may use every one. A key with an
 organisation reads and writes the rows of that organisation alone. What a key for all of them stores belongs
@@ -34,6 +34,7 @@ from .engine import Engine
 from .tables import (
     ALL,
     belongs_to,
+    boundaries,
     events,
     exchanges,
     executions,
@@ -172,6 +173,22 @@ class SessionStore:
             else:
                 await _delete_empty(connection, session_id)
 
+    async def boundaries(self, session_id: str, org: str | None) -> list[dict[str, Any]]:
+        """Return the rows of the calls of a session's recorded functions, oldest first."""
+        return await self._read(boundaries, session_id, org)
+
+    async def put_boundaries(
+        self, session_id: str, org: str | None, values: dict[str, Any] | None, now: int
+    ) -> None:
+        """Replace the calls of a session's recorded functions; None leaves none."""
+        async with self._writing(session_id) as connection:
+            await connection.execute(delete(boundaries).where(_mine(boundaries, session_id, org)))
+            if values is not None:
+                row = {**values, "stored_at": now}
+                await self._insert(connection, boundaries, session_id, org, row)
+            else:
+                await _delete_empty(connection, session_id)
+
     async def replays(
         self, session_id: str, org: str | None, limit: int = MAX_REPLAYS
     ) -> list[str]:
@@ -279,7 +296,7 @@ class SessionStore:
             await mark_deleted(connection, self._writer, mine)
             for table in (steps, events):
                 await connection.execute(delete(table).where(table.c.execution_id.in_(runs)))
-            for table in (executions, exchanges, outcomes, replays, sessions):
+            for table in (executions, boundaries, exchanges, outcomes, replays, sessions):
                 await connection.execute(delete(table).where(_mine(table, session_id, org)))
             await _delete_empty(connection, session_id)
         return None
@@ -342,5 +359,5 @@ async def _delete_empty(connection: AsyncConnection, session_id: str) -> None:
     # Locked first: the next statement sees what another process has stored until then.
     of_session = select(sessions.c.org).where(sessions.c.session_id == session_id)
     await connection.execute(of_session.order_by(sessions.c.org).with_for_update())
-    empty = [nothing_in(table) for table in (executions, exchanges, outcomes)]
+    empty = [nothing_in(table) for table in (executions, boundaries, exchanges, outcomes)]
     await connection.execute(delete(sessions).where(sessions.c.session_id == session_id, *empty))

@@ -187,6 +187,17 @@ outcomes = Table(
     Index("ix_outcomes_parent_id", "parent_id"),
 )
 
+boundaries = Table(
+    "boundaries",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("org", Text, primary_key=True),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    # How many the session has, if not all are kept.
+    Column("total", Integer),
+)
+
 replays = Table(
     "replays",
     metadata,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ...errors import CapturedRequestError, CassetteError
 from ...pytest_plugin.folders import cassette_path
-from ...replay.cassette_file import CassetteFile, encode_cassette, redacted_file
+from ...replay.cassette_file import CassetteFile, encode_cassette, file_of, redacted_file
 from ...replay.redaction import Redactor
 from ...replay.resending import sent_again
 from ...replay.sources import with_ancestors
@@ -81,11 +81,7 @@ async def _file(visit: Visit, *, as_made: bool = True) -> CassetteFile:
 
     def redact() -> CassetteFile:
         loaded = with_ancestors(sessions, as_made=as_made)
-        missing = max(0, (loaded.total_calls or 0) - len(loaded.recordings))
-        file = CassetteFile(
-            loaded.session_id, loaded.recordings, exchange=exchange, missing_calls=missing
-        )
-        return redacted_file(file, Redactor(), f"{session_id}.jsonl")
+        return redacted_file(file_of(loaded, exchange), Redactor(), f"{session_id}.jsonl")
 
     try:
         return await asyncio.to_thread(redact)
