@@ -268,8 +268,8 @@ def _from_snapshots(snapshots: Sequence[StepSnapshot]) -> list[StepInputs]:
             messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
             read = tuple(map(message_of, messages))
             step.inputs.append(ModelInput(1, model, read, note=_RENDERED))
-        elif given is None and output is None:
-            step.note = "its input was not kept"
+        if not step.inputs:
+            step.note = "the service has no prompt of this step: it may call no model"
         if snapshot.get("status") == "skipped":
             step.note = "this step was skipped"
         steps.append(step)
