@@ -107,7 +107,7 @@ class Sessions:
 
         Raises:
             SessionNotFoundError: There is no such session.
-            ReplayInvalidSessionError: The id is malformed; nothing was sent.
+            ValueError: The id is malformed; nothing was sent.
             NoukaiError: As for ``execute``.
         """
         return self._transport.run(listing.read_session(self._transport.service, session_id))
@@ -120,6 +120,7 @@ class Sessions:
 
         Raises:
             SessionNotFoundError: There is no such session.
+            ValueError: The id is malformed; nothing was sent.
             NotSupportedError: The service cannot delete sessions.
             FlowExecutionError: A run of it is in progress; code ``SESSION_IN_PROGRESS``.
             NoukaiError: As for ``execute``.

@@ -13,6 +13,7 @@ from ..errors import (
     NotFoundError,
     NotSupportedError,
     NoukaiError,
+    ReplayInvalidSessionError,
     SessionNotFoundError,
 )
 from ..models.flow_lists import FlowPage
@@ -57,24 +58,32 @@ def _all(
 
 
 def read_session(service: Service, session_id: str) -> Program[Session]:
-    """Read a session. Raises SessionNotFoundError if there is none."""
+    """Read a session. Raises SessionNotFoundError if there is none, ValueError for a malformed id."""
     try:
-        response = yield from exchange(service, get(service, session_path(session_id)))
+        response = yield from exchange(service, get(service, _session_path(session_id)))
     except NotFoundError as error:
         raise _as(SessionNotFoundError, error, f"there is no session {session_id}") from error
     return decode(Session, response)
 
 
 def delete_session(service: Service, session_id: str) -> Program[None]:
-    """Delete a session. Raises SessionNotFoundError if there is none."""
+    """Delete a session. Raises SessionNotFoundError if there is none, ValueError for a malformed id."""
     with _may_lack("delete sessions"):
         try:
-            yield from exchange(service, delete(service, session_path(session_id)))
+            yield from exchange(service, delete(service, _session_path(session_id)))
         except NotFoundError as error:
             if error.code == "SESSION_NOT_FOUND":
                 text = f"there is no session {session_id}"
                 raise _as(SessionNotFoundError, error, text) from error
             raise
+
+
+def _session_path(session_id: str) -> str:
+    try:
+        return session_path(session_id)
+    except ReplayInvalidSessionError as error:
+        # Outside of a replay it is a wrong argument, as others are.
+        raise ValueError(error.message) from None
 
 
 @contextmanager

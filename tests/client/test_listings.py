@@ -62,6 +62,16 @@ async def test_session_is_read_and_deleted(side: Side, service: Service) -> None
     ]
 
 
+async def test_malformed_session_id_is_a_wrong_argument_and_sends_nothing(
+    side: Side, service: Service
+) -> None:
+    async with side.client() as client:
+        for call in (client.sessions.get, client.sessions.delete):
+            with pytest.raises(ValueError, match="bad session id"):
+                await side.call(call, "../x")
+    assert service.requests == []
+
+
 async def test_missing_session_and_missing_route_are_told_apart(
     side: Side, service: Service
 ) -> None:
