@@ -18,7 +18,10 @@ def value_text(data: Any, width: int = 100) -> str:
         >>> value_text({"$type": "app.Book", "title": "Dune", "price": {"$type": "Decimal", "$value": "9"}})
         "Book(title='Dune', price=Decimal('9'))"
     """
-    return _text(data, width, "")
+    try:
+        return _text(data, width, "")
+    except RecursionError:
+        return "<nested too deeply to be shown>"
 
 
 def arguments_text(arguments: Mapping[str, Any], width: int = 100) -> str:
@@ -28,7 +31,7 @@ def arguments_text(arguments: Mapping[str, Any], width: int = 100) -> str:
         >>> arguments_text({"isbn": "0441013597", "session": {"$object": "Session"}})
         "isbn='0441013597', session=<Session>"
     """
-    parts = [f"{name}={_text(value, width, '')}" for name, value in arguments.items()]
+    parts = [f"{name}={value_text(value, width)}" for name, value in arguments.items()]
     one_line = ", ".join(parts)
     return one_line if len(one_line) <= width and "\n" not in one_line else ",\n".join(parts)
 
@@ -44,7 +47,7 @@ def _text(data: Any, width: int, indent: str) -> str:
             return f"<{data['$object']}>"
         return _joined("{", _entries(data), "}", width, indent, ": ")
     name = str(kind).rpartition(".")[2]
-    if "$items" in data:
+    if isinstance(data.get("$items"), list):
         start, end = _BRACKETS.get(name, (f"{name}([", "])"))
         items: Sequence[Any] = data["$items"]
         if name == "set" and not items:
@@ -79,7 +82,7 @@ def _key(key: str) -> str | None:
         return repr(key[1:])
     try:
         return value_text(json.loads(key[1:]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

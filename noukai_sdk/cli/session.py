@@ -18,6 +18,7 @@ from ..errors import APIConnectionError, NoukaiError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ..models.session_lists import StoredReport
 from ..protocol.session_extensions import fetch_reports
+from ..replay.boundary_recordings import boundary_recordings
 from ..replay.cassette_file import redacted_file, write_redacted
 from ..replay.diff import differences
 from ..replay.redaction import Redactor
@@ -34,6 +35,7 @@ from ..replaying.curl import curl_line
 from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
+from .boundary_views import boundary_details, lines_in_time
 from .page_links import linked, linked_to_replay, page_of_service
 from .session_app import replay_in_app
 from .session_context import context_option, print_context
@@ -182,13 +184,20 @@ def show(
             name: None if value is None else value.model_dump(mode="json", by_alias=True)
             for name, value in (("exchange", file.exchange), ("parent", parent))
         }
-        print_json({"sessionId": file.session_id, **known, "calls": chosen})
+        boundaries = [each.model_dump(mode="json", by_alias=True) for each in file.boundaries]
+        found = {"sessionId": file.session_id, **known, "calls": chosen}
+        print_json(found if number is not None else {**found, "boundaries": boundaries})
         return
     page = None if is_file(source) else page_of_service(env, base_url)
     lines = [] if number is not None else request_lines(file, parent, page)
+    if number is None:
+        chosen = lines_in_time(rows, file)
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
-        views = [*lines, *([""] if lines else []), *call_details(chosen)]
+        views = [*lines, *([""] if lines else [])]
+        for row in chosen:
+            views += boundary_details(row) if "boundary" in row else [*call_details([row]), ""]
+        views = views[:-1] if chosen else views
         open_console().print(*views, sep="\n", soft_wrap=True)
     else:
         name = linked(escape(name_of(file, source)), page, file.session_id)
@@ -223,7 +232,10 @@ def pull(
     else:
         page = None if is_file(source) else page_of_service(env, base_url)
         name = linked(escape(name_of(file, source)), page, file.session_id)
-        line = f"{escape(clean_lines(str(path)))}: {count(number, 'call')} of {name}"
+        what = count(number, "call")
+        if file.boundaries:
+            what += f" and {count(len(file.boundaries), 'call')} of recorded functions"
+        line = f"{escape(clean_lines(str(path)))}: {what} of {name}"
         open_console().print(line, soft_wrap=True)
 
 
@@ -235,7 +247,11 @@ def pull(
 @json_option
 def diff(a: str, b: str, env: Env | None, base_url: str | None, as_json: bool) -> None:
     """Compare the calls of two sessions. The exit code is 1 if they differ."""
-    listed = differences(load(a, env, base_url).recordings, load(b, env, base_url).recordings)
+    one, other = (load(each, env, base_url) for each in (a, b))
+    listed = differences(
+        [*one.recordings, *boundary_recordings(one.boundaries)],
+        [*other.recordings, *boundary_recordings(other.boundaries)],
+    )
     if as_json:
         print_json({"differences": [each.as_dict() for each in listed]})
     elif listed:

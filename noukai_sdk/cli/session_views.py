@@ -16,6 +16,7 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from ..boundaries.display import arguments_text, value_text
 from ..models.sessions import ForkParent
 from ..replay.cassette_file import CassetteFile
 from ..replay.diff import Difference
@@ -129,7 +130,10 @@ def call_views(title: str, rows: Sequence[dict[str, Any]]) -> list[RenderableTyp
     end = max(map(_end_ms, rows), default=0.0) or 1.0
     for row in rows:
         output = escape(short(row["output"]))
-        number, name = str(row["number"]), escape(short(row["slug"] or "(deleted)"))
+        number = str(row["number"])
+        # Names of functions are long, and their ends tell the most.
+        longest = 28 if "boundary" in row else 120
+        name = escape(short(row["slug"] or "(deleted)", longest))
         table.add_row(
             number,
             name,
@@ -141,7 +145,9 @@ def call_views(title: str, rows: Sequence[dict[str, Any]]) -> list[RenderableTyp
             _as_text(row["durationMs"]),
         )
         if row["startMs"] is not None:
-            bar = Bar(end, row["startMs"], _end_ms(row))
+            # Recorded functions have bars of their own colour.
+            color = "green" if "boundary" in row else "default"
+            bar = Bar(end, row["startMs"], _end_ms(row), color=color)
             waterfall.add_row(number, name, bar, _ms(row["startMs"]), _ms(row["durationMs"]))
     return [table, waterfall]
 
@@ -173,9 +179,18 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     table = Table("flow", "kind", "call", "what", "A", "B")
     for each in differences:
         name, number = escape(short(each.slug or "(deleted)")), str(each.position + 1)
-        a, b = escape(short(each.a, 60)), escape(short(each.b, 60))
+        a, b = (escape(short(_readable(each, side), 60)) for side in (each.a, each.b))
         table.add_row(name, each.kind or "?", number, each.what, a, b)
     return table
+
+
+def _readable(difference: Difference, value: Any) -> Any:
+    """Return a value of a recorded function as Python text."""
+    if difference.kind != "recorded" or value is None or isinstance(value, (str, int)):
+        return value
+    if difference.what == "input.arguments" and isinstance(value, dict) and "$type" not in value:
+        return arguments_text(value, 1_000)
+    return value_text(value, 1_000)
 
 
 def _usage(recording: Recording) -> tuple[int | None, str | None]:

@@ -75,9 +75,11 @@ class Api:
         return await asyncio.to_thread(read_model, Session, response.content)
 
     async def calls(self, session_id: str, query: Mapping[str, Any]) -> SessionCalls:
-        """Return calls of a session without their payloads, and the sums over all of them."""
+        """Return calls of a session without their payloads, sums over all, and its recorded functions."""
         path = f"/seq/sessions/{quote(session_id, safe='')}/calls"
-        return await self.read(SessionCalls, path, query)
+        response = await self.request("GET", path, query=query)
+        # Values of recorded functions may have megabytes.
+        return await asyncio.to_thread(read_model, SessionCalls, response.content)
 
     async def call(self, session_id: str, execution_id: str) -> Session:
         """Return a session with one of its calls alone."""

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ..replay.cassette_file import CassetteFile
 from .rendering import STATIC, render
+from .views.boundary_rows import boundary_view
 from .views.call_view import call_view
 from .views.recorded_values import MOST_CHARACTERS
 from .views.session_view import file_session
@@ -31,6 +32,10 @@ def session_html(file: CassetteFile, source: str = "") -> str:
         "export.html",
         view=file_session(file, source, limit=MOST_CHARACTERS),
         calls=[call_view(each, limit=MOST_CHARACTERS) for each in file.recordings],
+        recorded=[
+            boundary_view(each, index, limit=MOST_CHARACTERS)
+            for index, each in enumerate(file.boundaries)
+        ],
         style=Markup(style),  # noqa: S704  # a file of this package
         script=Markup(script),  # noqa: S704  # a file of this package
         policy=policy,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .alignment import Input, Pair, align, input_text
+from .boundary_recordings import BoundaryRecording
 from .lanes import Lane
 from .recording import Recording, differing_fields, message_fingerprint
 
@@ -150,6 +151,9 @@ def _parts(a: Recording, b: Recording) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _error(recording: Recording) -> Any:
+    if isinstance(recording, BoundaryRecording):
+        raised = recording.boundary.error
+        return None if raised is None else f"{raised.get('name')}: {raised.get('message')}"
     error = recording.error
     return None if error is None else {"code": error.code, "message": error.message}
 

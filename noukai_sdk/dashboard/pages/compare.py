@@ -8,6 +8,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from ...models.sessions import Session
+from ...replay.boundary_recordings import boundary_recordings
 from ...replay.sources import MOST_ANCESTORS, recordings_of_fork
 from ..api import GONE, ApiError
 from ..views.comparison import ComparedSession, Comparison, compare_sessions
@@ -23,7 +24,12 @@ async def compare(visit: Visit) -> Response:
 
     def compared() -> Comparison:
         a, b = (
-            ComparedSession(sessions[0].session_id, recordings_of_fork(sessions), exchange)
+            ComparedSession(
+                sessions[0].session_id,
+                recordings_of_fork(sessions),
+                exchange,
+                boundary_recordings(sessions[0].boundaries),
+            )
             for sessions, exchange in zip(loaded, exchanges, strict=True)
         )
         return compare_sessions(a, b)

@@ -19,6 +19,7 @@ from ...replay.sources import recordings_of
 from ...replaying.app_request import RequestEdits, build_request, replay_header
 from ...replaying.curl import curl_line
 from ..api import GONE, ApiError
+from ..views.boundary_rows import BoundaryRow, BoundaryView, boundary_view
 from ..views.call_view import CallView, call_view
 from ..views.calls import CallRow, rows_of_summaries
 from ..views.recorded_values import MOST_CHARACTERS
@@ -43,25 +44,43 @@ class SessionLinks:
         session_id: The session.
         back: The page that the visitor came from, with its filters.
         execution_id: A call: texts are of it, not of the session's request.
+        boundary: A call of a recorded function, by its place: texts are of it.
     """
 
-    def __init__(self, session_id: str, back: str = "/", execution_id: str | None = None) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        back: str = "/",
+        execution_id: str | None = None,
+        boundary: int | None = None,
+    ) -> None:
         self.base = f"/sessions/{quote(session_id, safe='')}"
         self._back = {"from": back} if back != "/" else {}
         self._of = self.base if execution_id is None else self._call(execution_id)
+        if boundary is not None:
+            self._of = f"{self.base}/recorded/{boundary}"
 
     def call(self, row: CallRow) -> str:
         """Return the page of a call."""
         number = "" if row.number is None else f"?number={row.number}"
         return f"{self._call(row.execution_id or '')}{number}"
 
+    def recorded(self, row: BoundaryRow) -> str:
+        """Return the page of a call of a recorded function."""
+        return f"{self.base}/recorded/{row.index}"
+
     def text(self, part: str) -> str:
         """Return the URL of a whole text."""
         return f"{self._of}/text?{urlencode({'part': part})}"
 
-    def page(self, offset: int, status: str) -> str:
-        """Return the page with these calls."""
-        query = {"offset": str(offset) if offset else "", "status": status, **self._back}
+    def page(self, offset: int, status: str, recorded: str = "") -> str:
+        """Return the page with these calls; ``recorded`` is ``show`` for all recorded functions."""
+        query = {
+            "offset": str(offset) if offset else "",
+            "status": status,
+            "recorded": recorded,
+            **self._back,
+        }
         given = {name: value for name, value in query.items() if value}
         return f"{self.base}?{urlencode(given)}" if given else self.base
 
@@ -88,6 +107,8 @@ async def session(visit: Visit) -> Response:
         can_replay=bool(curl),
         states=[(name, name) for name in _STATES if view.counts.get(name) or name == status],
         chosen=status,
+        offset=offset,
+        is_change=False,
         pages=pages_of(shown, PAGE_SIZE, offset),
         curl=curl,
         most=MOST_CHARACTERS,
@@ -113,6 +134,9 @@ async def changes(visit: Visit) -> Response:
         view=view,
         links=SessionLinks(visit.path["session_id"]),
         known=_number(visit, "known"),
+        placed=_placed(view, _number(visit, "functions")),
+        is_change=view.recorded.total != _number(visit, "functions"),
+        offset=offset,
         has_exchange=visit.query.get("exchange") == "1",
         **live,
     )
@@ -140,6 +164,25 @@ async def text_of_call(visit: Visit) -> Response:
     """Return a whole text of a call, which its page has cut."""
     found = await visit.api.call(visit.path["session_id"], visit.path["execution_id"])
     return _text(_call(found)[1].parts.whole(visit.query.get("part", "")))
+
+
+@page(f"{_PATH}/recorded/{{index}}")
+async def recorded(visit: Visit) -> Response:
+    """Show a call of a recorded function: as a part of the session's page, or as a page of its own."""
+    session_id = visit.path["session_id"]
+    shown = await _boundary(visit)
+    return visit.render(
+        "recorded_fragment.html" if visit.is_fragment else "recorded.html",
+        shown=shown,
+        session_id=session_id,
+        links=SessionLinks(session_id, boundary=shown.row.index),
+    )
+
+
+@page(f"{_PATH}/recorded/{{index}}/text")
+async def text_of_recorded(visit: Visit) -> Response:
+    """Return a whole value of a recorded function, which its page has cut."""
+    return _text((await _boundary(visit)).parts.whole(visit.query.get("part", "")))
 
 
 @page(f"{_PATH}/text")
@@ -172,11 +215,44 @@ async def _exists(visit: Visit, session_id: str) -> bool:
 
 async def _read(visit: Visit, offset: int, status: str) -> SessionView:
     session_id = visit.path["session_id"]
-    query = {"limit": PAGE_SIZE, "offset": offset, "status": status or None}
+    # One more, which tells where the next page begins.
+    query = {"limit": PAGE_SIZE + 1, "offset": offset, "status": status or None}
     calls = await visit.api.calls(session_id, query)
     exchange = await visit.api.exchange(session_id)
     replays = (await visit.api.replays(session_id)).replays
-    return service_session(calls, exchange, replays, limit=MOST_CHARACTERS)
+    return service_session(
+        calls,
+        exchange,
+        replays,
+        limit=MOST_CHARACTERS,
+        # A filtered list has the calls of flows alone.
+        shows_functions=not status,
+        most=PAGE_SIZE,
+        is_first=offset == 0,
+        shows_all=visit.query.get("recorded") == "show",
+    )
+
+
+async def _boundary(visit: Visit) -> BoundaryView:
+    index = visit.path["index"]
+    boundaries = (await visit.api.calls(visit.path["session_id"], {"limit": 1})).boundaries
+    if not (index.isdecimal() and len(index) < 9 and int(index) < len(boundaries)):
+        raise PageError(404, "This session has no such call of a recorded function.")
+    return boundary_view(boundaries[int(index)], int(index), limit=MOST_CHARACTERS)
+
+
+def _placed(view: SessionView, known: int) -> list[tuple[str, list[BoundaryRow]]]:
+    """Return the new recorded functions in groups, each with its place among the lines of the browser."""
+    groups: list[tuple[str, list[BoundaryRow]]] = []
+    place = "afterbegin:#calls"
+    for row in view.lines:
+        if isinstance(row, CallRow):
+            place = f"afterend:#item-{row.execution_id}"
+        elif row.index >= known:
+            if not groups or groups[-1][0] != place:
+                groups.append((place, []))
+            groups[-1][1].append(row)
+    return groups
 
 
 def _call(session: Session) -> tuple[CallRow, CallView]:
@@ -204,14 +280,24 @@ def _live(
     """Return what a template needs to look for changes; ``elapsed`` is how long a look takes."""
     rows: Sequence[CallRow] = view.calls.rows
     state = [(row.execution_id, row.status, row.tokens, row.problem) for row in rows]
-    seen = (state, view.counts, view.tokens, view.exchange is not None, len(view.replays))
+    seen = (
+        state,
+        view.counts,
+        view.tokens,
+        view.exchange is not None,
+        len(view.replays),
+        view.recorded.total,
+    )
     mark = hashlib.sha256(repr(seen).encode("utf-8", "replace")).hexdigest()[:16]
-    query = {
+    query: dict[str, Any] = {
         "mark": mark,
         "known": max((row.number or 0 for row in rows), default=offset),
         "offset": offset,
         "exchange": int(view.exchange is not None),
+        "functions": view.recorded.total,
     }
+    if visit.query.get("recorded") == "show":
+        query["recorded"] = "show"
     url = f"{SessionLinks(visit.path['session_id']).base}/changes?{urlencode(query)}"
     look = max(_look(visit), min(_LONGEST_LOOK, round(elapsed / LARGEST_SHARE * 1000)))
     # A filtered list keeps the calls that it was opened with.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from ...models.session_lists import CallSummary
 from ...models.sessions import Outcome, RecordedError
@@ -16,6 +16,14 @@ from .waterfall import Axis, Bar, Tick, axis
 
 _PREVIEW = 160
 _IN_PROGRESS = ("pending", "running")
+
+
+class Drawn(Protocol):
+    """What has a place on the axis."""
+
+    start: float | None
+    end: float | None
+    bar: Bar | None
 
 
 @dataclass
@@ -44,6 +52,7 @@ class CallRow:
     start: float | None = None
     end: float | None = None
     bar: Bar | None = None
+    is_recorded: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -83,11 +92,16 @@ class CallRows:
         """Return the lines of the axis."""
         return self.axis.ticks()
 
-    def draw(self, now: float | None = None) -> None:
-        """Put the rows on an axis. ``now`` is the time since the session began, if it is in progress."""
-        times = [(row.start, row.end) for row in self.rows]
+    def draw(self, now: float | None = None, others: Sequence[Drawn] = ()) -> None:
+        """Put the rows on an axis.
+
+        Args:
+            now: The time since the session began, if it is in progress.
+            others: Rows that share the axis.
+        """
+        times = [(row.start, row.end) for row in [*self.rows, *others]]
         self.axis = axis(times, now if any(row.is_in_progress for row in self.rows) else None)
-        for row in self.rows:
+        for row in [*self.rows, *others]:
             row.bar = self.axis.bar(row.start, row.end)
 
 
@@ -149,9 +163,13 @@ def refused_rows(outcomes: Sequence[Outcome], start: datetime | None = None) -> 
     return rows
 
 
-def rows_of_recordings(recordings: Sequence[Recording]) -> CallRows:
-    """Return the rows of a whole session that is at hand, such as a cassette file."""
-    first = min((r.started_at for r in recordings if r.started_at is not None), default=0.0)
+def rows_of_recordings(recordings: Sequence[Recording], first: float = 0.0) -> CallRows:
+    """Return the rows of a whole session that is at hand, such as a cassette file.
+
+    Args:
+        recordings: The calls.
+        first: The start of the session.
+    """
     rows = []
     for number, recording in enumerate(recordings, start=1):
         tokens, cost = _usage(recording)

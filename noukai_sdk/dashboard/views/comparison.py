@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 from urllib.parse import quote
 
+from ...boundaries.display import arguments_text, value_text
 from ...models.exchanges import CapturedBody, CapturedResponse, Exchange
 from ...replay.diff import AlignedCall, align_calls
 from ...replay.recording import Recording
@@ -35,11 +36,16 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class ComparedSession:
-    """One of the two sessions: its recordings, and its request if that was captured."""
+    """One of the two sessions: its recordings, and its request if that was captured.
+
+    Attributes:
+        functions: The calls of its recorded functions.
+    """
 
     session_id: str
     recordings: Sequence[Recording]
     exchange: Exchange | None = None
+    functions: Sequence[Recording] = ()
 
     @property
     def url(self) -> str:
@@ -79,6 +85,8 @@ class Comparison:
             cannot be compared.
         calls: The calls that differ, in the order of the first session.
         same: The calls that do not.
+        functions: The calls of recorded functions that differ.
+        function_counts: How many of their calls were added, removed, changed, or are the same.
         more: How many calls are not shown.
     """
 
@@ -90,6 +98,8 @@ class Comparison:
     same: list[ComparedCall] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     more: int = 0
+    functions: list[ComparedCall] = field(default_factory=list)
+    function_counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def swapped_url(self) -> str:
@@ -99,17 +109,17 @@ class Comparison:
     @property
     def is_equal(self) -> bool:
         """Return whether nothing differs."""
-        return not (self.calls or self.request or self.response)
+        return not (self.calls or self.functions or self.request or self.response)
 
     @property
     def summary(self) -> str:
         """Return the outcome in one line."""
-        words = [
-            f"{count(self.counts[state], 'call')} {word}"
-            for state, word in _STATES.items()
-            if self.counts.get(state)
-        ]
-        return ", ".join(words) or "no calls"
+        return _summary(self.counts) or "no calls"
+
+    @property
+    def summary_of_functions(self) -> str:
+        """Return the outcome for the recorded functions in one line; empty if there are none."""
+        return _summary(self.function_counts)
 
 
 def compare_sessions(a: ComparedSession, b: ComparedSession) -> Comparison:
@@ -126,7 +136,25 @@ def compare_sessions(a: ComparedSession, b: ComparedSession) -> Comparison:
             shown.append(_compared(call, state))
         else:
             found.more += 1
+    for call in _in_order(a.functions, align_calls(a.functions, b.functions)):
+        state = _state(call)
+        found.function_counts[state] = found.function_counts.get(state, 0) + 1
+        if state == "same":
+            continue
+        if len(found.functions) < _MOST_CALLS:
+            found.functions.append(_compared(call, state))
+        else:
+            found.more += 1
     return found
+
+
+def _summary(counts: Mapping[str, int]) -> str:
+    words = [
+        f"{count(counts[state], 'call')} {word}"
+        for state, word in _STATES.items()
+        if counts.get(state)
+    ]
+    return ", ".join(words)
 
 
 def _state(call: AlignedCall) -> str:
@@ -155,15 +183,30 @@ def _compared(call: AlignedCall, state: str) -> ComparedCall:
     assert recording is not None
     numbers = [each + 1 for each in (call.index, call.at) if each is not None]
     number = " → ".join(map(str, dict.fromkeys(numbers)))
-    title = f"{call.slug or '(deleted flow)'}, {call.kind or 'call'} {number}"
-    parts = [_part(*part) for part in call.parts]
+    kind = "call" if call.kind in (None, "recorded") else call.kind
+    title = f"{call.slug or '(deleted flow)'}, {kind} {number}"
+    is_recorded = call.kind == "recorded"
+    shown = [(what, *map(_as_python, sides)) for what, *sides in call.parts]
+    parts = [_part(*part) for part in (shown if is_recorded else call.parts)]
     if state in ("added", "removed"):
         kind, sign = ("added", "+") if state == "added" else ("removed", "-")
-        for name, value in (("input", recording.request), ("result", recording.output)):
+        values = [("input", recording.request), ("result", recording.output)]
+        if is_recorded:
+            arguments = (recording.request or {}).get("arguments")
+            values = [
+                ("arguments", _as_python(arguments)),
+                ("result", _as_python(recording.output)),
+            ]
+        for name, value in values:
             if value is not None:
                 lines = [f"{sign} {line}" for line in _lines(value)[:_MOST_LINES]]
                 parts.append(ChangedPart(name, tuple(DiffLine(kind, line) for line in lines)))
     return ComparedCall(state, title, _preview(recording), tuple(parts))
+
+
+def _as_python(value: Any) -> Any:
+    """Return an encoded value of a recorded function for reading."""
+    return value if value is None or isinstance(value, str) else value_text(value)
 
 
 def _part(what: str, a: Any, b: Any) -> ChangedPart:
@@ -261,6 +304,9 @@ def _shortened(lines: Sequence[str]) -> str:
 
 def _preview(recording: Recording) -> str:
     request = recording.request or {}
+    arguments = request.get("arguments")
+    if isinstance(arguments, dict) and "$type" not in arguments:
+        return " ".join(arguments_text(arguments).split())[:120]
     value = request.get("message", request.get("messages", ""))
     text = value[:300] if isinstance(value, str) else json.dumps(value, default=str)[:300]
     return " ".join(text.split())[:120]

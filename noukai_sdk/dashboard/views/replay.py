@@ -270,6 +270,7 @@ def _entry(kind: str, entry: Mapping[str, Any]) -> Entry:
     position = entry.get("position")
     number = position + 1 if isinstance(position, int) else "?"
     flow = f"{slug} [{method}]"
+    kind_of_call = "recorded function, call" if method == "recorded" else f"{method} call"
     detail = str(entry.get("detail") or "").removeprefix(f"{flow} ")
     recorded = ""
     if kind == "leftovers" and _ID.fullmatch(detail):
@@ -280,7 +281,7 @@ def _entry(kind: str, entry: Mapping[str, Any]) -> Entry:
     )
     return Entry(
         kind,
-        f"{slug or '(deleted flow)'}, {method} call {number}",
+        f"{slug or '(deleted flow)'}, {kind_of_call} {number}",
         "" if changes else detail,
         str(entry.get("callSite") or ""),
         changes,

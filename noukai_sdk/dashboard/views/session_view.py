@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
 
+from ...models.boundaries import Boundary
 from ...models.exchanges import Exchange
 from ...models.session_lists import SessionCalls, StoredReport
 from ...models.sessions import ForkParent
 from ...replay.cassette_file import CassetteFile
-from .calls import CallRows, rows_of_recordings, rows_of_summaries
+from ...replay.recording import seconds_of
+from .boundary_rows import BoundaryRow, BoundaryRows, boundary_rows, in_order
+from .calls import CallRow, CallRows, rows_of_recordings, rows_of_summaries
 from .exchange_view import ExchangeView, exchange_view
 from .texts import count
 from .times import read_time
@@ -33,6 +36,7 @@ class SessionView:
         status: As in the list of sessions: ``failed``, ``running`` or ``completed``.
         counts: The number of calls with each status.
         started_at: ISO 8601.
+        recorded: The calls of recorded functions, which have no numbers.
         is_live: It is in progress, or was a moment ago: more calls may come.
         milliseconds: From the start of the first call to the end of the last, None while one is running.
         notes: What else the reader must know.
@@ -56,6 +60,12 @@ class SessionView:
     is_pinned: bool = False
     replays: Sequence[StoredReport] = ()
     notes: list[str] = field(default_factory=list)
+    recorded: BoundaryRows = field(default_factory=BoundaryRows)
+
+    @property
+    def lines(self) -> list[CallRow | BoundaryRow]:
+        """Return the calls of flows and of recorded functions, in the order in which they began."""
+        return in_order(self.calls.rows, self.recorded.rows)
 
     @property
     def title(self) -> str:
@@ -80,6 +90,10 @@ def service_session(
     *,
     limit: int,
     now: datetime | None = None,
+    shows_functions: bool = True,
+    most: int | None = None,
+    is_first: bool = True,
+    shows_all: bool = False,
 ) -> SessionView:
     """Return a session of the service.
 
@@ -89,8 +103,16 @@ def service_session(
         replays: The reports of its replays, the newest first.
         limit: Characters of a body that are shown.
         now: The time until which calls in progress are drawn.
+        shows_functions: Show its recorded functions, too.
+        most: Calls that are shown. One more tells which recorded functions belong to the next page.
+        is_first: The calls are the first of the session.
+        shows_all: Show all recorded functions, however many there are.
     """
-    rows = rows_of_summaries(calls.calls, calls.outcomes, calls.started_at)
+    boundaries = calls.boundaries if shows_functions else ()
+    first = _first_moment(calls.started_at, calls.boundaries)
+    rows = rows_of_summaries(calls.calls, calls.outcomes, first)
+    following = rows.rows[most:] if most else []
+    rows.rows = rows.rows[:most]
     shown = None if exchange is None else exchange_view(exchange, limit)
     view = SessionView(calls.session_id, rows, shown, exchange)
     view.counts = {name: calls.counts[name] for name in _STATUSES if calls.counts.get(name)}
@@ -102,7 +124,14 @@ def service_session(
     if start is not None and end is not None and not view.is_in_progress:
         view.milliseconds = (end - start).total_seconds() * 1000
     now = now or datetime.now(timezone.utc)
-    rows.draw(None if start is None else (now - start).total_seconds() * 1000)
+    began = read_time(first)
+    view.recorded = boundary_rows(
+        _of_page(boundaries, rows.rows, following, is_first, began),
+        None if began is None else began.timestamp(),
+        shows_all=shows_all,
+    )
+    until = None if began is None else (now - began).total_seconds() * 1000
+    rows.draw(until, view.recorded.rows)
     latest = end or start
     is_recent = latest is not None and (now - latest).total_seconds() < _LIVE_FOR
     view.is_live = view.is_in_progress or is_recent
@@ -114,10 +143,14 @@ def service_session(
 
 def file_session(file: CassetteFile, source: str, *, limit: int | None) -> SessionView:
     """Return the session in a cassette file."""
-    rows = rows_of_recordings(file.recordings)
-    rows.draw()
+    starts = [each.started_at for each in file.recordings if each.started_at is not None]
+    of_boundaries = [seconds_of(each.started_at) for each in file.boundaries]
+    first = min([*starts, *(each for each in of_boundaries if each is not None)], default=0.0)
+    rows = rows_of_recordings(file.recordings, first)
+    recorded = boundary_rows(list(enumerate(file.boundaries)), first, shows_all=True)
+    rows.draw(others=recorded.rows)
     shown = None if file.exchange is None else exchange_view(file.exchange, limit)
-    view = SessionView(file.session_id, rows, shown, file.exchange, source)
+    view = SessionView(file.session_id, rows, shown, file.exchange, source, recorded=recorded)
     for row in rows.rows:
         view.counts[row.status] = view.counts.get(row.status, 0) + 1
     view.total = len(rows.rows)
@@ -125,7 +158,6 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
     view.tokens = sum(with_tokens) if with_tokens else None
     costs = [Decimal(row.cost) for row in rows.rows if row.cost is not None]
     view.cost = f"{sum(costs, Decimal(0)):f}" if costs else None
-    starts = [each.started_at for each in file.recordings if each.started_at is not None]
     if starts and min(starts) > 1e9:  # recorders count from an arbitrary moment
         view.started_at = datetime.fromtimestamp(min(starts), timezone.utc).isoformat()
     elif file.exchange is not None:
@@ -138,6 +170,33 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
         what = ", ".join([*file.redacted, *(["personal data"] if file.redacted_pii else [])])
         view.notes.append(f"Removed from the file: {what}.")
     return view
+
+
+def _first_moment(start: str | None, boundaries: Sequence[Boundary]) -> str | None:
+    """Return when a session began: functions are often called before the first flow."""
+    times = [start, *(each.started_at for each in boundaries[:1])]
+    known = [(moment, time) for time in times if (moment := read_time(time)) is not None]
+    return min(known)[1] if known else start
+
+
+def _of_page(
+    boundaries: Sequence[Boundary],
+    rows: Sequence[CallRow],
+    following: Sequence[CallRow],
+    is_first: bool,
+    began: datetime | None,
+) -> list[tuple[int, Boundary]]:
+    """Return the recorded functions that began while the calls of a page did, with their places."""
+    first = None if is_first or not rows else rows[0].start
+    last = following[0].start if following else None
+    start = 0.0 if began is None else began.timestamp()
+    found = []
+    for index, each in enumerate(boundaries):
+        seconds = seconds_of(each.started_at)
+        at = 0.0 if seconds is None else (seconds - start) * 1000
+        if (first is None or at >= first) and (last is None or at < last):
+            found.append((index, each))
+    return found
 
 
 def pages_of(total: int, size: int, offset: int) -> list[tuple[str, int, bool]]:
