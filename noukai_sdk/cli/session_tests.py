@@ -6,12 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from ..errors import CapturedRequestError, CassetteError, ReplayError
+from ..errors import CapturedRequestError
 from ..models.exchanges import Exchange, Header
 from ..pytest_plugin.folders import cassette_path
 from ..replay.cassette_file import redacted_file, write_redacted
@@ -20,8 +19,7 @@ from ..replay.resending import sent_again
 from ..replaying.app_request import refuse_websocket
 from ..replaying.apps import AppError, interface_of, load_app
 from ..replaying.controls import clean_lines
-from ..testing.captured_requests import replay_request
-from ..testing.freezing import FreezeError
+from ..testing.trials import try_test
 from ..testing.written_tests import call_source, name_of_test, source_of_test
 from .session_app import app_output
 from .session_source import (
@@ -42,9 +40,6 @@ from .shared_options import (
     json_option,
     output_option,
 )
-
-# Another year, month, weekday, hour, minute and second.
-_ANOTHER_TIME = timedelta(days=500, hours=5, minutes=7, seconds=11)
 
 
 @click.command("test")
@@ -83,7 +78,8 @@ def test_command(
     does not pass.
 
     If it would fail on another day, it holds clock, uuids and random numbers (freeze=True), which needs
-    time-machine. If the inputs differ already now (a time to the microsecond, a uuid), it allows that.
+    time-machine. If inputs differ all the same (a uuid, a time to the microsecond), its cassette gets those
+    of a replay with a held clock; if they differ from run to run even then, the test allows that.
     """
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
@@ -105,9 +101,12 @@ def test_command(
     contents = redacted_file(replace(file, exchange=captured), redactor, cassette)
     write_redacted(cassette, contents)
     path.parent.mkdir(parents=True, exist_ok=True)
-    problems, drift, freeze = _try(app_name, cassette, headers, body, ignore)
-    call = call_source(app_name, headers, body, ignore, freeze=freeze)
-    text = source_of_test(captured, file.session_id, name, call, allow_drift=bool(drift))
+    with app_output():
+        trial = try_test(app_name, cassette, headers, body, ignore)
+    problems, drift = trial.problems, trial.drift
+    call = call_source(app_name, headers, body, ignore, freeze=trial.freeze)
+    allow_drift = bool(drift) and not trial.inputs_held
+    text = source_of_test(captured, file.session_id, name, call, allow_drift=allow_drift)
     path.write_text(text, "utf-8")
 
     masked = [each for each in captured.request.redacted if not _is_given(each, headers)]
@@ -121,15 +120,17 @@ def test_command(
             "passes": not problems,
             "problems": problems,
             "drift": drift,
-            "freeze": freeze,
+            "freeze": trial.freeze,
+            "inputsHeld": trial.inputs_held,
         }
         print_json({**written, **result, "command": command})
     else:
         click.echo(f"{path}: {name}, {count(len(file.recordings), 'call')} from {cassette}")
-        if freeze:
+        if trial.freeze:
             click.echo("It holds clock, uuids and random numbers, and needs time-machine.")
         if drift:
-            click.echo("The inputs of calls differ from the captured ones, which the test allows:")
+            what = "so its cassette has these" if trial.inputs_held else "which the test allows"
+            click.echo(f"The inputs of calls differ from the captured ones, {what}:")
             _print_indented(drift)
         if problems:
             click.echo("The test does not pass:")
@@ -169,52 +170,6 @@ def _read_body(data: str | None) -> str | None:
 def _is_given(masked: str, headers: Sequence[Header]) -> bool:
     kind, _, name = masked.partition(" ")
     return kind == "body" or (kind == "header" and any(name == each.lower() for each, _ in headers))
-
-
-def _try(
-    app_name: str,
-    cassette: Path,
-    headers: Sequence[Header],
-    body: str | None,
-    ignore: Sequence[str],
-) -> tuple[list[str], list[str], bool]:
-    """Do what the test does.
-
-    Returns:
-        Why it does not pass; how calls differ from the captured ones; and whether it passes only if clock,
-        uuids and random numbers are held.
-    """
-
-    def attempt(held: timedelta | None) -> tuple[list[str], list[str]]:
-        drift: list[str] = []
-        try:
-            with app_output():
-                replayed = replay_request(
-                    app_name, cassette, headers=dict(headers), body=body, ignore=ignore, held=held
-                )
-            drift = replayed.report.lines() if replayed.report.drift else []
-            replayed.assert_unchanged()
-        except CassetteError:
-            raise
-        except (ReplayError, AppError, AssertionError) as error:
-            cause = error.__cause__
-            reason = [] if cause is None else [f"the app raised {type(cause).__name__}: {cause}"]
-            return [str(error), *reason], drift
-        return [], drift
-
-    problems, drift = attempt(None)
-    try:
-        # What passes today may fail tomorrow: a date in a prompt.
-        problems_later, drift_later = attempt(_ANOTHER_TIME)
-        if problems or drift or problems_later or drift_later:
-            problems_held, drift_held = attempt(timedelta())
-            # Held, an input may still differ from that of production, as a uuid does.
-            helps = problems or problems_later or not drift_held
-            if helps and not problems_held:
-                return problems_held, drift_held, True
-    except FreezeError:  # time-machine is not installed
-        pass
-    return problems, drift, False
 
 
 def _print_indented(lines: Sequence[str]) -> None:

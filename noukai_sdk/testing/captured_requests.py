@@ -35,7 +35,7 @@ from ..replaying.app_interfaces import (
 )
 from ..replaying.apps import api_key_for_clients, interface_of, load_app
 from ..session.replay_scope import ReplayScope
-from ..session.scope import Scope, active, current_scope
+from ..session.scope import active, current_scope
 from ..transport.live_calls import live_calls_refused
 from .freezing import frozen_replay
 from .shuffling import run_in_loop
@@ -147,7 +147,7 @@ def replay_request(
     enough = size_of_part(captured)
     with api_key_for_clients():
         loaded = load_app(app, beside=Path(path)) if isinstance(app, str) else app
-        with nullcontext(scope) if scope is not None else _replay(file) as scope:
+        with nullcontext(scope) if scope is not None else replay_of(file) as scope:
             with warnings.catch_warnings():
                 # A test that compares the response need not warn of how concurrent calls were matched.
                 warnings.simplefilter("ignore", ReplayConcurrencyWarning)
@@ -168,7 +168,7 @@ def replay_request(
 
 
 @contextmanager
-def _replay(file: CassetteFile) -> Iterator[Scope]:
+def replay_of(file: CassetteFile) -> Iterator[ReplayScope]:
     """Replay a cassette in a scope of its own, for tests without the marker."""
     redactor = Redactor(file.redacted, pii=file.redacted_pii)
     scope = ReplayScope(file.cassette(), ReplayOptions(lost="refuse", redactor=redactor))

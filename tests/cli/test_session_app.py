@@ -22,6 +22,7 @@ from tests.cli.test_session_tests import run_pytest, stored_session
 from tests.support.servers import ROOT, serve_app, serve_backend, serve_wsgi, settings_of
 
 FASTAPI = """
+import itertools
 import random
 import uuid
 from datetime import datetime
@@ -32,6 +33,7 @@ from noukai_sdk import AsyncNoukai
 from noukai_sdk.adapters.fastapi import instrument
 
 print("the app is imported")
+numbers = itertools.count()
 noukai = AsyncNoukai(org="acme", project="samples")
 app = instrument(FastAPI(), client=noukai, capture_requests=True)
 
@@ -43,6 +45,8 @@ async def plan(topic: str) -> dict:
     today = await flow.execute(message=f"Plan {topic} for {datetime.now():%A, %Y-%m-%d}.")
     if topic == "unique":
         await flow.execute(message=f"{uuid.uuid4()} {random.random()}")
+    if topic == "counted":
+        await flow.execute(message=f"Plan number {next(numbers)}.")
     if topic == "paused":
         breakpoint()
     if topic == "broken":
@@ -85,7 +89,7 @@ def next_day():
         yield
 """
 
-TOPICS = ("dated", "unique", "paused", "broken")
+TOPICS = ("dated", "unique", "counted", "paused", "broken")
 
 
 @pytest.fixture(scope="module")
@@ -218,21 +222,31 @@ def test_options_that_exclude_each_other_are_refused(
     assert "pip install time-machine" in run(*app, "--freeze", exit_code=2).stderr
 
 
-def test_written_test_of_a_dated_prompt_passes_on_another_day(
+def test_written_tests_of_a_date_and_of_a_uuid_pass_on_another_day(
     sessions: dict[str, str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "test_plan.py"
-    words = ("--app", "fastapi_plans:app", "-o", str(path))
-    written = run_json("test", sessions["dated"], *words)
-    assert (written["passes"], written["freeze"], written["drift"]) == (True, True, [])
-    source = path.read_text()
-    assert '@pytest.mark.noukai_cassette(drift="error")' in source
-    assert 'send_captured_request("fastapi_plans:app", freeze=True)' in source
+    folder, sources = tmp_path / "cassettes", []
+    for topic in ("dated", "unique"):
+        path = tmp_path / f"test_{topic}.py"
+        written = run_json("test", sessions[topic], "--app", "fastapi_plans:app", "-o", str(path))
+        assert (written["passes"], written["freeze"]) == (True, True)
+        # The uuid of production is not known. The test has the one that the held replay made.
+        assert written["inputsHeld"] == bool(written["drift"]) == (topic == "unique")
+        sources.append(path.read_text())
+        assert '@pytest.mark.noukai_cassette(drift="error")' in sources[-1]
+        assert 'send_captured_request("fastapi_plans:app", freeze=True)' in sources[-1]
+    # A number that no held clock holds is allowed to change.
+    words = ("--app", "fastapi_plans:app", "-o", str(tmp_path / "test_counted.py"))
+    written = run_json("test", sessions["counted"], *words)
+    assert (written["passes"], written["freeze"], written["inputsHeld"]) == (True, False, False)
+    assert "@pytest.mark.noukai_cassette\n" in (tmp_path / "test_counted.py").read_text()
+    (tmp_path / "test_real_clock.py").write_text(sources[0].replace("freeze=True", "freeze=False"))
+    shutil.copytree(folder / "test_dated", folder / "test_real_clock")
     (tmp_path / "fastapi_plans.py").write_text(FASTAPI)
-    (tmp_path / "test_real_clock.py").write_text(source.replace("freeze=True", "freeze=False"))
     (tmp_path / "conftest.py").write_text(NEXT_DAY)
-    folder = tmp_path / "cassettes"
-    shutil.copytree(folder / "test_plan", folder / "test_real_clock")
     output = run_pytest(tmp_path)
-    assert "1 failed, 1 passed" in output
+    assert "1 failed, 3 passed" in output
     assert "FAILED test_real_clock.py" in output
+    # A change of the prompt with the uuid is noticed.
+    (tmp_path / "fastapi_plans.py").write_text(FASTAPI.replace("uuid4()} {", "uuid4()}, {"))
+    assert "FAILED test_unique.py" in run_pytest(tmp_path, "-k", "unique or dated")
