@@ -155,7 +155,7 @@ class Cassette:
     def finish(self, claim: Claim, *, by_input: bool = False) -> None:
         """Mark a call as ended: well, with an error, or cancelled."""
         with self._lock:
-            if not self._closed:
+            if not (claim.assigned or self._closed):
                 claim.lane.assign(claim, by_input=by_input)
             claim.lane.under_way -= 1
 

@@ -45,6 +45,12 @@ _ONE_PASS = 0.001
 # An event loop that has not looked for so many seconds is blocked, perhaps by a call that waits here.
 _BLOCKED = 0.25
 
+UNORDERED = (
+    "may have completed in another order than recorded, because the program did not come to rest: "
+    "replay it alone, or with pacing=recorded"
+)
+"""Why a call is in ``report.unordered``."""
+
 _FINAL_EVENTS = tuple(
     event.model_fields["event_type"].default for event in (FlowCompleted, StepFailed)
 )

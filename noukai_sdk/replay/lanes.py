@@ -14,8 +14,6 @@ from functools import cached_property
 from typing import Any
 from weakref import ref
 
-from pydantic_core import to_json
-
 from ..models.reports import CallSite
 from .recording import Recording, differing_fields, fingerprint, message_fingerprint
 
@@ -82,29 +80,20 @@ class Claim:
         """Return the request as a redacted recording of it would hold it."""
         return self.request if self.redact is None else self.redact(self.request)
 
-    def changed_fields(
-        self, recording: Recording, sent: bytes
-    ) -> tuple[list[str], Mapping[str, Any]]:
+    def changed_fields(self, recording: Recording) -> tuple[list[str], Mapping[str, Any]]:
         """Return the fields of the input that are known to differ from the recorded ones.
-
-        Args:
-            recording: The recording of the call.
-            sent: The request as JSON.
 
         Returns:
             The fields, and the redacted request that was compared.
         """
-        if recording.request is None:
-            return [], {}
-        # Most replays send what was recorded, and that comparison needs no redaction.
-        same_version = recording.version == self.version
-        if same_version and to_json(recording.request) == sent:
-            return [], {}
         request = self.redacted_request()
+        if recording.request is None:
+            return [], request
         if recording.message_only:
             differs = recording.request.get("message") != request.get("message")
             return (["message"] if differs else []), request
         changed = differing_fields(recording.request, request)
+        same_version = recording.version == self.version
         return (changed if same_version else [*changed, "version"]), request
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from pydantic_core import to_json
+
 from ..errors import (
     NoukaiError,
     ReplayError,
@@ -22,7 +24,7 @@ from .boundary_recordings import BoundaryRecording, timed
 from .callsite import call_site, warn_at
 from .cassette import Cassette, CassetteClosed
 from .cassette_writer import CassetteWriter
-from .completion_order import CompletionOrder, OrderedPace
+from .completion_order import UNORDERED, CompletionOrder, OrderedPace
 from .jobs import RecordedJob
 from .lanes import Claim, Decision, Redact
 from .leftovers import OF_OTHER_CLIENT, leftover_error, of_other_clients
@@ -43,12 +45,6 @@ _MOST_ELSEWHERE = 10_000
 _ENDED_BY_CLIENT = (
     "In production the client left in the middle of the response, after the last of these calls: what "
     "the code does then was not recorded. Let the client of the replay leave there, too."
-)
-
-
-_UNORDERED = (
-    "may have completed in another order than recorded, because the program did not come to rest: "
-    "replay it alone, or with pacing=recorded"
 )
 
 
@@ -213,8 +209,7 @@ class Player:
                     return None  # its caller runs it
                 assert self._go_live is not None  # _take() has checked
                 return (yield from self._go_live(call))
-            assert claim.recording is not None
-            pace = self._pace(claim, claim.recording)
+            pace = self._pace(claim, recording)
             run = RecordedRun(self, call, claim, recording, pace)
             if isinstance(recording, BoundaryRecording):
                 return (yield from run.boundary(recording))
@@ -398,7 +393,7 @@ class Player:
 
     def _doubt_order(self, claim: Claim) -> None:
         """Report, once, that a call may have completed in another order than it was recorded."""
-        entry = _entry(claim, _UNORDERED)
+        entry = _entry(claim, UNORDERED)
         if entry not in self.report.unordered:
             self.report.unordered.append(entry)
 
@@ -445,7 +440,11 @@ class Player:
             self.options.writer.recorder.on_played(recording)
         if recording.truncated:
             self.drifted(claim, "the recorded output was truncated by the service")
-        fields, request = claim.changed_fields(recording, sent)
+        # Most replays send what was recorded, and that comparison needs no redaction.
+        same_version = recording.version == claim.version
+        if recording.request is None or (same_version and to_json(recording.request) == sent):
+            return recording
+        fields, request = claim.changed_fields(recording)
         if fields:
             from .misses import describe_drift, note_sent
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from ..arguments import is_async_callable
 from ..protocol.call import FlowCall
 from ..protocol.program import CHECKPOINT, Effect, Program, Sleep
+from ..replay.boundary_recordings import BoundaryRecording
 from ..replay.cassette import Cassette
 from ..replay.cassette_file import CassetteFile, read_cassette
 from ..replay.pacing import InstantPace, Pace, PaceOf
@@ -150,7 +151,10 @@ def shuffle_replay(
     for run in range(1, runs + 1):
 
         def pace(recording: Recording, run: int = run) -> Pace:
-            return _ShuffledPace(recording, f"{seed}/{run}/{numbers[id(recording)]}")
+            place: object = numbers.get(id(recording))
+            if isinstance(recording, BoundaryRecording):
+                place = f"{recording.slug} {recording.boundary.position}"
+            return _ShuffledPace(recording, f"{seed}/{run}/{place}")
 
         outcome = _run(app_call, file, pace)
         orders.add(outcome.order)
