@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from random import random as random_number
@@ -26,6 +27,7 @@ import pytest
 import time_machine
 
 from noukai_sdk import AsyncNoukai
+from noukai_sdk.models.boundaries import Boundary
 from noukai_sdk.models.exchanges import CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.replay.cassette_file import CassetteFile, write_cassette
 from noukai_sdk.replay.recording import Recording, seconds_of
@@ -189,6 +191,14 @@ def grade(began: float, ended: float, message: str) -> Recording:
         started_at=start + began,
         completed_at=start + ended,
     )
+
+
+def test_clock_without_a_captured_request_starts_at_the_first_call() -> None:
+    boundary = Boundary(name="now", position=0, started_at="2026-05-31T18:29:58+00:00")
+    calls = CassetteFile("s-1", [grade(5.0, 6.0, "b"), grade(1.0, 2.0, "a")])
+    for file, seconds in ((calls, 59), (replace(calls, boundaries=[boundary]), 58)):
+        with frozen(file):
+            assert datetime.now(timezone.utc).second == seconds
 
 
 def test_clock_moves_to_the_end_of_each_served_call(

@@ -151,7 +151,10 @@ def _clock_of(file: CassetteFile, later: timedelta) -> HeldClock:
     start = None if exchange is None else seconds_of(exchange.started_at)
     end = None if exchange is None else seconds_of(exchange.completed_at)
     if start is None:
-        begun = (recording.started_at for recording in file.recordings)
+        begun = [
+            *(each.started_at for each in file.recordings),
+            *(seconds_of(each.started_at) for each in file.boundaries),
+        ]
         start = min((each for each in begun if each is not None), default=None)
     if start is None:
         name = f"session {file.session_id}" if file.session_id else "this cassette"

@@ -29,6 +29,7 @@ from datetime import datetime
 
 from fastapi import FastAPI
 
+import noukai_sdk
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.adapters.fastapi import instrument
 
@@ -47,6 +48,9 @@ async def plan(topic: str) -> dict:
         await flow.execute(message=f"{uuid.uuid4()} {random.random()}")
     if topic == "counted":
         await flow.execute(message=f"Plan number {next(numbers)}.")
+    if topic == "recorded":
+        values = noukai_sdk.now(), noukai_sdk.uuid4(), noukai_sdk.random()
+        await flow.execute(message=str(values))
     if topic == "paused":
         breakpoint()
     if topic == "broken":
@@ -89,7 +93,7 @@ def next_day():
         yield
 """
 
-TOPICS = ("dated", "unique", "counted", "paused", "broken")
+TOPICS = ("dated", "unique", "counted", "recorded", "paused", "broken")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,13 @@ def test_replay_in_app_drifts_with_the_clock_unless_it_is_frozen(sessions: dict[
     held = replay(sessions["dated"], app, "--freeze", exit_code=0)
     assert held["report"] == "hits=1; misses=0; drift=0; leftovers=0"
     assert json.loads(held["body"])["topic"] == "dated"
+
+
+def test_recorded_values_are_those_of_production_in_a_frozen_replay(
+    sessions: dict[str, str],
+) -> None:
+    held = replay(sessions["recorded"], "fastapi_plans:app", "--freeze", exit_code=0)
+    assert held["report"].endswith("misses=0; drift=0; leftovers=0")
 
 
 @pytest.mark.parametrize("name", ["unique", "flask"])
