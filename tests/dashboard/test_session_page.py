@@ -7,6 +7,7 @@ import json
 import sqlite3
 import zipfile
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,83 @@ def test_session_page_without_scripts_is_read_by_links(browser: Browser, dev: De
     page.get_by_role("link", name="Session plain").click()
     expect(page.locator("#session-id")).to_have_text("plain")
     context.close()
+
+
+def recorded(dev: Dev, session: str, *offsets: float, name: str = "shop.load") -> dict[str, Any]:
+    """Return recorded functions that began so many seconds after the first call of a session."""
+    calls = dev.client.get(f"/seq/sessions/{session}/calls").json()
+    start = datetime.fromisoformat(calls["startedAt"].replace("Z", "+00:00"))
+    times = [(start + timedelta(seconds=offset)).isoformat() for offset in offsets]
+    return {
+        "boundaries": [
+            {
+                "name": name,
+                "position": position,
+                "arguments": {"isbn": f"{position} {HOSTILE}", "db": {"$object": "Session"}},
+                "result": {"$type": "app.Book", "title": HOSTILE, "tags": {"$type": "tuple"}},
+                "startedAt": time,
+                "completedAt": time,
+                "site": "main.py:41",
+            }
+            for position, time in enumerate(times)
+        ]
+    }
+
+
+def test_recorded_functions_appear_in_their_place_and_open(page: Page, dev: Dev) -> None:
+    name = "with-functions"
+    assert dev.run("tests/shout", "one", session=name).status_code == 200
+    page.goto(f"{dev.url}/sessions/{name}")
+    lines = page.locator("#calls > li")
+    expect(lines).to_have_count(1)
+    # An application sends them when its request has ended, after the calls.
+    put(dev, name, "boundaries", recorded(dev, name, -1, 60))
+    expect(lines).to_have_count(3)
+    for _ in range(2):
+        before, call, after = (lines.nth(number) for number in range(3))
+        expect(call).to_contain_text("shout")
+        expect(call.locator(".n")).to_have_text("1")
+        for line in (before, after):
+            expect(line.locator("summary")).to_contain_text("load recorded, shop")
+        expect(page.locator("#facts")).to_contain_text("2 calls")
+        expect(page.locator("#recorded-note")).to_contain_text("recorded function")
+        before.locator("summary[data-row]").click()
+        expect(before.get_by_role("region", name="Result")).to_contain_text("Book(")
+        expect(before.get_by_role("region", name="db")).to_contain_text("<Session>")
+        expect(before).to_contain_text("Called at main.py:41")
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of playwright's literals
+                check_accessible(page)
+        page.reload()
+    assert page.evaluate("window.hacked") is None
+
+    page.goto(f"{dev.url}/sessions/{name}/recorded/1")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("shop.load")
+    expect(page.get_by_role("region", name="isbn")).to_contain_text("1 </pre>")
+    assert page.request.get(f"{dev.url}/sessions/{name}/recorded/2").status == 404
+
+    other = "without-functions"
+    assert dev.run("tests/shout", "one", session=other).status_code == 200
+    page.goto(f"{dev.url}/sessions/{name}/compare/{other}")
+    expect(page.get_by_role("heading", name="Recorded functions")).to_be_visible()
+    expect(page.get_by_text("2 calls removed.")).to_be_visible()
+    check_accessible(page)
+    assert page.evaluate("window.hacked") is None
+
+
+def test_more_than_200_recorded_functions_are_shown_on_demand(page: Page, dev: Dev) -> None:
+    name = "many-functions"
+    assert dev.run("tests/shout", "one", session=name).status_code == 200
+    put(dev, name, "boundaries", recorded(dev, name, *(number / 100 for number in range(201))))
+    page.goto(f"{dev.url}/sessions/{name}")
+    lines = page.locator("#calls > li")
+    expect(lines).to_have_count(1)
+    page.get_by_role("link", name="Show 201 calls of recorded functions").click()
+    expect(lines).to_have_count(202)
+    page.get_by_role("link", name="Hide recorded functions").click()
+    expect(lines).to_have_count(1)
 
 
 def test_session_page_of_4000_calls_shows_200_at_a_time(page: Page, dev: Dev) -> None:
