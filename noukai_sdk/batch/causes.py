@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..models.reports import printable
-from ..replay.response_diff import ResponseDifference
+from ..replay.response_diff import MISSING, ResponseDifference
 from ..replaying.outcome import Outcome
 
 Status = Literal["equal", "changed", "drifted", "missed", "error", "skipped"]
@@ -259,13 +259,13 @@ def _cause(
 
 def _of_response(difference: ResponseDifference) -> Cause:
     where, captured, received = difference.where, difference.captured, difference.received
-    example = _pair(captured, received)
     if where == "status":
         return Cause("changed", f"status {captured} -> {received}")
-    if captured == "(missing)":
-        return Cause("changed", f"{_plain(where)} is new", example=example)
-    verb = "is missing" if received == "(missing)" else "differs"
-    return Cause("changed", f"{_plain(where)} {verb}", example=example)
+    if captured == MISSING:
+        return Cause("changed", f"{_plain(where)} is new", example=_short(_json(received)))
+    if received == MISSING:
+        return Cause("changed", f"{_plain(where)} is missing", example=_short(_json(captured)))
+    return Cause("changed", f"{_plain(where)} differs", example=_pair(captured, received))
 
 
 def _lane(entry: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -301,12 +301,16 @@ def _pair(before: Any, after: Any) -> str:
         >>> print(_pair("a long text that ends in yes", "a long text that ends in no"))
         …" ends in yes" -> …" ends in no"
     """
-    texts = [json.dumps(each, ensure_ascii=False, default=str) for each in (before, after)]
+    texts = [_json(before), _json(after)]
     pairs = enumerate(zip(*texts, strict=False))
     same = next((index for index, (one, other) in pairs if one != other), 0)
     if same > _SAME_START:
         texts = [f'…"{text[same - 9 :]}' for text in texts]
     return " -> ".join(map(_short, texts))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _short(text: str) -> str:

@@ -24,6 +24,8 @@ from .shared_options import count
 _COLORS = {"equal": "green", "skipped": "dim", "error": "magenta"}
 _MOST_GROUPS = 15
 _MOST_IDS = 3
+_LENGTH_OF_ID = 37
+_BEFORE_IDS = 26
 MOST_IN_FULL = 3
 _WITHOUT_TERMINAL = 160
 # Seconds between two lines of progress if there is no terminal.
@@ -46,7 +48,7 @@ class ProgressView:
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("replaying"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[counts]}"),
@@ -96,7 +98,8 @@ def print_batch(run: BatchRun, header: BatchHeader, page: str | None) -> None:
     groups = grouped(results)
     if groups:
         console.print()
-        console.print(_causes(groups, page))
+        ids = max(1, min(_MOST_IDS, (console.width - _BEFORE_IDS) // _LENGTH_OF_ID))
+        console.print(_causes(groups, page, ids))
     if len(groups) > _MOST_GROUPS:
         console.print(f"and {count(len(groups) - _MOST_GROUPS, 'more cause')}: --json has all")
     failed = [each for each in replayed if each.status != "equal"]
@@ -110,7 +113,7 @@ def print_batch(run: BatchRun, header: BatchHeader, page: str | None) -> None:
     _print_next(console, failed, header)
 
 
-def _causes(groups: Sequence[CauseGroup], page: str | None) -> Table:
+def _causes(groups: Sequence[CauseGroup], page: str | None, most_ids: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("sessions", justify="right", no_wrap=True)
     table.add_column("result", no_wrap=True)
@@ -122,7 +125,7 @@ def _causes(groups: Sequence[CauseGroup], page: str | None) -> Table:
         lines = [escape(str(group))]
         if group.cause.example:
             lines.append(f"[dim]{escape(group.cause.example)}[/]")
-        ids = [linked(escape(name), page, name) for name in group.sessions[:_MOST_IDS]]
+        ids = [linked(escape(name), page, name) for name in group.sessions[:most_ids]]
         lines.append(f"[dim]e.g.[/] {' '.join(ids)}" if len(group.sessions) > 1 else ids[0])
         color = _COLORS.get(status, "red")
         table.add_row(str(len(group.sessions)), f"[{color}]{status}[/]", "\n".join(lines))

@@ -22,7 +22,8 @@ from ..masking.values import REDACTED
 from ..models.exchanges import CapturedResponse, Header
 from ..protocol.sse import SSEDecoder
 
-_MISSING = "(missing)"
+MISSING = "(missing)"
+"""Stands for the value of a side that has none."""
 # Longer texts are not compared line by line: that could take minutes.
 _MOST_LINES = 10_000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
@@ -100,14 +101,12 @@ def compare_responses(
         found.append(ResponseDifference("status", status, received.status))
     kind, received_kind = _media_type(captured.headers), _media_type(received.headers)
     if kind != received_kind:
-        found.append(
-            ResponseDifference("content-type", kind or _MISSING, received_kind or _MISSING)
-        )
+        found.append(ResponseDifference("content-type", kind or MISSING, received_kind or MISSING))
     location = _header(captured.headers, "location")
     received_location = _header(received.headers, "location")
     same = received_location and _matches(_target(location), _target(received_location))
     if location and not same:
-        found.append(ResponseDifference("location", location, received_location or _MISSING))
+        found.append(ResponseDifference("location", location, received_location or MISSING))
     body = captured.body
     if body is None:
         return found
@@ -167,9 +166,9 @@ def _event_streams(captured: bytes, received: bytes, is_part: bool) -> Iterator[
         where = f"event {number}"
         if event is None:
             if not is_part:
-                yield ResponseDifference(where, _MISSING, _event_text(other))
+                yield ResponseDifference(where, MISSING, _event_text(other))
         elif other is None:
-            yield ResponseDifference(where, _event_text(event), _MISSING)
+            yield ResponseDifference(where, _event_text(event), MISSING)
         elif not _matches(event[0], other[0]):
             yield ResponseDifference(f"{where}, its type", event[0], other[0])
         else:
@@ -246,9 +245,9 @@ def _objects(
         inside = path + _step(name)
         yield from _values(inside, captured[name], received[other], is_part and name == last)
     for name in missing:
-        yield ResponseDifference(path + _step(name), captured[name], _MISSING)
+        yield ResponseDifference(path + _step(name), captured[name], MISSING)
     for name in () if is_part else new:
-        yield ResponseDifference(path + _step(name), _MISSING, received[name])
+        yield ResponseDifference(path + _step(name), MISSING, received[name])
 
 
 def _fields(
@@ -291,9 +290,9 @@ def _lists(
         yield from _values(f"{path}[{index}]", value, other, cut)
     both = min(len(values), len(others))
     for index, value in enumerate(values[both:], start + both):
-        yield ResponseDifference(f"{path}[{index}]", value, _MISSING)
+        yield ResponseDifference(f"{path}[{index}]", value, MISSING)
     for index, other in enumerate(others[both:], start + both):
-        yield ResponseDifference(f"{path}[{index}]", _MISSING, other)
+        yield ResponseDifference(f"{path}[{index}]", MISSING, other)
 
 
 def _equal(captured: Any, received: Any) -> bool:
@@ -352,7 +351,7 @@ def _step(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value == _MISSING:
-        return _MISSING
+    if value == MISSING:
+        return MISSING
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
