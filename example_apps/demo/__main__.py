@@ -75,7 +75,14 @@ def _start(stack: ExitStack, folder: Path, model: str) -> tuple[str, dict[str, s
     server = run_server("noukai_sdk.cli", arguments, port, folder / "backend.log", env)
     backend = stack.enter_context(server)
     console.print(f"  backend   {backend}")
-    app_env = {**APP_ENV, "NOUKAI_BASE_URL": f"{backend}/api/v1"}
+    port = free_port()
+    school_env = {
+        "SCHOOL_DATABASE": f"sqlite:///{folder / 'school.db'}",
+        "SCHOOL_URL": f"http://127.0.0.1:{port}",
+    }
+    server = run_server("example_apps.school", [str(port)], port, folder / "school.log", school_env)
+    console.print(f"  school    {stack.enter_context(server)}")
+    app_env = {**APP_ENV, **school_env, "NOUKAI_BASE_URL": f"{backend}/api/v1"}
     urls: dict[str, str] = {}
     for name, (module, *arguments) in APPS.items():
         port = free_port()

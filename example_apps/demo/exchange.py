@@ -17,6 +17,7 @@ ROUTES: list[tuple[str, str, Body]] = [
     ("streaming", "/grade/stream", {"text": "Their are to many cats."}),
     ("fan-out", "/grade/many", {"texts": ["I has a cat.", "She runned.", "We was late."]}),
     ("tools", "/weather", {"question": "How is the weather in Paris and in Oslo?"}),
+    ("recorded", "/pupils/2/essays", {"text": "Teh dog barks."}),
 ]
 """The requests of the demo: a name, the path and the body."""
 

@@ -7,28 +7,38 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from fastapi import FastAPI, Request
+import httpx
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import noukai_sdk
+from example_apps import school
 from example_apps.weather import TOOLS, answer_tools
 from noukai_sdk import APITimeoutError, AsyncNoukai, NoukaiError, RateLimitError
 from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
 
 noukai = AsyncNoukai(org="acme", project="spelling")
+database = create_async_engine(make_url(school.DATABASE).set(drivername="sqlite+aiosqlite"))
+web = httpx.AsyncClient(base_url=school.URL)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await noukai.aclose()
+    await web.aclose()
+    await database.dispose()
 
 
 app = FastAPI(title="Spelling grader", lifespan=lifespan)
-app.add_middleware(NoukaiTraceMiddleware, client=noukai)
+app.add_middleware(NoukaiTraceMiddleware, client=noukai, capture_requests=True)
 
 
 class Essay(BaseModel):
@@ -90,6 +100,53 @@ async def weather(question: Question) -> dict[str, Any]:
         message=question.question, tools=TOOLS, tool_handler=answer_tools
     )
     return {"answer": result.result}
+
+
+@app.post("/pupils/{pupil_id}/essays")
+async def grade_pupil(pupil_id: int, essay: Essay) -> dict[str, Any]:
+    """Grade the essay of a pupil by the rules of the school. A replay needs no database and no network."""
+    pupil, rules = await asyncio.gather(find_pupil(pupil_id), find_rules())
+    if pupil is None:
+        raise HTTPException(404, "no such pupil")
+    result = await noukai.flow("grade-3").execute(
+        message=essay.text, parameters={"level": pupil.level, "hints": rules.hints}
+    )
+    grade_id, graded_at = noukai_sdk.uuid4(), noukai_sdk.now()
+    await store_grade(grade_id, pupil_id, graded_at, str(result.result))
+    return {
+        "id": grade_id,
+        "pupil": pupil.name,
+        "rules": rules.version,
+        "graded_at": graded_at,
+        "grade": result.result,
+    }
+
+
+@noukai_sdk.recorded
+async def find_pupil(pupil_id: int) -> school.Pupil | None:
+    async with AsyncSession(database) as session:
+        row = await session.get(school.PupilRow, pupil_id)
+        return None if row is None else school.Pupil(row.name, row.level)
+
+
+async def find_rules() -> school.Rules:
+    try:
+        return await fetch_rules()
+    except httpx.HTTPError:
+        return school.NO_RULES
+
+
+@noukai_sdk.recorded
+async def fetch_rules() -> school.Rules:
+    response = await web.get("/rules")
+    return school.Rules.model_validate(response.raise_for_status().json())
+
+
+@noukai_sdk.recorded
+async def store_grade(grade_id: UUID, pupil_id: int, graded_at: datetime, grade: str) -> None:
+    row = school.GradeRow(id=grade_id, pupil_id=pupil_id, graded_at=graded_at, grade=grade)
+    async with AsyncSession(database) as session, session.begin():
+        session.add(row)
 
 
 @app.exception_handler(NoukaiError)

@@ -5,11 +5,18 @@ Reads NOUKAI_API_KEY and NOUKAI_ENV; NOUKAI_REPLAY_ENABLED=true lets it replay.
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from flask import Flask, Response, request
+import httpx
+from flask import Flask, Response, abort, request
 from pydantic import BaseModel, ValidationError
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
+import noukai_sdk
+from example_apps import school
 from example_apps.weather import TOOLS, answer_tools
 from noukai_sdk import (
     APITimeoutError,
@@ -21,9 +28,11 @@ from noukai_sdk import (
 from noukai_sdk.adapters.flask import init_noukai_trace
 
 noukai = Noukai(org="acme", project="spelling")
+database = create_engine(school.DATABASE)
+web = httpx.Client(base_url=school.URL)
 
 app = Flask(__name__)
-init_noukai_trace(app, client=noukai)
+init_noukai_trace(app, client=noukai, capture_requests=True)
 
 
 class Essay(BaseModel):
@@ -88,6 +97,57 @@ def weather() -> dict[str, Any]:
         message=question.question, tools=TOOLS, tool_handler=answer_tools
     )
     return {"answer": result.result}
+
+
+@app.post("/pupils/<int:pupil_id>/essays")
+def grade_pupil(pupil_id: int) -> dict[str, Any]:
+    """Grade the essay of a pupil by the rules of the school. A replay needs no database and no network."""
+    essay = Essay.model_validate(request.get_json())
+    with ContextThreadPoolExecutor() as pool:
+        found = pool.submit(find_pupil, pupil_id)
+        rules = find_rules()
+        pupil = found.result()
+    if pupil is None:
+        abort(404, "no such pupil")
+    result = noukai.flow("grade-3").execute(
+        message=essay.text, parameters={"level": pupil.level, "hints": rules.hints}
+    )
+    grade_id, graded_at = noukai_sdk.uuid4(), noukai_sdk.now()
+    store_grade(grade_id, pupil_id, graded_at, str(result.result))
+    return {
+        "id": grade_id,
+        "pupil": pupil.name,
+        "rules": rules.version,
+        "graded_at": graded_at.isoformat(),
+        "grade": result.result,
+    }
+
+
+@noukai_sdk.recorded
+def find_pupil(pupil_id: int) -> school.Pupil | None:
+    with Session(database) as session:
+        row = session.get(school.PupilRow, pupil_id)
+        return None if row is None else school.Pupil(row.name, row.level)
+
+
+def find_rules() -> school.Rules:
+    try:
+        return fetch_rules()
+    except httpx.HTTPError:
+        return school.NO_RULES
+
+
+@noukai_sdk.recorded
+def fetch_rules() -> school.Rules:
+    response = web.get("/rules")
+    return school.Rules.model_validate(response.raise_for_status().json())
+
+
+@noukai_sdk.recorded
+def store_grade(grade_id: UUID, pupil_id: int, graded_at: datetime, grade: str) -> None:
+    row = school.GradeRow(id=grade_id, pupil_id=pupil_id, graded_at=graded_at, grade=grade)
+    with Session(database) as session, session.begin():
+        session.add(row)
 
 
 @app.errorhandler(NoukaiError)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from example_apps.demo.exchange import ROUTES, Observer
+from example_apps.demo.exchange import ROUTES, SESSION_HEADER, Observer
 from tests.support.servers import (
     Server,
     free_port,
@@ -35,11 +36,37 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A database with pupils and a server of rules; yields the variables by which apps find them."""
+    database = f"sqlite:///{tmp_path_factory.mktemp('school') / 'school.db'}"
+    command = ["python", "-m", "example_apps.school", "{port}"]
+    with serve_command(command, env={"SCHOOL_DATABASE": database}) as server:
+        yield {"SCHOOL_DATABASE": database, "SCHOOL_URL": server.url}
+
+
 @pytest.fixture(scope="module", params=COMMANDS)
-def app(backend: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+def command(request: pytest.FixtureRequest) -> list[str]:
+    return COMMANDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def app(command: list[str], backend: Server, school: dict[str, str]) -> Iterator[str]:
     """The root URL of an app with replay enabled."""
-    env = settings_of(backend.api) | {"NOUKAI_REPLAY_ENABLED": "true"}
-    with serve_command(COMMANDS[request.param], env=env) as server:
+    env = settings_of(backend.api) | school | {"NOUKAI_REPLAY_ENABLED": "true"}
+    with serve_command(command, env=env) as server:
+        yield server.url
+
+
+@pytest.fixture
+def elsewhere(command: list[str], backend: Server, tmp_path: Path) -> Iterator[str]:
+    """The URL of the same app on a machine with an empty database, where nobody serves the rules."""
+    env = settings_of(backend.api) | {
+        "SCHOOL_DATABASE": f"sqlite:///{tmp_path / 'empty.db'}",
+        "SCHOOL_URL": f"http://127.0.0.1:{free_port()}",
+        "NOUKAI_REPLAY_ENABLED": "true",
+    }
+    with serve_command(command, env=env) as server:
         yield server.url
 
 
@@ -59,6 +86,22 @@ def test_route_replayed_has_same_response_without_model_call(
     assert exchange.replayed.body == exchange.captured.body
     assert exchange.replayed.model_calls == 0
     assert exchange.passed
+
+
+PUPIL, ESSAY = "/pupils/2/essays", {"text": "Teh dog barks."}
+
+
+def test_request_with_database_and_http_replays_where_both_are_missing(
+    app: str, elsewhere: str
+) -> None:
+    captured = post(app + PUPIL, ESSAY)
+    assert captured.json()["pupil"] == "Grace"
+    assert captured.json()["rules"] > 0
+    replayed = post(
+        elsewhere + PUPIL, ESSAY, **{"X-Noukai-Replay": captured.headers[SESSION_HEADER]}
+    )
+    assert replayed.text == captured.text
+    assert replayed.headers["x-noukai-replay-report"] == "hits=6; misses=0; drift=0; leftovers=0"
 
 
 def post(url: str, body: Any, **headers: str) -> httpx.Response:
