@@ -180,9 +180,13 @@ class _Reader:
     """Reads the steps of a run from its events."""
 
     def __init__(self) -> None:
-        self.steps: list[StepInputs] = []
+        self._steps: dict[tuple[str, int | None, int], StepInputs] = {}
         self._attempts: dict[str, int] = {}
         self._paused: set[str] = set()
+
+    @property
+    def steps(self) -> list[StepInputs]:
+        return list(self._steps.values())
 
     def read(self, event: Mapping[str, Any]) -> None:
         kind, step_id = event.get("eventType"), event.get("stepId")
@@ -215,12 +219,8 @@ class _Reader:
 
     def _step(self, step_id: str, index: int | None, attempt: int | None = None) -> StepInputs:
         attempt = attempt or self._attempts.setdefault(step_id, 1)
-        for step in reversed(self.steps):
-            if (step.id, step.loop_index, step.attempt) == (step_id, index, attempt):
-                return step
-        step = StepInputs(step_id, attempt, index)
-        self.steps.append(step)
-        return step
+        key = step_id, index, attempt
+        return self._steps.setdefault(key, StepInputs(step_id, attempt, index))
 
 
 def _add_input(step: StepInputs, value: Any) -> None:

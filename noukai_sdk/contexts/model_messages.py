@@ -34,7 +34,7 @@ class Message:
         parts = content if isinstance(content, list) else [content]
         calls = self.value.get("tool_calls")
         shown = [part_text(each) for each in parts if each is not None]
-        shown += [_call_text(each) for each in calls or () if isinstance(calls, list)]
+        shown += [_call_text(each) for each in (calls if isinstance(calls, list) else ())]
         return "\n".join(shown)
 
     @cached_property

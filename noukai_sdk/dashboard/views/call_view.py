@@ -196,7 +196,8 @@ def _read_events(events: Sequence[Event]) -> dict[tuple[str, int | None], list[_
         kind = event.get("eventType")
         if step_id is None:
             continue
-        key = (str(step_id), event.get("loopIndex"))
+        index = event.get("loopIndex")
+        key = (str(step_id), index if isinstance(index, int) else None)
         before = found[key][-1] if found[key] else None
         if before is None or (
             kind == "step_started" and not before.is_empty and not before.is_paused
