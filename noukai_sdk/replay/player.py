@@ -224,7 +224,7 @@ class Player:
                 self.options.on_served(claim.lane.recordings[claim.index].completed_at or 0.0)
 
     def _pass_by(self, claim: Claim) -> None:
-        """Note that a call goes live in place of its recording, for which no other call waits then."""
+        """Note that a call goes live instead of using its recording, so no other call waits for it."""
         self.diverted.add(claim)
         self.made.append(claim)
         if claim.recording is not None:

@@ -313,7 +313,7 @@ def _equal(captured: Any, received: Any) -> bool:
 
 
 def _matches(captured: str, received: str, is_part: bool = False) -> bool:
-    """Return whether ``received`` is ``captured`` with any text in place of its masks.
+    """Return whether ``received`` is ``captured`` with any text where it is masked.
 
     If ``is_part``, ``received`` may go on.
     """

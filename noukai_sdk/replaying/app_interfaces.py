@@ -45,7 +45,7 @@ def resent_request(
     Args:
         captured: The request, with its response.
         headers: Headers to add or to replace.
-        body: The body to send in place of the captured one.
+        body: The body to send instead of the captured one.
 
     Raises:
         CapturedRequestError: The capture holds only a part of the body, or the handshake of a websocket.

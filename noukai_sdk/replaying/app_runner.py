@@ -109,7 +109,7 @@ class RunningApp:
             file: The session, with its captured request.
             options: How its calls are replayed. By default calls that lost the scope are refused.
             ignore: What may differ in the response, such as ``$.id``, with all that is inside.
-            request: The request to send, in place of the captured one.
+            request: The request to send instead of the captured one.
             timeout: How many seconds the app may take. One that takes longer is cancelled; a thread
                 cannot be, and is left behind.
             hold: Returns a block to be in while the app works, such as one that holds the clock.
@@ -233,7 +233,7 @@ def _outcome(
     error = None if error_response is None else replay_error(content)
     found = compare_responses(captured.response, ReceivedResponse(status, headers, content))
     differences = without_ignored(found, ignore)
-    if error is not None:  # it stands in place of the app's response
+    if error is not None:  # it replaces the app's response
         differences = [each for each in differences if each.where == "status"]
     verdict = scope.verdict
     assert verdict is not None  # replay() has set it

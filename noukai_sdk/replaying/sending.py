@@ -131,7 +131,7 @@ class RequestSender:
             # Large texts take a while to compare.
             found = await asyncio.to_thread(compare_responses, captured, received)
             differences = without_ignored(found, ignore)
-            if error is not None:  # it stands in place of the app's response
+            if error is not None:  # it replaces the app's response
                 differences = [each for each in differences if each.where == "status"]
         return Outcome(
             status=response.status_code,

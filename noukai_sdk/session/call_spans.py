@@ -151,7 +151,7 @@ class _CallSpan:
                 try:
                     outcome = yield item
                 except GeneratorExit:
-                    # The caller is cancelled or waits no longer. To OpenTelemetry that is no error.
+                    # The caller is cancelled or waits no longer. For OpenTelemetry this is not an error.
                     self._end("cancelled")
                     raise
                 except Exception as error:  # noqa: BLE001 - thrown in for the program, not for us

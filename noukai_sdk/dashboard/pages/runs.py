@@ -174,6 +174,6 @@ async def _look(visit: Visit, view: RunView) -> None:
 
 
 def _frame(event: str, text: str) -> str:
-    # Visible marks stand in place of returns, and the lines of a frame end with line feeds.
+    # Visible marks replace carriage returns, and the lines of a frame end with line feeds.
     lines = "\n".join(f"data: {line}" for line in text.split("\n"))
     return f"event: {event}\n{lines}\n\n"

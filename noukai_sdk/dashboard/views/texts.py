@@ -12,7 +12,7 @@ _UNSEEN = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Return a text with marks in place of characters that cannot be seen.
+    r"""Return a text with visible marks for characters that cannot be seen.
 
     Example:
         >>> visible("a\x1b[31mb\u202ec")

@@ -109,7 +109,7 @@ def chat_span(model: str, request: ChatRequest) -> AbstractContextManager[Engine
 def _started(
     name: str, attributes: dict[str, Any], *, is_client: bool = False
 ) -> Iterator[EngineSpan]:
-    """Start a span that is current in a block. A pause for tools is no error."""
+    """Start a span that is current in a block. A pause for tools is not an error."""
     from ...telemetry import SpanKind, current_tracer, inside_span
     from .step_context import Paused
 

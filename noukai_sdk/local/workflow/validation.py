@@ -153,7 +153,7 @@ def _expressions_of(work: Work) -> Iterator[tuple[str, str]]:
 
 
 def _code_of(work: Work) -> Iterator[tuple[str, str | Callable[[Any], Any]]]:
-    """Yield the expressions of a node, and the functions in place of expressions."""
+    """Yield the expressions of a node, and the functions used instead of expressions."""
     if isinstance(work, Route):
         yield "condition" if isinstance(work, Condition) else "route", work.by
     elif isinstance(work, Repeat):
