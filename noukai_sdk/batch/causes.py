@@ -28,18 +28,18 @@ _NOT_REPLAYABLE = (
     *("replay_invalid_session", "replay_no_snapshots"),
 )
 _VERBS = {
-    "added": " was added",
-    "removed": " was removed",
-    "moved": " was moved",
-    "swapped": " was swapped with another",
-    "redirected": " goes to another flow, or by another method",
+    "added": ": added",
+    "removed": ": removed",
+    "moved": ": moved",
+    "swapped": ": swapped with another",
+    "redirected": ": redirected to another flow or method",
 }
-_ENTRIES = {
-    "misses": " has no recording",
-    "leftovers": " was not made",
-    "lost": " lost its scope",
-    "unread": " could not be fetched",
-    "unordered": " may have completed in another order",
+ENTRIES = {
+    "misses": ": no recording",
+    "leftovers": ": not made",
+    "lost": ": made outside of the scope",
+    "unread": ": could not be fetched",
+    "unordered": ": perhaps completed in another order",
 }
 _LONGEST_VALUE = 60
 _SAME_START = 20
@@ -79,6 +79,7 @@ class SessionResult:
         headline: The result in one line.
         lines: What is wrong, in full.
         seconds: How long the replay took.
+        masked: What was removed or masked at capture, such as ``header authorization``.
     """
 
     source: str
@@ -89,6 +90,7 @@ class SessionResult:
     causes: tuple[Cause, ...] = ()
     lines: tuple[str, ...] = ()
     seconds: float = 0.0
+    masked: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ def result_of(
     *,
     seconds: float,
     flows: Mapping[str, str] | None = None,
+    masked: tuple[str, ...] = (),
 ) -> SessionResult:
     """Return what came of one session.
 
@@ -143,6 +146,7 @@ def result_of(
         outcome: What came of its replay.
         seconds: How long it took.
         flows: The full names of the flows, by their slugs.
+        masked: What is missing in the request.
     """
     causes = tuple(dict.fromkeys(causes_of(outcome, flows or {})))
     status: Status = "equal"
@@ -153,7 +157,7 @@ def result_of(
     if len(shown) > _MOST_LINES:
         shown[_MOST_LINES:] = [f"and {len(shown) - _MOST_LINES} more lines"]
     return SessionResult(
-        source, status, outcome.headline, session_id, request, causes, tuple(shown), seconds
+        source, status, outcome.headline, session_id, request, causes, tuple(shown), seconds, masked
     )
 
 
@@ -175,7 +179,11 @@ def causes_of(outcome: Outcome, flows: Mapping[str, str]) -> Iterator[Cause]:
     is_missed = any(cause.status == "missed" for cause in calls)
     exception = outcome.exception
     if error is not None:
-        if not calls:
+        # It stands in place of the app's response, and its text says what that was.
+        after = re.search(r"responded with \d+|failed with \w+", str(error.get("message")))
+        if after is not None:
+            yield Cause("missed", f"the app {after[0]}")
+        elif not calls:
             yield Cause("error", _plain(str(error.get("message"))))
     elif exception is not None:
         # A call without a recording is often the reason why the app failed.
@@ -222,7 +230,7 @@ def _of_calls(report: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[C
     for (*lane, _), entry in drift.items():
         if tuple(lane) not in explained:
             yield from _of_drift(entry, flows)
-    for name, what in _ENTRIES.items():
+    for name, what in ENTRIES.items():
         for entry in report.get(name) or ():
             if name in ("misses", "leftovers") and (
                 _lane(entry) in explained or None in _lane(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,11 @@ class BatchSession:
     def request(self) -> str:
         """The captured request, such as ``POST /grade``."""
         return f"{self.exchange.request.method} {self.exchange.request.path}"
+
+    def masked_without(self, headers: Iterable[str]) -> tuple[str, ...]:
+        """Return what was removed or masked at capture, without these headers."""
+        given = {f"header {name.lower()}" for name in headers}
+        return tuple(each for each in self.exchange.request.redacted if each not in given)
 
 
 class SessionLoader:

@@ -3,7 +3,7 @@
 The app may print, hang, block its event loop or end the process: the parent and the other workers go on.
 Lines of JSON come in by standard input, and go out by what was standard output::
 
-    {"app": "main:app", "ignore": [], "timeout": 60, "freeze": false, "env": null, ...}
+    {"app": "main:app", "headers": {}, "ignore": [], "timeout": 60, ...}
     {"source": "s-1"}
 
     {"ready": true}           the app has started, or {"error": "..."}
@@ -32,6 +32,7 @@ from pydantic import TypeAdapter
 
 from ..errors import APIConnectionError, CapturedRequestError, NoukaiError
 from ..replay.player import ReplayOptions
+from ..replaying.app_interfaces import resent_request
 from ..replaying.app_runner import RunningApp, running_app
 from ..replaying.apps import AppError
 from ..testing.freezing import FreezeError, frozen_replay
@@ -118,6 +119,7 @@ async def _result(
             session.file,
             options=ReplayOptions(lost="refuse", redactor=session.redactor),
             ignore=settings["ignore"],
+            request=resent_request(session.exchange, settings["headers"]),
             timeout=settings["timeout"],
             hold=partial(frozen_replay, file=session.file) if settings["freeze"] else nullcontext,
         )
@@ -135,6 +137,7 @@ async def _result(
         outcome,
         seconds=seconds,
         flows=session.flows,
+        masked=session.masked_without(settings["headers"]),
     )
 
 

@@ -18,10 +18,11 @@ import httpx
 
 from ..adapters.responses import HEADER_REPLAY_REPORT
 from ..errors import APIConnectionError, CapturedRequestError
+from ..models.exchanges import Header
 from ..models.session_lists import StoredReport
 from ..replaying.app_request import RequestEdits, build_request, replay_header
 from ..replaying.sending import Limits, RequestSender
-from .causes import SessionResult, failed, result_of, skipped
+from .causes import ENTRIES, SessionResult, failed, result_of, skipped
 from .loading import NotReplayableError, SessionLoader
 from .worker_process import HEARTBEAT, results_as_json
 
@@ -33,7 +34,7 @@ _LONGEST_LINE = 2**26
 _LAST_OUTPUT = 2_000
 _MOST_DEATHS = 5
 # Both depend on what else runs at the moment.
-_ALONE = (" lost its scope", " may have completed in another order")
+_ALONE = (ENTRIES["lost"], ENTRIES["unordered"])
 
 
 class BatchError(Exception):
@@ -47,6 +48,7 @@ class BatchSettings:
     Attributes:
         app: The name of the app, for worker processes.
         server: In place of ``app``: the address of a running app.
+        headers: Headers to add or to replace, such as those that were removed at capture.
         ignore: What may differ in the responses.
         timeout: How many seconds a request may take.
         workers: The number of worker processes.
@@ -58,6 +60,7 @@ class BatchSettings:
 
     app: str | None = None
     server: str | None = None
+    headers: tuple[Header, ...] = ()
     ignore: tuple[str, ...] = ()
     timeout: float = 60.0
     workers: int = 2
@@ -166,6 +169,7 @@ class _Worker:
         )
         first = {
             "app": settings.app,
+            "headers": dict(settings.headers),
             "ignore": list(settings.ignore),
             "timeout": settings.timeout,
             "freeze": settings.freeze,
@@ -293,7 +297,7 @@ async def _send_one(
         if session_id is None:
             return skipped(source, "the file has no session id, by which an app could fetch it")
         header = replay_header(session_id, replay_id=str(uuid.uuid4()))
-        edits = RequestEdits(server=settings.server)
+        edits = RequestEdits(server=settings.server, headers=settings.headers)
         request = build_request(edits, header, session.exchange)
 
         async def stored_reports() -> Sequence[StoredReport]:
@@ -315,7 +319,9 @@ async def _send_one(
     except APIConnectionError as error:
         return failed(source, error.message)
     seconds = time.perf_counter() - started
-    return result_of(source, session_id, session.request, outcome, seconds=seconds)
+    return result_of(
+        source, session_id, session.request, outcome, seconds=seconds, masked=request.masked
+    )
 
 
 async def _require_replays(server: str) -> None:

@@ -105,6 +105,10 @@ def print_batch(run: BatchRun, header: BatchHeader, page: str | None) -> None:
     failed = [each for each in replayed if each.status != "equal"]
     if not failed:
         return
+    masked = sorted({name for each in failed for name in each.masked})
+    if masked:
+        note = f"removed or masked at capture: {', '.join(masked)} (-H adds a header)"
+        console.print(f"\n{note}", markup=False, soft_wrap=True)
     if len(results) <= MOST_IN_FULL:
         for each in failed:
             console.print(f"\n{escape(each.request)} {escape(each.name)}", soft_wrap=True)

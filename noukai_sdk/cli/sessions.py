@@ -25,13 +25,14 @@ from ..batch.state_file import (
     fingerprint_of_code,
 )
 from ..batch.workers import BatchError, BatchSettings, replay_sessions
+from ..models.exchanges import Header
 from .app_server import check_server
 from .batch_files import BatchRun, write_html, write_json, write_junit
 from .batch_view import MOST_IN_FULL, ProgressView, print_batch
 from .page_links import page_of_service
 from .session_list import LARGEST_PAGE, Since, read_page
 from .session_source import Env, base_url_option, env_option, is_file, open_client, require_id
-from .shared_options import EXIT_CODES, CommandError, ignore_option
+from .shared_options import EXIT_CODES, CommandError, header_option, ignore_option
 
 _STATE = Path(".noukai/sessions-replay.jsonl")
 _STATUSES: tuple[Status, ...] = ("changed", "drifted", "missed", "error", "skipped")
@@ -97,6 +98,7 @@ class Selection:
     metavar="N",
     help="How many to replay at most, the newest.",
 )
+@header_option
 @ignore_option
 @click.option(
     "--freeze",
@@ -164,6 +166,7 @@ def replay(
     until: str | None,
     text: str | None,
     limit: int,
+    headers: list[Header],
     ignore: tuple[str, ...],
     freeze: bool,
     fail_on: frozenset[Status],
@@ -216,6 +219,7 @@ def replay(
     settings = BatchSettings(
         header.app,
         header.server,
+        tuple(headers),
         header.ignore,
         timeout,
         workers or min(os.cpu_count() or 1, 4),

@@ -32,7 +32,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Header, HTTPException
 
 from noukai_sdk import AsyncNoukai, Noukai
 from noukai_sdk.adapters.fastapi import instrument
@@ -71,6 +71,13 @@ async def one(text: str) -> str:
 @app.post("/all")
 async def all_texts(body: dict) -> dict:
     return {"results": [await one(text) for text in body["texts"]]}
+
+
+@app.post("/private")
+async def private(body: dict, authorization: str = Header("")) -> dict:
+    if authorization != "Bearer test":
+        raise HTTPException(401)
+    return await all_texts(body)
 
 
 @app.post("/clock")
@@ -182,12 +189,15 @@ def line_of(folder: Path, text: str) -> str:
     return f"main.py:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
 
-def write_sessions(folder: Path, *paths: str) -> list[str]:
+def write_sessions(folder: Path, *paths: str, masked: tuple[str, ...] = ()) -> list[str]:
     names = []
     for number, path in enumerate(paths):
         file = captured(number, path)
         name = f"{number}.jsonl"
-        write_cassette(folder / name, f"s-{number}", file.recordings, exchange=file.exchange)
+        assert file.exchange is not None
+        request = file.exchange.request.model_copy(update={"redacted": masked})
+        exchange = file.exchange.model_copy(update={"request": request})
+        write_cassette(folder / name, f"s-{number}", file.recordings, exchange=exchange)
         names.append(name)
     return names
 
@@ -207,11 +217,12 @@ def test_30_sessions_are_equal_until_an_edit_whose_causes_are_counted(
     sessions = f"{backend_url}/seq/sessions?limit=100"
     headers = {"Authorization": "Bearer nk_dev"}
 
-    def captured_requests() -> int:
+    def stored() -> tuple[int, int]:
         rows = httpx.get(sessions, headers=headers).json()["sessions"]
-        return sum(each["request"] is not None for each in rows)
+        done = [each for each in rows if each["request"] and each["status"] != "running"]
+        return len(done), sum(each["calls"] for each in done)
 
-    wait_until(lambda: captured_requests() == 29)
+    wait_until(lambda: stored() == (29, 28 * 5 + 1))
 
     files = ("--junit", "r.xml", "--html", "r.html")
     found = run_json("--app", "main:app", "--since", "1h", *files)
@@ -283,6 +294,15 @@ def test_freeze_holds_the_clock_of_each_session(folder: Path) -> None:
         write_cassette(f"{number}.jsonl", f"s-{number}", file.recordings, exchange=file.exchange)
     found = run_json("0.jsonl", "1.jsonl", "--app", "main:app", "--freeze")
     assert found["counts"]["equal"] == 2
+
+
+def test_header_that_was_removed_at_capture_is_named_and_can_be_given(folder: Path) -> None:
+    (name,) = write_sessions(folder, "/private", masked=("header authorization",))
+    shown = run(name, "--app", "main:app", exit_code=1)
+    assert "missed  the app responded with 401" in shown.stdout
+    assert "missed  calls 1-4 of upper: removed" in shown.stdout
+    assert "removed or masked at capture: header authorization (-H adds a header)" in shown.stdout
+    run(name, "--app", "main:app", "-H", "Authorization: Bearer test")
 
 
 def test_running_app_replays_only_if_it_says_that_it_does(
@@ -369,7 +389,11 @@ def test_session_beside_one_that_loses_its_scope_is_replayed_again_alone(folder:
     names = write_sessions(folder, "/loses", "/beside")
     found = run_json(*names, "--app", "main:app", exit_code=1)
     assert causes(found) == [
-        (1, "missed", f"call 1 of upper lost its scope at {line_of(folder, 'Context().run')}")
+        (
+            1,
+            "missed",
+            f"call 1 of upper: made outside of the scope at {line_of(folder, 'Context().run')}",
+        )
     ]
     assert [each["result"] for each in found["sessions"]] == ["missed", "equal"]
 
