@@ -72,6 +72,16 @@ def main() -> None:
                 )
                 expect(page.get_by_text("1 truncated")).to_be_visible()
                 save("context", page.screenshot())
+                page.set_viewport_size({"width": 1120, "height": 620})
+                page.goto(f"{server.url}/sessions/{wrong}/whatif?live=acme/samples/hello-world")
+                page.get_by_text("Prompt, parameters, message").click()
+                page.get_by_label("Prompt of its steps").first.fill(
+                    "A title of 3 words: {{message}}"
+                )
+                page.get_by_label("Runs (1 to 20)").fill("3")
+                page.get_by_role("button", name="Run").click()
+                expect(page.get_by_text("Done: 3 of 3 runs")).to_be_visible(timeout=30_000)
+                save("whatif", page.screenshot())
                 browser.close()
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
     print(f"{total:,} bytes")

@@ -221,7 +221,9 @@ def whatif_command(
         )
     else:
         page = page_of_service(env, base_url)
-        open_console(without_terminal=100).print(*views_of(compared, ended, page), sep="\n")
+        console = open_console(without_terminal=100)
+        for view in views_of(compared, ended, page):
+            console.print(view, soft_wrap=isinstance(view, str))
     sys.exit(exit_code)
 
 

@@ -16,7 +16,6 @@ from ..whatif.measures import Measure
 from ..whatif.several_runs import Answer, ComparedCall, Spread, number_of
 from .page_links import linked
 from .session_views import short
-from .shared_options import count
 
 # More runs are shown by their spread alone.
 _MOST_COLUMNS = 3
@@ -122,7 +121,8 @@ def _answers(call: ComparedCall) -> Iterator[str]:
     if not answers:
         yield "no answer"
     elif total > 1:
-        yield f"{count(len(answers), 'different answer')} in {total} runs"
+        many = f"{len(answers)} different answers" if len(answers) > 1 else "one answer"
+        yield f"{many} in {total} runs"
     for answer in answers[:_MOST_ANSWERS]:
         yield from _answer(call.recorded, answer, total)
     if len(answers) > _MOST_ANSWERS:

@@ -109,9 +109,7 @@ class Changes:
             if name not in SETTINGS:
                 near = get_close_matches(str(name), SETTINGS, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(SETTINGS)}"
-                raise ValueError(
-                    f"{name!r} is not a setting of a step: {hint} A parameter of the call is set apart."
-                )
+                raise ValueError(f"{name!r} is not a setting of a step: {hint}")
         if self.model is not None and "model" in self.settings:
             raise ValueError("the model is given twice: as model, and in the settings")
 

@@ -283,7 +283,8 @@ def _live_calls(run: Mapping[str, Any]) -> list[LiveCall]:
 def _changes(changes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("settings", "parameters"):
         for key, value in (changes.get(name) or {}).items():
-            yield key if name == "settings" else f"parameter {key}", value_text(value)
+            text = value if isinstance(value, str) else value_text(value)
+            yield key if name == "settings" else f"parameter {key}", text
     for name in ("model", "message"):
         if changes.get(name) is not None:
             yield name, str(changes[name])
