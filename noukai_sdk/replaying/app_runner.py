@@ -248,4 +248,5 @@ def _outcome(
         error=error,
         differences=differences,
         exception=None if result.failure is None else AppException.of(result.failure),
+        headers=headers,
     )

@@ -76,6 +76,7 @@ class Outcome:
         notes: What else to say.
         exception: What an app in this process raised and did not handle.
         timed_out: After how many seconds an app in this process was given up.
+        headers: Those of the response of an app in this process.
     """
 
     status: int
@@ -90,6 +91,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     exception: AppException | None = None
     timed_out: float | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
     @property
     def summary(self) -> str | None:

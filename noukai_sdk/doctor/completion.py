@@ -1,0 +1,118 @@
+"""Let overlapping calls complete in other orders, and note the lines that see in which."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..protocol.program import CHECKPOINT, Program, Sleep
+from ..replay.pacing import Pace, PaceOf
+from ..replay.recording import Recording
+from .sites import reading_site
+from .sources import Sources
+
+# How long each rank in the order takes: turns of the event loop, or seconds in a thread.
+_TURNS = 12
+_MOST_TURNS = 600
+_SECONDS = 0.02
+_MOST_SECONDS = 0.6
+_GAP = 0.25
+
+
+def note_completions(sources: Sources) -> None:
+    """Note the lines that ask which call comes first, from now on."""
+
+    def note(name: str) -> None:
+        site = reading_site()
+        if site is not None and site.direct and site.owner == "user":
+            sources.read("completion", name, site)
+
+    def noting(module: Any, name: str, shown: str, *, always: bool = True) -> None:
+        original = getattr(module, name)
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            condition = kwargs.get("return_when", args[2] if len(args) > 2 else "ALL_COMPLETED")
+            if always or condition != "ALL_COMPLETED":
+                note(shown)
+            return original(*args, **kwargs)
+
+        asked.__name__ = asked.__qualname__ = name
+        setattr(module, name, asked)
+
+    noting(asyncio, "as_completed", "as_completed")
+    noting(concurrent.futures, "as_completed", "as_completed")
+    noting(asyncio, "wait", "wait", always=False)
+    noting(concurrent.futures, "wait", "wait", always=False)
+    noting(asyncio.Queue, "get", "Queue.get")
+    noting(queue.Queue, "get", "Queue.get")
+
+
+def reordered(recordings: Sequence[Recording], variant: int) -> list[Recording]:
+    """Return the recordings as if their calls had taken other times.
+
+    A call that began after the end of another still does. Overlapping calls complete in another order.
+    """
+    timed = [
+        each for each in recordings if each.started_at is not None and each.completed_at is not None
+    ]
+    timed.sort(key=lambda each: each.started_at or 0.0)
+    chance = random.Random(variant)  # noqa: S311  # an order to try, not a secret
+    ranks = list(range(len(timed)))
+    if variant == 0:
+        ranks.reverse()
+    else:
+        chance.shuffle(ranks)
+    lengths = {id(each): (rank + 1) * _GAP for each, rank in zip(timed, ranks, strict=True)}
+    ends: list[tuple[float, float]] = []  # recorded and new, of the calls before
+    moved: dict[int, Recording] = {}
+    for each in timed:
+        assert each.started_at is not None  # of those that are timed
+        assert each.completed_at is not None
+        start = each.started_at
+        before = [(then, now) for then, now in ends if then <= start]
+        if before:
+            then, now = max(before, key=lambda pair: pair[1])
+            start = max(now, now + (each.started_at - then))
+        length = lengths[id(each)]
+        factor = length / each.seconds if each.seconds else 1.0
+        chunks = tuple((at * factor, count) for at, count in each.chunks)
+        moved[id(each)] = replace(
+            each, started_at=start, completed_at=start + length, chunks=chunks
+        )
+        ends.append((each.completed_at, start + length))
+    return [moved.get(id(each), each) for each in recordings]
+
+
+def ranked_pace(recordings: Sequence[Recording], variant: int) -> PaceOf:
+    """Return paces by which calls that begin together complete in another order."""
+    ranks = list(range(len(recordings)))
+    if variant == 0:
+        ranks.reverse()
+    else:
+        random.Random(variant).shuffle(ranks)  # noqa: S311  # an order to try, not a secret
+    inputs = {id(each): rank for each, rank in zip(recordings, ranks, strict=True)}
+    return lambda recording: _RankedPace(inputs.get(id(recording), 0), recording)
+
+
+class _RankedPace(Pace):
+    """Waits the longer, the higher the rank."""
+
+    def __init__(self, rank: int, recording: Recording) -> None:
+        self._rank = rank
+        self._is_stream = recording.kind == "step"
+
+    def part(self) -> Program[None]:
+        """Wait."""
+        rank = min(self._rank, 3) if self._is_stream else self._rank
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            yield Sleep(min(rank * _SECONDS, _MOST_SECONDS))
+            return
+        for _ in range(min(rank * _TURNS, _MOST_TURNS)):
+            yield CHECKPOINT

@@ -1,0 +1,36 @@
+"""Name the lines through which the order of completion gets into the program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .source_lines import function_of
+from .sources import Reads
+
+
+def lines_that_see_order(base: Sequence[Reads], others: Sequence[Sequence[Reads]]) -> list[Reads]:
+    """Return the lines that ask which call is first, and those that change things in this order.
+
+    Args:
+        base: What was read when calls completed as recorded.
+        others: What was read when they completed in other orders, and the result differed.
+    """
+    reads = [each for each in base if each.factor == "completion"]
+    asking = [each for each in reads if each.name != "changes"]
+    functions = {function_of(each.file, each.line) for each in asking}
+    moved: list[Reads] = []
+    for each in reads:
+        if each.name != "changes" or len(each.tokens) < 2:
+            continue
+        if function_of(each.file, each.line) in functions:
+            continue  # it follows the line that asks
+        if any(_is_reordered(each, other) for other in others):
+            moved.append(each)
+    return asking + moved[:1] if asking else moved[:1]
+
+
+def _is_reordered(one: Reads, others: Sequence[Reads]) -> bool:
+    for other in others:
+        if other.factor == "completion" and other.key == one.key:
+            return one.tokens != other.tokens and sorted(one.tokens) == sorted(other.tokens)
+    return False

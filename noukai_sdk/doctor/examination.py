@@ -1,0 +1,244 @@
+"""Decide what to change from run to run, and name the lines that cause what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+from .comparison import Change, changes_of
+from .completion_lines import lines_that_see_order
+from .diagnosis import KIND_OF, Diagnosis, Finding, by_place
+from .fixes import finding_at
+from .observation import Observation
+from .source_lines import reference_to
+from .sources import Plan, Reads, reads_from
+
+Run = Callable[[Sequence[Plan]], list[Observation]]
+
+# Read line by line: more sources of one kind are taken together.
+_MOST_SOURCES = 40
+_ZONE = "Asia/Kathmandu"
+_MOST_UUIDS = 2
+_SETS = 2
+_VALUES = 2  # of a variable of the environment
+
+
+class Examination:
+    """The examination of one request, or of one test.
+
+    Args:
+        run: Runs plans, and returns what came out of each.
+        clock: The time of all runs that do not change it.
+        runs: How many other values are tried, where there are many.
+        ignore: What may differ in the response, such as ``$.id``.
+    """
+
+    def __init__(
+        self, run: Run, *, clock: float, runs: int = 5, ignore: Sequence[str] = ()
+    ) -> None:
+        self._run = run
+        self._plan = Plan(clock=clock)
+        self._runs = runs
+        self._ignore = ignore
+        self._diagnosis = Diagnosis()
+        self._base = Observation()
+        self._areas: set[Hashable] = set()
+
+    def examine(self) -> Diagnosis:
+        """Run the request many times, and return what was found."""
+        base, again = self._run([self._plan, self._plan])
+        diagnosis = self._diagnosis
+        diagnosis.problem = base.problem or again.problem
+        if diagnosis.problem is not None:
+            return diagnosis
+        self._base = base
+        if base.refusal is not None:
+            diagnosis.notes.append(f"the replay itself fails: {base.refusal}")
+        elif base.failure is not None:
+            diagnosis.notes.append(f"the app raises {base.failure}")
+        sources = {each.factor for each in reads_from(base.reads) + reads_from(again.reads)}
+        for factor, variants in (
+            ("time", self._runs),
+            ("uuid", min(self._runs, _MOST_UUIDS)),
+            ("random", max(self._runs, 2)),
+            ("set", _SETS),
+        ):
+            if factor in sources:
+                self._vary(factor, variants)
+        self._vary_hashes("made set" in sources)
+        if base.overlaps or "completion" in sources:
+            self._vary_completions()
+        if "environment" in sources:
+            self._vary_environment()
+        if "zone" in sources:
+            self._vary_zone()
+        self._explain(changes_of(base, again, self._ignore))
+        diagnosis.findings = by_place(_merged(diagnosis.findings))
+        return diagnosis
+
+    def _vary(self, factor: str, variants: int) -> None:
+        """Change one kind of source in several ways, and then line by line."""
+        plans = [replace(self._plan, factor=factor, variant=each) for each in range(variants)]
+        found = self._changes(plans)
+        reads = self._reads_of(factor, [each for each, _ in found])
+        uncovered = {change.place for _, changes in found for change in changes}
+        for plan, (_, changes) in sorted(
+            zip(plans, found, strict=True), key=lambda pair: -len(pair[1][1])
+        ):
+            here = [change for change in changes if change.place in uncovered]
+            if here:
+                uncovered -= self._attribute(plan, reads, here)
+
+    def _attribute(
+        self, plan: Plan, reads: Sequence[Reads], changes: Sequence[Change]
+    ) -> set[Hashable]:
+        """Find the lines that cause changes; return the places of these changes."""
+        factor = plan.factor or ""
+        places: set[Hashable] = {change.place for change in changes}
+        users = [each for each in reads if each.owner == "user"]
+        others = [each for each in reads if each.owner != "user"]
+        covered: set[Hashable] = set()
+        for some in (users, others):
+            if covered == places or not some:
+                continue
+            if len(users) + len(others) == 1 or len(some) > _MOST_SOURCES:
+                for each in some[:_MOST_SOURCES]:
+                    self._found(factor, each, changes)
+                return places
+            plans = [replace(plan, keys=[each.key]) for each in some]
+            for each, (_, own) in zip(some, self._changes(plans), strict=True):
+                caused = [change for change in own if change.place in places]
+                if caused:
+                    self._found(factor, each, caused)
+                    covered |= {change.place for change in caused}
+        if not covered:
+            # Only together do they make a difference.
+            for each in users or others:
+                self._found(factor, each, changes)
+            return places
+        return covered
+
+    def _vary_hashes(self, has_made_sets: bool) -> None:
+        """Change the hashes of texts, which orders all sets, those in libraries too."""
+        plans = [replace(self._plan, hash_seed=each) for each in range(1, self._runs // 2 + 2)]
+        found = self._changes(plans)
+        if has_made_sets:
+            plan = replace(self._plan, factor="made set")
+            ((other, changes),) = self._changes([plan])
+            left = [change for change in changes if change.place not in self._places()]
+            if left:
+                self._attribute(plan, self._reads_of("made set", [other]), left)
+        for _, changes in found:
+            left = [each for each in changes if each.area not in self._areas]
+            if left:
+                self._found("set", None, left)
+
+    def _vary_completions(self) -> None:
+        """Let overlapping calls complete in other orders."""
+        plans = [
+            replace(self._plan, factor="completion", variant=each) for each in range(self._runs)
+        ]
+        found = self._changes(plans)
+        changed = [(other, changes) for other, changes in found if changes]
+        if not changed:
+            return
+        other, changes = max(changed, key=lambda pair: len(pair[1]))
+        lines = lines_that_see_order(
+            reads_from(self._base.reads), [reads_from(each.reads) for each, _ in changed]
+        )
+        for each in lines or [None]:
+            self._found("completion", each, changes)
+
+    def _vary_environment(self) -> None:
+        """Change what is read of the environment: first all, then each alone."""
+        plan = replace(self._plan, factor="environment")
+        reads = self._reads_of("environment", [])
+        ((other, changes),) = self._changes([plan])
+        if not changes and not other.failed:
+            return
+        plans = [
+            replace(plan, keys=[each.key], variant=variant)
+            for each in reads[:_MOST_SOURCES]
+            for variant in range(_VALUES)
+        ]
+        found = self._changes(plans)
+        for number, each in enumerate(reads[:_MOST_SOURCES]):
+            caused: list[Change] = []
+            for other, own in found[number * _VALUES : (number + 1) * _VALUES]:
+                # A value that the app does not know proves nothing, and neither does another flow.
+                if other.problem is None and (not other.failed or self._base.failed):
+                    known = {change.place for change in caused}
+                    caused += [change for change in own if change.place not in known]
+            if caused:
+                self._found("environment", each, caused)
+
+    def _vary_zone(self) -> None:
+        """Run in another time zone."""
+        found = self._changes([replace(self._plan, zone=_ZONE)], "time zone")
+        known = self._places()
+        changes = [change for change in found[0][1] if change.place not in known]
+        for each in self._reads_of("zone", []) if changes else ():
+            self._found("zone", each, changes)
+
+    def _explain(self, changes: Sequence[Change]) -> None:
+        """Report what differs between two runs with equal sources."""
+        left = [each for each in changes if each.area not in self._areas]
+        if left:
+            self._found("unexplained", None, left)
+
+    def _changes(
+        self, plans: Sequence[Plan], name: str | None = None
+    ) -> list[tuple[Observation, list[Change]]]:
+        """Run plans; return what came out of each, and what differs from the first run."""
+        results = []
+        for plan, other in zip(plans, self._run(plans), strict=True):
+            factor = name or (KIND_OF[plan.factor] if plan.factor else "order of a set")
+            tried = self._diagnosis.tried
+            tried[factor] = tried.get(factor, 0) + 1
+            if other.problem is not None:
+                self._diagnosis.notes.append(f"a run with another {factor}: {other.problem}")
+                results.append((other, []))
+            else:
+                results.append((other, changes_of(self._base, other, self._ignore)))
+        return results
+
+    def _reads_of(self, factor: str, others: Sequence[Observation]) -> list[Reads]:
+        """Return the sources of a kind that were read in any run, by line."""
+        found: dict[str, Reads] = {}
+        for observation in (self._base, *others):
+            for each in reads_from(observation.reads):
+                if each.factor == factor:
+                    found.setdefault(each.key, each)
+        return list(found.values())
+
+    def _places(self) -> set[Hashable]:
+        return {change.place for finding in self._diagnosis.findings for change in finding.changes}
+
+    def _found(self, factor: str, reads: Reads | None, changes: Sequence[Change]) -> None:
+        self._areas |= {change.area for change in changes}
+        if reads is not None and reads.owner != "user":
+            # A library calls a function that the user's code names: a default_factory.
+            files = sorted(
+                {each.file for each in reads_from(self._base.reads) if each.owner == "user"}
+                | {change.site[0] for change in changes if change.site is not None}
+                | {call.site[0] for call in self._base.calls if call.site is not None}
+            )
+            named = reference_to(reads.name, files)
+            if named is not None:
+                reads = replace(reads, file=named[0], line=named[1])
+        self._diagnosis.findings.append(finding_at(factor, reads, list(changes)))
+
+
+def _merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Merge the findings of one kind on one line."""
+    merged: dict[Hashable, Finding] = {}
+    for finding in findings:
+        key = (finding.kind, finding.file, finding.line)
+        if finding.file is None:
+            key = (finding.kind, id(finding), None)
+        known = merged.setdefault(key, finding)
+        if known is not finding:
+            places = {change.place for change in known.changes}
+            known.changes += [each for each in finding.changes if each.place not in places]
+            known.reads = max(known.reads, finding.reads)
+    return list(merged.values())

@@ -1,0 +1,139 @@
+"""Give sets another order: the helpers that instrumented code calls.
+
+A set with the same elements may be iterated in any order, which depends on the hash seed, on the addresses
+of its elements and on what it held before. Each helper returns its argument unchanged unless this run varies
+the order at this line.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+from .chance import hash_of
+from .sites import Site
+from .sources import Sources
+
+_SIZES = (32, 128, 512, 2_048, 8_192)
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 200
+_repr.maxlist = _repr.maxdict = _repr.maxtuple = _repr.maxset = 20
+
+
+class SetOrder:
+    """The helpers of one run. Their names are those in instrumented code, without underscores."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def helpers(self) -> dict[str, Callable[..., Any]]:
+        """Return the helpers by their names in builtins."""
+        of = {
+            "order": self.order,
+            "pop": self.pop,
+            "made": self.made,
+            "text": self.text,
+            "hash": self.hash,
+            "id": self.id,
+            "value": self.value,
+            "local": self.local,
+        }
+        return {f"__noukai_{name}__": function for name, function in of.items()}
+
+    def order(self, value: Any, file: str, line: int) -> Any:
+        """Return what an iteration goes over."""
+        if not isinstance(value, (set, frozenset)) or len(value) < 2:
+            return value
+        read = self._sources.read("set", "order", Site(file, line))
+        return self._shuffled(value) if read is not None and read.varied else value
+
+    def pop(self, value: Any, file: str, line: int) -> Any:
+        """Call ``value.pop()``."""
+        if not isinstance(value, set) or len(value) < 2:
+            return value.pop()
+        read = self._sources.read("set", "order", Site(file, line))
+        if read is None or not read.varied:
+            return value.pop()
+        element = self._shuffled(value)[0]
+        value.remove(element)
+        return element
+
+    def made(self, value: Any, file: str, line: int) -> Any:
+        """Return a set that was just made."""
+        if type(value) not in (set, frozenset) or len(value) < 2:
+            return value
+        read = self._sources.read("made set", "order", Site(file, line))
+        return _relaid(value) if read is not None and read.varied else value
+
+    def text(self, value: Any, file: str, line: int) -> Any:
+        """Return what is turned into text."""
+        if not isinstance(value, (set, frozenset)) or len(value) < 2:
+            return value
+        read = self._sources.read("set", "order", Site(file, line))
+        if read is None or not read.varied:
+            return value
+        return _relaid(value) if type(value) in (set, frozenset) else value
+
+    def hash(self, value: Any, file: str, line: int) -> int:
+        """Call ``hash(value)``."""
+        read = self._sources.read("random", "hash", Site(file, line))
+        if read is None or not read.varied or isinstance(value, (int, float)):
+            return hash(value)
+        return hash(value) ^ (0x5BD1E995 << self._sources.plan.variant % 8)
+
+    def id(self, value: Any, file: str, line: int) -> int:
+        """Call ``id(value)``."""
+        read = self._sources.read("random", "id", Site(file, line))
+        return id(value) + (0 if read is None or not read.varied else 0x4000)
+
+    def value(self, value: Any, file: str, line: int) -> Any:
+        """Note what is put into an object that tasks or threads may share."""
+        read = self._sources.read("completion", "changes", Site(file, line))
+        if read is not None:
+            self._sources.note_token("completion", read, _token(value))
+        return value
+
+    def local(self, value: Any, file: str, line: int) -> Any:
+        """Note that a line reads the time zone or the locale of the machine."""
+        self._sources.read("zone", "zone", Site(file, line))
+        return value
+
+    def _shuffled(self, value: Any) -> list[Any]:
+        elements = list(value)
+        variant = self._sources.plan.variant
+        if variant == 0:
+            return elements[::-1]
+        random.Random(variant).shuffle(elements)
+        if elements == list(value):
+            elements.append(elements.pop(0))
+        return elements
+
+
+def _relaid(value: Any) -> Any:
+    """Return a real set with the same elements, in another order if that can be had."""
+    before = list(value)
+    for size in _SIZES:
+        other: set[Any] = set(range(-size, 0))
+        other.update(before)
+        other.difference_update(range(-size, 0))
+        other.update(before)  # negative numbers among them
+        if list(other) != before:
+            return other if type(value) is set else _frozen(other)
+    return value
+
+
+def _frozen(value: set[Any]) -> frozenset[Any]:
+    # frozenset(set) copies the table as it is.
+    return frozenset(value)
+
+
+def _token(value: Any) -> str:
+    try:
+        text = _ADDRESS.sub("", _repr.repr(value))
+    except Exception:  # noqa: BLE001  # a repr of the user's
+        text = type(value).__name__
+    return f"{hash_of(text):x}"

@@ -1,0 +1,134 @@
+"""Control what the user's code reads of its environment: variables, the host, the process, files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .sites import Owner, owner_of
+from .sources import Sources
+
+# Variables of this package, and those by which Python and libraries find their files and servers.
+_KEPT = ("NOUKAI_", "PYTHON", "LD_", "DYLD_", "SSL_", "LC_", "XDG_", "PYTEST_", "COVERAGE_")
+_KEPT_BY_LIBRARIES = frozenset(
+    "PATH HOME TMPDIR TEMP TMP TERM COLUMNS LINES LANG LANGUAGE TZ VIRTUAL_ENV SHELL PWD NO_COLOR "
+    "FORCE_COLOR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy "
+    "REQUEST_METHOD CURL_CA_BUNDLE REQUESTS_CA_BUNDLE".split()
+)
+# These modules of the standard library read variables on behalf of whoever calls them.
+_PASSED_ON = ("os.py", "_collections_abc.py", "getpass.py", "posixpath.py")
+_MARK = "noukai-doctor"
+_ABSENT: Any = object()
+
+# Functions that tell something about the machine or the process: module, name, what else they return.
+_FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+    (socket, "gethostname", lambda value: f"{value}-{_MARK}"),
+    (socket, "getfqdn", lambda value: f"{_MARK}.{value}"),
+    (os, "getpid", lambda value: value + 4_321),
+    (os, "getppid", lambda value: value + 4_321),
+    (os, "getlogin", lambda value: f"{value}-{_MARK}"),
+    (os, "getcwd", lambda value: f"{value}/../{os.path.basename(value)}"),  # noqa: PTH119  # a text
+    (os, "cpu_count", lambda value: (value or 1) + 3),
+    (os, "uname", lambda value: os.uname_result((value[0], f"{value[1]}-{_MARK}", *value[2:]))),
+    (os, "listdir", lambda value: sorted(value, reverse=value == sorted(value))),
+    (threading, "get_ident", lambda value: value + 4_321),
+    (threading, "get_native_id", lambda value: value + 4_321),
+    *(
+        (platform, name, lambda value: f"{value}-{_MARK}")
+        for name in ("node", "platform", "machine", "release", "version", "processor")
+    ),
+)
+
+
+def control_surroundings(sources: Sources) -> None:
+    """Give the user's code the environment of the run, from now on."""
+    for module, name, other in _FUNCTIONS:
+        original = getattr(module, name, None)
+        if original is not None:
+            setattr(module, name, _controlled(sources, module, name, original, other))
+    _control_variables(sources)
+
+
+def _controlled(
+    sources: Sources, module: Any, name: str, original: Any, other: Callable[[Any], Any]
+) -> Any:
+    def read_surroundings(*args: Any, **kwargs: Any) -> Any:
+        value = original(*args, **kwargs)
+        # Libraries compare what they read with what the operating system says elsewhere.
+        if _reader(sys._getframe(1)) != "user":
+            return value
+        read = sources.read("environment", f"{module.__name__}.{name}")
+        return other(value) if read is not None and read.varied else value
+
+    read_surroundings.__name__ = read_surroundings.__qualname__ = name
+    return read_surroundings
+
+
+def _control_variables(sources: Sources) -> None:
+    environ: Any = type(os.environ)
+    of_system = environ.__getitem__
+
+    def value_of(self: Any, key: Any, default: Any) -> Any:
+        try:
+            value = of_system(self, key)
+        except KeyError:
+            value = _ABSENT
+        if self is not os.environ or not isinstance(key, str) or key.startswith(_KEPT):
+            return value
+        owner = _reader(sys._getframe(2))
+        if owner != "user" and (owner != "library" or key in _KEPT_BY_LIBRARIES):
+            return value
+        read = sources.read("environment", key)
+        if read is None or not read.varied:
+            return value
+        return _other(value, default, sources.plan.variant)
+
+    def get_item(self: Any, key: Any) -> Any:
+        value = value_of(self, key, _ABSENT)
+        if value is _ABSENT:
+            raise KeyError(key) from None
+        return value
+
+    def get(self: Any, key: Any, default: Any = None) -> Any:
+        value = value_of(self, key, default)
+        return default if value is _ABSENT else value
+
+    environ.__getitem__ = get_item
+    environ.get = get
+
+
+def _reader(frame: FrameType | None) -> Owner:
+    """Return whose code reads a variable or calls a function."""
+    while frame is not None:
+        owner = owner_of(frame.f_code.co_filename)
+        passes_on = os.path.basename(frame.f_code.co_filename) in _PASSED_ON  # noqa: PTH119
+        if owner != "doctor" and not (owner == "standard library" and passes_on):
+            return owner
+        frame = frame.f_back
+    return "standard library"
+
+
+def _other(value: Any, default: Any, variant: int) -> Any:
+    """Return another value of a variable, of the same form; or none, if it has one."""
+    if variant == 1 and value is not _ABSENT:
+        return _ABSENT
+    if value is _ABSENT:
+        if default is _ABSENT or default is None:
+            return _MARK if variant == 0 else "1"
+        value = str(default)
+    lowered = value.strip().lower()
+    for one, other in (("true", "false"), ("yes", "no"), ("on", "off"), ("1", "0")):
+        if lowered in (one, other):
+            return other if lowered == one else one
+    for number in (int, float):
+        try:
+            return str(number(value) + 7)
+        except (ValueError, OverflowError):
+            continue
+    return f"{value}-{_MARK}"
