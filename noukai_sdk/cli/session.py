@@ -39,6 +39,7 @@ from .boundary_views import boundary_details, lines_in_time
 from .page_links import linked, linked_to_replay, page_of_service
 from .session_app import replay_in_app
 from .session_context import context_option, print_context
+from .session_doctor import doctor_command
 from .session_list import list_command
 from .session_open import html_command, open_command
 from .session_source import (
@@ -146,6 +147,7 @@ session.add_command(open_command)
 session.add_command(html_command)
 session.add_command(test_command)
 session.add_command(whatif_command)
+session.add_command(doctor_command)
 
 
 @session.command()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
+from rich.console import Console
 from rich.markup import escape
-from rich.status import Status
 
-from ..doctor.comparison import Change
 from ..doctor.diagnosis import Diagnosis
 from ..doctor.examination import Examination
 from ..doctor.live import live_changes
@@ -35,8 +34,6 @@ from .shared_options import (
     ignore_option,
     json_option,
 )
-
-_COLORS = {"unexplained": "yellow"}
 
 
 @click.command("doctor")
@@ -136,38 +133,25 @@ def _examine(
 ) -> Diagnosis:
     assert file.exchange is not None  # the command has checked
     captured_at = seconds_of(file.exchange.started_at) or time.time()
-    with open_console(stderr=True).status("starting") as status:
-        with Processes(orders, _counter(status)) as processes:
-            examination = Examination(
-                processes.run, clock=captured_at, runs=runs, ignore=ignore
-            )
+    with Console(stderr=True).status("starting") as status:
+
+        def show(runs: int) -> None:
+            status.update(f"run {runs}")
+
+        with Processes(orders, show) as processes:
+            examination = Examination(processes.run, clock=captured_at, runs=runs, ignore=ignore)
             diagnosis = examination.examine()
+            diagnosis.runs = processes.runs
         if live and diagnosis.problem is None:
             status.update("running the request twice through the service: this calls models")
-            orders.live = True
-            with Processes(orders) as processes:
+            with Processes(replace(orders, live=True)) as processes:
                 one, other = processes.run([Plan(), Plan()])
+            diagnosis.runs += processes.runs
             problem = one.problem or other.problem
             if problem is not None:
                 raise CommandError(f"a live run failed: {problem}")
-            examination.add_live(_unknown(live_changes(one, other, ignore)))
-    diagnosis.runs = processes.runs if live else diagnosis.runs
+            examination.add_live(live_changes(one, other, ignore))
     return diagnosis
-
-
-def _counter(status: Status) -> Callable[[], None]:
-    runs = 0
-
-    def count() -> None:
-        nonlocal runs
-        runs += 1
-        status.update(f"run {runs}")
-
-    return count
-
-
-def _unknown(changes: list[Change]) -> list[Change]:
-    return changes
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

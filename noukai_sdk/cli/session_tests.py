@@ -84,7 +84,7 @@ def test_command(
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")
     file = load(source, env, base_url, as_made=True)
-    body = _read_body(data)
+    body = read_body(data)
     captured = _require_request(file.exchange, name_of(file, source), body)
     name = name_of_test(captured)
     cassette = cassette_path(path, name)
@@ -158,7 +158,8 @@ def _require_request(exchange: Exchange | None, name: str, body: str | None) -> 
     return exchange
 
 
-def _read_body(data: str | None) -> str | None:
+def read_body(data: str | None) -> str | None:
+    """Return the body that ``--data`` gives; ``@FILE`` is the content of a file."""
     if data is None or data[:1] != "@":
         return data
     try:

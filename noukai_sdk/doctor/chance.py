@@ -47,7 +47,7 @@ def control_random(sources: Sources) -> None:
     basic: Any = base.__mro__[1]  # the type in C
     plain_below: Any = base._randbelow_with_getrandbits
     seed: Any = base.seed
-    hidden: Any = random._inst  # type: ignore[attr-defined]  # behind the module's functions
+    hidden: Any = random._inst  # behind the module's functions
 
     def seeded(self: Any, a: Any = None, version: int = 2) -> None:
         seed(self, a, version)
@@ -96,13 +96,9 @@ def control_random(sources: Sources) -> None:
     for owner in (base, system):
         owner._randbelow = below
     base.random, base.getrandbits = next_float, next_bits
-    random.random = hidden.random  # type: ignore[method-assign]
+    random.random = hidden.random
     random.getrandbits = hidden.getrandbits
     random.seed, random.setstate = hidden.seed, hidden.setstate
-
-
-class _Generator(random.Random):
-    """A generator of the doctor's own, which is not controlled."""
 
 
 def _control_urandom(sources: Sources) -> None:
@@ -113,7 +109,8 @@ def _control_urandom(sources: Sources) -> None:
         return original(size) if read is None else _stream(sources, read).randbytes(size)
 
     os.urandom = urandom
-    random._urandom = urandom  # type: ignore[attr-defined]
+    of_random: Any = random
+    of_random._urandom = urandom
 
 
 def _extreme(sources: Sources, read: Read) -> int | None:
@@ -126,10 +123,9 @@ def _extreme(sources: Sources, read: Read) -> int | None:
 def _stream(sources: Sources, read: Read) -> random.Random:
     """Return the random numbers of one read: the same in each run that does not change them."""
     variant = sources.plan.variant + 1 if read.varied else 0
-    generator = _Generator.__new__(_Generator)
-    random.Random.__mro__[1].seed(generator, hash_of(f"{variant}/{read.key}/{read.number}"))
-    generator._noukai_seeded = True  # type: ignore[attr-defined]
-    return generator
+    return random.Random(  # noqa: S311  # the same in each run, on purpose
+        hash_of(f"{variant}/{read.key}/{read.number}")
+    )
 
 
 def hash_of(text: str) -> int:

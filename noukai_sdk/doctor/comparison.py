@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .observation import MadeCall, Observation, Response
 
 _FIELDS = (*INPUT_FIELDS, "version", "headers", "arguments")
 _SHOWN = 300
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Change:
     def area(self) -> Hashable:
         """The flow of the call, or the response."""
         return self.place[:2] if self.place[0] == "call" else self.place[0]
+
+    @property
+    def is_address(self) -> bool:
+        """Whether only the addresses of objects differ."""
+        before, after = (_ADDRESS.sub("", text) for text in (self.before, self.after))
+        return before == after
 
     def as_dict(self) -> dict[str, Any]:
         """Return the change as JSON values."""
@@ -68,7 +76,7 @@ def changes_of(one: Observation, other: Observation, ignore: Sequence[str] = ())
         return found
     if (one.failure is None) != (other.failure is None):
         before, after = (_short(each or "no exception") for each in (one.failure, other.failure))
-        found.append(Change(("failure",), "whether the app fails", before, after))
+        found.append(Change(("failure",), "whether it fails", before, after))
     if one.response is not None and other.response is not None:
         found += _changes_in_response(one.response, other.response, ignore)
     return found
@@ -99,6 +107,7 @@ def _changes_in_lane(
     else:
         pairs = list(zip(calls, others, strict=False))
         removed, added = calls[len(pairs) :], others[len(pairs) :]
+    place: tuple[Hashable, ...]
     for call, now in pairs:
         number = numbers[id(call)]
         for change in changes_between(call.input, now.input, _FIELDS, Redactor()):

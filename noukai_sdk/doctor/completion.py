@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import queue
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,29 +27,60 @@ _GAP = 0.25
 def note_completions(sources: Sources) -> None:
     """Note the lines that ask which call comes first, from now on."""
 
-    def note(name: str) -> None:
+    def is_held(name: str) -> bool:
+        """Note who asks; return whether this line gets the order of the calls."""
         site = reading_site()
-        if site is not None and site.direct and site.owner == "user":
-            sources.read("completion", name, site)
+        if site is None or not site.direct or site.owner != "user":
+            return False
+        read = sources.read("completion", name, site)
+        return read is not None and read.varied and sources.plan.keys is not None
 
-    def noting(module: Any, name: str, shown: str, *, always: bool = True) -> None:
+    def asking(module: Any, name: str, held: Callable[..., Any] | None) -> None:
         original = getattr(module, name)
+        shown = "Queue.get" if name == "get" else name
 
-        def asked(*args: Any, **kwargs: Any) -> Any:
+        def ask(*args: Any, **kwargs: Any) -> Any:
             condition = kwargs.get("return_when", args[2] if len(args) > 2 else "ALL_COMPLETED")
-            if always or condition != "ALL_COMPLETED":
-                note(shown)
+            if name == "wait" and condition == "ALL_COMPLETED":
+                return original(*args, **kwargs)
+            if is_held(shown) and held is not None:
+                return held(original, *args, **kwargs)
             return original(*args, **kwargs)
 
-        asked.__name__ = asked.__qualname__ = name
-        setattr(module, name, asked)
+        ask.__name__ = ask.__qualname__ = name
+        setattr(module, name, ask)
 
-    noting(asyncio, "as_completed", "as_completed")
-    noting(concurrent.futures, "as_completed", "as_completed")
-    noting(asyncio, "wait", "wait", always=False)
-    noting(concurrent.futures, "wait", "wait", always=False)
-    noting(asyncio.Queue, "get", "Queue.get")
-    noting(queue.Queue, "get", "Queue.get")
+    asking(asyncio, "as_completed", _tasks_in_order)
+    asking(concurrent.futures, "as_completed", _futures_in_order)
+    asking(asyncio, "wait", _wait_for_all)
+    asking(concurrent.futures, "wait", _wait_for_all)
+    asking(asyncio.Queue, "get", None)
+    asking(queue.Queue, "get", None)
+
+
+class _tasks_in_order:  # noqa: N801  # in place of a function
+    """Returns tasks in the order in which they are given."""
+
+    def __init__(self, _: Any, fs: Iterable[Any], **__: Any) -> None:
+        self._tasks = [asyncio.ensure_future(each) for each in fs]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._tasks)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for task in self._tasks:
+            await asyncio.wait([task])
+            yield task
+
+
+def _futures_in_order(_: Any, fs: Iterable[Any], *__: Any, **___: Any) -> Iterator[Any]:
+    for future in list(fs):
+        future.exception()  # waits
+        yield future
+
+
+def _wait_for_all(original: Any, fs: Iterable[Any], *_: Any, **__: Any) -> Any:
+    return original(fs)
 
 
 def reordered(recordings: Sequence[Recording], variant: int) -> list[Recording]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .source_lines import function_of
+from .source_lines import function_of, text_of
 from .sources import Reads
 
 
@@ -26,11 +26,19 @@ def lines_that_see_order(base: Sequence[Reads], others: Sequence[Sequence[Reads]
             continue  # it follows the line that asks
         if any(_is_reordered(each, other) for other in others):
             moved.append(each)
-    return asking + moved[:1] if asking else moved[:1]
+    if any(each.name == "Queue.get" for each in asking):
+        moved = [each for each in moved if ".put" not in text_of(each.file, each.line)]
+    return asking + moved[:1]
 
 
 def _is_reordered(one: Reads, others: Sequence[Reads]) -> bool:
+    """Return whether the same tasks, or the same values, came through a line in another order."""
     for other in others:
         if other.factor == "completion" and other.key == one.key:
-            return one.tokens != other.tokens and sorted(one.tokens) == sorted(other.tokens)
+            for column in (0, 1):
+                before, after = (
+                    [token.split()[column] for token in each.tokens] for each in (one, other)
+                )
+                if before != after and sorted(before) == sorted(after):
+                    return True
     return False

@@ -43,6 +43,7 @@ class Examination:
         self._diagnosis = Diagnosis()
         self._base = Observation()
         self._areas: set[Hashable] = set()
+        self._noise: set[Hashable] = set()  # places that differ by themselves
 
     def examine(self) -> Diagnosis:
         """Run the request many times, and return what was found."""
@@ -52,6 +53,8 @@ class Examination:
         if diagnosis.problem is not None:
             return diagnosis
         self._base = base
+        by_itself = changes_of(base, again, self._ignore)
+        self._noise = {change.place for change in by_itself}
         if base.refusal is not None:
             diagnosis.notes.append(f"the replay itself fails: {base.refusal}")
         elif base.failure is not None:
@@ -72,9 +75,14 @@ class Examination:
             self._vary_environment()
         if "zone" in sources:
             self._vary_zone()
-        self._explain(changes_of(base, again, self._ignore))
+        self._explain(by_itself)
         diagnosis.findings = by_place(_merged(diagnosis.findings))
         return diagnosis
+
+    def add_live(self, changes: Sequence[Change]) -> None:
+        """Report what differs between two live runs and is not known."""
+        self._explain(changes, "live")
+        self._diagnosis.findings = by_place(self._diagnosis.findings)
 
     def _vary(self, factor: str, variants: int) -> None:
         """Change one kind of source in several ways, and then line by line."""
@@ -128,10 +136,19 @@ class Examination:
             left = [change for change in changes if change.place not in self._places()]
             if left:
                 self._attribute(plan, self._reads_of("made set", [other]), left)
-        for _, changes in found:
+        for other, changes in found:
             left = [each for each in changes if each.area not in self._areas]
+            # Each process has other addresses.
+            addresses = [each for each in left if each.is_address]
+            if addresses:
+                self._found("address", None, addresses)
+                left = [each for each in left if not each.is_address]
             if left:
-                self._found("set", None, left)
+                made = [each for each in self._reads_of("made set", [other]) if _is_in(each, left)]
+                for each in made:
+                    self._found("made set", each, left)
+                if not made:
+                    self._found("set", None, left)
 
     def _vary_completions(self) -> None:
         """Let overlapping calls complete in other orders."""
@@ -142,12 +159,33 @@ class Examination:
         changed = [(other, changes) for other, changes in found if changes]
         if not changed:
             return
-        other, changes = max(changed, key=lambda pair: len(pair[1]))
+        _, changes = max(changed, key=lambda pair: len(pair[1]))
         lines = lines_that_see_order(
             reads_from(self._base.reads), [reads_from(each.reads) for each, _ in changed]
         )
-        for each in lines or [None]:
+        plan = plans[[own for _, own in found].index(changes)]
+        for each in self._without_innocent(lines, plan, changes):
             self._found("completion", each, changes)
+        if not lines:
+            self._found("completion", None, changes)
+
+    def _without_innocent(
+        self, lines: Sequence[Reads], plan: Plan, changes: Sequence[Change]
+    ) -> list[Reads]:
+        """Leave out the lines that ask which call is first and do no harm.
+
+        A line that gets the order of the calls instead, and changes nothing by that, is innocent.
+        """
+        asking = [each for each in lines if each.name in ("as_completed", "wait")]
+        if len(lines) == 1 or not asking:
+            return list(lines)
+        found = self._changes([replace(plan, keys=[each.key]) for each in asking])
+        innocent = {
+            each.key
+            for each, (_, own) in zip(asking, found, strict=True)
+            if {change.place for change in own} == {change.place for change in changes}
+        }
+        return [each for each in lines if each.key not in innocent or each not in asking]
 
     def _vary_environment(self) -> None:
         """Change what is read of the environment: first all, then each alone."""
@@ -180,17 +218,17 @@ class Examination:
         for each in self._reads_of("zone", []) if changes else ():
             self._found("zone", each, changes)
 
-    def _explain(self, changes: Sequence[Change]) -> None:
+    def _explain(self, changes: Sequence[Change], factor: str = "unexplained") -> None:
         """Report what differs between two runs with equal sources."""
         left = [each for each in changes if each.area not in self._areas]
         if left:
-            self._found("unexplained", None, left)
+            self._found(factor, None, left)
 
     def _changes(
         self, plans: Sequence[Plan], name: str | None = None
     ) -> list[tuple[Observation, list[Change]]]:
         """Run plans; return what came out of each, and what differs from the first run."""
-        results = []
+        results: list[tuple[Observation, list[Change]]] = []
         for plan, other in zip(plans, self._run(plans), strict=True):
             factor = name or (KIND_OF[plan.factor] if plan.factor else "order of a set")
             tried = self._diagnosis.tried
@@ -199,7 +237,8 @@ class Examination:
                 self._diagnosis.notes.append(f"a run with another {factor}: {other.problem}")
                 results.append((other, []))
             else:
-                results.append((other, changes_of(self._base, other, self._ignore)))
+                changes = changes_of(self._base, other, self._ignore)
+                results.append((other, [each for each in changes if each.place not in self._noise]))
         return results
 
     def _reads_of(self, factor: str, others: Sequence[Observation]) -> list[Reads]:
@@ -229,13 +268,21 @@ class Examination:
         self._diagnosis.findings.append(finding_at(factor, reads, list(changes)))
 
 
+def _is_in(made: Reads, changes: Sequence[Change]) -> bool:
+    """Return whether elements of a set stand in a text that changed: a copy of it was iterated."""
+    return any(
+        sum(token in change.before and token != "" for token in made.tokens) > 1
+        for change in changes
+    )
+
+
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
     """Merge the findings of one kind on one line."""
     merged: dict[Hashable, Finding] = {}
     for finding in findings:
-        key = (finding.kind, finding.file, finding.line)
+        key: Hashable = (finding.kind, finding.file, finding.line)
         if finding.file is None:
-            key = (finding.kind, id(finding), None)
+            key = id(finding)
         known = merged.setdefault(key, finding)
         if known is not finding:
             places = {change.place for change in known.changes}

@@ -5,27 +5,28 @@ from __future__ import annotations
 from ..replaying.controls import clean_lines
 from .comparison import Change
 from .diagnosis import KIND_OF, Finding
-from .source_lines import calls_at, text_of
+from .source_lines import calls_at, text_of, words
 from .sources import Reads
 
-_TIME = frozenset(
+_TIME = words(
     "now utcnow today time time_ns gmtime localtime strftime ctime monotonic monotonic_ns "
     "perf_counter perf_counter_ns process_time process_time_ns thread_time thread_time_ns "
-    "default_timer".split()
+    "default_timer"
 )
 _DURATIONS = ("monotonic", "perf_counter", "process_time", "thread_time")
-_UUID = frozenset("uuid1 uuid4 uuid6 uuid7".split())
-_RANDOM = frozenset(
-    "random choice choices shuffle sample randint randrange uniform gauss betavariate expovariate "
-    "normalvariate triangular getrandbits randbytes token_hex token_bytes token_urlsafe randbelow "
-    "randbits urandom Random SystemRandom default_rng rand randn integers hash id".split()
+_UUID = words("uuid1 uuid4 uuid6 uuid7")
+_RANDOM = words(
+    "random choice choices shuffle sample randint randrange uniform gauss betavariate "
+    "expovariate normalvariate triangular getrandbits randbytes token_hex token_bytes "
+    "token_urlsafe randbelow randbits urandom Random SystemRandom default_rng rand randn "
+    "integers hash id"
 )
-_ENVIRONMENT = frozenset(
-    "getenv get gethostname getfqdn getpid getppid getlogin getcwd cwd cpu_count uname listdir "
-    "get_ident get_native_id node platform machine release version processor getuser".split()
+_ENVIRONMENT = words(
+    "getenv get gethostname getfqdn getpid getppid getlogin getcwd cwd cpu_count uname "
+    "listdir get_ident get_native_id node platform machine release version processor getuser"
 )
-_ZONE = frozenset("fromtimestamp astimezone localtime ctime mktime timestamp strftime".split())
-_ORDER = frozenset("as_completed wait get".split())
+_ZONE = words("fromtimestamp astimezone localtime ctime mktime timestamp strftime")
+_ORDER = words("as_completed wait get")
 _NAMES = {
     "time": _TIME,
     "uuid": _UUID,
@@ -47,8 +48,10 @@ def finding_at(factor: str, reads: Reads | None, changes: list[Change]) -> Findi
         file, line = site if site is not None else (None, None)
         text = "" if file is None or line is None else clean_lines(text_of(file, line))
         if kind == "unexplained":
-            is_address = any(" at 0x" in change.before for change in changes)
+            is_address = all(change.is_address for change in changes)
             expression = "the address of an object" if is_address else "differs by itself"
+            if factor == "live":
+                expression = "differs between two live runs"
             kind = "random" if is_address else kind
             fix = "give the class a __repr__" if is_address else _UNEXPLAINED
             return Finding(kind, file, line, text, expression, fix, changes)

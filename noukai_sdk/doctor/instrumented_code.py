@@ -13,29 +13,28 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .sites import owner_of
+from .source_lines import words
 
 NodeT = TypeVar("NodeT", bound=ast.AST)
 
 # Functions that iterate their arguments, by name, and methods.
-_ITERATING = frozenset(
-    "list tuple iter enumerate zip map filter min max sum sorted dict any all deque chain reduce "
-    "islice cycle accumulate OrderedDict Counter next".split()
+_ITERATING = words(
+    "list tuple iter enumerate zip map filter min max sum sorted dict any all deque chain "
+    "reduce islice cycle accumulate OrderedDict Counter next"
 )
-_ITERATING_METHODS = frozenset(
-    "join extend fromkeys from_iterable map imap starmap writelines executemany update".split()
+_ITERATING_METHODS = words(
+    "join extend fromkeys from_iterable map imap starmap writelines executemany update"
 )
-_TO_TEXT = frozenset("str repr print format dumps".split())
+_TO_TEXT = words("str repr print format dumps")
 _MAKING = frozenset(("set", "frozenset"))
-_SET_METHODS = frozenset(
-    "union intersection difference symmetric_difference copy keys items".split()
-)
+_SET_METHODS = words("union intersection difference symmetric_difference copy keys items")
 _SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)
-_CHANGING_METHODS = frozenset(
-    "append appendleft add insert setdefault put put_nowait send send_nowait write push".split()
+_CHANGING_METHODS = words(
+    "append appendleft add insert setdefault put put_nowait send send_nowait write push"
 )
-_LOCAL = frozenset(
+_LOCAL = words(
     "fromtimestamp astimezone localtime ctime mktime timestamp strftime timetuple currency "
-    "format_string setlocale getlocale".split()
+    "format_string setlocale getlocale"
 )
 
 
@@ -125,6 +124,9 @@ class _Instrumenter(ast.NodeTransformer):
             node.value = self._call("order", node.value)
         elif any(self._is_shared(each) for each in node.targets):
             node.value = self._call("value", node.value)
+            for each in node.targets:
+                if isinstance(each, ast.Subscript) and not isinstance(each.slice, ast.Slice):
+                    each.slice = self._call("value", each.slice)
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:

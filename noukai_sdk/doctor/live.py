@@ -9,9 +9,7 @@ from .comparison import Change, changes_of
 from .observation import MadeCall, Observation
 
 
-def live_changes(
-    one: Observation, other: Observation, ignore: Sequence[str] = ()
-) -> list[Change]:
+def live_changes(one: Observation, other: Observation, ignore: Sequence[str] = ()) -> list[Change]:
     """Return what differs between two live runs through no fault of the models.
 
     The inputs of calls count up to the first call with another output, and the response if there is none.

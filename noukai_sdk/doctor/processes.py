@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +20,11 @@ from typing import Any
 from .observation import Observation
 from .run import Orders
 from .sources import Plan
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
 
 _LAST_LINES = 12
 _MOST_AT_ONCE = 4
@@ -32,15 +37,22 @@ class Processes:
 
     Args:
         orders: What each process runs, but for the plan.
-        on_run: Called after each run.
+        on_run: Called after each run, with the number of runs.
+        without: Variables of the environment that the processes do not get.
 
     Attributes:
         runs: How many runs there were.
     """
 
-    def __init__(self, orders: Orders, on_run: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        on_run: Callable[[int], None] = lambda _: None,
+        without: Sequence[str] = (),
+    ) -> None:
         self._orders = orders
         self._on_run = on_run
+        self._env = {name: value for name, value in os.environ.items() if name not in without}
         self.runs = 0
         self._at_once = max(1, min(_MOST_AT_ONCE, os.cpu_count() or 1))
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
@@ -48,7 +60,7 @@ class Processes:
         self._numbers = iter(range(1_000_000))
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -72,7 +84,7 @@ class Processes:
                 return [first] * len(plans)
             self._orders = replace(self._orders, modules=first.modules)
             if not self._orders.live:
-                # In its place one that shares them too: what is read at imports differs.
+                # What libraries read when they are imported belongs to no run.
                 first = self._run(plans[0])
             done, plans = [first], plans[1:]
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="noukai-doctor") as threads:
@@ -88,7 +100,7 @@ class Processes:
             result=str(folder / "result.json"),
             output=str(folder / "output.txt"),
         )
-        process = self._take(plan) if orders.modules else _Process(plan.hash_seed)
+        process = self._take(plan) if orders.modules else self._start(plan)
         problem = process.run(orders, orders.timeout + _TO_START)
         if problem is None and orders.modules and plan.hash_seed == 0:
             self._idle.put(process)
@@ -96,7 +108,7 @@ class Processes:
             process.stop()
         with self._lock:
             self.runs += 1
-        self._on_run()
+        self._on_run(self.runs)
         result, output = Path(orders.result), Path(orders.output)
         if result.exists():
             return Observation.from_dict(json.loads(result.read_text("utf-8")))
@@ -109,17 +121,19 @@ class Processes:
         if plan.hash_seed == 0:
             with suppress(queue.Empty):
                 return self._idle.get_nowait()
-        return _Process(plan.hash_seed)
+        return self._start(plan)
+
+    def _start(self, plan: Plan) -> _Process:
+        return _Process({**self._env, "PYTHONHASHSEED": str(plan.hash_seed)})
 
 
 class _Process:
     """One process, which runs one plan after the other."""
 
-    def __init__(self, hash_seed: int) -> None:
-        env = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
-        self._process: Any = subprocess.Popen(  # noqa: S603  # this Python, and a module of our own
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._process: Any = subprocess.Popen(  # this Python, and a module of our own
             [sys.executable, "-m", "noukai_sdk.doctor.run"],
-            env=env,
+            env=dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -43,9 +43,7 @@ def options_of(file: CassetteFile, plan: Plan) -> ReplayOptions:
     return ReplayOptions(lost="refuse")
 
 
-async def _send(
-    file: CassetteFile, orders: Orders, sources: Sources, observer: Observer
-) -> None:
+async def _send(file: CassetteFile, orders: Orders, sources: Sources, observer: Observer) -> None:
     assert file.exchange is not None  # the parent has checked
     request = resent_request(file.exchange, dict(orders.headers), orders.body)
     options = options_of(file, orders.plan)

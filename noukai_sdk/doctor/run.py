@@ -1,8 +1,8 @@
 """The program of the processes that run a request, or a test, with what a plan changes.
 
 ``python -m noukai_sdk.doctor.run`` reads orders from standard input, one in each line of JSON. It runs each
-in a copy of this process, if the platform has ``fork``: then libraries are imported once for all runs, and the
-user's code anew for each. It answers each line with one of its own.
+in a copy of this process, if the platform has ``fork``: then libraries are imported once for all runs, and
+the user's code anew for each. It answers each line with one of its own.
 """
 
 from __future__ import annotations

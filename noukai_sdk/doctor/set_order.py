@@ -1,12 +1,13 @@
 """Give sets another order: the helpers that instrumented code calls.
 
 A set with the same elements may be iterated in any order, which depends on the hash seed, on the addresses
-of its elements and on what it held before. Each helper returns its argument unchanged unless this run varies
-the order at this line.
+of its elements and on what it held before. Each helper returns its argument unchanged unless this run
+varies the order at this line.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import reprlib
@@ -18,6 +19,7 @@ from .sites import Site
 from .sources import Sources
 
 _SIZES = (32, 128, 512, 2_048, 8_192)
+_MOST_ELEMENTS, _LONGEST_ELEMENT = 50, 100
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 200
@@ -49,7 +51,12 @@ class SetOrder:
         if not isinstance(value, (set, frozenset)) or len(value) < 2:
             return value
         read = self._sources.read("set", "order", Site(file, line))
-        return self._shuffled(value) if read is not None and read.varied else value
+        if read is not None and read.varied:
+            return self._shuffled(value)
+        # Tasks lie at other addresses in each run.
+        if all(isinstance(each, asyncio.Task) for each in value):
+            return sorted(value, key=lambda task: (len(task.get_name()), task.get_name()))
+        return value
 
     def pop(self, value: Any, file: str, line: int) -> Any:
         """Call ``value.pop()``."""
@@ -67,7 +74,12 @@ class SetOrder:
         if type(value) not in (set, frozenset) or len(value) < 2:
             return value
         read = self._sources.read("made set", "order", Site(file, line))
-        return _relaid(value) if read is not None and read.varied else value
+        if read is None:
+            return value
+        if read.number == 0:
+            for element in list(value)[:_MOST_ELEMENTS]:
+                self._sources.note_token("made set", read, _shown(element))
+        return _relaid(value) if read.varied else value
 
     def text(self, value: Any, file: str, line: int) -> Any:
         """Return what is turned into text."""
@@ -104,11 +116,14 @@ class SetOrder:
 
     def _shuffled(self, value: Any) -> list[Any]:
         elements = list(value)
+        if all(isinstance(each, asyncio.Task) for each in elements):
+            elements.sort(key=lambda task: (len(task.get_name()), task.get_name()))
+        before = list(elements)
         variant = self._sources.plan.variant
         if variant == 0:
             return elements[::-1]
-        random.Random(variant).shuffle(elements)
-        if elements == list(value):
+        random.Random(variant).shuffle(elements)  # noqa: S311  # an order to try, not a secret
+        if elements == before:
             elements.append(elements.pop(0))
         return elements
 
@@ -131,9 +146,23 @@ def _frozen(value: set[Any]) -> frozenset[Any]:
     return frozenset(value)
 
 
+def _shown(value: Any) -> str:
+    """Return a value as it probably stands in a text."""
+    try:
+        return str(getattr(value, "value", value))[:_LONGEST_ELEMENT]
+    except Exception:  # noqa: BLE001  # a method of the user's
+        return ""
+
+
 def _token(value: Any) -> str:
+    """Return what names the task that runs, and a value, so that their order can be compared."""
     try:
         text = _ADDRESS.sub("", _repr.repr(value))
     except Exception:  # noqa: BLE001  # a repr of the user's
         text = type(value).__name__
-    return f"{hash_of(text):x}"
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    name = "" if task is None else task.get_name()
+    return f"{hash_of(name):x} {hash_of(text):x}"

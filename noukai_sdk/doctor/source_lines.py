@@ -1,4 +1,4 @@
-"""Read the user's source: the text of a line, the expression that reads a source, the function around it."""
+"""Read the user's source: the text of a line, the calls on it, the function around it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import os
 from functools import lru_cache
 
 _LONGEST = 160
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text, such as the names of functions."""
+    return frozenset(text.split())
 
 
 def text_of(file: str, line: int) -> str:

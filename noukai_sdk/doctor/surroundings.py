@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from .sites import Owner, owner_of
+from .source_lines import words
 from .sources import Sources
 
 # Variables of this package, and those by which Python and libraries find their files and servers.
 _KEPT = ("NOUKAI_", "PYTHON", "LD_", "DYLD_", "SSL_", "LC_", "XDG_", "PYTEST_", "COVERAGE_")
-_KEPT_BY_LIBRARIES = frozenset(
-    "PATH HOME TMPDIR TEMP TMP TERM COLUMNS LINES LANG LANGUAGE TZ VIRTUAL_ENV SHELL PWD NO_COLOR "
-    "FORCE_COLOR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy "
-    "REQUEST_METHOD CURL_CA_BUNDLE REQUESTS_CA_BUNDLE".split()
+_KEPT_BY_LIBRARIES = words(
+    "PATH HOME TMPDIR TEMP TMP TERM COLUMNS LINES LANG LANGUAGE TZ VIRTUAL_ENV SHELL PWD "
+    "NO_COLOR FORCE_COLOR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy "
+    "all_proxy no_proxy REQUEST_METHOD CURL_CA_BUNDLE REQUESTS_CA_BUNDLE"
 )
 # These modules of the standard library read variables on behalf of whoever calls them.
-_PASSED_ON = ("os.py", "_collections_abc.py", "getpass.py", "posixpath.py")
+_PASSED_ON = words("os _collections_abc getpass posixpath ntpath pathlib")
 _MARK = "noukai-doctor"
+_FILE = re.compile(r"[^\s/]*/\S*|\S*\.(?!\d)\w{1,7}")
 _ABSENT: Any = object()
 
 # Functions that tell something about the machine or the process: module, name, what else they return.
 _FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (socket, "gethostname", lambda value: f"{value}-{_MARK}"),
     (socket, "getfqdn", lambda value: f"{_MARK}.{value}"),
-    (os, "getpid", lambda value: value + 4_321),
-    (os, "getppid", lambda value: value + 4_321),
     (os, "getlogin", lambda value: f"{value}-{_MARK}"),
     (os, "getcwd", lambda value: f"{value}/../{os.path.basename(value)}"),  # noqa: PTH119  # a text
     (os, "cpu_count", lambda value: (value or 1) + 3),
     (os, "uname", lambda value: os.uname_result((value[0], f"{value[1]}-{_MARK}", *value[2:]))),
     (os, "listdir", lambda value: sorted(value, reverse=value == sorted(value))),
-    (threading, "get_ident", lambda value: value + 4_321),
-    (threading, "get_native_id", lambda value: value + 4_321),
     *(
         (platform, name, lambda value: f"{value}-{_MARK}")
         for name in ("node", "platform", "machine", "release", "version", "processor")
@@ -52,7 +51,41 @@ def control_surroundings(sources: Sources) -> None:
         original = getattr(module, name, None)
         if original is not None:
             setattr(module, name, _controlled(sources, module, name, original, other))
+    for name in ("getpid", "getppid"):
+        if hasattr(os, name):
+            setattr(os, name, _numbered(sources, name, getattr(os, name)))
     _control_variables(sources)
+
+
+class _Number(int):
+    """A number of a process. As a text it is the same in all runs; the program may send signals to it."""
+
+    text = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self.text), spec)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+
+def _numbered(sources: Sources, name: str, original: Callable[[], int]) -> Callable[[], int]:
+    def read_number() -> int:
+        value = original()
+        if _reader(sys._getframe(1)) != "user":
+            return value
+        read = sources.read("environment", f"os.{name}")
+        number = _Number(value)
+        number.text = "8563" if read is not None and read.varied else "4242"
+        return number
+
+    read_number.__name__ = read_number.__qualname__ = name
+    return read_number
 
 
 def _controlled(
@@ -107,7 +140,7 @@ def _reader(frame: FrameType | None) -> Owner:
     """Return whose code reads a variable or calls a function."""
     while frame is not None:
         owner = owner_of(frame.f_code.co_filename)
-        passes_on = os.path.basename(frame.f_code.co_filename) in _PASSED_ON  # noqa: PTH119
+        passes_on = frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_ON
         if owner != "doctor" and not (owner == "standard library" and passes_on):
             return owner
         frame = frame.f_back
@@ -126,9 +159,18 @@ def _other(value: Any, default: Any, variant: int) -> Any:
     for one, other in (("true", "false"), ("yes", "no"), ("on", "off"), ("1", "0")):
         if lowered in (one, other):
             return other if lowered == one else one
-    for number in (int, float):
-        try:
-            return str(number(value) + 7)
-        except (ValueError, OverflowError):
-            continue
+    if "://" in value:
+        return f"{value}{'&' if '?' in value else '?'}{_MARK}=1"
+    # The same file by another name: no run may make files elsewhere.
+    if os.path.isdir(value) or _FILE.fullmatch(value):  # noqa: PTH112  # a text
+        return f"{value}/." if os.path.isdir(value) else _same_file(value)  # noqa: PTH112
+    with suppress(ValueError):
+        return str(int(value) + 7)
+    with suppress(ValueError):
+        return str(float(value) + 7)
     return f"{value}-{_MARK}"
+
+
+def _same_file(value: str) -> str:
+    folder, slash, name = value.rpartition("/")
+    return f"{folder}{slash}./{name}"

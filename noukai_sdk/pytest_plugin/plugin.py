@@ -96,6 +96,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="What calls that differ from their recording mean: error fails the test, warn (default) "
         "lists them at the end, ignore does nothing.",
     )
+    group.addoption(
+        "--noukai-doctor",
+        action="store_true",
+        help="Run each test that has a cassette many times, and list at the end the lines that make its "
+        "replays differ: times, uuids, random numbers, orders, the environment.",
+    )
+    group.addoption(
+        "--noukai-doctor-fail",
+        action="store_true",
+        help="As --noukai-doctor, and fail the tests for which it lists something.",
+    )
     parser.addini("noukai_drift", "The default of --noukai-drift.", default="warn")
     parser.addini(
         "noukai_network",
@@ -128,6 +139,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"noukai_drift must be one of {', '.join(DRIFT_MODES)}")
     config.pluginmanager.register(drift_summary, "noukai_drift")
     config.pluginmanager.register(orphans, "noukai_orphans")
+    if config.getoption("--noukai-doctor") or config.getoption("--noukai-doctor-fail"):
+        from . import examined_tests
+
+        config.pluginmanager.register(examined_tests, "noukai_doctor")
 
 
 @pytest.hookimpl(wrapper=True)
