@@ -14,10 +14,10 @@ from rich.markup import escape
 
 from ..doctor.diagnosis import Diagnosis
 from ..doctor.examination import Examination
-from ..doctor.live import live_changes
-from ..doctor.processes import Processes
-from ..doctor.run import Orders
-from ..doctor.sources import Plan
+from ..doctor.live_runs import live_changes
+from ..doctor.run_processes import Processes
+from ..doctor.run_program import Orders
+from ..doctor.source_reads import Plan
 from ..errors import CapturedRequestError
 from ..models.exchanges import Header
 from ..replay.cassette_file import CassetteFile, write_redacted

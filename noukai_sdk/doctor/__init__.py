@@ -5,9 +5,10 @@ thing alone: the clock, uuids, random numbers, the order of sets, the order in w
 environment. What then differs in the inputs of calls or in the response is caused by that, so nothing is
 guessed. The doctor changes the sources line by line too, which names the lines.
 
-In the parent process: ``examination.py`` decides what to change, ``processes.py`` starts the runs,
-``comparison.py`` compares them, ``diagnosis.py`` is what comes out.
-In the process of a run: ``run.py`` is its program, ``sources.py`` decides what is changed where,
-``clock.py``, ``chance.py``, ``surroundings.py`` and ``set_order.py`` change it, ``instrumented_code.py``
-compiles the user's code so that it can be seen to iterate sets, and ``observation.py`` notes what came out.
+In the parent process: ``examination.py`` decides what to change, ``run_processes.py`` starts the runs,
+``run_comparison.py`` compares them, ``diagnosis.py`` is what comes out.
+In the process of a run: ``run_program.py`` is its program, ``source_reads.py`` decides what is changed
+where, ``clock.py``, ``chance.py``, ``surroundings.py`` and ``set_order.py`` change it,
+``instrumented_code.py`` compiles the user's code so that it can be seen to iterate sets, and
+``observation.py`` notes what came out.
 """

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from .sources import Read, Sources
+from .source_reads import Read, Sources
 
 _UUIDS = ("uuid1", "uuid4", "uuid6", "uuid7")
 # The first reads of a line return the least or the greatest value: two choices always differ then. Later

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .sites import owner_of
-from .sources import Read, Sources
+from .source_reads import Read, Sources
 
 # Each run with another time has another day of the week, hour, minute, second and fraction.
 _DAY = 86_400.0

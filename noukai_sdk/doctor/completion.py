@@ -14,7 +14,10 @@ from ..protocol.program import CHECKPOINT, Program, Sleep
 from ..replay.pacing import Pace, PaceOf
 from ..replay.recording import Recording
 from .sites import reading_site
-from .sources import Sources
+from .source_reads import Sources
+
+# The variant of the recorded order.
+AS_RECORDED = -1
 
 # How long each rank in the order takes: turns of the event loop, or seconds in a thread.
 _TURNS = 12
@@ -92,13 +95,8 @@ def reordered(recordings: Sequence[Recording], variant: int) -> list[Recording]:
         each for each in recordings if each.started_at is not None and each.completed_at is not None
     ]
     timed.sort(key=lambda each: each.started_at or 0.0)
-    chance = random.Random(variant)  # noqa: S311  # an order to try, not a secret
-    ranks = list(range(len(timed)))
-    if variant == 0:
-        ranks.reverse()
-    else:
-        chance.shuffle(ranks)
-    lengths = {id(each): (rank + 1) * _GAP for each, rank in zip(timed, ranks, strict=True)}
+    ranks = _ranks(timed, variant)
+    lengths = {key: (rank + 1) * _GAP for key, rank in ranks.items()}
     ends: list[tuple[float, float]] = []  # recorded and new, of the calls before
     moved: dict[int, Recording] = {}
     for each in timed:
@@ -121,13 +119,17 @@ def reordered(recordings: Sequence[Recording], variant: int) -> list[Recording]:
 
 def ranked_pace(recordings: Sequence[Recording], variant: int) -> PaceOf:
     """Return paces by which calls that begin together complete in another order."""
-    ranks = list(range(len(recordings)))
-    if variant == 0:
-        ranks.reverse()
-    else:
-        random.Random(variant).shuffle(ranks)  # noqa: S311  # an order to try, not a secret
-    inputs = {id(each): rank for each, rank in zip(recordings, ranks, strict=True)}
-    return lambda recording: _RankedPace(inputs.get(id(recording), 0), recording)
+    ranks = _ranks(recordings, variant)
+    return lambda recording: _RankedPace(ranks.get(id(recording), 0), recording)
+
+
+def _ranks(recordings: Sequence[Recording], variant: int) -> dict[int, int]:
+    """Return the place of each recording in another order, by its id()."""
+    # The first variant turns each pair around.
+    latest = sorted(recordings, key=lambda each: -(each.completed_at or 0.0))
+    if variant > 0:
+        random.Random(variant).shuffle(latest)  # noqa: S311  # an order to try, not a secret
+    return {id(each): rank for rank, each in enumerate(latest)}
 
 
 class _RankedPace(Pace):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .source_lines import function_of, text_of
-from .sources import Reads
+from .source_reads import Reads
 
 
 def lines_that_see_order(base: Sequence[Reads], others: Sequence[Sequence[Reads]]) -> list[Reads]:

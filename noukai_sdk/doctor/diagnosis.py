@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .comparison import Change
+from .run_comparison import Change
 from .source_lines import short_path
 
 KINDS = (

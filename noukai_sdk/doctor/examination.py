@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
-from .comparison import Change, changes_of
+from .completion import AS_RECORDED
 from .completion_lines import lines_that_see_order
 from .diagnosis import KIND_OF, Diagnosis, Finding, by_place
 from .fixes import finding_at
 from .observation import Observation
+from .run_comparison import Change, changes_of
 from .source_lines import reference_to
-from .sources import Plan, Reads, reads_from
+from .source_reads import Plan, Reads, reads_from
 
 Run = Callable[[Sequence[Plan]], list[Observation]]
 
@@ -31,11 +32,20 @@ class Examination:
         clock: The time of all runs that do not change it.
         runs: How many other values are tried, where there are many.
         ignore: What may differ in the response, such as ``$.id``.
+        of_app: An app is examined, not a test. What a framework reads before it calls the user's code
+            counts, then; what pytest reads does not.
     """
 
     def __init__(
-        self, run: Run, *, clock: float, runs: int = 5, ignore: Sequence[str] = ()
+        self,
+        run: Run,
+        *,
+        clock: float,
+        runs: int = 5,
+        ignore: Sequence[str] = (),
+        of_app: bool = True,
     ) -> None:
+        self._owners = ("user", "library") if of_app else ("user",)
         self._run = run
         self._plan = Plan(clock=clock)
         self._runs = runs
@@ -59,7 +69,11 @@ class Examination:
             diagnosis.notes.append(f"the replay itself fails: {base.refusal}")
         elif base.failure is not None:
             diagnosis.notes.append(f"the app raises {base.failure}")
-        sources = {each.factor for each in reads_from(base.reads) + reads_from(again.reads)}
+        sources = {
+            each.factor
+            for each in reads_from(base.reads) + reads_from(again.reads)
+            if each.owner in self._owners
+        }
         for factor, variants in (
             ("time", self._runs),
             ("uuid", min(self._runs, _MOST_UUIDS)),
@@ -179,12 +193,18 @@ class Examination:
         asking = [each for each in lines if each.name in ("as_completed", "wait")]
         if len(lines) == 1 or not asking:
             return list(lines)
-        found = self._changes([replace(plan, keys=[each.key]) for each in asking])
-        innocent = {
-            each.key
-            for each, (_, own) in zip(asking, found, strict=True)
-            if {change.place for change in own} == {change.place for change in changes}
-        }
+        plans = [
+            replace(plan, keys=[each.key], variant=variant)
+            for each in asking
+            for variant in (AS_RECORDED, plan.variant)
+        ]
+        found = self._changes(plans)
+        places = {change.place for change in changes}
+        innocent = set()
+        for number, each in enumerate(asking):
+            (recorded, _), (other, _) = found[2 * number : 2 * number + 2]
+            if places <= {change.place for change in changes_of(recorded, other, self._ignore)}:
+                innocent.add(each.key)
         return [each for each in lines if each.key not in innocent or each not in asking]
 
     def _vary_environment(self) -> None:
@@ -246,7 +266,7 @@ class Examination:
         found: dict[str, Reads] = {}
         for observation in (self._base, *others):
             for each in reads_from(observation.reads):
-                if each.factor == factor:
+                if each.factor == factor and each.owner in self._owners:
                     found.setdefault(each.key, each)
         return list(found.values())
 

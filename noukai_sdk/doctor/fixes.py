@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..replaying.controls import clean_lines
-from .comparison import Change
 from .diagnosis import KIND_OF, Finding
+from .run_comparison import Change
 from .source_lines import calls_at, text_of, words
-from .sources import Reads
+from .source_reads import Reads
 
 _TIME = words(
     "now utcnow today time time_ns gmtime localtime strftime ctime monotonic monotonic_ns "

@@ -14,12 +14,12 @@ from ..replay.redaction import Redactor
 from ..replaying.app_interfaces import resent_request, send_to_asgi, send_to_wsgi
 from ..replaying.app_runner import running_app
 from ..replaying.apps import AppError
-from .completion import ranked_pace, reordered
+from .completion import AS_RECORDED, ranked_pace, reordered
 from .observation import Observer, response_of
-from .sources import Plan, Sources
+from .source_reads import Plan, Sources
 
 if TYPE_CHECKING:
-    from .run import Orders
+    from .run_program import Orders
 
 
 def run_request(orders: Orders, sources: Sources) -> dict[str, Any]:
@@ -36,10 +36,11 @@ def run_request(orders: Orders, sources: Sources) -> dict[str, Any]:
 
 def options_of(file: CassetteFile, plan: Plan) -> ReplayOptions:
     """Return how calls are served; for another order of completion, the file is changed."""
-    if plan.factor == "completion" and plan.variant % 2:
+    if plan.factor != "completion" or plan.variant == AS_RECORDED:
+        return ReplayOptions(lost="refuse")
+    if plan.variant % 2:
         return ReplayOptions(lost="refuse", pace=ranked_pace(file.recordings, plan.variant // 2))
-    if plan.factor == "completion":
-        file.recordings[:] = reordered(file.recordings, plan.variant // 2)
+    file.recordings[:] = reordered(file.recordings, plan.variant // 2)
     return ReplayOptions(lost="refuse")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .chance import hash_of
 from .sites import Site
-from .sources import Sources
+from .source_reads import Sources
 
 _SIZES = (32, 128, 512, 2_048, 8_192)
 _MOST_ELEMENTS, _LONGEST_ELEMENT = 50, 100
@@ -53,19 +53,15 @@ class SetOrder:
         read = self._sources.read("set", "order", Site(file, line))
         if read is not None and read.varied:
             return self._shuffled(value)
-        # Tasks lie at other addresses in each run.
-        if all(isinstance(each, asyncio.Task) for each in value):
-            return sorted(value, key=lambda task: (len(task.get_name()), task.get_name()))
-        return value
+        return _in_base_order(value)
 
     def pop(self, value: Any, file: str, line: int) -> Any:
         """Call ``value.pop()``."""
         if not isinstance(value, set) or len(value) < 2:
             return value.pop()
         read = self._sources.read("set", "order", Site(file, line))
-        if read is None or not read.varied:
-            return value.pop()
-        element = self._shuffled(value)[0]
+        varied = read is not None and read.varied
+        element = self._shuffled(value)[0] if varied else next(iter(_in_base_order(value)))
         value.remove(element)
         return element
 
@@ -115,9 +111,7 @@ class SetOrder:
         return value
 
     def _shuffled(self, value: Any) -> list[Any]:
-        elements = list(value)
-        if all(isinstance(each, asyncio.Task) for each in elements):
-            elements.sort(key=lambda task: (len(task.get_name()), task.get_name()))
+        elements = list(_in_base_order(value))
         before = list(elements)
         variant = self._sources.plan.variant
         if variant == 0:
@@ -126,6 +120,29 @@ class SetOrder:
         if elements == before:
             elements.append(elements.pop(0))
         return elements
+
+
+def _in_base_order(value: Any) -> Any:
+    """Return a set in an order that does not depend on the addresses of its elements.
+
+    Two objects with the default hash are in another order in each process.
+    """
+    default: Any = object.__hash__
+    if not any(type(each).__hash__ is default for each in value):
+        return value
+    return sorted(value, key=_base_key)
+
+
+def _base_key(value: Any) -> tuple[int, str]:
+    try:
+        if isinstance(value, asyncio.Task):
+            text = value.get_name()
+        else:
+            text = f"{type(value).__qualname__} {_repr.repr(getattr(value, '__dict__', value))}"
+    except Exception:  # noqa: BLE001  # a method of the user's
+        text = type(value).__qualname__
+    text = _ADDRESS.sub("", text)
+    return len(text), text
 
 
 def _relaid(value: Any) -> Any:

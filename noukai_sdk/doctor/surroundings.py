@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from .sites import Owner, owner_of
 from .source_lines import words
-from .sources import Sources
+from .source_reads import Sources
 
-# Variables of this package, and those by which Python and libraries find their files and servers.
+# Variables of this package, and those that set Python and its tools up.
 _KEPT = ("NOUKAI_", "PYTHON", "LD_", "DYLD_", "SSL_", "LC_", "XDG_", "PYTEST_", "COVERAGE_")
-_KEPT_BY_LIBRARIES = words(
-    "PATH HOME TMPDIR TEMP TMP TERM COLUMNS LINES LANG LANGUAGE TZ VIRTUAL_ENV SHELL PWD "
-    "NO_COLOR FORCE_COLOR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy "
-    "all_proxy no_proxy REQUEST_METHOD CURL_CA_BUNDLE REQUESTS_CA_BUNDLE"
+# These libraries read variables for the user's settings; others read their own.
+_OF_SETTINGS = words(
+    "pydantic_settings decouple environs environ dynaconf starlette dotenv prettyconf goodconf "
+    "typed_settings omegaconf configargparse everett"
 )
 # These modules of the standard library read variables on behalf of whoever calls them.
 _PASSED_ON = words("os _collections_abc getpass posixpath ntpath pathlib")
@@ -114,8 +114,7 @@ def _control_variables(sources: Sources) -> None:
             value = _ABSENT
         if self is not os.environ or not isinstance(key, str) or key.startswith(_KEPT):
             return value
-        owner = _reader(sys._getframe(2))
-        if owner != "user" and (owner != "library" or key in _KEPT_BY_LIBRARIES):
+        if _reader(sys._getframe(2)) not in ("user", "settings"):
             return value
         read = sources.read("environment", key)
         if read is None or not read.varied:
@@ -136,12 +135,14 @@ def _control_variables(sources: Sources) -> None:
     environ.get = get
 
 
-def _reader(frame: FrameType | None) -> Owner:
+def _reader(frame: FrameType | None) -> Owner | Literal["settings"]:
     """Return whose code reads a variable or calls a function."""
     while frame is not None:
         owner = owner_of(frame.f_code.co_filename)
-        passes_on = frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_ON
-        if owner != "doctor" and not (owner == "standard library" and passes_on):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if owner == "library" and package in _OF_SETTINGS:
+            return "settings"
+        if owner != "doctor" and not (owner == "standard library" and package in _PASSED_ON):
             return owner
         frame = frame.f_back
     return "standard library"

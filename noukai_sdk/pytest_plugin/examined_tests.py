@@ -10,9 +10,9 @@ import pytest
 
 from ..doctor.diagnosis import Diagnosis
 from ..doctor.examination import Examination
-from ..doctor.processes import Processes
-from ..doctor.run import Orders
-from ..doctor.sources import Plan
+from ..doctor.run_processes import Processes
+from ..doctor.run_program import Orders
+from ..doctor.source_reads import Plan
 from .marker import has_cassette
 
 _RUNS = 3
@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _examine(item: pytest.Item) -> Diagnosis:
     orders = Orders(Plan(), pytest=_arguments(item), timeout=_LONGEST)
     with Processes(orders, without=("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")) as processes:
-        diagnosis = Examination(processes.run, clock=time.time(), runs=_RUNS).examine()
+        diagnosis = Examination(processes.run, clock=time.time(), runs=_RUNS, of_app=False).examine()
         diagnosis.runs = processes.runs
     return diagnosis
 

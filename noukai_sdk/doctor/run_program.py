@@ -1,8 +1,8 @@
 """The program of the processes that run a request, or a test, with what a plan changes.
 
-``python -m noukai_sdk.doctor.run`` reads orders from standard input, one in each line of JSON. It runs each
-in a copy of this process, if the platform has ``fork``: then libraries are imported once for all runs, and
-the user's code anew for each. It answers each line with one of its own.
+``python -m noukai_sdk.doctor.run_program`` reads orders from standard input, one in each line of JSON. It
+runs each in a copy of this process, if the platform has ``fork``: then libraries are imported once for all
+runs, and the user's code anew for each. It answers each line with one of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .sources import Plan, Sources
+from .source_reads import Plan, Sources
 
 _PAUSE = 0.005
 
@@ -174,7 +174,7 @@ def run_request(orders: Orders, sources: Sources) -> Mapping[str, Any]:
 
 def run_tests(orders: Orders, sources: Sources) -> Mapping[str, Any]:
     """Run a test, and return what came out."""
-    from .test_run import run_test
+    from .pytest_run import run_test
 
     return run_test(orders, sources)
 

@@ -13,12 +13,12 @@ from ..replay.cassette import Cassette
 from ..replay.player import ReplayOptions
 from ..replay.redaction import Redactor
 from ..session.replay_scope import ReplayScope
-from .completion import ranked_pace
+from .completion import AS_RECORDED, ranked_pace
 from .observation import Observer, Response
-from .sources import Sources
+from .source_reads import Sources
 
 if TYPE_CHECKING:
-    from .run import Orders
+    from .run_program import Orders
 
 
 class _Outcome:
@@ -47,7 +47,7 @@ class _Outcome:
 def _other_completions(orders: Orders) -> Iterator[None]:
     """Let the calls of all scopes complete in another order, if the plan says so."""
     plan = orders.plan
-    if plan.factor != "completion":
+    if plan.factor != "completion" or plan.variant == AS_RECORDED:
         yield
         return
     scope: Any = ReplayScope

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .comparison import Change, changes_of
 from .observation import MadeCall, Observation
+from .run_comparison import Change, changes_of
 
 
 def live_changes(one: Observation, other: Observation, ignore: Sequence[str] = ()) -> list[Change]:

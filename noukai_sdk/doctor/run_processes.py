@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from .observation import Observation
-from .run import Orders
-from .sources import Plan
+from .run_program import Orders
+from .source_reads import Plan
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -132,7 +132,7 @@ class _Process:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._process: Any = subprocess.Popen(  # this Python, and a module of our own
-            [sys.executable, "-m", "noukai_sdk.doctor.run"],
+            [sys.executable, "-m", "noukai_sdk.doctor.run_program"],
             env=dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
