@@ -63,7 +63,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _examine(item: pytest.Item) -> Diagnosis:
     orders = Orders(Plan(), pytest=_arguments(item), timeout=_LONGEST)
     with Processes(orders, without=("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")) as processes:
-        diagnosis = Examination(processes.run, clock=time.time(), runs=_RUNS, of_app=False).examine()
+        diagnosis = Examination(
+            processes.run, clock=time.time(), runs=_RUNS, of_app=False
+        ).examine()
         diagnosis.runs = processes.runs
     return diagnosis
 
