@@ -326,8 +326,8 @@ class ReplayMissError(ReplayError):
     """No recording matches a call.
 
     Attributes:
-        slug: The bare slug that was called.
-        kind: ``"execute"``, ``"step"`` or ``"job"``.
+        slug: The bare slug that was called, or the name of the recorded function.
+        kind: ``"execute"``, ``"step"`` or ``"job"``; ``"recorded"`` for a recorded function.
         position: The number of the call among those to this slug and kind, counted from 0.
         recorded: How many recordings the cassette holds for this slug and kind.
         remaining: How many of the cassette's recordings are still unplayed.

@@ -26,6 +26,8 @@ MOST_BYTES = 7_000_000
 
 logger = logging.getLogger("noukai_sdk")
 
+_warned_unsent: list[bool] = []
+
 
 class Entry:
     """One call of a recorded function, as far as it is known.
@@ -209,6 +211,17 @@ class BoundaryLog:
                 "session %s: %s; a replay that needs the rest will say so",
                 self._session_id,
                 problem,
+                extra={"noukai_session": self._session_id},
+            )
+
+    def warn_unsent(self) -> None:
+        """Warn, once in the process, that there is no client to send the calls with."""
+        if not _warned_unsent:
+            _warned_unsent.append(True)
+            logger.warning(
+                "the recorded functions of session %s are not kept, because no client is known to send "
+                "them with: pass client= to the middleware or to trace_scope()",
+                self._session_id,
                 extra={"noukai_session": self._session_id},
             )
 

@@ -180,10 +180,9 @@ class Scope:
 
     def note_end(self, call: FlowCall, run: str | None) -> None:
         """Note when a call ended, if calls of this session overlap: its caller alone knows it well."""
-        watch = call.watch
-        assert watch is not None  # only watched calls are noted
+        assert call.watch is not None  # only watched calls are noted
         if len(self._ends) < _MOST_ENDS:
-            self._ends.append((call.service, call.kind, watch, run, time.time()))
+            self._ends.append((call.service, call.kind, call.watch, run, time.time()))
             self._report_at_end(self._outcomes.note_end())
 
     def note_events(self, watch: Watch, count: int) -> None:
@@ -278,6 +277,8 @@ class Scope:
 
     def _send_all(self, sends: list[tuple[Any, ...]]) -> None:
         if self._service is None or self.session_id is None:
+            if self.boundaries is not None:
+                self.boundaries.warn_unsent()
             return
         from ..transport.background import send_later
 
@@ -430,8 +431,7 @@ def run_in_scope(scope: Scope, function: Callable[..., T], /, *args: Any, **kwar
 
 
 def _leave(scope: Scope | None, outer: Scope | None) -> None:
-    # Not reset by token: a generator may be closed in another context (garbage collection, aclose from
-    # another task), where a token's reset raises, and the value to restore does not belong.
+    # Not reset by token, which raises in another context: a generator may be closed in one.
     if _current.get() is scope:
         _current.set(outer)
 

@@ -41,9 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Noukai]:
     monkeypatch.setenv("NOUKAI_REPLAY_ENABLED", "true")
-    with Noukai(
-        base_url=server.api, api_key="nk_dev", org="samples", project="hello-world"
-    ) as client:
+    with Noukai(base_url=server.api, api_key="nk_dev", org="acme", project="samples") as client:
         yield client
 
 
@@ -184,3 +182,43 @@ def test_boundaries_are_deleted_with_their_session_and_hidden_from_others(
     ):
         response = httpx.put(f"{path}/boundaries", content=json.dumps(wrong), headers=mine)
         assert (response.status_code, response.json()["detail"]["code"]) == (400, "INVALID_REQUEST")
+
+
+def test_session_without_client_warns_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(boundary_log, "_warned_unsent", [])
+    for _ in range(2):
+        with trace_scope_sync():
+            load("a")
+    assert len([each for each in caplog.records if "no client is known" in each.message]) == 1
+
+
+def test_flow_in_the_body_is_no_part_of_the_session_unless_live(
+    client: Noukai, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    @recorded(name="greet")
+    def greet(text: str) -> Any:
+        load("inside")
+        return client.flow("hello-world").execute(text).result
+
+    @recorded(name="greet live", live=True)
+    def greet_live(text: str) -> Any:
+        return client.flow("hello-world").execute(text).result
+
+    with trace_scope_sync(client=client) as scope:
+        greetings = [greet("a"), greet("b"), greet_live("c")]
+    assert flush(10)
+    (told,) = (each for each in caplog.records if "inside the recorded function" in each.message)
+    assert "acme/samples/hello-world" in told.message
+    assert "greet" in told.message
+    assert scope.session_id is not None
+    session = stored(server, scope.session_id)
+    assert [each["call"]["request"]["message"] for each in session.model_dump()["executions"]] == [
+        "c"
+    ]
+    assert [each.name for each in session.boundaries] == ["greet", "greet", "greet live"]
+    with trace_scope_sync(client=client, replay_session_id=scope.session_id) as replay:
+        assert [greet("a"), greet("b"), greet_live("c")] == greetings
+    assert replay.report.clean
+    assert [entry.kind for entry in replay.report.hits] == ["recorded", "recorded", "execute"]
