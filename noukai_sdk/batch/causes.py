@@ -41,6 +41,7 @@ ENTRIES = {
     "unread": ": could not be fetched",
     "unordered": ": perhaps completed in another order",
 }
+NOT_FETCHED = "the service cannot be reached"
 _LONGEST_VALUE = 60
 _SAME_START = 20
 _LONGEST_LINE = 300
@@ -98,6 +99,11 @@ class SessionResult:
         return self.session_id or self.source
 
     @property
+    def is_fetched(self) -> bool:
+        """Whether the service was reached."""
+        return all(cause.what != NOT_FETCHED for cause in self.causes)
+
+    @property
     def problems(self) -> set[Status]:
         """All results that its causes lead to; ``status`` is the most serious one."""
         return {self.status, *(cause.status for cause in self.causes)} - {"equal"}
@@ -122,9 +128,12 @@ def skipped(source: str, reason: str, session_id: str | None = None) -> SessionR
     return SessionResult(source, "skipped", reason, session_id, causes=(Cause("skipped", reason),))
 
 
-def failed(source: str, reason: str, session_id: str | None = None) -> SessionResult:
+def failed(source: str, reason: str, details: str = "") -> SessionResult:
     """Return the result of a session whose replay failed for a reason outside of the app's code."""
-    return SessionResult(source, "error", reason, session_id, causes=(Cause("error", reason),))
+    cause = Cause("error", reason, example=printable(details, _LONGEST_LINE))
+    return SessionResult(
+        source, "error", reason, causes=(cause,), lines=(details,) if details else ()
+    )
 
 
 def result_of(

@@ -28,6 +28,10 @@ class NotReplayableError(Exception):
     """A session cannot be replayed. The message says why."""
 
 
+class NotFetchedError(Exception):
+    """The service cannot be reached. The message says why."""
+
+
 @dataclass(frozen=True)
 class BatchSession:
     """A session with its captured request.
@@ -91,12 +95,12 @@ class SessionLoader:
 
         Raises:
             NotReplayableError: It has no captured request, or cannot be replayed for another reason.
-            APIConnectionError: The service cannot be reached.
+            NotFetchedError: The service cannot be reached.
         """
         try:
             return await self._load(source, calls=calls)
-        except APIConnectionError:
-            raise
+        except APIConnectionError as error:
+            raise NotFetchedError(error.message) from error
         except NoukaiError as error:
             raise NotReplayableError(error.message) from error
 

@@ -30,14 +30,14 @@ from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from ..errors import APIConnectionError, CapturedRequestError, NoukaiError
+from ..errors import CapturedRequestError, NoukaiError
 from ..replay.player import ReplayOptions
 from ..replaying.app_interfaces import resent_request
 from ..replaying.app_runner import RunningApp, running_app
 from ..replaying.apps import AppError
 from ..testing.freezing import FreezeError, frozen_replay
-from .causes import SessionResult, failed, result_of, skipped
-from .loading import NotReplayableError, SessionLoader
+from .causes import NOT_FETCHED, SessionResult, failed, result_of, skipped
+from .loading import NotFetchedError, NotReplayableError, SessionLoader
 
 HEARTBEAT = 1.0
 
@@ -125,8 +125,8 @@ async def _result(
         )
     except (NotReplayableError, CapturedRequestError) as error:
         return skipped(source, str(error))
-    except APIConnectionError as error:
-        return failed(source, f"the service cannot be reached: {error.message}")
+    except NotFetchedError as error:
+        return failed(source, NOT_FETCHED, str(error))
     except (NoukaiError, FreezeError) as error:
         return failed(source, str(error))
     seconds = time.perf_counter() - started

@@ -22,8 +22,8 @@ from ..models.exchanges import Header
 from ..models.session_lists import StoredReport
 from ..replaying.app_request import RequestEdits, build_request, replay_header
 from ..replaying.sending import Limits, RequestSender
-from .causes import ENTRIES, SessionResult, failed, result_of, skipped
-from .loading import NotReplayableError, SessionLoader
+from .causes import ENTRIES, NOT_FETCHED, SessionResult, failed, result_of, skipped
+from .loading import NotFetchedError, NotReplayableError, SessionLoader
 from .worker_process import HEARTBEAT, results_as_json
 
 # An app that is being imported and started sends no sign of life.
@@ -316,8 +316,10 @@ async def _send_one(
         )
     except (NotReplayableError, CapturedRequestError) as error:
         return skipped(source, str(error))
+    except NotFetchedError as error:
+        return failed(source, NOT_FETCHED, str(error))
     except APIConnectionError as error:
-        return failed(source, error.message)
+        return failed(source, "the app cannot be reached", error.message)
     seconds = time.perf_counter() - started
     return result_of(
         source, session_id, session.request, outcome, seconds=seconds, masked=request.masked

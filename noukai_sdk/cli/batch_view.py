@@ -111,8 +111,8 @@ def print_batch(run: BatchRun, header: BatchHeader, page: str | None) -> None:
         console.print(f"\n{note}", markup=False, soft_wrap=True)
     if len(results) <= MOST_IN_FULL:
         for each in failed:
-            console.print(f"\n{escape(each.request)} {escape(each.name)}", soft_wrap=True)
-            for line in each.lines:
+            console.print(f"\n{escape(f'{each.request} {each.name}'.strip())}", soft_wrap=True)
+            for line in each.lines or (each.headline,):
                 console.print(f"  {line}", markup=False, soft_wrap=True)
     _print_next(console, failed, header)
 

@@ -32,7 +32,7 @@ from .batch_view import MOST_IN_FULL, ProgressView, print_batch
 from .page_links import page_of_service
 from .session_list import LARGEST_PAGE, Since, read_page
 from .session_source import Env, base_url_option, env_option, is_file, open_client, require_id
-from .shared_options import EXIT_CODES, CommandError, header_option, ignore_option
+from .shared_options import EXIT_CODES, CommandError, count, header_option, ignore_option
 
 _STATE = Path(".noukai/sessions-replay.jsonl")
 _STATUSES: tuple[Status, ...] = ("changed", "drifted", "missed", "error", "skipped")
@@ -353,7 +353,7 @@ def _run(
         async with aclosing(replay_sessions(left, settings)) as finished:
             async for result in finished:
                 results[result.source] = result
-                if writer is not None:
+                if writer is not None and result.is_fetched:
                     writer.add(result)
                 view.add(result)
 
@@ -372,6 +372,9 @@ def _run(
         if not results:
             raise CommandError(str(error)) from error
         problem = str(error)
+    missing = sum(not each.is_fetched for each in results.values())
+    if missing and problem is None:
+        problem = f"{count(missing, 'session')} could not be fetched: --resume tries again"
     listed = [results[source] for source in header.sources if source in results]
     seconds = time.monotonic() - started
     target = header.app or header.server or ""

@@ -398,6 +398,17 @@ def test_session_beside_one_that_loses_its_scope_is_replayed_again_alone(folder:
     assert [each["result"] for each in found["sessions"]] == ["missed", "equal"]
 
 
+def test_service_that_is_not_reached_is_told_once_and_nothing_is_kept(
+    use_service: Callable[[str], None], folder: Path
+) -> None:
+    use_service("http://127.0.0.1:9/api/v1")
+    ended = run("s-1", "s-2", "s-3", "s-4", "--app", "main:app", exit_code=2)
+    assert "4  error   the service cannot be reached" in ended.stdout
+    assert "4 sessions could not be fetched: --resume tries again" in ended.stderr
+    state = folder / ".noukai" / "sessions-replay.jsonl"
+    assert len(state.read_text().splitlines()) == 1
+
+
 def test_wrong_words_and_apps_are_explained(folder: Path) -> None:
     (name,) = write_sessions(folder, "/all")
     for words, message in (
