@@ -12,6 +12,9 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,17 @@ def main() -> None:
                 page.get_by_role("button", name="Run").click()
                 expect(page.get_by_text("Done: 3 of 3 runs")).to_be_visible(timeout=30_000)
                 save("whatif", page.screenshot())
+                page.set_viewport_size({"width": 1120, "height": 900})
+                page.goto(f"{server.url}/sessions/{make_quote()}")
+                page.locator("#recorded-0 summary").click()
+                expect(page.get_by_role("region", name="Result")).to_contain_text("Customer(")
+                top = page.locator("#calls-title").bounding_box()
+                calls = page.locator("#calls").bounding_box()
+                assert top is not None
+                assert calls is not None
+                height = calls["y"] + calls["height"] - top["y"] + 32
+                clip = {"x": 0, "y": top["y"] - 16, "width": 1120, "height": height}
+                save("functions", page.screenshot(clip=clip))  # type: ignore[arg-type]
                 browser.close()
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
     print(f"{total:,} bytes")
@@ -151,6 +165,48 @@ def make_conversation(api: str) -> str:
             timeout=30,
         ).raise_for_status()
     return "conversation"
+
+
+def make_quote() -> str:
+    """Make a session with recorded functions, and return its id."""
+    with serve_app(quote_app()) as url, httpx.Client(base_url=url, timeout=30) as client:
+        return client.get("/quotes/7").headers["X-Noukai-Session"]
+
+
+def quote_app() -> FastAPI:
+    """Return an app whose functions stand for a database and another service."""
+    from noukai_sdk import AsyncNoukai, now, recorded
+    from noukai_sdk.adapters.fastapi import NoukaiTraceMiddleware
+
+    @dataclass
+    class Customer:
+        name: str
+        currency: str
+        since: date
+
+    @recorded(name="customers.load")
+    async def load_customer(customer_id: int) -> Customer:
+        await asyncio.sleep(0.02)
+        return Customer("Ada", "EUR", date(2021, 3, 1))
+
+    @recorded(name="rates.fetch")
+    async def exchange_rate(currency: str) -> Decimal:
+        await asyncio.sleep(0.03)
+        return Decimal("1.0837")
+
+    noukai = AsyncNoukai(org="acme", project="samples")
+    app = FastAPI()
+    app.add_middleware(NoukaiTraceMiddleware, client=noukai, capture_requests=True)
+
+    @app.get("/quotes/{customer_id}")
+    async def quote(customer_id: int) -> dict[str, Any]:
+        customer = await load_customer(customer_id)
+        rate = await exchange_rate(customer.currency)
+        message = f"Offer {customer.name} a book for {100 * rate:.2f} {customer.currency}"
+        offer = await noukai.flow("hello-world").execute(message)
+        return {"at": now(), "offer": offer.result}
+
+    return app
 
 
 def save(name: str, png: bytes) -> None:

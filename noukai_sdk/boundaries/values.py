@@ -333,7 +333,10 @@ def _model_fields(model: BaseModel) -> dict[str, Any]:
     return {**fields, **(model.__pydantic_extra__ or {})}
 
 
-_ONLY_DATA = "return data instead: JSON, a pydantic model, a dataclass, a type of the docs' table"
+_ONLY_DATA = (
+    "return data instead: JSON, a pydantic model, a dataclass "
+    '(docs/recorded.md, "What is kept of a value")'
+)
 _PLAIN: tuple[type[Any], ...] = (str, int, float, list, tuple, dict)
 _CONTAINERS: dict[type, Any] = {
     tuple: Encoder._tagged_items,
@@ -390,19 +393,22 @@ def _annotation_fix(cls: type, annotation: Any, path: Sequence[str], value: Any)
             f"the annotation {annotation.text!r} cannot be evaluated ({annotation.reason}): "
             "define or import its names where the function is defined, not for type checkers alone"
         )
-    if annotation is not None and annotation is not Any:
-        text = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
-        return f"the annotation is {text}: add {cls.__qualname__} to it, as one of a union"
-    wanted = cls.__qualname__
-    if len(path) == 1 and type(value) in (list, set, frozenset):
-        wanted = f"{type(value).__name__}[{wanted}]"
-    elif len(path) == 1 and type(value) is tuple:
-        wanted = f"tuple[{wanted}, ...]"
-    elif len(path) == 1 and type(value) is dict and value:
-        wanted = f"dict[{type(next(iter(value))).__name__}, {wanted}]"
-    elif path:
-        return f"annotate the return type with a type that names {wanted}"
-    return f"annotate the return type as -> {wanted}"
+    name = wanted = cls.__qualname__
+    kind = type(value)
+    if len(path) == 1 and kind in (list, set, frozenset):
+        wanted = f"{kind.__name__}[{name}]"
+    elif len(path) == 1 and kind is tuple:
+        wanted = f"tuple[{name}, ...]"
+    elif len(path) == 1 and kind is dict:
+        wanted = f"dict[{type(next(iter(value))).__name__}, {name}]"
+    if annotation in (None, Any, object, kind) and (not path or wanted != name):
+        return f"annotate the return type as -> {wanted}"
+    if annotation is None:
+        return f"annotate the return type with a type that names {name}"
+    text = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+    if not path:
+        return f"annotate the return type as -> {text} | {name}"
+    return f"name {name} in the return annotation, which is {text}"
 
 
 def _placeholder(value: Any) -> JSON:

@@ -162,7 +162,9 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
         view.started_at = datetime.fromtimestamp(min(starts), timezone.utc).isoformat()
     elif file.exchange is not None:
         view.started_at = file.exchange.started_at
-    view.milliseconds = max((row.end for row in rows.rows if row.end is not None), default=None)
+    begins = [row.start for row in rows.rows if row.start is not None]
+    ends = [row.end for row in rows.rows if row.end is not None]
+    view.milliseconds = max(ends) - min(begins) if begins and ends else None
     _judge(view, False)
     _note_missing(view, file.missing_calls)
     _note_client(view, file.exchange is not None and file.exchange.client_left)
