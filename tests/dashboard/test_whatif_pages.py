@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import unescape
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,9 @@ from playwright.sync_api import Page, expect
 
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.adapters.fastapi import instrument
+from noukai_sdk.backend.app import create_app
+from noukai_sdk.backend.settings import Settings
+from noukai_sdk.dashboard.app import Dashboard
 from tests.support.servers import serve_app, wait_until
 
 from .conftest import Dev, check_accessible
@@ -108,3 +112,37 @@ def test_what_if_through_the_app_and_refusals(
         assert "$[1]" in text
         assert "hits=1" in text
         assert len(sessions_of(dev, session_id)) == 1
+
+
+def test_service_behind_a_key_runs_what_ifs_with_the_key_of_the_visitor(tmp_path: Path) -> None:
+    keys = {"nk_of_acme": "acme", "nk_of_others": "others"}
+    with (
+        serve_app(Dashboard(create_app(Settings(tmp_path / "a.db", keys=keys)))) as url,
+        httpx.Client(base_url=url, headers={"Origin": url}, timeout=60) as visitor,
+    ):
+        headers = {"Authorization": "Bearer nk_of_acme", "X-Session-Id": "behind"}
+        call = f"{url}/api/v1/seq/acme/samples/hello-world/execute"
+        httpx.post(call, json={"message": "Hello"}, headers=headers).raise_for_status()
+        session = f"{url}/api/v1/seq/sessions/behind"
+        wait_until(lambda: httpx.get(session, headers=headers).status_code == 200)
+        assert visitor.get("/sessions/behind/whatif").status_code == 303
+
+        [token, *_] = re.findall('name="csrf" value="([^"]+)"', visitor.get("/login").text)
+        visitor.post("/login", data={"csrf": token, "key": "nk_of_acme"})
+        [token, *_] = re.findall(
+            'name="csrf" value="([^"]+)"', visitor.get("/sessions/behind/whatif").text
+        )
+        fields = {"csrf": token, "live": "hello-world", "message": "Good night"}
+        response = visitor.post("/sessions/behind/whatifs", data=fields)
+        assert response.status_code == 303, unescape(response.text)
+        path = response.headers["location"]
+        wait_until(lambda: "hx-trigger" not in visitor.get(path).text)
+        text = unescape(visitor.get(path).text)
+        assert "Done: the run" in text
+        assert "Good night" in text
+        assert "nk_of" not in text
+        # Another organisation sees neither the session nor the what-if.
+        others = {"Authorization": "Bearer nk_of_others"}
+        report = f"{url}/api/v1/seq/replays/{path.rpartition('/')[2]}"
+        assert httpx.get(report, headers=headers).status_code == 200
+        assert httpx.get(report, headers=others).status_code == 404

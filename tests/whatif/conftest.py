@@ -45,6 +45,11 @@ class Provider:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
+    def hold(self, count: int = 0) -> None:
+        """Answer ``count`` more requests, and let later ones wait for :meth:`release`."""
+        self._released.clear()
+        self.holds_from = len(self.requests) + count
+
     def release(self) -> None:
         """Answer all requests."""
         self.holds_from = sys.maxsize

@@ -152,7 +152,7 @@ def test_ctrl_c_prints_the_runs_that_have_ended(
     captured: Session, provider: Provider, backend: Server, tmp_path: Path
 ) -> None:
     session_id, _ = captured
-    provider.holds_from = len(provider.requests) + 1
+    provider.hold(1)
     command = [sys.executable, "-m", "noukai_sdk.cli", "session", "whatif", session_id]
     command += ["--live", "reply", "--runs", "3", "--most", "1", "--json"]
     env = {**os.environ, **settings_of(backend.api), "PYTHONPATH": str(ROOT)}

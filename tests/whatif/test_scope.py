@@ -14,6 +14,7 @@ from noukai_sdk import (
     Noukai,
     ReplayDisabledError,
     ReplayError,
+    ReplayMissError,
     trace_scope,
     trace_scope_sync,
 )
@@ -160,6 +161,48 @@ async def test_whatifs_at_once_do_not_mix(
         await asyncio.to_thread(thread.join)
     models = sorted(model for model, _, _ in provider.requests[start:])
     assert models == ["four"] * 4 + ["one", "three", "three", "three", "three", "two"]
+
+
+async def test_served_call_does_not_wait_for_a_live_one_that_it_overlapped(
+    provider: Provider,
+) -> None:
+    async with AsyncNoukai(org="acme", project="shop") as client:
+        grade, reply = client.flow("grade"), client.flow("reply")
+        async with trace_scope(client=client) as scope:
+            _, recorded = await asyncio.gather(grade.execute("a"), reply.execute("b"))
+        await asyncio.to_thread(background.flush)
+        provider.hold()
+        try:
+            async with trace_scope(replay_session_id=scope.session_id, client=client) as scope:
+                what_if = scope.whatif("grade", model="openai:small")
+                live = asyncio.create_task(grade.execute("a"))
+                assert (await reply.execute("b")).result == recorded.result
+                assert not live.done()
+                assert what_if.calls == [] or what_if.calls[0].live.status == "running"
+                provider.release()
+                assert (await live).result == what_if.calls[0].live.output
+        finally:
+            provider.release()
+
+
+def test_later_call_without_recording_goes_live_only_if_asked(
+    noukai: Noukai, provider: Provider, recorded: tuple[str, list[Any]]
+) -> None:
+    session_id, answers = recorded
+    with trace_scope_sync(replay_session_id=session_id, client=noukai) as scope:
+        scope.whatif("grade#1", model="openai:small")
+        review(noukai)
+        with pytest.raises(ReplayMissError):
+            noukai.flow("reply").execute("one more")
+    assert len(scope.report.misses) == 1
+    options: Any = {"replay_session_id": session_id, "client": noukai, "on_miss": "live"}
+    with trace_scope_sync(**options) as scope:
+        what_if = scope.whatif("grade#1", model="openai:small")
+        assert review(noukai)[1:] == answers[1:]
+        start = len(provider.requests)
+        noukai.flow("reply").execute("one more")
+    assert provider.requests[start:] == [("base", None, "Reply: one more")]
+    assert (len(what_if), len(scope.report.live)) == (1, 2)
 
 
 def test_wrong_names_are_refused(
