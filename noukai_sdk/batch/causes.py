@@ -240,13 +240,13 @@ def _of_calls(report: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[C
         if tuple(lane) not in explained:
             yield from _of_drift(entry, flows)
     for name, what in ENTRIES.items():
+        if name == "leftovers" and report.get("misses"):
+            continue  # a program that was refused a call makes no more
         for entry in report.get(name) or ():
-            if name in ("misses", "leftovers") and (
-                _lane(entry) in explained or None in _lane(entry)
-            ):
+            if name in ("misses", "leftovers") and _lane(entry) in explained:
                 continue
             of_entry: Status = "drifted" if name == "unordered" else "missed"
-            yield _cause(of_entry, what, entry, flows, [entry["position"]], entry["detail"])
+            yield _cause(of_entry, what, entry, flows, [entry["position"]])
 
 
 def _of_drift(entry: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[Cause]:

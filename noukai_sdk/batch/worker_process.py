@@ -129,6 +129,8 @@ async def _result(
         return failed(source, NOT_FETCHED, str(error))
     except (NoukaiError, FreezeError) as error:
         return failed(source, str(error))
+    except Exception as error:  # noqa: BLE001  # the parent waits for a result of each session
+        return failed(source, f"the replay failed with {type(error).__name__}", str(error))
     seconds = time.perf_counter() - started
     return result_of(
         source,

@@ -169,7 +169,12 @@ class RunningApp:
             running = _in_thread(serve)
         try:
             await asyncio.wait([running], timeout=timeout)
-            return running.result() if running.done() else None
+            if not running.done():
+                return None
+            if running.cancelled():  # by the app itself: a server would close the connection
+                failure = RuntimeError("the app cancelled its own request")
+                return AppResponse(httpx.Response(500, request=request), failure)
+            return running.result()
         finally:
             if not running.done():
                 running.cancel()

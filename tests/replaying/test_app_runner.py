@@ -53,6 +53,11 @@ def fastapi_app(events: list[str], *, adapter: bool) -> FastAPI:
         await all_texts(body)
         raise ValueError("no such grade")
 
+    @app.post("/cancels")
+    async def cancels(body: dict[str, list[str]]) -> None:
+        await all_texts(body)
+        raise asyncio.CancelledError
+
     @app.post("/hangs")
     async def hangs(body: dict[str, list[str]]) -> None:
         try:
@@ -169,6 +174,13 @@ async def test_cancelled_replay_cancels_the_request_and_stops_the_app() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert events == ["start", "cancelled", "stop"]
+
+
+async def test_app_that_cancels_its_own_request_has_failed() -> None:
+    async with running_app(fastapi_app([], adapter=True)) as running:
+        outcome = await running.replay(captured(1, "/cancels"))
+    assert (outcome.status, outcome.result, outcome.exit_code) == (500, "clean", 1)
+    assert outcome.problems == ["RuntimeError: the app cancelled its own request"]
 
 
 async def test_live_call_outside_of_the_request_is_refused() -> None:
