@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Key = Callable[..., Any] | Sequence[str]
 Redact = Callable[[dict[str, Any]], dict[str, Any]] | Sequence[str] | bool
 
-_VALUES = ("arguments", "result", "items", "error")
+UNFIT: Any = object()
+"""In place of arguments that the function does not take: calling it says what is wrong."""
 
 
 class RecordedFunction:
@@ -93,36 +94,31 @@ class RecordedFunction:
 
         return return_annotation(self._definition)
 
-    def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Return whether the function can be called so: if not, calling it says what is wrong."""
-        if self._signature is not None:
-            try:
-                self._signature.bind(*args, **kwargs)
-            except TypeError:
-                return False
-        return True
-
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return what counts of the arguments, as JSON."""
+        """Return what counts of the arguments, as JSON; UNFIT if the function cannot be called so."""
         from .values import encode_arguments, encode_loosely
 
+        signature = self._signature
+        named: dict[str, Any] = {**({"args": list(args)} if args else {}), **kwargs}
+        if signature is not None:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return UNFIT
+            if self._key is not None:
+                bound.apply_defaults()
+            named = self._named(bound)
         if callable(self._key):
             return encode_loosely(self._key(*args, **kwargs))
-        named = self._named(args, kwargs)
         if self._key is not None:
             named = {name: named.get(name) for name in self._key}
         return encode_arguments(named)
 
-    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        signature = self._signature
-        if signature is None:
-            return {**({"args": list(args)} if args else {}), **kwargs}
-        bound = signature.bind(*args, **kwargs)
-        if self._key is not None:
-            bound.apply_defaults()
+    def _named(self, bound: inspect.BoundArguments) -> dict[str, Any]:
         named: dict[str, Any] = {}
+        parameters = bound.signature.parameters
         for position, (name, value) in enumerate(bound.arguments.items()):
-            kind = signature.parameters[name].kind
+            kind = parameters[name].kind
             if position == 0 and name in ("self", "cls") and self._key is None:
                 continue
             if kind is inspect.Parameter.VAR_KEYWORD:

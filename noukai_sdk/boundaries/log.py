@@ -178,7 +178,8 @@ class BoundaryLog:
                 self._slots.append(slot)
             else:
                 self._dropped += 1
-                self._warn(f"only the first {MOST:,} calls of recorded functions are kept")
+                if isinstance(slot.content, Entry):
+                    self._warn(f"only the first {MOST:,} calls of recorded functions are kept")
         return slot
 
     def note_value(self, entry: Entry, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from ..models.reports import CallSite
 from ..replay.boundary_recordings import BoundaryRecording, boundary_call
 from ..replay.callsite import call_site
 from ..session.scope import Scope, current_scope
+from .functions import UNFIT
 from .log import BoundaryLog, Entry, Slot
 
 if TYPE_CHECKING:
@@ -32,16 +32,9 @@ def begin(
 ) -> RunningCall | ReplayedCall | None:
     """Begin a call: return None if nothing is captured or replayed here."""
     scope = current_scope()
-    if scope is None or scope.mode == "normal" or not function.fits(args, kwargs):
+    if scope is None or scope.mode == "normal":
         return None
-    if scope.mode == "replay":
-        from ..session.replay_scope import ReplayScope
-
-        assert isinstance(scope, ReplayScope)  # the mode says so
-        if function.live:
-            return LiveCall(scope, function, args, kwargs)
-        return ReplayedCall(scope, function, args, kwargs)
-    if not scope._open:
+    if scope.mode == "capture" and not scope._open:
         logger.debug(
             "a call of %s came after the end of session %s and is not kept",
             function.name,
@@ -49,7 +42,17 @@ def begin(
             extra={"noukai_ended_session": scope.session_id},
         )
         return None
-    return RunningCall(scope, function, function.arguments(args, kwargs))
+    arguments = function.arguments(args, kwargs)
+    if arguments is UNFIT:
+        return None
+    if scope.mode == "replay":
+        from ..session.replay_scope import ReplayScope
+
+        assert isinstance(scope, ReplayScope)  # the mode says so
+        if function.live:
+            return LiveCall(scope, function, arguments)
+        return ReplayedCall(scope, function, arguments)
+    return RunningCall(scope, function, arguments)
 
 
 class RunningCall:
@@ -72,9 +75,8 @@ class RunningCall:
         log = log_of(scope)
         self.function = function
         self.body: Function = function.body
-        self._log: BoundaryLog | None = log
+        self._log = log
         self._entry = Entry(function, arguments, _site(function), log.clock)
-        log.note_clients(scope)
         if slot is None:
             log.add(self._entry)
         else:
@@ -128,8 +130,7 @@ class RunningCall:
         self._note(value)
 
     def _note(self, value: Any) -> None:
-        if self._log is not None:
-            self._log.note_value(self._entry, value)
+        self._log.note_value(self._entry, value)
 
     def _encoded(self, value: Any, place: str) -> Any:
         from .values import encode
@@ -159,20 +160,17 @@ class LiveCall(RunningCall):
         self,
         scope: ReplayScope,
         function: RecordedFunction,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        arguments: Any,
     ) -> None:
-        arguments = function.arguments(args, kwargs)
         self.function = function
         self.body = function.body
-        self._log = log_of(scope) if scope.is_fork else None
-        clock = time.time if self._log is None else self._log.clock
-        self._entry = Entry(function, arguments, _site(function), clock)
-        if self._log is not None:
-            self._log.add(self._entry)
+        self._log = log_of(scope)
+        site = _site(function)
+        self._entry = Entry(function, arguments, site, self._log.clock)
+        self._log.add(self._entry)
         call = boundary_call(function.name, arguments)
         self._scope = scope
-        self._claim = scope.claim_boundary(call, function.redacted_request)
+        self._claim = scope.claim_boundary(call, function.redacted_request, site)
         self._recording = scope.player.recording_of(self._claim)
 
     def left(self) -> None:
@@ -216,18 +214,16 @@ class ReplayedCall:
         self,
         scope: ReplayScope,
         function: RecordedFunction,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        arguments: Any,
     ) -> None:
         self.function = function
         self._scope = scope
-        self._arguments = function.arguments(args, kwargs)
+        self._arguments = arguments
         call = boundary_call(function.name, self._arguments)
-        self._claim = scope.claim_boundary(call, function.redacted_request)
-        self._claim.site = _site(function)
+        self._claim = scope.claim_boundary(call, function.redacted_request, _site(function))
         self.program: Program[BoundaryRecording | None] = scope.player.play(call, self._claim)
-        # The session of a fork has its own copy of what it was served.
-        self._slot = log_of(scope).reserve(self._claim) if scope.is_fork else None
+        # The session of a fork has its own copy of what it was served. A replay may become one.
+        self._slot = log_of(scope).reserve(self._claim)
 
     def running(self) -> RunningCall:
         """Return the call that runs the body, in a fork."""
@@ -274,6 +270,7 @@ def log_of(scope: Scope) -> BoundaryLog:
                 log = BoundaryLog(scope.session_id)
                 scope.keep_boundaries(log, send_boundaries)
                 scope.boundaries = log
+    log.note_clients(scope)
     return log
 
 

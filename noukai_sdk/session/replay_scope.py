@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoukaiError, ReplayError, ReplayInvalidSessionError
-from ..models.reports import ReportEntry
+from ..models.reports import CallSite, ReportEntry
 from ..protocol.call import FlowCall, Service
 from ..protocol.jobs import JobBackend, LiveJob
 from ..protocol.program import Program, longest
@@ -56,6 +56,7 @@ class ReplayScope(Scope):
         self._ended = False
         self._reports_outcomes = False
         self._abandoned: list[Claim] = []
+        self._send_boundaries: Any = None
         self._edited: list[tuple[int, FlowCall]] = []
         self._what_ifs: list[WhatIf] = []
         self.activity = Activity(belonging_to(self))
@@ -104,12 +105,15 @@ class ReplayScope(Scope):
         """What plays the cassette."""
         return self._player
 
-    def claim_boundary(self, call: FlowCall, redact: Callable[[Any], Any]) -> Claim:
+    def claim_boundary(
+        self, call: FlowCall, redact: Callable[[Any], Any], site: CallSite | None
+    ) -> Claim:
         """Claim the place of a call of a recorded function.
 
         Args:
             call: The call.
             redact: What the function itself removes from its arguments.
+            site: Where it was called.
         """
         redactor = self._options.redactor
 
@@ -117,15 +121,17 @@ class ReplayScope(Scope):
             clean = redact(request)
             return clean if redactor is None else redactor.boundary(clean)
 
-        return self._player.claim(call, call_site(), redact=comparable)
+        return self._player.claim(call, site, redact=comparable)
 
     def keep_boundaries(self, log: Any, send: Any) -> None:
         """Keep the calls of recorded functions of a fork: with its own session, or in the file."""
         if self._options.writer is not None:
             log.write_to_file(wall_time)
             self._options.writer.boundaries = log
-        elif self.is_fork:
+        elif self._reports_outcomes:
             super().keep_boundaries(log, send)
+        else:
+            self._send_boundaries = send  # if the replay becomes a fork
 
     def replays_session(
         self,
@@ -191,6 +197,9 @@ class ReplayScope(Scope):
             # Live calls never go into the recorded session.
             self.session_id, self.is_fork = new_session_id(), True
         self._reports_outcomes = self.parts is not None or self._options.is_stored
+        if self._reports_outcomes and self._send_boundaries is not None:
+            super().keep_boundaries(self.boundaries, self._send_boundaries)
+            self._send_boundaries = None
         if self.verdict is not None:
             self.verdict.allow_leftovers = True
         from ..whatif.compared_calls import WhatIf  # most replays have none

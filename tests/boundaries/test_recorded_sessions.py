@@ -222,3 +222,22 @@ def test_flow_in_the_body_is_no_part_of_the_session_unless_live(
         assert [greet("a"), greet("b"), greet_live("c")] == greetings
     assert replay.report.clean
     assert [entry.kind for entry in replay.report.hits] == ["recorded", "recorded", "execute"]
+
+
+def test_what_if_keeps_the_boundaries_from_before_it_began(client: Noukai, server: Server) -> None:
+    def program() -> list[Any]:
+        return [load("a"), client.flow("hello-world").execute("Hi").result, load("b")]
+
+    with trace_scope_sync(client=client) as captured:
+        rows = program()
+    assert flush(10)
+    assert captured.session_id is not None
+    with trace_scope_sync(client=client, replay_session_id=captured.session_id) as scope:
+        first = load("a")
+        scope.whatif("hello-world", message="Ho")
+        rest = [client.flow("hello-world").execute("Hi").result, load("b")]
+    assert (first, rest[1]) == (rows[0], rows[2])
+    assert flush(10)
+    assert scope.session_id not in (None, captured.session_id)
+    kept = stored(server, str(scope.session_id)).boundaries
+    assert [each.arguments["name"] for each in kept] == ["a", "b"]
