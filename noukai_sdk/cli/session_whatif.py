@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,6 +17,7 @@ import click
 
 from ..client import AsyncNoukai
 from ..errors import NoukaiError
+from ..masking.values import REDACTED
 from ..models.session_lists import StoredReport
 from ..protocol.session_extensions import fetch_reports
 from ..replay.cassette_file import CassetteFile
@@ -203,6 +205,8 @@ def whatif_command(
     named = named_calls(file, options)
     way = _Way(app, against, headers, on_miss)
     _announce(options, len(named), runs, way)
+    if app is None and against is None and any(REDACTED in str(each.request) for *_, each in named):
+        click.echo(f"note: a recorded input has masks ({REDACTED}), which the model gets", err=True)
     done = asyncio.run(_run(source, file, options, way, runs, most, env, base_url, quiet=as_json))
     flush()
     ended, was_stopped = done
@@ -285,6 +289,9 @@ async def _way_to_run(
     is_stored = not is_file(source)
     async with AsyncExitStack() as stack:
         if way.app is not None:
+            # The app makes its clients with the environment: they must reach the same service.
+            os.environ.update({"NOUKAI_BASE_URL": base_url} if base_url else {})
+            os.environ.update({"NOUKAI_ENV": env} if env else {})
             beside = Path(source) if is_file(source) else None
             app = await stack.enter_async_context(
                 running_app(way.app, beside=beside, live_calls="allow")

@@ -30,7 +30,7 @@ from .scope import Scope, belonging_to, new_session_id
 
 if TYPE_CHECKING:
     from ..whatif.changes import WhatIfOptions
-    from ..whatif.compared_calls import WhatIf
+    from ..whatif.compared_calls import LiveCall, WhatIf
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -244,14 +244,18 @@ class ReplayScope(Scope):
     ) -> Program[Any]:
         lane = claim.lane
         entry = ReportEntry(lane.slug, lane.kind, claim.position, str(what_if.changes), claim.site)
-        self.report.live.append(entry)
+
+        def note(live: LiveCall) -> None:
+            self.report.live.append(entry)
+            self.report.what_if.append(live)
+
         program = what_if.live(
             call,
             number,
             recording,
             self._go_live,
             redactor=self._player.options.redactor,
-            on_live=self.report.what_if.append,
+            on_live=note,
             on_changed=lambda: self._edited.append((claim.order, call)),
         )
         try:

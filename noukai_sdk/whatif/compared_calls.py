@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import NoukaiError, ReplayError
+from ..models.results import ExecuteResult
 from ..models.traces import StepTrace
 from ..protocol.call import FlowCall, FlowRef, Service
 from ..protocol.fetching import run_trace
@@ -196,9 +197,10 @@ class WhatIf:
         on_live(noted)
         if request != call.request:
             on_changed()
-        changed = call._replace(request=request)
+        # With the key of the recorded call, the service would return the recorded run.
+        changed = call._replace(request=request, idempotency_key=None)
         result = yield from noted._recorder.listen(changed, send(changed))
-        if call.kind == "execute":
+        if isinstance(result, ExecuteResult):
             yield from complete(noted, call.service, call.flow)
         return result
 

@@ -94,3 +94,21 @@ def test_step_failed_step_ends_the_stream(backend: Backend) -> None:
     assert types(events)[-1] == "step_error"
     assert events[-1]["stepId"] == "bad"
     assert events[-1]["error"]["code"] == "MODEL_ERROR"
+
+
+def test_step_with_a_given_output_does_not_run(backend: Backend) -> None:
+    given = {"stepOutputs": {"one": "given", "three": {"a": [1]}, "unknown": 1}}
+    body = {**MESSAGE, "runRemaining": True, **given}
+    events = backend.step("tests/three", body, "given-outputs")
+    served = ["step_started", "step_completed"]
+    assert types(events) == ["run_started", *served, *ONE_STEP, *served, "flow_completed"]
+    completed = [event for event in events if event["eventType"] == "step_completed"]
+    assert [event.get("tokens") is None for event in completed] == [True, False, True]
+    assert [event["stepIndex"] for event in completed] == [0, 1, 2]
+    assert "given" in str(next(e for e in events if e["eventType"] == "step_input")["inputData"])
+    assert events[-1]["result"] == {"a": [1]}
+    first = backend.step("tests/three", {**MESSAGE, **given})
+    assert types(first) == ["run_started", *served, "step_paused"]
+    second = backend.step("tests/three", next_call(first, 1))
+    third = backend.step("tests/three", next_call(second, 2))
+    assert third[-1]["result"] == {"a": [1]}

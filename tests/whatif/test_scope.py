@@ -205,6 +205,23 @@ def test_later_call_without_recording_goes_live_only_if_asked(
     assert (len(what_if), len(scope.report.live)) == (1, 2)
 
 
+def test_idempotency_key_of_the_recorded_call_is_not_sent_again(
+    noukai: Noukai, provider: Provider
+) -> None:
+    def work() -> Any:
+        return noukai.flow("reply").execute("once", idempotency_key="what-if-key").result
+
+    with trace_scope_sync(client=noukai) as scope:
+        answer = work()
+    background.flush()
+    start = len(provider.requests)
+    for model in ("one", "two", "base"):
+        with trace_scope_sync(replay_session_id=scope.session_id, client=noukai) as again:
+            again.whatif("reply", model=f"openai:{model}")
+            assert work() != answer
+    assert [each[0] for each in provider.requests[start:]] == ["one", "two", "base"]
+
+
 def test_wrong_names_are_refused(
     noukai: Noukai, recorded: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
