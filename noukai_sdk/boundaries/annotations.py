@@ -111,6 +111,10 @@ def _find_classes(annotation: Any) -> Classes:
 
 
 def _inside_class(cls: type) -> list[Any]:
+    generic = getattr(cls, "__pydantic_generic_metadata__", None)
+    if generic and generic["origin"] is not None:
+        # Where the annotation says Page[Book], programs often return Page(...).
+        return [*fields_of(cls).values(), generic["origin"], *generic["args"]]
     is_data = dataclasses.is_dataclass(cls) or issubclass(cls, BaseModel)
     if is_data or is_typeddict(cls) or named_fields(cls) is not None:
         return list(fields_of(cls).values())

@@ -36,9 +36,10 @@ def encode_error(error: Exception) -> JSON:
         ('KeyError', ['isbn'])
     """
     try:
-        return _FailureEncoder().failure(error, 0)
+        data = _FailureEncoder().value(error, 0)
     except RecursionError:
-        return _described(error)
+        data = {}
+    return data if "$type" in data else _described(error)
 
 
 def decode_error(data: JSON, *, name: str = "") -> Exception:
@@ -51,7 +52,7 @@ def decode_error(data: JSON, *, name: str = "") -> Exception:
     with suppress(Unreadable, RecursionError):
         error = _FailureDecoder().value(data)
     if not isinstance(error, Exception):
-        error = _stand_in(data if isinstance(data, dict) else {})
+        error = _stand_in(data if isinstance(data, dict) else {}, "its recording is damaged")
     if isinstance(error, RecordedFunctionError) and name:
         error.message = f"{name}: {error.message}"
         error.args = (error.message,)
@@ -99,7 +100,9 @@ class _FailureEncoder(Encoder):
             cause = error.__cause__
             if isinstance(cause, Exception) and self._causes < _MAX_CAUSES:
                 self._causes += 1
-                data["cause"] = self.value(cause, depth + 1)
+                encoded = self.value(cause, depth + 1)
+                if "$type" in encoded:  # not the error itself
+                    data["cause"] = encoded
             return data
         finally:
             self.classes = outer
@@ -114,15 +117,17 @@ class _FailureDecoder(Decoder):
             return super()._instance(data, name)
         cls: Any = _loaded_class(str(data["module"]), str(data["name"]))
         error: Exception | None = None
+        reason = "this process has no class of that name; import its module before the replay"
         if cls is not None:
             outer, self.classes = self.classes, _classes_around(cls)
             try:
                 error = self._made(cls, data)
-            except Exception:  # noqa: BLE001 - whatever the class does not accept: it has changed
-                error = None
+            except Exception as problem:  # noqa: BLE001 - whatever the class does not accept
+                reason = f"its class does not take what was recorded: {problem}"
             finally:
                 self.classes = outer
-        error = error or _stand_in(data)
+        if error is None:
+            error = _stand_in(data, reason)
         if data.get("notes"):
             vars(error)["__notes__"] = [str(note) for note in data["notes"]]
         if "cause" in data:
@@ -132,16 +137,18 @@ class _FailureDecoder(Decoder):
     def _made(self, cls: Any, data: Mapping[str, Any]) -> Exception:
         if cls is pydantic_core.ValidationError:
             return _validation_error(str(data["title"]), [self.value(p) for p in data["problems"]])
-        args = [self.value(arg) for arg in data["args"]]
+        args = [self.value(arg) for arg in data.get("args", [data["message"]])]
         attributes = self._entries(data.get("attributes", {}))
         error = _make(cls, args, attributes)
         try:
-            has_message = str(error) == data["message"]
+            has_message = _unicode(str(error)) == data["message"]
         except Exception:  # noqa: BLE001 - it needs what was not kept
             has_message = False
         if not has_message:
-            error = _make(_with_message(cls), args, attributes)
-            vars(error)["_recorded_message"] = str(data["message"])
+            with suppress(Exception):  # a class that allows no subclass
+                with_message = _make(_with_message(cls), args, attributes)
+                vars(with_message)["_recorded_message"] = str(data["message"])
+                return with_message
         return error
 
 
@@ -169,12 +176,10 @@ def _attributes(error: Exception) -> dict[str, Any]:
         for name, member in vars(cls).items():
             if inspect.ismemberdescriptor(member) or inspect.isgetsetdescriptor(member):
                 with suppress(Exception):  # not set
-                    attributes.setdefault(name, getattr(error, name))
-    return {
-        name: value
-        for name, value in attributes.items()
-        if not name.startswith("__") and value is not None
-    }
+                    value = getattr(error, name)
+                    if value is not None:
+                        attributes.setdefault(name, value)
+    return {name: value for name, value in attributes.items() if not name.startswith("__")}
 
 
 def _described(error: Exception) -> dict[str, JSON]:
@@ -184,8 +189,12 @@ def _described(error: Exception) -> dict[str, JSON]:
     except Exception:  # noqa: BLE001 - a broken __str__
         message = ""
     data = {"$type": _TAG, "module": kind.__module__, "name": kind.__qualname__}
-    # A message may quote bytes of a request that are not text.
-    return {**data, "message": message.encode(errors="backslashreplace").decode()}
+    return {**data, "message": _unicode(message)}
+
+
+def _unicode(text: str) -> str:
+    """Return a text without lone surrogates: a message may quote bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _loaded_class(module: str, name: str) -> type[Exception] | None:
@@ -254,12 +263,11 @@ def _validation_error(title: str, problems: list[dict[str, Any]]) -> Exception:
     return pydantic_core.ValidationError.from_exception_data(title, details)
 
 
-def _stand_in(data: Mapping[str, Any]) -> RecordedFunctionError:
+def _stand_in(data: Mapping[str, Any], reason: str) -> RecordedFunctionError:
     kind = f"{data.get('module', 'builtins')}.{data.get('name', 'Exception')}"
     message = str(data.get("message", ""))
     return RecordedFunctionError(
-        f"the recorded call raised {kind}: {message} (this process has no class of that name; "
-        "import its module before the replay)",
+        f"the recorded call raised {kind}: {message} ({reason})",
         error_type=kind,
         error_message=message,
     )

@@ -256,7 +256,9 @@ class Encoder:
         if self.classes is not None and self.classes.get(full_name(kind)) is not kind:
             if self.lenient:
                 return self._other(value, kind, depth)
-            reason = f"is a {kind.__qualname__}, which the return annotation does not name"
+            reason = (
+                f"is an instance of {kind.__qualname__}, which the return annotation does not name"
+            )
             raise Unkept(reason, "", unnamed=kind)
         self.has_instances = True
         data: dict[str, JSON] = {"$type": full_name(kind)}

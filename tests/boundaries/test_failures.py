@@ -175,6 +175,20 @@ def test_errors_of_the_program_come_back_without_their_constructor() -> None:
     assert error_text(encode_error(error)) == "ShelfError: shelf 3 is gone"
 
 
+def test_error_that_holds_itself_or_many_others_comes_back() -> None:
+    error = ValueError("outer")
+    error.nothing, error.me, error.__cause__ = None, error, error  # type: ignore[attr-defined]
+    back = round_trip(error)
+    assert (type(back), back.nothing, back.__cause__) == (ValueError, None, None)
+    assert isinstance(back.me, NotKept)
+    for number in range(3_000):
+        outer = ValueError(number)
+        outer.inner = error  # type: ignore[attr-defined]
+        error = outer
+    assert str(round_trip(error)) == "2999"
+    assert str(round_trip(ValueError("\ud800"))) == "\ud800"
+
+
 def test_error_whose_message_needs_what_is_gone_keeps_its_message() -> None:
     error = Peculiar()
     error.holder = threading.current_thread()

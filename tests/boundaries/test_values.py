@@ -132,6 +132,7 @@ def test_classes_named_by_annotation_come_back_whole() -> None:
         (Page([Point(1)], Permission.READ | Permission.WRITE), Page[Point]),
         (Envelope[Book](content=BOOK), Envelope[Book]),
         (Envelope[Any](content=BOOK), Envelope[Any] | Book),
+        (Envelope(content=BOOK), Envelope[Book]),
         (Loose(shelf=Decimal("1.50"), **{"$type": 1}), Loose),
         (Tags({"a", "b"}), Tags),
         ({"point": Point(2), "author": AUTHOR}, Row),
@@ -239,17 +240,18 @@ def cyclic() -> list[Any]:
 
 def test_value_that_cannot_be_kept_raises_error_that_names_place_and_fix() -> None:
     books = {"books": [1, BOOK]}
+    annotate = "annotate the return type as"
     unnamed = "which the return annotation does not name; "
     connection = sqlite3.connect(":memory:")
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
     for value, annotation, message in [
-        (BOOK, None, f"result is a Book, {unnamed}annotate the return type as -> Book"),
-        ([AUTHOR], Any, f"result[0] is a Author, {unnamed}annotate the return type as -> list[Author]"),
-        ({1: AUTHOR}, None, "annotate the return type as -> dict[int, Author]"),
-        (books, dict, f"['books'][1] is a Book, {unnamed}name Book in the return annotation"),
-        (Special("x"), Author, f"is a Special, {unnamed}annotate the return type as -> Author | Special"),
+        (BOOK, None, f"result is an instance of Book, {unnamed}{annotate} -> Book"),
+        ([AUTHOR], Any, f"[0] is an instance of Author, {unnamed}{annotate} -> list[Author]"),
+        ({1: AUTHOR}, None, f"{annotate} -> dict[int, Author]"),
+        (books, dict, f"['books'][1] is an instance of Book, {unnamed}name Book in the return annotation"),
+        (Special("x"), Author, f"is an instance of Special, {unnamed}{annotate} -> Author | Special"),
         (Envelope[Any](content=io.StringIO()), Envelope[Any], "result.content is of the type _io.S"),
         ({"db": connection}, sqlite3.Connection, "result['db'] is of the type sqlite3.Connection"),
         ((threading.Lock(),), None, "result[0] is of the type _thread.lock"),
