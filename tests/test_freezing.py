@@ -28,11 +28,12 @@ import time_machine
 
 from noukai_sdk import AsyncNoukai
 from noukai_sdk.models.boundaries import Boundary
-from noukai_sdk.models.exchanges import CapturedRequest, CapturedResponse, Exchange
+from noukai_sdk.models.exchanges import CapturedBody, CapturedRequest, CapturedResponse, Exchange
 from noukai_sdk.replay.cassette_file import CassetteFile, write_cassette
 from noukai_sdk.replay.recording import Recording, seconds_of
 from noukai_sdk.testing import FreezeError, freezing, send_captured_request
 from noukai_sdk.testing.freezing import frozen
+from noukai_sdk.testing.seen_values import times_of_production, to_nanoseconds, uuids_of_production
 from tests.support.servers import serve_app
 
 START = "2026-05-31T23:59:58.123457+05:30"
@@ -199,6 +200,39 @@ def test_clock_without_a_captured_request_starts_at_the_first_call() -> None:
     for file, seconds in ((calls, 59), (replace(calls, boundaries=[boundary]), 58)):
         with frozen(file):
             assert datetime.now(timezone.utc).second == seconds
+
+
+def test_values_of_production_are_those_that_it_sent_and_was_not_given() -> None:
+    ids = [uuid.UUID(int=number, version=4) for number in range(1, 7)]
+    request = CapturedRequest(method="GET", origin="http://a", path=f"/orders/{ids[0]}")
+    body = CapturedBody(
+        text=f'{{"id": "{ids[4].hex}", "by": "{ids[0]}", "at": "2026-05-31 23:59:59.5"}}'
+    )
+    exchange = Exchange(
+        request=request,
+        response=CapturedResponse(status=200, body=body),
+        started_at=START,
+        completed_at="2026-06-01T00:00:30+05:30",
+    )
+    # Ids 2 and 6 are given by a recorded function and by a flow. The first time is too old.
+    boundary = Boundary(name="load", position=0, result={"id": str(ids[1])})
+    first = f"{str(ids[2]).upper()} {ids[1]} {ids[3]} 2026-05-31T23:59:58.123456 1780252199.0000001"
+    second = f"{ids[5]} {ids[2]} 2026-05-31T18:30:00.250000 2026-05-31T18:30:00.750Z"
+    calls = [grade(1.0, 2.0, first), grade(3.0, 4.0, second)]
+    calls[0].result = {"result": str(ids[5])}
+    file = CassetteFile("s-1", calls, exchange=exchange, boundaries=[boundary])
+    assert uuids_of_production(file) == [ids[2], ids[3], ids[4]]
+    found = [(each.time - 1780252198 * 10**9, each.until) for each in times_of_production(file)]
+    ends = [to_nanoseconds(each.completed_at or 0.0) for each in calls]
+    assert found == [(1_000_000_100, ends[0]), (2_250_000_000, ends[1]), (2_750_000_000, ends[1])]
+    with frozen(file) as clock:
+        assert [uuid4() for _ in range(3)] == [ids[2], ids[3], ids[4]]
+        assert uuid4() not in ids
+        assert time.time() == 1780252199.0000001
+        clock.move(calls[0].completed_at or 0.0)
+        assert datetime.now().isoformat(sep=" ") == "2026-06-01 00:00:00.250000"
+        clock.move(calls[1].completed_at or 0.0)
+        assert time.time() == calls[1].completed_at
 
 
 def test_clock_moves_to_the_end_of_each_served_call(

@@ -78,8 +78,8 @@ def test_command(
     does not pass.
 
     If it would fail on another day, it holds clock, uuids and random numbers (freeze=True), which needs
-    time-machine. If inputs differ all the same (a uuid, a time to the microsecond), its cassette gets those
-    of a replay with a held clock; if they differ from run to run even then, the test allows that.
+    time-machine. If inputs differ all the same (a random number), its cassette gets those of a replay with
+    a held clock; if they differ from run to run even then, the test allows that.
     """
     if path.suffix != ".py":
         raise CommandError(f"{path} is not the name of a Python file: write -o tests/test_grade.py")

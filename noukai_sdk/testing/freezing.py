@@ -13,20 +13,32 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..replay.cassette_file import CassetteFile
 from ..replay.recording import moment_of, seconds_of
 from ..session.replay_scope import ReplayScope
 from ..session.scope import Scope
+from .seen_values import (
+    SeenTime,
+    nanoseconds,
+    times_of_production,
+    to_nanoseconds,
+    uuids_of_production,
+)
 
+# Seconds.
 _LONGEST_STAND = 10.0
-# A longer pause without a look at the clock is a breakpoint, and counts as this one.
+# Nanoseconds. The times of calls may be those of the service, by another clock.
+_TOLERANCE = 50_000_000
+# Seconds. A longer pause without a look at the clock is a breakpoint, and counts as this one.
 _LONGEST_PAUSE = 1.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class FreezeError(Exception):
@@ -40,32 +52,54 @@ class HeldClock:
     time, and would never end.
 
     Args:
-        start: When the request began, in seconds since 1970.
+        start: When the request began, in nanoseconds since 1970.
         end: When its response ended: the clock does not move beyond. None if that is not known.
+        known: The times that production read, as far as they are known. The clock stands at the next one
+            if it was read before another call began.
+        starts: When the calls began.
     """
 
-    def __init__(self, start: float, end: float | None = None) -> None:
-        self._held = start
+    def __init__(
+        self,
+        start: int,
+        end: int | None = None,
+        known: Sequence[SeenTime] = (),
+        starts: Sequence[int] = (),
+    ) -> None:
         self._end = end
+        self._known = known
+        self._starts = starts
+        self._held = self._next_known(start, start)
         self._stood = 0.0
         self._looked_at = time.monotonic()
 
     def move(self, ended_at: float) -> None:
-        """Move on to the end of a call; the clock never goes back."""
-        now = self._now()
-        self._held = max(now, ended_at if self._end is None else min(ended_at, self._end))
+        """Move on to the end of a call, in seconds since 1970; the clock never goes back."""
+        ended = to_nanoseconds(ended_at)
+        moment = ended if self._end is None else min(ended, self._end)
+        self._held = max(self._now(), self._next_known(moment, ended))
         self._stood = 0.0
+
+    def _next_known(self, moment: int, ended: int) -> int:
+        """Return the next known time from ``moment`` on; ``moment`` if there is none before the next call.
+
+        Those that were sent with a call that had ``ended`` by then were read before.
+        """
+        for each in self._known:
+            if each.until > ended and each.time >= moment - _TOLERANCE:
+                late = any(moment < start < each.time - _TOLERANCE for start in self._starts)
+                return moment if late else each.time
+        return moment
 
     def time_ns(self) -> int:
         """Return the time in nanoseconds since 1970."""
         looked_at = time.monotonic()
         self._stood += min(looked_at - self._looked_at, _LONGEST_PAUSE)
         self._looked_at = looked_at
-        # A float holds a time of today to a microsecond.
-        return round(self._now() * 1e6) * 1000
+        return self._now()
 
-    def _now(self) -> float:
-        return self._held + max(0.0, self._stood - _LONGEST_STAND)
+    def _now(self) -> int:
+        return self._held + int(max(0.0, self._stood - _LONGEST_STAND) * 1e9)
 
 
 _lock = threading.Lock()
@@ -106,7 +140,8 @@ def frozen(file: CassetteFile, *, later: timedelta = timedelta()) -> Iterator[He
         except RuntimeError as error:  # freezegun holds it
             raise FreezeError(f"the clock cannot be held: {error}") from error
         traveller.time_ns = clock.time_ns  # type: ignore[method-assign]
-        stack.enter_context(_seeded(f"{file.session_id}{later or ''}"))
+        known = [] if later else uuids_of_production(file)
+        stack.enter_context(_seeded(f"{file.session_id}{later or ''}", known))
         yield clock
 
 
@@ -148,22 +183,24 @@ def _only(clock: HeldClock) -> Iterator[HeldClock]:
 def _clock_of(file: CassetteFile, later: timedelta) -> HeldClock:
     """Return the clock at the time of the request; without one, of the first call."""
     exchange = file.exchange
-    start = None if exchange is None else seconds_of(exchange.started_at)
-    end = None if exchange is None else seconds_of(exchange.completed_at)
-    if start is None:
-        begun = [
-            *(each.started_at for each in file.recordings),
-            *(seconds_of(each.started_at) for each in file.boundaries),
-        ]
-        start = min((each for each in begun if each is not None), default=None)
-    if start is None:
+    start = None if exchange is None else moment_of(exchange.started_at)
+    end = None if exchange is None else moment_of(exchange.completed_at)
+    begun = [
+        *(each.started_at for each in file.recordings),
+        *(seconds_of(each.started_at) for each in file.boundaries),
+    ]
+    starts = [to_nanoseconds(each) for each in begun if each is not None]
+    if start is None and not starts:
         name = f"session {file.session_id}" if file.session_id else "this cassette"
         raise FreezeError(
             f"{name} does not say when it was recorded, so there is no time to hold: capture the request "
             "with capture_requests=True"
         )
-    shift = later.total_seconds()
-    return HeldClock(start + shift, None if end is None else end + shift)
+    first = min(starts) if start is None else nanoseconds(start)
+    if later:
+        return HeldClock(first + nanoseconds(_EPOCH + later))
+    last = None if end is None else nanoseconds(end)
+    return HeldClock(first, last, times_of_production(file), starts)
 
 
 @contextmanager
@@ -196,22 +233,34 @@ def _set_time_zone(name: str | None) -> None:
 
 
 class _SeededOs:
-    """The module ``os`` as ``uuid`` sees it: its random bytes are the same in each replay."""
+    """The module ``os`` as ``uuid`` sees it: its random bytes are the same in each replay.
 
-    def __init__(self, seed: str) -> None:
-        self.urandom = random.Random(seed).randbytes  # noqa: S311  # no secret is made of them
+    Args:
+        seed: What the bytes depend on.
+        known: The uuids of production, which come first.
+    """
+
+    def __init__(self, seed: str, known: Sequence[uuid.UUID]) -> None:
+        self._random = random.Random(seed)  # noqa: S311  # no secret is made of it
+        self._known = deque(known)
+
+    def urandom(self, size: int) -> bytes:
+        """Return the bytes of a uuid."""
+        if size == 16 and self._known:
+            return self._known.popleft().bytes
+        return self._random.randbytes(size)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
 
 @contextmanager
-def _seeded(seed: str) -> Iterator[None]:
+def _seeded(seed: str, known: Sequence[uuid.UUID]) -> Iterator[None]:
     """Seed the functions of ``random`` and ``uuid``, however modules have imported them."""
     module: Any = uuid
     before = random.getstate(), module.os, module._node
     random.seed(f"{seed}/random")
-    module.os = _SeededOs(f"{seed}/uuid")
+    module.os = _SeededOs(f"{seed}/uuid", known)
     # uuid1() would hold the address of this machine. This bit marks an address as made up.
     module._node = random.Random(f"{seed}/node").getrandbits(48) | 1 << 40  # noqa: S311
     try:

@@ -46,8 +46,8 @@ def try_test(
 ) -> Trial:
     """Do what the test would do, at the time of now, at another time, and at the captured time.
 
-    If inputs hold a uuid or a time to the microsecond, they differ from the captured ones even if the clock
-    is held. Then those of a held replay are written to the cassette: from now on, they must not change.
+    If inputs hold a random number, they differ from the captured ones even if the clock is held. Then those
+    of a held replay are written to the cassette: from now on, they must not change.
 
     Args:
         app_name: The app.

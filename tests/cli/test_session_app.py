@@ -24,6 +24,7 @@ from tests.support.servers import ROOT, serve_app, serve_backend, serve_wsgi, se
 FASTAPI = """
 import itertools
 import random
+import time
 import uuid
 from datetime import datetime
 
@@ -40,7 +41,7 @@ app = instrument(FastAPI(), client=noukai, capture_requests=True)
 
 
 @app.post("/plan")
-async def plan(topic: str) -> dict:
+async def plan(topic: str, order: str = "") -> dict:
     print("the app responds")
     flow = noukai.flow("hello-world")
     today = await flow.execute(message=f"Plan {topic} for {datetime.now():%A, %Y-%m-%d}.")
@@ -48,6 +49,10 @@ async def plan(topic: str) -> dict:
         await flow.execute(message=f"{uuid.uuid4()} {random.random()}")
     if topic == "counted":
         await flow.execute(message=f"Plan number {next(numbers)}.")
+    if topic == "seen":
+        await flow.execute(message=f"{order} {uuid.uuid4()} {datetime.now().isoformat()}")
+        await flow.execute(message=f"{time.time()}")
+        return {"id": uuid.uuid4().hex, "at": str(datetime.utcnow())}
     if topic == "recorded":
         values = noukai_sdk.now(), noukai_sdk.uuid4(), noukai_sdk.random()
         await flow.execute(message=str(values))
@@ -93,7 +98,7 @@ def next_day():
         yield
 """
 
-TOPICS = ("dated", "unique", "counted", "recorded", "paused", "broken")
+TOPICS = ("dated", "unique", "counted", "recorded", "seen", "paused", "broken")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,8 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         plans, forms = load_app("fastapi_plans:app"), load_app("flask_plans:app")
         with serve_app(plans) as url, serve_wsgi(forms) as flask_url, httpx.Client() as client:
             for topic in TOPICS:
-                response = client.post(f"{url}/plan", params={"topic": topic})
+                order = "0d6bf7ee-0f2c-4b9a-8d4c-3b1d0f6f9a11"
+                response = client.post(f"{url}/plan", params={"topic": topic, "order": order})
                 found[topic] = stored_session(backend.api, response)
             found["flask"] = stored_session(backend.api, client.post(f"{flask_url}/plan"))
         yield {**found, "project": str(project), "api": backend.api}
@@ -157,12 +163,21 @@ def test_recorded_values_are_those_of_production_in_a_frozen_replay(
     assert held["report"].endswith("misses=0; drift=0; leftovers=0")
 
 
+def test_uuids_and_times_of_production_are_found_in_what_it_sent(sessions: dict[str, str]) -> None:
+    drifted = replay(sessions["seen"], "fastapi_plans:app", exit_code=1)
+    assert drifted["report"] == "hits=3; misses=0; drift=3; leftovers=0"
+    assert len(drifted["differences"]) == 2
+    held = replay(sessions["seen"], "fastapi_plans:app", "--freeze", exit_code=0)
+    assert held["report"] == "hits=3; misses=0; drift=0; leftovers=0"
+    assert held["differences"] == []
+
+
 @pytest.mark.parametrize("name", ["unique", "flask"])
 def test_frozen_replays_agree_byte_for_byte(name: str, sessions: dict[str, str]) -> None:
     app = "flask_plans:app" if name == "flask" else "fastapi_plans:app"
     first, second = (replay(sessions[name], app, "--freeze", exit_code=1) for _ in range(2))
     assert first == second
-    # The uuid of production is not known; the date is.
+    # The random number of production is not known; the date is.
     assert first["report"] == "hits=2; misses=0; drift=1; leftovers=0"
     live = replay(sessions[name], app, exit_code=1)
     assert live["report"] == "hits=2; misses=0; drift=2; leftovers=0"
@@ -241,7 +256,7 @@ def test_written_tests_of_a_date_and_of_a_uuid_pass_on_another_day(
         path = tmp_path / f"test_{topic}.py"
         written = run_json("test", sessions[topic], "--app", "fastapi_plans:app", "-o", str(path))
         assert (written["passes"], written["freeze"]) == (True, True)
-        # The uuid of production is not known. The test has the one that the held replay made.
+        # The random number of production is not known. The test has that of the held replay.
         assert written["inputsHeld"] == bool(written["drift"]) == (topic == "unique")
         sources.append(path.read_text())
         assert '@pytest.mark.noukai_cassette(drift="error")' in sources[-1]
