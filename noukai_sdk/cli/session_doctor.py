@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from ..doctor.diagnosis import Diagnosis
 from ..doctor.examination import Examination
-from ..doctor.live_runs import live_changes
+from ..doctor.run_comparison import live_changes
 from ..doctor.run_processes import Processes
 from ..doctor.run_program import Orders
 from ..doctor.source_reads import Plan
@@ -24,7 +24,15 @@ from ..replay.cassette_file import CassetteFile, write_redacted
 from ..replay.recording import seconds_of
 from ..replaying.app_interfaces import resent_request
 from ..replaying.controls import clean_lines
-from .session_source import Env, base_url_option, env_option, load, name_of, source_argument
+from .session_source import (
+    Env,
+    base_url_option,
+    env_option,
+    is_file,
+    load,
+    name_of,
+    source_argument,
+)
 from .session_tests import read_body
 from .session_views import open_console, print_json
 from .shared_options import (
@@ -110,6 +118,7 @@ def doctor_command(
             Plan(),
             app=app_name,
             cassette=str(cassette),
+            beside=source if is_file(source) else "",
             headers=list(headers),
             body=body,
             timeout=timeout,
@@ -145,7 +154,7 @@ def _examine(
         if live and diagnosis.problem is None:
             status.update("running the request twice through the service: this calls models")
             with Processes(replace(orders, live=True)) as processes:
-                one, other = processes.run([Plan(), Plan()])
+                one, other = processes.run([Plan(), Plan(hash_seed=1)])
             diagnosis.runs += processes.runs
             problem = one.problem or other.problem
             if problem is not None:

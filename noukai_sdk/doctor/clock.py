@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 import time
@@ -76,6 +77,21 @@ def control_clock(sources: Sources) -> None:
         setattr(time, name, of_clock)
         setattr(time, f"{name}_ns", _in_nanoseconds(name, sources, of_clock))
     timeit.default_timer = time.perf_counter
+    _note_loop_times(sources)
+
+
+def _note_loop_times(sources: Sources) -> None:
+    """Note who reads the time of an event loop, which cannot be changed: the loop runs by it."""
+    loop: Any = asyncio.BaseEventLoop
+    original = loop.time
+
+    def read_time(self: Any) -> float:
+        if owner_of(sys._getframe(1).f_code.co_filename) == "user":
+            sources.read("loop", "loop.time")
+        value: float = original(self)
+        return value
+
+    loop.time = read_time
 
 
 def _in_nanoseconds(

@@ -28,6 +28,7 @@ KIND_OF = {
     "completion": "order of completion",
     "environment": "environment",
     "zone": "environment",
+    "loop": "time",
 }
 _MOST_CHANGES = 3
 
@@ -62,6 +63,11 @@ class Finding:
         """File and line, as a reader in this folder would write them."""
         return "?" if self.file is None else f"{short_path(self.file)}:{self.line}"
 
+    @property
+    def _is_secret(self) -> bool:
+        """Whether values may be what others must not see: those of variables."""
+        return self.kind == "environment"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON values."""
         return {
@@ -73,7 +79,7 @@ class Finding:
             "fix": self.fix,
             "reads": self.reads,
             "atStart": self.at_start,
-            "changes": [change.as_dict() for change in self.changes],
+            "changes": [change.as_dict(values=not self._is_secret) for change in self.changes],
         }
 
     def lines(self) -> list[str]:
@@ -85,7 +91,7 @@ class Finding:
             lines.append(f"    {self.source}")
         for change in self.changes[:_MOST_CHANGES]:
             lines.append(f"  changes {change.where}")
-            if self.kind != "environment":  # it may hold what others must not see
+            if not self._is_secret:
                 lines += [f"    - {change.before}", f"    + {change.after}"]
         more = len(self.changes) - _MOST_CHANGES
         if more > 0:

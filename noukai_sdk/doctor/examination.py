@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from .completion import AS_RECORDED
 from .completion_lines import lines_that_see_order
@@ -18,6 +19,7 @@ Run = Callable[[Sequence[Plan]], list[Observation]]
 
 # Read line by line: more sources of one kind are taken together.
 _MOST_SOURCES = 40
+_MOST_ON_A_LINE = 8
 _ZONE = "Asia/Kathmandu"
 _MOST_UUIDS = 2
 _SETS = 2
@@ -159,9 +161,10 @@ class Examination:
                 left = [each for each in left if not each.is_address]
             if left:
                 made = [each for each in self._reads_of("made set", [other]) if _is_in(each, left)]
-                for each in made:
-                    self._found("made set", each, left)
-                if not made:
+                causes = made or self._unchanged_reads()
+                for each in causes:
+                    self._found(each.factor, each, left)
+                if not causes:
                     self._found("set", None, left)
 
     def _vary_completions(self) -> None:
@@ -214,21 +217,22 @@ class Examination:
         ((other, changes),) = self._changes([plan])
         if not changes and not other.failed:
             return
+        groups = _by_line_if_many(reads)[:_MOST_SOURCES]
         plans = [
-            replace(plan, keys=[each.key], variant=variant)
-            for each in reads[:_MOST_SOURCES]
-            for variant in range(_VALUES)
+            replace(plan, keys=[each.key for each in group], variant=variant)
+            for group in groups
+            for variant in range(_VALUES if len(group) == 1 else 1)
         ]
-        found = self._changes(plans)
-        for number, each in enumerate(reads[:_MOST_SOURCES]):
+        results = iter(self._changes(plans))
+        for group in groups:
             caused: list[Change] = []
-            for other, own in found[number * _VALUES : (number + 1) * _VALUES]:
+            for other, own in islice(results, _VALUES if len(group) == 1 else 1):
                 # A value that the app does not know proves nothing, and neither does another flow.
                 if other.problem is None and (not other.failed or self._base.failed):
                     known = {change.place for change in caused}
                     caused += [change for change in own if change.place not in known]
             if caused:
-                self._found("environment", each, caused)
+                self._found("environment", group[0], caused)
 
     def _vary_zone(self) -> None:
         """Run in another time zone."""
@@ -241,8 +245,25 @@ class Examination:
     def _explain(self, changes: Sequence[Change], factor: str = "unexplained") -> None:
         """Report what differs between two runs with equal sources."""
         left = [each for each in changes if each.area not in self._areas]
-        if left:
+        if not left:
+            return
+        reads = self._unchanged_reads()
+        for each in reads:
+            self._found(each.factor, each, left)
+        if not reads:
             self._found(factor, None, left)
+
+    def _unchanged_reads(self) -> list[Reads]:
+        """Return the reads of sources that no run changes.
+
+        Programs act on them: they send signals to processes, and event loops run by their times.
+        """
+        return [
+            each
+            for factor in ("environment", "loop")
+            for each in self._reads_of(factor, [])
+            if factor == "loop" or each.name in ("os.getpid", "os.getppid", "threading.get_ident")
+        ]
 
     def _changes(
         self, plans: Sequence[Plan], name: str | None = None
@@ -254,12 +275,18 @@ class Examination:
             tried = self._diagnosis.tried
             tried[factor] = tried.get(factor, 0) + 1
             if other.problem is not None:
-                self._diagnosis.notes.append(f"a run with another {factor}: {other.problem}")
+                # An app need not know the value of a variable.
+                if plan.factor != "environment":
+                    self._note(f"a run with another {factor}: {other.problem}")
                 results.append((other, []))
             else:
                 changes = changes_of(self._base, other, self._ignore)
                 results.append((other, [each for each in changes if each.place not in self._noise]))
         return results
+
+    def _note(self, text: str) -> None:
+        if text not in self._diagnosis.notes:
+            self._diagnosis.notes.append(text)
 
     def _reads_of(self, factor: str, others: Sequence[Observation]) -> list[Reads]:
         """Return the sources of a kind that were read in any run, by line."""
@@ -288,12 +315,21 @@ class Examination:
         self._diagnosis.findings.append(finding_at(factor, reads, list(changes)))
 
 
+def _by_line_if_many(reads: Sequence[Reads]) -> list[list[Reads]]:
+    """Return each source alone, but those together that one line copies: ``dict(os.environ)``."""
+    lines: dict[tuple[str, int], list[Reads]] = {}
+    for each in reads:
+        lines.setdefault((each.file, each.line), []).append(each)
+    groups: list[list[Reads]] = []
+    for line in lines.values():
+        groups += [line] if len(line) > _MOST_ON_A_LINE else [[each] for each in line]
+    return groups
+
+
 def _is_in(made: Reads, changes: Sequence[Change]) -> bool:
     """Return whether elements of a set stand in a text that changed: a copy of it was iterated."""
-    return any(
-        sum(token in change.before and token != "" for token in made.tokens) > 1
-        for change in changes
-    )
+    texts = "\n".join(change.before for change in changes)
+    return sum(token in texts and token != "" for token in made.tokens) > 1
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:

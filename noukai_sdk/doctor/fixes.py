@@ -92,8 +92,8 @@ def _expression(factor: str, reads: Reads) -> str:
 
 def _fix(factor: str, reads: Reads, expression: str) -> str:
     function = expression.partition("(")[0].rpartition(".")[2]
-    if factor == "time":
-        if any(name in reads.name for name in _DURATIONS):
+    if factor in ("time", "loop"):
+        if any(name in reads.name for name in _DURATIONS) or reads.factor == "loop":
             return "leave the duration out, or measure it in a function with @noukai_sdk.recorded"
         return "noukai_sdk.now()"
     if factor == "uuid":

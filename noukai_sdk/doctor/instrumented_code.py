@@ -25,7 +25,7 @@ _ITERATING = words(
 _ITERATING_METHODS = words(
     "join extend fromkeys from_iterable map imap starmap writelines executemany update"
 )
-_TO_TEXT = words("str repr print format dumps")
+_TO_TEXT = words("str repr print format")
 _MAKING = frozenset(("set", "frozenset"))
 _SET_METHODS = words("union intersection difference symmetric_difference copy keys items")
 _SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)

@@ -12,12 +12,14 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from ..models.exchanges import Header
+from ..models.reports import CallSite
 from ..protocol.call import FlowCall
 from ..protocol.program import Effect, Program
 from ..replay.callsite import call_site
+from ..replay.lanes import Claim
+from ..replay.player import Player
 from ..replay.recording import INPUT_FIELDS
 from ..replay.redaction import Redactor
-from ..session.replay_scope import ReplayScope
 from ..session.scope import Scope
 
 # Headers of calls that name one request among others, or change in transport.
@@ -125,30 +127,40 @@ class Observer:
     @contextmanager
     def watching(self, *, live: bool = False) -> Iterator[None]:
         """Note the calls that are made in scopes of this process."""
-        scope: Any = Scope if live else ReplayScope
-        admit = scope.admit
+        owner: Any = Scope if live else Player
+        name = "admit" if live else "play"
+        original = getattr(owner, name)
 
-        def watched(of_scope: Scope, call: FlowCall) -> Program[Any]:
-            made = self.begin(
-                str(call.flow),
-                call.kind,
-                lambda: _input_of(call, self._redactor),
-            )
-            return self._watch(admit(of_scope, call), made)
+        def watched(of: Any, call: FlowCall, *claim: Claim) -> Program[Any]:
+            site = claim[0].site if claim else call_site()
+            if call.kind == "recorded":
+                made = self.begin(
+                    call.flow.slug, call.kind, lambda: dict(claim[0].redacted_request()), site
+                )
+            else:
+                made = self.begin(
+                    str(call.flow), call.kind, lambda: _input_of(call, self._redactor), site
+                )
+            return self._watch(original(of, call, *claim), made)
 
-        scope.admit = watched
+        setattr(owner, name, watched)
         try:
             yield
         finally:
-            scope.admit = admit
+            setattr(owner, name, original)
 
-    def begin(self, name: str, kind: str, read_input: Callable[[], dict[str, Any]]) -> MadeCall:
+    def begin(
+        self,
+        name: str,
+        kind: str,
+        read_input: Callable[[], dict[str, Any]],
+        site: CallSite | None,
+    ) -> MadeCall:
         """Note a call that is made now."""
         try:
             given = read_input()
         except Exception as error:  # noqa: BLE001  # a call that cannot be sent fails by itself
             given = {"message": f"({type(error).__name__})"}
-        site = call_site()
         place = None if site is None else (site.file, site.line)
         made = MadeCall(name, kind, given, place)
         with self._lock:

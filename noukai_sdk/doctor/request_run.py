@@ -48,7 +48,7 @@ async def _send(file: CassetteFile, orders: Orders, sources: Sources, observer: 
     assert file.exchange is not None  # the parent has checked
     request = resent_request(file.exchange, dict(orders.headers), orders.body)
     options = options_of(file, orders.plan)
-    beside = Path(orders.cassette)
+    beside = Path(orders.beside) if orders.beside else None
     async with running_app(
         orders.app, beside=beside, live_calls="allow" if orders.live else "refuse"
     ) as running:

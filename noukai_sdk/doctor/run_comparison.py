@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..adapters.redacted_bodies import BodyRedactor
@@ -19,7 +19,7 @@ from ..replay.redaction import Redactor
 from ..replay.response_diff import ReceivedResponse, compare_responses, without_ignored
 from .observation import MadeCall, Observation, Response
 
-_FIELDS = (*INPUT_FIELDS, "version", "headers", "arguments")
+_FIELDS = (*INPUT_FIELDS, "version", "headers")
 _SHOWN = 300
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 
@@ -52,9 +52,10 @@ class Change:
         before, after = (_ADDRESS.sub("", text) for text in (self.before, self.after))
         return before == after
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the change as JSON values."""
-        return {"where": self.where, "before": self.before, "after": self.after}
+    def as_dict(self, *, values: bool = True) -> dict[str, Any]:
+        """Return the change as JSON values, with or without the values that differ."""
+        where = {"where": self.where}
+        return {**where, "before": self.before, "after": self.after} if values else where
 
 
 def changes_of(one: Observation, other: Observation, ignore: Sequence[str] = ()) -> list[Change]:
@@ -80,6 +81,32 @@ def changes_of(one: Observation, other: Observation, ignore: Sequence[str] = ())
     if one.response is not None and other.response is not None:
         found += _changes_in_response(one.response, other.response, ignore)
     return found
+
+
+def live_changes(one: Observation, other: Observation, ignore: Sequence[str] = ()) -> list[Change]:
+    """Return what differs between two live runs through no fault of the models.
+
+    The inputs of calls count up to the first call with another output, and the response if there is none.
+    """
+    same = _same_outputs(one.calls, other.calls)
+    if same is None:
+        return changes_of(one, other, ignore)
+    return changes_of(_cut(one, same), _cut(other, same))
+
+
+def _same_outputs(calls: Sequence[MadeCall], others: Sequence[MadeCall]) -> int | None:
+    """Return the number of the first call whose output differs, None if there is none."""
+    for number, (call, other) in enumerate(zip(calls, others, strict=False)):
+        if call.lane != other.lane or call.input != other.input or call.output != other.output:
+            return number
+    return None
+
+
+def _cut(observation: Observation, last: int) -> Observation:
+    """Return the calls up to this one, without the response."""
+    return replace(
+        observation, calls=observation.calls[: last + 1], response=None, failure=None, refusal=None
+    )
 
 
 def _changes_in_lane(

@@ -33,6 +33,7 @@ class Orders:
         output: The file for what the run prints.
         app: The app, as ``module:attribute``.
         cassette: The file with the session and its request.
+        beside: A file of the project, to find the app; empty if there is none.
         headers, body: Of the request, in place of what was captured.
         live: Run the request through the service, and change nothing.
         pytest: The arguments of pytest, in place of an app.
@@ -45,6 +46,7 @@ class Orders:
     output: str = ""
     app: str = ""
     cassette: str = ""
+    beside: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: str | None = None
     live: bool = False

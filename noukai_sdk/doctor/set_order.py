@@ -75,16 +75,17 @@ class SetOrder:
         if read.number == 0:
             for element in list(value)[:_MOST_ELEMENTS]:
                 self._sources.note_token("made set", read, _shown(element))
-        return _relaid(value) if read.varied else value
+        return _relaid(value) if read.varied and type(value) is set else value
 
     def text(self, value: Any, file: str, line: int) -> Any:
         """Return what is turned into text."""
         if not isinstance(value, (set, frozenset)) or len(value) < 2:
             return value
         read = self._sources.read("set", "order", Site(file, line))
-        if read is None or not read.varied:
+        if read is None or not read.varied or type(value) not in (set, frozenset):
             return value
-        return _relaid(value) if type(value) in (set, frozenset) else value
+        inner = ", ".join(map(repr, self._shuffled(value)))
+        return _Text(f"{{{inner}}}" if type(value) is set else f"frozenset({{{inner}}})")
 
     def hash(self, value: Any, file: str, line: int) -> int:
         """Call ``hash(value)``."""
@@ -122,6 +123,19 @@ class SetOrder:
         return elements
 
 
+class _Text:
+    """Stands for a set that is turned into text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def __format__(self, spec: str) -> str:
+        return format(self._text, spec)
+
+
 def _in_base_order(value: Any) -> Any:
     """Return a set in an order that does not depend on the addresses of its elements.
 
@@ -154,13 +168,8 @@ def _relaid(value: Any) -> Any:
         other.difference_update(range(-size, 0))
         other.update(before)  # negative numbers among them
         if list(other) != before:
-            return other if type(value) is set else _frozen(other)
+            return other
     return value
-
-
-def _frozen(value: set[Any]) -> frozenset[Any]:
-    # frozenset(set) copies the table as it is.
-    return frozenset(value)
 
 
 def _shown(value: Any) -> str:

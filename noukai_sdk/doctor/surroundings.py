@@ -7,6 +7,7 @@ import platform
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -31,7 +32,7 @@ _ABSENT: Any = object()
 
 # Functions that tell something about the machine or the process: module, name, what else they return.
 _FUNCTIONS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
-    (socket, "gethostname", lambda value: f"{value}-{_MARK}"),
+    (socket, "gethostname", lambda _: "localhost"),  # its address can be looked up
     (socket, "getfqdn", lambda value: f"{_MARK}.{value}"),
     (os, "getlogin", lambda value: f"{value}-{_MARK}"),
     (os, "getcwd", lambda value: f"{value}/../{os.path.basename(value)}"),  # noqa: PTH119  # a text
@@ -54,6 +55,9 @@ def control_surroundings(sources: Sources) -> None:
     for name in ("getpid", "getppid"):
         if hasattr(os, name):
             setattr(os, name, _numbered(sources, name, getattr(os, name)))
+    threading.get_ident = _controlled(
+        sources, threading, "get_ident", threading.get_ident, lambda value: value
+    )
     _control_variables(sources)
 
 
