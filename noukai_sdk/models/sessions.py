@@ -150,9 +150,12 @@ class EditedCall(WireModel):
 
     Attributes:
         order: The number of the call among all calls of the fork, from 0.
+        execution_id: The run that the service made of it, if it is known. It decides; ``order`` is the
+            fallback.
     """
 
     order: int
+    execution_id: str | None = None
     call: RecordedCall
 
 

@@ -172,9 +172,12 @@ def recordings_of_fork(sessions: Sequence[Session], *, as_made: bool = False) ->
 
 
 def _restore_input(recordings: list[Recording], edited: EditedCall) -> None:
-    if not 0 <= edited.order < len(recordings):
+    runs = {each.execution_id: order for order, each in enumerate(recordings) if each.execution_id}
+    # Of calls that overlapped, the runs may have begun in another order.
+    order = runs.get(edited.execution_id or "", edited.order)
+    if not 0 <= order < len(recordings):
         return
-    call, recording = edited.call, recordings[edited.order]
+    call, recording = edited.call, recordings[order]
     is_same = (recording.org, recording.project, recording.slug) == (
         call.org,
         call.project,
@@ -182,7 +185,7 @@ def _restore_input(recordings: list[Recording], edited: EditedCall) -> None:
     )
     # A flow without capture keeps no input.
     if is_same and call.request and recording.request is not None and not recording.message_only:
-        recordings[edited.order] = replace(recording, request=call.request)
+        recordings[order] = replace(recording, request=call.request)
 
 
 def recordings_of(session: Session) -> list[Recording]:

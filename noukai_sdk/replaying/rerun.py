@@ -19,7 +19,7 @@ from ..replay.redaction import Redactor
 from ..session.scope import Scope, active, new_session_id
 from ..transport.background import Send
 from ..whatif.changes import WhatIfOptions
-from ..whatif.compared_calls import WhatIf, complete
+from ..whatif.compared_calls import LiveCall, WhatIf, complete
 
 # How the methods of a flow call the fields of a request.
 _ARGUMENTS = {
@@ -75,7 +75,7 @@ class RerunScope(Scope):
         self._reports_outcomes = is_stored and file.session_id is not None
         self._file = file
         self._redactor = Redactor(file.redacted, pii=file.redacted_pii) if file.redacted else None
-        self._edited: list[tuple[int, FlowCall]] = []
+        self._edited: list[tuple[int, FlowCall, LiveCall]] = []
         self._next: tuple[int, int, Recording] | None = None
 
     def next_is(self, order: int, number: int, recording: Recording) -> None:
@@ -92,7 +92,7 @@ class RerunScope(Scope):
             recording,
             super().admit,
             redactor=self._redactor,
-            on_changed=lambda: self._edited.append((order, call)),
+            on_changed=lambda live: self._edited.append((order, call, live)),
         )
 
     def send_at_end(

@@ -40,7 +40,7 @@ class WhatIfRun:
     @property
     def is_bad(self) -> bool:
         """Return whether a live call failed, or a call had no recording."""
-        failed = any(call.live.status != "completed" for call in self.calls)
+        failed = any(call.live.status in ("failed", "running") for call in self.calls)
         misses = self.outcome is not None and bool(self.outcome.details.get("misses"))
         return failed or misses or self.problem is not None
 

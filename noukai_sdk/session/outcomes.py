@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..protocol.call import FlowCall, Service, Watch
     from ..protocol.program import Program
     from ..replay.recording import Recording
+    from ..whatif.compared_calls import LiveCall
 
 MOST = 1_000  # outcomes of one session
 
@@ -104,14 +105,15 @@ class OutcomeLog:
         self,
         session_id: str,
         calls: list[tuple[int, int, Recording]],
-        edited: Sequence[tuple[int, FlowCall]] = (),
+        edited: Sequence[tuple[int, FlowCall, LiveCall | None]] = (),
     ) -> bool:
         """Note the parent of a fork, and the order, index and recording of each call it served.
 
         Args:
             session_id: The parent.
             calls: The calls that it served.
-            edited: The order of each call that went live with another input, and the call without it.
+            edited: The order of each call that went live with another input, the call without it, and in
+                a what-if the live call.
 
         Returns:
             Whether there was nothing to send before.
@@ -125,9 +127,11 @@ class OutcomeLog:
         with self._lock:
             self.parent = ForkParent(session_id=session_id, served=served)
             changed = []
-            for order, call in edited:
+            for order, call, live in edited:
                 request = to_jsonable_python(call.request, fallback=str)
-                changed.append(EditedCall(order=order, call=_recorded_call(call, request)))
+                run = None if live is None else live.execution_id
+                recorded = _recorded_call(call, request)
+                changed.append(EditedCall(order=order, execution_id=run, call=recorded))
             # Earlier versions know of one such call.
             self.parent.edited = changed[0] if changed else None
             self.parent.also_edited = tuple(changed[1:])

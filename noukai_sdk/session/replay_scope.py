@@ -57,7 +57,7 @@ class ReplayScope(Scope):
         self._reports_outcomes = False
         self._abandoned: list[Claim] = []
         self._send_boundaries: Any = None
-        self._edited: list[tuple[int, FlowCall]] = []
+        self._edited: list[tuple[int, FlowCall, LiveCall | None]] = []
         self._what_ifs: list[WhatIf] = []
         self.activity = Activity(belonging_to(self))
         self.activity.note_loop()
@@ -87,7 +87,7 @@ class ReplayScope(Scope):
             # The service takes a message or messages.
             replaced = {"message", "messages"} if options.edit.keys() - {"parameters"} else set()
             kept = {name: part for name, part in call.request.items() if name not in replaced}
-            self._edited.append((order, call))
+            self._edited.append((order, call, None))
             return self._go_live(call._replace(request={**kept, **options.edit}))
         if options.redactor is not None:
             options.redactor.add_secrets(api_keys(call))
@@ -256,7 +256,7 @@ class ReplayScope(Scope):
             self._go_live,
             redactor=self._player.options.redactor,
             on_live=note,
-            on_changed=lambda: self._edited.append((claim.order, call)),
+            on_changed=lambda live: self._edited.append((claim.order, call, live)),
         )
         try:
             return (yield from program)

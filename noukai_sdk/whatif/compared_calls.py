@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import NoukaiError, ReplayError
@@ -50,6 +50,7 @@ class LiveCall:
     _recorder: Recorder = field(default_factory=Recorder, repr=False)
     _trace: Sequence[StepTrace] = field(default=(), repr=False)
     _redactor: Redactor | None = field(default=None, repr=False)
+    _was_left: bool = field(default=False, repr=False)
     _known: tuple[Measure, str | None] | None = field(default=None, repr=False)
 
     @property
@@ -58,7 +59,11 @@ class LiveCall:
         if self._known is not None:
             return self._known[0]
         recording = self._recording()
-        return Measure("running") if recording is None else self._measure(recording, self._trace)
+        if recording is None:
+            return Measure("running")
+        found = self._measure(recording, self._trace)
+        is_left = self._was_left and found.status == "running"
+        return replace(found, status="abandoned") if is_left else found
 
     @property
     def execution_id(self) -> str | None:
@@ -165,7 +170,7 @@ class WhatIf:
         *,
         redactor: Redactor | None = None,
         on_live: Callable[[LiveCall], None] = lambda _: None,
-        on_changed: Callable[[], None] = lambda: None,
+        on_changed: Callable[[LiveCall], None] = lambda _: None,
     ) -> Program[Any]:
         """Send a call with the changes, and note what comes of it.
 
@@ -196,10 +201,14 @@ class WhatIf:
         self.calls.append(noted)
         on_live(noted)
         if request != call.request:
-            on_changed()
+            on_changed(noted)
         # With the key of the recorded call, the service would return the recorded run.
         changed = call._replace(request=request, idempotency_key=None)
-        result = yield from noted._recorder.listen(changed, send(changed))
+        try:
+            result = yield from noted._recorder.listen(changed, send(changed))
+        except GeneratorExit:
+            noted._was_left = True
+            raise
         if isinstance(result, ExecuteResult):
             yield from complete(noted, call.service, call.flow)
         return result

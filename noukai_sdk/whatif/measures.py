@@ -153,6 +153,8 @@ def _step(values: Mapping[str, Any], output: Any, model: str | None) -> _Step:
 
 
 def _from_trace(trace: Sequence[StepTrace]) -> Iterator[_Step]:
+    # The items of a loop have the models.
+    models = {each.step_id: each.model_used for each in trace if each.model_used}
     for each in trace:
         if each.status == "completed" and each.loop_index is None:
             tokens = each.tokens
@@ -167,7 +169,7 @@ def _from_trace(trace: Sequence[StepTrace]) -> Iterator[_Step]:
                 None if tokens is None else tokens.completion,
                 each.cost_usd,
                 each.duration_ms,
-                each.model_used,
+                models.get(each.step_id),
             )
 
 

@@ -367,6 +367,7 @@ class ServedCall(Wire):
 
 class EditedCall(Wire):
     order: int
+    execution_id: str | None
     call: OutcomeCall
 
 
@@ -374,6 +375,7 @@ class ForkParent(Wire):
     session_id: str
     served: list[ServedCall]
     edited: EditedCall = ABSENT
+    also_edited: list[EditedCall] = ABSENT
 
 
 class Boundary(Wire):

@@ -10,6 +10,8 @@ import pytest
 
 from noukai_sdk import Noukai, ReplayError, trace_scope_sync
 from noukai_sdk.errors import ReplayInvalidSessionError
+from noukai_sdk.models.sessions import Session
+from noukai_sdk.replay.sources import recordings_of_fork
 from noukai_sdk.session.options import requested_replay
 from noukai_sdk.whatif.changes import LiveTarget, WhatIfOptions
 from noukai_sdk.whatif.compared_calls import LiveCall
@@ -88,6 +90,37 @@ def test_service_without_our_extensions() -> None:
             with pytest.raises(ReplayError, match="does not tell the outputs of its steps"):
                 client.flow("grade").execute("x")
         assert len(hosted.sent) == 1
+
+
+def test_inputs_of_overlapping_calls_are_restored_by_their_runs() -> None:
+    """Of two changed calls, the run of the second one began first."""
+
+    def execution(run: str, began: int) -> dict[str, Any]:
+        call = {"org": "a", "project": "b", "slug": "c", "version": None}
+        call |= {"request": {"message": run, "blockOverrides": {}}}
+        times = {"startedAt": f"2026-01-01T00:00:0{began}Z", "completedAt": "2026-01-01T00:00:09Z"}
+        known = {"executionId": run, "slug": "c", "status": "completed", "triggerType": "execute"}
+        return {**known, **times, "call": call, "result": run, "traceCaptureMode": "full"}
+
+    def edited(order: int, run: str) -> dict[str, Any]:
+        call = {"org": "a", "project": "b", "slug": "c", "request": {"message": f"as made: {run}"}}
+        return {"order": order, "executionId": run, "call": call}
+
+    link = {
+        "sessionId": "p",
+        "served": [],
+        "edited": edited(0, "x"),
+        "alsoEdited": [edited(1, "y")],
+    }
+    content = {
+        "sessionId": "f",
+        "executions": [execution("y", 1), execution("x", 2)],
+        "parent": link,
+    }
+    session = Session.model_validate_json(json.dumps(content))
+    recordings = recordings_of_fork([session], as_made=True)
+    made = {each.execution_id: (each.request or {})["message"] for each in recordings}
+    assert made == {"x": "as made: x", "y": "as made: y"}
 
 
 def live(output: Any, tokens: int, recorded: Any = '{"grade": 3, "why": "a"}') -> LiveCall:
