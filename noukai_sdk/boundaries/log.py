@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 
@@ -51,6 +52,7 @@ class Entry:
         self.error: dict[str, Any] | None = None
         self.unavailable: str | None = None
         self.abandoned = False
+        self.passes: Literal[0, 1] | None = None
         self._site = site
         self._now = now
         self._started = now()
@@ -100,11 +102,46 @@ class Entry:
             started_at=_iso(self._started),
             completed_at=None if self._ended is None else _iso(self._ended),
             abandoned=self.abandoned,
+            passes=self.passes,
             live=self.function.live,
             site=None if self._site is None else self._site.short,
             unavailable=unavailable,
             **values,
         )
+
+
+class LoopPasses:
+    """Counts the passes of an event loop since a call has ended.
+
+    Of calls that end in one pass or in two that follow each other, a program may see all end at once: it
+    runs later, when the callbacks of the first one have run.
+    """
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+        self._passes: Literal[0, 1] = 0
+        self._handle: Any = None
+
+    def restart(self) -> Literal[0, 1] | None:
+        """Return how many passes ago a call ended, None if more than one; one ends now."""
+        asyncio: Any = sys.modules.get("asyncio")
+        loop = None if asyncio is None else asyncio._get_running_loop()
+        if loop is None:
+            return None
+        passes = self._passes if loop is self._loop else None
+        if passes != 0:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._loop, self._passes = loop, 0
+            self._handle = loop.call_soon(self._count)
+        return passes
+
+    def _count(self) -> None:
+        if self._passes == 0:
+            self._passes = 1
+            self._handle = self._loop.call_soon(self._count)
+        else:
+            self._loop = self._handle = None
 
 
 class Slot:
@@ -132,11 +169,13 @@ class BoundaryLog:
     Attributes:
         clock: The clock of the flow calls beside them.
         secrets: The API keys of the scope's clients.
+        passes: Counts those between the ends of calls.
     """
 
     def __init__(self, session_id: str | None) -> None:
         self.clock: Callable[[], float] = time.time
         self.secrets: set[str] = set()
+        self.passes = LoopPasses()
         self._session_id = session_id
         self._slots: list[Slot] = []
         self._limited = True  # a service takes only so many

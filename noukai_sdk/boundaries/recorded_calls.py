@@ -126,7 +126,11 @@ class RunningCall:
             self._end(None)
 
     def _end(self, value: Any) -> None:
-        self._entry.end()
+        entry, function = self._entry, self.function
+        # The others have no turn in a replay that a call could come along with.
+        if function.kind == "coroutine" and not (entry.abandoned or function.live) and self._log:
+            entry.passes = self._log.passes.restart()
+        entry.end()
         self._note(value)
 
     def _note(self, value: Any) -> None:

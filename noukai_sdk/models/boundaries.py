@@ -28,6 +28,8 @@ class Boundary(WireModel):
         error: The exception that the function raised, encoded by ``boundaries/failures.py``.
         started_at, completed_at: ISO 8601, on the client's clock.
         abandoned: The caller stopped waiting: a timeout, a cancelled task, a generator left early.
+        passes: How many passes of the event loop after the call that ended before it this call ended: 0 or
+            1, so that the program saw both end at once. None for more, and where there is no loop.
         live: The function runs in a replay too; only differences are reported.
         site: Where it was called, as ``main.py:41``.
         unavailable: Why result, items and error are not kept, None if they are.
@@ -44,6 +46,7 @@ class Boundary(WireModel):
     started_at: str | None = None
     completed_at: str | None = None
     abandoned: bool = False
+    passes: Literal[0, 1] | None = None
     live: bool = False
     site: str | None = None
     unavailable: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -99,6 +100,12 @@ def _is_live(recording: Recording) -> bool:
     return isinstance(recording, BoundaryRecording) and recording.boundary.live
 
 
+def _passes(boundary: Boundary) -> float | None:
+    if boundary.items is not None:
+        return None
+    return math.inf if boundary.passes is None else boundary.passes
+
+
 def _recording(boundary: Boundary) -> BoundaryRecording:
     return BoundaryRecording(
         slug=boundary.name,
@@ -108,6 +115,7 @@ def _recording(boundary: Boundary) -> BoundaryRecording:
         completed_at=seconds_of(boundary.completed_at),
         chunks=boundary.chunks,
         abandoned=boundary.abandoned,
+        passes=_passes(boundary),
         unavailable=boundary.unavailable,
         boundary=boundary,
     )

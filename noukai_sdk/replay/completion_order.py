@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -40,7 +41,8 @@ _RESTLESS_AT_LEAST = 0.05
 # Seconds that a call in the queue of a pool is waited for while no replay goes on.
 _QUEUED = 0.5
 # Calls of an event loop that completed within so many seconds did so in one pass of it: the program saw
-# them at once. `asyncio.wait(..., return_when=FIRST_COMPLETED)` then returns both.
+# them at once. `asyncio.wait(..., return_when=FIRST_COMPLETED)` then returns both. Recorded functions tell
+# themselves (`Recording.passes`).
 _ONE_PASS = 0.001
 # An event loop that has not looked for so many seconds is blocked, perhaps by a call that waits here.
 _BLOCKED = 0.25
@@ -78,6 +80,7 @@ class CompletionOrder:
         self._was_disturbed = False  # other replays went on while a call was given up
         self._latest = float("-inf")  # the time of the turn that came last, and where it waited
         self._latest_loop: object = None
+        self._latest_tells = False  # whether its recording knows what ended in the same pass
 
     def pace(self, recording: Recording, doubt: Callable[[], None] = lambda: None) -> Pace:
         """Return the pace of a recording: in its turn if it overlaps others, else at once.
@@ -129,9 +132,26 @@ class CompletionOrder:
         with self._lock:
             turn.gone = True
             self._move()
-            first = self._first()
-        if first is not None:
-            first.wake()
+            following = self._following(turn)
+        for each, at_once in following:
+            each.wake(at_once)
+
+    def _following(self, turn: Turn) -> list[tuple[Turn, bool]]:
+        """Return the turns to wake after ``turn``, the first those that come along too; whether at once."""
+        first = self._first()
+        if first is None:
+            return []
+        if turn.came_along or self._passes_to(first) > 1:
+            return [(first, False)]
+        following: list[tuple[Turn, bool]] = []
+        at_once = True
+        for *_, each in sorted(each for each in self._waiting if not each[2].gone):
+            passes = self._passes_to(each)
+            if passes > 1 or (passes == 1 and not at_once):
+                break
+            at_once = at_once and passes == 0
+            following.append((each, at_once))
+        return following
 
     def moves(self) -> int | None:
         """Return how often turns came or went; None while one waits."""
@@ -186,15 +206,24 @@ class CompletionOrder:
             if has_come and turn.recording is not None:
                 turn.is_certain &= turn.time >= self._latest or not self._was_disturbed
                 self._latest, self._latest_loop = turn.time, turn.loop
+                self._latest_tells = turn.recording.passes is not None
             return has_come
 
     def comes_along(self, turn: Turn) -> bool:
         """Return whether the first turn goes on with the one before it, in the same pass of the loop."""
         with self._lock:
-            together = (
-                turn.loop is self._latest_loop and 0.0 <= turn.time - self._latest < _ONE_PASS
+            turn.came_along = self._passes_to(turn) <= 1 and not turn.group.is_missing(
+                turn.time, 0.0, 1.0
             )
-            return together and not turn.group.is_missing(turn.time, 0.0, 1.0)
+            return turn.came_along
+
+    def _passes_to(self, turn: Turn) -> float:
+        """Return how many passes of its event loop after the turn before it ``turn`` came."""
+        if turn.loop is not self._latest_loop or turn.recording is None:
+            return math.inf
+        if self._latest_tells and turn.recording.passes is not None:
+            return turn.recording.passes
+        return 0 if 0.0 <= turn.time - self._latest < _ONE_PASS else math.inf
 
     def _is_missing(self, turn: Turn, now: float, *, alone: bool) -> bool:
         """Return whether the program is waited for to make a call that completed before ``turn``."""
@@ -270,11 +299,13 @@ class Turn:
 
     Attributes:
         time: When the part came, on the recording's clock.
-        wake: Makes the waiting thread or task look whether it is first.
+        wake: Makes the waiting thread or task look whether it is first; at once, or in the next pass of the
+            event loop.
         gone: It does not wait any more.
         blocked: Its event loop stands still, so other turns do not wait for it.
         resting: The program can go no further, and a missing call is waited for.
         is_certain: It came where it was recorded, as far as the replay can tell.
+        came_along: It went on in the same pass of its event loop as the turn before it, or in the next.
     """
 
     def __init__(
@@ -284,9 +315,9 @@ class Turn:
         self.group = group
         self.recording = recording
         self.time = at
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[bool], None] = lambda at_once: None
         self.loop: object = None
-        self.gone = self.blocked = self.resting = False
+        self.gone = self.blocked = self.resting = self.came_along = False
         self.is_certain = True
         self.moves = self.progress = -1
         self.looks = 0

@@ -62,6 +62,8 @@ class Recording:
         statuses: The status that each successful poll of a job returned.
         poll_errors: The errors of the other polls: ``(number of statuses before it, the error)``.
         abandoned: The caller stopped waiting (a timeout, a cancelled task), at ``completed_at``.
+        passes: How many passes of the event loop after the call that ended before it this one ended,
+            infinite if they were many; None if that is not known.
         unavailable: Why the recording cannot be served, None if it can.
     """
 
@@ -92,6 +94,7 @@ class Recording:
     abandoned: Annotated[bool, Field(validation_alias=AliasChoices("abandoned", "given_up"))] = (
         False
     )
+    passes: float | None = None
     unavailable: str | None = None
 
     @cached_property

@@ -32,7 +32,7 @@ def watch_threads(turn: Turn) -> None:
         return  # the loop stands still meanwhile, so no other task can come before
     order, look = turn.order, Look()
     woken = threading.Event()
-    turn.wake = woken.set
+    turn.wake = lambda at_once: woken.set()
     green = _runs_on_gevent()
     alone = not green and _is_only_thread()
     thread = threading.get_ident()
@@ -76,7 +76,10 @@ async def _watch_asyncio(turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
     looks = _LOOKS if tasks.shows else _LOOKS_WITHOUT_READY
     woken = asyncio.Event()
 
-    def wake() -> None:
+    def wake(at_once: bool) -> None:
+        if at_once and asyncio._get_running_loop() is loop:
+            woken.set()  # before the callbacks of the turn that wakes this one: they may cancel it
+            return
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(woken.set)
 
@@ -113,7 +116,7 @@ async def _watch_trio(turn: Turn) -> None:
     token = trio.lowlevel.current_trio_token()
     tasks: Any = order.activity.tasks(token)
 
-    def wake() -> None:
+    def wake(at_once: bool) -> None:
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(woken.set)
 
