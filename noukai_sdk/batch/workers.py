@@ -22,7 +22,7 @@ from ..models.exchanges import Header
 from ..models.session_lists import StoredReport
 from ..replaying.app_request import RequestEdits, build_request, replay_header
 from ..replaying.sending import Limits, RequestSender
-from .causes import ENTRIES, NOT_FETCHED, SessionResult, failed, result_of, skipped
+from .causes import ENTRIES, NOT_FETCHED, SessionResult, failed, grouped, result_of, skipped
 from .loading import NotFetchedError, NotReplayableError, SessionLoader
 from .worker_process import HEARTBEAT, results_as_json
 
@@ -33,6 +33,9 @@ _LONGEST_REPORT = 10.0
 _LONGEST_LINE = 2**26
 _LAST_OUTPUT = 2_000
 _MOST_DEATHS = 5
+# A cause that more sessions share is no accident.
+_MOST_ALIKE = 2
+_MOST_CONFIRMED = 20
 # Both depend on what else runs at the moment.
 _ALONE = (ENTRIES["lost"], ENTRIES["unordered"])
 
@@ -75,7 +78,8 @@ async def replay_sessions(
 ) -> AsyncGenerator[SessionResult, None]:
     """Replay sessions, and yield their results as they come. Close the iterator to stop.
 
-    A session whose result depends on what ran beside it is replayed again, alone.
+    A session whose result may depend on what ran beside it is replayed again, alone. If it has a result
+    already, the new one comes after that.
 
     Raises:
         BatchError: The app cannot be started, or is not reached, or does not replay.
@@ -99,10 +103,16 @@ async def _through_workers(
     sources: deque[str], settings: BatchSettings, results: asyncio.Queue[SessionResult | None]
 ) -> None:
     alone: deque[str] = deque()
+    seen: list[SessionResult] = []
+
+    def publish(result: SessionResult) -> None:
+        seen.append(result)
+        results.put_nowait(result)
+
     number = max(1, min(settings.workers, len(sources)))
     each = 1 if settings.freeze else max(1, settings.concurrency // number)
     tasks = [
-        asyncio.ensure_future(_Worker(settings, each, alone).work(sources, results))
+        asyncio.ensure_future(_Worker(settings, each, publish, alone).work(sources))
         for _ in range(number)
     ]
     try:
@@ -111,8 +121,21 @@ async def _through_workers(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+    if settings.concurrency > 1:
+        alone.extend(_to_confirm(seen))
     if alone:
-        await _Worker(settings, 1, None).work(alone, results)
+        await _Worker(settings, 1, publish, None).work(alone)
+
+
+def _to_confirm(results: Sequence[SessionResult]) -> list[str]:
+    """Return the few sessions that differ as no other does: perhaps only because the machine was busy."""
+    groups = grouped(results)
+    common = {
+        name for group in groups if len(group.sessions) > _MOST_ALIKE for name in group.sessions
+    }
+    differing = [each for each in results if each.status in ("changed", "drifted", "missed")]
+    rare = [each.source for each in differing if each.name not in common]
+    return rare if len(results) > 1 and len(rare) <= _MOST_CONFIRMED else []
 
 
 class _Worker:
@@ -121,24 +144,32 @@ class _Worker:
     Args:
         settings: How sessions are replayed.
         most: How many it replays at once.
+        publish: Called with each result.
         alone: Takes the sessions that are to be replayed alone; None if they are.
     """
 
-    def __init__(self, settings: BatchSettings, most: int, alone: deque[str] | None) -> None:
+    def __init__(
+        self,
+        settings: BatchSettings,
+        most: int,
+        publish: Callable[[SessionResult], None],
+        alone: deque[str] | None,
+    ) -> None:
         self._settings = settings
         self._most = most
+        self._publish = publish
         self._alone = alone
         self._under_way: set[str] = set()
         self._deaths = 0
 
-    async def work(self, sources: deque[str], results: asyncio.Queue[SessionResult | None]) -> None:
+    async def work(self, sources: deque[str]) -> None:
         """Replay sessions until none is left."""
         while sources:
             with TemporaryFile() as log:
                 process = await self._start(log)
                 died = None
                 try:
-                    died = await self._run(process, sources, results)
+                    died = await self._run(process, sources)
                     if died is not None and process.returncode is None:
                         process.kill()
                 finally:
@@ -152,7 +183,7 @@ class _Worker:
                 self._alone.extend(sorted(under_way))
                 continue
             for source in under_way:
-                results.put_nowait(failed(source, f"{died}{output}"))
+                self._publish(failed(source, f"{died}{output}"))
             self._deaths += 1
             if self._deaths >= _MOST_DEATHS:
                 raise BatchError(f"given up after {_MOST_DEATHS} sessions: {died}{output}")
@@ -189,12 +220,7 @@ class _Worker:
             raise
         return process
 
-    async def _run(
-        self,
-        process: asyncio.subprocess.Process,
-        sources: deque[str],
-        results: asyncio.Queue[SessionResult | None],
-    ) -> str | None:
+    async def _run(self, process: asyncio.subprocess.Process, sources: deque[str]) -> str | None:
         """Replay sessions in a process; return None at their end, or how the process died."""
         # A sign of life comes each second. An app that blocks the event loop lets none through.
         longest = self._settings.timeout + 5 * HEARTBEAT
@@ -217,7 +243,7 @@ class _Worker:
                 if self._alone is not None and _depends_on_others(result):
                     self._alone.append(result.source)
                 else:
-                    results.put_nowait(result)
+                    self._publish(result)
 
 
 def _depends_on_others(result: SessionResult) -> bool:

@@ -41,7 +41,7 @@ class ProgressView:
     """
 
     def __init__(self, total: int, known: Sequence[SessionResult]) -> None:
-        self._results = [*known]
+        self._results = {each.source: each for each in known}
         self._total = total
         self._printed = time.monotonic()
         self._bar: Progress | None = None
@@ -68,14 +68,14 @@ class ProgressView:
 
     def add(self, result: SessionResult) -> None:
         """Show one more result."""
-        self._results.append(result)
+        self._results[result.source] = result
         done = len(self._results)
         if self._bar is not None:
-            counts = _counted(self._results, color=True)
+            counts = _counted([*self._results.values()], color=True)
             self._bar.update(self._task, completed=done, counts=counts)
         elif time.monotonic() - self._printed >= _BETWEEN_LINES and done < self._total:
             self._printed = time.monotonic()
-            counts = _counted(self._results, color=False)
+            counts = _counted([*self._results.values()], color=False)
             click.echo(f"{done} of {self._total} sessions: {counts}", err=True)
 
 

@@ -102,6 +102,13 @@ async def wait_for(name):
         await asyncio.sleep(0.01)
 
 
+@app.post("/busy")
+async def busy(body: dict) -> dict:
+    alone = Path("began").exists()
+    Path("began").touch()
+    return {**await all_texts(body), **({} if alone else {"first": True})}
+
+
 @app.post("/loses")
 async def loses(body: dict) -> dict:
     await wait_for("beside")
@@ -287,22 +294,19 @@ def test_flask_app_replays_cassette_files_without_a_service(folder: Path) -> Non
     assert causes(found) == [(3, "drifted", expected)]
 
 
-def test_freeze_holds_the_clock_of_each_session(folder: Path) -> None:
-    for number in range(2):
-        results = [f"R{number}-{call}" for call in range(4)]
-        file = captured(number, "/clock", answer={"results": results, "year": 1970})
-        write_cassette(f"{number}.jsonl", f"s-{number}", file.recordings, exchange=file.exchange)
-    found = run_json("0.jsonl", "1.jsonl", "--app", "main:app", "--freeze")
-    assert found["counts"]["equal"] == 2
-
-
-def test_header_that_was_removed_at_capture_is_named_and_can_be_given(folder: Path) -> None:
+def test_removed_header_is_named_and_can_be_given_and_freeze_holds_the_clock(folder: Path) -> None:
     (name,) = write_sessions(folder, "/private", masked=("header authorization",))
     shown = run(name, "--app", "main:app", exit_code=1)
     assert "missed  the app responded with 401" in shown.stdout
     assert "missed  calls 1-4 of upper: removed" in shown.stdout
     assert "removed or masked at capture: header authorization (-H adds a header)" in shown.stdout
-    run(name, "--app", "main:app", "-H", "Authorization: Bearer test")
+    for number in (1, 2):
+        results = [f"R{number}-{call}" for call in range(4)]
+        file = captured(number, "/clock", answer={"results": results, "year": 1970})
+        write_cassette(f"{number}.jsonl", f"s-{number}", file.recordings, exchange=file.exchange)
+    header = ("-H", "Authorization: Bearer test")
+    found = run_json(name, "1.jsonl", "2.jsonl", "--app", "main:app", "--freeze", *header)
+    assert found["counts"]["equal"] == 3
 
 
 def test_running_app_replays_only_if_it_says_that_it_does(
@@ -385,17 +389,13 @@ def test_app_that_exits_or_blocks_is_told_and_the_other_sessions_go_on(
     assert causes(found) == [(1, "error", "the app blocked its event loop for 3 seconds")]
 
 
-def test_session_beside_one_that_loses_its_scope_is_replayed_again_alone(folder: Path) -> None:
-    names = write_sessions(folder, "/loses", "/beside")
+def test_sessions_that_differ_only_beside_others_are_replayed_again_alone(folder: Path) -> None:
+    names = write_sessions(folder, "/loses", "/beside", "/busy")
     found = run_json(*names, "--app", "main:app", exit_code=1)
-    assert causes(found) == [
-        (
-            1,
-            "missed",
-            f"call 1 of upper: made outside of the scope at {line_of(folder, 'Context().run')}",
-        )
-    ]
-    assert [each["result"] for each in found["sessions"]] == ["missed", "equal"]
+    place = line_of(folder, "Context().run")
+    expected = f"call 1 of upper: made outside of the scope at {place}"
+    assert causes(found) == [(1, "missed", expected)]
+    assert [each["result"] for each in found["sessions"]] == ["missed", "equal", "equal"]
 
 
 def test_service_that_is_not_reached_is_told_once_and_nothing_is_kept(
