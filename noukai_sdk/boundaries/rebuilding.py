@@ -54,7 +54,7 @@ class Decoder:
         if not isinstance(data, dict):
             return data
         tag = data.get("$type")
-        if tag is None:
+        if not isinstance(tag, str):
             if "$object" in data:
                 return NotKept(str(data["$object"]))
             return self._entries(data)
@@ -71,8 +71,9 @@ class Decoder:
             raise
         except Exception as error:
             # A secret was masked: its mask stands for it.
-            if REDACTED in (text := str(data.get("$value"))):
-                return text
+            text = str(data.get("$value", data.get("$base64")))
+            if REDACTED in text:
+                return text.encode() if tag == "bytes" else text
             raise Unreadable(f"{_shown(data)} is not a valid {tag}") from error
 
     def _entries(self, data: Mapping[str, Any]) -> dict[Any, Any]:
@@ -83,7 +84,16 @@ class Decoder:
     def _key(self, key: str) -> Any:
         if not key.startswith("$"):
             return key
-        return key[1:] if key.startswith("$$") else self.value(json.loads(key[1:]))
+        if key.startswith("$$"):
+            return key[1:]
+        try:
+            decoded = self.value(json.loads(key[1:]))
+            hash(decoded)
+        except (ValueError, TypeError) as error:
+            if REDACTED in key:
+                return REDACTED
+            raise Unreadable(f"{key!r:.80} is not a valid key") from error
+        return decoded
 
     def _items(self, data: Mapping[str, Any]) -> list[Any]:
         return [self.value(item) for item in data["$items"]]

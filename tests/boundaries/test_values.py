@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,7 @@ from pydantic import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from noukai_sdk.boundaries.annotations import return_annotation
+from noukai_sdk.boundaries.failures import decode_error
 from noukai_sdk.boundaries.values import decode, encode, encode_arguments
 from noukai_sdk.errors import RecordedValueError
 from noukai_sdk.masking.values import Masker
@@ -323,10 +325,45 @@ def test_masked_value_comes_back_with_mask_in_its_place() -> None:
 
     account = Account(id=1, api_key=UUID(int=5), password="hunter2", note=b"password=hunter2")
     masked = Masker().value(encode({7: account}, dict[int, Account]))
+    assert decode({"$[redacted]": {"$type": "bytes", "$base64": "[redacted]"}}) == {
+        "[redacted]": b"[redacted]"
+    }
     assert "hunter2" not in json.dumps(masked)
     back = decode(masked, dict[int, Account])[7]
     assert (back.id, back.api_key, back.note) == (1, "[redacted]", b"password=[redacted]")
     assert back.password.get_secret_value() == "[redacted]"
+
+
+TAGS = st.sampled_from(
+    ["$type", "$items", "$value", "$zone", "$name", "$object", "$factory", "$1", "${", "name", "x"]
+)
+KINDS = st.sampled_from(
+    ["tuple", "set", "date", "timedelta", "Path", "deque", "str", "builtins.Exception", "os.system"]
+    + [f"{__name__}.{name}" for name in ("Author", "Book", "Color", "Point", "Permission")]
+)
+HOSTILE = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text(max_size=5) | KINDS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(TAGS, inner, max_size=4)
+        | st.builds(
+            lambda kind, fields: {**fields, "$type": kind},
+            KINDS,
+            st.dictionaries(TAGS, inner, max_size=4),
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(HOSTILE)
+def test_damaged_recording_raises_no_other_error(data: Any) -> None:
+    with suppress(RecordedValueError):
+        decode(data, Book | Point | Permission)
+    assert isinstance(decode_error(data), Exception)
+    error = {"$type": "builtins.Exception", "module": "builtins", "name": "OSError"}
+    damaged = {**error, "message": "", "args": data, "attributes": data, "cause": data}
+    assert isinstance(decode_error(damaged), Exception)
 
 
 def test_arguments_that_cannot_be_kept_count_by_name_of_type() -> None:
