@@ -102,6 +102,7 @@ async def replay_sessions(
 async def _through_workers(
     sources: deque[str], settings: BatchSettings, results: asyncio.Queue[SessionResult | None]
 ) -> None:
+    was_beside_others = settings.concurrency > 1 and len(sources) > 1
     alone: deque[str] = deque()
     seen: list[SessionResult] = []
 
@@ -121,7 +122,7 @@ async def _through_workers(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    if settings.concurrency > 1:
+    if was_beside_others:
         alone.extend(_to_confirm(seen))
     if alone:
         await _Worker(settings, 1, publish, None).work(alone)
@@ -135,7 +136,7 @@ def _to_confirm(results: Sequence[SessionResult]) -> list[str]:
     }
     differing = [each for each in results if each.status in ("changed", "drifted", "missed")]
     rare = [each.source for each in differing if each.name not in common]
-    return rare if len(results) > 1 and len(rare) <= _MOST_CONFIRMED else []
+    return rare if len(rare) <= _MOST_CONFIRMED else []
 
 
 class _Worker:
