@@ -10,9 +10,10 @@ from typing import Any
 from ..client import AsyncNoukai
 from ..errors import NoukaiError, ReplayError
 from ..flow import AsyncFlow
+from ..models.boundaries import Boundaries
 from ..protocol.call import FlowCall, Service
 from ..protocol.program import Program
-from ..protocol.session_extensions import put_outcomes
+from ..protocol.session_extensions import put_boundaries, put_outcomes
 from ..replay.cassette_file import CassetteFile
 from ..replay.recording import Recording
 from ..replay.redaction import Redactor
@@ -114,6 +115,10 @@ class RerunScope(Scope):
             for client, outcomes in self._outcomes.take(service):
                 if client.key == service.key:
                     yield from put_outcomes(service, self.session_id, outcomes)
+            if self._file.boundaries:
+                kept = self._file.boundaries
+                body = Boundaries(boundaries=kept, total=self._file.total_boundaries)
+                yield from put_boundaries(service, self.session_id, body)
 
 
 async def rerun(client: AsyncNoukai, scope: RerunScope, file: CassetteFile) -> str | None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from noukai_sdk import Noukai, trace_scope_sync
+from noukai_sdk import Noukai, recorded, trace_scope_sync
 from noukai_sdk.cli.commands import noukai as commands
 from noukai_sdk.protocol.session_extensions import fetch_exchange
 from noukai_sdk.transport import background
@@ -96,6 +96,37 @@ def test_calls_alone_with_variance_over_runs(
         "- reply by",
     ):
         assert part in text, text
+
+
+def test_recorded_functions_belong_to_the_sessions_of_the_runs_too(
+    run: Callable[..., Result], noukai: Noukai
+) -> None:
+    rows = iter(range(10))
+
+    @recorded
+    def row() -> int:
+        return next(rows)
+
+    def work() -> tuple[int, Any]:
+        number = row()
+        return number, noukai.flow("reply").execute(f"row {number}").result
+
+    with trace_scope_sync(client=noukai) as scope:
+        work()
+    background.flush()
+    with trace_scope_sync(replay_session_id=scope.session_id, client=noukai) as replay:
+        replay.whatif("reply", model="openai:small")
+        forked = work()
+    background.flush()
+    assert scope.session_id is not None
+    alone = run(scope.session_id, "--live", "reply", "--model", "openai:small", "--json")
+    assert alone.exit_code == 0, alone.output
+    [once] = json.loads(alone.stdout)["runs"]
+    answers = {replay.session_id: forked[1], once["sessionId"]: once["calls"][0]["live"]["output"]}
+    for session_id, answer in answers.items():
+        with trace_scope_sync(replay_session_id=session_id, client=noukai) as again:
+            assert work() == (0, answer)
+        assert again.report.clean
 
 
 @pytest.mark.parametrize("way", ["app", "server"])

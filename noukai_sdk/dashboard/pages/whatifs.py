@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from ...errors import CapturedRequestError, ReplayError
 from ...models.exchanges import Exchange
-from ...replay.cassette_file import CassetteFile
-from ...replay.sources import recordings_of_fork
+from ...replay.cassette_file import CassetteFile, file_of
+from ...replay.sources import with_ancestors
 from ...replaying.app_request import AppRequest, RequestEdits, build_request, replay_header
 from ...replaying.rerun import named_calls
 from ...replaying.targets import TargetError
@@ -108,9 +108,8 @@ def _show_again(visit: Visit, form: WhatIfForm, problem: str, status: int = 400)
 async def _load(visit: Visit) -> CassetteFile:
     session_id = visit.path["session_id"]
     sessions = await load_session(visit, session_id)
-    recordings = await asyncio.to_thread(recordings_of_fork, sessions, as_made=True)
-    exchange = await visit.api.exchange(session_id)
-    return CassetteFile(sessions[0].session_id or session_id, recordings, exchange=exchange)
+    session = await asyncio.to_thread(with_ancestors, sessions, as_made=True)
+    return file_of(session, await visit.api.exchange(session_id))
 
 
 async def _through_app(
