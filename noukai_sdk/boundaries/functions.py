@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,8 @@ class RecordedFunction:
 
     @cached_property
     def _definition(self) -> Any:
-        return inspect.unwrap(self.function)
+        function = inspect.unwrap(_below_partials(self.function))
+        return function if inspect.isroutine(function) else type(function).__call__
 
     @cached_property
     def _signature(self) -> inspect.Signature | None:
@@ -166,8 +167,15 @@ class RecordedFunction:
         return None
 
 
+def _below_partials(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
 def _name(function: Any) -> str:
     """Return module and name, such as ``books.load``: the same however the module was imported."""
+    function = _below_partials(function)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     name = name.rpartition("<locals>.")[2]
     module = getattr(function, "__module__", None) or ""

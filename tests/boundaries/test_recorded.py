@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -155,6 +156,20 @@ def test_recorded_functions_of_every_kind_replay_without_running(tmp_path: Path)
     assert kept[0]["site"].startswith("test_recorded.py:")
     (book,) = (each for each in kept if each["boundary"] == "test_recorded.Shelf.book")
     assert book["arguments"] == {"isbn": "0441013597"}
+
+
+def test_partials_and_callable_objects_are_recorded(tmp_path: Path) -> None:
+    class Doubler:
+        def __call__(self, number: int) -> Row:
+            RUNS.append("doubler")
+            return Row(2 * number, "b1")
+
+    first = recorded(partial(load.__wrapped__, "b1"))  # type: ignore[attr-defined]  # of the wrapper
+    double = recorded(Doubler())
+    path = tmp_path / "c.json"
+    assert replayed(path, lambda: [first(), double(4)]) == [Row(1, "b1"), Row(8, "b1")]
+    names = [each["boundary"] for each in boundaries(path)]
+    assert names == ["test_recorded.load", "test_recorded.Doubler"]
 
 
 def test_recorded_keeps_signature_and_kind() -> None:
