@@ -24,6 +24,8 @@ MOST = 10_000
 """Calls of one session that a service keeps."""
 MOST_BYTES_OF_ONE = 1_000_000
 MOST_BYTES = 7_000_000
+MOST_CONTAINERS = 200_000
+"""Lists and objects of all values: a service takes 250,000 in one body."""
 
 logger = logging.getLogger("noukai_sdk")
 
@@ -35,6 +37,7 @@ class Entry:
 
     Attributes:
         size: The size of its values as JSON, about.
+        containers: How many lists and objects they have, about.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Entry:
     ) -> None:
         self.function = function
         self.arguments = arguments
-        self.size = 0
+        self.size = self.containers = 0
         self.result: Any = None
         self.items: list[Any] | None = [] if function.is_generator else None
         self.error: dict[str, Any] | None = None
@@ -58,6 +61,11 @@ class Entry:
         self._started = now()
         self._ended: float | None = None
         self._chunks: list[tuple[float, int]] = [(0.0, 0)] if function.is_generator else []
+
+    def drop_items(self) -> None:
+        """Forget the items of a generator."""
+        self.items = None if self.items is None else []
+        self._chunks.clear()
 
     def note_item(self, item: Any) -> None:
         """Note an item that a generator yielded."""
@@ -180,7 +188,7 @@ class BoundaryLog:
         self._slots: list[Slot] = []
         self._limited = True  # a service takes only so many
         self._dropped = 0
-        self._bytes = 0
+        self._bytes = self._containers = 0
         self._ran = False
         self._has_warned = False
         self._lock = threading.Lock()
@@ -229,19 +237,26 @@ class BoundaryLog:
     def _count(self, entry: Entry, value: Any) -> None:
         if not self._limited or entry.unavailable is not None:
             return
-        size = len(to_json(value))
-        entry.size += size
-        self._bytes += size
+        data = to_json(value)
+        entry.size += len(data)
+        self._bytes += len(data)
+        # An item of a generator has a time beside it.
+        containers = data.count(b"{") + data.count(b"[") + 1
+        entry.containers += containers
+        self._containers += containers
         problem = None
         if entry.size > MOST_BYTES_OF_ONE:
             problem = f"its values take {entry.size:,} bytes, and {MOST_BYTES_OF_ONE:,} are kept"
         elif self._bytes > MOST_BYTES:
             problem = f"the session's values take more than {MOST_BYTES:,} bytes"
+        elif self._containers > MOST_CONTAINERS:
+            problem = f"the session's values have more than {MOST_CONTAINERS:,} lists and objects"
         if problem is not None:
             entry.unavailable = problem
             self._bytes -= entry.size
+            self._containers -= entry.containers
             entry.arguments = entry.result = entry.error = None
-            entry.items = None if entry.items is None else []
+            entry.drop_items()
             self._warn(f"a value of {entry.function.name} is not kept: {problem}")
 
     def _warn(self, problem: str) -> None:

@@ -38,8 +38,8 @@ from .scalars import encode_scalar, is_small, is_unicode
 
 JSON = Any
 
-# JSON levels. Readers of JSON stop at 200, and the recording around a value has some of its own.
-MAX_DEPTH = 150
+# JSON levels. A service takes 128, and the recording around a value has some of its own.
+MAX_DEPTH = 120
 
 
 class Unkept(Exception):

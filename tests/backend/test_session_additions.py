@@ -48,6 +48,9 @@ OUTCOMES = {
 }
 
 
+BOUNDARIES = {"boundaries": [{"name": "load", "position": 0, "result": {"rows": [1]}}]}
+
+
 def put(backend: Backend, session: str, name: str, body: Any, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     path = f"/seq/sessions/{session}/{name}"
@@ -128,8 +131,8 @@ def test_report_of_the_app_and_of_the_sender_are_merged_in_any_order(stored: Bac
 def test_session_additions_of_a_session_with_runs_are_those_of_its_organisations(
     backend: Backend,
 ) -> None:
-    for name in ("exchange", "outcomes", "replays"):
-        body = {"exchange": EXCHANGE, "outcomes": OUTCOMES, "replays": report(1)}[name]
+    bodies = {"exchange": EXCHANGE, "outcomes": OUTCOMES, "boundaries": BOUNDARIES}
+    for name, body in [*bodies.items(), ("replays", report(1))]:
         backend.post(HELLO, MESSAGE, f"mine-{name}")
         # To another organisation it is unknown.
         for path in ("", "/exchange", "/replays"):
@@ -153,6 +156,10 @@ def test_session_additions_of_a_session_with_runs_are_those_of_its_organisations
     merged = backend.get("/seq/sessions/mine-outcomes").json()
     assert len(merged["outcomes"]) == 1
     assert merged["parent"]["sessionId"] == "origin"
+    assert (
+        backend.get("/seq/sessions/mine-boundaries").json()["boundaries"]
+        == BOUNDARIES["boundaries"]
+    )
     assert len(backend.get("/seq/sessions/mine-replays/replays").json()["replays"]) == 1
     assert backend.get("/seq/sessions/mine-exchange/exchange").status_code == 200
 
@@ -234,7 +241,7 @@ NEVER_TAKEN = [
     b'{"a": "\\ud800"}',
     nested(150),
     nested(100_000),
-    b'{"outcomes": {}, "replayId": 5, "request": "x"}',
+    b'{"outcomes": {}, "boundaries": {}, "replayId": 5, "request": "x"}',
 ]
 BAD_EXCHANGES: list[dict[str, Any]] = [
     {},
@@ -267,17 +274,30 @@ BAD_REPORTS: list[dict[str, Any]] = [
 ]
 
 
+BAD_BOUNDARIES: list[Any] = [
+    {"boundaries": None},
+    {"boundaries": [{"name": "", "position": 0}]},
+    {"boundaries": [{"name": "a", "position": -1}]},
+    {"boundaries": [{"name": "a", "position": "0"}]},
+    {"boundaries": [{"name": "a", "position": 0, "chunks": [[-1, 1]]}]},
+    {"boundaries": [{"name": "a", "position": n} for n in range(10_001)]},
+    {"boundaries": [], "total": -1},
+]
+
+
 def test_additions_hostile_bodies_are_rejected_and_never_an_internal_error(stored: Backend) -> None:
     bad = {
         "exchange": [EXCHANGE | fields if fields else {} for fields in BAD_EXCHANGES],
         "outcomes": BAD_OUTCOMES,
+        "boundaries": BAD_BOUNDARIES,
         "replays": BAD_REPORTS,
     }
     for name, bodies in bad.items():
         for body in [*NEVER_TAKEN, *bodies]:
             response = put(stored, "hostile", name, body)
             assert code_of(response) == (400, "INVALID_REQUEST"), body
-        large = b'{"text": "%s"}' % (b"x" * (8 * 1024 * 1024))
+        megabytes = 16 if name == "boundaries" else 8
+        large = b'{"text": "%s"}' % (b"x" * (megabytes * 1024 * 1024))
         assert code_of(put(stored, "hostile", name, large)) == (413, "BODY_TOO_LARGE")
         assert code_of(put(stored, "a:b", name, {})) == (400, "SESSION_ID_INVALID")
         response = put(stored, "hostile", name, {}, Authorization="Bearer nk_unknown")
@@ -288,14 +308,17 @@ def test_additions_hostile_bodies_are_rejected_and_never_an_internal_error(store
     exchange = {**EXCHANGE, "response": {"status": 200, "body": awkward}}
     call = {"org": "a\0b", "project": "../..", "slug": "\0\n", "request": {"nul": "\0"}}
     outcomes = {"outcomes": [{**REFUSED, "call": call, "position": 10**30}]}
+    boundary = {"name": "a\0b", "position": 10**30, "result": "\0\U0001f600"}
     for name, body in [
         ("exchange", exchange),
         ("outcomes", outcomes),
+        ("boundaries", {"boundaries": [boundary]}),
         ("replays", report(1, status=10**30, report={"nul": "\0"})),
     ]:
         assert put(stored, "awkward", name, body).status_code == 200
     read = stored.get("/seq/sessions/awkward").json()
     assert read["outcomes"][0]["call"]["request"] == {"nul": "\0"}
+    assert read["boundaries"] == [boundary]
     assert stored.get("/seq/sessions/awkward/exchange").json()["response"]["body"]["text"] == "\0😀"
 
 
@@ -326,6 +349,7 @@ def test_additions_past_their_retention_are_410_and_deleted(tmp_path: Path) -> N
         for session in ("with-run", "without-run"):
             put(backend, session, "exchange", EXCHANGE)
             put(backend, session, "outcomes", OUTCOMES)
+            put(backend, session, "boundaries", BOUNDARIES)
             put(backend, session, "replays", report(1))
         age(backend.settings.database_url)
         paths = [
@@ -341,12 +365,13 @@ def test_additions_past_their_retention_are_410_and_deleted(tmp_path: Path) -> N
         assert {code_of(backend.get(path)) for path in paths} == {(410, "SESSION_EXPIRED")}
 
 
-@pytest.mark.parametrize("name", ["exchange", "outcomes", "replays"])
+@pytest.mark.parametrize("name", ["exchange", "outcomes", "boundaries", "replays"])
 def test_additions_in_an_outage_are_503(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("noukai_sdk.backend.store.database._BUSY_MS", 20)
-    body = {"exchange": EXCHANGE, "outcomes": OUTCOMES, "replays": report(1)}[name]
+    bodies = {"exchange": EXCHANGE, "outcomes": OUTCOMES, "boundaries": BOUNDARIES}
+    body = bodies.get(name, report(1))
     with serving(tmp_path) as backend:
         with closing(
             sqlite3.connect(str(backend.settings.database), isolation_level=None)
@@ -364,6 +389,7 @@ def test_session_delete_forgets_what_is_of_the_keys_organisation(stored: Backend
         for name, body in (
             ("exchange", EXCHANGE),
             ("outcomes", OUTCOMES),
+            ("boundaries", BOUNDARIES),
             ("replays", report(1)),
         ):
             put(stored, session, name, body)

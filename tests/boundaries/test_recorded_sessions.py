@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Iterator
@@ -172,16 +171,27 @@ def test_boundaries_are_deleted_with_their_session_and_hidden_from_others(
     assert kept == {"name": "load", "position": 0, "result": {"a": [1]}}
     assert httpx.delete(path, headers=mine).status_code == 204
     assert httpx.get(path, headers=mine).status_code == 404
-    for wrong in (
-        {"boundaries": [{"name": "", "position": 0}]},
-        {"boundaries": [{"name": "a", "position": -1}]},
-        {"boundaries": [{"name": "a", "position": 0, "chunks": [[-1, 1]]}]},
-        {"boundaries": [{"name": "a", "position": "0"}]},
-        {"boundaries": None},
-        {"boundaries": [], "total": -1},
-    ):
-        response = httpx.put(f"{path}/boundaries", content=json.dumps(wrong), headers=mine)
-        assert (response.status_code, response.json()["detail"]["code"]) == (400, "INVALID_REQUEST")
+
+
+def test_values_as_large_as_the_limits_are_taken(
+    client: Noukai, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    @recorded(name="table", redact=False)
+    def table(rows: int) -> list[dict[str, int]]:
+        return [{"n": number % 10} for number in range(rows)]
+
+    deep: Any = 1
+    for _ in range(110):
+        deep = [deep]
+    with trace_scope_sync(client=client) as scope:
+        recorded.value("deep", lambda: deep)
+        for _ in range(3):
+            table(90_000)
+    assert flush(20)
+    kept = stored(server, str(scope.session_id)).boundaries
+    assert [each.unavailable is None for each in kept] == [True, True, True, False]
+    (told,) = (each for each in caplog.records if each.levelno == logging.WARNING)
+    assert "more than 200,000 lists and objects" in told.message
 
 
 def test_session_without_client_warns_once(

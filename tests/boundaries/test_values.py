@@ -260,7 +260,7 @@ def test_value_that_cannot_be_kept_raises_error_that_names_place_and_fix() -> No
         ((item for item in "ab"), None, "result is of the type generator"),
         (User(id=1), User, "is a User, an ORM object that belongs to its database session; return"),
         (cyclic(), None, "result[0]['self'] contains itself"),
-        (deep, None, "is nested deeper than 150 levels"),
+        (deep, None, "is nested deeper than 120 levels"),
         ({math.nan: 1, float("nan"): 2}, None, "has keys that read alike"),
     ]:  # fmt: skip
         with pytest.raises(RecordedValueError) as caught:
