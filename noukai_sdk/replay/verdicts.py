@@ -128,6 +128,7 @@ class Verdict:
         self._completed = _now()
         # The values of a change take as much as about ten entries.
         size = sum(map(len, lists.values())) + 10 * sum(len(e.changes) for e in report.drift)
+        size += 500 * len(report.what_if)  # with what they returned
         with _lock:
             if self.replay_id in _kept:
                 self.size = size
