@@ -15,21 +15,30 @@ from ..replay.recording import seconds_of
 from ..replaying.controls import clean_lines
 from .session_views import short
 
+# In a table; --full has all.
+MOST_LINES = 200
 # A table and a line show the beginning of a value.
 _WIDE = 10_000
 
 
-def lines_in_time(rows: Sequence[dict[str, Any]], file: CassetteFile) -> list[dict[str, Any]]:
+def lines_in_time(
+    rows: Sequence[dict[str, Any]], file: CassetteFile, most: int | None = None
+) -> list[dict[str, Any]]:
     """Return the rows of the calls, and among them those of recorded functions, in time order.
 
     Times count from the first of them. Recorded functions have no numbers.
+
+    Args:
+        rows: The calls.
+        file: Their session.
+        most: Calls of recorded functions that are shown.
     """
     starts = [each.started_at for each in file.recordings if each.started_at is not None]
     began = [seconds_of(each.started_at) for each in file.boundaries]
     zero = min(starts, default=None)
     if zero is None:
         zero = min((each for each in began if each is not None), default=0.0)
-    functions = [_row(boundary, zero) for boundary in file.boundaries]
+    functions = [_row(boundary, zero) for boundary in file.boundaries[:most]]
     known = [row["startMs"] for row in [*rows, *functions] if row["startMs"] is not None]
     earliest = min(known, default=0.0)
     waiting = sorted(functions, key=lambda row: (row["startMs"] is None, row["startMs"] or 0.0))

@@ -35,7 +35,7 @@ from ..replaying.curl import curl_line
 from ..replaying.outcome import Outcome
 from ..replaying.sending import RequestSender
 from .app_server import check_server, server_of
-from .boundary_views import boundary_details, lines_in_time
+from .boundary_views import MOST_LINES, boundary_details, lines_in_time
 from .page_links import linked, linked_to_replay, page_of_service
 from .session_app import replay_in_app
 from .session_context import context_option, print_context
@@ -193,7 +193,7 @@ def show(
     page = None if is_file(source) else page_of_service(env, base_url)
     lines = [] if number is not None else request_lines(file, parent, page)
     if number is None:
-        chosen = lines_in_time(rows, file)
+        chosen = lines_in_time(rows, file, None if full else MOST_LINES)
     if full or number is not None:
         # Lines are not broken, so that texts can be searched and copied.
         views = [*lines, *([""] if lines else [])]
@@ -205,6 +205,9 @@ def show(
         name = linked(escape(name_of(file, source)), page, file.session_id)
         title = "\n".join([name, *lines])
         open_console().print(*call_views(title, chosen), sep="\n")
+        more = len(file.boundaries) - MOST_LINES
+        if more > 0:
+            click.echo(f"and {count(more, 'more call')} of recorded functions: --full has all")
 
 
 @session.command()

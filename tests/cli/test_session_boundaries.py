@@ -67,6 +67,15 @@ def test_show_marks_recorded_functions_in_time_order(
     assert "\x1b" not in output
 
 
+def test_show_cuts_a_long_list_of_recorded_functions(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    write_cassette(path, "s", [], boundaries=[called("now", at, at) for at in range(203)])
+    output = run("show", str(path)).stdout
+    assert output.count("ƒ") == 400  # in the table, and in the waterfall
+    assert output.endswith("and 3 more calls of recorded functions: --full has all\n")
+    assert run("show", str(path), "--full").stdout.count("ƒ") == 203
+
+
 def test_show_json_has_boundaries_beside_numbered_calls(cassette: str) -> None:
     shown = run_json("show", cassette)
     assert [call["number"] for call in shown["calls"]] == [1]

@@ -148,7 +148,7 @@ def _parsed(text: str) -> Any:
         return text
     try:
         value = from_json(text)
-    except ValueError:
+    except (ValueError, TypeError):  # half of a surrogate pair is a TypeError
         return text
     return value if isinstance(value, (dict, list)) else text
 

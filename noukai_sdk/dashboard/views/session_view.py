@@ -166,6 +166,9 @@ def file_session(file: CassetteFile, source: str, *, limit: int | None) -> Sessi
     ends = [row.end for row in rows.rows if row.end is not None]
     view.milliseconds = max(ends) - min(begins) if begins and ends else None
     _judge(view, False)
+    if recorded.more:
+        shown_ones = f"The first {len(recorded.rows):,} calls of recorded functions are shown"
+        view.notes.append(f"{shown_ones}, of {recorded.total:,}; the cassette file has all.")
     _note_missing(view, file.missing_calls)
     _note_client(view, file.exchange is not None and file.exchange.client_left)
     if file.redacted or file.redacted_pii:
