@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("noukai_sdk")
 
 _lock = threading.Lock()
+_STDLIB = str(Path(os.__file__).parent)
+_CALLERS = re.compile(r"site-packages.(anyio|fastapi|starlette|trio|uvicorn)\b")
 
 
 def begin(
@@ -77,6 +82,7 @@ class RunningCall:
         self.body: Function = function.body
         self._log = log
         self._entry = Entry(function, arguments, _site(function), log.clock)
+        logger.debug("%s runs, and is kept in session %s", function.name, scope.session_id)
         if slot is None:
             log.add(self._entry)
         else:
@@ -241,6 +247,7 @@ class ReplayedCall:
             thrown: What the reader of a generator has thrown into it, if nothing was yielded since.
         """
         boundary = recording.boundary
+        logger.debug("%s is served from its recording", self.function.name)
         if boundary.error is not None and thrown is not None:
             raise thrown
         if boundary.error is not None:
@@ -279,8 +286,9 @@ def log_of(scope: Scope) -> BoundaryLog:
 
 
 def _site(function: RecordedFunction) -> CallSite | None:
-    """Return where the function was called; in a task of its own, where it is defined."""
+    """Return where the function was called; where it is defined, if a loop or a framework calls it."""
     site = call_site()
-    if site is None or "asyncio" in site.file or "concurrent" in site.file:
+    if site is None or _CALLERS.search(site.file):
         return function.site
-    return site
+    is_stdlib = site.file.startswith(_STDLIB) and "site-packages" not in site.file
+    return function.site if is_stdlib else site
