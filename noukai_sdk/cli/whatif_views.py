@@ -19,6 +19,7 @@ from .session_views import short
 
 # More runs are shown by their spread alone.
 _MOST_COLUMNS = 3
+_MOST_RUNS = 10
 _MOST_ANSWERS = 8
 _MOST_CHANGES = 12
 _MOST_FIELDS = 12
@@ -54,7 +55,7 @@ def views_of(
             yield _fields(call)
     yield ""
     yield from _responses(runs)
-    for run in runs:
+    for run in [each for each in runs if each.problem is not None][:_MOST_RUNS]:
         if run.problem is not None:
             yield f"[yellow]run {run.number}: {escape(short(clean_lines(run.problem), 500))}[/]"
     sessions = [run for run in runs if run.session_id is not None and run.calls]
@@ -161,16 +162,19 @@ def _fields(call: ComparedCall) -> Table:
 
 
 def _responses(runs: Sequence[WhatIfRun]) -> Iterator[str]:
-    for run in runs:
-        if run.outcome is None or not run.outcome.replayed:
-            continue
+    replayed = [run for run in runs if run.outcome is not None and run.outcome.replayed]
+    for run in replayed[:_MOST_RUNS]:
         outcome = run.outcome
+        assert outcome is not None  # it was replayed
         name = "" if len(runs) == 1 else f"run {run.number}: "
         yield f"{name}{escape(outcome.headline)} (HTTP {outcome.status}; {escape(outcome.summary or '')})"
         listed = [str(each) for each in outcome.differences or ()]
         for text in [*outcome.problems, *listed][:_MOST_CHANGES]:
             for line in clean_lines(text).splitlines():
                 yield f"  {escape(short(line, 300))}"
+
+    if len(replayed) > _MOST_RUNS:
+        yield f"and the responses of {len(replayed) - _MOST_RUNS} more runs (--json has all)"
 
 
 def _by_input(call: ComparedCall) -> dict[tuple[int, ...], tuple[str, ...]]:
