@@ -215,7 +215,7 @@ class Examination:
         plan = replace(self._plan, factor="environment")
         reads = self._reads_of("environment", [])
         ((other, changes),) = self._changes([plan])
-        if not changes and not other.failed:
+        if not changes and not other.failed and other.problem is None:
             return
         groups = _by_line_if_many(reads)[:_MOST_SOURCES]
         plans = [

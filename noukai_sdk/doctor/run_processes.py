@@ -102,7 +102,9 @@ class Processes:
         )
         process = self._take(plan) if orders.modules else self._start(plan)
         problem = process.run(orders, orders.timeout + _TO_START)
-        if problem is None and orders.modules and plan.hash_seed == 0:
+        # Without fork(), a process has the user's modules of its run.
+        is_reusable = hasattr(os, "fork") and bool(orders.modules) and plan.hash_seed == 0
+        if problem is None and is_reusable:
             self._idle.put(process)
         else:
             process.stop()

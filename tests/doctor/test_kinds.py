@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ from tests.doctor.apps import (
     sequence,
     write_app,
 )
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, serve_app
 
 APP = "doctored:app"
 
@@ -77,3 +80,19 @@ def test_doctor_without_app_or_request_is_not_done(folder: Path) -> None:
     write_app(folder, "while True: pass", sequence(1), [])
     result = run("doctor", str(session), "--app", APP, "--timeout", "0.3", exit_code=2)
     assert "a run did not end within 0.3 seconds" in result.stdout
+
+
+def test_live_runs_are_compared_too(folder: Path, use_service: Callable[[str], None]) -> None:
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        message = json.loads((await receive())["body"])["message"]
+        body = {"status": "completed", "result": message.upper(), "executionId": "e"}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+    session = write_app(folder, FLASK, overlapping("abc", 0), ["a", "b", "c"])
+    with serve_app(service, lifespan="off") as url:
+        use_service(url)
+        words = ("doctor", str(session), "--app", APP, "--runs", "1", "--live")
+        report = run_json(*words, "--ignore", "$.at", "--ignore", "$.ignored")
+    assert [each["kind"] for each in report["findings"]] == ["order of completion"]
+    assert report["runs"] > 2
