@@ -295,6 +295,8 @@ class _Sender:
 
     def wait_for_session(self, session_id: str, timeout: float) -> None:
         with self._changed:
+            # Its jobs first: somebody waits for them.
+            self._jobs = deque(sorted(self._jobs, key=lambda job: job.about != session_id))
             # An outage may last.
             self._changed.wait_for(lambda: session_id not in self.about or self._outages, timeout)
 

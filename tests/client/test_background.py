@@ -257,6 +257,22 @@ def test_process_that_ends_does_not_wait_for_a_hanging_service(
         subprocess.run([sys.executable, script, "alone", "0.2"], check=True, timeout=50)
 
 
+def test_what_a_replay_waits_for_is_sent_before_the_rest(service: Service) -> None:
+    held = threading.Event()
+    service.reply(Reply({}, when=held), *[Reply({})] * 4)
+    http = client_of("sync")
+    for session in ("s-1", "s-2", "s-3", "s-3", "s-2"):
+        background.send_later(
+            http._transport.service, put_outcomes, session, OUTCOMES, about=session
+        )
+    wait_until(lambda: service.requests)
+    background.wait_for_session("s-3", 0)
+    held.set()
+    assert background.flush(20)
+    sent = [request.path.split("/")[-2] for request in service.requests]
+    assert sent == ["s-1", "s-3", "s-3", "s-2", "s-2"]
+
+
 def test_replay_waits_for_what_its_session_needs_and_for_nothing_else(service: Service) -> None:
     held = threading.Event()
     service.reply(Reply({}, when=held), Reply({}))
@@ -266,6 +282,7 @@ def test_replay_waits_for_what_its_session_needs_and_for_nothing_else(service: S
     assert not background.is_sending("s-1")
     assert background.is_sending("s-2")
     background.wait_for_session("s-1", 20)
+    wait_until(lambda: service.requests)
     held.set()
     background.wait_for_session("s-2", 20)
     assert not background.is_sending("s-2")
