@@ -98,7 +98,8 @@ def test_variables_that_break_the_app_are_configuration() -> None:
     assert diagnosis.notes == []
     assert "REGION" in diagnosis.findings[0].fix
     copied = [read("environment", f"NAME_{number}", 3) for number in range(20)]
-    diagnosis = examine(lambda plan, _: str(varied(plan, "environment")), *copied)
+    keys = [each.key for each in copied]
+    diagnosis = examine(lambda plan, _: str(varied(plan, "environment", *keys)), *copied)
     assert found(diagnosis) == [("environment", 3)]
     assert diagnosis.tried["environment"] == 2
 
