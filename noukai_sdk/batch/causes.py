@@ -43,6 +43,7 @@ ENTRIES = {
 }
 NOT_FETCHED = "the service cannot be reached"
 _LONGEST_VALUE = 60
+_LONGEST_OF_PAIR = 28
 _SAME_START = 20
 _LONGEST_LINE = 300
 _MOST_LINES = 60
@@ -323,7 +324,7 @@ def _pair(before: Any, after: Any) -> str:
     same = next((index for index, (one, other) in pairs if one != other), 0)
     if same > _SAME_START:
         texts = [f'…"{text[same - 9 :]}' for text in texts]
-    return " -> ".join(map(_short, texts))
+    return " -> ".join(printable(text, _LONGEST_OF_PAIR) for text in texts)
 
 
 def _json(value: Any) -> str:

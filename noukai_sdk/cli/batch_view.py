@@ -25,7 +25,7 @@ _COLORS = {"equal": "green", "skipped": "dim", "error": "magenta"}
 _MOST_GROUPS = 15
 _MOST_IDS = 3
 _LENGTH_OF_ID = 37
-_BEFORE_IDS = 26
+_BEFORE_IDS = 22
 MOST_IN_FULL = 3
 _WITHOUT_TERMINAL = 160
 # Seconds between two lines of progress if there is no terminal.
@@ -118,8 +118,8 @@ def print_batch(run: BatchRun, header: BatchHeader, page: str | None) -> None:
 
 
 def _causes(groups: Sequence[CauseGroup], page: str | None, most_ids: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("sessions", justify="right", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("count", justify="right", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("cause", overflow="fold", ratio=1)
     # What is skipped is no fault of the code.

@@ -163,7 +163,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*words: str, exit_code: int = 0, stdin: str | None = None) -> Result:
     words = ("sessions", "replay", "--workers", "1", *words)
-    result = CliRunner().invoke(noukai, words, catch_exceptions=False, input=stdin)
+    # pytest-xdist sets a narrow one.
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(
+        noukai, words, catch_exceptions=False, input=stdin
+    )
     assert result.exit_code == exit_code, result.output
     return result
 
@@ -343,8 +346,10 @@ def test_run_that_was_ended_goes_on_with_what_is_left(folder: Path, how: signal.
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        wait_until(lambda: state.exists() and len(state.read_bytes().splitlines()) == 2)
-        wait_until(lambda: len(served.read_text().splitlines()) == 3)
+        wait_until(
+            lambda: state.exists() and len(state.read_bytes().splitlines()) == 2, deadline=90
+        )
+        wait_until(lambda: len(served.read_text().splitlines()) == 3, deadline=90)
         process.send_signal(how)
         output, _ = process.communicate(timeout=60)
     if how == signal.SIGINT:
