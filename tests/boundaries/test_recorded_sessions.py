@@ -48,7 +48,7 @@ def capture(client: Noukai, *names: str) -> tuple[str, list[dict[str, str]]]:
     with trace_scope_sync(client=client) as scope:
         rows = [load(name, password="hunter2") for name in names]
     assert scope.session_id is not None
-    assert flush(10)
+    assert flush(60)
     return scope.session_id, rows
 
 
@@ -81,7 +81,7 @@ def test_fork_serves_what_is_recorded_and_replays_whole_without_its_parent(
         more = [load("a", password="hunter2"), load("b")]
     assert (more[0], RUNS) == (rows[0], ["b"])
     assert [entry.slug for entry in fork.report.live] == ["load"]
-    assert flush(10)
+    assert flush(60)
     assert fork.session_id is not None
     httpx.delete(
         f"{server.api}/seq/sessions/{session_id}", headers={"Authorization": "Bearer nk_dev"}
@@ -130,7 +130,7 @@ def test_service_that_does_not_keep_them_is_named_once(
         for _ in range(2):
             with trace_scope_sync(client=client):
                 load("a")
-            assert flush(10)
+            assert flush(60)
     told = [each for each in caplog.records if "does not keep the calls" in each.message]
     assert (len(sent), len(told)) == (1, 1)
 
@@ -187,7 +187,7 @@ def test_values_as_large_as_the_limits_are_taken(
         recorded.value("deep", lambda: deep)
         for _ in range(3):
             table(90_000)
-    assert flush(20)
+    assert flush(60)
     kept = stored(server, str(scope.session_id)).boundaries
     assert [each.unavailable is None for each in kept] == [True, True, True, False]
     (told,) = (each for each in caplog.records if each.levelno == logging.WARNING)
@@ -218,7 +218,7 @@ def test_flow_in_the_body_is_no_part_of_the_session_unless_live(
 
     with trace_scope_sync(client=client) as scope:
         greetings = [greet("a"), greet("b"), greet_live("c")]
-    assert flush(10)
+    assert flush(60)
     (told,) = (each for each in caplog.records if "inside the recorded function" in each.message)
     assert "acme/samples/hello-world" in told.message
     assert "greet" in told.message
@@ -240,14 +240,14 @@ def test_what_if_keeps_the_boundaries_from_before_it_began(client: Noukai, serve
 
     with trace_scope_sync(client=client) as captured:
         rows = program()
-    assert flush(10)
+    assert flush(60)
     assert captured.session_id is not None
     with trace_scope_sync(client=client, replay_session_id=captured.session_id) as scope:
         first = load("a")
         scope.whatif("hello-world", message="Ho")
         rest = [client.flow("hello-world").execute("Hi").result, load("b")]
     assert (first, rest[1]) == (rows[0], rows[2])
-    assert flush(10)
+    assert flush(60)
     assert scope.session_id not in (None, captured.session_id)
     kept = stored(server, str(scope.session_id)).boundaries
     assert [each.arguments["name"] for each in kept] == ["a", "b"]
