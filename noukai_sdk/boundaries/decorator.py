@@ -105,8 +105,8 @@ class Recorded:
 
         Args:
             name: The name in recordings.
-            function: The function. One that only returns an awaitable, such as a lambda, is not a coroutine
-                function.
+            function: The function, or a class. One that only returns an awaitable, such as a lambda, is no
+                coroutine function.
             *args: Its arguments.
             **kwargs: Its arguments by name.
 
@@ -115,11 +115,22 @@ class Recorded:
             >>> recorded.value("rate", float, "1.25")
             1.25
         """
-        call: Callable[P, R] = self(name=name)(function)
+        called = _constructor(function) if isinstance(function, type) else function
+        call: Callable[P, R] = self(name=name)(called)
         return call(*args, **kwargs)
 
     def __repr__(self) -> str:
         return "noukai_sdk.recorded"
+
+
+def _constructor(made: type) -> Callable[..., Any]:
+    """Return a function that makes an instance of a class; its annotation says which."""
+
+    def construct(*args: Any, **kwargs: Any) -> Any:
+        return made(*args, **kwargs)
+
+    construct.__annotations__["return"] = made
+    return construct
 
 
 recorded = Recorded()

@@ -140,6 +140,7 @@ def test_recorded_functions_of_every_kind_replay_without_running(tmp_path: Path)
             seen += [row async for row in events(3)]
         seen += [str(each.value) for each in (no_rubric, broken, broken_later)]
         seen.append(recorded.value("rate", lambda: RUNS.append("rate") or 1.25))
+        seen.append(recorded.value("row", Row, 7, "b7"))
         seen += [noukai_sdk.now(), noukai_sdk.uuid4(), noukai_sdk.random()]
         return seen
 
