@@ -20,6 +20,7 @@ Run = Callable[[Sequence[Plan]], list[Observation]]
 # Read line by line: more sources of one kind are taken together.
 _MOST_SOURCES = 40
 _MOST_ON_A_LINE = 8
+_VALUES_OF_LINES = 2
 _ZONE = "Asia/Kathmandu"
 _MOST_UUIDS = 2
 _SETS = 2
@@ -105,42 +106,46 @@ class Examination:
         plans = [replace(self._plan, factor=factor, variant=each) for each in range(variants)]
         found = self._changes(plans)
         reads = self._reads_of(factor, [each for each, _ in found])
-        uncovered = {change.place for _, changes in found for change in changes}
-        for plan, (_, changes) in sorted(
-            zip(plans, found, strict=True), key=lambda pair: -len(pair[1][1])
-        ):
-            here = [change for change in changes if change.place in uncovered]
-            if here:
-                uncovered -= self._attribute(plan, reads, here)
+        changed = [(plan, own) for plan, (_, own) in zip(plans, found, strict=True) if own]
+        if changed:
+            self._attribute(reads, changed)
 
     def _attribute(
-        self, plan: Plan, reads: Sequence[Reads], changes: Sequence[Change]
-    ) -> set[Hashable]:
-        """Find the lines that cause changes; return the places of these changes."""
-        factor = plan.factor or ""
+        self, reads: Sequence[Reads], changed: Sequence[tuple[Plan, Sequence[Change]]]
+    ) -> None:
+        """Find the lines that cause changes: run with each line changed alone.
+
+        Args:
+            reads: All lines that read sources of this kind.
+            changed: The plans that changed all of them, and what differed.
+        """
+        factor = changed[0][0].factor or ""
+        changes = list({change.place: change for _, own in changed for change in own}.values())
         places: set[Hashable] = {change.place for change in changes}
+        covered: set[Hashable] = set()
         users = [each for each in reads if each.owner == "user"]
         others = [each for each in reads if each.owner != "user"]
-        covered: set[Hashable] = set()
+        if len(reads) == 1 or len(users) > _MOST_SOURCES:
+            for each in users or others:
+                self._found(factor, each, changes)
+            return
         for some in (users, others):
-            if covered == places or not some:
-                continue
-            if len(users) + len(others) == 1 or len(some) > _MOST_SOURCES:
-                for each in some[:_MOST_SOURCES]:
-                    self._found(factor, each, changes)
-                return places
-            plans = [replace(plan, keys=[each.key]) for each in some]
-            for each, (_, own) in zip(some, self._changes(plans), strict=True):
-                caused = [change for change in own if change.place in places]
-                if caused:
-                    self._found(factor, each, caused)
-                    covered |= {change.place for change in caused}
+            left = list(some)
+            # A line may make no difference by one value: a choice that is the same by chance.
+            for plan, _ in sorted(changed, key=lambda pair: -len(pair[1]))[:_VALUES_OF_LINES]:
+                if covered == places and some is others:
+                    break
+                plans = [replace(plan, keys=[each.key]) for each in left]
+                for each, (_, own) in zip(list(left), self._changes(plans), strict=True):
+                    caused = [change for change in own if change.place in places]
+                    if caused:
+                        self._found(factor, each, caused)
+                        covered |= {change.place for change in caused}
+                        left.remove(each)
         if not covered:
             # Only together do they make a difference.
             for each in users or others:
                 self._found(factor, each, changes)
-            return places
-        return covered
 
     def _vary_hashes(self, has_made_sets: bool) -> None:
         """Change the hashes of texts, which orders all sets, those in libraries too."""
@@ -151,7 +156,7 @@ class Examination:
             ((other, changes),) = self._changes([plan])
             left = [change for change in changes if change.place not in self._places()]
             if left:
-                self._attribute(plan, self._reads_of("made set", [other]), left)
+                self._attribute(self._reads_of("made set", [other]), [(plan, left)])
         for other, changes in found:
             left = [each for each in changes if each.area not in self._areas]
             # Each process has other addresses.
