@@ -64,7 +64,8 @@ _STATUSES = {
 _FIXED_MESSAGES = {
     "replay_forbidden": "This API key may not replay that session.",
     "replay_not_found": (
-        "The service knows no session of this id. (A request that calls no flow leaves no session.)"
+        "The service knows no session of this id. (A request that calls no flow and no recorded function "
+        "leaves no session. One that has just ended may be on its way to the service.)"
     ),
     "replay_expired": "The session is past its retention: its snapshots are gone.",
 }

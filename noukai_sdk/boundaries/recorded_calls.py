@@ -151,7 +151,10 @@ class RunningCall:
         try:
             return encode(value, function.annotation, name=function.name, place=place)
         except RecordedValueError as problem:
-            self._entry.unavailable = f"its {place} cannot be kept"
+            from ..masking.values import Masker
+
+            reason = problem.message.removeprefix(f"{function.name}: ")
+            self._entry.unavailable = Masker().text(f"its {reason}")
             if function.live:
                 return None
             self._entry.end()

@@ -30,9 +30,12 @@ def leftover_error(report: ReplayReport) -> ReplayLeftoverError:
     explanation = f" {report.explanation}." if report.findings else ""
     if any(entry.detail != OF_OTHER_CLIENT for entry in report.leftovers):
         explanation = explanation and f" By their inputs:{explanation}"
+    undecorated = ""
+    if any(entry.kind == "recorded" for entry in report.leftovers):
+        undecorated = ", or a function is no longer decorated with @noukai_sdk.recorded"
     return ReplayLeftoverError(
         f"the replay ended with {count} unplayed: {names}{more}. "
-        f"The code makes fewer calls than when it was recorded.{explanation}",
+        f"The code makes fewer calls than when it was recorded{undecorated}.{explanation}",
         leftovers=left,
         report=report,
     )

@@ -226,7 +226,7 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     if claim.lane.problem is not None:
         return claim.lane.problem
     if call.kind == "recorded":
-        return _reason_of_function(cassette, claim.lane)
+        return _reason_of_function(cassette, claim)
     if claim.lane.recordings:
         return "The code calls this flow more often than when it was recorded."
     if not cassette.recordings:
@@ -250,7 +250,8 @@ def _reason(cassette: Cassette, call: FlowCall, claim: Claim) -> str:
     )
 
 
-def _reason_of_function(cassette: Cassette, lane: Lane) -> str:
+def _reason_of_function(cassette: Cassette, claim: Claim) -> str:
+    lane = claim.lane
     kept, total = len(cassette.boundaries), cassette.total_boundaries or 0
     if total > kept:
         return (
@@ -262,7 +263,8 @@ def _reason_of_function(cassette: Cassette, lane: Lane) -> str:
     if kept:
         return (
             "The function was not called when the session was recorded, was not decorated with "
-            "@noukai_sdk.recorded yet, or had another name: record the request again, or declare it "
+            "@noukai_sdk.recorded yet, or had another name. If it was renamed or moved, declare it with "
+            f"{_name_to_declare(cassette, claim)}. Else record the request again, or declare it "
             "live=True, so that it runs in replays."
         )
     return (
@@ -270,6 +272,20 @@ def _reason_of_function(cassette: Cassette, lane: Lane) -> str:
         "decorated with @noukai_sdk.recorded, or by a service that does not keep such calls. Record "
         "the request again, or declare the function live=True, so that it runs in replays."
     )
+
+
+def _name_to_declare(cassette: Cassette, claim: Claim) -> str:
+    """Return the option that names a function as it was recorded, as far as that can be told."""
+    left = {
+        str(lane.slug): [lane.recordings[index].request for index in lane.unplayed()]
+        for lane in cassette.lanes()
+        if lane.kind == "recorded" and lane.remaining
+    }
+    last, request = str(claim.lane.slug).rpartition(".")[2], claim.redacted_request()
+    names = [name for name in left if name.rpartition(".")[2] == last]
+    if not names and request["arguments"]:
+        names = [name for name, requests in left.items() if request in requests]
+    return f'name="{names[0]}"' if len(names) == 1 else "name= and its old name"
 
 
 def nearest(cassette: Cassette, call: FlowCall, claim: Claim) -> list[Candidate]:

@@ -272,7 +272,7 @@ def test_miss_drift_and_leftover_are_reported(tmp_path: Path) -> None:
         load("b1")
         load("b2")
     with (
-        pytest.raises(ReplayLeftoverError, match=r"test_recorded\.load"),
+        pytest.raises(ReplayLeftoverError, match=r"test_recorded\.load.* no longer decorated"),
         trace_scope_sync(cassette=path),
     ):
         load("b1")
@@ -291,6 +291,10 @@ def test_miss_drift_and_leftover_are_reported(tmp_path: Path) -> None:
     assert (miss.value.kind, miss.value.recorded) == ("recorded", 2)
     with pytest.raises(ReplayMissError, match="had another name"), trace_scope_sync(cassette=path):
         list(rows(1))
+    for renamed, args in (("fetch_level", ["b1"]), ("elsewhere.load", ["c1"])):
+        with pytest.raises(ReplayMissError) as miss, trace_scope_sync(cassette=path):
+            recorded(name=renamed)(load.__wrapped__)(*args)  # type: ignore[attr-defined]
+        assert 'declare it with name="test_recorded.load"' in str(miss.value)
     strict = pytest.raises(ReplayMissError, match="inputs are strict")
     with strict, trace_scope_sync(cassette=path, strict_inputs=True):
         load("c1")
@@ -348,6 +352,8 @@ def test_value_that_cannot_be_kept_is_an_error_at_capture(tmp_path: Path) -> Non
     with told as error, trace_scope_sync(record=tmp_path / "c.json"):
         connect()
     assert error.value.place == "result['sockets'][0]"
+    (kept,) = boundaries(tmp_path / "c.json")
+    assert kept["unavailable"].startswith("its result['sockets'][0] is of the type object")
 
 
 def test_key_chooses_what_counts(tmp_path: Path) -> None:
