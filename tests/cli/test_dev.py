@@ -472,7 +472,7 @@ def test_completion_in_bash_suggests_commands_options_and_flows(tmp_path: Path) 
     script.chmod(0o755)
     complete = """
         eval "$(_NOUKAI_COMPLETE=bash_source noukai)"
-        for line in "noukai ses" "noukai session show --fu" "noukai flows run acme/samples/h"; do
+        for line in "noukai flo" "noukai session show --fu" "noukai flows run acme/samples/h"; do
             COMP_WORDS=($line) COMPREPLY=()
             COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
             _noukai_completion noukai
@@ -483,7 +483,7 @@ def test_completion_in_bash_suggests_commands_options_and_flows(tmp_path: Path) 
     completed = subprocess.run(
         ["bash", "-c", complete], env=env, cwd=tmp_path, capture_output=True, text=True
     )
-    assert completed.stdout.split() == ["session", "--full", "acme/samples/hello-world"]
+    assert completed.stdout.split() == ["flows", "--full", "acme/samples/hello-world"]
 
 
 def test_help_lists_exit_codes_and_completion() -> None:
