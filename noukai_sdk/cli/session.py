@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +14,8 @@ from click.core import ParameterSource
 from rich.markup import escape
 
 from ..contexts.chosen import ChosenCall
-from ..errors import APIConnectionError, NoukaiError
+from ..errors import APIConnectionError
 from ..models.exchanges import CapturedBody, CapturedResponse, Exchange
-from ..models.session_lists import StoredReport
-from ..protocol.session_extensions import fetch_reports
 from ..replay.boundary_recordings import boundary_recordings
 from ..replay.cassette_file import redacted_file, write_redacted
 from ..replay.diff import differences
@@ -52,10 +50,10 @@ from .session_source import (
     load,
     load_with_parent,
     name_of,
-    open_client,
     replay_name,
     replayed_session_id,
     source_argument,
+    stored_reports,
 )
 from .session_tests import test_command
 from .session_views import (
@@ -365,20 +363,8 @@ def replay(
         headers = tuple(each for each in received.headers if each[0].lower() == "content-type")
         return CapturedResponse(status=status, headers=headers, body=CapturedBody(text=text))
 
-    def read_reports() -> Sequence[StoredReport]:
-        if session_id is None:
-            return ()
-        try:
-            with open_client(env, base_url, max_retries=0, timeout=5.0) as client:
-                transport = client._transport
-                return transport.run(fetch_reports(transport.service, session_id)).replays
-        except NoukaiError:
-            return ()
-
-    async def stored_reports() -> Sequence[StoredReport]:
-        return await asyncio.to_thread(read_reports)
-
-    sender = RequestSender(request, stored_reports=stored_reports)
+    reports = stored_reports(session_id, env, base_url)
+    sender = RequestSender(request, stored_reports=reports)
     try:
         outcome = asyncio.run(sender.replay(session_id, expected, ignore=ignore, wait=wait))
     except APIConnectionError as error:

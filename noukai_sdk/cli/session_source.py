@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +17,11 @@ from ..arguments import require_base_url
 from ..client import Noukai
 from ..errors import CassetteError, NoukaiError, ReplayError
 from ..models.exchanges import Exchange
+from ..models.session_lists import StoredReport
 from ..models.sessions import ForkParent, StepSnapshot
 from ..protocol.fetching import fetch_session
 from ..protocol.requests import require_session_id
-from ..protocol.session_extensions import fetch_exchange
+from ..protocol.session_extensions import fetch_exchange, fetch_reports
 from ..replay.cassette_file import CassetteFile, file_of, read_cassette
 from ..replay.sources import MOST_ANCESTORS, load_session
 from ..replaying.controls import clean_lines
@@ -199,3 +203,21 @@ def require_id(source: str) -> str:
     if "/" in source or os.sep in source or source.endswith(".jsonl"):
         raise CassetteError(f"{source}: no such file, and not a valid session id")
     return require_session_id(source)
+
+
+def stored_reports(
+    session_id: str | None, env: Env | None, base_url: str | None
+) -> Callable[[], Awaitable[Sequence[StoredReport]]]:
+    """Return what reads the reports of a session's replays; none if the service cannot be asked."""
+
+    def read() -> Sequence[StoredReport]:
+        if session_id is None:
+            return ()
+        try:
+            with open_client(env, base_url, max_retries=0, timeout=5.0) as client:
+                transport = client._transport
+                return transport.run(fetch_reports(transport.service, session_id)).replays
+        except NoukaiError:
+            return ()
+
+    return partial(asyncio.to_thread, read)

@@ -16,10 +16,7 @@ from typing import Any, Literal
 import click
 
 from ..client import AsyncNoukai
-from ..errors import NoukaiError
 from ..masking.values import REDACTED
-from ..models.session_lists import StoredReport
-from ..protocol.session_extensions import fetch_reports
 from ..replay.cassette_file import CassetteFile
 from ..replay.player import ReplayOptions
 from ..replaying.app_request import RequestEdits, build_request, replay_header
@@ -39,10 +36,10 @@ from .session_source import (
     env_option,
     is_file,
     load,
-    open_client,
     replay_name,
     replayed_session_id,
     source_argument,
+    stored_reports,
 )
 from .session_views import open_console, print_json
 from .shared_options import EXIT_CODES, CommandError, count, header_option, json_option
@@ -328,21 +325,10 @@ def _at_server(
     request = build_request(RequestEdits(server=way.against, headers=way.headers), header, exchange)
     session_id = replayed_session_id(source)
 
-    def read_reports() -> Sequence[StoredReport]:
-        if session_id is None:
-            return ()
-        try:
-            with open_client(env, base_url, max_retries=0, timeout=5.0) as client:
-                transport = client._transport
-                return transport.run(fetch_reports(transport.service, session_id)).replays
-        except NoukaiError:
-            return ()
-
-    async def stored_reports() -> Sequence[StoredReport]:
-        return await asyncio.to_thread(read_reports)
+    reports = stored_reports(session_id, env, base_url)
 
     async def once(run: WhatIfRun) -> None:
-        sender = RequestSender(request, stored_reports=stored_reports)
+        sender = RequestSender(request, stored_reports=reports)
         fill(run, await sender.replay(session_id, lambda _: exchange.response, wait=30.0))
 
     return once

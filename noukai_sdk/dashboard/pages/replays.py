@@ -32,8 +32,6 @@ from .compare import load_session
 from .visit import PageError, Visit, action, page
 
 _MOST_FORKS = 20
-# Milliseconds until a replay that has just begun is looked at; later, half of its age.
-_FIRST_LOOK = 300
 # A shorter value of a header would be masked in texts that have nothing to do with it.
 _SHORTEST_SECRET = 6
 
@@ -81,16 +79,13 @@ async def replay(visit: Visit) -> Response:
     if report.sent is not None and report.sent.what_if is not None:
         return visit.to(f"/whatifs/{report.replay_id}{visit.from_query}")
     view = replay_view(report, longest=LONGEST)
-    # A short replay is shown at once, a long one from time to time.
     name = "replay_result.html" if visit.is_fragment else "replay.html"
-    look = round(visit.site.options.look_seconds * 1000)
-    soon = min(look, max(_FIRST_LOOK, round(view.age * 500)))
-    return visit.render(name, replay=view, look=look, soon=soon)
+    return visit.render(name, replay=view, **visit.looks(view.age))
 
 
 @action("/replays/{replay_id}/stop")
 async def stop_replay(visit: Visit) -> Response:
-    """End a replay whose app takes too long."""
+    """End a replay whose app takes too long, or the runs of a what-if."""
     report = await visit.api.replay(visit.path["replay_id"])
     view = replay_view(report, longest=LONGEST)
     if not visit.site.replays.stop(report.replay_id) and view.is_running:

@@ -25,6 +25,8 @@ ROUTES: list[Route] = []
 
 # More than any form of ours needs.
 _LARGEST_FORM = 4 * 1024 * 1024
+# Milliseconds until a replay that has just begun is looked at; later, half of its age.
+_FIRST_LOOK = 300
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,17 @@ class Visit:
         """Return the query with which a link, or a form, leads on to a page with the same way back."""
         url = self.sessions_url
         return "" if url == "/" else f"?{urlencode({'from': url})}"
+
+    def looks(self, age: float) -> dict[str, int]:
+        """Return in how many milliseconds a page looks at a replay: ``soon`` first, then every ``look``.
+
+        A short replay is shown at once, a long one from time to time.
+
+        Args:
+            age: The seconds since it began.
+        """
+        look = round(self.site.options.look_seconds * 1000)
+        return {"look": look, "soon": min(look, max(_FIRST_LOOK, round(age * 500)))}
 
     @property
     def token(self) -> str:

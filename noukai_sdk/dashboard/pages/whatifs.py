@@ -14,7 +14,7 @@ from ...replay.sources import with_ancestors
 from ...replaying.app_request import AppRequest, RequestEdits, build_request, replay_header
 from ...replaying.rerun import named_calls
 from ...replaying.targets import TargetError
-from ..replay_runs import TooManyReplaysError, stopped_report
+from ..replay_runs import TooManyReplaysError
 from ..views.replay_form import FormError
 from ..views.whatif import (
     LONGEST,
@@ -26,9 +26,8 @@ from ..views.whatif import (
 )
 from ..whatif_work import ThroughApp, WhatIfWork, is_what_if
 from .compare import load_session
-from .visit import PageError, Visit, action, page
+from .visit import Visit, action, page
 
-_FIRST_LOOK = 300  # milliseconds
 _SHORTEST_SECRET = 6
 
 
@@ -82,22 +81,7 @@ async def show_what_if(visit: Visit) -> Response:
         return visit.to(f"/replays/{report.replay_id}{visit.from_query}")
     view = await asyncio.to_thread(what_if_view, report, longest=LONGEST)
     name = "whatif_result.html" if visit.is_fragment else "whatif.html"
-    look = round(visit.site.options.look_seconds * 1000)
-    soon = min(look, max(_FIRST_LOOK, round(view.age * 500)))
-    return visit.render(name, view=view, look=look, soon=soon)
-
-
-@action("/whatifs/{what_if_id}/stop")
-async def stop_what_if(visit: Visit) -> Response:
-    """End the runs of a what-if."""
-    report = await visit.api.replay(visit.path["what_if_id"])
-    view = what_if_view(report, longest=LONGEST)
-    if not visit.site.replays.stop(report.replay_id) and view.is_running:
-        if report.sent is None:
-            raise PageError(409, "Another program runs this what-if: stop it there.")
-        # Another process of the service runs it, and looks at the report from time to time.
-        await visit.api.post_replay(report.session_id or "", stopped_report(report, report.sent))
-    return visit.to(f"{view.url}{visit.from_query}")
+    return visit.render(name, view=view, **visit.looks(view.age))
 
 
 def _show_again(visit: Visit, form: WhatIfForm, problem: str, status: int = 400) -> Response:
