@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import threading
 from functools import lru_cache
 from types import FrameType
 from typing import Literal, NamedTuple
@@ -22,7 +23,6 @@ _INSTALLED = tuple(
 _INSTALLED_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 # It stands between the clock and its reader.
 _OF_DOCTOR = f"{os.sep}time_machine{os.sep}"
-# These functions of the standard library only pass on what they read.
 _DEEPEST = 80
 
 
@@ -75,6 +75,9 @@ def reading_site() -> Site | None:
             direct = False
         frame = frame.f_back
     if library is None:
-        return None
+        if frame is not None or threading.current_thread() is threading.main_thread():
+            return None
+        # A thread of a pool runs the source itself: to_thread(uuid.uuid4).
+        library = sys._getframe(1)
     # A framework reads it, before it calls the user's code: a default_factory, for example.
     return Site(library.f_code.co_filename, library.f_lineno, False, "library")
