@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
+_MISSING = "the doctor needs time-machine: pip install 'noukai-sdk[testing]'"
 _LAST_LINES = 12
 _MOST_AT_ONCE = 4
 # Beyond what a run may take: to start Python, and to import libraries.
@@ -76,6 +78,8 @@ class Processes:
 
     def run(self, plans: Sequence[Plan]) -> list[Observation]:
         """Run plans, and return what came out of each, in their order."""
+        if find_spec("time_machine") is None:
+            return [Observation(problem=_MISSING)] * len(plans)
         done: list[Observation] = []
         if not self._orders.modules:
             # The first run finds the libraries that all others share.
