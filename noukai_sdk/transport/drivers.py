@@ -34,7 +34,7 @@ from ..protocol.program import (
 )
 from .driving import END, EventFilter, jittered, not_awaitable, to_sdk_error
 from .library import build_request, closed_before_call, read_response, response_head
-from .live_calls import check_allowed
+from .live_calls import are_refused, check_allowed
 from .sync_clients import SyncClients
 
 if TYPE_CHECKING:
@@ -132,6 +132,16 @@ class _Drive:
         self._outcome: Any = None
         self._error: Exception | None = None
 
+    def check_open(self) -> None:
+        """Raise ClientClosedError on a closed client.
+
+        Not while live calls are refused: an app closes its client when it stops, and the next test starts
+        the same app again. Calls from recordings need no connection, and others are refused all the same.
+        """
+        transport = self._transport
+        if transport.closed and not are_refused(transport.service):
+            raise closed_before_call()
+
     def next_item(self) -> Any:
         """Continue the program, and return its next effect or event, or END."""
         outcome, self._outcome = self._outcome, None
@@ -161,8 +171,7 @@ class SyncDrive(_Drive):
         self._chunks: Iterator[bytes] = iter(())
 
     def __enter__(self) -> SyncDrive:
-        if self._transport.closed:
-            raise closed_before_call()
+        self.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -291,8 +300,7 @@ class AsyncDrive(_Drive):
         self._chunks: Any = None
 
     async def __aenter__(self) -> AsyncDrive:
-        if self._transport.closed:
-            raise closed_before_call()
+        self.check_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -42,12 +42,14 @@ def _rule(reason: str | None) -> Iterator[None]:
         _rules.remove(rule)
 
 
+def are_refused(service: Service) -> bool:
+    """Return whether requests of these clients are refused now."""
+    return bool(_rules) and _rules[-1][1] is not None and not service.custom_http
+
+
 def check_allowed(service: Service, path: str) -> None:
     """Raise ReplayDisabledError if requests are refused, AuthenticationError without an API key."""
     if not service.has_key:
         raise AuthenticationError(NO_KEY)
-    if not _rules:
-        return
-    _, reason = _rules[-1]
-    if reason is not None and not service.custom_http:
-        raise ReplayDisabledError(f"a live request to {path} was refused: {reason}")
+    if are_refused(service):
+        raise ReplayDisabledError(f"a live request to {path} was refused: {_rules[-1][1]}")

@@ -35,6 +35,7 @@ def fastapi_app(events: list[str], *, adapter: bool) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         events.append("start")
         yield
+        await noukai.aclose()
         events.append("stop")
 
     app = FastAPI(lifespan=lifespan)
@@ -187,6 +188,18 @@ async def test_live_call_outside_of_the_request_is_refused() -> None:
     async with running_app(fastapi_app([], adapter=True)) as running:
         outcome = await running.replay(captured(1, "/escapes"))
     assert json.loads(outcome.body)["live"] == "ReplayDisabledError"
+
+
+async def test_app_that_closed_its_client_when_it_stopped_replays_again() -> None:
+    app = fastapi_app([], adapter=True)
+    for _ in range(2):
+        async with running_app(app) as running:
+            outcome = await running.replay(captured(1, "/escapes"))
+        answer = json.loads(outcome.body)
+        assert answer == {
+            "results": [f"R1-{n}" for n in range(CALLS)],
+            "live": "ReplayDisabledError",
+        }
 
 
 async def test_file_without_request_and_app_that_is_none_are_refused() -> None:
