@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Key = Callable[..., Any] | Sequence[str]
 Redact = Callable[[dict[str, Any]], dict[str, Any]] | Sequence[str] | bool
+
+logger = logging.getLogger("noukai_sdk")
 
 UNFIT: Any = object()
 """In place of arguments that the function does not take: calling it says what is wrong."""
@@ -51,6 +54,8 @@ class RecordedFunction:
         self.kind = kind
         self.function = function
         self.name = name or _name(function)
+        if name is None:
+            _warn_of_namesake(self.name, function)
         self.live = live
         self.is_generator = "generator" in kind
         self._key = key
@@ -175,6 +180,8 @@ def _below_partials(function: Any) -> Any:
 
 def _name(function: Any) -> str:
     """Return module and name, such as ``books.load``: the same however the module was imported."""
+    while isinstance(function, partial):
+        function = function.func
     function = _below_partials(function)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     name = name.rpartition("<locals>.")[2]
@@ -184,3 +191,23 @@ def _name(function: Any) -> str:
         module = Path(file).stem if file else ""
     module = module.rpartition(".")[2]
     return f"{module}.{name}" if module else name
+
+
+_files: dict[str, str] = {}
+"""The file of the first function of each name that was not given."""
+
+
+def _warn_of_namesake(name: str, function: Any) -> None:
+    """Warn of a function of another file with the same name: one could get what the other returned."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return
+    first = _files.setdefault(name, code.co_filename)
+    if first != code.co_filename:
+        logger.warning(
+            "two recorded functions have the name %r, in %s and %s, so a replay may serve one with what "
+            "the other returned: give one of them another name=",
+            name,
+            first,
+            code.co_filename,
+        )
