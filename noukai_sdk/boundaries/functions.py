@@ -200,7 +200,8 @@ _files: dict[str, str] = {}
 def _warn_of_namesake(name: str, function: Any) -> None:
     """Warn of a function of another file with the same name: one could get what the other returned."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
+    # In a notebook each cell is a file, and may be run again.
+    if code is None or function.__module__ == "__main__":
         return
     first = _files.setdefault(name, code.co_filename)
     if first != code.co_filename:

@@ -137,7 +137,12 @@ def test_client_that_leaves_in_its_upload_makes_it_incomplete(
     with socket.create_connection((host, int(port))) as connection:
         head = f"POST /count HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head.encode() + b"half of it")
-    exchange = wait_until(lambda: next(iter(stored.exchanges.values()), None))
+    exchanges = stored.exchanges
+    exchange = wait_until(
+        lambda: next(
+            (each for each in [*exchanges.values()] if each.request.method == "POST"), None
+        )
+    )
     assert exchange.request.body is not None
     assert (exchange.request.body.size, exchange.request.body.complete) == (10, False)
 

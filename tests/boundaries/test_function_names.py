@@ -31,6 +31,8 @@ def test_functions_of_two_files_with_one_name_are_told(caplog: pytest.LogCapture
         define("users.service", "users/service.py")  # reloaded
         define("service", "users/service.py")  # imported by another name
         define("orders.service", "orders/service.py", '(name="orders.load")')
+        for cell in ("ipykernel/1.py", "ipykernel/2.py"):
+            define("__main__", cell)
         assert caplog.messages == []
         define("orders.service", "orders/service.py")
     (message,) = caplog.messages
