@@ -184,23 +184,24 @@ def causes_of(outcome: Outcome, flows: Mapping[str, str]) -> Iterator[Cause]:
     if outcome.timed_out is not None or outcome.result == "unknown":
         yield Cause("error", outcome.headline)
         return
-    calls = list(_of_calls(outcome.details, flows))
+    report = outcome.details
+    # A refused call is often the reason why an app raised. If none was, the exception is the cause.
+    raised = outcome.exception
+    if any(report.get(name) for name in ("misses", "lost", "unread")):
+        raised = None
+    calls = list(_of_calls(report, flows, ended_early=raised is not None))
     yield from calls
-    is_missed = any(cause.status == "missed" for cause in calls)
-    exception = outcome.exception
-    if error is not None:
+    if raised is not None:
+        place = _place(None if raised.site is None else str(raised.site))
+        yield Cause("error", raised.type, None, place, (), _short(raised.message))
+    elif error is not None:
         # It stands in place of the app's response, and its text says what that was.
         after = re.search(r"responded with \d+|failed with \w+", str(error.get("message")))
         if after is not None:
             yield Cause("missed", f"the app {after[0]}")
         elif not calls:
             yield Cause("error", _plain(str(error.get("message"))))
-    elif exception is not None:
-        # A call without a recording is often the reason why the app failed.
-        if not is_missed:
-            place = _place(None if exception.site is None else str(exception.site))
-            yield Cause("error", exception.type, None, place, (), _short(exception.message))
-    else:
+    elif outcome.exception is None:
         for difference in outcome.differences or ():
             yield _of_response(difference)
 
@@ -218,8 +219,14 @@ def grouped(results: Iterable[SessionResult]) -> list[CauseGroup]:
     return sorted(groups.values(), key=lambda group: -len(group.sessions))
 
 
-def _of_calls(report: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[Cause]:
-    """Yield what differs in the calls: by the findings, which explain the rest, or else call by call."""
+def _of_calls(
+    report: Mapping[str, Any], flows: Mapping[str, str], *, ended_early: bool
+) -> Iterator[Cause]:
+    """Yield what differs in the calls: by the findings, which explain the rest, or else call by call.
+
+    A program that ended early makes no more calls. That they are missing explains nothing.
+    """
+    ended_early = ended_early or bool(report.get("misses"))
     status: Status = "missed" if report.get("misses") or report.get("leftovers") else "drifted"
     drift = {(*_lane(each), each["position"]): each for each in report.get("drift") or ()}
     explained = set()
@@ -241,8 +248,8 @@ def _of_calls(report: Mapping[str, Any], flows: Mapping[str, str]) -> Iterator[C
         if tuple(lane) not in explained:
             yield from _of_drift(entry, flows)
     for name, what in ENTRIES.items():
-        if name == "leftovers" and report.get("misses"):
-            continue  # a program that was refused a call makes no more
+        if name == "leftovers" and ended_early:
+            continue
         for entry in report.get(name) or ():
             if name in ("misses", "leftovers") and _lane(entry) in explained:
                 continue

@@ -102,6 +102,9 @@ def test_exception_is_a_cause_unless_a_call_was_missed() -> None:
     status = [ResponseDifference("status", 200, 500)]
     failed = outcome({}, status, "clean", exception=raised)
     assert causes(failed) == [(1, "error", "KeyError")]
+    # The calls that it did not make follow from it.
+    early = outcome({"leftovers": [entry(), entry(1, "g")]}, status, exception=raised)
+    assert causes(early) == causes(failed)
     missed = outcome({"misses": [entry()]}, status, exception=raised)
     assert causes(missed) == [(1, "missed", "call 1 of acme/p/f: no recording at main.py:14")]
     assert causes(outcome({}, verdict="clean", exception=raised)) == []  # as it was captured
