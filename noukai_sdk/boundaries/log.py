@@ -128,7 +128,7 @@ class LoopPasses:
     def __init__(self) -> None:
         self._loop: Any = None
         self._passes: Literal[0, 1] = 0
-        self._handle: Any = None
+        self._ends = 0
 
     def restart(self) -> Literal[0, 1] | None:
         """Return how many passes ago a call ended, None if more than one; one ends now."""
@@ -138,18 +138,19 @@ class LoopPasses:
             return None
         passes = self._passes if loop is self._loop else None
         if passes != 0:
-            if self._handle is not None:
-                self._handle.cancel()
             self._loop, self._passes = loop, 0
-            self._handle = loop.call_soon(self._count)
+            self._ends += 1
+            loop.call_soon(self._count, loop, self._ends)
         return passes
 
-    def _count(self) -> None:
+    def _count(self, loop: Any, end: int) -> None:
+        if end != self._ends:
+            return  # a later call has ended, perhaps in the loop of another thread
         if self._passes == 0:
             self._passes = 1
-            self._handle = self._loop.call_soon(self._count)
+            loop.call_soon(self._count, loop, end)
         else:
-            self._loop = self._handle = None
+            self._loop = None
 
 
 class Slot:
