@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self
 
-_MISSING = "the doctor needs time-machine: pip install 'noukai-sdk[testing]'"
+_MISSING = "the doctor needs time-machine: pip install time-machine"
 _LAST_LINES = 12
 _MOST_AT_ONCE = 4
 # Beyond what a run may take: to start Python, and to import libraries.
