@@ -59,6 +59,11 @@ def control_clock(sources: Sources) -> None:
     traveller.time_ns = time_ns
     traveller.time = lambda: time_ns() / 1e9  # of earlier versions of time-machine
 
+    # time-machine does not hold these two.
+    ctime, asctime = time.ctime, time.asctime
+    time.ctime = lambda seconds=None: ctime(time.time() if seconds is None else seconds)
+    time.asctime = lambda t=None: asctime(time.localtime() if t is None else t)
+
     def monotonic(name: str, original: Callable[[], float]) -> Callable[[], float]:
         first = original()
 

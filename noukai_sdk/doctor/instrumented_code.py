@@ -62,14 +62,13 @@ def instrument_code(helpers: dict[str, Callable[..., Any]]) -> None:
 def instrumented(source: bytes | str, path: str) -> Any:
     """Return the code object of a module."""
     module = ast.parse(source, path)
-    tree = _Instrumenter(path, _names_in(module)).visit(module)
+    tree = _Instrumenter(path).visit(module)
     return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
 
 class _Instrumenter(ast.NodeTransformer):
-    def __init__(self, path: str, own_names: frozenset[str]) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._own_names = own_names
         self._outer_names: list[set[str]] = []  # global and nonlocal names of each function
 
     def visit_For(self, node: ast.For) -> ast.AST:
@@ -163,9 +162,9 @@ class _Instrumenter(ast.NodeTransformer):
         name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
         plain = [each for each in node.args if not isinstance(each, ast.Starred)]
         if isinstance(function, ast.Name):
-            is_builtin = name in ("hash", "id") and name not in self._own_names
-            if is_builtin and len(plain) == len(node.args) == 1 and not node.keywords:
-                return self._call(name, plain[0], at=node)
+            if name in ("hash", "id") and len(plain) == len(node.args) == 1 and not node.keywords:
+                # With the function, which may be one of the user's.
+                return self._call(name, ast.Tuple([function, plain[0]], ast.Load()), at=node)
             if name in _ITERATING:
                 self._wrap_arguments(node, "order")
         elif name == "pop" and not node.args and not node.keywords:
@@ -234,21 +233,6 @@ class _Instrumenter(ast.NodeTransformer):
         call = ast.Call(name, list(names), [])
         # Tracebacks show the whole expression.
         return _located(call, place)
-
-
-def _names_in(module: ast.Module) -> frozenset[str]:
-    """Return the names that a module gives to things of its own."""
-    names: set[str] = set()
-    for each in ast.walk(module):
-        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
-            names.add(each.id)
-        elif isinstance(each, ast.arg):
-            names.add(each.arg)
-        elif isinstance(each, ast.alias):
-            names.add(each.asname or each.name)
-        elif isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            names.add(each.name)
-    return frozenset(names)
 
 
 def _located(node: NodeT, place: ast.AST) -> NodeT:

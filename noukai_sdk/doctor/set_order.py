@@ -8,6 +8,7 @@ varies the order at this line.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import random
 import re
 import reprlib
@@ -20,6 +21,7 @@ from .source_reads import Sources
 
 _SIZES = (32, 128, 512, 2_048, 8_192)
 _MOST_ELEMENTS, _LONGEST_ELEMENT = 50, 100
+_BY_ADDRESS: Any = object.__hash__
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 200
@@ -31,6 +33,8 @@ class SetOrder:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        # By address: other processes have other addresses, and that is not what a plan has changed.
+        self._addresses: dict[int, int] = {}
 
     def helpers(self) -> dict[str, Callable[..., Any]]:
         """Return the helpers by their names in builtins."""
@@ -87,17 +91,28 @@ class SetOrder:
         inner = ", ".join(map(repr, self._shuffled(value)))
         return _Text(f"{{{inner}}}" if type(value) is set else f"frozenset({{{inner}}})")
 
-    def hash(self, value: Any, file: str, line: int) -> int:
+    def hash(self, call: tuple[Callable[[Any], Any], Any], file: str, line: int) -> Any:
         """Call ``hash(value)``."""
+        function, value = call
+        if function is not builtins.hash:
+            return function(value)
         read = self._sources.read("random", "hash", Site(file, line))
+        base = self._address(value) >> 4 if type(value).__hash__ is _BY_ADDRESS else hash(value)
         if read is None or not read.varied or isinstance(value, (int, float)):
-            return hash(value)
-        return hash(value) ^ (0x5BD1E995 << self._sources.plan.variant % 8)
+            return base
+        return base ^ (0x5BD1E995 << self._sources.plan.variant % 8)
 
-    def id(self, value: Any, file: str, line: int) -> int:
+    def id(self, call: tuple[Callable[[Any], Any], Any], file: str, line: int) -> Any:
         """Call ``id(value)``."""
+        function, value = call
+        if function is not builtins.id:
+            return function(value)
         read = self._sources.read("random", "id", Site(file, line))
-        return id(value) + (0 if read is None or not read.varied else 0x4000)
+        return self._address(value) + (0 if read is None or not read.varied else 0x4000000)
+
+    def _address(self, value: Any) -> int:
+        """Return an address of an object that is the same in each process."""
+        return self._addresses.setdefault(id(value), 0x7F0000000000 + 16 * len(self._addresses))
 
     def value(self, value: Any, file: str, line: int) -> Any:
         """Note what is put into an object that tasks or threads may share."""
@@ -141,8 +156,7 @@ def _in_base_order(value: Any) -> Any:
 
     Two objects with the default hash are in another order in each process.
     """
-    default: Any = object.__hash__
-    if not any(type(each).__hash__ is default for each in value):
+    if not any(type(each).__hash__ is _BY_ADDRESS for each in value):
         return value
     return sorted(value, key=_base_key)
 

@@ -155,7 +155,7 @@ def grade():
         calls = [pool.submit(flow.execute, message=text) for text in request.get_json()]
         results = [each.result().result for each in as_completed(calls)]  # order of completion
     ignored = time.time()
-    return {"results": results, "ignored": ignored, "at": time.strftime("%H:%M:%S")}  # time
+    return {"results": results, "ignored": ignored, "at": time.ctime()}  # time
 """
 
 

@@ -99,6 +99,25 @@ orders.append(first)
     assert run(code, Plan("time"))["orders"] == base
 
 
+def test_instrumented_addresses_are_the_same_in_all_runs_but_those_that_change_them() -> None:
+    code = instrumented(
+        """
+class Item:
+    id: int = 7
+
+one, other = object(), object()
+same = id(one) == id(one) != id(other)
+numbers = [id(one), hash(other)]
+""",
+        "main.py",
+    )
+    runs = [run(code), run(code), run(code, Plan("random"))]  # all objects are alive
+    assert all(each["same"] for each in runs)
+    base, again, varied = (each["numbers"] for each in runs)
+    assert base == again
+    assert all(one != other for one, other in zip(base, varied, strict=True))
+
+
 def test_reordered_calls_keep_what_follows_what() -> None:
     calls = [recording(*each) for each in [*overlapping("abc", 0), ("d", 6, 7), ("e", 6, 8)]]
     order = sorted(calls, key=lambda each: each.completed_at or 0)
