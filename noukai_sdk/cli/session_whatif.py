@@ -136,7 +136,7 @@ def _read_text(_context: Any, _option: Any, text: str | None) -> str | None:
 )
 @click.option(
     "--app",
-    metavar="MODULE:ATTRIBUTE",
+    metavar="MODULE:APP",
     help="Send the captured request through this app, in this process.",
 )
 @click.option(
