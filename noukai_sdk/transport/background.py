@@ -2,7 +2,8 @@
 
 Nothing here raises, and nothing here delays the response of an application. A thread sends one thing after
 the other, with an HTTP client of its own, so that it does not matter whether the user's client is closed
-meanwhile, or the event loop ends. A user's own ``http_client`` is used as it is. An async one is used in
+meanwhile, or the event loop ends. More threads help it while many jobs wait. What is about one session is
+sent in its order. A user's own ``http_client`` is used as it is. An async one is used in
 the running event loop, because its connections belong to that.
 """
 
@@ -36,6 +37,8 @@ The program returns False if the service does not take such things.
 TIMEOUT = 5.0  # seconds for each request
 LONGEST_FLUSH = 2.0  # seconds that the end of the process may wait for what is not sent yet
 IDLE = 5.0  # seconds after which a thread with nothing to send ends
+MOST_THREADS = 8
+JOBS_OF_THREAD = 20  # with more jobs for each thread, another one starts
 MOST_JOBS = 5_000
 MOST_BYTES = 64_000_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds after a failure of a service; doubles with each
@@ -53,6 +56,17 @@ class _Job(NamedTuple):
     size: int
     about: str | None
     expires: float
+
+    @property
+    def lane(self) -> Any:
+        """What only one thread may use at a time; None if there is nothing of the kind.
+
+        The reports of a session could replace each other in the wrong order. An async client of the user's
+        belongs to one event loop at a time.
+        """
+        if self.transport is not None and self.transport.is_async:
+            return id(self.transport.client)
+        return self.args[0] if self.args and isinstance(self.args[0], str) else None
 
 
 class _Outage(NamedTuple):
@@ -111,8 +125,8 @@ class _Sender:
         self.about: Counter[str] = Counter()  # the sessions of the jobs that are not done
         self._jobs: deque[_Job] = deque()
         self._bytes = 0
-        self._busy = False
-        self._thread: threading.Thread | None = None
+        self._threads = 0
+        self._sending: list[_Job] = []  # one for each thread that is not waiting
         self._dropping = False
         self._not_taken: dict[tuple[str | None, ...], float] = {}
         self._outages: dict[str, _Outage] = {}
@@ -171,7 +185,7 @@ class _Sender:
                 if not self.about[job.about]:
                     del self.about[job.about]
             self._changed.notify_all()
-            if not self._waiting():
+            if not self._waiting() and all(each is job for each in self._sending):
                 self._dropping = False
 
     def _program(self, job: _Job) -> Program[bool]:
@@ -190,9 +204,7 @@ class _Sender:
             logger.debug("%s was not sent to %s: %s", name, base_url, error)
             status = error.status_code or 0
             if isinstance(error, APIConnectionError) or status >= 500 or status in (408, 429):
-                last = self._outages.get(base_url)
-                pause = min(last.pause * 2, LONGEST_PAUSE) if last else FIRST_PAUSE
-                self._outages[base_url] = _Outage(time.monotonic() + pause, pause)
+                self._note_outage(base_url)
                 return False
             # That a session is another organisation's says nothing about other sessions.
             if status in (401, 402, 403) and error.code != "SESSION_FORBIDDEN":
@@ -204,35 +216,53 @@ class _Sender:
             self._not_taken[base_url, name] = time.monotonic() + NOT_TAKEN
         return True
 
-    # In the thread.
+    def _note_outage(self, base_url: str) -> None:
+        now = time.monotonic()
+        last = self._outages.get(base_url)
+        if last is not None and now < last.until:
+            return  # another thread has met the same outage
+        pause = min(last.pause * 2, LONGEST_PAUSE) if last else FIRST_PAUSE
+        self._outages[base_url] = _Outage(now + pause, pause)
+
+    # In the threads.
 
     def _put_in_thread(self, job: _Job) -> None:
         with self._changed:
             self._jobs.append(job)
-            if self._thread is None:
+            if self._threads == 0:
                 # A process that is forked while another thread imports a module can never use it. The
                 # first request imports this one.
                 codecs.lookup("idna")
-                thread = threading.Thread(target=self._work, name="noukai-background", daemon=True)
-                self._thread = thread
                 try:
-                    # In an empty context: the thread belongs to no request.
-                    Context().run(thread.start)
+                    self._start_thread()
                 except BaseException:  # no threads here, or the process is ending
-                    self._thread = None
                     self._jobs.clear()
                     self.about.clear()
                     self._bytes = 0
                     raise
                 _flush_children()
+            elif self._threads < MOST_THREADS and len(self._jobs) > JOBS_OF_THREAD * self._threads:
+                with suppress(RuntimeError):  # no more threads here: there is one
+                    self._start_thread()
             self._changed.notify_all()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name="noukai-background", daemon=True)
+        self._threads += 1
+        try:
+            # In an empty context: the thread belongs to no request.
+            Context().run(thread.start)
+        except BaseException:
+            self._threads -= 1
+            raise
 
     def _work(self) -> None:
         from .drivers import SyncTransport
         from .library import sync_client
 
         client: Any = None
-        while (job := self._next()) is not None:
+        job: _Job | None = None
+        while (job := self._next(job)) is not None:
             sent = True
             try:
                 program = self._program(job)
@@ -250,34 +280,37 @@ class _Sender:
                 self._finish(job)
             else:
                 self._keep(job)
-            del job, program
+            del program
         if client is not None:
             client.close()
 
-    def _next(self) -> _Job | None:
+    def _next(self, last: _Job | None) -> _Job | None:
         """Wait for the next job whose service can be asked; None after a while without any job."""
         with self._changed:
-            self._busy = False
+            self._sending = [job for job in self._sending if job is not last]
             self._changed.notify_all()
-            idle_since = time.monotonic()
+            idle_until = time.monotonic() + IDLE
             while True:
                 now = time.monotonic()
-                wake = idle_since + IDLE
+                wake = idle_until if now < idle_until else None
+                busy = {job.lane for job in self._sending} - {None}
                 for job in list(self._jobs):
+                    if job.lane in busy:
+                        continue
                     outage = self._outages.get(job.service.base_url)
                     if outage is not None and now >= job.expires:
                         self._jobs.remove(job)
                         self._drop(job)
                     elif outage is None or outage.until <= now or self._closing:
                         self._jobs.remove(job)
-                        self._busy = True
+                        self._sending.append(job)
                         return job
                     else:
-                        wake = min(wake, outage.until)
-                if not self._jobs and now >= wake:
-                    self._thread = None
+                        wake = outage.until if wake is None else min(wake, outage.until)
+                if now >= idle_until and (not self._jobs or self._threads > 1):
+                    self._threads -= 1
                     return None
-                self._changed.wait(max(wake - now, 0.0))
+                self._changed.wait(None if wake is None else wake - now)
 
     def _keep(self, job: _Job) -> None:
         """Keep a job that could not be sent for the end of the outage."""
@@ -302,7 +335,7 @@ class _Sender:
 
     def flush(self, timeout: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._jobs or self._busy), timeout)
+            return self._changed.wait_for(lambda: not (self._jobs or self._sending), timeout)
 
     def close(self) -> None:
         """Send what is left without a pause, each job once."""
