@@ -41,6 +41,7 @@ ENTRIES = {
     "unread": ": could not be fetched",
     "unordered": ": perhaps completed in another order",
 }
+_FAILURES = ("responded with 5", "failed with")
 NOT_FETCHED = "the service cannot be reached"
 _LONGEST_VALUE = 60
 _LONGEST_OF_PAIR = 28
@@ -187,18 +188,22 @@ def causes_of(outcome: Outcome, flows: Mapping[str, str]) -> Iterator[Cause]:
     report = outcome.details
     # A refused call is often the reason why an app raised. If none was, the exception is the cause.
     raised = outcome.exception
-    if any(report.get(name) for name in ("misses", "lost", "unread")):
+    is_refused = any(report.get(name) for name in ("misses", "lost", "unread"))
+    if is_refused:
         raised = None
-    calls = list(_of_calls(report, flows, ended_early=raised is not None))
+    after = re.search(r"responded with \d+|failed with \w+", str((error or {}).get("message")))
+    # An app may turn its exception into such a response by itself.
+    is_failure = after is not None and after[0].startswith(_FAILURES)
+    has_failed = raised is not None or (is_failure and not is_refused and _was_well(outcome))
+    calls = list(_of_calls(report, flows, has_failed=has_failed))
     yield from calls
     if raised is not None:
         place = _place(None if raised.site is None else str(raised.site))
         yield Cause("error", raised.type, None, place, (), _short(raised.message))
     elif error is not None:
         # It stands in place of the app's response, and its text says what that was.
-        after = re.search(r"responded with \d+|failed with \w+", str(error.get("message")))
         if after is not None:
-            yield Cause("missed", f"the app {after[0]}")
+            yield Cause("error" if has_failed else "missed", f"the app {after[0]}")
         elif not calls:
             yield Cause("error", _plain(str(error.get("message"))))
     elif outcome.exception is None:
@@ -207,7 +212,7 @@ def causes_of(outcome: Outcome, flows: Mapping[str, str]) -> Iterator[Cause]:
 
 
 def grouped(results: Iterable[SessionResult]) -> list[CauseGroup]:
-    """Return the causes with their sessions, the most frequent first."""
+    """Return the causes with their sessions: the most serious first, and of these the most frequent."""
     groups: dict[tuple[Any, ...], CauseGroup] = {}
     for result in results:
         for cause in result.causes:
@@ -216,17 +221,32 @@ def grouped(results: Iterable[SessionResult]) -> list[CauseGroup]:
             group.calls.update(cause.calls)
             if result.name not in group.sessions[-1:]:  # of each session only once
                 group.sessions.append(result.name)
-    return sorted(groups.values(), key=lambda group: -len(group.sessions))
+    # What was skipped says nothing about the code.
+    order = ("error", "missed", "drifted", "changed", "skipped", "equal")
+    return sorted(
+        groups.values(), key=lambda group: (order.index(group.cause.status), -len(group.sessions))
+    )
+
+
+def _was_well(outcome: Outcome) -> bool:
+    """Return whether the captured response was no failure of the app."""
+    captured = [each.captured for each in outcome.differences or () if each.where == "status"]
+    return any(isinstance(status, int) and status < 500 for status in captured)
 
 
 def _of_calls(
-    report: Mapping[str, Any], flows: Mapping[str, str], *, ended_early: bool
+    report: Mapping[str, Any], flows: Mapping[str, str], *, has_failed: bool
 ) -> Iterator[Cause]:
     """Yield what differs in the calls: by the findings, which explain the rest, or else call by call.
 
     A program that ended early makes no more calls. That they are missing explains nothing.
+
+    Args:
+        report: The report of the replay.
+        flows: The full names of the flows, by their slugs.
+        has_failed: The program failed by itself, in the middle.
     """
-    ended_early = ended_early or bool(report.get("misses"))
+    ended_early = has_failed or bool(report.get("misses"))
     status: Status = "missed" if report.get("misses") or report.get("leftovers") else "drifted"
     drift = {(*_lane(each), each["position"]): each for each in report.get("drift") or ()}
     explained = set()
@@ -234,6 +254,8 @@ def _of_calls(
         what = finding["what"]
         if what in _VERBS:
             explained.add(_lane(finding))
+            if what == "removed" and has_failed:
+                continue
             numbers = finding["made"] or finding["recorded"]
             # What else the text says is the name of the call; of a removed one, also its input.
             quoted = re.search(r"\('(.*)'\)", str(finding["text"]))

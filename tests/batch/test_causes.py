@@ -80,6 +80,20 @@ def test_what_the_app_did_after_a_miss_is_told_in_place_of_the_response() -> Non
     assert causes(outcome({}, status, error=unknown)) == [(1, "error", "call * of session s")]
 
 
+def test_exception_that_the_app_turned_into_a_response_is_the_only_cause() -> None:
+    error = {"error": "replay_error", "message": "1 left (The application had responded with 500.)"}
+    status = [ResponseDifference("status", 200, 500)]
+    removed = {"findings": [finding("removed", recorded=[1])], "leftovers": [entry(1)]}
+    expected = [(1, "error", "the app responded with 500")]
+    assert causes(outcome(removed, status, error=error)) == expected
+    # It was captured with this response, so the call itself is missing.
+    assert causes(outcome(removed, error=error))[0] == (
+        1,
+        "missed",
+        "call 2 of acme/p/f: removed at main.py:14",
+    )
+
+
 def test_response_fields_are_the_same_cause_in_all_items_and_sessions() -> None:
     found = [
         [ResponseDifference("$.items[2].n", 1, 2), ResponseDifference("$.items[7].n", 1, 2)],
