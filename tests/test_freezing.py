@@ -229,6 +229,7 @@ def test_values_of_production_are_those_that_it_sent_and_was_not_given() -> None
         assert [uuid4() for _ in range(3)] == [ids[2], ids[3], ids[4]]
         assert uuid4() not in ids
         assert time.time() == 1780252199.0000001
+        assert time.ctime() == time.asctime() == "Sun May 31 23:59:59 2026"
         clock.move(calls[0].completed_at or 0.0)
         assert datetime.now().isoformat(sep=" ") == "2026-06-01 00:00:00.250000"
         clock.move(calls[1].completed_at or 0.0)

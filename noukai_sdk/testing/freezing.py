@@ -140,6 +140,7 @@ def frozen(file: CassetteFile, *, later: timedelta = timedelta()) -> Iterator[He
         except RuntimeError as error:  # freezegun holds it
             raise FreezeError(f"the clock cannot be held: {error}") from error
         traveller.time_ns = clock.time_ns  # type: ignore[method-assign]
+        stack.enter_context(_texts_of_now())
         known = [] if later else uuids_of_production(file)
         stack.enter_context(_seeded(f"{file.session_id}{later or ''}", known))
         yield clock
@@ -230,6 +231,18 @@ def _set_time_zone(name: str | None) -> None:
     else:
         os.environ["TZ"] = name
     time.tzset()
+
+
+@contextmanager
+def _texts_of_now() -> Iterator[None]:
+    """Hold ``time.ctime()`` and ``time.asctime()``, which time-machine leaves alone."""
+    ctime, asctime = time.ctime, time.asctime
+    time.ctime = lambda seconds=None: ctime(time.time() if seconds is None else seconds)
+    time.asctime = lambda t=None: asctime(time.localtime() if t is None else t)
+    try:
+        yield
+    finally:
+        time.ctime, time.asctime = ctime, asctime
 
 
 class _SeededOs:
