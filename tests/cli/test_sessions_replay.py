@@ -253,9 +253,9 @@ def test_30_sessions_are_equal_until_an_edit_whose_causes_are_counted(
     failure = f"AssertionError at {line_of(folder, 'assert')}"
     # Of 3, 13 and 23; the newest of the 29 sessions is /boom.
     assert causes(found) == [
+        (3, "error", failure),
         (27, "drifted", drift),
         (24, "changed", "$.grade differs"),
-        (3, "error", failure),
         (1, "skipped", "captured without its request"),
     ]
     assert (found["counts"]["drifted"], found["counts"]["error"]) == (24, 3)
