@@ -32,18 +32,20 @@
     });
   }
 
-  // The body of a call in progress is replaced every second: keep what is open in it.
-  let kept = null;
+  // The body of a call in progress is replaced every second: keep what is open in it. At once, because whatever a
+  // person opens in the new body must stay open too.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const body = event.detail.target.closest?.(".call-body");
-    kept = body ? { parent: body.parentElement, open: [...body.querySelectorAll("details")].map((each) => each.open) } : null;
-  });
-  document.addEventListener("htmx:load", (event) => {
-    const body = event.detail.elt;
-    if (kept === null || !body.matches?.(".call-body") || body.parentElement !== kept.parent) return;
-    const all = body.querySelectorAll("details");
-    kept.open.forEach((isOpen, at) => { if (all[at]) all[at].open = isOpen; });
-    kept = null;
+    if (!body) return;
+    const parent = body.parentElement;
+    const open = [...body.querySelectorAll("details")].map((each) => each.open);
+    new MutationObserver((_, observer) => {
+      const swapped = parent.querySelector(":scope > .call-body");
+      if (swapped === null || swapped === body) return;
+      observer.disconnect();
+      const all = swapped.querySelectorAll("details");
+      open.forEach((isOpen, at) => { if (all[at]) all[at].open = isOpen; });
+    }).observe(parent, { childList: true });
   });
 
   // The address names a call: open it.
