@@ -95,7 +95,7 @@ def main() -> None:
                 assert calls is not None
                 height = calls["y"] + calls["height"] - top["y"] + 32
                 clip = {"x": 0, "y": top["y"] - 16, "width": 1120, "height": height}
-                save("functions", page.screenshot(clip=clip))  # type: ignore[arg-type]
+                save("functions", page.screenshot(clip=clip))  # type: ignore[arg-type]  # a dict of the four numbers
                 browser.close()
     total = sum(path.stat().st_size for path in IMAGES.glob("*.png"))
     print(f"{total:,} bytes")

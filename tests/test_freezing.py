@@ -56,9 +56,9 @@ def values() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def everything_comes_back() -> Iterator[None]:
-    before = (random.getstate(), uuid.os, uuid._node, os.environ.get("TZ"), time.tzname)  # type: ignore[attr-defined]
+    before = (random.getstate(), uuid.os, uuid._node, os.environ.get("TZ"), time.tzname)  # type: ignore[attr-defined]  # modules that uuid has imported
     yield
-    assert before == (random.getstate(), uuid.os, uuid._node, os.environ.get("TZ"), time.tzname)  # type: ignore[attr-defined]
+    assert before == (random.getstate(), uuid.os, uuid._node, os.environ.get("TZ"), time.tzname)  # type: ignore[attr-defined]  # modules that uuid has imported
     assert not time_machine.escape_hatch.is_travelling()
     assert freezing._clocks == []
     assert uuid4() != uuid4()

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 Owner = Literal["user", "noukai", "doctor", "standard library", "library"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # per frame
-_DOCTOR = os.path.join(_PACKAGE, "doctor")  # noqa: PTH118
+_DOCTOR = os.path.join(_PACKAGE, "doctor")  # noqa: PTH118  # compared with names of frames, which are texts
 _STANDARD = tuple(
     os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")
 )

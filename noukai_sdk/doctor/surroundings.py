@@ -168,7 +168,7 @@ def _other(value: Any, default: Any, variant: int) -> Any:
         return f"{value}{'&' if '?' in value else '?'}{_MARK}=1"
     # The same file by another name: no run may make files elsewhere.
     if os.path.isdir(value) or _FILE.fullmatch(value):  # noqa: PTH112  # a text
-        return f"{value}/." if os.path.isdir(value) else _same_file(value)  # noqa: PTH112
+        return f"{value}/." if os.path.isdir(value) else _same_file(value)  # noqa: PTH112  # a text, as the program has set it
     with suppress(ValueError):
         return str(int(value) + 7)
     with suppress(ValueError):

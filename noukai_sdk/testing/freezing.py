@@ -139,7 +139,7 @@ def frozen(file: CassetteFile, *, later: timedelta = timedelta()) -> Iterator[He
             traveller = stack.enter_context(time_machine.travel(0, tick=False))
         except RuntimeError as error:  # freezegun holds it
             raise FreezeError(f"the clock cannot be held: {error}") from error
-        traveller.time_ns = clock.time_ns  # type: ignore[method-assign]
+        traveller.time_ns = clock.time_ns  # type: ignore[method-assign]  # time-machine asks it for the time
         stack.enter_context(_texts_of_now())
         known = [] if later else uuids_of_production(file)
         stack.enter_context(_seeded(f"{file.session_id}{later or ''}", known))
@@ -275,7 +275,7 @@ def _seeded(seed: str, known: Sequence[uuid.UUID]) -> Iterator[None]:
     random.seed(f"{seed}/random")
     module.os = _SeededOs(f"{seed}/uuid", known)
     # uuid1() would hold the address of this machine. This bit marks an address as made up.
-    module._node = random.Random(f"{seed}/node").getrandbits(48) | 1 << 40  # noqa: S311
+    module._node = random.Random(f"{seed}/node").getrandbits(48) | 1 << 40  # noqa: S311  # no secret is made of it
     try:
         yield
     finally:

@@ -93,7 +93,7 @@ class Order(BaseModel):
 def test_errors_of_the_standard_library_come_back_equal() -> None:
     for function in [
         lambda: {}["isbn"],
-        lambda: open("/nonexistent/file"),  # noqa: SIM115, PTH123
+        lambda: open("/nonexistent/file"),  # noqa: SIM115, PTH123  # its error is wanted
         lambda: int("x"),
         lambda: b"\xff".decode(),
         lambda: json.loads("{"),
@@ -177,13 +177,13 @@ def test_errors_of_the_program_come_back_without_their_constructor() -> None:
 
 def test_error_that_holds_itself_or_many_others_comes_back() -> None:
     error = ValueError("outer")
-    error.nothing, error.me, error.__cause__ = None, error, error  # type: ignore[attr-defined]
+    error.nothing, error.me, error.__cause__ = None, error, error  # type: ignore[attr-defined]  # attributes of its own
     back = round_trip(error)
     assert (type(back), back.nothing, back.__cause__) == (ValueError, None, None)
     assert isinstance(back.me, NotKept)
     for number in range(3_000):
         outer = ValueError(number)
-        outer.inner = error  # type: ignore[attr-defined]
+        outer.inner = error  # type: ignore[attr-defined]  # an attribute of its own
         error = outer
     assert str(round_trip(error)) == "2999"
     assert str(round_trip(ValueError("\ud800"))) == "\ud800"
@@ -199,7 +199,7 @@ def test_error_whose_message_needs_what_is_gone_keeps_its_message() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="no exception groups")
 def test_groups_come_back_with_their_errors() -> None:
-    group = ExceptionGroup("two", [KeyError("a"), ExceptionGroup("inner", [OSError(2, "no")])])  # noqa: F821
+    group = ExceptionGroup("two", [KeyError("a"), ExceptionGroup("inner", [OSError(2, "no")])])  # noqa: F821  # built in since Python 3.11
     back = round_trip(group)
     assert type(back) is type(group)
     assert back.message == "two"

@@ -174,7 +174,7 @@ def test_partials_and_callable_objects_are_recorded(tmp_path: Path) -> None:
 
 
 def test_recorded_keeps_signature_and_kind() -> None:
-    assert inspect.signature(load) == inspect.signature(load.__wrapped__)  # type: ignore[attr-defined]
+    assert inspect.signature(load) == inspect.signature(load.__wrapped__)  # type: ignore[attr-defined]  # set by functools.wraps
     assert inspect.iscoroutinefunction(fetch)
     assert inspect.isgeneratorfunction(rows)
     assert inspect.isasyncgenfunction(events)
@@ -293,7 +293,7 @@ def test_miss_drift_and_leftover_are_reported(tmp_path: Path) -> None:
         list(rows(1))
     for renamed, args in (("fetch_level", ["b1"]), ("elsewhere.load", ["c1"])):
         with pytest.raises(ReplayMissError) as miss, trace_scope_sync(cassette=path):
-            recorded(name=renamed)(load.__wrapped__)(*args)  # type: ignore[attr-defined]
+            recorded(name=renamed)(load.__wrapped__)(*args)  # type: ignore[attr-defined]  # set by functools.wraps
         assert 'declare it with name="test_recorded.load"' in str(miss.value)
     strict = pytest.raises(ReplayMissError, match="inputs are strict")
     with strict, trace_scope_sync(cassette=path, strict_inputs=True):
@@ -494,4 +494,4 @@ def test_wrong_arguments_are_the_error_of_the_function(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     for options in ({"record": path}, {"cassette": path}):
         with pytest.raises(TypeError, match="missing 1 required"), trace_scope_sync(**options):
-            load()  # type: ignore[call-arg]
+            load()  # type: ignore[call-arg]  # wrong on purpose

@@ -122,7 +122,7 @@ def test_reordered_calls_keep_what_follows_what() -> None:
     calls = [recording(*each) for each in [*overlapping("abc", 0), ("d", 6, 7), ("e", 6, 8)]]
     order = sorted(calls, key=lambda each: each.completed_at or 0)
     moved = sorted(reordered(calls, 0), key=lambda each: each.completed_at or 0)
-    texts = ["".join(each.request["message"] for each in some) for some in (order, moved)]  # type: ignore[index]
+    texts = ["".join(each.request["message"] for each in some) for some in (order, moved)]  # type: ignore[index]  # all have requests
     assert texts == ["cbade", "abced"]
 
 
